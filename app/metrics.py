@@ -1,0 +1,148 @@
+"""Every metric of the service, in one class on one registry.
+
+The only module that knows Prometheus. Lives in the process that answers `/metrics`; methods are called from its event
+loop only. All series of a model exist from start-up, so that rates and alerts need no first request.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+# Latencies from one small model on an idle GPU (under a millisecond) to bulk requests on a CPU (a minute).
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, math.inf)
+SEQUENCES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, math.inf)
+TOKENS: Final = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, math.inf)
+RATIO: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, math.inf)
+
+STATUSES: Final = ("200", "400", "401", "413", "422", "429", "500", "503", "504")
+REJECTIONS: Final = ("overloaded", "not_ready", "engine_lost", "deadline_exceeded")
+NO_MODEL: Final = "none"
+"""Label of requests that named no model that exists: what a caller writes never becomes a label."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What `model_info` and the labels say of a model."""
+
+    name: str
+    task: str
+    variant: str
+    provider: str
+
+
+class ModelMetrics:
+    """The series of one model, looked up once."""
+
+    def __init__(self, owner: "Metrics", model: str, task: str) -> None:
+        labels = (model, task)
+        self._requests = owner.requests
+        self._rejected = owner.rejected
+        self._labels = labels
+        self.request_duration = owner.request_duration.labels(*labels)
+        self.tokenize_duration = owner.tokenize_duration.labels(*labels)
+        self.queue_duration = owner.queue_duration.labels(*labels)
+        self.inference_duration = owner.inference_duration.labels(*labels)
+        self.batch_sequences = owner.batch_sequences.labels(*labels)
+        self.batch_tokens = owner.batch_tokens.labels(*labels)
+        self.batch_fill_ratio = owner.batch_fill_ratio.labels(*labels)
+        self.inflight_requests = owner.inflight_requests.labels(*labels)
+        self.cancelled = owner.cancelled.labels(*labels)
+        self.truncated = owner.truncated.labels(*labels)
+        self.tokens = owner.tokens.labels(*labels)
+        self._by_status = {status: owner.requests.labels(*labels, status) for status in STATUSES}
+        for reason in REJECTIONS:
+            owner.rejected.labels(*labels, reason)
+
+    def answered(self, status: int, duration_s: float) -> None:
+        """Count one answered request."""
+        counter = self._by_status.get(str(status)) or self._requests.labels(*self._labels, str(status))
+        counter.inc()
+        self.request_duration.observe(duration_s)
+
+    def rejected(self, reason: str) -> None:
+        """Count one request that was refused or dropped for `reason`, an error type."""
+        self._rejected.labels(*self._labels, reason).inc()
+
+    def batch(self, *, sequences: int, tokens: int, longest: int, duration_s: float) -> None:
+        """Record one batch that ran. `longest` is its longest sequence in tokens."""
+        self.batch_sequences.observe(sequences)
+        self.batch_tokens.observe(tokens)
+        self.batch_fill_ratio.observe(tokens / (sequences * longest))
+        self.inference_duration.observe(duration_s)
+        self.tokens.inc(tokens)
+
+
+class Metrics:
+    """The metric objects of the service, on the registry that is passed in."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        by_model = ("model", "task")
+
+        def counter(name: str, text: str, labels: Iterable[str] = by_model) -> Counter:
+            return Counter(f"bert_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, labels: Iterable[str] = by_model) -> Gauge:
+            return Gauge(f"bert_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"bert_{name}", text, by_model, buckets=buckets, registry=registry)
+
+        self.requests = counter("requests_total", "Answered inference requests.", (*by_model, "status"))
+        self.request_duration = histogram(
+            "request_duration_seconds", "From the request's first byte to its answer.", SECONDS
+        )
+        self.tokenize_duration = histogram("tokenize_duration_seconds", "Tokenizing one request.", SECONDS)
+        self.queue_duration = histogram(
+            "queue_duration_seconds", "From admission until a request's first sequence runs.", SECONDS
+        )
+        self.inference_duration = histogram("inference_duration_seconds", "One batch on the device.", SECONDS)
+        self.batch_sequences = histogram("batch_sequences", "Sequences per batch.", SEQUENCES)
+        self.batch_tokens = histogram("batch_tokens", "Tokens per batch; there is no padding.", TOKENS)
+        self.batch_fill_ratio = histogram(
+            "batch_fill_ratio", "Tokens per cell of the padded batch that was not built.", RATIO
+        )
+        self.queue_sequences = gauge("queue_sequences", "Sequences waiting to run.")
+        self.queue_tokens = gauge("queue_tokens", "Tokens waiting to run.")
+        self.inflight_requests = gauge("inflight_requests", "Requests being answered.")
+        self.rejected = counter("rejected_total", "Requests refused or dropped.", (*by_model, "reason"))
+        self.cancelled = counter("cancelled_total", "Requests whose caller went away first.")
+        self.truncated = counter("truncated_total", "Texts cut to the model's maximum length.")
+        self.tokens = counter("tokens_total", "Tokens that ran, special tokens included.")
+        self.model_info = gauge("model_info", "1 for each model served.", (*by_model, "variant", "provider"))
+        self.batch_budget = gauge("batch_budget_tokens", "Most tokens that share a batch.")
+        self.engine_up = gauge("engine_up", "1 while the engine answers.", ())
+        self.engine_restarts = counter("engine_restarts_total", "Times the engine was replaced.", ())
+        self._by_model: dict[str, ModelMetrics] = {}
+        self._unrouted = ModelMetrics(self, NO_MODEL, NO_MODEL)
+
+    def add_model(self, model: ServedModel) -> ModelMetrics:
+        """Create every series of a model."""
+        self.model_info.labels(model.name, model.task, model.variant, model.provider).set(1)
+        self._by_model[model.name] = ModelMetrics(self, model.name, model.task)
+        return self._by_model[model.name]
+
+    def for_model(self, name: str | None) -> ModelMetrics:
+        """Return the series of a model, or those of requests that named none that exists."""
+        return self._by_model.get(name, self._unrouted) if name is not None else self._unrouted
+
+    def watch_queue(self, model: ServedModel, sequences: Callable[[], float], tokens: Callable[[], float]) -> None:
+        """Read the length of a model's queue whenever the metrics are read."""
+        self.queue_sequences.labels(model.name, model.task).set_function(sequences)
+        self.queue_tokens.labels(model.name, model.task).set_function(tokens)
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self._registry)

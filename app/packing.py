@@ -1,0 +1,70 @@
+"""Lay sequences out as one padding-free batch.
+
+Owns the names, types and meaning of the graph's inputs. Pure NumPy, called in the engine's thread (and by
+`model_export.verify`); imports nothing of the project but types.
+
+Every graph takes a flat run of tokens, all sequences end to end:
+
+    input_ids, token_type_ids, position_ids   int64[tokens]
+    cls_index     int64[batch]        classification: where each sequence starts
+    mask_index    int64[masks]        masked tokens: flat positions of the mask tokens
+    k             int64[1]            masked tokens: how many of the best tokens to return per mask
+
+A CPU graph looks at the batch padded in the attention product only:
+
+    pad_index     int64[batch, seq]   row/column -> flat position of the token, 0 where padded
+    key_mask      int32[batch, seq]   1 for a token, 0 for padding
+    token_index   int64[tokens]       flat (row * seq + column) of each token: back from padded to packed
+
+A CUDA graph (com.microsoft.PackedMultiHeadAttention) never does:
+
+    token_offset  int32[batch, seq]   flat padded positions of the tokens first, then of the padding
+    cu_seqlens    int32[batch + 1]    cumulative sequence lengths, from 0
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from app.bundle import Target
+
+IntArray = npt.NDArray[np.int64]
+Feeds = dict[str, npt.NDArray[np.generic]]
+
+
+def pack(
+    input_ids: IntArray,
+    token_type_ids: IntArray,
+    lengths: IntArray,
+    *,
+    target: Target,
+    position_offset: int = 0,
+) -> Feeds:
+    """Return the inputs that every task's graph shares, and `cls_index`.
+
+    Args:
+        input_ids: int64[tokens], all sequences end to end.
+        token_type_ids: int64[tokens].
+        lengths: int64[batch], tokens per sequence, each at least 1; they add up to `tokens`.
+        target: The kind of device that the graph was written for.
+        position_offset: The position id of a sequence's first token.
+    """
+    starts = np.cumsum(lengths) - lengths
+    longest = int(lengths.max())
+    columns = np.arange(longest)
+    is_token = columns < lengths[:, None]
+    token_index = np.flatnonzero(is_token)
+    feeds: Feeds = {
+        "input_ids": input_ids,
+        "token_type_ids": token_type_ids,
+        "position_ids": token_index % longest + position_offset,
+        "cls_index": starts,
+    }
+    if target == "cpu":
+        feeds["pad_index"] = np.where(is_token, starts[:, None] + columns, 0)
+        feeds["key_mask"] = is_token.astype(np.int32)
+        feeds["token_index"] = token_index
+    else:
+        order = np.concatenate([token_index, np.flatnonzero(~is_token)])
+        feeds["token_offset"] = order.astype(np.int32).reshape(is_token.shape)
+        feeds["cu_seqlens"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return feeds
