@@ -137,12 +137,13 @@ class GoldenMask(Strict):
 class GoldenCase(Strict):
     """One input and what the source checkpoint answers: `logits` for classification, `masks` for masked tokens.
 
-    `input_ids` include special tokens.
+    `input_ids` and `token_type_ids` include special tokens, so that an engine without a tokenizer can replay the case.
     """
 
     text: str
     text_pair: str | None = None
     input_ids: tuple[int, ...]
+    token_type_ids: tuple[int, ...]
     logits: tuple[float, ...] | None = None
     masks: tuple[GoldenMask, ...] | None = None
 

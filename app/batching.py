@@ -1,0 +1,308 @@
+"""Continuous batching of token sequences under a token budget.
+
+A request's sequences wait in a job. Whenever the runner is free it takes what waits: no timer, no minimum. Jobs take
+turns of one sequence, so a request of 512 texts and a request of one advance at the same pace. Work that was cancelled
+or is past its deadline is dropped before it runs. If a batch fails, its sequences run again one by one, so that a
+poisoned input fails alone; a lost engine fails every waiter.
+
+Lives on one event loop and is called from it alone. Knows no model: a payload is opaque and counts a number of tokens.
+Imports only `errors` of the project.
+"""
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Generic, Protocol, TypeVar
+
+from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, Overloaded
+
+log = logging.getLogger(__name__)
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+# Weight of the newest batch in the moving average of seconds per token: about the last ten batches count.
+SMOOTHING = 0.2
+
+
+@dataclass(eq=False, slots=True)
+class _Job(Generic[P, R]):
+    """The sequences of one request. `answers` fills up as they run; the future is set when none is missing."""
+
+    payloads: Sequence[P]
+    tokens: Sequence[int]
+    admitted_at: float
+    deadline: float
+    future: asyncio.Future[list[R]]
+    next: int = 0
+    answered: int = 0
+    answers: dict[int, R] = field(default_factory=dict)
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.next < len(self.payloads) and not self.future.done()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRan:
+    """Event: one batch came back from the runner."""
+
+    sequences: int
+    tokens: int
+    longest: int
+    duration_s: float
+
+
+class BatchObserver(Protocol):
+    """Hears what the batcher does. Called on the event loop; must not raise or block."""
+
+    def started(self, queued_s: float) -> None:
+        """A request's first sequence is about to run."""
+
+    def ran(self, batch: BatchRan) -> None:
+        """A batch was answered."""
+
+    def cancelled(self) -> None:
+        """A request's caller went away before its answer."""
+
+
+class Batcher(Generic[P, R]):
+    """Answers sequences in batches of at most `budget_tokens` tokens.
+
+    Every admitted sequence is answered exactly once: with its result, or with its job's error.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[list[P]], Awaitable[list[R]]],
+        *,
+        budget_tokens: int,
+        max_queue_s: float,
+        timeout_s: float,
+        device: asyncio.Lock,
+        observer: BatchObserver,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """Start no work yet: `work` is the loop that does.
+
+        Args:
+            run: Answers payloads in their order. Raises EngineLost if nothing will ever be answered again.
+            budget_tokens: Most tokens in a batch. No sequence may be longer.
+            max_queue_s: Longest estimated wait at which a job is still admitted.
+            timeout_s: Longest time from admission to answer.
+            device: Shared by the batchers of one device. It is first come, first served, so models take turns.
+            observer: Hears of every batch.
+            clock: Seconds that never go back.
+        """
+        self._run = run
+        self.budget_tokens = budget_tokens
+        self._max_queue_s = max_queue_s
+        self._timeout_s = timeout_s
+        self._device = device
+        self._observer = observer
+        self._clock = clock
+        self._turns: deque[_Job[P, R]] = deque()
+        # Every unanswered job in the order of admission, which is the order of deadlines as all have one timeout.
+        self._open: dict[_Job[P, R], None] = {}
+        self._wakeup = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed: EngineLost | NotReady | None = None
+        self._seconds_per_token = 0.0
+        self._running_tokens = 0
+        self.queued_sequences = 0
+        self.queued_tokens = 0
+
+    def expect(self, seconds_per_token: float) -> None:
+        """Say how fast the runner is before the first batch has shown it."""
+        self._seconds_per_token = seconds_per_token
+
+    @property
+    def estimated_wait_s(self) -> float:
+        """Seconds until a sequence that came now would start, as the last batches went."""
+        return (self.queued_tokens + self._running_tokens) * self._seconds_per_token
+
+    async def infer(self, payloads: Sequence[P], tokens: Sequence[int]) -> list[R]:
+        """Return the answers to `payloads`, in order. Cancelling the call withdraws what has not run.
+
+        Args:
+            payloads: At least one sequence.
+            tokens: The length of each.
+
+        Raises:
+            Overloaded: the queue is too long; nothing was admitted. Retry later.
+            DeadlineExceeded: the answer was not there in time. A retry may help.
+            Internal: one of the sequences cannot be run. A retry does not help.
+            EngineLost: the device failed for good. A retry helps once the engine was replaced.
+            NotReady: the batcher is closed.
+        """
+        job = self._admit(payloads, tokens)
+        try:
+            return await job.future
+        except asyncio.CancelledError:
+            if job in self._open:
+                self._leave(job)
+                self._observer.cancelled()
+            elif not job.future.cancelled():
+                job.future.exception()  # the answer came in the same turn: mark it as seen
+            raise
+
+    def _admit(self, payloads: Sequence[P], tokens: Sequence[int]) -> _Job[P, R]:
+        if self._closed is not None:
+            raise type(self._closed)(self._closed.message)
+        if max(tokens) > self.budget_tokens:
+            raise ValueError(
+                f"A sequence of {max(tokens)} tokens is over the batch budget of {self.budget_tokens}: "
+                "set BERT_BATCH_TOKENS to at least the model's maximum length."
+            )
+        wait_s = self.estimated_wait_s
+        if wait_s > min(self._max_queue_s, self._timeout_s):
+            raise Overloaded(
+                f"The queue is full: a request would wait about {wait_s:.1f} s. Retry after the time in Retry-After.",
+                retry_after_s=max(1, math.ceil(wait_s - self._max_queue_s / 2)),
+            )
+        now = self._clock()
+        future: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
+        job = _Job(payloads, tokens, now, now + self._timeout_s, future)
+        self._turns.append(job)
+        self._open[job] = None
+        self.queued_sequences += len(payloads)
+        self.queued_tokens += sum(tokens)
+        self._wakeup.set()
+        self._idle.clear()
+        return job
+
+    async def work(self) -> None:
+        """Run batches until cancelled or the engine is lost. Run exactly one such loop.
+
+        Raises:
+            EngineLost: the runner said so; every waiter has been told.
+        """
+        while True:
+            await self._wakeup.wait()
+            wanted_at = self._clock()
+            async with self._device:
+                batch = self._take()
+                if not batch:
+                    continue
+                try:
+                    await self._run_batch(batch, wanted_at)
+                except EngineLost as lost:
+                    self.close(lost)
+                    raise
+
+    def _take(self) -> list[tuple[_Job[P, R], int]]:
+        """Take turns until the next sequence is over the budget. That sequence is first in the next batch."""
+        self.expire()
+        batch: list[tuple[_Job[P, R], int]] = []
+        room = self.budget_tokens
+        now = self._clock()
+        while self._turns:
+            job = self._turns[0]
+            if not job.is_waiting:
+                self._turns.popleft()
+                continue
+            tokens = job.tokens[job.next]
+            if tokens > room:
+                break
+            room -= tokens
+            if job.next == 0:
+                self._observer.started(now - job.admitted_at)
+            batch.append((job, job.next))
+            job.next += 1
+            self._turns.popleft()
+            if job.is_waiting:
+                self._turns.append(job)
+        self._running_tokens = self.budget_tokens - room
+        self.queued_tokens -= self._running_tokens
+        self.queued_sequences -= len(batch)
+        if not self._turns:
+            self._wakeup.clear()
+        return batch
+
+    async def _run_batch(self, batch: list[tuple[_Job[P, R], int]], wanted_at: float) -> None:
+        started_at = self._clock()
+        try:
+            results = await self._run([job.payloads[i] for job, i in batch])
+        except EngineLost:
+            raise
+        except Exception:
+            log.exception("a batch of %d sequences failed; each runs again alone", len(batch))
+            await self._run_one_by_one(batch)
+            return
+        finally:
+            running_tokens, self._running_tokens = self._running_tokens, 0
+        now = self._clock()
+        # From wanting the device to having the answer: other models' turns count, as they do for whoever waits.
+        newest = (now - wanted_at) / running_tokens
+        self._seconds_per_token += (
+            SMOOTHING * (newest - self._seconds_per_token) if self._seconds_per_token else newest
+        )
+        longest = max(job.tokens[i] for job, i in batch)
+        self._observer.ran(BatchRan(len(batch), running_tokens, longest, now - started_at))
+        for (job, i), result in zip(batch, results, strict=True):
+            self._answer(job, i, result)
+
+    async def _run_one_by_one(self, batch: list[tuple[_Job[P, R], int]]) -> None:
+        for job, i in batch:
+            if job.future.done():
+                continue
+            try:
+                [result] = await self._run([job.payloads[i]])
+            except EngineLost:
+                raise
+            except Exception:
+                log.exception("a sequence of %d tokens failed alone", job.tokens[i])
+                self._fail(job, Internal(f"inputs[{i}] could not be run. The log has the cause under the request id."))
+            else:
+                self._answer(job, i, result)
+
+    def _answer(self, job: _Job[P, R], i: int, result: R) -> None:
+        if job.future.done():
+            return
+        job.answers[i] = result
+        job.answered += 1
+        if job.answered == len(job.payloads):
+            self._leave(job)
+            job.future.set_result([job.answers[j] for j in range(job.answered)])
+
+    def _fail(self, job: _Job[P, R], error: Exception) -> None:
+        self._leave(job)
+        if not job.future.done():
+            job.future.set_exception(error)
+
+    def _leave(self, job: _Job[P, R]) -> None:
+        """Take a job off the books. Its place among the turns is passed over later."""
+        del self._open[job]
+        self.queued_sequences -= len(job.payloads) - job.next
+        self.queued_tokens -= sum(job.tokens[job.next :])
+        if not self._open:
+            self._idle.set()
+
+    def expire(self) -> None:
+        """Tell the jobs that are past their deadline. Call it now and then, as a stuck runner takes no batch."""
+        now = self._clock()
+        while self._open:
+            job = next(iter(self._open))
+            if job.deadline > now:
+                return
+            self._fail(
+                job,
+                DeadlineExceeded(
+                    f"No answer within {self._timeout_s:g} s. Send fewer inputs at once, or retry when there is less load."
+                ),
+            )
+
+    async def drain(self) -> None:
+        """Wait until every admitted job is answered."""
+        await self._idle.wait()
+
+    def close(self, reason: EngineLost | NotReady) -> None:
+        """Admit nothing more, and fail what is not answered."""
+        self._closed = reason
+        for job in list(self._open):
+            self._fail(job, type(reason)(reason.message))

@@ -1,0 +1,32 @@
+"""How many CPU cores this process may really use.
+
+A container's CPU limit is a quota of the control group, which `os.cpu_count` and the affinity mask do not show; more
+threads than the quota are throttled together. Imports nothing of the project.
+"""
+
+import math
+import os
+from pathlib import Path
+
+CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
+CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
+
+
+def usable_cpus() -> int:
+    """Return the number of cores the affinity mask and the control group's quota allow, at least 1."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota()
+    return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
+
+
+def _quota() -> float | None:
+    """Return the control group's quota in cores, None if there is no limit to read."""
+    try:
+        if CGROUP_V2.exists():
+            quota, period = CGROUP_V2.read_text().split()
+        else:
+            quota = (CGROUP_V1 / "cpu.cfs_quota_us").read_text()
+            period = (CGROUP_V1 / "cpu.cfs_period_us").read_text()
+        return None if quota == "max" or int(quota) <= 0 else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None

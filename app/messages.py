@@ -1,0 +1,51 @@
+"""What travels between the front end and an engine.
+
+Plain data, so that the engine may be in another process. Imports nothing of the project.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSequence:
+    """One tokenized input with its special tokens.
+
+    `masks` holds the positions of its mask tokens, empty unless the task asks for them. `top_k` is how many tokens are
+    wanted per mask; `targets` names the only token ids that may be answered.
+    """
+
+    input_ids: IntArray  # int64[tokens]
+    token_type_ids: IntArray  # int64[tokens]
+    masks: IntArray  # int64[masks]
+    top_k: int = 0
+    targets: IntArray | None = None  # int64[targets]
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskScores:
+    """The tokens answered for each mask of one sequence, best first."""
+
+    tokens: IntArray  # int64[masks, k]
+    scores: FloatArray  # float32[masks, k]
+
+
+SequenceResult = FloatArray | MaskScores
+"""The answer to one sequence: logits float32[labels] for classification, `MaskScores` for masked tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatistics:
+    """What waits to run for one model. `estimated_wait_s` is what a request that came now would wait."""
+
+    sequences: int
+    tokens: int
+    estimated_wait_s: float
