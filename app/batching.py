@@ -6,7 +6,8 @@ or is past its deadline is dropped before it runs. If a batch fails, its sequenc
 poisoned input fails alone; a lost engine fails every waiter.
 
 Lives on one event loop and is called from it alone. Knows no model: a payload is opaque and counts a number of tokens.
-Imports only `errors` of the project.
+Imports only `errors` and the
+event it emits.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, Overloaded
+from app.messages import BatchRan
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +47,6 @@ class _Job(Generic[P, R]):
     @property
     def is_waiting(self) -> bool:
         return self.next < len(self.payloads) and not self.future.done()
-
-
-@dataclass(frozen=True, slots=True)
-class BatchRan:
-    """Event: one batch came back from the runner."""
-
-    sequences: int
-    tokens: int
-    longest: int
-    duration_s: float
 
 
 class BatchObserver(Protocol):
@@ -239,9 +231,7 @@ class Batcher(Generic[P, R]):
         now = self._clock()
         # From wanting the device to having the answer: other models' turns count, as they do for whoever waits.
         newest = (now - wanted_at) / running_tokens
-        self._seconds_per_token += (
-            SMOOTHING * (newest - self._seconds_per_token) if self._seconds_per_token else newest
-        )
+        self._seconds_per_token += SMOOTHING * (newest - self._seconds_per_token) if self._seconds_per_token else newest
         longest = max(job.tokens[i] for job, i in batch)
         self._observer.ran(BatchRan(len(batch), running_tokens, longest, now - started_at))
         for (job, i), result in zip(batch, results, strict=True):

@@ -48,6 +48,10 @@ class MethodNotAllowed(NotFound):
 
     status = 405
 
+    def __init__(self, message: str, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
 
 class PayloadTooLarge(ServiceError):
     """The body is over the limit."""

@@ -52,7 +52,7 @@ class FillMaskHead:
         positions = [start + sequence.masks for start, sequence in zip(starts, batch, strict=True)]
         return {
             "mask_index": np.concatenate(positions),
-            "k": np.array([max(max(sequence.top_k for sequence in batch), 1)], np.int64),
+            "k": np.array([max(1, *(sequence.top_k for sequence in batch))], np.int64),
         }
 
     def outputs(self, batch: Sequence[TokenSequence]) -> list[str]:
@@ -69,8 +69,8 @@ class FillMaskHead:
                 tokens = outputs["top_tokens"][start:end, : sequence.top_k]
                 scores = outputs["top_scores"][start:end, : sequence.top_k]
             else:
-                chosen = outputs["scores"][start:end][:, sequence.targets]
-                order = np.argsort(-chosen, axis=1, kind="stable")[:, : sequence.top_k]
+                chosen = outputs["scores"][start:end][:, sequence.targets].astype(np.float32)
+                order = np.argsort(np.negative(chosen), axis=1, kind="stable")[:, : sequence.top_k]
                 tokens = sequence.targets[order]
                 scores = np.take_along_axis(chosen, order, axis=1)
             results.append(MaskScores(tokens.astype(np.int64), scores.astype(np.float32)))

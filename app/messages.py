@@ -49,3 +49,13 @@ class QueueStatistics:
     sequences: int
     tokens: int
     estimated_wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRan:
+    """Event: one batch came back from the runner. `longest` is its longest sequence in tokens."""
+
+    sequences: int
+    tokens: int
+    longest: int
+    duration_s: float

@@ -15,6 +15,8 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from app.messages import BatchRan, QueueStatistics
+
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 # Latencies from one small model on an idle GPU (under a millisecond) to bulk requests on a CPU (a minute).
@@ -47,17 +49,17 @@ class ModelMetrics:
         self._requests = owner.requests
         self._rejected = owner.rejected
         self._labels = labels
-        self.request_duration = owner.request_duration.labels(*labels)
-        self.tokenize_duration = owner.tokenize_duration.labels(*labels)
-        self.queue_duration = owner.queue_duration.labels(*labels)
-        self.inference_duration = owner.inference_duration.labels(*labels)
-        self.batch_sequences = owner.batch_sequences.labels(*labels)
-        self.batch_tokens = owner.batch_tokens.labels(*labels)
-        self.batch_fill_ratio = owner.batch_fill_ratio.labels(*labels)
-        self.inflight_requests = owner.inflight_requests.labels(*labels)
-        self.cancelled = owner.cancelled.labels(*labels)
-        self.truncated = owner.truncated.labels(*labels)
-        self.tokens = owner.tokens.labels(*labels)
+        self._request_duration = owner.request_duration.labels(*labels)
+        self._tokenize_duration = owner.tokenize_duration.labels(*labels)
+        self._queue_duration = owner.queue_duration.labels(*labels)
+        self._inference_duration = owner.inference_duration.labels(*labels)
+        self._batch_sequences = owner.batch_sequences.labels(*labels)
+        self._batch_tokens = owner.batch_tokens.labels(*labels)
+        self._batch_fill_ratio = owner.batch_fill_ratio.labels(*labels)
+        self._cancelled = owner.cancelled.labels(*labels)
+        self._truncated = owner.truncated.labels(*labels)
+        self._tokens = owner.tokens.labels(*labels)
+        self.inflight = owner.inflight_requests.labels(*labels)
         self._by_status = {status: owner.requests.labels(*labels, status) for status in STATUSES}
         for reason in REJECTIONS:
             owner.rejected.labels(*labels, reason)
@@ -66,19 +68,33 @@ class ModelMetrics:
         """Count one answered request."""
         counter = self._by_status.get(str(status)) or self._requests.labels(*self._labels, str(status))
         counter.inc()
-        self.request_duration.observe(duration_s)
+        self._request_duration.observe(duration_s)
 
     def rejected(self, reason: str) -> None:
         """Count one request that was refused or dropped for `reason`, an error type."""
         self._rejected.labels(*self._labels, reason).inc()
 
-    def batch(self, *, sequences: int, tokens: int, longest: int, duration_s: float) -> None:
-        """Record one batch that ran. `longest` is its longest sequence in tokens."""
-        self.batch_sequences.observe(sequences)
-        self.batch_tokens.observe(tokens)
-        self.batch_fill_ratio.observe(tokens / (sequences * longest))
-        self.inference_duration.observe(duration_s)
-        self.tokens.inc(tokens)
+    def tokenized(self, truncated: int, duration_s: float) -> None:
+        """Record the tokenization of one request, of whose inputs `truncated` were cut."""
+        self._tokenize_duration.observe(duration_s)
+        if truncated:
+            self._truncated.inc(truncated)
+
+    def started(self, queued_s: float) -> None:
+        """Record that a request's first sequence is about to run."""
+        self._queue_duration.observe(queued_s)
+
+    def ran(self, batch: BatchRan) -> None:
+        """Record one batch that ran."""
+        self._batch_sequences.observe(batch.sequences)
+        self._batch_tokens.observe(batch.tokens)
+        self._batch_fill_ratio.observe(batch.tokens / (batch.sequences * batch.longest))
+        self._inference_duration.observe(batch.duration_s)
+        self._tokens.inc(batch.tokens)
+
+    def cancelled(self) -> None:
+        """Count one request whose caller went away before its answer."""
+        self._cancelled.inc()
 
 
 class Metrics:
@@ -116,6 +132,7 @@ class Metrics:
         )
         self.queue_sequences = gauge("queue_sequences", "Sequences waiting to run.")
         self.queue_tokens = gauge("queue_tokens", "Tokens waiting to run.")
+        self.queue_wait = gauge("queue_wait_seconds", "Estimated wait of a request that came now.")
         self.inflight_requests = gauge("inflight_requests", "Requests being answered.")
         self.rejected = counter("rejected_total", "Requests refused or dropped.", (*by_model, "reason"))
         self.cancelled = counter("cancelled_total", "Requests whose caller went away first.")
@@ -128,20 +145,25 @@ class Metrics:
         self._by_model: dict[str, ModelMetrics] = {}
         self._unrouted = ModelMetrics(self, NO_MODEL, NO_MODEL)
 
-    def add_model(self, model: ServedModel) -> ModelMetrics:
+    def add_model(self, name: str, task: str) -> ModelMetrics:
         """Create every series of a model."""
+        self._by_model[name] = ModelMetrics(self, name, task)
+        return self._by_model[name]
+
+    def model_loaded(self, model: ServedModel) -> None:
+        """Say what serves a model."""
         self.model_info.labels(model.name, model.task, model.variant, model.provider).set(1)
-        self._by_model[model.name] = ModelMetrics(self, model.name, model.task)
-        return self._by_model[model.name]
 
     def for_model(self, name: str | None) -> ModelMetrics:
         """Return the series of a model, or those of requests that named none that exists."""
         return self._by_model.get(name, self._unrouted) if name is not None else self._unrouted
 
-    def watch_queue(self, model: ServedModel, sequences: Callable[[], float], tokens: Callable[[], float]) -> None:
+    def watch_queue(self, model: str, task: str, read: Callable[[], QueueStatistics]) -> None:
         """Read the length of a model's queue whenever the metrics are read."""
-        self.queue_sequences.labels(model.name, model.task).set_function(sequences)
-        self.queue_tokens.labels(model.name, model.task).set_function(tokens)
+        labels = (model, task)
+        self.queue_sequences.labels(*labels).set_function(lambda: read().sequences)
+        self.queue_tokens.labels(*labels).set_function(lambda: read().tokens)
+        self.queue_wait.labels(*labels).set_function(lambda: read().estimated_wait_s)
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -46,17 +46,25 @@ def pack(
         token_type_ids: int64[tokens].
         lengths: int64[batch], tokens per sequence, each at least 1; they add up to `tokens`.
         target: The kind of device that the graph was written for.
-        position_offset: The position id of a sequence's first token.
+        position_offset: The position id of a sequence's first token. Where it is not 0 (RoBERTa and its kin) the id
+            before it is the pad token's, and a pad token in the text takes that position and is not counted.
     """
     starts = np.cumsum(lengths) - lengths
     longest = int(lengths.max())
     columns = np.arange(longest)
     is_token = columns < lengths[:, None]
     token_index = np.flatnonzero(is_token)
+    position_ids = token_index % longest + position_offset
+    if position_offset:
+        is_counted = input_ids != position_offset - 1
+        if not is_counted.all():
+            count = np.cumsum(is_counted)
+            before = np.repeat(count[starts] - is_counted[starts], lengths)
+            position_ids = (count - before) * is_counted + position_offset - 1
     feeds: Feeds = {
         "input_ids": input_ids,
         "token_type_ids": token_type_ids,
-        "position_ids": token_index % longest + position_offset,
+        "position_ids": position_ids,
         "cls_index": starts,
     }
     if target == "cpu":

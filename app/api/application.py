@@ -1,0 +1,62 @@
+"""The FastAPI application: everything but inference, its description, and the shape of its errors."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from app import __version__
+from app.api.http import error_body, error_headers
+from app.api.openapi import describe
+from app.catalog import Catalog
+from app.errors import Internal, MethodNotAllowed, NotFound, ServiceError
+
+DESCRIPTION = """
+Classification and masked-token prediction from fine-tuned BERT models, in batches without padding.
+
+Every error has the same shape and a stable `error_type`; `429` and `503` say in `Retry-After` when to try again.
+`X-Request-Id` is taken from the request or made, and comes back in the answer and in the log.
+"""
+
+
+def make_application(routers: Iterable[APIRouter], catalog: Catalog) -> FastAPI:
+    """Return the application with these routes."""
+    app = FastAPI(
+        title="BERT inference service",
+        version=__version__,
+        description=DESCRIPTION,
+        exception_handlers={
+            ServiceError: _service_error,
+            HTTPException: _http_error,
+            Exception: _unexpected,
+        },
+    )
+    for router in routers:
+        app.include_router(router)
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        return describe(plain(), catalog)
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    headers = {key.decode(): value.decode() for key, value in error_headers(error)}
+    body = error_body(error, request.scope["request_id"])
+    return Response(body, error.status, headers, media_type="application/json")
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "GET")
+        return await _service_error(request, MethodNotAllowed(f"This route takes {allowed} only.", allowed))
+    return await _service_error(request, NotFound("There is no such route. /docs lists every route."))
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the server logs it
+    return await _service_error(request, Internal("The service failed on this request. Its log has the cause."))

@@ -1,0 +1,40 @@
+"""The ASGI application that the server calls: request ids for all, the short way for inference requests."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.http import error_body, error_headers, request_id_of, respond
+from app.api.inference import InferenceEndpoint
+from app.errors import MethodNotAllowed
+
+
+class Gateway:
+    """Sends `POST /v1/<task>` to its endpoint and everything else to the FastAPI application."""
+
+    def __init__(self, application: ASGIApp, endpoints: Iterable[InferenceEndpoint]) -> None:
+        self._application: Final = application
+        self._endpoints: Final = {endpoint.path: endpoint for endpoint in endpoints}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+        request_id = request_id_of(scope)
+        endpoint = self._endpoints.get(scope["path"])
+        if endpoint is not None:
+            if scope["method"] == "POST":
+                await endpoint(scope, receive, send, request_id)
+            else:
+                error = MethodNotAllowed("This route takes POST only.", "POST")
+                await respond(send, error.status, error_body(error, request_id), request_id, *error_headers(error))
+            return
+        scope["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        await self._application(scope, receive, send_with_id)

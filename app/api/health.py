@@ -1,0 +1,40 @@
+"""`/livez`, `/readyz` and `/metrics`: what supervisors and Prometheus ask."""
+
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+
+from app.metrics import CONTENT_TYPE, Metrics
+from app.readiness import Readiness
+from app.schemas import ErrorResponse
+
+
+class Health(BaseModel):
+    """`ready` answers inference requests; `alive` says nothing of that."""
+
+    status: Literal["alive", "starting", "ready", "draining", "lost"]
+
+
+def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
+    """Return the routes. They need no API key."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/livez", summary="Whether the process answers at all")
+    async def livez() -> Health:
+        return Health(status="alive")
+
+    @router.get(
+        "/readyz",
+        summary="Whether inference requests are answered",
+        responses={503: {"model": ErrorResponse, "description": "Starting, stopping, or without an engine."}},
+    )
+    async def readyz() -> Health:
+        readiness.check()
+        return Health(status=readiness.state)
+
+    @router.get("/metrics", include_in_schema=False)
+    async def prometheus() -> Response:
+        return Response(metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    return router

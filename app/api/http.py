@@ -1,0 +1,117 @@
+"""Small ASGI pieces: headers, a body with a limit, a JSON answer."""
+
+import re
+import secrets
+from collections.abc import Sequence
+from hmac import compare_digest
+from typing import Any, Final
+
+from pydantic_core import to_json
+from starlette.types import Receive, Scope, Send
+
+from app.errors import MethodNotAllowed, Overloaded, PayloadTooLarge, ServiceError, Unauthorized
+
+RETRY_SOON_S: Final = 2
+REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class ClientGone(Exception):
+    """The caller closed the connection before its answer."""
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """Return the first value of a header; `name` is lower case."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return None
+
+
+def request_id_of(scope: Scope) -> str:
+    """Return the caller's X-Request-Id if it is fit for a log, else a new one."""
+    given = header(scope, b"x-request-id")
+    return given.decode() if given is not None and REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def authorize(scope: Scope, api_key: str | None) -> None:
+    """Pass if no key is needed or the right one was sent.
+
+    Raises:
+        Unauthorized: the key is missing or wrong.
+    """
+    if api_key is None:
+        return
+    given = header(scope, b"authorization") or b""
+    if not compare_digest(given, b"Bearer " + api_key.encode()):
+        raise Unauthorized("The API key is missing or wrong. Send it as 'Authorization: Bearer KEY'.")
+
+
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    """Return the whole body.
+
+    Raises:
+        PayloadTooLarge: it is, or says it is, over the limit; the rest was not read.
+        ClientGone: the connection closed first.
+    """
+    too_large = PayloadTooLarge(
+        f"The body is over {limit_bytes} bytes. Send fewer or shorter inputs, or raise BERT_MAX_BODY_BYTES."
+    )
+    declared = header(scope, b"content-length")
+    if declared is not None and declared.isdigit() and int(declared) > limit_bytes:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit_bytes:
+            raise too_large
+        if not message.get("more_body", False):
+            return chunk if not chunks else b"".join([*chunks, chunk])
+        chunks.append(chunk)
+
+
+async def respond(send: Send, status: int, body: bytes, request_id: str, *headers: tuple[bytes, bytes]) -> None:
+    """Send a JSON answer."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+                (b"x-request-id", request_id.encode()),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def error_body(error: ServiceError, request_id: str) -> bytes:
+    """Return the one shape of every error."""
+    document: dict[str, Any] = {
+        "error": error.message,
+        "error_type": error.error_type,
+        "request_id": request_id,
+    }
+    return to_json(document)
+
+
+def error_headers(error: ServiceError) -> Headers:
+    """Return the headers that go with an error."""
+    if isinstance(error, Overloaded):
+        return [(b"retry-after", str(error.retry_after_s).encode())]
+    if error.status == 503:
+        return [(b"retry-after", str(RETRY_SOON_S).encode())]
+    if error.status == 401:
+        return [(b"www-authenticate", b"Bearer")]
+    if isinstance(error, MethodNotAllowed):
+        return [(b"allow", error.allowed.encode())]
+    if error.status == 413:
+        return [(b"connection", b"close")]  # the rest of the body is not read
+    return []

@@ -1,0 +1,192 @@
+"""The hot path: one inference request from its bytes to its answer.
+
+A plain ASGI endpoint, so that a request costs its validation, its tokenization and the wait for its batch, and little
+else. What it does is described to OpenAPI by `openapi`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+from starlette.types import Receive, Scope, Send
+
+from app.api.http import ClientGone, authorize, error_body, error_headers, read_body, respond
+from app.catalog import Catalog, Model
+from app.engine import EngineClient
+from app.errors import Internal, ServiceError, ValidationFailed
+from app.messages import SequenceResult, TokenSequence
+from app.metrics import REJECTIONS, Metrics, ModelMetrics
+from app.readiness import Readiness
+from app.schemas import explain
+from app.tasks.base import TaskHandler
+
+log = logging.getLogger(__name__)
+access = logging.getLogger("app.access")
+
+T = TypeVar("T")
+
+# Over these, a request's Python and Rust work takes longer than a switch to a worker thread is worth: about 1 ms.
+INLINE_BODY_BYTES: Final = 16 * 1024
+INLINE_WEIGHT: Final = 256
+CLIENT_GONE: Final = 499
+"""The status that is logged for a caller that went away, as nginx does; it is never sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may ask for."""
+
+    max_body_bytes: int
+    max_inputs: int
+    api_key: str | None
+
+
+class InferenceEndpoint:
+    """Answers `POST /v1/<task>` for every model of a task."""
+
+    def __init__(
+        self,
+        handler: TaskHandler[Any, Any],
+        *,
+        catalog: Catalog,
+        engine: EngineClient,
+        metrics: Metrics,
+        readiness: Readiness,
+        limits: Limits,
+        access_log: bool,
+    ) -> None:
+        self.path: Final = f"/v1/{handler.task}"
+        self._handler = handler
+        self._catalog = catalog
+        self._engine = engine
+        self._metrics = metrics
+        self._readiness = readiness
+        self._limits = limits
+        self._access_log = access_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """Answer one request. Never raises but when it is cancelled."""
+        request = _Request(request_id, self._metrics.for_model(None))
+        try:
+            body = await self._answer(scope, receive, request)
+            status = 200
+            await respond(send, status, body, request_id)
+        except ServiceError as error:
+            status = error.status
+            if error.error_type in REJECTIONS:
+                request.metrics.rejected(error.error_type)
+            await respond(send, status, error_body(error, request_id), request_id, *error_headers(error))
+        except ClientGone:
+            status = CLIENT_GONE
+        except Exception:
+            log.exception("request failed", extra={"request_id": request_id, "model": request.model_name})
+            fault = Internal("The service failed on this request. Its log has the cause under this request id.")
+            status = fault.status
+            await respond(send, status, error_body(fault, request_id), request_id)
+        finally:
+            request.finish()
+        duration_s = time.perf_counter() - request.started_at
+        if status != CLIENT_GONE:
+            request.metrics.answered(status, duration_s)
+        if self._access_log:
+            access.info(
+                "request",
+                extra={
+                    "request_id": request_id,
+                    "task": self._handler.task,
+                    "model": request.model_name,
+                    "status": status,
+                    "duration_ms": round(duration_s * 1e3, 3),
+                    "sequences": request.sequences,
+                    "tokens": request.tokens,
+                },
+            )
+
+    async def _answer(self, scope: Scope, receive: Receive, request: "_Request") -> bytes:
+        authorize(scope, self._limits.api_key)
+        self._readiness.check()
+        body = await read_body(scope, receive, self._limits.max_body_bytes)
+        handler = self._handler
+        try:
+            asked: Any = handler.request.__pydantic_validator__.validate_json(body)
+        except ValidationError as error:
+            raise explain(error) from None
+        model = self._catalog.for_task(handler.task, asked.model)
+        request.found(model, self._metrics.for_model(model.name))
+        inputs = len(asked.inputs) if isinstance(asked.inputs, list) else 1
+        if inputs > self._limits.max_inputs:
+            raise ValidationFailed(
+                f"inputs: has {inputs} items, the most is {self._limits.max_inputs}. "
+                "Send several requests, or raise BERT_MAX_INPUTS."
+            )
+        tokenizing_at = time.perf_counter()
+        prepared = await _call(partial(handler.prepare, model, asked), inline=len(body) <= INLINE_BODY_BYTES)
+        request.metrics.tokenized(prepared.truncated, time.perf_counter() - tokenizing_at)
+        request.sequences, request.tokens = len(prepared.sequences), prepared.tokens
+        results = await self._infer(model, prepared.sequences, receive)
+        predictions = await _call(
+            partial(handler.answer, model, asked, prepared.sequences, results),
+            inline=handler.weight(prepared.sequences) <= INLINE_WEIGHT,
+        )
+        return to_json(
+            {
+                "model": model.name,
+                "predictions": predictions,
+                "usage": {"tokens": request.tokens, "truncated": prepared.truncated},
+            }
+        )
+
+    async def _infer(self, model: Model, sequences: Sequence[TokenSequence], receive: Receive) -> list[SequenceResult]:
+        """Wait for the engine, and withdraw the request if its caller goes away meanwhile."""
+        this = asyncio.current_task()
+        assert this is not None  # a coroutine runs in a task
+        is_gone = False
+
+        async def watch() -> None:
+            nonlocal is_gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            is_gone = True
+            this.cancel()
+
+        watcher = asyncio.create_task(watch())
+        try:
+            return await self._engine.infer(model.name, sequences)
+        except asyncio.CancelledError:
+            if is_gone and not this.uncancel():
+                raise ClientGone from None
+            raise
+        finally:
+            watcher.cancel()
+
+
+class _Request:
+    """What is told of a request when it is over."""
+
+    def __init__(self, request_id: str, unrouted: ModelMetrics) -> None:
+        self.request_id = request_id
+        self.started_at = time.perf_counter()
+        self.metrics = unrouted
+        self.model_name: str | None = None
+        self.sequences = 0
+        self.tokens = 0
+
+    def found(self, model: Model, metrics: ModelMetrics) -> None:
+        self.model_name = model.name
+        self.metrics = metrics
+        metrics.inflight.inc()
+
+    def finish(self) -> None:
+        if self.model_name is not None:
+            self.metrics.inflight.dec()
+
+
+async def _call(function: Callable[[], T], *, inline: bool) -> T:
+    """Call on the event loop if that is short, else in a worker thread."""
+    return function() if inline else await asyncio.get_running_loop().run_in_executor(None, function)

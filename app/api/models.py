@@ -1,0 +1,73 @@
+"""`GET /v1/models`: what this server serves and how."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel
+
+from app.api.http import authorize
+from app.catalog import Catalog, Model
+from app.engine import Loaded
+from app.schemas import ErrorResponse
+
+
+class ModelCard(BaseModel):
+    """What a served model is; `variant` and `provider` say how it runs, null while it loads."""
+
+    name: str
+    task: str
+    labels: list[str]
+    problem_type: str | None
+    max_length: int
+    mask_token: str | None
+    variant: str | None
+    provider: str | None
+    architecture: dict[str, Any]
+    source: dict[str, Any]
+
+
+class ModelList(BaseModel):
+    """Every model of this server."""
+
+    models: list[ModelCard]
+
+
+def make_models_router(catalog: Catalog, loaded: Mapping[str, Loaded], api_key: str | None) -> APIRouter:
+    """Return the routes. `loaded` fills up while the models load."""
+
+    def authorized(request: Request) -> None:
+        authorize(request.scope, api_key)
+
+    router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[Depends(authorized)])
+
+    @router.get("", summary="Every model of this server")
+    async def models() -> ModelList:
+        return ModelList(models=[_card(model, loaded.get(model.name)) for model in catalog])
+
+    @router.get(
+        "/{name}",
+        summary="One model",
+        responses={404: {"model": ErrorResponse, "description": "No such model."}},
+    )
+    async def model(name: str) -> ModelCard:
+        return _card(catalog.get(name), loaded.get(name))
+
+    return router
+
+
+def _card(model: Model, loaded: Loaded | None) -> ModelCard:
+    manifest = model.manifest
+    mask = manifest.special_tokens.mask
+    return ModelCard(
+        name=model.name,
+        task=model.task,
+        labels=list(manifest.labels),
+        problem_type=manifest.problem_type,
+        max_length=manifest.max_length,
+        mask_token=mask.text if mask is not None and model.task == "fill-mask" else None,
+        variant=None if loaded is None else loaded.variant,
+        provider=None if loaded is None else loaded.provider,
+        architecture=manifest.architecture.model_dump(),
+        source=manifest.source.model_dump(),
+    )

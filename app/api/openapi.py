@@ -1,0 +1,65 @@
+"""Describe the inference endpoints, which FastAPI does not route, in its OpenAPI document."""
+
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from app.catalog import Catalog
+from app.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidJson,
+    NotFound,
+    NotReady,
+    Overloaded,
+    PayloadTooLarge,
+    ServiceError,
+    Unauthorized,
+    ValidationFailed,
+)
+from app.schemas import ErrorResponse
+from app.tasks import TASKS
+
+_ERRORS: tuple[type[ServiceError], ...] = (
+    InvalidJson, Unauthorized, NotFound, PayloadTooLarge, ValidationFailed, Overloaded, Internal, NotReady,
+    DeadlineExceeded,
+)  # fmt: skip
+
+
+def describe(document: dict[str, Any], catalog: Catalog) -> dict[str, Any]:
+    """Add a path for every task to an OpenAPI document, once, and return it."""
+    if any(f"/v1/{task}" in document["paths"] for task in TASKS):
+        return document
+    models = [model for handler in TASKS.values() for model in (handler.request, handler.response)]
+    refs, definitions = models_json_schema(
+        [*((model, "validation") for model in models), (ErrorResponse, "serialization")],
+        ref_template="#/components/schemas/{model}",
+    )
+    document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+    for task, handler in TASKS.items():
+        served = ", ".join(model.name for model in catalog if model.task == task) or "none here"
+        document["paths"][f"/v1/{task}"] = {
+            "post": {
+                "tags": ["inference"],
+                "summary": handler.summary,
+                "description": f"{(handler.response.__doc__ or '').strip()} Models: {served}.",
+                "operationId": task.replace("-", "_"),
+                "requestBody": {"required": True, "content": _json(refs[handler.request, "validation"])},
+                "responses": {
+                    "200": {"description": "The predictions.", "content": _json(refs[handler.response, "validation"])},
+                    **{
+                        str(error.status): {
+                            "description": (error.__doc__ or "").strip(),
+                            "content": _json(refs[ErrorResponse, "serialization"]),
+                        }
+                        for error in _ERRORS
+                    },
+                },
+            }
+        }
+    document["paths"] = dict(sorted(document["paths"].items()))
+    return document
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}

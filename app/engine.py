@@ -1,0 +1,163 @@
+"""The seam between HTTP and models, and the engine that runs in the same process.
+
+`LocalEngine` owns one thread, in which every session of the device is made and run, and one batcher per model. Its
+methods are called on the event loop. Imports nothing of HTTP.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from app.batching import Batcher, BatchObserver
+from app.bundle import Bundle
+from app.errors import EngineLost, NotReady
+from app.messages import QueueStatistics, SequenceResult, TokenSequence
+from app.warmup import replay_golden
+
+log = logging.getLogger(__name__)
+
+EXPIRE_EVERY_S: Final = 0.1
+
+
+class Runner(Protocol):
+    """Runs batches of one model; called in the engine's thread only."""
+
+    @property
+    def provider(self) -> str: ...
+
+    @property
+    def variant_name(self) -> str: ...
+
+    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]: ...
+
+
+class EngineClient(Protocol):
+    """What the HTTP layer knows of an engine, wherever it runs."""
+
+    async def infer(self, model: str, sequences: Sequence[TokenSequence]) -> list[SequenceResult]:
+        """Return the result of each sequence, in order. Cancelling the call withdraws what has not run.
+
+        Raises:
+            Overloaded: nothing was admitted; a retry after the time it names may help.
+            DeadlineExceeded: a retry may help.
+            Internal: one of the sequences cannot be run; a retry does not help.
+            EngineLost, NotReady: a retry helps once there is an engine again.
+        """
+
+    def statistics(self) -> Mapping[str, QueueStatistics]:
+        """Return what waits, by model."""
+
+    async def close(self) -> None:
+        """Answer what was admitted, then release the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of a bundle: the variant and the execution provider that serve it."""
+
+    variant: str
+    provider: str
+
+
+class LocalEngine:
+    """Batches and runs every model of this process on one device."""
+
+    def __init__(self) -> None:
+        # The device runs one batch at a time: a second would only share its caches and lengthen both.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._device = asyncio.Lock()
+        self._batchers: dict[str, Batcher[TokenSequence, SequenceResult]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.lost: Final[asyncio.Future[EngineLost]] = asyncio.get_running_loop().create_future()
+
+    async def load(
+        self,
+        bundle: Bundle,
+        open_runner: Callable[[Bundle], Runner],
+        observer: BatchObserver,
+        *,
+        budget_tokens: int,
+        max_queue_s: float,
+        timeout_s: float,
+    ) -> Loaded:
+        """Load a model, warm it up with its golden answers, and serve it from now on.
+
+        Raises:
+            BundleError: a file is damaged, or the golden answers do not come out.
+            StartupError: the device that was asked for does not work.
+        """
+        loop = asyncio.get_running_loop()
+
+        def load() -> tuple[Runner, float]:
+            runner = open_runner(bundle)
+            return runner, replay_golden(bundle, runner.variant_name, runner.run)
+
+        started_at = time.perf_counter()
+        runner, seconds_per_token = await loop.run_in_executor(self._thread, load)
+
+        async def run(batch: list[TokenSequence]) -> list[SequenceResult]:
+            return await loop.run_in_executor(self._thread, runner.run, batch)
+
+        batcher = Batcher(
+            run,
+            budget_tokens=max(budget_tokens, bundle.manifest.max_length),
+            max_queue_s=max_queue_s,
+            timeout_s=timeout_s,
+            device=self._device,
+            observer=observer,
+        )
+        batcher.expect(seconds_per_token)
+        self._batchers[bundle.name] = batcher
+        self._tasks.append(asyncio.create_task(self._work(batcher), name=f"batches of {bundle.name}"))
+        log.info(
+            "model %s ready: %s, variant %s on %s, %.0f tokens/s in the golden batch, loaded in %.2f s",
+            bundle.name,
+            bundle.manifest.task,
+            runner.variant_name,
+            runner.provider,
+            1 / seconds_per_token,
+            time.perf_counter() - started_at,
+        )
+        return Loaded(runner.variant_name, runner.provider)
+
+    async def _work(self, batcher: Batcher[TokenSequence, SequenceResult]) -> None:
+        watch = asyncio.create_task(self._expire(batcher))
+        try:
+            await batcher.work()
+        except EngineLost as error:
+            log.critical("the device failed: %s", error.__cause__ or error)
+            for other in self._batchers.values():
+                other.close(error)
+            if not self.lost.done():
+                self.lost.set_result(error)
+        finally:
+            watch.cancel()
+
+    async def _expire(self, batcher: Batcher[TokenSequence, SequenceResult]) -> None:
+        while True:
+            await asyncio.sleep(EXPIRE_EVERY_S)
+            batcher.expire()
+
+    async def infer(self, model: str, sequences: Sequence[TokenSequence]) -> list[SequenceResult]:
+        return await self._batchers[model].infer(sequences, [len(sequence) for sequence in sequences])
+
+    def statistics(self) -> Mapping[str, QueueStatistics]:
+        return {
+            name: QueueStatistics(batcher.queued_sequences, batcher.queued_tokens, batcher.estimated_wait_s)
+            for name, batcher in self._batchers.items()
+        }
+
+    async def close(self) -> None:
+        if not self.lost.done():
+            await asyncio.gather(*(batcher.drain() for batcher in self._batchers.values()))
+        for batcher in self._batchers.values():
+            batcher.close(NotReady("The service is shutting down. Retry in a few seconds."))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # A thread that is stuck in a lost device cannot be waited for.
+        self._thread.shutdown(wait=not self.lost.done())

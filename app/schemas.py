@@ -1,0 +1,244 @@
+"""The requests and answers of the HTTP API, as callers see them in OpenAPI.
+
+Requests are validated strictly straight from the body's bytes; what is wrong is told by place and kind, never with the
+caller's text.
+"""
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic_core import PydanticCustomError
+
+from app.errors import InvalidJson, ServiceError, ValidationFailed
+
+MAX_TOP_K: Final = 1000
+# An unknown key is repeated to its sender only if it looks like a name: it may as well be a text in the wrong place.
+KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
+
+
+def _sayable(text: str) -> str:
+    if not text:
+        raise PydanticCustomError("empty_text", "is an empty string; send some text")
+    return _without_nul(text)
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("nul_in_text", "contains a NUL character; remove it")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_sayable)]
+
+
+def _kind(value: object) -> str | None:
+    """Name the kind of an input, so that an error speaks of the one that was meant and not of every alternative."""
+    kinds: dict[type, str] = {str: "<text>", dict: "<pair>", list: "<list>", TextPair: "<pair>"}
+    return kinds.get(type(value))
+
+
+class Request(BaseModel):
+    """Unknown keys and wrong types are errors; nothing is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class TextPair(Request):
+    """Two texts that the model reads together."""
+
+    text: Text
+    text_pair: Annotated[str, AfterValidator(_without_nul)] | None = None
+
+
+_PairOrText = Annotated[
+    Annotated[Text, Tag("<text>")] | Annotated[TextPair, Tag("<pair>")],
+    Discriminator(
+        _kind,
+        custom_error_type="not_an_input",
+        custom_error_message='should be a text or {"text": ..., "text_pair": ...}',
+    ),
+]
+PairInputs = Annotated[
+    Annotated[Text, Tag("<text>")]
+    | Annotated[TextPair, Tag("<pair>")]
+    | Annotated[list[_PairOrText], Field(min_length=1), Tag("<list>")],
+    Discriminator(
+        _kind,
+        custom_error_type="not_inputs",
+        custom_error_message='should be a text, {"text": ..., "text_pair": ...}, or a list of these',
+    ),
+]
+TextInputs = Annotated[
+    Annotated[Text, Tag("<text>")] | Annotated[list[Text], Field(min_length=1), Tag("<list>")],
+    Discriminator(
+        _kind,
+        custom_error_type="not_inputs",
+        custom_error_message="should be a text or a list of texts",
+    ),
+]
+ModelName = Annotated[
+    str | None, Field(description="Which model; may be left out where one model does this task.", examples=[None])
+]
+
+
+class ClassifyParameters(Request):
+    """How to classify."""
+
+    top_k: int | None = Field(None, ge=1, le=MAX_TOP_K, description="How many of the best labels; all if left out.")
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = Field(
+        None,
+        description="What turns logits into scores. If left out: none for regression, sigmoid for multi-label models "
+        "and models of one label, else softmax.",
+    )
+    truncation: bool = Field(True, description="Cut inputs that are too long; if false they are an error.")
+    truncation_direction: Literal["right", "left"] = Field("right", description="Which end is cut off.")
+
+
+class FillMaskParameters(Request):
+    """How to fill masks."""
+
+    top_k: int = Field(5, ge=1, le=MAX_TOP_K, description="How many of the best tokens for each mask.")
+    targets: list[Text] | None = Field(
+        None, min_length=1, max_length=MAX_TOP_K, description="The only words to choose from; each is one token."
+    )
+
+
+class ClassifyRequest(Request):
+    """Texts, or pairs of texts, to classify."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "I love this product"}]})
+
+    model: ModelName = None
+    inputs: PairInputs
+    parameters: ClassifyParameters = ClassifyParameters()
+
+    @property
+    def listed(self) -> list[str | tuple[str, str]]:
+        """The inputs as a list, a pair as a tuple. An empty second text is no second text."""
+        inputs = self.inputs if isinstance(self.inputs, list) else [self.inputs]
+        return [
+            item if isinstance(item, str) else (item.text, item.text_pair) if item.text_pair else item.text
+            for item in inputs
+        ]
+
+
+class FillMaskRequest(Request):
+    """Texts with one or more mask tokens to fill."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "He drank a cup of [MASK]."}]})
+
+    model: ModelName = None
+    inputs: TextInputs
+    parameters: FillMaskParameters = FillMaskParameters()
+
+    @property
+    def listed(self) -> list[str]:
+        """The inputs as a list."""
+        return self.inputs if isinstance(self.inputs, list) else [self.inputs]
+
+
+class Usage(BaseModel):
+    """What the request cost: tokens that ran, special tokens included, and how many inputs were cut."""
+
+    tokens: int
+    truncated: int
+
+
+class LabelScore(BaseModel):
+    """A label and its score."""
+
+    label: str
+    score: float
+
+
+class ClassifyResponse(BaseModel):
+    """`predictions[i]` belongs to `inputs[i]`, best label first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "sentiment",
+                    "predictions": [[{"label": "POSITIVE", "score": 0.9994}, {"label": "NEGATIVE", "score": 0.0006}]],
+                    "usage": {"tokens": 6, "truncated": 0},
+                }
+            ]
+        }
+    )
+
+    model: str
+    predictions: list[list[LabelScore]]
+    usage: Usage
+
+
+class TokenScore(BaseModel):
+    """A token for a mask: its id, its text, its share of the softmax over the vocabulary, the text with it in place."""
+
+    token: int
+    token_str: str
+    score: float
+    sequence: str
+
+
+class FillMaskResponse(BaseModel):
+    """`predictions[i][j]` belongs to the j-th mask of `inputs[i]`, best token first."""
+
+    model: str
+    predictions: list[list[list[TokenScore]]]
+    usage: Usage
+
+
+class ErrorResponse(BaseModel):
+    """What every failure looks like."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "error": "inputs: is an empty string; send some text",
+                    "error_type": "validation",
+                    "request_id": "0a1b2c3d4e5f6071",
+                }
+            ]
+        }
+    )
+
+    error: str = Field(description="What happened and what to do.")
+    error_type: Literal[
+        "invalid_json", "unauthorized", "not_found", "payload_too_large", "validation", "overloaded", "not_ready",
+        "engine_lost", "deadline_exceeded", "internal",
+    ]  # fmt: skip
+    request_id: str
+
+
+def explain(error: ValidationError) -> ServiceError:
+    """Return the catalogue's error for a body that did not validate."""
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    if problems[0]["type"] == "json_invalid":
+        detail = str(problems[0]["msg"]).removeprefix("Invalid JSON: ")
+        return InvalidJson(f"The body is not valid JSON: {detail}.")
+    told = "; ".join(f"{_place(problem['loc'])}: {_message(problem)}" for problem in problems[:5])
+    more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+    return ValidationFailed(f"{told}{more}")
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    """Write a place as the caller would: `inputs[3].text`."""
+    place = ""
+    for part in loc:
+        if isinstance(part, int):
+            place += f"[{part}]"
+        elif not part.startswith("<"):
+            name = part if KEY.fullmatch(part) else "(a key)"
+            place += f".{name}" if place else name
+    return place or "body"
+
+
+def _message(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    if problem["type"] == "extra_forbidden":
+        return "is not a parameter of this endpoint; remove it"
+    if problem["type"] == "missing":
+        return "is missing"
+    message = str(problem["msg"])
+    return message[0].lower() + message[1:]

@@ -1,0 +1,62 @@
+"""The HTTP server: its socket, its signals and its end. Runs on the main thread's event loop."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from app.errors import StartupError
+from app.readiness import Readiness
+
+log = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with an end of our own: readiness turns off first, and a signal that was obeyed is not an error."""
+
+    def __init__(self, config: uvicorn.Config, readiness: Readiness) -> None:
+        super().__init__(config)
+        self._readiness = readiness
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self, number: int) -> None:
+        if self.should_exit and number == signal.SIGINT:
+            self.force_exit = True  # a second Ctrl-C
+        self._readiness.state = "draining"
+        self.should_exit = True
+        log.info("%s: finishing what was accepted", signal.Signals(number).name)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a bound socket.
+
+    Raises:
+        StartupError: the port is taken or the address is not this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise StartupError(
+            f"Cannot listen on {host}:{port}: {os.strerror(error.errno) if error.errno else error}. "
+            "Stop what uses the port, or set --port and --host."
+        ) from error
+    listener.set_inheritable(True)
+    return listener

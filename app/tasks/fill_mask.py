@@ -1,0 +1,91 @@
+"""Masked tokens: the best tokens for each mask, as transformers' fill-mask pipeline tells them."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel
+
+from app.bundle import Task
+from app.catalog import Model
+from app.errors import ValidationFailed
+from app.messages import IntArray, MaskScores, TokenSequence
+from app.schemas import FillMaskRequest, FillMaskResponse
+from app.tasks.base import Prepared
+
+
+class FillMask:
+    """`POST /v1/fill-mask`."""
+
+    task: ClassVar[Task] = "fill-mask"
+    summary: ClassVar[str] = "The most likely tokens for each mask of a text"
+    request: ClassVar[type[BaseModel]] = FillMaskRequest
+    response: ClassVar[type[BaseModel]] = FillMaskResponse
+
+    def prepare(self, model: Model, request: FillMaskRequest) -> Prepared:
+        special = model.manifest.special_tokens
+        # The export refuses a checkpoint for fill-mask that has none.
+        assert special.mask is not None
+        targets = self._targets(model, request)
+        vocabulary = model.manifest.architecture.vocab_size
+        top_k = min(request.parameters.top_k, vocabulary if targets is None else len(targets))
+        sequences = []
+        # A text is never cut: that might cut off its masks.
+        for i, encoded in enumerate(model.tokenizer.encode(request.listed, truncation=False)):
+            masks = np.flatnonzero(encoded.input_ids == special.mask.id)
+            if not len(masks):
+                raise ValidationFailed(
+                    f"inputs[{i}] has no mask token; write {special.mask.text} where a word is wanted."
+                )
+            sequences.append(TokenSequence(encoded.input_ids, encoded.token_type_ids, masks, top_k, targets))
+        return Prepared(sequences, truncated=0)
+
+    def _targets(self, model: Model, request: FillMaskRequest) -> IntArray | None:
+        if request.parameters.targets is None:
+            return None
+        ids = []
+        for i, text in enumerate(request.parameters.targets):
+            token = model.tokenizer.token_id(text)
+            if token is None:
+                raise ValidationFailed(
+                    f"parameters.targets[{i}] is not one token of this model's vocabulary; leave it out."
+                )
+            ids.append(token)
+        return np.unique(np.array(ids, np.int64))
+
+    def answer(
+        self,
+        model: Model,
+        request: FillMaskRequest,  # noqa: ARG002
+        sequences: Sequence[TokenSequence],
+        results: Sequence[MaskScores],
+    ) -> list[Any]:
+        pad = model.manifest.special_tokens.pad.id
+        predictions = []
+        for sequence, result in zip(sequences, results, strict=True):
+            only_mask = len(sequence.masks) == 1
+            masks = []
+            for position, tokens, scores in zip(
+                sequence.masks.tolist(), result.tokens.tolist(), result.scores.tolist(), strict=True
+            ):
+                filled = sequence.input_ids.tolist()
+                candidates = []
+                for token, score in zip(tokens, scores, strict=True):
+                    filled[position] = token
+                    candidates.append(
+                        {
+                            "token": token,
+                            "token_str": model.tokenizer.decode([token], skip_special_tokens=False),
+                            "score": score,
+                            # With several masks the others stay visible, and so do all special tokens.
+                            "sequence": model.tokenizer.decode(
+                                [one for one in filled if one != pad], skip_special_tokens=only_mask
+                            ),
+                        }
+                    )
+                masks.append(candidates)
+            predictions.append(masks)
+        return predictions
+
+    def weight(self, sequences: Sequence[TokenSequence]) -> int:
+        return sum(len(sequence.masks) * sequence.top_k for sequence in sequences)
