@@ -1,0 +1,25 @@
+# noqa: INP001 - scripts, not a package: each is run alone
+"""Exit with 0 if the server in this container is ready, else with 1.
+
+Run by the image's HEALTHCHECK with `python -I -S`: the standard library only, and as little of it as will do.
+"""
+
+import http.client
+import os
+import sys
+
+
+def is_ready(port: int) -> bool:
+    """Ask the server on this machine whether it takes requests."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+if __name__ == "__main__":
+    sys.exit(0 if is_ready(int(os.environ.get("BERT_PORT", "8000"))) else 1)
