@@ -1,0 +1,119 @@
+"""`python -m model_export`: export a checkpoint to a bundle, or verify a bundle."""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from app.bundle import Task, load_bundle
+from app.errors import BundleError
+from model_export.errors import ExportError
+from model_export.package import VARIANTS, ExportOptions, export
+from model_export.report import print_bundle, progress
+from model_export.verify import TOLERANCE, verify_bundle
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, or 1 after one line that says what went wrong."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left behind
+    try:
+        if options.command == "export":
+            _export(options)
+        else:
+            _verify(options.bundle)
+    except (ExportError, BundleError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _export(options: argparse.Namespace) -> None:
+    started_at = time.perf_counter()
+    _import_transformers()
+    with progress() as step:
+        manifest = export(
+            ExportOptions(
+                checkpoint=options.checkpoint,
+                output=options.output,
+                task=options.task,
+                variants=options.variants,
+                max_length=options.max_length,
+                revision=options.revision,
+                tolerance=options.tolerance,
+            ),
+            step,
+        )
+    measured = {variant.name: variant.parity for variant in manifest.variants}
+    print_bundle(f"Exported {options.output}", manifest, measured, time.perf_counter() - started_at)
+
+
+def _verify(folder: Path) -> None:
+    started_at = time.perf_counter()
+    bundle = load_bundle(folder)
+    with progress() as step:
+        measured = verify_bundle(bundle, step)
+    print_bundle(f"Verified {folder}", bundle.manifest, measured, time.perf_counter() - started_at)
+
+
+def _import_transformers() -> None:
+    """Import transformers without torch, which it imports wherever it is installed: seconds, for what is not used here."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    sys.modules["torch"] = None  # type: ignore[assignment]  # find_spec and import both take it for missing
+    try:
+        importlib.import_module("transformers")
+    finally:
+        del sys.modules["torch"]
+
+
+def _variants(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    unknown = [name for name in names if name not in VARIANTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose from {','.join(VARIANTS)}")
+    return names
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m model_export", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    command = commands.add_parser("export", help="write the bundle of a checkpoint")
+    command.add_argument(
+        "--checkpoint", required=True, metavar="DIR_OR_HUB_ID", help="a folder, or OWNER/NAME on the hub"
+    )
+    command.add_argument(
+        "--output", required=True, type=Path, metavar="models/NAME", help="the bundle; replaced if there is one"
+    )
+    command.add_argument(
+        "--task", choices=("auto", *get_args(Task)), default="auto", help="which head (default: the config's)"
+    )
+    command.add_argument(
+        "--variants", type=_variants, default=list(VARIANTS), metavar="NAME,...", help=f"default: {','.join(VARIANTS)}"
+    )
+    command.add_argument(
+        "--max-length", type=int, metavar="TOKENS", help="most tokens of a sequence (default: the checkpoint's)"
+    )
+    command.add_argument("--revision", help="branch, tag or commit of a checkpoint of the hub")
+    tolerances = ", ".join(f"{tolerance:g} in {precision}" for precision, tolerance in TOLERANCE.items())
+    command.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="DIFFERENCE",
+        help=f"most that answers may differ from the reference (default: {tolerances})",
+    )
+
+    command = commands.add_parser("verify", help="check the files and the answers of a bundle")
+    command.add_argument("bundle", type=Path, metavar="models/NAME")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Put a folder in its place whole, or not at all."""
+
+import ctypes
+import errno
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2  # linux/fs.h
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which takes the place of `target` when the block ends without an error.
+
+    The folder is made two levels deep beside the target, on the same file system, where nobody looks for bundles. What stood at `target`
+    is there until the moment the new one is.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        staging.chmod(0o755)  # mkdtemp's is for this user alone, and a server is often another
+        folder = staging / target.name
+        folder.mkdir()
+        yield folder
+        for path in [*folder.iterdir(), folder]:
+            _sync(path)
+        _move(folder, target)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _move(folder: Path, target: Path) -> None:
+    if not os.path.lexists(target):
+        folder.rename(target)
+    elif not _exchange(folder, target):
+        # Where the system cannot exchange two names, there is an instant without the target, but never half of one.
+        old = folder.with_name(f"{folder.name}.old")
+        target.rename(old)
+        try:
+            folder.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Exchange two names in one step; false where the system or the file system cannot."""
+    if sys.platform != "linux":
+        return False
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(b))
+
+
+def _sync(path: Path) -> None:
+    """Wait until the content of a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

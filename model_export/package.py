@@ -1,0 +1,229 @@
+"""Make a bundle of a checkpoint."""
+
+import importlib.metadata
+import platform
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+
+from app.bundle import (
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    SCHEMA_VERSION,
+    TOKENIZER_FILE,
+    Architecture,
+    Golden,
+    GoldenCase,
+    GoldenMask,
+    Manifest,
+    Precision,
+    Source,
+    Target,
+    Task,
+    Variant,
+    describe_file,
+)
+from model_export.atomic import replacing
+from model_export.checkpoint import (
+    CONFIG,
+    Checkpoint,
+    choose_task,
+    find_checkpoint,
+    labels_of,
+    position_offset_of,
+    problem_type_of,
+    read_network,
+)
+from model_export.errors import ExportError
+from model_export.graph import build_graph
+from model_export.network import FloatArray, Network
+from model_export.onnx_file import write_onnx
+from model_export.reference import Reference
+from model_export.samples import Sample, golden_cases, random_samples
+from model_export.tokenizer import CheckpointTokenizer, read_tokenizer
+from model_export.verify import TOLERANCE, TOP_K, Batch, RunnableGraph, check, measure
+from model_export.weights import open_weights
+
+VARIANTS: Final[Mapping[str, tuple[Target, Precision]]] = {
+    "cpu-fp32": ("cpu", "fp32"),
+    "cuda-fp16": ("cuda", "fp16"),
+    "cuda-fp32": ("cuda", "fp32"),
+}
+"""What can be exported."""
+
+# The libraries that decide what a bundle holds.
+_LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "safetensors", "tokenizers", "transformers")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SHORTEST: Final = 3
+
+Progress = Callable[[str], None]
+"""Called with what is about to be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What to export, how and where to. `tolerance` replaces that of every variant."""
+
+    checkpoint: str
+    output: Path
+    task: Task | Literal["auto"] = "auto"
+    variants: Sequence[str] = tuple(VARIANTS)
+    max_length: int | None = None
+    revision: str | None = None
+    tolerance: float | None = None
+
+
+def export(options: ExportOptions, progress: Progress) -> Manifest:
+    """Write the bundle of a checkpoint, whole and checked, or leave everything as it was.
+
+    Raises:
+        ExportError: the checkpoint or an option cannot be used, or a graph does not answer as the reference does.
+    """
+    _check_output(options.output)
+    progress("Reading the checkpoint")
+    checkpoint = find_checkpoint(options.checkpoint, options.revision)
+    task = choose_task(checkpoint, options.task)
+    tokenizer = read_tokenizer(checkpoint.folder)
+    _check_vocabulary(checkpoint, tokenizer, task)
+    max_length = _max_length(checkpoint, tokenizer, options.max_length)
+    labels = labels_of(checkpoint.config) if task == "classify" else ()
+    weights = open_weights(checkpoint.folder)
+    network = read_network(checkpoint, task, weights, tokenizer_tells_types=tokenizer.tells_types)
+
+    progress("Answering with the reference")
+    mask = tokenizer.special_tokens.mask
+    cases = golden_cases(tokenizer.fast, max_length=max_length, mask=mask, task=task)
+    batches = [
+        _answered(network, samples)
+        for samples in (
+            random_samples(max_length=max_length, vocab_size=network.vocab_size, mask=mask, task=task),
+            [Sample.of(case, mask, task) for case in cases],
+        )
+    ]
+    golden = Golden(cases=tuple(_golden(case, answer) for case, answer in zip(cases, batches[1].expected, strict=True)))
+
+    with replacing(options.output) as folder:
+        tokenizer.fast.save(str(folder / TOKENIZER_FILE), pretty=False)
+        (folder / GOLDEN_FILE).write_text(golden.model_dump_json(exclude_none=True), encoding="utf-8")
+        variants = tuple(
+            _write_variant(network, name, folder, batches, options.tolerance, progress) for name in options.variants
+        )
+        progress("Writing the manifest")
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            name=options.output.name,
+            task=task,
+            labels=labels,
+            problem_type=problem_type_of(checkpoint.config) if task == "classify" else None,
+            max_length=max_length,
+            position_offset=network.position_offset,
+            special_tokens=tokenizer.special_tokens,
+            clean_up_tokenization_spaces=tokenizer.cleans_up,
+            architecture=Architecture(
+                family=network.family,
+                layers=network.layers,
+                hidden_size=network.hidden_size,
+                attention_heads=network.attention_heads,
+                vocab_size=network.vocab_size,
+                parameters=network.parameters,
+            ),
+            variants=variants,
+            tokenizer=describe_file(folder / TOKENIZER_FILE),
+            golden=describe_file(folder / GOLDEN_FILE),
+            source=Source(checkpoint=checkpoint.name, revision=checkpoint.revision, sha256=weights.sha256()),
+            exported_with={name: importlib.metadata.version(name) for name in _LIBRARIES}
+            | {"python": platform.python_version()},
+        )
+        (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2, exclude_none=True), encoding="utf-8")
+    return manifest
+
+
+def _write_variant(
+    network: Network,
+    name: str,
+    folder: Path,
+    batches: Sequence[Batch],
+    tolerance: float | None,
+    progress: Progress,
+) -> Variant:
+    target, precision = VARIANTS[name]
+    path = folder / f"{name}.onnx"
+    progress(f"Writing {name}")
+    # The graph's copy of the weights is freed before the file is loaded to be checked.
+    external_data = write_onnx(build_graph(network, target=target, precision=precision), path)
+    progress(f"Checking {name}")
+    graph = RunnableGraph(path, target=target, task=network.task, position_offset=network.position_offset)
+    parity = measure(graph, batches, TOLERANCE[precision] if tolerance is None else tolerance)
+    check(name, target, parity)
+    return Variant(
+        target=target,
+        precision=precision,
+        graph=describe_file(path),
+        external_data=describe_file(external_data) if external_data else None,
+        parity=parity,
+    )
+
+
+def _answered(network: Network, samples: Sequence[Sample]) -> Batch:
+    reference = Reference(network)
+    if network.task == "classify":
+        answers = [reference.logits(s.input_ids, s.token_type_ids) for s in samples]
+    else:
+        answers = [reference.scores(s.input_ids, s.token_type_ids, s.masks) for s in samples]
+    if not all(np.isfinite(answer).all() for answer in answers):
+        raise ExportError(
+            "The checkpoint answers with infinity or NaN: its weights are damaged. Train or download it again."
+        )
+    return Batch(samples, answers)
+
+
+def _golden(case: GoldenCase, answer: FloatArray) -> GoldenCase:
+    if answer.ndim == 1:
+        return case.model_copy(update={"logits": tuple(answer.tolist())})
+    best = np.argsort(-answer, axis=1, kind="stable")[:, :TOP_K]
+    masks = [
+        GoldenMask(tokens=tuple(tokens.tolist()), scores=tuple(scores[tokens].tolist()))
+        for tokens, scores in zip(best, answer, strict=True)
+    ]
+    return case.model_copy(update={"masks": tuple(masks)})
+
+
+def _check_output(output: Path) -> None:
+    if not _NAME.fullmatch(output.name):
+        raise ExportError(
+            f"--output {output} does not end in a name to serve the model under: letters, digits, dots, dashes and "
+            "underscores, the first a letter or a digit."
+        )
+    if output.exists() and not output.is_dir():
+        raise ExportError(f"--output {output} is a file. Choose the name of a folder.")
+    if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST_FILE).is_file():
+        raise ExportError(f"--output {output} holds something else than a bundle. Choose another name, or empty it.")
+
+
+def _check_vocabulary(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, task: Task) -> None:
+    if tokenizer.ids > checkpoint.config.vocab_size:
+        raise ExportError(
+            f"The tokenizer of {checkpoint.name} has token ids up to {tokenizer.ids - 1}, its {CONFIG} a vocab_size of "
+            f"{checkpoint.config.vocab_size}: they belong to different models. Put the model's own tokenizer into the folder."
+        )
+    if task == "fill-mask" and tokenizer.special_tokens.mask is None:
+        raise ExportError(
+            f"The tokenizer of {checkpoint.name} has no mask token. Name it in its tokenizer_config.json, or export --task classify."
+        )
+
+
+def _max_length(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, asked: int | None) -> int:
+    positions = checkpoint.config.max_position_embeddings - position_offset_of(checkpoint.config)
+    limit = min(positions, tokenizer.max_length or positions)
+    if asked is not None and asked > positions:
+        raise ExportError(
+            f"--max-length {asked} is more than the {positions} positions of {checkpoint.name}. Lower it."
+        )
+    max_length = limit if asked is None else asked
+    if max_length < _SHORTEST:
+        raise ExportError(f"A maximum length of {max_length} tokens leaves no room for a text. Raise --max-length.")
+    return max_length

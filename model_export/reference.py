@@ -1,0 +1,115 @@
+"""A second BERT, in NumPy, one sequence at a time: what every exported graph is held against.
+
+Written from the papers' formulas alone, without batches, fusion or packing, so that a mistake in `graph` is not here too:
+attention and the position-wise feed-forward from "Attention Is All You Need" (Vaswani et al., 2017, sections 3.2 and 3.3),
+embeddings, pooler and heads from "BERT" (Devlin et al., 2018), RoBERTa (Liu et al., 2019), DistilBERT (Sanh et al., 2019)
+and ELECTRA (Clark et al., 2020), GELU and its approximation from Hendrycks and Gimpel (2016). Shares only the weights with `graph`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from model_export.network import Activation, FloatArray, IntArray, Network
+
+_STEPS: Final = 1024
+_REACH: Final = 6  # erf is 1 in fp32 from 4 on
+_GRID: Final = np.arange(-_REACH * _STEPS, _REACH * _STEPS + 1) / _STEPS
+_ERF: Final = np.array([math.erf(x) for x in _GRID])
+_SLOPE: Final = 2 / math.sqrt(math.pi) * np.exp(-(_GRID**2))
+
+
+def erf(x: FloatArray) -> npt.NDArray[np.float64]:
+    """Return the error function: the second-order Taylor polynomial around the nearest 1/1024, off by 3e-11 at most."""
+    clipped = np.clip(x.astype(np.float64), -_REACH, _REACH)
+    nearest = np.rint(clipped * _STEPS).astype(np.intp) + _REACH * _STEPS
+    step = clipped - _GRID[nearest]
+    return _ERF[nearest] + _SLOPE[nearest] * step * (1 - _GRID[nearest] * step)
+
+
+def gelu(x: FloatArray) -> FloatArray:
+    """x times the standard normal distribution function of x."""
+    return (x * 0.5 * (1 + erf(x / math.sqrt(2)))).astype(np.float32)
+
+
+def gelu_tanh(x: FloatArray) -> FloatArray:
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+ACTIVATIONS: Final[Mapping[Activation, Callable[[FloatArray], FloatArray]]] = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
+}
+
+
+def softmax(x: FloatArray) -> FloatArray:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
+class Reference:
+    """The network of a checkpoint, for one sequence at a time."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._tensors = network.tensors
+
+    def logits(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
+        """Return the classification logits float32[labels] of a sequence of int64[tokens]."""
+        first = self._encode(input_ids, token_type_ids)[0]
+        pooled = ACTIVATIONS[self._network.head_activation](self._dense(first, "head.dense"))
+        return self._dense(pooled, "head.output")
+
+    def scores(self, input_ids: IntArray, token_type_ids: IntArray, masks: IntArray) -> FloatArray:
+        """Return the probabilities float32[masks, vocab] of every token in place of those at the positions int64[masks]."""
+        hidden = self._encode(input_ids, token_type_ids)[masks]
+        transformed = ACTIVATIONS[self._network.head_activation](self._dense(hidden, "head.dense"))
+        return softmax(self._dense(self._norm(transformed, "head.norm"), "head.output"))
+
+    def _encode(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
+        x = self._embed(input_ids, token_type_ids)
+        activation = ACTIVATIONS[self._network.activation]
+        for i in range(self._network.layers):
+            layer = f"layer.{i}."
+            attended = self._dense(self._attend(x, layer), f"{layer}attention_output")
+            x = self._norm(x + attended, f"{layer}attention_norm")
+            inner = activation(self._dense(x, f"{layer}intermediate"))
+            x = self._norm(x + self._dense(inner, f"{layer}output"), f"{layer}output_norm")
+        return x
+
+    def _embed(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
+        tensors, offset = self._tensors, self._network.position_offset
+        positions = np.arange(len(input_ids))
+        if offset:  # a pad token stands at its own position and does not count
+            counts = input_ids != offset - 1
+            positions = np.cumsum(counts) * counts + offset - 1
+        x = tensors["word_embeddings.weight"][input_ids] + tensors["position_embeddings.weight"][positions]
+        if "token_type_embeddings.weight" in tensors:
+            types = token_type_ids if self._network.uses_token_types else np.zeros_like(input_ids)
+            x = x + tensors["token_type_embeddings.weight"][types]
+        x = self._norm(x, "embeddings_norm")
+        return self._dense(x, "embeddings_projection") if "embeddings_projection.weight" in tensors else x
+
+    def _attend(self, x: FloatArray, layer: str) -> FloatArray:
+        heads = self._network.attention_heads
+
+        def split(part: str) -> FloatArray:
+            return self._dense(x, layer + part).reshape(len(x), heads, -1).transpose(1, 0, 2)
+
+        q, k, v = split("query"), split("key"), split("value")
+        weights = softmax(q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1]))
+        return (weights @ v).transpose(1, 0, 2).reshape(len(x), -1)
+
+    def _dense(self, x: FloatArray, name: str) -> FloatArray:
+        return x @ self._tensors[f"{name}.weight"].T + self._tensors[f"{name}.bias"]
+
+    def _norm(self, x: FloatArray, name: str) -> FloatArray:
+        centered = x - x.mean(axis=-1, keepdims=True)
+        variance = (centered**2).mean(axis=-1, keepdims=True)
+        normed = centered / np.sqrt(variance + np.float32(self._network.norm_epsilon))
+        return np.asarray(normed * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"])

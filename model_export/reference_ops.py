@@ -1,0 +1,105 @@
+"""NumPy implementations of the operators of the CUDA graphs, for `onnx.reference`, where there is no GPU.
+
+Written from the operators' specifications (ContribOperators.md of ONNX Runtime). As on tensor cores, sums are taken in fp32 and each result is
+rounded to the type of the graph.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from onnx.reference.op_run import OpRun
+
+from model_export.graph import CONTRIB
+from model_export.reference import gelu, gelu_tanh, softmax
+
+Array = npt.NDArray[Any]
+Result = tuple[Array]
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(np.float32, copy=False)
+
+
+class PackedMultiHeadAttention(OpRun):  # type: ignore[misc]
+    """Attention over tokens that lie end to end.
+
+    `token_offset` holds the positions of the tokens in the padded batch, then those of the padding. `cu_seqlens` tells how many
+    tokens of each row are real. Both must describe the same batch: what they do not agree on is an error here, and wrong on a GPU.
+    """
+
+    op_domain = CONTRIB
+
+    def _run(
+        self,
+        query: Array,
+        key: Array,
+        value: Array,
+        bias: Array,
+        token_offset: Array,
+        cu_seqlens: Array,
+        num_heads: int | None = None,
+    ) -> Result:
+        assert num_heads is not None
+        tokens, hidden = query.shape
+        rows, columns = token_offset.shape
+        if sorted(token_offset.ravel()) != list(range(rows * columns)) or cu_seqlens[-1] != tokens:
+            raise ValueError("token_offset and cu_seqlens do not describe one batch.")
+        positions = token_offset.ravel()[:tokens]
+        padded = np.full((3, rows * columns, hidden), np.nan, np.float32)  # to show if padding is ever looked at
+        for part, packed in enumerate((query, key, value)):
+            padded[part, positions] = _wide(packed) + _wide(bias[part * hidden : (part + 1) * hidden])
+        q, k, v = padded.reshape(3, rows, columns, num_heads, -1).transpose(0, 1, 3, 2, 4)
+        out = np.full((rows, columns, hidden), np.nan, np.float32)
+        for row, length in enumerate(np.diff(cu_seqlens)):
+            weights = softmax(
+                q[row, :, :length] @ k[row, :, :length].transpose(0, 2, 1) / np.sqrt(np.float32(q.shape[-1]))
+            )
+            out[row, :length] = (weights @ v[row, :, :length]).transpose(1, 0, 2).reshape(length, hidden)
+        return (out.reshape(-1, hidden)[positions].astype(query.dtype),)
+
+
+class SkipLayerNormalization(OpRun):  # type: ignore[misc]
+    """Layer normalization of the sum of the input, the skip and the bias."""
+
+    op_domain = CONTRIB
+
+    def _run(
+        self, x: Array, skip: Array, gamma: Array, beta: Array, bias: Array | None = None, epsilon: float | None = None
+    ) -> Result:
+        total = _wide(x) + _wide(skip)
+        if bias is not None:
+            total = total + _wide(bias)
+        centered = total - total.mean(axis=-1, keepdims=True)
+        deviation = np.sqrt((centered**2).mean(axis=-1, keepdims=True) + np.float32(epsilon))
+        return ((centered / deviation * _wide(gamma) + _wide(beta)).astype(x.dtype),)
+
+
+class BiasGelu(OpRun):  # type: ignore[misc]
+    """The exact GELU of the sum."""
+
+    op_domain = CONTRIB
+
+    def _run(self, x: Array, bias: Array) -> Result:
+        return (gelu(_wide(x) + _wide(bias)).astype(x.dtype),)
+
+
+class FastGelu(OpRun):  # type: ignore[misc]
+    """The GELU approximated with tanh, of the sum."""
+
+    op_domain = CONTRIB
+
+    def _run(self, x: Array, bias: Array) -> Result:
+        return (gelu_tanh(_wide(x) + _wide(bias)).astype(x.dtype),)
+
+
+class MatMul(OpRun):  # type: ignore[misc]
+    """The product through BLAS, which NumPy does not use for fp16."""
+
+    op_domain = ""
+
+    def _run(self, a: Array, b: Array) -> Result:
+        return ((_wide(a) @ _wide(b)).astype(a.dtype),)
+
+
+OPERATORS: Final = (PackedMultiHeadAttention, SkipLayerNormalization, BiasGelu, FastGelu, MatMul)

@@ -1,0 +1,76 @@
+"""What a person sees: the step under way on stderr, a short table on stdout."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from app.bundle import Manifest, Parity, Variant
+
+_FEW: Final = 6
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Give a function that shows the step under way: a spinner on a terminal, a line for each step elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda step: console.print(f"{step} ...")
+        return
+    with console.status("") as status:
+        yield lambda step: status.update(f"{step} ...")
+
+
+def print_bundle(title: str, manifest: Manifest, parities: Mapping[str, Parity], duration_s: float) -> None:
+    """Print what a bundle holds, how far its variants are from the reference, and how long that took."""
+    console = Console(highlight=False)
+    console.print(f"\n{title} in {duration_s:.1f} s", markup=False)
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for row in _facts(manifest):
+        facts.add_row(*row)
+    console.print(facts)
+    variants = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, justify in (
+        ("variant", "left"),
+        ("size", "right"),
+        ("from reference", "right"),
+        ("alone / in company", "right"),
+        ("tolerance", "right"),
+        ("checked with", "left"),
+    ):
+        variants.add_column(heading, justify="right" if justify == "right" else "left")
+    for variant in manifest.variants:
+        parity = parities[variant.name]
+        variants.add_row(
+            variant.name,
+            _size(variant),
+            f"{parity.reference_max_abs_diff:.1e}",
+            f"{parity.company_max_abs_diff:.1e}",
+            f"{parity.tolerance:.0e}",
+            parity.checked_with,
+        )
+    console.print(variants)
+
+
+def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    architecture = manifest.architecture
+    yield "task", manifest.task
+    if manifest.labels:
+        shown = ", ".join(manifest.labels[:_FEW])
+        yield "labels", f"{len(manifest.labels)}: {shown}{', ...' if len(manifest.labels) > _FEW else ''}"
+    yield (
+        "network",
+        (
+            f"{architecture.family}, {architecture.layers} layers of {architecture.hidden_size}, "
+            f"{architecture.attention_heads} heads, {architecture.parameters / 1e6:.1f} M parameters"
+        ),
+    )
+    yield "max length", f"{manifest.max_length} tokens"
+
+
+def _size(variant: Variant) -> str:
+    size_bytes = variant.graph.size_bytes + (variant.external_data.size_bytes if variant.external_data else 0)
+    return f"{size_bytes / 1e6:.1f} MB"

@@ -1,0 +1,201 @@
+"""Hold the graphs of a bundle against expected answers, and every sequence alone against itself in company.
+
+CPU graphs run in ONNX Runtime with the session options of the server; CUDA graphs in `onnx.reference`, which needs no
+GPU. The only module of the export that imports `onnxruntime`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import tokenizers
+from onnx.reference import ReferenceEvaluator
+
+from app.bundle import Bundle, GoldenCase, Parity, Precision, Target, Task
+from app.packing import Feeds, pack
+from model_export.errors import ExportError
+from model_export.network import FloatArray
+from model_export.reference_ops import OPERATORS
+from model_export.samples import Sample, random_samples
+
+TOLERANCE: Final[Mapping[Precision, float]] = MappingProxyType({"fp32": 1e-4, "fp16": 2e-2})
+COMPANY_TOLERANCE: Final[Mapping[Target, float | None]] = MappingProxyType({"cpu": 0.0, "cuda": None})
+"""ONNX Runtime's CPU kernels sum a row alike in any batch: there is nothing to tolerate. The BLAS under `onnx.reference`
+does not, so there it is the tolerance of the reference."""
+TOP_K: Final = 5
+
+_CHECKERS: Final[Mapping[Target, Literal["onnxruntime", "onnx.reference"]]] = MappingProxyType(
+    {"cpu": "onnxruntime", "cuda": "onnx.reference"}
+)
+
+
+class RunnableGraph:
+    """A graph file that can be run here, whatever device it was written for."""
+
+    def __init__(self, path: Path, *, target: Target, task: Task, position_offset: int) -> None:
+        """Load the graph.
+
+        Raises:
+            ExportError: it is not one that can be run.
+        """
+        self.target: Final = target
+        self._task: Final = task
+        self._position_offset: Final = position_offset
+        self._run: Callable[[list[str], Feeds], list[npt.NDArray[Any]]]
+        try:
+            if target == "cpu":
+                options = ort.SessionOptions()
+                options.log_severity_level = 3
+                session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+                self._run, self._input_names = session.run, [node.name for node in session.get_inputs()]
+            else:
+                evaluator = ReferenceEvaluator(str(path), new_ops=list(OPERATORS))
+                self._run, self._input_names = evaluator.run, list(evaluator.input_names)
+        except Exception as error:
+            raise ExportError(
+                f"{path} cannot be loaded ({str(error).splitlines()[0]}). Export the model again."
+            ) from error
+
+    def answers(self, samples: Sequence[Sample]) -> list[FloatArray]:
+        """Run the samples as one batch and return each one's logits, or scores of the vocabulary per mask.
+
+        Raises:
+            ExportError: the best tokens that the graph returns are not those of its scores.
+        """
+        lengths = np.array([len(sample.input_ids) for sample in samples])
+        feeds = pack(
+            np.concatenate([sample.input_ids for sample in samples]),
+            np.concatenate([sample.token_type_ids for sample in samples]),
+            lengths,
+            target=self.target,
+            position_offset=self._position_offset,
+        )
+        starts = np.cumsum(lengths) - lengths
+        feeds["mask_index"] = np.concatenate([start + s.masks for start, s in zip(starts, samples, strict=True)])
+        feeds["k"] = np.array([TOP_K])
+        feeds = {name: feeds[name] for name in self._input_names}
+        if self._task == "classify":
+            return list(self._run(["logits"], feeds)[0])
+        scores, top_scores, top_tokens = self._run(["scores", "top_scores", "top_tokens"], feeds)
+        best = -np.sort(-scores, axis=1)[:, :TOP_K]
+        if not (top_scores == best).all() or not (np.take_along_axis(scores, top_tokens, 1) == best).all():
+            raise ExportError("The graph's best tokens are not those of its scores. Report this with the checkpoint.")
+        return np.split(scores, np.cumsum([len(sample.masks) for sample in samples])[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples that are run together, and what the reference answers to each."""
+
+    samples: Sequence[Sample]
+    expected: Sequence[FloatArray]
+
+
+def measure(graph: RunnableGraph, batches: Sequence[Batch], tolerance: float) -> Parity:
+    """Return how far a graph's answers are from the expected ones, and from its own without company."""
+    reference_diff = company_diff = 0.0
+    for batch in batches:
+        together, batch_company_diff = in_company(graph, batch.samples)
+        company_diff = max(company_diff, batch_company_diff)
+        reference_diff = max(reference_diff, largest_difference(together, batch.expected))
+    return Parity(
+        reference_max_abs_diff=reference_diff,
+        company_max_abs_diff=company_diff,
+        tolerance=tolerance,
+        checked_with=_CHECKERS[graph.target],
+    )
+
+
+def in_company(graph: RunnableGraph, samples: Sequence[Sample]) -> tuple[list[FloatArray], float]:
+    """Return the answers to samples that run together, and how far they are from the answers to each alone."""
+    together = graph.answers(samples)
+    alone = [graph.answers([sample])[0] for sample in samples]
+    return together, largest_difference(together, alone)
+
+
+def largest_difference(answers: Iterable[FloatArray], expected: Iterable[FloatArray]) -> float:
+    """Return the largest absolute difference; infinite where an answer is not a number."""
+    differences = [np.abs(a - e).max(initial=0.0) for a, e in zip(answers, expected, strict=True)]
+    return float(np.nan_to_num(np.max(differences), nan=np.inf))
+
+
+def check(name: str, target: Target, parity: Parity) -> None:
+    """Refuse a variant whose differences are over the tolerance.
+
+    Raises:
+        ExportError: the answers are wrong, or depend on the company.
+    """
+    if not parity.reference_max_abs_diff <= parity.tolerance:
+        raise ExportError(
+            f"{name} differs from the reference by {parity.reference_max_abs_diff:.2g}, and {parity.tolerance:.2g} is "
+            "allowed. Leave it out of --variants, or allow more with --tolerance."
+        )
+    allowed = COMPANY_TOLERANCE[target]
+    if not parity.company_max_abs_diff <= (parity.tolerance if allowed is None else allowed):
+        raise ExportError(
+            f"The answers of {name} depend on the other sequences of the batch: they differ by "
+            f"{parity.company_max_abs_diff:.2g} from those alone. Leave it out of --variants and report this."
+        )
+
+
+def verify_bundle(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, Parity]:
+    """Check a bundle without its checkpoint: every file, the golden answers, and each sequence alone and in company.
+
+    Returns:
+        What was measured now, by variant, with the tolerances of the export.
+
+    Raises:
+        BundleError: a file is missing or changed.
+        ExportError: a variant does not give the golden answers, or its answers depend on the company.
+    """
+    manifest = bundle.manifest
+    mask = manifest.special_tokens.mask
+    progress("Reading the golden answers")
+    cases = bundle.golden().cases
+    _check_tokenizer(bundle, cases)
+    golden_samples = [Sample.of(case, mask, manifest.task) for case in cases]
+    samples = random_samples(
+        max_length=manifest.max_length, vocab_size=manifest.architecture.vocab_size, mask=mask, task=manifest.task
+    )
+    measured = {}
+    for variant in manifest.variants:
+        progress(f"Checking {variant.name}")
+        for file in (variant.graph, variant.external_data):
+            if file is not None:
+                bundle.verify_file(file)
+        graph = RunnableGraph(
+            bundle.path(variant.graph),
+            target=variant.target,
+            task=manifest.task,
+            position_offset=manifest.position_offset,
+        )
+        answers, golden_company_diff = in_company(graph, golden_samples)
+        _, company_diff = in_company(graph, samples)
+        measured[variant.name] = Parity(
+            reference_max_abs_diff=max(map(_golden_difference, cases, answers)),
+            company_max_abs_diff=max(company_diff, golden_company_diff),
+            tolerance=variant.parity.tolerance,
+            checked_with=variant.parity.checked_with,
+        )
+        check(variant.name, variant.target, measured[variant.name])
+    return measured
+
+
+def _golden_difference(case: GoldenCase, answer: FloatArray) -> float:
+    if case.masks is None:
+        return largest_difference([answer], [np.array(case.logits, np.float32)])
+    scores = [row[list(mask.tokens)] for row, mask in zip(answer, case.masks, strict=True)]
+    return largest_difference(scores, [np.array(mask.scores, np.float32) for mask in case.masks])
+
+
+def _check_tokenizer(bundle: Bundle, cases: Sequence[GoldenCase]) -> None:
+    path = bundle.verify_file(bundle.manifest.tokenizer)
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    for case in cases:
+        if tuple(tokenizer.encode(case.text, case.text_pair).ids) != case.input_ids:
+            raise ExportError(f"{path} does not cut the golden texts as it did at the export. Export the model again.")
