@@ -16,6 +16,7 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
@@ -219,7 +220,7 @@ class Batcher(Generic[P, R]):
     async def _run_batch(self, batch: list[tuple[_Job[P, R], int]], wanted_at: float) -> None:
         started_at = self._clock()
         try:
-            results = await self._run([job.payloads[i] for job, i in batch])
+            results = await self._run_payloads([job.payloads[i] for job, i in batch])
         except EngineLost:
             raise
         except Exception:
@@ -237,12 +238,18 @@ class Batcher(Generic[P, R]):
         for (job, i), result in zip(batch, results, strict=True):
             self._answer(job, i, result)
 
+    async def _run_payloads(self, payloads: list[P]) -> list[R]:
+        results = await self._run(payloads)
+        if len(results) != len(payloads):
+            raise RuntimeError(f"The runner gave {len(results)} results for {len(payloads)} sequences.")
+        return results
+
     async def _run_one_by_one(self, batch: list[tuple[_Job[P, R], int]]) -> None:
         for job, i in batch:
             if job.future.done():
                 continue
             try:
-                [result] = await self._run([job.payloads[i]])
+                [result] = await self._run_payloads([job.payloads[i]])
             except EngineLost:
                 raise
             except Exception:
@@ -261,9 +268,10 @@ class Batcher(Generic[P, R]):
             job.future.set_result([job.answers[j] for j in range(job.answered)])
 
     def _fail(self, job: _Job[P, R], error: Exception) -> None:
+        if job.future.done():
+            return  # it was answered, or its caller went away, while it ran
         self._leave(job)
-        if not job.future.done():
-            job.future.set_exception(error)
+        job.future.set_exception(error)
 
     def _leave(self, job: _Job[P, R]) -> None:
         """Take a job off the books. Its place among the turns is passed over later."""
@@ -276,10 +284,7 @@ class Batcher(Generic[P, R]):
     def expire(self) -> None:
         """Tell the jobs that are past their deadline. Call it now and then, as a stuck runner takes no batch."""
         now = self._clock()
-        while self._open:
-            job = next(iter(self._open))
-            if job.deadline > now:
-                return
+        for job in list(takewhile(lambda job: job.deadline <= now, self._open)):
             self._fail(
                 job,
                 DeadlineExceeded(

@@ -130,12 +130,18 @@ class LocalEngine:
             await batcher.work()
         except EngineLost as error:
             log.critical("the device failed: %s", error.__cause__ or error)
-            for other in self._batchers.values():
-                other.close(error)
-            if not self.lost.done():
-                self.lost.set_result(error)
+            self._lose(error)
+        except Exception:
+            log.critical("the batch loop failed", exc_info=True)
+            self._lose(EngineLost("The engine failed and is being replaced. Retry in a few seconds."))
         finally:
             watch.cancel()
+
+    def _lose(self, error: EngineLost) -> None:
+        for batcher in self._batchers.values():
+            batcher.close(error)
+        if not self.lost.done():
+            self.lost.set_result(error)
 
     async def _expire(self, batcher: Batcher[TokenSequence, SequenceResult]) -> None:
         while True:

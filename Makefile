@@ -1,0 +1,58 @@
+# make serve | test | test-torch | check | bench | container-test
+PYTHON ?= python3
+EXTRA ?= cpu#   cpu or gpu: which ONNX Runtime `make serve` installs
+VENV := .venv
+TORCH_VENV := .venv-torch
+SERVE_VENV := .venv-$(EXTRA)
+CHECKPOINT := model_export/demo_checkpoint
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make serve       install, export the demo models if they are not there, serve them on port 8000 (EXTRA=gpu for a GPU)
+.PHONY: serve
+serve: $(SERVE_VENV)/installed models/sentiment/manifest.json models/masked-token/manifest.json
+	$(SERVE_VENV)/bin/python -m app $(ARGS)
+
+models/sentiment/manifest.json: | $(SERVE_VENV)/installed
+	$(SERVE_VENV)/bin/python -m model_export export --checkpoint $(CHECKPOINT) --task classify --output models/sentiment
+
+models/masked-token/manifest.json: | $(SERVE_VENV)/installed
+	$(SERVE_VENV)/bin/python -m model_export export --checkpoint $(CHECKPOINT) --task fill-mask --output models/masked-token
+
+$(SERVE_VENV)/installed: requirements/$(EXTRA).txt requirements/export.txt
+	$(PYTHON) -m venv $(SERVE_VENV)
+	$(SERVE_VENV)/bin/pip install --quiet --require-hashes -r requirements/$(EXTRA).txt -r requirements/export.txt
+	@touch $@
+
+$(VENV)/installed: requirements/dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# A pinned plain `torch` is a small CPU build where an index offers one; it is never part of the other installs.
+$(TORCH_VENV)/installed: requirements/dev.txt
+	$(PYTHON) -m venv $(TORCH_VENV)
+	$(TORCH_VENV)/bin/pip install --quiet --require-hashes -r requirements/dev.txt
+	$(TORCH_VENV)/bin/pip install --quiet torch==2.13.0
+	@touch $@
+
+## make test        every test that needs no torch
+.PHONY: test
+test: $(VENV)/installed
+	$(VENV)/bin/python -m pytest -m "not torch" $(ARGS)
+
+## make test-torch  compare with transformers and torch, live
+.PHONY: test-torch
+test-torch: $(TORCH_VENV)/installed
+	$(TORCH_VENV)/bin/python -m pytest -m torch $(ARGS)
+
+## make check       ruff, mypy --strict, import contracts
+.PHONY: check
+check: $(VENV)/installed
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports

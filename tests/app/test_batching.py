@@ -1,0 +1,428 @@
+"""The batcher on a fake clock with a runner that answers when the test says so: no model, no sleep."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.batching import Batcher
+from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, Overloaded
+from app.messages import BatchRan
+
+BUDGET = 16
+TIMEOUT_S = 30.0
+MAX_QUEUE_S = 5.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Observed:
+    started_s: list[float] = field(default_factory=list)
+    batches: list[BatchRan] = field(default_factory=list)
+    cancellations: int = 0
+
+    def started(self, queued_s: float) -> None:
+        self.started_s.append(queued_s)
+
+    def ran(self, batch: BatchRan) -> None:
+        self.batches.append(batch)
+
+    def cancelled(self) -> None:
+        self.cancellations += 1
+
+
+class Runner:
+    """Takes a second a token on the fake clock; answers a payload with itself, when it is let go."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.running: tuple[list[int], asyncio.Future[None]] | None = None
+        self.batches: list[list[int]] = []
+        self.poisoned: set[int] = set()
+        self.is_lost = False
+        self.is_held = True
+
+    async def run(self, batch: list[int]) -> list[str]:
+        assert self.running is None, "the runner was given a batch while one was running"
+        self.batches.append(batch)
+        if self.is_held:
+            self.running = (batch, asyncio.get_running_loop().create_future())
+            await self.running[1]
+            self.running = None
+        self.clock.now += 0.01
+        if self.is_lost:
+            raise EngineLost("lost")
+        if self.poisoned & set(batch):
+            raise ValueError("poisoned")
+        return [f"answer {payload}" for payload in batch]
+
+    def let_go(self) -> None:
+        if self.running is not None and not self.running[1].done():
+            self.running[1].set_result(None)
+
+
+@dataclass
+class Bench:
+    clock: Clock
+    runner: Runner
+    observed: Observed
+    batcher: Batcher[int, str]
+    work: "asyncio.Task[None]"
+    next_payload: int = 0
+
+    def submit(self, *tokens: int) -> "asyncio.Task[list[str]]":
+        payloads = list(range(self.next_payload, self.next_payload + len(tokens)))
+        self.next_payload += len(tokens)
+        return asyncio.ensure_future(self.batcher.infer(payloads, tokens))
+
+    async def settle(self) -> None:
+        """Let everything run that can: a handful of turns of the loop reach a standstill as nothing waits for time."""
+        for _ in range(12):
+            await asyncio.sleep(0)
+
+    async def run_out(self) -> None:
+        self.runner.is_held = False
+        self.runner.let_go()
+        await self.batcher.drain()
+        await self.settle()
+
+
+def with_bench(test: Callable[[Bench], Awaitable[None]], device: asyncio.Lock | None = None) -> None:
+    async def run() -> None:
+        clock, observed = Clock(), Observed()
+        runner = Runner(clock)
+        batcher: Batcher[int, str] = Batcher(
+            runner.run,
+            budget_tokens=BUDGET,
+            max_queue_s=MAX_QUEUE_S,
+            timeout_s=TIMEOUT_S,
+            device=device or asyncio.Lock(),
+            observer=observed,
+            clock=clock,
+        )
+        work = asyncio.ensure_future(batcher.work())
+        try:
+            async with asyncio.timeout(20):  # a batcher that forgets someone fails the test, it does not hang it
+                await test(Bench(clock, runner, observed, batcher, work))
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def answers(*payloads: int) -> list[str]:
+    return [f"answer {payload}" for payload in payloads]
+
+
+def test_a_lone_request_runs_at_once() -> None:
+    async def test(bench: Bench) -> None:
+        request = bench.submit(5)
+        await bench.settle()
+        assert bench.runner.batches == [[0]]
+        bench.runner.let_go()
+        assert await request == answers(0)
+        assert bench.observed.batches[0] == BatchRan(sequences=1, tokens=5, longest=5, duration_s=pytest.approx(0.01))
+
+    with_bench(test)
+
+
+def test_what_waits_while_the_runner_is_busy_is_the_next_batch() -> None:
+    async def test(bench: Bench) -> None:
+        requests = [bench.submit(5) for _ in range(4)]
+        await bench.settle()
+        assert bench.runner.batches == [[0, 1, 2]]
+        requests.append(bench.submit(11))
+        bench.runner.let_go()
+        await bench.settle()
+        assert bench.runner.batches[1:] == [[3, 4]]
+        await bench.run_out()
+        assert [await request for request in requests] == [answers(i) for i in range(5)]
+
+    with_bench(test)
+
+
+def test_a_small_request_waits_for_one_batch_of_a_large_one() -> None:
+    async def test(bench: Bench) -> None:
+        large = bench.submit(*[4] * 100)
+        await bench.settle()
+        small = bench.submit(3)
+        await bench.settle()
+        bench.runner.let_go()
+        await bench.settle()
+        assert 100 in bench.runner.batches[1]
+        bench.runner.let_go()
+        assert await small == answers(100)
+        await bench.run_out()
+        assert await large == answers(*range(100))
+
+    with_bench(test)
+
+
+def test_large_requests_take_turns() -> None:
+    async def test(bench: Bench) -> None:
+        first = bench.submit(*[4] * 8)
+        second = bench.submit(*[4] * 8)
+        await bench.run_out()
+        await asyncio.gather(first, second)
+        shares = [(sum(i < 8 for i in batch), sum(i >= 8 for i in batch)) for batch in bench.runner.batches]
+        assert shares == [(2, 2)] * 4
+
+    with_bench(test)
+
+
+def test_models_of_one_device_take_turns() -> None:
+    async def run() -> None:
+        device, clock, order = asyncio.Lock(), Clock(), []
+
+        def batcher(name: str) -> Batcher[int, int]:
+            async def run(batch: list[int]) -> list[int]:
+                assert device.locked()
+                order.append(name)
+                await asyncio.sleep(0)
+                return batch
+
+            return Batcher(
+                run, budget_tokens=4, max_queue_s=9, timeout_s=9, device=device, observer=Observed(), clock=clock
+            )
+
+        one, other = batcher("one"), batcher("other")
+        work = [asyncio.ensure_future(b.work()) for b in (one, other)]
+        await asyncio.gather(one.infer([0, 1, 2], [4, 4, 4]), other.infer([0, 1, 2], [4, 4, 4]))
+        assert order == ["one", "other"] * 3
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_cancelled_work_never_runs() -> None:
+    async def test(bench: Bench) -> None:
+        first = bench.submit(16)
+        await bench.settle()
+        doomed, kept = bench.submit(4, 4), bench.submit(4)
+        await bench.settle()
+        assert (bench.batcher.queued_sequences, bench.batcher.queued_tokens) == (3, 12)
+        doomed.cancel()
+        await bench.settle()
+        assert (bench.batcher.queued_sequences, bench.batcher.queued_tokens) == (1, 4)
+        await bench.run_out()
+        assert bench.runner.batches == [[0], [3]]
+        assert await first == answers(0)
+        assert await kept == answers(3)
+        assert doomed.cancelled()
+        assert bench.observed.cancellations == 1
+
+    with_bench(test)
+
+
+def test_expired_work_never_runs_and_is_told() -> None:
+    async def test(bench: Bench) -> None:
+        stuck = bench.submit(16)
+        await bench.settle()
+        late = bench.submit(4)
+        await bench.settle()
+        bench.clock.now += TIMEOUT_S
+        bench.batcher.expire()
+        await bench.settle()
+        for request in (stuck, late):
+            with pytest.raises(DeadlineExceeded, match="30 s"):
+                await request
+        fresh = bench.submit(4)
+        await bench.run_out()
+        assert bench.runner.batches == [[0], [2]]
+        assert await fresh == answers(2)
+
+    with_bench(test)
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_return() -> None:
+    async def test(bench: Bench) -> None:
+        bench.batcher.expect(seconds_per_token=1.0)
+        first = bench.submit(4)
+        await bench.settle()
+        assert bench.batcher.estimated_wait_s == pytest.approx(4)
+        second = bench.submit(16)
+        await bench.settle()
+        with pytest.raises(Overloaded, match=r"20\.0 s") as refusal:
+            await bench.submit(1)
+        assert refusal.value.retry_after_s == 18
+        await bench.run_out()
+        assert await first == answers(0)
+        assert await second == answers(1)
+        assert bench.batcher.estimated_wait_s == 0
+
+    with_bench(test)
+
+
+def test_the_estimate_follows_the_runner() -> None:
+    async def test(bench: Bench) -> None:
+        bench.runner.is_held = False
+        for _ in range(30):
+            await bench.submit(10)
+        bench.runner.is_held = True
+        bench.submit(10)
+        await bench.settle()
+        assert bench.batcher.estimated_wait_s == pytest.approx(0.01, rel=0.05)
+        await bench.run_out()
+
+    with_bench(test)
+
+
+def test_a_poisoned_sequence_fails_alone() -> None:
+    async def test(bench: Bench) -> None:
+        bench.runner.poisoned = {1}
+        requests = [bench.submit(4), bench.submit(4, 4), bench.submit(4)]
+        await bench.run_out()
+        assert await requests[0] == answers(0)
+        with pytest.raises(Internal, match=r"inputs\[0\]"):
+            await requests[1]
+        assert await requests[2] == answers(3)
+        assert bench.runner.batches == [[0, 1, 3, 2], [0], [1], [3]]
+
+    with_bench(test)
+
+
+def test_a_lost_engine_fails_every_waiter_and_admits_no_more() -> None:
+    async def test(bench: Bench) -> None:
+        requests = [bench.submit(16) for _ in range(3)]
+        await bench.settle()
+        bench.runner.is_lost = True
+        bench.runner.let_go()
+        await bench.settle()
+        for request in [*requests, bench.submit(1)]:
+            with pytest.raises(EngineLost):
+                await request
+        with pytest.raises(EngineLost):
+            await bench.work
+        assert bench.batcher.queued_tokens == 0
+        await bench.batcher.drain()
+
+    with_bench(test)
+
+
+def test_a_closed_batcher_admits_nothing() -> None:
+    async def test(bench: Bench) -> None:
+        bench.batcher.close(NotReady("closing"))
+        with pytest.raises(NotReady, match="closing"):
+            await bench.submit(1)
+
+    with_bench(test)
+
+
+def test_a_sequence_over_the_budget_names_the_setting() -> None:
+    async def test(bench: Bench) -> None:
+        with pytest.raises(ValueError, match="BERT_BATCH_TOKENS"):
+            await bench.submit(BUDGET + 1)
+
+    with_bench(test)
+
+
+def test_models_that_answer_too_little_are_not_believed() -> None:
+    """A runner that loses a sequence is a bug that must not leave a caller waiting."""
+
+    async def run() -> None:
+        async def lossy(batch: list[int]) -> list[int]:
+            return batch[1:]
+
+        batcher: Batcher[int, int] = Batcher(
+            lossy, budget_tokens=9, max_queue_s=9, timeout_s=9, device=asyncio.Lock(), observer=Observed(), clock=Clock()
+        )
+        work = asyncio.ensure_future(batcher.work())
+        with pytest.raises(Internal):
+            await batcher.infer([1], [1])
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+Action = tuple[str, int]
+ACTIONS: st.SearchStrategy[Sequence[Action | tuple[str, list[int]]]] = st.lists(
+    st.one_of(
+        st.tuples(st.just("submit"), st.lists(st.integers(1, BUDGET), min_size=1, max_size=12)),
+        st.tuples(st.just("cancel"), st.integers(0, 100)),
+        st.tuples(st.just("poison"), st.integers(0, 60)),
+        st.tuples(st.just("wait"), st.integers(1, 40)),
+        st.tuples(st.just("run"), st.integers(1, 3)),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(actions=ACTIONS)
+def test_whatever_happens_each_request_is_answered_once_within_the_budget(
+    actions: Sequence[tuple[str, int | list[int]]],
+) -> None:
+    async def test(bench: Bench) -> None:
+        requests: list[tuple[range, asyncio.Task[list[str]]]] = []
+        lengths: dict[int, int] = {}
+        for action, value in actions:
+            if action == "submit":
+                assert isinstance(value, list)
+                first = bench.next_payload
+                lengths |= {first + i: tokens for i, tokens in enumerate(value)}
+                requests.append((range(first, first + len(value)), bench.submit(*value)))
+            elif action == "cancel" and requests:
+                requests[value % len(requests)][1].cancel()
+            elif action == "poison":
+                bench.runner.poisoned.add(value)
+            elif action == "wait":
+                bench.clock.now += value
+                bench.batcher.expire()
+            elif action == "run":
+                for _ in range(value):
+                    await bench.settle()
+                    bench.runner.let_go()
+            await bench.settle()
+        await bench.run_out()
+
+        for batch in bench.runner.batches:
+            assert sum(lengths[payload] for payload in batch) <= BUDGET
+        for payloads, request in requests:
+            assert request.done()
+            if request.cancelled():
+                continue
+            error = request.exception()
+            if error is None:
+                assert request.result() == answers(*payloads)
+                assert not bench.runner.poisoned.issuperset(payloads) or not payloads
+            else:
+                assert isinstance(error, DeadlineExceeded | Internal | Overloaded)
+                if isinstance(error, Internal):
+                    assert bench.runner.poisoned & set(payloads)
+        # A sequence runs once, and once more alone if its batch failed.
+        together = [payload for batch in bench.runner.batches if len(batch) > 1 for payload in batch]
+        assert len(together) == len(set(together))
+        assert all(sum(batch == [payload] for batch in bench.runner.batches) <= 2 for payload in lengths)
+        assert (bench.batcher.queued_sequences, bench.batcher.queued_tokens) == (0, 0)
+        assert bench.batcher.estimated_wait_s == 0
+
+    with_bench(test)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(tokens=st.lists(st.integers(1, BUDGET), min_size=1, max_size=60), others=st.integers(1, 6))
+def test_turns_are_fair(tokens: list[int], others: int) -> None:
+    """Between two sequences of one request, every other waiting request has had a turn."""
+
+    async def test(bench: Bench) -> None:
+        requests = [bench.submit(*tokens) for _ in range(others + 1)]
+        await bench.run_out()
+        order = [payload // len(tokens) for batch in bench.runner.batches for payload in batch]
+        assert order == list(range(others + 1)) * len(tokens)
+        await asyncio.gather(*requests)
+
+    with_bench(test)
