@@ -3,7 +3,9 @@ PYTHON ?= python3
 EXTRA ?= cpu#   cpu or gpu: which ONNX Runtime `make serve` installs
 VENV := .venv
 TORCH_VENV := .venv-torch
-SERVE_VENV := .venv-$(EXTRA)
+EXPORT_VENV := .venv-export
+# The export environment can serve on a CPU as it is; onnxruntime-gpu must not be installed over onnxruntime.
+SERVE_VENV := $(if $(filter cpu,$(EXTRA)),$(EXPORT_VENV),.venv-gpu)
 CHECKPOINT := model_export/demo_checkpoint
 
 .DEFAULT_GOAL := help
@@ -13,23 +15,21 @@ help:
 
 ## make serve       install, export the demo models if they are not there, serve them on port 8000 (EXTRA=gpu for a GPU)
 .PHONY: serve
-serve: $(SERVE_VENV)/installed models/sentiment/manifest.json models/masked-token/manifest.json
+serve: $(SERVE_VENV)/installed $(EXPORT_VENV)/installed models/sentiment/manifest.json models/masked-token/manifest.json
 	$(SERVE_VENV)/bin/python -m app $(ARGS)
 
-models/sentiment/manifest.json: | $(SERVE_VENV)/installed
-	$(SERVE_VENV)/bin/python -m model_export export --checkpoint $(CHECKPOINT) --task classify --output models/sentiment
+models/sentiment/manifest.json: | $(EXPORT_VENV)/installed
+	$(EXPORT_VENV)/bin/python -m model_export export --checkpoint $(CHECKPOINT) --task classify --output models/sentiment
 
-models/masked-token/manifest.json: | $(SERVE_VENV)/installed
-	$(SERVE_VENV)/bin/python -m model_export export --checkpoint $(CHECKPOINT) --task fill-mask --output models/masked-token
+models/masked-token/manifest.json: | $(EXPORT_VENV)/installed
+	$(EXPORT_VENV)/bin/python -m model_export export --checkpoint $(CHECKPOINT) --task fill-mask --output models/masked-token
 
-$(SERVE_VENV)/installed: requirements/$(EXTRA).txt requirements/export.txt
-	$(PYTHON) -m venv $(SERVE_VENV)
-	$(SERVE_VENV)/bin/pip install --quiet --require-hashes -r requirements/$(EXTRA).txt -r requirements/export.txt
-	@touch $@
-
+$(EXPORT_VENV)/installed: requirements/export.txt
+.venv-gpu/installed: requirements/gpu.txt
 $(VENV)/installed: requirements/dev.txt
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --require-hashes -r requirements/dev.txt
+$(EXPORT_VENV)/installed .venv-gpu/installed $(VENV)/installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --require-hashes -r $<
 	@touch $@
 
 # A pinned plain `torch` is a small CPU build where an index offers one; it is never part of the other installs.
