@@ -1,0 +1,1 @@
+"""Grafana dashboards as code: `python -m monitoring.grafana.generate` writes the JSON that Grafana is given."""

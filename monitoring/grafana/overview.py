@@ -1,0 +1,225 @@
+"""The first dashboard a person on call opens: is it up, is it right, is it fast, is it full."""
+
+from typing import Final
+
+from grafana_foundation_sdk.models import dashboard as models
+
+from monitoring.grafana.layout import Row, make_dashboard
+from monitoring.grafana.panels import LEGEND, SELECTED, Query, buckets, lines, names, stat, to_dashboard
+
+UID: Final = "bert-overview"
+BURN_STEPS: Final = ((None, "green"), (1, "yellow"), (6, "orange"), (14.4, "red"))
+STATUS_COLORS: Final = {"/^2/": "green", "/^4/": "yellow", "/^429/": "orange", "/^5/": "red"}
+
+# Seconds of each phase per answered request, so that the areas add up to the mean latency.
+_ANSWERED: Final = f"sum(rate(bert_request_duration_seconds_count{{{SELECTED}}}[$__rate_interval]))"
+_TOTAL: Final = f"sum(rate(bert_request_duration_seconds_sum{{{SELECTED}}}[$__rate_interval]))"
+_TOKENIZE: Final = f"sum(rate(bert_tokenize_duration_seconds_sum{{{SELECTED}}}[$__rate_interval]))"
+_QUEUE: Final = f"sum(rate(bert_queue_duration_seconds_sum{{{SELECTED}}}[$__rate_interval]))"
+
+
+def dashboard() -> models.Dashboard:
+    """Return the Overview dashboard."""
+    to_batching = to_dashboard("Batching", "bert-batching")
+    to_resources = to_dashboard("Resources", "bert-resources")
+    now = Row(
+        4,
+        [
+            stat(
+                "Ready",
+                "Instances whose engine answers. None: every request fails.",
+                Query("bert:ready_instances:count"),
+                unit="none",
+                steps=((None, "red"), (1, "green")),
+                when_empty="none",
+                link=to_resources,
+            ),
+            names(
+                "Alerts",
+                "What fires now. docs/operations.md has a paragraph for each: what it means, where to look, what to do.",
+                Query(
+                    'count by (alertname) (ALERTS{alertname=~"Bert.+", alertstate="firing"}) '
+                    'or on () label_replace(vector(0), "alertname", "none", "", "")',
+                    "{{alertname}}",
+                ),
+                steps=((None, "green"), (1, "red")),
+            ),
+            stat(
+                "Requests/s",
+                "Answered requests of any status.",
+                Query(f"sum(model_task_status:bert_requests:rate1m{{{SELECTED}}})"),
+                unit="reqps",
+                decimals=1,
+            ),
+            stat(
+                "Failing",
+                "Share of requests answered with 5xx in the last minute. Yellow: more than the objective allows; "
+                "red: 14 times that, which pages if it lasts.",
+                Query(
+                    f'sum(model_task_status:bert_requests:rate1m{{{SELECTED}, status=~"5.."}}) '
+                    f"/ sum(model_task_status:bert_requests:rate1m{{{SELECTED}}})"
+                ),
+                unit="percentunit",
+                decimals=2,
+                steps=((None, "green"), (0.001, "yellow"), (0.0144, "red")),
+            ),
+            stat(
+                "p99 latency",
+                "Of the slowest model. Red: above the 0.5 s of the objective.",
+                Query(f"max(model_task:bert_request_duration_seconds:p99{{{SELECTED}}})"),
+                unit="s",
+                steps=((None, "green"), (0.25, "yellow"), (0.5, "red")),
+            ),
+            stat(
+                "Device busy",
+                "Share of time the busiest instance spends in batches, all models together. Near 100 % requests queue.",
+                Query("max(instance:bert_device_busy:ratio_rate1m)"),
+                unit="percentunit",
+                decimals=0,
+                steps=((None, "green"), (0.75, "yellow"), (0.95, "red")),
+                link=to_batching,
+            ),
+            stat(
+                "Availability",
+                "Share of requests without 5xx over the time range chosen above. The objective is 99.9 % over 30 days.",
+                Query(
+                    f'1 - sum(increase(bert_requests_total{{{SELECTED}, status=~"5.."}}[$__range])) '
+                    f"/ sum(increase(bert_requests_total{{{SELECTED}}}[$__range]))"
+                ),
+                unit="percentunit",
+                decimals=3,
+                steps=((None, "red"), (0.999, "green")),
+                has_graph=False,
+            ),
+        ],
+        widths=(2, 6, 3, 3, 3, 3, 4),
+    )
+    traffic = Row(
+        8,
+        [
+            lines(
+                "Requests by model and task",
+                "Answered requests. 'none' named no model that exists, or came before the service was ready.",
+                [Query(f"sum by (model, task) (model_task_status:bert_requests:rate1m{{{SELECTED}}})", LEGEND)],
+                unit="reqps",
+                is_stacked=True,
+            ),
+            lines(
+                "Answers by status",
+                "4xx is the caller's doing (429: asked to come back later), 5xx is ours.",
+                [
+                    Query(
+                        f"sum by (status) (model_task_status:bert_requests:rate1m{{{SELECTED}}}) > 0 "
+                        f'or sum by (status) (model_task_status:bert_requests:rate1m{{{SELECTED}, status="200"}})',
+                        "{{status}}",
+                    )
+                ],
+                unit="reqps",
+                is_stacked=True,
+                colors=STATUS_COLORS,
+            ),
+        ],
+    )
+    latency = Row(
+        9,
+        [
+            lines(
+                "Latency by model and task",
+                "From a request's first byte to its answer. Red line: the 0.5 s that 99 % should meet. To find slow "
+                "requests in the log: docker compose logs --no-log-prefix app | jq -c 'select(.duration_ms? > 500)'",
+                [
+                    Query(f"model_task:bert_request_duration_seconds:p{p}{{{SELECTED}}}", f"p{p} {LEGEND}")
+                    for p in (50, 95, 99)
+                ],
+                unit="s",
+                steps=((None, "transparent"), (0.5, "red")),
+                link=to_batching,
+            ),
+            buckets(
+                "Answers by latency",
+                "How many answers a second took how long. Two bands: two kinds of request, or a queue.",
+                Query(f"sum by (le) (model_task_le:bert_request_duration_seconds_bucket:rate1m{{{SELECTED}}})"),
+                unit="s",
+            ),
+        ],
+    )
+    objectives = Row(
+        8,
+        [
+            lines(
+                "Error budget burn",
+                "How many times faster than allowed 5xx spend the error budget; 1 lasts exactly 30 days. An alert needs "
+                "both windows over its line: 14.4 within an hour or 6 within six pages, 1 within three days is a ticket.",
+                [
+                    Query(f"model_task:bert_availability:burnrate{w}{{{SELECTED}}}", f"{w} {LEGEND}")
+                    for w in ("5m", "1h", "6h")
+                ],
+                unit="none",
+                steps=BURN_STEPS,
+            ),
+            lines(
+                "Latency budget burn",
+                "The same for answers that take over 0.5 s, of which 1 % are allowed.",
+                [
+                    Query(f"model_task:bert_latency:burnrate{w}{{{SELECTED}}}", f"{w} {LEGEND}")
+                    for w in ("5m", "1h", "6h")
+                ],
+                unit="none",
+                steps=BURN_STEPS,
+            ),
+            lines(
+                "Where a request spends its time",
+                "Mean seconds a request is tokenized, queued, and run and answered. Queue grows: more arrives than the "
+                "device runs. Run grows: longer texts, larger requests or a slower device.",
+                [
+                    Query(f"{_TOKENIZE} / {_ANSWERED}", "tokenize"),
+                    Query(f"{_QUEUE} / {_ANSWERED}", "queue"),
+                    Query(f"({_TOTAL} - {_TOKENIZE} - {_QUEUE}) / {_ANSWERED}", "run and answer"),
+                ],
+                unit="s",
+                is_stacked=True,
+                colors={"/tokenize/": "purple", "/queue/": "orange", "/run/": "blue"},
+                link=to_batching,
+            ),
+        ],
+        title="Objectives: 99.9 % without 5xx, 99 % within 0.5 s",
+    )
+    turned_away = Row(
+        8,
+        [
+            lines(
+                "Estimated queue wait",
+                "How long a request that came now would wait before it runs. Requests are refused at 5 s "
+                "(BERT_MAX_QUEUE_S).",
+                [Query(f"max by (model, task) (bert_queue_wait_seconds{{{SELECTED}}})", LEGEND)],
+                unit="s",
+                steps=((None, "transparent"), (1, "yellow"), (5, "red")),
+                link=to_batching,
+            ),
+            lines(
+                "Refused, dropped, given up",
+                "Overloaded: refused because the queue was full. Deadline exceeded: waited too long. Caller went away: "
+                "the client closed its connection, often at a timeout of its own.",
+                [
+                    Query(f"sum by (reason) (model_task_reason:bert_rejected:rate1m{{{SELECTED}}})", "{{reason}}"),
+                    Query(f"sum(model_task:bert_cancelled:rate1m{{{SELECTED}}})", "caller went away"),
+                ],
+                unit="reqps",
+                is_stacked=True,
+            ),
+            lines(
+                "Texts cut to the maximum length",
+                "Share of texts whose end the model never saw, over the last hour.",
+                [Query(f"model_task:bert_truncated:ratio_rate1h{{{SELECTED}}}", LEGEND)],
+                unit="percentunit",
+                steps=((None, "transparent"), (0.05, "yellow")),
+            ),
+        ],
+        title="Turned away, cut short",
+    )
+    return make_dashboard(
+        UID,
+        "Overview",
+        "Is it up, is it right, is it fast, is it full. Green tiles at the top: nothing to do.",
+        [now, traffic, latency, objectives, turned_away],
+    )

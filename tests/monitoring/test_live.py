@@ -1,0 +1,210 @@
+"""The real thing: the app under load, a real Prometheus that scrapes it, and every query of every panel and rule.
+
+A GPU's series, which no CPU host has, come from a page of text in the format of the app and of dcgm-exporter.
+"""
+
+import itertools
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from model_export.package import ExportOptions, export
+from tests.monitoring.definitions import alerts, dashboards, metric_names, panel_queries, recorded
+from tests.monitoring.prometheus import CONFIG, Prometheus, running_prometheus, wait_for
+from tests.support import ROOT, ServerProcess, serving
+
+DATA_WITHIN_S: Final = 30.0
+CLIENTS: Final = 4
+GPU_PAGE: Final = b"""\
+bert_gpu_memory_used_bytes{gpu="0"} 7.1e+09
+bert_gpu_memory_total_bytes{gpu="0"} 1.5e+11
+DCGM_FI_DEV_GPU_UTIL{gpu="0"} 83
+DCGM_FI_PROF_PIPE_TENSOR_ACTIVE{gpu="0"} 0.31
+DCGM_FI_DEV_POWER_USAGE{gpu="0"} 412.5
+DCGM_FI_DEV_GPU_TEMP{gpu="0"} 61
+"""
+REQUESTS: Final[tuple[tuple[str, Any], ...]] = (
+    ("classify", {"inputs": "I love this product"}),
+    ("classify", {"inputs": ["This is a bad product", "word " * 600]}),
+    ("classify", {"inputs": []}),
+    ("classify", {"model": "unheard-of", "inputs": "x"}),
+    ("fill-mask", {"inputs": "This is a [MASK] product."}),
+)
+
+
+class GpuHandler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.send_header("Content-Length", str(len(GPU_PAGE)))
+        self.end_headers()
+        self.wfile.write(GPU_PAGE)
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def gpu_page() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), GpuHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.05])
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def load(url: str) -> Iterator[None]:
+    """Ask without a pause from a few connections, until the end of the block."""
+    stop = threading.Event()
+
+    def ask(first: int) -> None:
+        with httpx.Client(base_url=url, timeout=30) as client:
+            for task, body in itertools.islice(itertools.cycle(REQUESTS), first, None):
+                if stop.is_set():
+                    return
+                client.post(f"/v1/{task}", json=body)
+
+    threads = [threading.Thread(target=ask, args=[first]) for first in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def configure(folder: Path, app: str, gpu: str) -> None:
+    """Copy the configuration, with other addresses and intervals of a second; nothing else is changed."""
+    text = (CONFIG / "prometheus.yml").read_text(encoding="utf-8")
+    by_name = '    dns_sd_configs:\n      - names: ["dcgm-exporter"]\n        type: A\n        port: 9400\n'
+    changes = {
+        '"app:8000"': f'"{app}"',
+        by_name: f'    static_configs:\n      - targets: ["{gpu}"]\n',
+        "_interval: 10s": "_interval: 1s",
+        "scrape_timeout: 5s": "scrape_timeout: 1s",
+        "rules/*.yml": f"{CONFIG}/rules/*.yml",
+    }
+    for old, new in changes.items():
+        assert old in text, f"prometheus.yml no longer has {old!r}: adapt this test"
+        text = text.replace(old, new)
+    (folder / "prometheus.yml").write_text(text, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    models = tmp_path_factory.mktemp("models")
+    for task in ("classify", "fill-mask"):
+        options = ExportOptions(
+            str(ROOT / "model_export" / "demo_checkpoint"), models / task, task=task, variants=["cpu-fp32"]
+        )
+        export(options, lambda _: None)
+    with serving(models) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def prometheus(server: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Prometheus, once all that it should know of the app under load is there."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    with gpu_page() as gpu, load(server.url):
+        configure(folder, server.url.removeprefix("http://"), gpu)
+        with running_prometheus(folder) as prometheus:
+            names = recorded() | {"process_start_time_seconds"}
+            wait_for(
+                lambda: all(prometheus.query(name) for name in names),
+                DATA_WITHIN_S,
+                lambda: f"no data for {sorted(name for name in names if not prometheus.query(name))}",
+            )
+            yield prometheus
+
+
+def with_values(expr: str) -> str:
+    """Put in what Grafana would for its variables, with All chosen for each."""
+    values = {"$model": ".*", "$task": ".*", "$__rate_interval": "20s", "$__range": "1m"}
+    for name, value in values.items():
+        expr = expr.replace(name, value)
+    assert "$" not in expr
+    return expr
+
+
+def test_both_targets_are_scraped(prometheus: Prometheus) -> None:
+    assert {dict(labels)["job"]: value for labels, value in prometheus.query("up").items()} == {"bert": 1, "dcgm": 1}
+
+
+def test_every_recording_rule_has_data(prometheus: Prometheus) -> None:
+    assert [name for name in sorted(recorded()) if not prometheus.query(name)] == []
+
+
+def test_every_rule_is_evaluated_and_reads_series_that_exist(prometheus: Prometheus) -> None:
+    wait_for(
+        lambda: all(rule["health"] == "ok" for rule in prometheus.rules()),
+        DATA_WITHIN_S,
+        lambda: [(rule["name"], rule["health"], rule.get("lastError")) for rule in prometheus.rules()],
+    )
+    read = set().union(*(metric_names(alert["expr"]) for alert in alerts()))
+    assert [name for name in sorted(read) if not prometheus.query(name)] == []
+
+
+def test_every_panel_has_data(prometheus: Prometheus) -> None:
+    queries = {(q.dashboard, q.panel, q.expr): with_values(q.expr) for q in panel_queries()}
+    wait_for(
+        lambda: all(prometheus.query(expr) for expr in queries.values()),
+        DATA_WITHIN_S,
+        lambda: [where for where, expr in queries.items() if not prometheus.query(expr)],
+    )
+
+
+def test_every_annotation_and_variable_is_a_valid_query(prometheus: Prometheus) -> None:
+    for dashboard in dashboards().values():
+        for mark in dashboard["annotations"]["list"]:
+            prometheus.query(mark["expr"])
+        for variable in dashboard["templating"]["list"]:
+            if variable["type"] == "query":
+                series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]).groups()  # type: ignore[union-attr]
+                values = prometheus.get(f"label/{label}/values", **{"match[]": with_values(series)})
+                assert {"classify", "fill-mask"} <= set(values)
+
+
+def test_the_figures_are_those_of_the_load(prometheus: Prometheus) -> None:
+    """Not only there, but right: each kind of request shows where it should."""
+
+    def by(label: str, expr: str) -> Mapping[str, float]:
+        return {dict(labels).get(label, ""): value for labels, value in prometheus.query(expr).items()}
+
+    rate = by("status", "sum by (status) (model_task_status:bert_requests:rate1m) > 0")
+    assert set(rate) == {"200", "404", "422"}
+    assert by("model", 'model_task_status:bert_requests:rate1m{status="404"} > 0').keys() == {"none"}
+    truncated = by("model", "model_task:bert_truncated:ratio_rate1h")
+    assert truncated["classify"] == pytest.approx(1 / 3, abs=0.1)
+    assert truncated["fill-mask"] == 0
+    assert set(by("model", "model_task:bert_request_duration_seconds:p99")) == {"classify", "fill-mask"}
+    assert by("", "bert:ready_instances:count") == {"": 1}
+    busy = by("", "sum(instance:bert_device_busy:ratio_rate1m)")[""]
+    assert 0.1 < busy < 1.05
+    assert (
+        by("model", "model_task:bert_availability:burnrate5m").values()
+        == {"classify": 0, "fill-mask": 0, "none": 0}.values()
+    )
+    assert not {dict(labels)["alertname"] for labels in prometheus.query('ALERTS{alertstate="firing"}')}
+
+
+def test_the_alert_is_on_its_way_as_soon_as_the_app_is_gone(prometheus: Prometheus, server: ServerProcess) -> None:
+    def state() -> str:
+        return next(rule["state"] for rule in prometheus.rules() if rule["name"] == "BertNoReadyInstance")
+
+    assert state() == "inactive"
+    server.stop()
+    wait_for(lambda: state() == "pending", DATA_WITHIN_S, state)

@@ -1,0 +1,46 @@
+"""promtool's word on the configuration, and its unit tests of the alerts."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.monitoring.definitions import alerts
+from tests.monitoring.prometheus import CONFIG, find_program
+
+CASES = sorted((CONFIG / "tests").glob("*.yml"))
+
+
+def promtool(*arguments: str | Path) -> str:
+    done = subprocess.run(
+        [find_program("promtool"), *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_configuration_is_valid() -> None:
+    assert "SUCCESS" in promtool("check", "config", CONFIG / "prometheus.yml")
+
+
+def test_the_rules_are_valid() -> None:
+    promtool("check", "rules", "--lint=all", "--lint-fatal", *sorted((CONFIG / "rules").glob("*.yml")))
+
+
+@pytest.mark.parametrize("cases", CASES, ids=lambda path: path.stem)
+def test_alerts_fire_and_stay_silent(cases: Path) -> None:
+    promtool("test", "rules", cases)
+
+
+def test_every_alert_has_a_case_that_fires_and_one_that_is_silent() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in CASES)
+    names = {alert["alert"] for alert in alerts()}
+    assert set(re.findall(r"alertname: (\w+), exp_alerts: \[\]", text)) == names
+    assert set(re.findall(r"alertname: (\w+)\n +exp_alerts:\n +- exp_labels", text)) == names
+
+
+def test_every_alert_says_what_is_wrong_and_how_urgent_it_is() -> None:
+    for alert in alerts():
+        assert alert["labels"]["severity"] in ("page", "ticket"), alert["alert"]
+        assert {"summary", "description", "runbook_url"} <= set(alert["annotations"]), alert["alert"]
