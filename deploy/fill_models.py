@@ -3,50 +3,61 @@
 
 A version of a model is a bundle in `.versions/<version>/<name>`; what is served is the link `<name>` to one of them. The
 link is replaced in one step, and old versions stay, so that going back is the same step again. A bundle that this
-release can read is left as it is, and so is a folder that was put there by hand. Runs alone, once per start of the
+release can serve is left as it is, and so is a folder that was put there by hand. Runs alone, once per start of the
 stack; of `app` it may import `bundle` and `errors` only.
 """
 
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.bundle import load_bundle
 from app.errors import BundleError
 
+DEMO_CHECKPOINT = "model_export/demo_checkpoint"
 DEMO_TASKS = {"sentiment": "classify", "fill-mask": "fill-mask"}
 """The demo checkpoint has two heads: one model each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model to have in the folder."""
+    """One model to have in the folder. Empty `variants`, `revision`: what the export does by itself."""
 
     name: str
+    task: str
     version: str
     checkpoint: str
-    task: str
+    revision: str
+    variants: str
 
 
-def models_to_fill(environment: dict[str, str]) -> list[Model]:
+def models_to_fill(environment: Mapping[str, str]) -> list[Model]:
     """Return what the environment asks for: one model by name, else those of the demo checkpoint."""
-    version = environment.get("MODEL_VERSION") or "1"
-    checkpoint = environment["CHECKPOINT"]
     name = environment.get("MODEL_NAME")
-    if name:
-        return [Model(name, version, checkpoint, environment.get("MODEL_TASK") or "auto")]
-    return [Model(name, version, checkpoint, task) for name, task in DEMO_TASKS.items()]
+    tasks = {name: environment.get("MODEL_TASK") or "auto"} if name else DEMO_TASKS
+    return [
+        Model(
+            name,
+            task,
+            version=environment.get("MODEL_VERSION") or "1",
+            checkpoint=environment.get("CHECKPOINT") or DEMO_CHECKPOINT,
+            revision=environment.get("CHECKPOINT_REVISION", ""),
+            variants=environment.get("MODEL_VARIANTS", ""),
+        )
+        for name, task in tasks.items()
+    ]
 
 
-def is_readable(bundle: Path) -> bool:
-    """Tell whether there is a bundle that this release can serve."""
+def is_there(bundle: Path, model: Model) -> bool:
+    """Tell whether the bundle is one that this release can serve, with the variants asked for."""
     try:
-        load_bundle(bundle)
+        manifest = load_bundle(bundle).manifest
     except BundleError:
         return False
-    return True
+    return {variant.name for variant in manifest.variants}.issuperset(filter(None, model.variants.split(",")))
 
 
 def serve_version(models: Path, name: str, bundle: Path) -> None:
@@ -64,11 +75,13 @@ def fill(models: Path, model: Model) -> None:
         subprocess.CalledProcessError: the export failed; what was served before still is.
     """
     bundle = models / ".versions" / model.version / model.name
-    if is_readable(bundle):
+    if is_there(bundle, model):
         print(f"{model.name}: version {model.version} is there already", flush=True)  # noqa: T201
     else:
         bundle.parent.mkdir(parents=True, exist_ok=True)
         arguments = ["--checkpoint", model.checkpoint, "--output", str(bundle), "--task", model.task]
+        arguments += ["--revision", model.revision] if model.revision else []
+        arguments += ["--variants", model.variants] if model.variants else []
         subprocess.run([sys.executable, "-m", "model_export", "export", *arguments], check=True)  # noqa: S603
     serve_version(models, model.name, bundle)
 
@@ -84,7 +97,7 @@ def withdraw_others(models: Path, wanted: list[Model]) -> None:
 def main() -> int:
     """Fill the folder; the exit code is that of an export that failed."""
     models = Path(os.environ.get("BERT_MODELS", "/models"))
-    wanted = models_to_fill(dict(os.environ))
+    wanted = models_to_fill(os.environ)
     try:
         for model in wanted:
             fill(models, model)

@@ -76,7 +76,7 @@ make_stand_ins() {
 # BuildKit comes with the buildx plugin, or inside a client of before 23.
 find_builder() {
     local candidate
-    for candidate in $(type -aP docker); do
+    for candidate in $(which -a docker); do
         if "$candidate" buildx version >/dev/null 2>&1 ||
             [[ $("$candidate" version --format '{{.Client.Version}}' 2>/dev/null) =~ ^(19|20)\. ]]; then
             builder=$candidate

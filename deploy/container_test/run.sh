@@ -105,6 +105,7 @@ check_confined() {
     for module in torch transformers pip; do
         ! compose exec -T app python -c "import $module" 2>/dev/null || fail "the app image contains $module"
     done
+    expect "what the runtime reports to its maker" '^1$' compose exec -T app printenv ORT_DISABLE_TELEMETRY
     say "not root, nothing writable, no torch"
 }
 
