@@ -11,7 +11,7 @@ uses. Outputs are float32 in every precision:
 Operators: ONNX opset 20 and the contrib operators of ONNX Runtime (docs/ContribOperators.md in its repository).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,12 +21,14 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from app.bundle import Precision, Target
 from model_export.errors import ExportError
-from model_export.network import Activation, FloatArray, Network
+from model_export.families import Activation
+from model_export.network import FloatArray, Network
 
 CONTRIB: Final = "com.microsoft"
 OPSET: Final = 20
 
 Array = npt.NDArray[Any]
+Attribute = int | float | str
 
 INPUTS: Final[Mapping[str, tuple[int, tuple[str, ...]]]] = {
     "input_ids": (TensorProto.INT64, ("tokens",)),
@@ -70,10 +72,12 @@ def build_graph(network: Network, *, target: Target, precision: Precision) -> Gr
 class _Builder:
     def __init__(self, network: Network, target: Target, precision: Precision) -> None:
         self._network = network
+        self._config = network.config
         self._target = target
         self._dtype: type[np.float16 | np.float32] = np.float16 if precision == "fp16" else np.float32
         # The smallest epsilons in use (1e-12) are 0 in fp16, and a constant row would divide by it.
-        self._epsilon = max(network.norm_epsilon, 1e-7) if precision == "fp16" else network.norm_epsilon
+        epsilon = network.config.norm_epsilon
+        self._epsilon = max(epsilon, 1e-7) if precision == "fp16" else epsilon
         self._nodes: list[NodeProto] = []
         self._initializers: dict[str, Array] = {}
         self._outputs: list[ValueInfoProto] = []
@@ -99,8 +103,8 @@ class _Builder:
         The last layer needs the others' keys and values, but nothing else of them.
         """
         x = self._embeddings()
-        last = self._network.layers - 1
-        for i in range(self._network.layers):
+        last = self._config.layers - 1
+        for i in range(self._config.layers):
             layer = f"layer.{i}"
             attended = self._attention(x, layer)
             if i == last:
@@ -113,7 +117,7 @@ class _Builder:
                 bias=f"{layer}.attention_output.bias",
             )
             inner = self._activate(
-                self._linear(x, f"{layer}.intermediate"), f"{layer}.intermediate", self._network.activation
+                self._linear(x, f"{layer}.intermediate"), f"{layer}.intermediate", self._config.activation
             )
             x = self._skip_norm(
                 x, self._linear(inner, f"{layer}.output"), f"{layer}.output_norm", bias=f"{layer}.output.bias"
@@ -143,7 +147,7 @@ class _Builder:
             f"{layer}.query_key_value.bias",
             np.concatenate([self._network.tensors[f"{part}.bias"] for part in parts]),
         )
-        heads, out = self._network.attention_heads, f"{layer}.attention"
+        heads, out = self._config.attention_heads, f"{layer}.attention"
         if self._target == "cuda":
             # Three inputs, not one: the packed query takes TensorRT's kernels, which know few head sizes.
             qkv = [self._linear(x, part) for part in parts]
@@ -160,18 +164,18 @@ class _Builder:
     def _classification(self, hidden: str) -> None:
         x = self._head_dense(hidden)
         logits = self._head_product(x, "logits")
-        self._output(logits, TensorProto.FLOAT, ["batch", self._network.outputs])
+        self._output(logits, TensorProto.FLOAT, ["batch", len(self._config.labels)])
 
     def _masked_tokens(self, hidden: str) -> None:
         norm = [self._exact("head.norm.weight"), self._exact("head.norm.bias")]
         x = self._head_dense(hidden)
-        epsilon = self._network.norm_epsilon
+        epsilon = self._config.norm_epsilon
         x = self._op("LayerNormalization", [x, *norm], "head.normed", axis=-1, epsilon=epsilon)
         scores = self._op("Softmax", [self._head_product(x, "vocabulary_logits")], "scores", axis=-1)
         self._node("TopK", [scores, "k"], ["top_scores", "top_tokens"], axis=-1)
         self._output("top_scores", TensorProto.FLOAT, ["masks", "k"])
         self._output("top_tokens", TensorProto.INT64, ["masks", "k"])
-        self._output(scores, TensorProto.FLOAT, ["masks", self._network.outputs])
+        self._output(scores, TensorProto.FLOAT, ["masks", self._config.vocab_size])
 
     # Heads are fp32 in every precision: they see a row per answer, and fp16 would round the very logits.
 
@@ -182,11 +186,7 @@ class _Builder:
         return self._activated(self._op("Gemm", inputs, "head.dense", transB=1), self._network.head_activation)
 
     def _head_product(self, x: str, out: str) -> str:
-        tensors = self._network.tensors
-        if tensors["head.output.weight"] is tensors["word_embeddings.weight"]:
-            weight = self._weight("word_embeddings.weight")
-        else:
-            weight = self._weight("head.output.weight")
+        weight = self._weight("word_embeddings.weight" if self._network.is_tied else "head.output.weight")
         if self._dtype is np.float16:
             # Half the file; ONNX Runtime folds the cast when it loads the graph.
             weight = self._op("Cast", [weight], "head.output.weight.fp32", to=TensorProto.FLOAT)
@@ -199,7 +199,8 @@ class _Builder:
 
         The one place where the products of the encoder are written, for precisions that write them otherwise.
         """
-        weight = np.concatenate([self._network.tensors[f"{module}.weight"].T for module in modules], axis=1)
+        weights = [self._network.tensors[f"{module}.weight"].T for module in modules]
+        weight = weights[0] if len(weights) == 1 else np.concatenate(weights, axis=1)
         name = modules[0] if len(modules) == 1 else f"{modules[0]}_key_value"
         return self._op("MatMul", [x, self._constant(f"{name}.weight", weight)], f"{name}.product")
 
@@ -226,12 +227,16 @@ class _Builder:
 
     # --- nodes and constants
 
-    def _op(self, kind: str, inputs: list[str], out: str, domain: str = "", **attributes: Any) -> str:
+    def _op(self, kind: str, inputs: list[str], out: str, domain: str = "", **attributes: Attribute) -> str:
         self._node(kind, inputs, [out], domain, **attributes)
         return out
 
-    def _node(self, kind: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes: Any) -> None:
-        self._nodes.append(helper.make_node(kind, inputs, outputs, name=outputs[0], domain=domain, **attributes))
+    def _node(
+        self, kind: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes: Attribute
+    ) -> None:
+        node = helper.make_node(kind, inputs, outputs, name=outputs[0], domain=domain)
+        node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+        self._nodes.append(node)
 
     def _output(self, name: str, kind: int, axes: list[str | int]) -> None:
         self._outputs.append(helper.make_tensor_value_info(name, kind, axes))
@@ -257,5 +262,5 @@ class _Builder:
         return name
 
     def _row_shape(self) -> str:
-        self._initializers["row_shape"] = np.array([-1, self._network.hidden_size], np.int64)
+        self._initializers["row_shape"] = np.array([-1, self._config.hidden_size], np.int64)
         return "row_shape"

@@ -1,4 +1,4 @@
-"""A checkpoint as the graph and the reference see it: the numbers of the architecture and its tensors by one set of names.
+"""A checkpoint as the graph and the reference see it: its architecture, and its tensors under one set of names.
 
 The names are the same for every family:
 
@@ -12,46 +12,40 @@ Weights of dense layers lie as in the state dict: [outputs, inputs].
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from app.bundle import Task
+from model_export.config import Config
+from model_export.families import Activation
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-
-Activation = Literal["gelu", "gelu_tanh", "relu", "tanh"]
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
     """One encoder with one head.
 
-    `uses_token_types` is false where every token has type 0: the family has none, knows one only, or its tokenizer does not
-    tell. `position_offset` is the position id of the first token.
+    `uses_token_types` is false where every token has type 0: the family has no types, the checkpoint knows one, or its
+    tokenizer does not tell. A decoder that is tied to the word embeddings is the same array.
     """
 
-    family: str
+    config: Config
     task: Task
-    layers: int
-    hidden_size: int
-    attention_heads: int
-    vocab_size: int
-    norm_epsilon: float
-    activation: Activation
-    head_activation: Activation
     uses_token_types: bool
-    position_offset: int
     tensors: Mapping[str, FloatArray]
 
     @property
-    def outputs(self) -> int:
-        """Labels, or the size of the vocabulary."""
-        return len(self.tensors["head.output.bias"])
+    def head_activation(self) -> Activation:
+        return self.config.family.heads[self.task].activation or self.config.activation
+
+    @property
+    def is_tied(self) -> bool:
+        return self.tensors["head.output.weight"] is self.tensors["word_embeddings.weight"]
 
     @property
     def parameters(self) -> int:
-        """Weights that this task uses; a decoder tied to the word embeddings counts once."""
+        """Weights that this task uses, each counted once."""
         return sum(tensor.size for tensor in {id(tensor): tensor for tensor in self.tensors.values()}.values())

@@ -1,14 +1,12 @@
 """Serialize a graph: weights inside the file, or beside it where they are too large for a protobuf message."""
 
-import os
-from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-from onnx import TensorProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from model_export.graph import CONTRIB, OPSET, Graph
 
@@ -20,45 +18,38 @@ ALIGNMENT_BYTES: Final = 4096
 
 
 def write_onnx(graph: Graph, path: Path, *, external_over_bytes: int = EXTERNAL_OVER_BYTES) -> Path | None:
-    """Write a graph to `path`, and return the file of its weights if that is one of its own."""
+    """Write a graph to `path`, and return the file of its weights if that is one of its own.
+
+    Serialized messages that follow each other are one message, merged (protobuf's encoding specification). So each weight
+    is written by itself, and there are never two copies of the network in memory.
+    """
     total_bytes = sum(value.nbytes for value in graph.initializers.values())
-    if total_bytes <= external_over_bytes:
-        tensors = [_embedded(name, value) for name, value in graph.initializers.items()]
-        _write(graph, tensors, path)
-        return None
-    data = path.with_name(f"{path.name}.data")
-    with data.open("wb") as stream:
-        tensors = [_external(name, value, stream, data.name) for name, value in graph.initializers.items()]
-    _write(graph, tensors, path)
+    data = path.with_name(f"{path.name}.data") if total_bytes > external_over_bytes else None
+    with path.open("wb") as stream, data.open("wb") if data else nullcontext() as data_stream:
+        stream.write(_without_weights(graph).SerializeToString())
+        for name, value in graph.initializers.items():
+            tensor = TensorProto(name=name, dims=value.shape, data_type=helper.np_dtype_to_tensor_dtype(value.dtype))
+            if data_stream is None:
+                tensor.raw_data = value.tobytes()
+            else:
+                _write_beside(tensor, value, data_stream)
+            stream.write(ModelProto(graph=GraphProto(initializer=[tensor])).SerializeToString())
     return data
 
 
-def _write(graph: Graph, tensors: list[TensorProto], path: Path) -> None:
-    model = helper.make_model(
-        helper.make_graph(graph.nodes, "bert", graph.inputs, graph.outputs, tensors),
+def _without_weights(graph: Graph) -> ModelProto:
+    return helper.make_model(
+        helper.make_graph(graph.nodes, "bert", graph.inputs, graph.outputs),
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)],
         ir_version=IR_VERSION,
         producer_name="model_export",
     )
-    onnx.save(model, path)
 
 
-def _described(name: str, value: npt.NDArray[Any]) -> TensorProto:
-    return TensorProto(name=name, dims=value.shape, data_type=helper.np_dtype_to_tensor_dtype(value.dtype))
-
-
-def _embedded(name: str, value: npt.NDArray[Any]) -> TensorProto:
-    tensor = _described(name, value)
-    tensor.raw_data = value.tobytes()
-    return tensor
-
-
-def _external(name: str, value: npt.NDArray[Any], stream: Any, location: str) -> TensorProto:
-    tensor = _described(name, value)
+def _write_beside(tensor: TensorProto, value: npt.NDArray[Any], stream: BinaryIO) -> None:
     stream.write(b"\0" * (-stream.tell() % ALIGNMENT_BYTES))
-    entries = {"location": location, "offset": stream.tell(), "length": value.nbytes}
+    entries = {"location": Path(stream.name).name, "offset": stream.tell(), "length": value.nbytes}
     stream.write(np.ascontiguousarray(value).data)
     tensor.data_location = TensorProto.EXTERNAL
     for key, entry in entries.items():
         tensor.external_data.add(key=key, value=str(entry))
-    return tensor

@@ -1,5 +1,6 @@
 """Make a bundle of a checkpoint."""
 
+import gc
 import importlib.metadata
 import platform
 import re
@@ -28,24 +29,17 @@ from app.bundle import (
     describe_file,
 )
 from model_export.atomic import replacing
-from model_export.checkpoint import (
-    CONFIG,
-    Checkpoint,
-    choose_task,
-    find_checkpoint,
-    labels_of,
-    position_offset_of,
-    problem_type_of,
-    read_network,
-)
+from model_export.checkpoint import Checkpoint, choose_task, find_checkpoint
+from model_export.config import CONFIG_FILE
 from model_export.errors import ExportError
 from model_export.graph import build_graph
 from model_export.network import FloatArray, Network
 from model_export.onnx_file import write_onnx
 from model_export.reference import Reference
 from model_export.samples import Sample, golden_cases, random_samples
+from model_export.tensors import read_network
 from model_export.tokenizer import CheckpointTokenizer, read_tokenizer
-from model_export.verify import TOLERANCE, TOP_K, Batch, RunnableGraph, check, measure
+from model_export.verify import TOP_K, Batch, RunnableGraph, check, measure, tolerance_of
 from model_export.weights import open_weights
 
 VARIANTS: Final[Mapping[str, tuple[Target, Precision]]] = {
@@ -90,9 +84,11 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
     tokenizer = read_tokenizer(checkpoint.folder)
     _check_vocabulary(checkpoint, tokenizer, task)
     max_length = _max_length(checkpoint, tokenizer, options.max_length)
-    labels = labels_of(checkpoint.config) if task == "classify" else ()
+    config = checkpoint.config
     weights = open_weights(checkpoint.folder)
-    network = read_network(checkpoint, task, weights, tokenizer_tells_types=tokenizer.tells_types)
+    network = read_network(checkpoint.name, config, task, weights, tokenizer_tells_types=tokenizer.tells_types)
+    source = Source(checkpoint=checkpoint.name, revision=checkpoint.revision, sha256=weights.sha256())
+    del weights  # and with them the pages of their files
 
     progress("Answering with the reference")
     mask = tokenizer.special_tokens.mask
@@ -100,7 +96,7 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
     batches = [
         _answered(network, samples)
         for samples in (
-            random_samples(max_length=max_length, vocab_size=network.vocab_size, mask=mask, task=task),
+            random_samples(max_length=max_length, vocab_size=config.vocab_size, mask=mask, task=task),
             [Sample.of(case, mask, task) for case in cases],
         )
     ]
@@ -109,32 +105,34 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
     with replacing(options.output) as folder:
         tokenizer.fast.save(str(folder / TOKENIZER_FILE), pretty=False)
         (folder / GOLDEN_FILE).write_text(golden.model_dump_json(exclude_none=True), encoding="utf-8")
-        variants = tuple(
-            _write_variant(network, name, folder, batches, options.tolerance, progress) for name in options.variants
-        )
+        variants = []
+        for variant in options.variants:
+            progress(f"Writing and checking {variant}")
+            variants.append(_write_variant(network, variant, folder, batches, options.tolerance))
+            gc.collect()  # evaluators are in cycles, each with a copy of the weights
         progress("Writing the manifest")
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             name=options.output.name,
             task=task,
-            labels=labels,
-            problem_type=problem_type_of(checkpoint.config) if task == "classify" else None,
+            labels=config.labels if task == "classify" else (),
+            problem_type=config.problem_type if task == "classify" else None,
             max_length=max_length,
-            position_offset=network.position_offset,
+            position_offset=config.position_offset,
             special_tokens=tokenizer.special_tokens,
             clean_up_tokenization_spaces=tokenizer.cleans_up,
             architecture=Architecture(
-                family=network.family,
-                layers=network.layers,
-                hidden_size=network.hidden_size,
-                attention_heads=network.attention_heads,
-                vocab_size=network.vocab_size,
+                family=config.model_type,
+                layers=config.layers,
+                hidden_size=config.hidden_size,
+                attention_heads=config.attention_heads,
+                vocab_size=config.vocab_size,
                 parameters=network.parameters,
             ),
-            variants=variants,
+            variants=tuple(variants),
             tokenizer=describe_file(folder / TOKENIZER_FILE),
             golden=describe_file(folder / GOLDEN_FILE),
-            source=Source(checkpoint=checkpoint.name, revision=checkpoint.revision, sha256=weights.sha256()),
+            source=source,
             exported_with={name: importlib.metadata.version(name) for name in _LIBRARIES}
             | {"python": platform.python_version()},
         )
@@ -143,21 +141,14 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
 
 
 def _write_variant(
-    network: Network,
-    name: str,
-    folder: Path,
-    batches: Sequence[Batch],
-    tolerance: float | None,
-    progress: Progress,
+    network: Network, name: str, folder: Path, batches: Sequence[Batch], tolerance: float | None
 ) -> Variant:
     target, precision = VARIANTS[name]
     path = folder / f"{name}.onnx"
-    progress(f"Writing {name}")
     # The graph's copy of the weights is freed before the file is loaded to be checked.
     external_data = write_onnx(build_graph(network, target=target, precision=precision), path)
-    progress(f"Checking {name}")
-    graph = RunnableGraph(path, target=target, task=network.task, position_offset=network.position_offset)
-    parity = measure(graph, batches, TOLERANCE[precision] if tolerance is None else tolerance)
+    graph = RunnableGraph(path, target=target, task=network.task, position_offset=network.config.position_offset)
+    parity = measure(graph, batches, tolerance_of(precision, batches) if tolerance is None else tolerance)
     check(name, target, parity)
     return Variant(
         target=target,
@@ -207,7 +198,7 @@ def _check_output(output: Path) -> None:
 def _check_vocabulary(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, task: Task) -> None:
     if tokenizer.ids > checkpoint.config.vocab_size:
         raise ExportError(
-            f"The tokenizer of {checkpoint.name} has token ids up to {tokenizer.ids - 1}, its {CONFIG} a vocab_size of "
+            f"The tokenizer of {checkpoint.name} has token ids up to {tokenizer.ids - 1}, its {CONFIG_FILE} a vocab_size of "
             f"{checkpoint.config.vocab_size}: they belong to different models. Put the model's own tokenizer into the folder."
         )
     if task == "fill-mask" and tokenizer.special_tokens.mask is None:
@@ -217,13 +208,10 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, ta
 
 
 def _max_length(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, asked: int | None) -> int:
-    positions = checkpoint.config.max_position_embeddings - position_offset_of(checkpoint.config)
-    limit = min(positions, tokenizer.max_length or positions)
-    if asked is not None and asked > positions:
-        raise ExportError(
-            f"--max-length {asked} is more than the {positions} positions of {checkpoint.name}. Lower it."
-        )
-    max_length = limit if asked is None else asked
+    positions = checkpoint.config.positions - checkpoint.config.position_offset
+    max_length = asked or min(positions, tokenizer.max_length or positions)
+    if max_length > positions:
+        raise ExportError(f"--max-length {asked} is over the {positions} positions of {checkpoint.name}. Lower it.")
     if max_length < _SHORTEST:
-        raise ExportError(f"A maximum length of {max_length} tokens leaves no room for a text. Raise --max-length.")
+        raise ExportError(f"A maximum length of {max_length} tokens leaves no room for text. Raise --max-length.")
     return max_length

@@ -8,35 +8,38 @@ and ELECTRA (Clark et al., 2020), GELU and its approximation from Hendrycks and 
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from model_export.network import Activation, FloatArray, IntArray, Network
+from model_export.families import Activation
+from model_export.network import FloatArray, IntArray, Network
 
 _STEPS: Final = 1024
-_REACH: Final = 6  # erf is 1 in fp32 from 4 on
+_REACH: Final = 6  # beyond 4, erf is 1 in fp32
 _GRID: Final = np.arange(-_REACH * _STEPS, _REACH * _STEPS + 1) / _STEPS
-_ERF: Final = np.array([math.erf(x) for x in _GRID])
-_SLOPE: Final = 2 / math.sqrt(math.pi) * np.exp(-(_GRID**2))
+_ERF: Final = np.array([math.erf(x) for x in _GRID], np.float32)
+_SLOPE: Final = (2 / math.sqrt(math.pi) * np.exp(-(_GRID**2))).astype(np.float32)
 
 
-def erf(x: FloatArray) -> npt.NDArray[np.float64]:
-    """Return the error function: the second-order Taylor polynomial around the nearest 1/1024, off by 3e-11 at most."""
-    clipped = np.clip(x.astype(np.float64), -_REACH, _REACH)
-    nearest = np.rint(clipped * _STEPS).astype(np.intp) + _REACH * _STEPS
-    step = clipped - _GRID[nearest]
-    return _ERF[nearest] + _SLOPE[nearest] * step * (1 - _GRID[nearest] * step)
+def erf(x: FloatArray) -> FloatArray:
+    """Return the error function: the second-order Taylor polynomial around the nearest 1/1024, exact to fp32."""
+    clipped = np.clip(x, -_REACH, _REACH)
+    nearest = np.rint(clipped * np.float32(_STEPS))
+    point = nearest / np.float32(_STEPS)
+    step = clipped - point
+    index = nearest.astype(np.int32) + _REACH * _STEPS
+    return np.asarray(_ERF[index] + _SLOPE[index] * step * (1 - point * step))
 
 
 def gelu(x: FloatArray) -> FloatArray:
-    """x times the standard normal distribution function of x."""
-    return (x * 0.5 * (1 + erf(x / math.sqrt(2)))).astype(np.float32)
+    """Return x times the standard normal distribution function of x."""
+    return np.asarray(x * (0.5 * (1 + erf(x / math.sqrt(2)))))
 
 
 def gelu_tanh(x: FloatArray) -> FloatArray:
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    """Return the paper's approximation of GELU."""
+    return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
 
 
 ACTIVATIONS: Final[Mapping[Activation, Callable[[FloatArray], FloatArray]]] = {
@@ -48,6 +51,7 @@ ACTIVATIONS: Final[Mapping[Activation, Callable[[FloatArray], FloatArray]]] = {
 
 
 def softmax(x: FloatArray) -> FloatArray:
+    """Return the shares of the exponentials along the last axis."""
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
@@ -57,6 +61,7 @@ class Reference:
 
     def __init__(self, network: Network) -> None:
         self._network = network
+        self._config = network.config
         self._tensors = network.tensors
 
     def logits(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
@@ -73,8 +78,8 @@ class Reference:
 
     def _encode(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
         x = self._embed(input_ids, token_type_ids)
-        activation = ACTIVATIONS[self._network.activation]
-        for i in range(self._network.layers):
+        activation = ACTIVATIONS[self._config.activation]
+        for i in range(self._config.layers):
             layer = f"layer.{i}."
             attended = self._dense(self._attend(x, layer), f"{layer}attention_output")
             x = self._norm(x + attended, f"{layer}attention_norm")
@@ -83,7 +88,7 @@ class Reference:
         return x
 
     def _embed(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
-        tensors, offset = self._tensors, self._network.position_offset
+        tensors, offset = self._tensors, self._config.position_offset
         positions = np.arange(len(input_ids))
         if offset:  # a pad token stands at its own position and does not count
             counts = input_ids != offset - 1
@@ -96,7 +101,7 @@ class Reference:
         return self._dense(x, "embeddings_projection") if "embeddings_projection.weight" in tensors else x
 
     def _attend(self, x: FloatArray, layer: str) -> FloatArray:
-        heads = self._network.attention_heads
+        heads = self._config.attention_heads
 
         def split(part: str) -> FloatArray:
             return self._dense(x, layer + part).reshape(len(x), heads, -1).transpose(1, 0, 2)
@@ -111,5 +116,5 @@ class Reference:
     def _norm(self, x: FloatArray, name: str) -> FloatArray:
         centered = x - x.mean(axis=-1, keepdims=True)
         variance = (centered**2).mean(axis=-1, keepdims=True)
-        normed = centered / np.sqrt(variance + np.float32(self._network.norm_epsilon))
+        normed = centered / np.sqrt(variance + np.float32(self._config.norm_epsilon))
         return np.asarray(normed * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"])

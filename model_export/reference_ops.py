@@ -21,7 +21,7 @@ def _wide(x: Array) -> Array:
     return x.astype(np.float32, copy=False)
 
 
-class PackedMultiHeadAttention(OpRun):  # type: ignore[misc]
+class PackedMultiHeadAttention(OpRun):
     """Attention over tokens that lie end to end.
 
     `token_offset` holds the positions of the tokens in the padded batch, then those of the padding. `cu_seqlens` tells how many
@@ -30,7 +30,7 @@ class PackedMultiHeadAttention(OpRun):  # type: ignore[misc]
 
     op_domain = CONTRIB
 
-    def _run(
+    def _run(  # noqa: PLR0917  # the operator's inputs
         self,
         query: Array,
         key: Array,
@@ -59,12 +59,12 @@ class PackedMultiHeadAttention(OpRun):  # type: ignore[misc]
         return (out.reshape(-1, hidden)[positions].astype(query.dtype),)
 
 
-class SkipLayerNormalization(OpRun):  # type: ignore[misc]
+class SkipLayerNormalization(OpRun):
     """Layer normalization of the sum of the input, the skip and the bias."""
 
     op_domain = CONTRIB
 
-    def _run(
+    def _run(  # noqa: PLR0917
         self, x: Array, skip: Array, gamma: Array, beta: Array, bias: Array | None = None, epsilon: float | None = None
     ) -> Result:
         total = _wide(x) + _wide(skip)
@@ -75,7 +75,7 @@ class SkipLayerNormalization(OpRun):  # type: ignore[misc]
         return ((centered / deviation * _wide(gamma) + _wide(beta)).astype(x.dtype),)
 
 
-class BiasGelu(OpRun):  # type: ignore[misc]
+class BiasGelu(OpRun):
     """The exact GELU of the sum."""
 
     op_domain = CONTRIB
@@ -84,7 +84,7 @@ class BiasGelu(OpRun):  # type: ignore[misc]
         return (gelu(_wide(x) + _wide(bias)).astype(x.dtype),)
 
 
-class FastGelu(OpRun):  # type: ignore[misc]
+class FastGelu(OpRun):
     """The GELU approximated with tanh, of the sum."""
 
     op_domain = CONTRIB
@@ -93,13 +93,20 @@ class FastGelu(OpRun):  # type: ignore[misc]
         return (gelu_tanh(_wide(x) + _wide(bias)).astype(x.dtype),)
 
 
-class MatMul(OpRun):  # type: ignore[misc]
+class MatMul(OpRun):
     """The product through BLAS, which NumPy does not use for fp16."""
 
     op_domain = ""
 
-    def _run(self, a: Array, b: Array) -> Result:
-        return ((_wide(a) @ _wide(b)).astype(a.dtype),)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **kwargs)
+        self._narrow: Array | None = None
+        self._weight: Array | None = None
+
+    def _run(self, x: Array, weight: Array) -> Result:
+        if self._narrow is not weight:  # widened once: it is the same array in every run
+            self._narrow, self._weight = weight, _wide(weight)
+        return ((_wide(x) @ self._weight).astype(x.dtype),)
 
 
 OPERATORS: Final = (PackedMultiHeadAttention, SkipLayerNormalization, BiasGelu, FastGelu, MatMul)

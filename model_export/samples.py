@@ -14,6 +14,11 @@ from model_export.network import IntArray
 _SEED: Final = 20181011
 _LENGTHS: Final = (17, 1, 64, 2, 5, 33)
 
+_LONG: Final = (
+    "We have used the old version for years and were content with it. The new one starts faster, looks cleaner and "
+    "costs less, yet it forgets its settings each night, its manual is wrong, and nobody answers our letters."
+)
+
 # {mask} is the checkpoint's own mask token. One text is a single token, so that a model of the shortest length has a case.
 _SENTENCES: Final = (
     ("!", None),
@@ -25,18 +30,14 @@ _SENTENCES: Final = (
     ("Der Kaffee war kalt und die Bedienung unfreundlich.", None),
     ("Le service était impeccable, même à Noël.", None),
     ("El niño comió una manzana mañana por la mañana.", None),
-    ("这家餐厅的菜很好吃，服务也不错。", None),
+    ("这家餐厅的菜很好吃服务也不错。", None),
     ("これはとても良い本です。", None),
     ("Эта книга мне совсем не понравилась.", None),
     ("الخدمة كانت ممتازة", None),
     ("Great 👍👍 would buy again 😀", None),
     ("A man is playing a guitar.", "Someone is making music."),
     ("Is the shop open on Sundays?", "No, it opens from Monday to Saturday, from nine until six."),
-    (
-        "We have used the old version for years and were content with it. The new one starts faster, looks cleaner and "
-        "costs less, yet it forgets its settings each night, its manual is wrong, and nobody answers our letters.",
-        None,
-    ),
+    (_LONG, None),
 )
 _MASKED: Final = (
     "{mask}",
@@ -55,8 +56,7 @@ _MASKED: Final = (
     "これは{mask}本です。",
     "Эта {mask} мне не понравилась.",
     "Great 👍 would {mask} again 😀",
-    "We have used the old version for years and were content with it. The new one starts faster, looks cleaner and costs "
-    "less, yet it forgets its {mask} each night, and nobody answers our letters.",
+    _LONG.replace("settings", "{mask}"),
 )
 
 

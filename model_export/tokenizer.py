@@ -7,7 +7,7 @@ from typing import Any, Final
 import tokenizers
 
 from app.bundle import SpecialToken, SpecialTokens
-from model_export.errors import ExportError
+from model_export.errors import ExportError, first_line
 
 # transformers makes an empty vocabulary where there is no file, and says nothing.
 _VOCABULARIES: Final = (
@@ -57,8 +57,10 @@ def read_tokenizer(folder: Path) -> CheckpointTokenizer:
     try:
         slow = AutoTokenizer.from_pretrained(folder)
     except Exception as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"transformers cannot read the tokenizer in {folder} ({first_line}).") from error
+        raise ExportError(
+            f"transformers cannot read the tokenizer in {folder} ({first_line(error)}). "
+            "Save it again with save_pretrained(), which writes a tokenizer.json."
+        ) from error
     if not slow.is_fast:
         raise ExportError(
             f"{folder} has a {type(slow).__name__}, which runs in Python only and has no tokenizer.json. "
@@ -77,7 +79,7 @@ def read_tokenizer(folder: Path) -> CheckpointTokenizer:
     )
 
 
-def _special_tokens(folder: Path, slow: Any) -> SpecialTokens:
+def _special_tokens(folder: Path, slow: Any) -> SpecialTokens:  # noqa: ANN401  # transformers has no types
     found = {
         name: SpecialToken(id=token_id, text=text)
         for name, text, token_id in (

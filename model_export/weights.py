@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from model_export.errors import ExportError
+from model_export.errors import ExportError, first_line
 from model_export.network import FloatArray
 
 SAFETENSORS: Final = "model.safetensors"
@@ -80,9 +80,11 @@ def _safetensors(path: Path) -> dict[str, StoredTensor]:
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415  # not needed to verify a bundle
 
     try:
-        stored = safe_open(path, framework="numpy")
+        stored: Any = safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:
-        raise ExportError(f"{path} is not a whole safetensors file ({error}). Download it again.") from error
+        raise ExportError(
+            f"{path} is not a whole safetensors file ({first_line(error)}). Download it again."
+        ) from error
 
     def tensor(name: str) -> StoredTensor:
         return StoredTensor(
