@@ -6,8 +6,8 @@ or is past its deadline is dropped before it runs. If a batch fails, its sequenc
 poisoned input fails alone; a lost engine fails every waiter.
 
 Lives on one event loop and is called from it alone. Knows no model: a payload is opaque and counts a number of tokens.
-Imports only `errors` and the
-event it emits.
+Imports only `errors` and
+what it tells.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, Overloaded
-from app.messages import BatchRan
+from app.messages import BatchRan, QueueStatistics
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,11 @@ SMOOTHING = 0.2
 
 
 @dataclass(eq=False, slots=True)
-class _Job(Generic[P, R]):
-    """The sequences of one request. `answers` fills up as they run; the future is set when none is missing."""
+class Job(Generic[P, R]):
+    """The sequences of one request. `answers` fills up as they run; `future` is set when none is missing.
+
+    `future` raises what `Batcher.infer` raises. Everything else is the batcher's own.
+    """
 
     payloads: Sequence[P]
     tokens: Sequence[int]
@@ -98,9 +101,9 @@ class Batcher(Generic[P, R]):
         self._device = device
         self._observer = observer
         self._clock = clock
-        self._turns: deque[_Job[P, R]] = deque()
+        self._turns: deque[Job[P, R]] = deque()
         # Every unanswered job in the order of admission, which is the order of deadlines as all have one timeout.
-        self._open: dict[_Job[P, R], None] = {}
+        self._open: dict[Job[P, R], None] = {}
         self._wakeup = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -119,6 +122,10 @@ class Batcher(Generic[P, R]):
         """Seconds until a sequence that came now would start, as the last batches went."""
         return (self.queued_tokens + self._running_tokens) * self._seconds_per_token
 
+    @property
+    def statistics(self) -> QueueStatistics:
+        return QueueStatistics(self.queued_sequences, self.queued_tokens, self.estimated_wait_s)
+
     async def infer(self, payloads: Sequence[P], tokens: Sequence[int]) -> list[R]:
         """Return the answers to `payloads`, in order. Cancelling the call withdraws what has not run.
 
@@ -133,18 +140,15 @@ class Batcher(Generic[P, R]):
             EngineLost: the device failed for good. A retry helps once the engine was replaced.
             NotReady: the batcher is closed.
         """
-        job = self._admit(payloads, tokens)
+        job = self.submit(payloads, tokens)
         try:
             return await job.future
         except asyncio.CancelledError:
-            if job in self._open:
-                self._leave(job)
-                self._observer.cancelled()
-            elif not job.future.cancelled():
-                job.future.exception()  # the answer came in the same turn: mark it as seen
+            self.withdraw(job)
             raise
 
-    def _admit(self, payloads: Sequence[P], tokens: Sequence[int]) -> _Job[P, R]:
+    def submit(self, payloads: Sequence[P], tokens: Sequence[int]) -> Job[P, R]:
+        """Admit a job at once or raise, as `infer` does; its `future` is set when it is over."""
         if self._closed is not None:
             raise type(self._closed)(self._closed.message)
         if max(tokens) > self.budget_tokens:
@@ -160,7 +164,7 @@ class Batcher(Generic[P, R]):
             )
         now = self._clock()
         future: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
-        job = _Job(payloads, tokens, now, now + self._timeout_s, future)
+        job = Job(payloads, tokens, now, now + self._timeout_s, future)
         self._turns.append(job)
         self._open[job] = None
         self.queued_sequences += len(payloads)
@@ -168,6 +172,15 @@ class Batcher(Generic[P, R]):
         self._wakeup.set()
         self._idle.clear()
         return job
+
+    def withdraw(self, job: Job[P, R]) -> None:
+        """Run no more of a job that nobody waits for."""
+        if job in self._open:
+            self._leave(job)
+            job.future.cancel()
+            self._observer.cancelled()
+        elif not job.future.cancelled():
+            job.future.exception()  # it was over in the same turn: mark an error as seen
 
     async def work(self) -> None:
         """Run batches until cancelled or the engine is lost. Run exactly one such loop.
@@ -188,10 +201,10 @@ class Batcher(Generic[P, R]):
                     self.close(lost)
                     raise
 
-    def _take(self) -> list[tuple[_Job[P, R], int]]:
+    def _take(self) -> list[tuple[Job[P, R], int]]:
         """Take turns until the next sequence is over the budget. That sequence is first in the next batch."""
         self.expire()
-        batch: list[tuple[_Job[P, R], int]] = []
+        batch: list[tuple[Job[P, R], int]] = []
         room = self.budget_tokens
         now = self._clock()
         while self._turns:
@@ -217,7 +230,7 @@ class Batcher(Generic[P, R]):
             self._wakeup.clear()
         return batch
 
-    async def _run_batch(self, batch: list[tuple[_Job[P, R], int]], wanted_at: float) -> None:
+    async def _run_batch(self, batch: list[tuple[Job[P, R], int]], wanted_at: float) -> None:
         started_at = self._clock()
         try:
             results = await self._run_payloads([job.payloads[i] for job, i in batch])
@@ -244,7 +257,7 @@ class Batcher(Generic[P, R]):
             raise RuntimeError(f"The runner gave {len(results)} results for {len(payloads)} sequences.")
         return results
 
-    async def _run_one_by_one(self, batch: list[tuple[_Job[P, R], int]]) -> None:
+    async def _run_one_by_one(self, batch: list[tuple[Job[P, R], int]]) -> None:
         for job, i in batch:
             if job.future.done():
                 continue
@@ -258,7 +271,7 @@ class Batcher(Generic[P, R]):
             else:
                 self._answer(job, i, result)
 
-    def _answer(self, job: _Job[P, R], i: int, result: R) -> None:
+    def _answer(self, job: Job[P, R], i: int, result: R) -> None:
         if job.future.done():
             return
         job.answers[i] = result
@@ -267,13 +280,13 @@ class Batcher(Generic[P, R]):
             self._leave(job)
             job.future.set_result([job.answers[j] for j in range(job.answered)])
 
-    def _fail(self, job: _Job[P, R], error: Exception) -> None:
+    def _fail(self, job: Job[P, R], error: Exception) -> None:
         if job.future.done():
             return  # it was answered, or its caller went away, while it ran
         self._leave(job)
         job.future.set_exception(error)
 
-    def _leave(self, job: _Job[P, R]) -> None:
+    def _leave(self, job: Job[P, R]) -> None:
         """Take a job off the books. Its place among the turns is passed over later."""
         del self._open[job]
         self.queued_sequences -= len(job.payloads) - job.next

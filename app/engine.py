@@ -9,18 +9,18 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Final, Protocol
 
-from app.batching import Batcher, BatchObserver
+from app.batching import Batcher, BatchObserver, Job
 from app.bundle import Bundle
 from app.errors import EngineLost, NotReady
-from app.messages import QueueStatistics, SequenceResult, TokenSequence
+from app.messages import Loaded, QueueStatistics, SequenceResult, TokenSequence
 from app.warmup import replay_golden
 
 log = logging.getLogger(__name__)
 
-EXPIRE_EVERY_S: Final = 0.1
+TICK_S: Final = 0.1
+"""How often late requests are told and the length of the queue is measured, whatever the device does."""
 
 
 class Runner(Protocol):
@@ -33,6 +33,13 @@ class Runner(Protocol):
     def variant_name(self) -> str: ...
 
     def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]: ...
+
+
+class EngineObserver(BatchObserver, Protocol):
+    """Hears of one model's batches, and now and then of its queue."""
+
+    def queued(self, queue: QueueStatistics) -> None:
+        """This much waits to run."""
 
 
 class EngineClient(Protocol):
@@ -55,12 +62,8 @@ class EngineClient(Protocol):
         """Answer what was admitted, then release the device."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What became of a bundle: the variant and the execution provider that serve it."""
-
-    variant: str
-    provider: str
+SequenceBatcher = Batcher[TokenSequence, SequenceResult]
+SubmittedJob = Job[TokenSequence, SequenceResult]
 
 
 class LocalEngine:
@@ -70,7 +73,7 @@ class LocalEngine:
         # The device runs one batch at a time: a second would only share its caches and lengthen both.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._device = asyncio.Lock()
-        self._batchers: dict[str, Batcher[TokenSequence, SequenceResult]] = {}
+        self._batchers: dict[str, SequenceBatcher] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.lost: Final[asyncio.Future[EngineLost]] = asyncio.get_running_loop().create_future()
 
@@ -78,13 +81,21 @@ class LocalEngine:
         self,
         bundle: Bundle,
         open_runner: Callable[[Bundle], Runner],
-        observer: BatchObserver,
+        observer: EngineObserver,
         *,
-        budget_tokens: int,
+        budget_tokens: Callable[[str], int],
         max_queue_s: float,
         timeout_s: float,
     ) -> Loaded:
         """Load a model, warm it up with its golden answers, and serve it from now on.
+
+        Args:
+            bundle: The model.
+            open_runner: Makes its runner; called in the engine's thread.
+            observer: Hears of its batches and its queue.
+            budget_tokens: Most tokens in a batch on an execution provider; a model's longest sequence always fits.
+            max_queue_s: Longest estimated wait at which a request is still admitted.
+            timeout_s: Longest time from admission to answer.
 
         Raises:
             BundleError: a file is damaged, or the golden answers do not come out.
@@ -99,12 +110,14 @@ class LocalEngine:
         started_at = time.perf_counter()
         runner, seconds_per_token = await loop.run_in_executor(self._thread, load)
 
+        budget = max(budget_tokens(runner.provider), bundle.manifest.max_length)
+
         async def run(batch: list[TokenSequence]) -> list[SequenceResult]:
             return await loop.run_in_executor(self._thread, runner.run, batch)
 
         batcher = Batcher(
             run,
-            budget_tokens=max(budget_tokens, bundle.manifest.max_length),
+            budget_tokens=budget,
             max_queue_s=max_queue_s,
             timeout_s=timeout_s,
             device=self._device,
@@ -112,7 +125,7 @@ class LocalEngine:
         )
         batcher.expect(seconds_per_token)
         self._batchers[bundle.name] = batcher
-        self._tasks.append(asyncio.create_task(self._work(batcher), name=f"batches of {bundle.name}"))
+        self._tasks.append(asyncio.create_task(self._work(batcher, observer), name=f"batches of {bundle.name}"))
         log.info(
             "model %s ready: %s, variant %s on %s, %.0f tokens/s in the golden batch, loaded in %.2f s",
             bundle.name,
@@ -122,10 +135,10 @@ class LocalEngine:
             1 / seconds_per_token,
             time.perf_counter() - started_at,
         )
-        return Loaded(runner.variant_name, runner.provider)
+        return Loaded(runner.variant_name, runner.provider, budget)
 
-    async def _work(self, batcher: Batcher[TokenSequence, SequenceResult]) -> None:
-        watch = asyncio.create_task(self._expire(batcher))
+    async def _work(self, batcher: SequenceBatcher, observer: EngineObserver) -> None:
+        watch = asyncio.create_task(self._tick(batcher, observer))
         try:
             await batcher.work()
         except EngineLost as error:
@@ -143,19 +156,25 @@ class LocalEngine:
         if not self.lost.done():
             self.lost.set_result(error)
 
-    async def _expire(self, batcher: Batcher[TokenSequence, SequenceResult]) -> None:
+    async def _tick(self, batcher: SequenceBatcher, observer: EngineObserver) -> None:
         while True:
-            await asyncio.sleep(EXPIRE_EVERY_S)
+            await asyncio.sleep(TICK_S)
             batcher.expire()
+            observer.queued(batcher.statistics)
 
     async def infer(self, model: str, sequences: Sequence[TokenSequence]) -> list[SequenceResult]:
-        return await self._batchers[model].infer(sequences, [len(sequence) for sequence in sequences])
+        return await self._batchers[model].infer(sequences, list(map(len, sequences)))
+
+    def submit(self, model: str, sequences: Sequence[TokenSequence]) -> SubmittedJob:
+        """Admit a request at once or raise, as `infer` does, for whoever cannot wait for each."""
+        return self._batchers[model].submit(sequences, list(map(len, sequences)))
+
+    def withdraw(self, model: str, job: SubmittedJob) -> None:
+        """Run no more of a submitted request."""
+        self._batchers[model].withdraw(job)
 
     def statistics(self) -> Mapping[str, QueueStatistics]:
-        return {
-            name: QueueStatistics(batcher.queued_sequences, batcher.queued_tokens, batcher.estimated_wait_s)
-            for name, batcher in self._batchers.items()
-        }
+        return {name: batcher.statistics for name, batcher in self._batchers.items()}
 
     async def close(self) -> None:
         if not self.lost.done():

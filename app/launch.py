@@ -1,152 +1,162 @@
-"""Put the service together from its settings, run it, and end it well.
+"""Serve as the settings say: all in this process, or front ends and an engine in processes of their own.
 
-The composition root: the only place that sees the whole `Settings` object and that knows every part. Runs in the main
-thread of the process.
+The composition root. `launch` runs in the main thread of the process that was started; `run_front_end` and
+`run_engine` are the main functions of the processes that `supervisor` starts for `--workers` of two or more.
 """
 
 import asyncio
 import logging
+import os
+import signal
+import socket
 import time
-from typing import Any, Final
+from collections.abc import Coroutine
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 
-import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry
 
 from app import __version__
-from app.api.application import make_application
-from app.api.gateway import Gateway
-from app.api.health import make_health_router
-from app.api.inference import InferenceEndpoint, Limits
-from app.api.models import make_models_router
-from app.bundle import Bundle, find_bundles
-from app.catalog import Catalog, load_model
-from app.cpus import usable_cpus
-from app.engine import Loaded, LocalEngine, Runner
+from app.bundle import find_bundles
+from app.engine import LocalEngine
 from app.errors import StartupError
+from app.front_end import FrontEnd
+from app.ipc.client import RemoteEngine
+from app.ipc.server import EngineServer
+from app.loading import load_models
 from app.logs import configure
-from app.metrics import Metrics, ServedModel
-from app.ort_runner import open_runner
-from app.readiness import Readiness
-from app.server import Server, listen
+from app.metrics import Metrics
+from app.server import listen
 from app.settings import Settings
-from app.tasks import TASKS
+from app.supervisor import EXIT_CONFIGURATION, EXIT_ENGINE_LOST, Supervisor
 
 log = logging.getLogger(__name__)
 
-EXIT_CONFIGURATION: Final = 1
-EXIT_ENGINE_LOST: Final = 70
-"""EX_SOFTWARE of sysexits.h: the supervisor should start the process again."""
-# Most tokens in a batch until it is measured: a GPU needs many to be busy, a CPU is at its best with few.
-BATCH_TOKENS: Final = {"CPUExecutionProvider": 1024, "CUDAExecutionProvider": 16384}
+_Future = asyncio.Future[Any]
 
 
 def launch(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
     configure(settings.log_level, settings.log_format)
+    return _run(_serve_alone(settings) if settings.workers == 1 else _supervise(settings))
+
+
+def _run(main: Coroutine[Any, Any, int]) -> int:
     try:
-        return uvloop.run(_serve(settings))
+        return uvloop.run(main)
     except StartupError as error:
         log.critical("cannot start: %s", error)
         return EXIT_CONFIGURATION
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve_alone(settings: Settings) -> int:
+    """Serve HTTP and run the models in this process."""
     started_at = time.perf_counter()
-    api_key = _api_key(settings)
-    listener = listen(settings.host, settings.port)
+    listener = _listen(settings)
     bundles = find_bundles(settings.models)
-    catalog = Catalog(load_model(bundle) for bundle in bundles)
     metrics = Metrics(CollectorRegistry())
-    readiness = Readiness()
     engine = LocalEngine()
-    loaded: dict[str, Loaded] = {}
-    limits = Limits(settings.max_body_bytes, settings.max_inputs, api_key)
-    application = make_application(
-        [make_health_router(readiness, metrics), make_models_router(catalog, loaded, api_key)], catalog
-    )
-    endpoints = [
-        InferenceEndpoint(
-            handler,
-            catalog=catalog,
-            engine=engine,
-            metrics=metrics,
-            readiness=readiness,
-            limits=limits,
-            access_log=settings.access_log,
-        )
-        for handler in TASKS.values()
-    ]
-    server = Server(
-        uvicorn.Config(
-            Gateway(application, endpoints),
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
-        ),
-        readiness,
-    )
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    front_end = FrontEnd(settings, bundles, engine, metrics)
+    serving = asyncio.create_task(front_end.server.serve(sockets=[listener]))
     try:
-        host, port = listener.getsockname()[:2]
-        log.info("listening on http://%s:%d (version %s), loading %d models", host, port, __version__, len(bundles))
-        await _load(settings, bundles, engine, metrics, loaded)
-        if not server.should_exit:
-            readiness.state = "ready"
-            metrics.engine_up.set(1)
+        front_end.engine_found(await load_models(settings, bundles, engine, metrics))
+        if not serving.done():
             log.info("ready in %.2f s", time.perf_counter() - started_at)
-        waiting: set[asyncio.Future[Any]] = {serving, engine.lost}
+        waiting: set[_Future] = {serving, engine.lost}
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if engine.lost.done():
-            readiness.state = "lost"
-            metrics.engine_up.set(0)
+            front_end.engine_lost()
             return EXIT_ENGINE_LOST
     finally:
-        server.should_exit = True
+        front_end.server.should_exit = True
         await serving
         await engine.close()
     log.info("stopped: every accepted request was answered")
     return 0
 
 
-async def _load(
-    settings: Settings, bundles: list[Bundle], engine: LocalEngine, metrics: Metrics, loaded: dict[str, Loaded]
-) -> None:
-    def open_one(bundle: Bundle) -> Runner:
-        return open_runner(
-            bundle,
-            device=settings.device,
-            precision=settings.precision,
-            threads=settings.threads or usable_cpus(),
-        )
-
-    for bundle in bundles:
-        task = bundle.manifest.task
-        observer = metrics.add_model(bundle.name, task)
-        loaded[bundle.name] = await engine.load(
-            bundle,
-            open_one,
-            observer,
-            budget_tokens=settings.batch_tokens or BATCH_TOKENS["CPUExecutionProvider"],
-            max_queue_s=settings.max_queue_s,
-            timeout_s=settings.request_timeout_s,
-        )
-        served = loaded[bundle.name]
-        metrics.model_loaded(ServedModel(bundle.name, task, served.variant, served.provider))
-        metrics.watch_queue(bundle.name, task, lambda name=bundle.name: engine.statistics()[name])  # type: ignore[misc]
+async def _supervise(settings: Settings) -> int:
+    """Start the other processes and keep them running."""
+    listener = _listen(settings)
+    find_bundles(settings.models)  # what is wrong with them is told once, and before any process is started
+    status = await Supervisor(settings, listener, run_engine, run_front_end).run()
+    log.info("stopped with status %d", status)
+    return status
 
 
-def _api_key(settings: Settings) -> str | None:
-    if settings.api_key_file is None:
-        return None if settings.api_key is None else settings.api_key.get_secret_value()
+def run_front_end(settings: Settings, listener: socket.socket, socket_path: Path, parent: Connection) -> None:
+    """Be a front end: read HTTP, tokenize, ask the engine at `socket_path`."""
+    configure(settings.log_level, settings.log_format)
+    raise SystemExit(_run(_serve_front_end(settings, listener, socket_path, parent)))
+
+
+async def _serve_front_end(settings: Settings, listener: socket.socket, socket_path: Path, parent: Connection) -> int:
+    bundles = find_bundles(settings.models)
+    engine = RemoteEngine(
+        socket_path,
+        # The front end needs its engine first, and is told of it later.
+        connected=lambda loaded: front_end.engine_found(loaded),  # noqa: PLW0108
+        lost=lambda: front_end.engine_lost(),  # noqa: PLW0108
+    )
+    front_end = FrontEnd(settings, bundles, engine, Metrics(CollectorRegistry()))
+    _end_with(parent)
+    connection = asyncio.create_task(engine.stay_connected())
     try:
-        key = settings.api_key_file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise StartupError(f"BERT_API_KEY_FILE cannot be read: {settings.api_key_file}: {error.strerror}.") from error
-    if not key:
-        raise StartupError(f"BERT_API_KEY_FILE is empty: {settings.api_key_file}. Write the key into it.")
-    return key
+        await front_end.server.serve(sockets=[listener])
+    finally:
+        connection.cancel()
+        await asyncio.gather(connection, return_exceptions=True)
+    return 0
+
+
+def run_engine(settings: Settings, socket_path: Path, restarts: int, parent: Connection) -> None:
+    """Be the engine: load the models, batch and run what front ends ask for at `socket_path`."""
+    configure(settings.log_level, settings.log_format)
+    raise SystemExit(_run(_serve_engine(settings, socket_path, restarts, parent)))
+
+
+async def _serve_engine(settings: Settings, socket_path: Path, restarts: int, parent: Connection) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches every process; the front ends go first
+    _end_with(parent)
+    metrics = Metrics(CollectorRegistry())
+    if restarts:
+        metrics.engine_restarts.inc()
+    engine = LocalEngine()
+    server = EngineServer(engine, await load_models(settings, find_bundles(settings.models), engine, metrics))
+    serving = asyncio.create_task(server.serve(socket_path))
+    stopped = asyncio.create_task(stopping.wait())
+    waiting: set[_Future] = {serving, stopped, engine.lost}
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if engine.lost.done():
+            return EXIT_ENGINE_LOST
+        await server.until_alone()
+    finally:
+        for task in (serving, stopped):
+            task.cancel()
+        await asyncio.gather(serving, stopped, return_exceptions=True)
+        await engine.close()
+    return 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    listener = listen(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    log.info("listening on http://%s:%d (version %s, workers %d)", host, port, __version__, settings.workers)
+    return listener
+
+
+def _end_with(parent: Connection) -> None:
+    """End this process as on SIGTERM when its parent is gone, however that came."""
+    loop = asyncio.get_running_loop()
+
+    def gone() -> None:
+        loop.remove_reader(parent.fileno())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    loop.add_reader(parent.fileno(), gone)

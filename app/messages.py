@@ -43,6 +43,15 @@ SequenceResult = FloatArray | MaskScores
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of a bundle: the variant, the execution provider and the batch budget that serve it."""
+
+    variant: str
+    provider: str
+    budget_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueueStatistics:
     """What waits to run for one model. `estimated_wait_s` is what a request that came now would wait."""
 

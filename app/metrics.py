@@ -1,23 +1,32 @@
 """Every metric of the service, in one class on one registry.
 
-The only module that knows Prometheus. Lives in the process that answers `/metrics`; methods are called from its event
-loop only. All series of a model exist from start-up, so that rates and alerts need no first request.
+The only module that knows Prometheus. Methods are called on the event loop of the process only. All series of a model
+exist from start-up, so that rates and alerts need no first request.
+
+With several processes each counts into files of a folder that prometheus_client names by an environment variable, and
+whichever of them is asked adds up all of them.
 """
 
 import math
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.gc_collector import GCCollector
-from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from app.messages import BatchRan, QueueStatistics
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+MULTIPROCESS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable with the folder; it must be set before prometheus_client is imported."""
+_OverProcesses = Literal["livesum", "livemax", "livemin"]
 
 # Latencies from one small model on an idle GPU (under a millisecond) to bulk requests on a CPU (a minute).
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, math.inf)
@@ -59,6 +68,9 @@ class ModelMetrics:
         self._cancelled = owner.cancelled.labels(*labels)
         self._truncated = owner.truncated.labels(*labels)
         self._tokens = owner.tokens.labels(*labels)
+        self._queue_sequences = owner.queue_sequences.labels(*labels)
+        self._queue_tokens = owner.queue_tokens.labels(*labels)
+        self._queue_wait = owner.queue_wait.labels(*labels)
         self.inflight = owner.inflight_requests.labels(*labels)
         self._by_status = {status: owner.requests.labels(*labels, status) for status in STATUSES}
         for reason in REJECTIONS:
@@ -92,6 +104,12 @@ class ModelMetrics:
         self._inference_duration.observe(batch.duration_s)
         self._tokens.inc(batch.tokens)
 
+    def queued(self, queue: QueueStatistics) -> None:
+        """Set how much waits to run."""
+        self._queue_sequences.set(queue.sequences)
+        self._queue_tokens.set(queue.tokens)
+        self._queue_wait.set(queue.estimated_wait_s)
+
     def cancelled(self) -> None:
         """Count one request whose caller went away before its answer."""
         self._cancelled.inc()
@@ -101,18 +119,16 @@ class Metrics:
     """The metric objects of the service, on the registry that is passed in."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-        disable_created_metrics()  # a second series for each counter, which nobody asks for
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter: nobody asks for it
         by_model = ("model", "task")
 
         def counter(name: str, text: str, labels: Iterable[str] = by_model) -> Counter:
             return Counter(f"bert_{name}", text, labels, registry=registry)
 
-        def gauge(name: str, text: str, labels: Iterable[str] = by_model) -> Gauge:
-            return Gauge(f"bert_{name}", text, labels, registry=registry)
+        def gauge(
+            name: str, text: str, labels: Iterable[str] = by_model, *, over_processes: _OverProcesses = "livesum"
+        ) -> Gauge:
+            return Gauge(f"bert_{name}", text, labels, registry=registry, multiprocess_mode=over_processes)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"bert_{name}", text, by_model, buckets=buckets, registry=registry)
@@ -139,33 +155,74 @@ class Metrics:
         self.cancelled = counter("cancelled_total", "Requests whose caller went away first.")
         self.truncated = counter("truncated_total", "Texts cut to the model's maximum length.")
         self.tokens = counter("tokens_total", "Tokens that ran, special tokens included.")
-        self.model_info = gauge("model_info", "1 for each model served.", (*by_model, "variant", "provider"))
-        self.batch_budget = gauge("batch_budget_tokens", "Most tokens that share a batch.")
-        self.engine_up = gauge("engine_up", "1 while the engine answers.", ())
+        self.model_info = gauge(
+            "model_info", "1 for each model served.", (*by_model, "variant", "provider"), over_processes="livemax"
+        )
+        self.batch_budget = gauge("batch_budget_tokens", "Most tokens that share a batch.", over_processes="livemax")
+        self.engine_up = gauge("engine_up", "1 while the engine answers.", (), over_processes="livemin")
         self.engine_restarts = counter("engine_restarts_total", "Times the engine was replaced.", ())
+        self._read = _all_processes() if MULTIPROCESS_FOLDER in os.environ else registry
+        _Processes(self._read)
         self._by_model: dict[str, ModelMetrics] = {}
         self._unrouted = ModelMetrics(self, NO_MODEL, NO_MODEL)
 
     def add_model(self, name: str, task: str) -> ModelMetrics:
-        """Create every series of a model."""
-        self._by_model[name] = ModelMetrics(self, name, task)
+        """Return the series of a model; they exist from the first call on."""
+        if name not in self._by_model:
+            self._by_model[name] = ModelMetrics(self, name, task)
         return self._by_model[name]
 
-    def model_loaded(self, model: ServedModel) -> None:
+    def model_loaded(self, model: ServedModel, budget_tokens: int) -> None:
         """Say what serves a model."""
         self.model_info.labels(model.name, model.task, model.variant, model.provider).set(1)
+        self.batch_budget.labels(model.name, model.task).set(budget_tokens)
 
     def for_model(self, name: str | None) -> ModelMetrics:
         """Return the series of a model, or those of requests that named none that exists."""
         return self._by_model.get(name, self._unrouted) if name is not None else self._unrouted
 
-    def watch_queue(self, model: str, task: str, read: Callable[[], QueueStatistics]) -> None:
-        """Read the length of a model's queue whenever the metrics are read."""
-        labels = (model, task)
-        self.queue_sequences.labels(*labels).set_function(lambda: read().sequences)
-        self.queue_tokens.labels(*labels).set_function(lambda: read().tokens)
-        self.queue_wait.labels(*labels).set_function(lambda: read().estimated_wait_s)
-
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self._read)
+
+
+class _Processes(Collector):
+    """Memory, processor time and open files of the service: of this process, or of all that one supervisor started."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._is_alone = MULTIPROCESS_FOLDER not in os.environ
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        totals: dict[str, Metric] = {}
+        for pid in [os.getpid()] if self._is_alone else _family(os.getppid()):
+            for metric in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
+                [sample] = metric.samples
+                so_far = totals.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+                value = sample.value
+                if so_far.samples:
+                    before = so_far.samples.pop().value
+                    # The service started when its first process did; its limits are those of one process.
+                    value = min(before, value) if metric.name in _NOT_ADDED else before + value
+                so_far.add_sample(sample.name, {}, value)
+        return totals.values()
+
+
+_NOT_ADDED: Final = ("process_start_time_seconds", "process_max_fds")
+
+
+def _family(parent: int) -> list[int]:
+    """Return a process and its children."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii")
+    return [parent, *map(int, children.split())]
+
+
+def _all_processes() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
+
+
+def forget_process(pid: int | None, folder: Path) -> None:
+    """Stop telling what a process that ended had in hand; what it counted stays."""
+    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]

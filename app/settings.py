@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     models: Path = Field(Path("models"), description="folder of bundles, or one bundle")
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
+    workers: int = Field(
+        1, ge=1, description="processes that read HTTP; with two or more the models run in one of their own"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models run: cuda stops the start if there is none; auto takes cuda where it works"
     )

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from app.api.http import authorize
 from app.catalog import Catalog, Model
-from app.engine import Loaded
+from app.messages import Loaded
 from app.schemas import ErrorResponse
 
 

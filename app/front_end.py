@@ -1,0 +1,95 @@
+"""Everything of a process that answers HTTP, put together around an engine client."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import uvicorn
+
+from app.api.application import make_application
+from app.api.gateway import Gateway
+from app.api.health import make_health_router
+from app.api.inference import InferenceEndpoint, Limits
+from app.api.models import make_models_router
+from app.bundle import Bundle
+from app.catalog import Catalog, load_model
+from app.engine import EngineClient
+from app.errors import StartupError
+from app.messages import Loaded
+from app.metrics import Metrics
+from app.readiness import Readiness
+from app.server import Server
+from app.settings import Settings
+from app.tasks import TASKS
+
+log = logging.getLogger(__name__)
+
+
+class FrontEnd:
+    """The HTTP server of one process, and what it tells of its engine."""
+
+    def __init__(self, settings: Settings, bundles: Sequence[Bundle], engine: EngineClient, metrics: Metrics) -> None:
+        """Read the tokenizers and build the application.
+
+        Raises:
+            BundleError: a tokenizer is damaged, or does not give the golden token ids.
+            StartupError: the API key cannot be read.
+        """
+        self.readiness: Final = Readiness()
+        self._metrics = metrics
+        self._loaded: dict[str, Loaded] = {}
+        api_key = _api_key(settings)
+        catalog = Catalog(load_model(bundle) for bundle in bundles)
+        for model in catalog:
+            metrics.add_model(model.name, model.task)
+        routers = [make_health_router(self.readiness, metrics), make_models_router(catalog, self._loaded, api_key)]
+        endpoints = [
+            InferenceEndpoint(
+                handler,
+                catalog=catalog,
+                engine=engine,
+                metrics=metrics,
+                readiness=self.readiness,
+                limits=Limits(settings.max_body_bytes, settings.max_inputs, api_key),
+                access_log=settings.access_log,
+            )
+            for handler in TASKS.values()
+        ]
+        self.server: Final = Server(
+            uvicorn.Config(
+                Gateway(make_application(routers, catalog), endpoints),
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
+            ),
+            self.readiness,
+        )
+
+    def engine_found(self, loaded: Mapping[str, Loaded]) -> None:
+        """Take requests: an engine has these models."""
+        self._loaded.update(loaded)
+        self._metrics.engine_up.set(1)
+        if self.readiness.state != "draining":
+            self.readiness.state = "ready"
+
+    def engine_lost(self) -> None:
+        """Take no requests until there is an engine again."""
+        self._metrics.engine_up.set(0)
+        if self.readiness.state != "draining":
+            self.readiness.state = "lost"
+
+
+def _api_key(settings: Settings) -> str | None:
+    if settings.api_key_file is None:
+        return None if settings.api_key is None else settings.api_key.get_secret_value()
+    try:
+        key = settings.api_key_file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise StartupError(f"BERT_API_KEY_FILE cannot be read: {settings.api_key_file}: {error.strerror}.") from error
+    if not key:
+        raise StartupError(f"BERT_API_KEY_FILE is empty: {settings.api_key_file}. Write the key into it.")
+    return key

@@ -1,0 +1,155 @@
+"""The engine as a front end sees it: a Unix socket with an engine process at the other end.
+
+Lives on the front end's event loop. When the engine goes away, everybody who waits is told at once, and the client
+connects to the engine that replaces it.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from app.errors import EngineLost
+from app.ipc.codec import WireRequest, decode_replies, encode_requests
+from app.ipc.frames import HELLO, REPLIES, REQUESTS, STATISTICS, WITHDRAW, FrameReader, frame
+from app.messages import Loaded, QueueStatistics, SequenceResult, TokenSequence
+
+log = logging.getLogger(__name__)
+
+RECONNECT_EVERY_S: Final = 0.05
+_LOST: Final = "The engine was lost and is being replaced. Retry in a few seconds."
+
+
+class _Waiting(NamedTuple):
+    sequences: Sequence[TokenSequence]
+    future: asyncio.Future[list[SequenceResult]]
+
+
+class RemoteEngine:
+    """An `EngineClient` whose engine is another process."""
+
+    def __init__(
+        self,
+        socket_path: Path,
+        *,
+        connected: Callable[[Mapping[str, Loaded]], None],
+        lost: Callable[[], None],
+    ) -> None:
+        """Connect to nothing yet: `stay_connected` does.
+
+        Args:
+            socket_path: Where the engine listens.
+            connected: Called with the engine's models when it is ready.
+            lost: Called when a connected engine goes away.
+        """
+        self._socket_path = socket_path
+        self._connected = connected
+        self._lost = lost
+        self._writer: asyncio.StreamWriter | None = None
+        self._models: dict[str, int] = {}
+        self._statistics: dict[str, QueueStatistics] = {}
+        self._ids = count()
+        self._waiting: dict[int, _Waiting] = {}
+        self._outbox: list[WireRequest] = []
+        self._withdrawn: list[int] = []
+        self._closing = False
+
+    async def infer(self, model: str, sequences: Sequence[TokenSequence]) -> list[SequenceResult]:
+        if model not in self._models:
+            raise EngineLost(_LOST)
+        id_ = next(self._ids)
+        future: asyncio.Future[list[SequenceResult]] = asyncio.get_running_loop().create_future()
+        self._waiting[id_] = _Waiting(sequences, future)
+        self._outbox.append(WireRequest(id_, self._models[model], sequences))
+        self._flush_soon()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._waiting.pop(id_, None) is not None:
+                self._withdrawn.append(id_)
+                self._flush_soon()
+            raise
+
+    def statistics(self) -> Mapping[str, QueueStatistics]:
+        return self._statistics
+
+    async def close(self) -> None:
+        self._closing = True
+        if self._writer is not None:
+            self._writer.close()
+
+    async def stay_connected(self) -> None:
+        """Keep a connection to whichever engine listens, until closed or cancelled."""
+        while not self._closing:
+            try:
+                reader, writer = await asyncio.open_unix_connection(str(self._socket_path))
+            except (FileNotFoundError, ConnectionRefusedError):
+                await asyncio.sleep(RECONNECT_EVERY_S)  # it is loading its models
+                continue
+            self._writer = writer
+            try:
+                await self._read(reader)
+            except ConnectionError as error:
+                log.debug("the connection to the engine broke: %s", error)
+            finally:
+                self._disconnect()
+                writer.close()
+            await asyncio.sleep(RECONNECT_EVERY_S)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        frames = FrameReader()
+        while data := await reader.read(1 << 20):
+            for kind, body in frames.feed(data):
+                if kind == REPLIES:
+                    self._deliver(body)
+                elif kind == STATISTICS:
+                    self._statistics = {name: QueueStatistics(*row) for name, row in json.loads(body).items()}
+                elif kind == HELLO:
+                    loaded = {name: Loaded(*row) for name, row in json.loads(body).items()}
+                    self._models = {name: index for index, name in enumerate(loaded)}
+                    self._connected(loaded)
+
+    def _deliver(self, body: bytes) -> None:
+        def masks_of(id_: int) -> list[int] | None:
+            waiting = self._waiting.get(id_)
+            return None if waiting is None else [len(sequence.masks) for sequence in waiting.sequences]
+
+        for reply in decode_replies(body, masks_of):
+            future = self._waiting.pop(reply.id).future
+            if future.done():
+                continue  # its caller was cancelled in this turn
+            if isinstance(reply.outcome, Exception):
+                future.set_exception(reply.outcome)
+            else:
+                future.set_result(list(reply.outcome))
+
+    def _disconnect(self) -> None:
+        had_engine, self._writer, self._models = bool(self._models), None, {}
+        self._outbox.clear()
+        self._withdrawn.clear()
+        for waiting in self._waiting.values():
+            if not waiting.future.done():
+                waiting.future.set_exception(EngineLost(_LOST))
+        self._waiting.clear()
+        if had_engine:
+            self._lost()
+
+    def _flush_soon(self) -> None:
+        # Whatever else is asked in this turn of the loop travels in the same frame.
+        if len(self._outbox) + len(self._withdrawn) == 1:
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        withdrawn, self._withdrawn = self._withdrawn, []
+        if self._writer is None:
+            return
+        if outbox:
+            self._writer.write(frame(REQUESTS, encode_requests(outbox)))
+        if withdrawn:
+            self._writer.write(frame(WITHDRAW, np.array(withdrawn, np.int64).tobytes()))

@@ -1,0 +1,188 @@
+"""Requests and replies as flat arrays.
+
+One frame holds many requests: a table with a row for each, then all their numbers end to end, so that the work in
+Python is per frame but for a few slices per sequence.
+
+    requests   int64[requests, 5]   id, model, sequences, top_k, targets (-1: none were named)
+               int64[sequences, 2]  tokens, masks
+               int32[tokens] input_ids, int32[tokens] token_type_ids, int32[masks] masks, int32[targets] targets
+    replies    int64[replies, 4]    id, kind, rows, columns; then the body of each reply
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from app import errors
+from app.messages import FloatArray, IntArray, MaskScores, SequenceResult, TokenSequence
+
+_LOGITS: Final = 0
+_MASKS: Final = 1
+_ERROR: Final = 2
+_NO_TARGETS: Final = -1
+_ERRORS: Final[dict[str, type[errors.ServiceError]]] = {
+    error.__name__: error for error in (errors.DeadlineExceeded, errors.EngineLost, errors.Internal, errors.NotReady)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WireRequest:
+    """One request on its way to the engine. Its sequences share one top_k and one list of targets."""
+
+    id: int
+    model: int
+    sequences: Sequence[TokenSequence]
+
+
+@dataclass(frozen=True, slots=True)
+class WireReply:
+    """The results of one request, or why there are none."""
+
+    id: int
+    outcome: Sequence[SequenceResult] | errors.ServiceError
+
+
+def encode_requests(requests: Sequence[WireRequest]) -> bytes:
+    """Return the body of a REQUESTS frame."""
+    table = np.empty((len(requests), 5), np.int64)
+    targets: list[IntArray] = []
+    for row, request in zip(table, requests, strict=True):
+        first = request.sequences[0]
+        count = _NO_TARGETS if first.targets is None else len(first.targets)
+        row[:] = request.id, request.model, len(request.sequences), first.top_k, count
+        if first.targets is not None:
+            targets.append(first.targets)
+    sequences = [sequence for request in requests for sequence in request.sequences]
+    counts = np.array([(len(sequence.input_ids), len(sequence.masks)) for sequence in sequences], np.int64)
+    return b"".join(
+        (
+            np.int64(len(requests)).tobytes(),
+            table.tobytes(),
+            counts.tobytes(),
+            _flat([sequence.input_ids for sequence in sequences]),
+            _flat([sequence.token_type_ids for sequence in sequences]),
+            _flat([sequence.masks for sequence in sequences]),
+            _flat(targets),
+        )
+    )
+
+
+def decode_requests(body: bytes) -> list[WireRequest]:
+    """Return the requests of a REQUESTS frame."""
+    reader = _Reader(body)
+    [size] = reader.int64(1)
+    table = reader.int64(int(size) * 5).reshape(-1, 5).tolist()
+    counts = reader.int64(2 * sum(row[2] for row in table)).reshape(-1, 2)
+    tokens, masks = counts.sum(axis=0).tolist()
+    input_ids, token_type_ids, mask_positions = reader.ints(tokens), reader.ints(tokens), reader.ints(masks)
+    pairs = iter(counts.tolist())
+    token = mask = 0
+    requests = []
+    for id_, model, length, top_k, target_count in table:
+        targets = None if target_count == _NO_TARGETS else reader.ints(target_count)
+        sequences = []
+        for _ in range(length):
+            token_count, mask_count = next(pairs)
+            next_token, next_mask = token + token_count, mask + mask_count
+            sequences.append(
+                TokenSequence(
+                    input_ids[token:next_token],
+                    token_type_ids[token:next_token],
+                    mask_positions[mask:next_mask],
+                    top_k,
+                    targets,
+                )
+            )
+            token, mask = next_token, next_mask
+        requests.append(WireRequest(id_, model, sequences))
+    return requests
+
+
+def encode_replies(replies: Sequence[WireReply]) -> bytes:
+    """Return the body of a REPLIES frame."""
+    table = np.empty((len(replies), 4), np.int64)
+    bodies = []
+    for row, reply in zip(table, replies, strict=True):
+        outcome = reply.outcome
+        if isinstance(outcome, errors.ServiceError):
+            body = _encode_error(outcome)
+            row[:] = reply.id, _ERROR, len(body), 0
+            bodies.append(body)
+        elif isinstance(outcome[0], MaskScores):
+            results = [result for result in outcome if isinstance(result, MaskScores)]
+            tokens = np.concatenate([result.tokens for result in results])
+            scores = np.concatenate([result.scores for result in results])
+            row[:] = reply.id, _MASKS, *tokens.shape
+            bodies += [tokens.tobytes(), scores.tobytes()]
+        else:
+            logits = np.stack([result for result in outcome if not isinstance(result, MaskScores)])
+            row[:] = reply.id, _LOGITS, *logits.shape
+            bodies.append(logits.tobytes())
+    return b"".join((np.int64(len(replies)).tobytes(), table.tobytes(), *bodies))
+
+
+def decode_replies(body: bytes, masks_of: Callable[[int], list[int] | None]) -> Iterator[WireReply]:
+    """Yield the replies of a REPLIES frame that somebody waits for.
+
+    Args:
+        body: What `encode_replies` made.
+        masks_of: The number of masks in each sequence of a request, by its id: how its rows are shared out. None if
+            nobody waits for that request any more.
+    """
+    reader = _Reader(body)
+    [size] = reader.int64(1)
+    for id_, kind, rows, columns in reader.int64(int(size) * 4).reshape(-1, 4).tolist():
+        outcome: list[SequenceResult] | errors.ServiceError
+        masks = masks_of(id_)
+        if kind == _ERROR:
+            outcome = _decode_error(reader.take(rows))
+        elif kind == _LOGITS:
+            outcome = list(reader.floats(rows, columns))
+        else:
+            tokens = reader.int64(rows * columns).reshape(rows, columns)
+            scores = reader.floats(rows, columns)
+            ends = np.cumsum(masks or [])[:-1]
+            shares = zip(np.split(tokens, ends), np.split(scores, ends), strict=True)
+            outcome = [MaskScores(some_tokens, some_scores) for some_tokens, some_scores in shares]
+        if masks is not None:
+            yield WireReply(id_, outcome)
+
+
+def _flat(arrays: Sequence[IntArray]) -> bytes:
+    return np.concatenate(arrays).astype(np.int32).tobytes() if arrays else b""
+
+
+def _encode_error(error: errors.ServiceError) -> bytes:
+    retry_after_s = error.retry_after_s if isinstance(error, errors.Overloaded) else None
+    return json.dumps([type(error).__name__, error.message, retry_after_s]).encode()
+
+
+def _decode_error(body: bytes) -> errors.ServiceError:
+    name, message, retry_after_s = json.loads(body)
+    if retry_after_s is not None:
+        return errors.Overloaded(message, retry_after_s)
+    return _ERRORS.get(name, errors.Internal)(message)
+
+
+class _Reader:
+    """Reads arrays off a body, one after the other."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        self._at += size
+        return self._body[self._at - size : self._at]
+
+    def int64(self, count: int) -> IntArray:
+        return np.frombuffer(self.take(8 * count), np.int64)
+
+    def ints(self, count: int) -> IntArray:
+        return np.frombuffer(self.take(4 * count), np.int32).astype(np.int64)
+
+    def floats(self, rows: int, columns: int) -> FloatArray:
+        return np.frombuffer(self.take(4 * rows * columns), np.float32).reshape(rows, columns)

@@ -1,0 +1,48 @@
+"""Load every bundle into an engine, as the settings say. Runs in the process that owns the device."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from app.bundle import Bundle
+from app.cpus import usable_cpus
+from app.engine import LocalEngine, Runner
+from app.messages import Loaded
+from app.metrics import Metrics, ServedModel
+from app.ort_runner import open_runner
+from app.settings import Settings
+
+# Most tokens in a batch unless BERT_BATCH_TOKENS says otherwise: a GPU needs many to be busy, a CPU does with few.
+BATCH_TOKENS: Final = {"CPUExecutionProvider": 1024, "CUDAExecutionProvider": 16384}
+
+
+async def load_models(
+    settings: Settings, bundles: Sequence[Bundle], engine: LocalEngine, metrics: Metrics
+) -> dict[str, Loaded]:
+    """Load, warm up and serve the bundles one after the other; return what became of each.
+
+    Raises:
+        BundleError: a bundle is damaged.
+        StartupError: the device that was asked for does not work.
+    """
+
+    def open_one(bundle: Bundle) -> Runner:
+        return open_runner(
+            bundle,
+            device=settings.device,
+            precision=settings.precision,
+            threads=settings.threads or usable_cpus(),
+        )
+
+    loaded: dict[str, Loaded] = {}
+    for bundle in bundles:
+        task = bundle.manifest.task
+        loaded[bundle.name] = one = await engine.load(
+            bundle,
+            open_one,
+            metrics.add_model(bundle.name, task),
+            budget_tokens=lambda provider: settings.batch_tokens or BATCH_TOKENS[provider],
+            max_queue_s=settings.max_queue_s,
+            timeout_s=settings.request_timeout_s,
+        )
+        metrics.model_loaded(ServedModel(bundle.name, task, one.variant, one.provider), one.budget_tokens)
+    return loaded
