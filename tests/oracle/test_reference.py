@@ -1,0 +1,67 @@
+"""The NumPy reference of the export answers as transformers does, so that what agrees with the one agrees with the other."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_export.checkpoint import find_checkpoint
+from model_export.network import FloatArray
+from model_export.reference import Reference, softmax
+from model_export.tensors import read_network
+from model_export.tokenizer import read_tokenizer
+from model_export.weights import open_weights
+from tests.oracle.answers import Oracle, each_oracle
+
+MANY_TOKENS = 64
+"""Longer texts take seconds in NumPy; the small checkpoints have texts of their greatest length, which is less."""
+
+LOGIT_TOLERANCE = 5e-5
+"""Of logits up to 20 in fp32, stored to 7 digits."""
+
+
+@each_oracle()
+def test_reference_and_tokenizer_agree_with_transformers(oracle: Oracle) -> None:
+    checkpoint = find_checkpoint(str(oracle.checkpoint))
+    tokenizer = read_tokenizer(checkpoint.folder)
+    network = read_network(
+        checkpoint.name,
+        checkpoint.config,
+        oracle.task,
+        open_weights(checkpoint.folder),
+        tokenizer_tells_types=tokenizer.tells_types,
+    )
+    reference = Reference(network)
+    for case in oracle.content["cases"]:
+        if len(case["input_ids"]) > MANY_TOKENS:
+            continue
+        parameters = case["answers"][0]["parameters"]
+        tokenizer.fast.enable_truncation(
+            oracle.content["max_length"], direction=parameters.get("truncation_direction", "right")
+        )
+        encoding = tokenizer.fast.encode(*texts(case["input"]))
+        assert encoding.ids == case["input_ids"], case["input"]
+        ids, types = np.array(encoding.ids), np.array(encoding.type_ids)
+        if oracle.task == "classify":
+            np.testing.assert_allclose(reference.logits(ids, types), case["logits"], atol=LOGIT_TOLERANCE)
+        else:
+            masks = np.flatnonzero(ids == tokenizer.fast.token_to_id(mask_text(oracle)))
+            assert_scores(reference.scores(ids, types, masks), case)
+
+
+def texts(item: str | dict[str, str]) -> tuple[str, str | None]:
+    return (item, None) if isinstance(item, str) else (item["text"], item.get("text_pair") or None)
+
+
+def mask_text(oracle: Oracle) -> str:
+    return "[MASK]" if "[MASK]" in oracle.content["cases"][0]["input"] else "<mask>"
+
+
+def assert_scores(scores: FloatArray, case: dict[str, Any]) -> None:
+    if "logits" in case:
+        expected = softmax(np.array(case["logits"]))
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
+        return
+    for row, best in zip(scores, case["answers"][0]["prediction"], strict=True):
+        assert np.argsort(-row)[: len(best)].tolist() == [entry["token"] for entry in best]
+        assert row[[entry["token"] for entry in best]] == pytest.approx([entry["score"] for entry in best], abs=1e-5)

@@ -1,0 +1,52 @@
+"""The service answers as the transformers pipelines do, whatever else it is asked at the same time."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from tests.oracle.answers import Oracle, Question, assert_same, each_oracle
+from tests.oracle.client import Reply, connect
+from tests.support import ServerProcess
+
+Replies = Mapping[str, Sequence[tuple[Question, Reply]]]
+
+
+@each_oracle()
+def test_every_question_in_company_of_all_others(oracle: Oracle, replies: Replies) -> None:
+    assert len(replies[oracle.name]) == len(list(oracle.questions))
+    for question, reply in replies[oracle.name]:
+        asked = f"{question.input!r} with {question.parameters}"
+        assert reply.status == 200, f"{asked}: {reply.body}"
+        assert_same(reply.body["predictions"], [question.prediction], asked)
+        assert reply.body["usage"] == {"tokens": question.tokens, "truncated": question.truncated}, asked
+
+
+@each_oracle(demo=False)
+def test_many_inputs_in_one_request_are_answered_in_order(oracle: Oracle, server: ServerProcess) -> None:
+    alike: dict[str, list[Question]] = defaultdict(list)
+    for question in oracle.questions:
+        alike[repr(question.parameters)].append(question)
+    with connect(server.url) as connection:
+        for together in alike.values():
+            reply = connection.ask(oracle, [question.input for question in together], together[0].parameters)
+            assert reply.status == 200, reply.body
+            assert_same(reply.body["predictions"], [question.prediction for question in together])
+            assert reply.body["usage"] == {
+                "tokens": sum(question.tokens for question in together),
+                "truncated": sum(question.truncated for question in together),
+            }
+
+
+@pytest.mark.usefixtures("replies")
+def test_requests_shared_batches(server: ServerProcess) -> None:
+    """Without this the first test might have asked them one after the other."""
+    with connect(server.url) as connection:
+        metrics = connection.read("/metrics").splitlines()
+    counts = defaultdict[str, float](float)
+    for line in metrics:
+        if line.startswith("bert_batch_sequences_bucket"):
+            at_most = line.split('le="')[1].split('"')[0]
+            counts[at_most] += float(line.rsplit(" ", 1)[1])
+    shared = counts["+Inf"] - counts["1.0"]
+    assert shared > 0.05 * counts["+Inf"], f"of {counts['+Inf']:.0f} batches {shared:.0f} held more than one sequence"
