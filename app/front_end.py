@@ -1,6 +1,7 @@
 """Everything of a process that answers HTTP, put together around an engine client."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -38,6 +39,7 @@ class FrontEnd:
         self.readiness: Final = Readiness()
         self._metrics = metrics
         self._loaded: dict[str, Loaded] = {}
+        self._without_engine_since = time.perf_counter()
         api_key = _api_key(settings)
         catalog = Catalog(load_model(bundle) for bundle in bundles)
         for model in catalog:
@@ -75,12 +77,15 @@ class FrontEnd:
         self._metrics.engine_up.set(1)
         if self.readiness.state != "draining":
             self.readiness.state = "ready"
+            log.info("ready in %.2f s", time.perf_counter() - self._without_engine_since)
 
     def engine_lost(self) -> None:
         """Take no requests until there is an engine again."""
         self._metrics.engine_up.set(0)
         if self.readiness.state != "draining":
             self.readiness.state = "lost"
+            self._without_engine_since = time.perf_counter()
+            log.error("the engine was lost: not ready")
 
 
 def _api_key(settings: Settings) -> str | None:

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import time
 from collections.abc import Coroutine
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -53,7 +52,6 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
 
 async def _serve_alone(settings: Settings) -> int:
     """Serve HTTP and run the models in this process."""
-    started_at = time.perf_counter()
     listener = _listen(settings)
     bundles = find_bundles(settings.models)
     metrics = Metrics(CollectorRegistry())
@@ -62,8 +60,6 @@ async def _serve_alone(settings: Settings) -> int:
     serving = asyncio.create_task(front_end.server.serve(sockets=[listener]))
     try:
         front_end.engine_found(await load_models(settings, bundles, engine, metrics))
-        if not serving.done():
-            log.info("ready in %.2f s", time.perf_counter() - started_at)
         waiting: set[_Future] = {serving, engine.lost}
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if engine.lost.done():

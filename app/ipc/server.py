@@ -36,7 +36,7 @@ class _FrontEnd(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one without being of the class
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one without being of the class
         self.transport.write(frame(HELLO, self._server.hello))
         self._server.front_ends.add(self)
 
