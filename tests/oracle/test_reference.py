@@ -11,13 +11,10 @@ from model_export.reference import Reference, softmax
 from model_export.tensors import read_network
 from model_export.tokenizer import read_tokenizer
 from model_export.weights import open_weights
-from tests.oracle.answers import Oracle, each_oracle
+from tests.oracle.answers import TOLERANCE, Oracle, each_oracle
 
 MANY_TOKENS = 64
 """Longer texts take seconds in NumPy; the small checkpoints have texts of their greatest length, which is less."""
-
-LOGIT_TOLERANCE = 5e-5
-"""Of logits up to 20 in fp32, stored to 7 digits."""
 
 
 @each_oracle()
@@ -43,7 +40,7 @@ def test_reference_and_tokenizer_agree_with_transformers(oracle: Oracle) -> None
         assert encoding.ids == case["input_ids"], case["input"]
         ids, types = np.array(encoding.ids), np.array(encoding.type_ids)
         if oracle.task == "classify":
-            np.testing.assert_allclose(reference.logits(ids, types), case["logits"], atol=LOGIT_TOLERANCE)
+            np.testing.assert_allclose(reference.logits(ids, types), case["logits"], rtol=TOLERANCE, atol=TOLERANCE)
         else:
             masks = np.flatnonzero(ids == tokenizer.fast.token_to_id(mask_text(oracle)))
             assert_scores(reference.scores(ids, types, masks), case)
@@ -60,8 +57,10 @@ def mask_text(oracle: Oracle) -> str:
 def assert_scores(scores: FloatArray, case: dict[str, Any]) -> None:
     if "logits" in case:
         expected = softmax(np.array(case["logits"]))
-        np.testing.assert_allclose(scores, expected, atol=1e-5)
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=TOLERANCE)
         return
     for row, best in zip(scores, case["answers"][0]["prediction"], strict=True):
         assert np.argsort(-row)[: len(best)].tolist() == [entry["token"] for entry in best]
-        assert row[[entry["token"] for entry in best]] == pytest.approx([entry["score"] for entry in best], abs=1e-5)
+        assert row[[entry["token"] for entry in best]] == pytest.approx(
+            [entry["score"] for entry in best], abs=TOLERANCE
+        )
