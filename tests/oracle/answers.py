@@ -20,7 +20,7 @@ TOLERANCE: Final = 2e-5
 """How far a score may be from that of transformers, plus as much of the score itself where it is a raw logit (up to 7).
 
 Both are sums in fp32, in different orders: over all stored answers the service was within 1.9e-6. The smallest mistake we know of,
-the tanh approximation in place of the exact GELU, moves the answers of every checkpoint by 2.4e-4 or more. Promised is 1e-4.
+the tanh approximation in place of the exact GELU, moves some answer of every small checkpoint by 2.4e-4 or more. Promised is 1e-4.
 """
 
 
