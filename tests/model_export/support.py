@@ -1,0 +1,96 @@
+"""What the tests of the export share."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from safetensors.numpy import load_file, save_file
+
+from app.bundle import Bundle, Target, Task
+from model_export.checkpoint import find_checkpoint
+from model_export.graph import build_graph
+from model_export.network import FloatArray, Network
+from model_export.onnx_file import write_onnx
+from model_export.reference import Reference
+from model_export.samples import Sample, random_samples
+from model_export.tensors import read_network
+from model_export.tokenizer import read_tokenizer
+from model_export.verify import RunnableGraph
+from model_export.weights import open_weights
+
+ROOT = Path(__file__).parents[2]
+CHECKPOINTS = ROOT / "tests" / "fixtures" / "checkpoints"
+NAMES = sorted(folder.name for folder in CHECKPOINTS.iterdir())
+
+
+def task_of(name: str) -> Task:
+    return "fill-mask" if "fill-mask" in name else "classify"
+
+
+def network_of(folder: Path, task: Task) -> Network:
+    checkpoint = find_checkpoint(str(folder))
+    tells_types = read_tokenizer(folder).tells_types
+    weights = open_weights(folder)
+    return read_network(checkpoint.name, checkpoint.config, task, weights, tokenizer_tells_types=tells_types)
+
+
+def samples_for(folder: Path, network: Network, max_length: int) -> list[Sample]:
+    return random_samples(
+        max_length=max_length,
+        vocab_size=network.config.vocab_size,
+        mask=read_tokenizer(folder).special_tokens.mask,
+        task=network.task,
+    )
+
+
+def reference_answers(network: Network, samples: Sequence[Sample]) -> list[FloatArray]:
+    reference = Reference(network)
+    if network.task == "classify":
+        return [reference.logits(s.input_ids, s.token_type_ids) for s in samples]
+    return [reference.scores(s.input_ids, s.token_type_ids, s.masks) for s in samples]
+
+
+def written(network: Network, path: Path, target: Target = "cpu", **writing: Any) -> RunnableGraph:
+    """Write the fp32 graph of a network and load it."""
+    write_onnx(build_graph(network, target=target, precision="fp32"), path, **writing)
+    offset = network.config.position_offset
+    return RunnableGraph(path, target=target, task=network.task, position_offset=offset)
+
+
+def loaded(bundle: Bundle, variant_name: str) -> RunnableGraph:
+    """Load a variant of a bundle."""
+    manifest = bundle.manifest
+    [variant] = [variant for variant in manifest.variants if variant.name == variant_name]
+    path = bundle.verify_file(variant.graph)
+    return RunnableGraph(path, target=variant.target, task=manifest.task, position_offset=manifest.position_offset)
+
+
+def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the tensors of a checkpoint in place."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def answered_cases(bundle: Bundle) -> tuple[list[Sample], list[FloatArray]]:
+    """Return the inputs of `answers.json`, cut by the bundle's own tokenizer, and transformers' logits."""
+    content = json.loads((CHECKPOINTS / bundle.name / "answers.json").read_text())
+    tokenizer = tokenizers.Tokenizer.from_file(str(bundle.path(bundle.manifest.tokenizer)))
+    mask = bundle.manifest.special_tokens.mask
+    samples, logits = [], []
+    for case in content["cases"]:
+        direction = case["answers"][0]["parameters"].get("truncation_direction", "right")
+        tokenizer.enable_truncation(bundle.manifest.max_length, direction=direction)
+        item = case["input"]
+        text, pair = (item, None) if isinstance(item, str) else (item["text"], item.get("text_pair") or None)
+        encoding = tokenizer.encode(text, pair)
+        assert encoding.ids == case["input_ids"], text
+        ids = np.array(encoding.ids)
+        masks = np.flatnonzero(ids == mask.id) if mask and bundle.manifest.task == "fill-mask" else np.empty(0, int)
+        samples.append(Sample(ids, np.array(encoding.type_ids), masks))
+        logits.append(np.array(case["logits"], np.float32))
+    return samples, logits
