@@ -77,7 +77,7 @@ def dashboard() -> models.Dashboard:
             states(
                 "Engine",
                 "Whether an instance's engine answers.",
-                Query("bert_engine_up", "{{instance}}"),
+                Query("max by (instance) (bert_engine_up)", "{{instance}}"),
                 texts={"0": ("down", "red"), "1": ("up", "green")},
             ),
         ],

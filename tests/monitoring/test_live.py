@@ -7,7 +7,7 @@ import itertools
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
@@ -65,11 +65,11 @@ def gpu_page() -> Iterator[str]:
 
 @contextmanager
 def load(url: str) -> Iterator[None]:
-    """Ask without a pause from a few connections, until the end of the block."""
+    """Ask without a pause from a few connections, until the end of the block or of the server."""
     stop = threading.Event()
 
     def ask(first: int) -> None:
-        with httpx.Client(base_url=url, timeout=30) as client:
+        with httpx.Client(base_url=url, timeout=30) as client, suppress(httpx.TransportError):
             for task, body in itertools.islice(itertools.cycle(REQUESTS), first, None):
                 if stop.is_set():
                     return
@@ -106,12 +106,10 @@ def configure(folder: Path, app: str, gpu: str) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     models = tmp_path_factory.mktemp("models")
-    for task in ("classify", "fill-mask"):
-        options = ExportOptions(
-            str(ROOT / "model_export" / "demo_checkpoint"), models / task, task=task, variants=["cpu-fp32"]
-        )
-        export(options, lambda _: None)
-    with serving(models) as server:
+    for name, task in (("bert-single-label", "classify"), ("bert-fill-mask", "fill-mask")):
+        checkpoint = ROOT / "tests" / "fixtures" / "checkpoints" / name
+        export(ExportOptions(str(checkpoint), models / task, variants=["cpu-fp32"]), lambda _: None)
+    with serving(models, "--threads", "1") as server:
         yield server
 
 
@@ -192,12 +190,9 @@ def test_the_figures_are_those_of_the_load(prometheus: Prometheus) -> None:
     assert truncated["fill-mask"] == 0
     assert set(by("model", "model_task:bert_request_duration_seconds:p99")) == {"classify", "fill-mask"}
     assert by("", "bert:ready_instances:count") == {"": 1}
-    busy = by("", "sum(instance:bert_device_busy:ratio_rate1m)")[""]
-    assert 0.1 < busy < 1.05
-    assert (
-        by("model", "model_task:bert_availability:burnrate5m").values()
-        == {"classify": 0, "fill-mask": 0, "none": 0}.values()
-    )
+    assert 0 < by("", "sum(instance:bert_device_busy:ratio_rate1m)")[""] < 1
+    burning = by("model", "model_task:bert_availability:burnrate5m")
+    assert burning == {"classify": 0, "fill-mask": 0, "none": 0}
     assert not {dict(labels)["alertname"] for labels in prometheus.query('ALERTS{alertstate="firing"}')}
 
 
