@@ -14,7 +14,8 @@ IR_VERSION: Final = 10
 EXTERNAL_OVER_BYTES: Final = 1 << 30
 """A message may have 2 GiB; half of it leaves room for what reads the graph and writes it again."""
 ALIGNMENT_BYTES: Final = 4096
-"""A page, so that ONNX Runtime can map the tensors (onnx.proto on external data)."""
+"""A page, so that ONNX Runtime can map the tensors (onnx.proto on external data). What is smaller stays in the message,
+where shape inference must find the shapes that a graph computes with."""
 
 
 def write_onnx(graph: Graph, path: Path, *, external_over_bytes: int = EXTERNAL_OVER_BYTES) -> Path | None:
@@ -29,7 +30,7 @@ def write_onnx(graph: Graph, path: Path, *, external_over_bytes: int = EXTERNAL_
         stream.write(_without_weights(graph).SerializeToString())
         for name, value in graph.initializers.items():
             tensor = TensorProto(name=name, dims=value.shape, data_type=helper.np_dtype_to_tensor_dtype(value.dtype))
-            if data_stream is None:
+            if data_stream is None or value.nbytes < ALIGNMENT_BYTES:
                 tensor.raw_data = value.tobytes()
             else:
                 _write_beside(tensor, value, data_stream)

@@ -43,9 +43,10 @@ class PackedMultiHeadAttention(OpRun):
         assert num_heads is not None
         tokens, hidden = query.shape
         rows, columns = token_offset.shape
-        if sorted(token_offset.ravel()) != list(range(rows * columns)) or cu_seqlens[-1] != tokens:
+        positions, padding = np.split(token_offset.ravel(), [tokens])
+        is_token = np.arange(columns) < np.diff(cu_seqlens)[:, None]
+        if not (np.array_equal(positions, np.flatnonzero(is_token)) and set(padding) == set(np.flatnonzero(~is_token))):
             raise ValueError("token_offset and cu_seqlens do not describe one batch.")
-        positions = token_offset.ravel()[:tokens]
         padded = np.full((3, rows * columns, hidden), np.nan, np.float32)  # to show if padding is ever looked at
         for part, packed in enumerate((query, key, value)):
             padded[part, positions] = _wide(packed) + _wide(bias[part * hidden : (part + 1) * hidden])

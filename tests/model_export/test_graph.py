@@ -1,0 +1,89 @@
+"""What a graph declares and which operators it is made of."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from app.bundle import Precision, Target, Task
+from model_export.graph import Graph, build_graph
+from tests.model_export.support import CHECKPOINTS, network_of, task_of
+
+CPU = {"pad_index", "key_mask", "token_index"}
+CUDA = {"token_offset", "cu_seqlens"}
+
+
+def graph_of(name: str, target: Target = "cpu", precision: Precision = "fp32", task: Task | None = None) -> Graph:
+    return build_graph(network_of(CHECKPOINTS / name, task or task_of(name)), target=target, precision=precision)
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "expected"),
+    [
+        ("bert-single-label", "cpu", {"token_type_ids", "cls_index"} | CPU),
+        ("bert-single-label", "cuda", {"token_type_ids", "cls_index"} | CUDA),
+        ("bert-fill-mask", "cpu", {"token_type_ids", "mask_index", "k"} | CPU),
+        ("roberta-single-label", "cpu", {"cls_index"} | CPU),
+        ("xlm-roberta-fill-mask", "cuda", {"mask_index", "k"} | CUDA),
+        ("distilbert-two-labels", "cpu", {"cls_index"} | CPU),
+        ("electra-fill-mask", "cpu", {"token_type_ids", "mask_index", "k"} | CPU),
+    ],
+)
+def test_inputs_are_those_in_use(name: str, target: Target, expected: set[str]) -> None:
+    assert {node.name for node in graph_of(name, target).inputs} == {"input_ids", "position_ids"} | expected
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_outputs_are_fp32_in_every_precision(precision: Precision) -> None:
+    classify = graph_of("bert-single-label", "cuda", precision)
+    masked = graph_of("bert-fill-mask", "cuda", precision)
+    types = {node.name: node.type.tensor_type.elem_type for graph in (classify, masked) for node in graph.outputs}
+    assert types == {
+        "logits": TensorProto.FLOAT,
+        "top_scores": TensorProto.FLOAT,
+        "top_tokens": TensorProto.INT64,
+        "scores": TensorProto.FLOAT,
+    }
+
+
+def test_encoder_is_fp16_and_head_is_fp32() -> None:
+    types = {name: value.dtype for name, value in graph_of("bert-fill-mask", "cuda", "fp16").initializers.items()}
+    wide = {name for name, dtype in types.items() if dtype == np.float32}
+    assert wide == {
+        "head.dense.weight", "head.dense.bias", "head.norm.weight", "head.norm.bias", "head.output.bias"
+    }  # fmt: skip
+
+
+def test_epsilon_is_not_zero_in_fp16() -> None:
+    graph = graph_of("bert-single-label", "cuda", "fp16")
+    epsilons = {
+        helper.get_attribute_value(attribute)
+        for node in graph.nodes
+        for attribute in node.attribute
+        if attribute.name == "epsilon"
+    }
+    assert all(np.float16(epsilon) > 0 for epsilon in epsilons)
+
+
+def test_tied_decoder_is_stored_once() -> None:
+    graph = graph_of("bert-fill-mask")
+    assert "head.output.weight" not in graph.initializers
+    assert [node.op_type for node in graph.nodes if "word_embeddings.weight" in node.input] == ["Gather", "Gemm"]
+
+
+def test_each_layer_has_four_products_and_the_vocabulary_one() -> None:
+    """Query, key and value in one product, and the vocabulary for masked tokens alone."""
+    kinds = Counter(node.op_type for node in graph_of("bert-fill-mask").nodes)
+    assert kinds["MatMul"] == 2 * 4
+    assert kinds["Gemm"] == 2
+    assert kinds["MultiHeadAttention"] == 2
+    assert kinds["BiasGelu"] == 2
+    assert kinds["SkipLayerNormalization"] == 1 + 2 * 2
+
+
+def test_last_layer_goes_on_with_the_tokens_that_are_answered() -> None:
+    """After the last attention nothing else is of use."""
+    nodes = graph_of("bert-single-label").nodes
+    picked = [node.name for node in nodes if "cls_index" in node.input]
+    assert picked == ["layer.1.answered_attention", "layer.1.answered"]

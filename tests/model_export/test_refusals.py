@@ -1,0 +1,189 @@
+"""Checkpoints that cannot be exported: each is refused by name, with what to do, and nothing is left behind."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.bundle import Task
+from model_export.errors import ExportError
+from model_export.package import ExportOptions, export
+from tests.model_export.support import edit_tensors
+
+Copy = Callable[..., Path]
+
+
+def refusal(folder: Path | str, output: Path, **options: Any) -> str:
+    """Export, expect a refusal of one line, and see that nothing was written."""
+    before = sorted(output.parent.iterdir())
+    with pytest.raises(ExportError) as caught:
+        export(ExportOptions(str(folder), output, **options), lambda _: None)
+    assert sorted(output.parent.iterdir()) == before
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"model_type": "t5"}, "model type 't5'; bert, roberta, xlm-roberta, camembert, distilbert, electra can be"),
+        ({"model_type": None}, "not a JSON object with a model_type"),
+        ({"hidden_act": "silu"}, "activation 'silu'; gelu, "),
+        ({"position_embedding_type": "relative_key"}, "relative_key position embeddings; only absolute"),
+        ({"is_decoder": True}, "sets is_decoder; only encoders"),
+        ({"add_cross_attention": True}, "sets add_cross_attention; only encoders"),
+        ({"num_hidden_layers": 0}, "has no layers"),
+        ({"num_attention_heads": 5}, "hidden size of 32, which 5 attention heads cannot share"),
+        ({"num_hidden_layers": "two"}, "transformers cannot read"),
+        ({"num_hidden_layers": 3}, "lacks the tensors bert.encoder.layer.2.attention.self.query.weight, "),
+        ({"vocab_size": 300}, "token ids up to 399, its config.json a vocab_size of 300"),
+        ({"vocab_size": 500}, "word_embeddings.weight in .* has the shape .400, 32., config.json makes it .500, 32."),
+        ({"max_position_embeddings": 99}, "position_embeddings.weight .* Correct max_position_embeddings"),
+        ({"intermediate_size": 65}, "intermediate.dense.weight .* Correct the sizes of the layers"),
+        ({"id2label": {"0": "a", "1": "b"}}, "classifier.weight .* Correct id2label"),
+        ({"id2label": {"0": "a", "2": "b"}}, "id2label in .* does not number the labels"),
+        ({"architectures": ["BertForQuestionAnswering"]}, r"neither .* \(BertForQuestionAnswering\)\. Say which"),
+        ({"architectures": None}, r"neither .* \(no architecture\)\. Say which one to export: --task classify or"),
+        ({"architectures": ["BertForMaskedLM", "BertForSequenceClassification"]}, "names two heads .* --task classify"),
+    ],
+)
+def test_config(copy_of: Copy, tmp_path: Path, config: dict[str, Any], expected: str) -> None:
+    assert re.search(expected, refusal(copy_of("bert-single-label", **config), tmp_path / "out"))
+
+
+def test_family_whose_positions_follow_padding_needs_a_pad_token(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("roberta-single-label")
+    config = json.loads((folder / "config.json").read_text()) | {"pad_token_id": None}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "no pad_token_id" in refusal(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "head"),
+    [
+        ("bert-fill-mask", "classify", "bert.pooler.dense.weight"),
+        ("bert-single-label", "fill-mask", "cls.predictions.transform.dense.weight"),
+        ("roberta-fill-mask", "classify", "classifier.dense.weight"),
+        ("distilbert-two-labels", "fill-mask", "vocab_transform.weight"),
+        ("electra-single-label", "fill-mask", "generator_predictions.dense.weight"),
+    ],
+)
+def test_head_that_is_not_there_is_never_made_up(
+    copy_of: Copy, tmp_path: Path, name: str, task: Task, head: str
+) -> None:
+    message = refusal(copy_of(name), tmp_path / "out", task=task)
+    assert "has no trained" in message
+    assert head in message
+    assert "--task" in message
+
+
+def test_untied_decoder_that_is_not_there(copy_of: Copy, tmp_path: Path) -> None:
+    message = refusal(copy_of("bert-fill-mask", tie_word_embeddings=False), tmp_path / "out")
+    assert "has no trained masked-token head: it lacks cls.predictions.decoder.weight." in message
+
+
+def test_missing_tensors_are_named(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-single-label")
+    edit_tensors(folder, lambda tensors: tensors.pop("bert.encoder.layer.1.output.LayerNorm.bias"))
+    message = refusal(folder, tmp_path / "out")
+    assert "lacks the tensors bert.encoder.layer.1.output.LayerNorm.bias. Save or download" in message
+
+
+def test_weights_that_are_not_numbers(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-single-label")
+    edit_tensors(folder, lambda tensors: tensors["bert.pooler.dense.bias"].fill(np.nan))
+    assert "infinity or NaN" in refusal(folder, tmp_path / "out")
+
+
+def test_weights_beyond_half_precision(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-single-label")
+    edit_tensors(folder, lambda tensors: tensors["bert.encoder.layer.0.attention.self.key.bias"].fill(1e5))
+    message = refusal(folder, tmp_path / "out", variants=["cuda-fp16"])
+    assert "beyond 65504" in message
+    assert "Leave cuda-fp16 out of --variants" in message
+
+
+def test_no_tokenizer(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-regression")
+    (folder / "vocab.txt").unlink()
+    assert "has no tokenizer: none of tokenizer.json, vocab.txt" in refusal(folder, tmp_path / "out")
+
+
+def test_damaged_tokenizer(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-single-label")
+    (folder / "tokenizer.json").write_text("{")
+    assert "cannot read the tokenizer" in refusal(folder, tmp_path / "out")
+
+
+def test_tokenizer_without_mask(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-fill-mask")
+    text = (folder / "tokenizer_config.json").read_text()
+    (folder / "tokenizer_config.json").write_text(json.dumps(json.loads(text) | {"mask_token": None}))
+    assert "has no mask token" in refusal(folder, tmp_path / "out")
+
+
+def test_no_weights(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-single-label")
+    (folder / "model.safetensors").unlink()
+    assert "has no weights: neither model.safetensors nor pytorch_model.bin" in refusal(folder, tmp_path / "out")
+
+
+def test_no_config(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-single-label")
+    (folder / "config.json").unlink()
+    assert "is not a checkpoint: it has no readable config.json" in refusal(folder, tmp_path / "out")
+
+
+def test_config_that_is_not_json(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-single-label")
+    (folder / "config.json").write_text("[")
+    assert "is not a JSON object" in refusal(folder, tmp_path / "out")
+
+
+def test_checkpoint_that_is_nowhere(tmp_path: Path) -> None:
+    assert "neither a folder nor an id of the hub" in refusal(tmp_path / "a" / "b", tmp_path / "out")
+
+
+def test_revision_of_a_folder(copy_of: Copy, tmp_path: Path) -> None:
+    message = refusal(copy_of("bert-single-label"), tmp_path / "out", revision="main")
+    assert "--revision is for checkpoints of the hub" in message
+
+
+@pytest.mark.parametrize(
+    ("max_length", "expected"),
+    [(41, "--max-length 41 is over the 40 positions"), (2, "leaves no room for text"), (3, None)],
+)
+def test_max_length(copy_of: Copy, tmp_path: Path, max_length: int, expected: str | None) -> None:
+    folder = copy_of("bert-single-label")
+    if expected is not None:
+        assert expected in refusal(folder, tmp_path / "out", max_length=max_length)
+        return
+    manifest = export(ExportOptions(str(folder), tmp_path / "out", max_length=max_length), lambda _: None)
+    assert manifest.max_length == max_length
+
+
+def test_difference_over_the_tolerance(copy_of: Copy, tmp_path: Path) -> None:
+    message = refusal(copy_of("bert-single-label"), tmp_path / "out", tolerance=1e-9)
+    assert re.search(r"cpu-fp32 differs from the reference by \d\.?\d*e-0[67], and 1e-09 is allowed", message)
+
+
+def test_output_that_is_a_file(copy_of: Copy, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    assert "is a file" in refusal(copy_of("bert-single-label"), tmp_path / "out")
+
+
+def test_output_that_holds_something_else(copy_of: Copy, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    assert "holds something else than a bundle" in refusal(copy_of("bert-single-label"), tmp_path / "out")
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["a b", ".hidden", "ünïcode"])
+def test_output_that_is_no_name(copy_of: Copy, tmp_path: Path, name: str) -> None:
+    assert "does not end in a name" in refusal(copy_of("bert-single-label"), tmp_path / name)

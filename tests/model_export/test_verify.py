@@ -1,0 +1,155 @@
+"""The checks of an export find what is wrong, and only that."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.bundle import Bundle, Golden, Manifest, Parity, Target, describe_file, load_bundle
+from app.errors import BundleError
+from model_export.errors import ExportError
+from model_export.network import Network
+from model_export.verify import Batch, check, largest_difference, measure, tolerance_of, verify_bundle
+from tests.model_export.support import CHECKPOINTS, network_of, reference_answers, samples_for, written
+
+
+def networks() -> list[Network]:
+    """One of each kind of embedding and head."""
+    return [
+        network_of(CHECKPOINTS / "bert-single-label", "classify"),
+        network_of(CHECKPOINTS / "roberta-fill-mask", "fill-mask"),
+        network_of(CHECKPOINTS / "electra-single-label", "classify"),
+    ]
+
+
+@pytest.mark.parametrize("network", networks(), ids=lambda network: network.config.model_type)
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_every_tensor_reaches_the_answer(network: Network, target: Target, tmp_path: Path) -> None:
+    """A graph with one tensor changed differs from the reference by more than the tolerance, whichever it is."""
+    name = {"bert": "bert-single-label", "roberta": "roberta-fill-mask", "electra": "electra-single-label"}
+    samples = samples_for(CHECKPOINTS / name[network.config.model_type], network, 12)
+    batch = Batch(samples, reference_answers(network, samples))
+    unnoticed = []
+    for part, tensor in network.tensors.items():
+        if part == "head.output.weight" and network.is_tied:
+            continue
+        changed = {
+            key: tensor * np.float32(1.5) if value is tensor else value for key, value in network.tensors.items()
+        }
+        graph = written(replace(network, tensors=changed), tmp_path / "graph.onnx", target)
+        if measure(graph, [batch], 1e-4).reference_max_abs_diff <= 1e-4:
+            unnoticed.append(part)
+    # A key's bias adds the same to all scores of a query, which the softmax takes away again.
+    assert unnoticed == [f"layer.{i}.key.bias" for i in range(network.config.layers)]
+
+
+def parity(**values: float) -> Parity:
+    defaults = {"reference_max_abs_diff": 1e-6, "company_max_abs_diff": 0.0, "tolerance": 1e-4}
+    return Parity(**(defaults | values), checked_with="onnxruntime")  # type: ignore[arg-type]
+
+
+def test_difference_at_the_tolerance_is_allowed() -> None:
+    check("cpu-fp32", "cpu", parity(reference_max_abs_diff=1e-4))
+    check("cuda-fp32", "cuda", parity(company_max_abs_diff=1e-4))
+
+
+@pytest.mark.parametrize("difference", [1.01e-4, float("inf"), float("nan")])
+def test_difference_from_the_reference(difference: float) -> None:
+    with pytest.raises(ExportError, match="cpu-fp32 differs from the reference by"):
+        check("cpu-fp32", "cpu", parity(reference_max_abs_diff=difference))
+
+
+@pytest.mark.parametrize(("target", "difference"), [("cpu", 1e-9), ("cuda", 1.01e-4)])
+def test_answers_that_depend_on_the_company(target: Target, difference: float) -> None:
+    with pytest.raises(ExportError, match="depend on the other sequences of the batch"):
+        check("x", target, parity(company_max_abs_diff=difference))
+
+
+def test_largest_difference_of_what_is_not_a_number_is_infinite() -> None:
+    one, bad = np.ones(2, np.float32), np.array([1, np.nan], np.float32)
+    assert largest_difference([one, one], [one, one + 2]) == 2
+    assert largest_difference([one, bad], [one, one]) == np.inf
+
+
+def test_tolerance_of_half_precision_grows_with_the_answers() -> None:
+    assert tolerance_of("fp16", [Batch([], [np.array([0.5], np.float32)])]) == 5e-3
+    assert tolerance_of("fp16", [Batch([], [np.array([-20.0], np.float32)])]) == pytest.approx(0.1)
+    assert tolerance_of("fp32", [Batch([], [np.array([-20.0], np.float32)])]) == 1e-4
+
+
+# --- of a bundle, without its checkpoint
+
+
+@pytest.fixture(params=["bert-single-label", "roberta-fill-mask"])
+def bundle(request: pytest.FixtureRequest, bundles: Mapping[str, Bundle], tmp_path: Path) -> Bundle:
+    """A copy of a bundle to damage."""
+    return load_bundle(shutil.copytree(bundles[request.param].folder, tmp_path / request.param))
+
+
+def rewrite_manifest(bundle: Bundle) -> Bundle:
+    """Give a manifest the hashes of the files as they are now."""
+    manifest = bundle.manifest
+    updated = manifest.model_copy(
+        update={
+            "golden": describe_file(bundle.path(manifest.golden)),
+            "tokenizer": describe_file(bundle.path(manifest.tokenizer)),
+            "variants": tuple(
+                variant.model_copy(update={"graph": describe_file(bundle.path(variant.graph))})
+                for variant in manifest.variants
+            ),
+        }
+    )
+    assert isinstance(updated, Manifest)
+    (bundle.folder / "manifest.json").write_text(updated.model_dump_json(exclude_none=True))
+    return load_bundle(bundle.folder)
+
+
+def test_whole_bundle(bundle: Bundle) -> None:
+    steps: list[str] = []
+    measured = verify_bundle(bundle, steps.append)
+    assert list(measured) == ["cpu-fp32", "cuda-fp16", "cuda-fp32"]
+    assert measured["cpu-fp32"].company_max_abs_diff == 0.0
+    assert 0 < measured["cpu-fp32"].reference_max_abs_diff < 5e-5
+    assert steps[-1] == "Checking cuda-fp32"
+
+
+@pytest.mark.parametrize("file", ["cpu-fp32.onnx", "cuda-fp16.onnx", "cuda-fp32.onnx", "tokenizer.json", "golden.json"])
+def test_flipped_bit(bundle: Bundle, file: str) -> None:
+    content = bytearray((bundle.folder / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle.folder / file).write_bytes(content)
+    with pytest.raises(BundleError, match=f"{file} is not the file that was exported"):
+        verify_bundle(bundle, lambda _: None)
+
+
+def test_golden_answer_that_is_not_the_graphs(bundle: Bundle) -> None:
+    golden = json.loads((bundle.folder / "golden.json").read_text())
+    case = golden["cases"][3]
+    if "logits" in case:
+        case["logits"][0] += 1e-3
+    else:
+        case["masks"][0]["scores"][0] += 1e-3
+    (bundle.folder / "golden.json").write_text(Golden.model_validate(golden).model_dump_json(exclude_none=True))
+    with pytest.raises(ExportError, match=r"cpu-fp32 differs from the reference by 0\.001"):
+        verify_bundle(rewrite_manifest(bundle), lambda _: None)
+
+
+def test_tokenizer_that_cuts_otherwise(bundle: Bundle) -> None:
+    path = bundle.folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["post_processor"] = None
+    path.write_text(json.dumps(tokenizer))
+    with pytest.raises(ExportError, match="does not cut the golden texts as it did"):
+        verify_bundle(rewrite_manifest(bundle), lambda _: None)
+
+
+@pytest.mark.parametrize("variant", ["cpu-fp32", "cuda-fp16"])
+def test_graph_that_is_no_graph(bundle: Bundle, variant: str) -> None:
+    path = bundle.folder / f"{variant}.onnx"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ExportError, match=f"{variant}.onnx cannot be loaded"):
+        verify_bundle(rewrite_manifest(bundle), lambda _: None)
