@@ -18,6 +18,7 @@ from app.engine import EngineClient
 from app.errors import StartupError
 from app.messages import Loaded
 from app.metrics import Metrics
+from app.protocol import WholeAnswers
 from app.readiness import Readiness
 from app.server import Server
 from app.settings import Settings
@@ -60,12 +61,13 @@ class FrontEnd:
         self.server: Final = Server(
             uvicorn.Config(
                 Gateway(make_application(routers, catalog), endpoints),
-                http="httptools",
+                http=WholeAnswers,
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
             ),
             self.readiness,

@@ -34,6 +34,8 @@ T = TypeVar("T")
 # Over these, a request's Python and Rust work takes longer than a switch to a worker thread is worth: about 1 ms.
 INLINE_BODY_BYTES: Final = 16 * 1024
 INLINE_WEIGHT: Final = 256
+# A task that watches the connection costs more than most requests wait: only those that wait long get one.
+WATCH_AFTER_S: Final = 0.05
 CLIENT_GONE: Final = 499
 """The status that is logged for a caller that went away, as nginx does; it is never sent."""
 
@@ -146,6 +148,8 @@ class InferenceEndpoint:
         """Wait for the engine, and withdraw the request if its caller goes away meanwhile."""
         this = asyncio.current_task()
         assert this is not None  # a coroutine runs in a task
+        loop = asyncio.get_running_loop()
+        watcher: asyncio.Task[None] | None = None
         is_gone = False
 
         async def watch() -> None:
@@ -155,7 +159,11 @@ class InferenceEndpoint:
             is_gone = True
             this.cancel()
 
-        watcher = asyncio.create_task(watch())
+        def start_watching() -> None:
+            nonlocal watcher
+            watcher = loop.create_task(watch())
+
+        timer = loop.call_later(WATCH_AFTER_S, start_watching)
         try:
             return await self._engine.infer(model.name, sequences)
         except asyncio.CancelledError:
@@ -163,7 +171,9 @@ class InferenceEndpoint:
                 raise ClientGone from None
             raise
         finally:
-            watcher.cancel()
+            timer.cancel()
+            if watcher is not None:
+                watcher.cancel()
 
 
 class _Request:

@@ -1,7 +1,8 @@
 """Classification: logits to labels with scores, as transformers' text-classification pipeline computes them."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from math import exp
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel
@@ -12,6 +13,7 @@ from app.messages import FloatArray, IntArray, TokenSequence
 from app.schemas import ClassifyRequest, ClassifyResponse
 from app.tasks.base import Prepared
 
+Function = Literal["softmax", "sigmoid", "none"]
 NO_MASKS: IntArray = np.empty(0, np.int64)
 
 
@@ -41,23 +43,22 @@ class Classify:
         sequences: Sequence[TokenSequence],  # noqa: ARG002
         results: Sequence[FloatArray],
     ) -> list[Any]:
-        function = request.parameters.function_to_apply or default_function(model.manifest)
-        scores = apply(function, np.stack(results))
-        # Stable on what is answered, so that labels of equal score keep the model's order.
-        order = np.argsort(-scores, axis=1, kind="stable")[:, : request.parameters.top_k]
+        function = FUNCTIONS[request.parameters.function_to_apply or default_function(model.manifest)]
+        top_k = request.parameters.top_k
         labels = model.manifest.labels
-        return [
-            [{"label": labels[i], "score": score} for i, score in zip(best, best_scores, strict=True)]
-            for best, best_scores in zip(
-                order.tolist(), np.take_along_axis(scores, order, axis=1).tolist(), strict=True
-            )
-        ]
+        predictions = []
+        for logits in results:
+            scored = zip(labels, function(logits.tolist()), strict=True)
+            # Python's sort is stable: labels of equal score keep the model's order.
+            best = sorted(scored, key=_score, reverse=True)[:top_k]
+            predictions.append([{"label": label, "score": score} for label, score in best])
+        return predictions
 
     def weight(self, sequences: Sequence[TokenSequence]) -> int:
         return len(sequences)
 
 
-def default_function(manifest: Manifest) -> Literal["softmax", "sigmoid", "none"]:
+def default_function(manifest: Manifest) -> Function:
     """Return what turns a model's logits into scores when the request does not say."""
     if manifest.problem_type == "regression":
         return "none"
@@ -66,15 +67,31 @@ def default_function(manifest: Manifest) -> Literal["softmax", "sigmoid", "none"
     return "softmax"
 
 
-def apply(function: Literal["softmax", "sigmoid", "none"], logits: FloatArray) -> FloatArray:
-    """Return scores float32[batch, labels] of logits float32[batch, labels]."""
-    if function == "softmax":
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares: FloatArray = exponentials / exponentials.sum(axis=1, keepdims=True)
-        return shares
-    if function == "sigmoid":
-        # exp(-|x|) cannot overflow; for negative x the fraction is expanded by exp(x).
-        small = np.exp(-np.abs(logits))
-        fractions: FloatArray = np.where(logits >= 0, np.float32(1), small) / (1 + small)
-        return fractions
+def softmax(logits: list[float]) -> list[float]:
+    """Return exp(x) / sum(exp(x)); the largest logit is taken off first so that nothing overflows."""
+    largest = max(logits)
+    exponentials = [exp(logit - largest) for logit in logits]
+    total = sum(exponentials)
+    return [exponential / total for exponential in exponentials]
+
+
+def sigmoid(logits: list[float]) -> list[float]:
+    """Return 1 / (1 + exp(-x)), expanded by exp(x) for negative x, where exp(-x) might overflow."""
+    return [1 / (1 + exp(-logit)) if logit >= 0 else exp(logit) / (1 + exp(logit)) for logit in logits]
+
+
+def identity(logits: list[float]) -> list[float]:
+    """Return the logits as they are."""
     return logits
+
+
+# Plain Python in double precision: for a handful of labels several times as fast as NumPy's calls.
+FUNCTIONS: Final[dict[Function, Callable[[list[float]], list[float]]]] = {
+    "softmax": softmax,
+    "sigmoid": sigmoid,
+    "none": identity,
+}
+
+
+def _score(scored: tuple[str, float]) -> float:
+    return scored[1]
