@@ -139,7 +139,7 @@ def dashboard() -> models.Dashboard:
             lines(
                 "GPU memory",
                 "Used share. Grows with the largest batch seen, then stays. At 95 % the next large batch may not fit.",
-                [Query("instance_gpu:bert_gpu_memory:ratio", "{{instance}} GPU {{gpu}}")],
+                [Query("instance_gpu:gpu_memory:ratio", "{{instance}} GPU {{gpu}}")],
                 unit="percentunit",
                 most=1,
                 steps=((None, "transparent"), (0.95, "red")),

@@ -17,13 +17,13 @@ NOT_FROM_THE_APP: Final = {
     # Prometheus' own.
     "up", "ALERTS",
     # dcgm-exporter's, of its default list of counters.
-    "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_GPU_TEMP",
+    "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_GPU_TEMP",
 }  # fmt: skip
 GPU_HOSTS_ONLY: Final = {"bert_gpu_memory_used_bytes", "bert_gpu_memory_total_bytes"}
 
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _WORD: Final = re.compile(r"[A-Za-z_:][\w:]*")
-_METRIC: Final = re.compile(r"(?:bert|process|python|DCGM)_\w+|up|ALERTS|\w+:\w+:\w+")
+_METRIC: Final = re.compile(r"(?:bert|process|DCGM)_\w+|up|ALERTS|\w+:\w+:\w+")
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ def metric_names(expr: str) -> set[str]:
 def exposed_families() -> dict[str, str]:
     """Return the type of every metric family of the app, by name."""
     lines = Metrics(CollectorRegistry()).render().decode().splitlines()
-    families = [line.split()[2:4] for line in lines if line.startswith("# TYPE ")]
-    return {name: kind for name, kind in families if not name.endswith("_created")}
+    return dict(line.split()[2:4] for line in lines if line.startswith("# TYPE "))
 
 
 def exposed_names() -> set[str]:

@@ -25,6 +25,8 @@ CLIENTS: Final = 4
 GPU_PAGE: Final = b"""\
 bert_gpu_memory_used_bytes{gpu="0"} 7.1e+09
 bert_gpu_memory_total_bytes{gpu="0"} 1.5e+11
+DCGM_FI_DEV_FB_USED{gpu="0"} 6771
+DCGM_FI_DEV_FB_FREE{gpu="0"} 136000
 DCGM_FI_DEV_GPU_UTIL{gpu="0"} 83
 DCGM_FI_PROF_PIPE_TENSOR_ACTIVE{gpu="0"} 0.31
 DCGM_FI_DEV_POWER_USAGE{gpu="0"} 412.5
@@ -103,13 +105,14 @@ def configure(folder: Path, app: str, gpu: str) -> None:
     (folder / "prometheus.yml").write_text(text, encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+@pytest.fixture(scope="module", params=["1", "2"], ids=lambda count: f"workers-{count}")
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The app as one process, and as front ends and an engine, whose counts are put together for each scrape."""
     models = tmp_path_factory.mktemp("models")
     for name, task in (("bert-single-label", "classify"), ("bert-fill-mask", "fill-mask")):
         checkpoint = ROOT / "tests" / "fixtures" / "checkpoints" / name
         export(ExportOptions(str(checkpoint), models / task, variants=["cpu-fp32"]), lambda _: None)
-    with serving(models, "--threads", "1") as server:
+    with serving(models, "--workers", request.param, "--threads", "1") as server:
         yield server
 
 
