@@ -18,7 +18,7 @@ from app.bundle import load_bundle
 from app.errors import BundleError
 
 DEMO_CHECKPOINT = "model_export/demo_checkpoint"
-DEMO_TASKS = {"sentiment": "classify", "fill-mask": "fill-mask"}
+DEMO_TASKS = {"sentiment": "classify", "masked-token": "fill-mask"}
 """The demo checkpoint has two heads: one model each."""
 
 

@@ -82,7 +82,7 @@ scraped() { # QUERY
 check_answers() {
     expect "a good review" '"label":"POSITIVE"' post /v1/classify '{"model": "sentiment", "inputs": "I love this product"}'
     expect "a bad review" '"predictions":\[\[{"label":"NEGATIVE"' post /v1/classify '{"model": "sentiment", "inputs": "This is a bad product"}'
-    expect "a masked word" '"token_str":"hospital"' post /v1/fill-mask '{"model": "fill-mask", "inputs": "A doctor works in a [MASK]."}'
+    expect "a masked word" '"token_str":"hospital"' post /v1/fill-mask '{"model": "masked-token", "inputs": "A doctor works in a [MASK]."}'
     say "answers are right"
 }
 

@@ -1,0 +1,134 @@
+"""docker-compose.yml and what lies on top of it: confined, on loopback, pinned, and in agreement with the service."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+FILES = ("docker-compose.yml", "docker-compose.gpu.yml")
+SERVICES = ("export", "app", "prometheus", "grafana")
+BY_SERVICE = pytest.mark.parametrize("name", SERVICES)
+VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::-([^}]*))?\}")
+
+
+def stack(file: str = FILES[0]) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((ROOT / file).read_text())
+    return document
+
+
+def service(name: str, file: str = FILES[0]) -> dict[str, Any]:
+    found: dict[str, Any] = stack(file)["services"][name]
+    return found
+
+
+def by_default(text: str) -> str:
+    """Return what a value is where nothing is set."""
+    return VARIABLE.sub(lambda match: match[2] or "", text)
+
+
+def test_there_is_a_test_for_every_service() -> None:
+    assert stack()["services"].keys() == set(SERVICES)
+
+
+@BY_SERVICE
+def test_a_service_may_do_no_more_than_it_must(name: str) -> None:
+    described = service(name)
+    assert described["read_only"] is True
+    assert described["cap_drop"] == ["ALL"]
+    assert "cap_add" not in described
+    assert described["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in described
+
+
+@BY_SERVICE
+def test_a_service_has_limits(name: str) -> None:
+    assert {"memory", "pids"} <= service(name)["deploy"]["resources"]["limits"].keys()
+    assert service(name)["logging"]["options"]["max-size"]
+
+
+@BY_SERVICE
+def test_ports_are_on_loopback(name: str) -> None:
+    assert [port for port in service(name).get("ports", ()) if not by_default(port).startswith("127.0.0.1:")] == []
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_public_images_are_pinned(file: str) -> None:
+    described = stack(file)["services"].values()
+    images = [by_default(each["image"]) for each in described if "image" in each and "build" not in each]
+    assert images
+    assert [image for image in images if not re.search(r":v?\d+\.\d+\.\d+", image)] == []
+
+
+@BY_SERVICE
+def test_what_is_mounted_from_the_checkout_is_there(name: str) -> None:
+    for volume in service(name).get("volumes", ()):
+        source, _, rest = by_default(volume).partition(":")
+        if source.startswith("."):
+            assert (ROOT / source).exists()
+            assert rest.endswith(":ro")
+        else:
+            assert source in stack()["volumes"]
+
+
+def test_the_order_is_that_of_health() -> None:
+    assert service("app")["depends_on"] == {"export": {"condition": "service_completed_successfully"}}
+    assert service("grafana")["depends_on"] == {"prometheus": {"condition": "service_healthy"}}
+
+
+def test_every_setting_of_the_server_reaches_it() -> None:
+    """But a file with the key, which would have to be mounted."""
+    expected = {f"BERT_{field.upper()}" for field in Settings.model_fields} - {"BERT_API_KEY_FILE"}
+    assert service("app")["environment"].keys() == expected, "name the setting under services.app.environment"
+
+
+def test_the_app_has_the_time_to_drain() -> None:
+    assert (
+        float(service("app")["stop_grace_period"].removesuffix("s"))
+        > Settings.model_fields["shutdown_timeout_s"].default
+    )
+
+
+def test_grafana_is_for_those_with_the_password() -> None:
+    environment = service("grafana")["environment"]
+    assert by_default(environment["GF_AUTH_ANONYMOUS_ENABLED"]) == "false"
+    assert environment["GF_USERS_ALLOW_SIGN_UP"] == "false"
+    assert "GF_SECURITY_ADMIN_PASSWORD" not in environment
+    assert environment["GF_SECURITY_ADMIN_PASSWORD__FILE"].startswith("/var/lib/grafana/")
+
+
+def test_grafana_shows_a_dashboard_that_is_there() -> None:
+    mounts = dict(volume.split(":")[1::-1] for volume in service("grafana")["volumes"])
+    home = Path(service("grafana")["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert (ROOT / mounts[str(home.parent)] / home.name).exists()
+
+
+def test_prometheus_scrapes_the_services_of_the_stack() -> None:
+    configuration = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text())
+    named = re.findall(r"'([a-z-]+)(?::\d+)?'", str(configuration["scrape_configs"]))
+    published = {by_default(port).rsplit(":", 1)[1] for port in service("app")["ports"]}
+    assert f"app:{published.pop()}" in str(configuration["scrape_configs"])
+    assert {"app", "dcgm-exporter"} <= set(named)
+    assert "dcgm-exporter" in stack(FILES[1])["services"]
+
+
+def test_the_gpu_file_gives_the_app_a_gpu() -> None:
+    (device,) = service("app", FILES[1])["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert service("app", FILES[1])["environment"]["BERT_DEVICE"] == "cuda"
+    assert service("app", FILES[1])["build"]["target"] == "gpu"
+
+
+def test_the_example_tells_every_variable() -> None:
+    example = (ROOT / ".env.example").read_text()
+    told = dict(re.findall(r"^#([A-Z_]+)=(.*)$", example, flags=re.MULTILINE))
+    text = "".join((ROOT / file).read_text() for file in FILES)
+    read = dict(VARIABLE.findall(text)) | dict.fromkeys(stack()["services"]["app"]["build"]["args"], "")
+    not_for_users = {"APP_IMAGE", "EXPORT_IMAGE", "DCGM_EXPORTER_IMAGE", "VERSION", "REVISION"}
+    assert {name for name in told if not name.startswith("BERT_")} - {"COMPOSE_FILE"} == read.keys() - not_for_users
+    settings = {f"BERT_{field.upper()}" for field in Settings.model_fields}
+    assert {name for name in told if name.startswith("BERT_")} <= settings

@@ -1,0 +1,203 @@
+"""The Kubernetes manifests: valid, confined, and in agreement with each other and with the service."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from fastapi.routing import APIRoute
+from prometheus_client import CollectorRegistry
+
+from app.api.health import make_health_router
+from app.metrics import Metrics
+from app.readiness import Readiness
+from app.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+SCHEMAS = json.loads((Path(__file__).parent / "schemas" / "kubernetes-1.34.json").read_text())
+KUSTOMIZATIONS = sorted(path.parent for path in KUBERNETES.rglob("kustomization.yaml"))
+OVERLAYS = ("cpu", "gpu")
+LABELS = {"app.kubernetes.io/name": "bert"}
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+
+Resource = dict[str, Any]
+
+
+def read(path: Path) -> Resource:
+    document: Resource = yaml.safe_load(path.read_text())
+    return document
+
+
+def resources() -> list[Path]:
+    """Return the files that are resources as they are, neither patches nor values of a chart."""
+    return [
+        folder / name
+        for folder in KUSTOMIZATIONS
+        for name in read(folder / "kustomization.yaml").get("resources", ())
+        if name.endswith(".yaml")
+    ]
+
+
+def resource(kind: str) -> Resource:
+    (found,) = [document for document in map(read, resources()) if document["kind"] == kind]
+    return found
+
+
+def problems(document: Resource) -> list[str]:
+    """Return what the published schema has against a resource."""
+    group, _, version = document["apiVersion"].rpartition("/")
+    name = f"io.k8s.api.{group.split('.')[0] or 'core'}.{version}.{document['kind']}"
+    schema = {**SCHEMAS, "$ref": f"#/$defs/{name}"}
+    return [
+        f"{error.json_path}: {error.message}" for error in jsonschema.Draft202012Validator(schema).iter_errors(document)
+    ]
+
+
+def rendered(overlay: str) -> list[Resource]:
+    folder = KUBERNETES / "overlays" / overlay
+    output = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True).stdout
+    return list(yaml.safe_load_all(output))
+
+
+def containers(deployment: Resource) -> dict[str, Resource]:
+    spec = deployment["spec"]["template"]["spec"]
+    return {container["name"]: container for container in [*spec.get("initContainers", ()), *spec["containers"]]}
+
+
+def test_every_file_is_used() -> None:
+    used = {KUBERNETES / "components" / "prometheus" / "adapter-rule.yaml"}  # values of a chart, for a person to take
+    for folder in KUSTOMIZATIONS:
+        kustomization = read(folder / "kustomization.yaml")
+        patches = [patch["path"] for patch in kustomization.get("patches", ())]
+        named = [*kustomization.get("resources", ()), *kustomization.get("components", ()), *patches]
+        used |= {folder / "kustomization.yaml", *((folder / name).resolve() for name in named)}
+    assert {path for path in KUBERNETES.rglob("*") if path.is_file()} == {path for path in used if path.is_file()}
+    assert [path for path in used if not path.exists()] == []
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in resources() if path.stem != "podmonitor"], ids=lambda path: path.stem
+)
+def test_a_resource_follows_the_schema(path: Path) -> None:
+    assert problems(read(path)) == []
+
+
+def test_the_schema_refuses_what_it_does_not_know() -> None:
+    deployment = resource("Deployment")
+    deployment["spec"]["template"]["spec"]["containers"][0]["livenessProb"] = {}
+    assert len(problems(deployment)) == 1
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_is_valid_once_put_together(overlay: str) -> None:
+    documents = rendered(overlay)
+    assert [
+        problem for document in documents if document["kind"] != "PodMonitor" for problem in problems(document)
+    ] == []
+    assert {document["metadata"].get("namespace", "bert") for document in documents} == {"bert"}
+    configurations = {document["metadata"]["name"] for document in documents if document["kind"] == "ConfigMap"}
+    (deployment,) = [document for document in documents if document["kind"] == "Deployment"]
+    named = {
+        source["configMapRef"]["name"]
+        for container in containers(deployment).values()
+        for source in container["envFrom"]
+        if "configMapRef" in source
+    }
+    assert named == configurations
+    assert [container["image"].rpartition(":")[2] for container in containers(deployment).values()] == [
+        "export",
+        overlay,
+    ]
+
+
+@needs_kubectl
+def test_the_gpu_overlay_asks_for_a_gpu() -> None:
+    (deployment,) = [document for document in rendered("gpu") if document["kind"] == "Deployment"]
+    app = containers(deployment)["app"]
+    assert app["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert {"name": "BERT_DEVICE", "value": "cuda"} in app["env"]
+    assert {"name": "BERT_PORT", "value": "8000"} in app["env"]
+
+
+def test_everything_selects_the_pods_of_the_deployment() -> None:
+    template = resource("Deployment")["spec"]["template"]
+    assert template["metadata"]["labels"] == LABELS
+    assert resource("Deployment")["spec"]["selector"]["matchLabels"] == LABELS
+    assert resource("Service")["spec"]["selector"] == LABELS
+    assert resource("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == LABELS
+    assert resource("NetworkPolicy")["spec"]["podSelector"]["matchLabels"] == LABELS
+    assert resource("PodMonitor")["spec"]["selector"]["matchLabels"] == LABELS
+    target = resource("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", resource("Deployment")["metadata"]["name"])
+
+
+def test_everything_names_the_port_of_the_app() -> None:
+    app = containers(resource("Deployment"))["app"]
+    (port,) = app["ports"]
+    assert {"name": "BERT_PORT", "value": str(port["containerPort"])} in app["env"]
+    (service_port,) = resource("Service")["spec"]["ports"]
+    (rule,) = resource("NetworkPolicy")["spec"]["ingress"]
+    (endpoint,) = resource("PodMonitor")["spec"]["podMetricsEndpoints"]
+    probes = [app[probe]["httpGet"]["port"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
+    assert {service_port["targetPort"], rule["ports"][0]["port"], endpoint["port"], *probes} == {port["name"]}
+
+
+def test_everything_asks_for_a_path_of_the_app() -> None:
+    app = containers(resource("Deployment"))["app"]
+    (endpoint,) = resource("PodMonitor")["spec"]["podMetricsEndpoints"]
+    probes = [app[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
+    router = make_health_router(Readiness(), Metrics(CollectorRegistry()))
+    assert {endpoint["path"], *probes} == {route.path for route in router.routes if isinstance(route, APIRoute)}
+
+
+def test_a_container_may_do_no_more_than_it_must() -> None:
+    deployment = resource("Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not pod["automountServiceAccountToken"]
+    assert not pod["enableServiceLinks"]
+    for container in containers(deployment).values():
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["limits"].keys() == {"cpu", "memory"}
+
+
+def test_a_pod_is_given_the_time_to_drain() -> None:
+    deployment = resource("Deployment")
+    (_, before_s) = containers(deployment)["app"]["lifecycle"]["preStop"]["exec"]["command"]
+    shutdown_s = Settings.model_fields["shutdown_timeout_s"].default
+    assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > int(before_s) + shutdown_s
+
+
+def test_settings_are_those_of_the_server() -> None:
+    generated = [
+        literal.partition("=")[0]
+        for folder in KUSTOMIZATIONS
+        for generator in read(folder / "kustomization.yaml").get("configMapGenerator", ())
+        for literal in generator["literals"]
+    ]
+    deployment = containers(resource("Deployment"))
+    named = [*generated, *(variable["name"] for variable in deployment["app"]["env"])]
+    settings = {name for name in named if name.startswith("BERT_")}
+    assert settings <= {f"BERT_{field.upper()}" for field in Settings.model_fields}
+
+
+def test_the_autoscaler_asks_for_the_metric_of_the_rule() -> None:
+    (metric,) = resource("HorizontalPodAutoscaler")["spec"]["metrics"]
+    (rule,) = read(KUBERNETES / "components" / "prometheus" / "adapter-rule.yaml")["rules"]["custom"]
+    assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
+    metrics = Metrics(CollectorRegistry())
+    metrics.add_model("a", "classify")
+    exposed = set(re.findall(r"^(\w+)\{", metrics.render().decode(), flags=re.MULTILINE))
+    assert set(re.findall(r"bert_\w+", rule["seriesQuery"] + rule["metricsQuery"])) <= exposed
