@@ -67,7 +67,7 @@ class BatchObserver(Protocol):
 
 
 class Batcher(Generic[P, R]):
-    """Answers sequences in batches of at most `budget_tokens` tokens.
+    """Answers sequences in batches of at most `budget_tokens` tokens; one that is longer runs alone.
 
     Every admitted sequence is answered exactly once: with its result, or with its job's error.
     """
@@ -87,7 +87,7 @@ class Batcher(Generic[P, R]):
 
         Args:
             run: Answers payloads in their order. Raises EngineLost if nothing will ever be answered again.
-            budget_tokens: Most tokens in a batch. No sequence may be longer.
+            budget_tokens: Most tokens that share a batch. A longer sequence runs alone.
             max_queue_s: Longest estimated wait at which a job is still admitted.
             timeout_s: Longest time from admission to answer.
             device: Shared by the batchers of one device. It is first come, first served, so models take turns.
@@ -151,11 +151,6 @@ class Batcher(Generic[P, R]):
         """Admit a job at once or raise, as `infer` does; its `future` is set when it is over."""
         if self._closed is not None:
             raise type(self._closed)(self._closed.message)
-        if max(tokens) > self.budget_tokens:
-            raise ValueError(
-                f"A sequence of {max(tokens)} tokens is over the batch budget of {self.budget_tokens}: "
-                "set BERT_BATCH_TOKENS to at least the model's maximum length."
-            )
         wait_s = self.estimated_wait_s
         if wait_s > min(self._max_queue_s, self._timeout_s):
             raise Overloaded(
@@ -213,7 +208,7 @@ class Batcher(Generic[P, R]):
                 self._turns.popleft()
                 continue
             tokens = job.tokens[job.next]
-            if tokens > room:
+            if tokens > room and batch:
                 break
             room -= tokens
             if job.next == 0:

@@ -15,10 +15,11 @@ from app.batching import Batcher, BatchObserver, Job
 from app.bundle import Bundle
 from app.errors import EngineLost, NotReady
 from app.messages import Loaded, QueueStatistics, SequenceResult, TokenSequence
-from app.warmup import replay_golden
+from app.warmup import Speed, measure_speed, replay_golden
 
 log = logging.getLogger(__name__)
 
+MAX_BUDGET_TOKENS: Final = 65536
 TICK_S: Final = 0.1
 """How often late requests are told and the length of the queue is measured, whatever the device does."""
 
@@ -83,7 +84,7 @@ class LocalEngine:
         open_runner: Callable[[Bundle], Runner],
         observer: EngineObserver,
         *,
-        budget_tokens: Callable[[str], int],
+        budget_tokens: int | None,
         max_queue_s: float,
         timeout_s: float,
     ) -> Loaded:
@@ -93,7 +94,7 @@ class LocalEngine:
             bundle: The model.
             open_runner: Makes its runner; called in the engine's thread.
             observer: Hears of its batches and its queue.
-            budget_tokens: Most tokens in a batch on an execution provider; a model's longest sequence always fits.
+            budget_tokens: Most tokens that share a batch; None measures what is best here.
             max_queue_s: Longest estimated wait at which a request is still admitted.
             timeout_s: Longest time from admission to answer.
 
@@ -103,14 +104,15 @@ class LocalEngine:
         """
         loop = asyncio.get_running_loop()
 
-        def load() -> tuple[Runner, float]:
+        def load() -> tuple[Runner, Speed]:
             runner = open_runner(bundle)
-            return runner, replay_golden(bundle, runner.variant_name, runner.run)
+            replay_golden(bundle, runner.variant_name, runner.run)
+            return runner, measure_speed(bundle, runner.run, limit_tokens=budget_tokens or MAX_BUDGET_TOKENS)
 
         started_at = time.perf_counter()
-        runner, seconds_per_token = await loop.run_in_executor(self._thread, load)
+        runner, speed = await loop.run_in_executor(self._thread, load)
 
-        budget = max(budget_tokens(runner.provider), bundle.manifest.max_length)
+        budget = budget_tokens or speed.budget_tokens
 
         async def run(batch: list[TokenSequence]) -> list[SequenceResult]:
             return await loop.run_in_executor(self._thread, runner.run, batch)
@@ -123,16 +125,17 @@ class LocalEngine:
             device=self._device,
             observer=observer,
         )
-        batcher.expect(seconds_per_token)
+        batcher.expect(speed.seconds_per_token)
         self._batchers[bundle.name] = batcher
         self._tasks.append(asyncio.create_task(self._work(batcher, observer), name=f"batches of {bundle.name}"))
         log.info(
-            "model %s ready: %s, variant %s on %s, %.0f tokens/s in the golden batch, loaded in %.2f s",
+            "model %s ready: %s, variant %s on %s, %.0f tokens/s in batches of %d tokens, loaded in %.2f s",
             bundle.name,
             bundle.manifest.task,
             runner.variant_name,
             runner.provider,
-            1 / seconds_per_token,
+            1 / speed.seconds_per_token,
+            budget,
             time.perf_counter() - started_at,
         )
         return Loaded(runner.variant_name, runner.provider, budget)

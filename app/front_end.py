@@ -1,5 +1,6 @@
 """Everything of a process that answers HTTP, put together around an engine client."""
 
+import gc
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,9 @@ from app.settings import Settings
 from app.tasks import TASKS
 
 log = logging.getLogger(__name__)
+
+# Requests make few cycles: with this many new objects between rounds a short one cost 103 us of CPU instead of 139.
+GC_THRESHOLD: Final = 50_000
 
 
 class FrontEnd:
@@ -79,6 +83,7 @@ class FrontEnd:
         self._metrics.engine_up.set(1)
         if self.readiness.state != "draining":
             self.readiness.state = "ready"
+            _settle()
             log.info("ready in %.2f s", time.perf_counter() - self._without_engine_since)
 
     def engine_lost(self) -> None:
@@ -88,6 +93,13 @@ class FrontEnd:
             self.readiness.state = "lost"
             self._without_engine_since = time.perf_counter()
             log.error("the engine was lost: not ready")
+
+
+def _settle() -> None:
+    """Take what was made for good out of the garbage collector's rounds, which else cost every fourth request's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
 
 
 def _api_key(settings: Settings) -> str | None:

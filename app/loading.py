@@ -1,7 +1,6 @@
 """Load every bundle into an engine, as the settings say. Runs in the process that owns the device."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from app.bundle import Bundle
 from app.cpus import usable_cpus
@@ -10,9 +9,6 @@ from app.messages import Loaded
 from app.metrics import Metrics, ServedModel
 from app.ort_runner import open_runner
 from app.settings import Settings
-
-# Most tokens in a batch unless BERT_BATCH_TOKENS says otherwise: a GPU needs many to be busy, a CPU does with few.
-BATCH_TOKENS: Final = {"CPUExecutionProvider": 1024, "CUDAExecutionProvider": 16384}
 
 
 async def load_models(
@@ -40,7 +36,7 @@ async def load_models(
             bundle,
             open_one,
             metrics.add_model(bundle.name, task),
-            budget_tokens=lambda provider: settings.batch_tokens or BATCH_TOKENS[provider],
+            budget_tokens=settings.batch_tokens or None,
             max_queue_s=settings.max_queue_s,
             timeout_s=settings.request_timeout_s,
         )

@@ -36,7 +36,9 @@ class Settings(BaseSettings):
         "auto", description="variant to serve: auto takes fp16 on cuda and fp32 on cpu"
     )
     threads: int = Field(0, ge=0, description="CPU threads of one run; 0 takes every usable core")
-    batch_tokens: int = Field(0, ge=0, description="most tokens that share a batch; 0 chooses for the device")
+    batch_tokens: int = Field(
+        0, ge=0, description="most tokens that share a batch; 0 measures what is best when the model loads"
+    )
     max_queue_s: float = Field(5.0, gt=0, description="longest estimated wait that is accepted before 429, seconds")
     request_timeout_s: float = Field(30.0, gt=0, description="longest time from admission to answer, seconds")
     shutdown_timeout_s: float = Field(

@@ -1,15 +1,17 @@
-"""Hold a freshly loaded model to the answers of its source checkpoint before it serves anyone.
+"""Hold a freshly loaded model to the answers of its source checkpoint, and find out how fast it is.
 
-Runs in the engine's thread. Works on token ids, so an engine needs no tokenizer.
+Runs in the engine's thread before the model serves anyone. Works on token ids, so an engine needs no tokenizer.
 """
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle
 from typing import Final
 
 import numpy as np
 
-from app.bundle import Bundle, Golden, GoldenCase
+from app.bundle import Bundle, GoldenCase
 from app.errors import BundleError
 from app.messages import MaskScores, SequenceResult, TokenSequence
 
@@ -18,35 +20,99 @@ Run = Callable[[Sequence[TokenSequence]], list[SequenceResult]]
 # The same graph on another machine may use other kernels (AVX2 for AVX-512, another GPU), whose sums are rounded
 # elsewhere: half a tolerance more than the export allowed itself.
 TOLERANCE_FACTOR: Final = 1.5
+GOOD_ENOUGH: Final = 0.95
+FIRST_BUDGET_TOKENS: Final = 128
+# A machine on which small batches take this long gains nothing from larger ones but longer waits.
+MEASURE_FOR_S: Final = 1.0
 
 
-def replay_golden(bundle: Bundle, variant_name: str, run: Run) -> float:
-    """Run every golden case alone and all of them together; return the seconds per token of the second.
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What warm-up measured: the budget to batch up to and how long its tokens take."""
+
+    budget_tokens: int
+    seconds_per_token: float
+
+
+def replay_golden(bundle: Bundle, variant_name: str, run: Run) -> None:
+    """Run every golden case alone and all of them together.
 
     Raises:
         BundleError: an answer differs from the source checkpoint's by more than the variant's tolerance.
     """
-    golden = bundle.golden()
-    mask = bundle.manifest.special_tokens.mask
-    sequences = [_sequence(case, None if mask is None else mask.id) for case in golden.cases]
+    cases = bundle.golden().cases
+    sequences = golden_sequences(bundle)
     [tolerance] = [
         variant.parity.tolerance * TOLERANCE_FACTOR
         for variant in bundle.manifest.variants
         if variant.name == variant_name
     ]
-    for sequence in sequences:
-        run([sequence])
-    started_at = time.perf_counter()
-    results = run(sequences)
-    duration_s = time.perf_counter() - started_at
-    worst = max(_difference(case, result) for case, result in zip(golden.cases, results, strict=True))
-    if not worst <= tolerance:
-        raise BundleError(
-            f"Variant {variant_name} of bundle {bundle.name} does not give the golden answers on this machine: they "
-            f"differ by {worst:.2g}, at most {tolerance:.2g} is allowed. "
-            "Export the model again, or serve another variant with BERT_PRECISION."
+    for results in ([run([sequence])[0] for sequence in sequences], run(sequences)):
+        worst = max(_difference(case, result) for case, result in zip(cases, results, strict=True))
+        if not worst <= tolerance:
+            raise BundleError(
+                f"Variant {variant_name} of bundle {bundle.name} does not give the golden answers on this machine: they "
+                f"differ by {worst:.2g}, at most {tolerance:.2g} is allowed. "
+                "Export the model again, or serve another variant with BERT_PRECISION."
+            )
+
+
+def measure_speed(
+    bundle: Bundle, run: Run, *, limit_tokens: int, clock: Callable[[], float] = time.perf_counter
+) -> Speed:
+    """Find the smallest batch budget that reaches 95% of the best rate.
+
+    A larger batch is only worth its longer wait while it is faster by the token. Sizes double until that stops: on a CPU
+    within a few hundred tokens, on a GPU much later.
+
+    Args:
+        bundle: Its golden cases, again and again, are the batches.
+        run: Runs a batch.
+        limit_tokens: The largest budget to try.
+        clock: Seconds.
+    """
+    sequences = golden_sequences(bundle)
+    seconds: dict[int, float] = {}
+    budget = FIRST_BUDGET_TOKENS
+    give_up_at = clock() + MEASURE_FOR_S
+    while budget <= limit_tokens and clock() < give_up_at:
+        batch = _batch_of(sequences, budget)
+        tokens = sum(map(len, batch))
+        duration_s = min(_timed(run, batch, clock) for _ in range(2))
+        seconds[budget] = duration_s / tokens
+        sizes = list(seconds)
+        has_levelled = len(sizes) > 2 and min(seconds.values()) > GOOD_ENOUGH * min(
+            seconds[size] for size in sizes[:-2]
         )
-    return duration_s / _tokens(golden)
+        if has_levelled:
+            break
+        budget *= 2
+    best = min(seconds.values())
+    chosen = min(size for size, per_token in seconds.items() if GOOD_ENOUGH * per_token <= best)
+    return Speed(chosen, seconds[chosen])
+
+
+def _batch_of(sequences: Sequence[TokenSequence], budget_tokens: int) -> list[TokenSequence]:
+    batch: list[TokenSequence] = []
+    room = budget_tokens
+    for sequence in cycle(sequences):
+        if len(sequence) > room:
+            break
+        batch.append(sequence)
+        room -= len(sequence)
+    return batch
+
+
+def _timed(run: Run, batch: Sequence[TokenSequence], clock: Callable[[], float]) -> float:
+    started_at = clock()
+    run(batch)
+    return clock() - started_at
+
+
+def golden_sequences(bundle: Bundle) -> list[TokenSequence]:
+    """Return the golden inputs."""
+    mask = bundle.manifest.special_tokens.mask
+    return [_sequence(case, None if mask is None else mask.id) for case in bundle.golden().cases]
 
 
 def _sequence(case: GoldenCase, mask_token_id: int | None) -> TokenSequence:
@@ -62,7 +128,3 @@ def _difference(case: GoldenCase, result: SequenceResult) -> float:
         expected = np.array([mask.scores for mask in case.masks or ()])
         return float(np.abs(result.scores - expected).max())
     return float(np.abs(result - np.array(case.logits)).max())
-
-
-def _tokens(golden: Golden) -> int:
-    return sum(len(case.input_ids) for case in golden.cases)
