@@ -42,12 +42,18 @@ $(TORCH_VENV)/installed: requirements/dev.txt
 ## make test        every test that needs no torch
 .PHONY: test
 test: $(VENV)/installed
+	monitoring/install-prometheus.sh
 	$(VENV)/bin/python -m pytest -m "not torch" $(ARGS)
 
 ## make test-torch  compare with transformers and torch, live
 .PHONY: test-torch
 test-torch: $(TORCH_VENV)/installed
 	$(TORCH_VENV)/bin/python -m pytest -m torch $(ARGS)
+
+## make container-test  build the images, bring the whole stack up, use it, stop it (needs root or a Docker engine)
+.PHONY: container-test
+container-test:
+	deploy/container_test/run.sh
 
 ## make check       ruff, mypy --strict, import contracts
 .PHONY: check

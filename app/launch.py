@@ -124,6 +124,7 @@ async def _serve_engine(settings: Settings, socket_path: Path, restarts: int, pa
         metrics.engine_restarts.inc()
     engine = LocalEngine()
     server = EngineServer(engine, await load_models(settings, find_bundles(settings.models), engine, metrics))
+    metrics.engine_up.set(1)
     serving = asyncio.create_task(server.serve(socket_path))
     stopped = asyncio.create_task(stopping.wait())
     waiting: set[_Future] = {serving, stopped, engine.lost}
