@@ -1,0 +1,210 @@
+"""`python -m model_export`, as a person or a Makefile calls it, in a process of its own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from app.bundle import Bundle, find_bundles, load_bundle
+from app.errors import BundleError
+from tests.model_export.support import CHECKPOINTS, ROOT
+
+Copy = Callable[..., Path]
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TIMEOUT_S = 120
+
+PAUSING = """
+import contextlib, sys
+import model_export.__main__ as command
+
+@contextlib.contextmanager
+def pausing():
+    def step(name):
+        if name == "Writing the manifest":
+            print("everything but the manifest is written", flush=True)
+            sys.stdin.readline()
+    yield step
+
+command.progress = pausing
+sys.exit(command.main(sys.argv[1:]))
+"""
+"""The command, stopped where an interruption hurts most, until it reads a line."""
+
+
+def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "model_export", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "100"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+def test_export_and_verify(tmp_path: Path) -> None:
+    output = tmp_path / "models" / "mood"
+    done = run("export", "--checkpoint", CHECKPOINTS / "bert-single-label", "--output", output, "--max-length", "30")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[0] == "Reading the checkpoint ..."
+    for shown in (
+        "classify",
+        "négatif, neutral, positive",
+        "2 layers of 32",
+        "30 tokens",
+        "cpu-fp32",
+        "cuda-fp16",
+        " s\n",
+    ):
+        assert shown in done.stdout
+    assert load_bundle(output).manifest.max_length == 30
+    assert load_bundle(output).manifest.name == "mood"
+
+    done = run("verify", output)
+    assert done.returncode == 0, done.stderr
+    assert "Verified" in done.stdout
+    assert "0.0e+00" in done.stdout
+
+
+def test_verify_finds_a_flipped_bit(bundles: Mapping[str, Bundle], tmp_path: Path) -> None:
+    folder = shutil.copytree(bundles["distilbert-two-labels"].folder, tmp_path / "mood")
+    content = bytearray((folder / "cpu-fp32.onnx").read_bytes())
+    content[-100] ^= 1
+    (folder / "cpu-fp32.onnx").write_bytes(content)
+    done = run("verify", folder)
+    assert done.returncode == 1
+    assert "cpu-fp32.onnx is not the file that was exported" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_refusal_is_one_line_and_no_traceback(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-single-label", hidden_act="silu")
+    done = run("export", "--checkpoint", folder, "--output", tmp_path / "models" / "mood")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    step, error = done.stderr.splitlines()
+    assert step == "Reading the checkpoint ..."
+    assert error.startswith("error: ")
+    assert "activation 'silu'" in error
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "required: command"),
+        (("export", "--output", "x"), "required: --checkpoint"),
+        (("export", "--checkpoint", "x", "--output", "y", "--variants", "cpu-int4"), "cpu-int4: choose from cpu-fp32,"),
+        (("export", "--checkpoint", "x", "--output", "y", "--task", "sing"), "invalid choice: 'sing'"),
+    ],
+)
+def test_wrong_use(arguments: tuple[str, ...], expected: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert expected in done.stderr
+
+
+def test_no_bundle_to_verify(tmp_path: Path) -> None:
+    done = run("verify", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {tmp_path} is not a bundle")
+
+
+# --- interruptions
+
+
+def paused_export(output: Path) -> "subprocess.Popen[str]":
+    """Start an export and return it when everything but the manifest is written."""
+    arguments = ["export", "--checkpoint", str(CHECKPOINTS / "bert-single-label"), "--output", str(output)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PAUSING, *arguments, "--variants", "cpu-fp32"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "everything but the manifest is written\n"
+    return process
+
+
+def interrupt(process: "subprocess.Popen[str]", number: signal.Signals) -> str:
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=TIMEOUT_S)
+    return stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_interrupted_export_leaves_no_bundle(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    process = paused_export(tmp_path / "models" / "mood")
+    stderr = interrupt(process, number)
+    assert process.returncode == status
+    assert "Traceback" not in stderr
+    assert not (tmp_path / "models" / "mood").exists()
+    with pytest.raises(BundleError, match="No bundle in"):
+        find_bundles(tmp_path / "models")
+    if number != signal.SIGKILL:
+        assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_killed_export_leaves_the_bundle_that_was_there(bundles: Mapping[str, Bundle], tmp_path: Path) -> None:
+    output = tmp_path / "models" / "mood"
+    shutil.copytree(bundles["distilbert-two-labels"].folder, output)
+    interrupt(paused_export(output), signal.SIGKILL)
+    [bundle] = find_bundles(tmp_path / "models")
+    assert bundle.manifest.architecture.family == "distilbert"
+    for variant in bundle.manifest.variants:
+        bundle.verify_file(variant.graph)
+
+
+# --- the hub, through its cache: no network
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> dict[str, str]:
+    """The environment of a machine that has downloaded a checkpoint, and is offline now."""
+    cache = tmp_path / "hub"
+    snapshot = cache / "models--someone--mood" / "snapshots" / COMMIT
+    shutil.copytree(CHECKPOINTS / "bert-single-label", snapshot)
+    refs = cache / "models--someone--mood" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text(COMMIT)
+    return {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+
+
+def test_checkpoint_of_the_hub(hub: dict[str, str], tmp_path: Path) -> None:
+    output = tmp_path / "models" / "mood"
+    arguments = ("--checkpoint", "someone/mood", "--revision", "main", "--variants", "cpu-fp32")
+    done = run("export", *arguments, "--output", output, **hub)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert (manifest["source"]["checkpoint"], manifest["source"]["revision"]) == ("someone/mood", COMMIT)
+
+
+def test_checkpoint_that_the_hub_does_not_have(hub: dict[str, str], tmp_path: Path) -> None:
+    done = run("export", "--checkpoint", "someone/else", "--revision", "v2", "--output", tmp_path / "out", **hub)
+    assert done.returncode == 1
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("error: someone/else is no folder, and could not be downloaded at revision v2")
+    assert "Check --checkpoint" in error
+
+
+@pytest.mark.torch
+def test_export_does_not_import_torch(tmp_path: Path) -> None:
+    program = "import sys, model_export.__main__ as command; command.main(sys.argv[1:]); print('torch' in sys.modules)"
+    arguments = ["export", "--checkpoint", CHECKPOINTS / "bert-single-label", "--output", tmp_path / "mood"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "False"
