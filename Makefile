@@ -1,12 +1,16 @@
 # make serve | test | test-torch | check | bench | container-test
 PYTHON ?= python3
-EXTRA ?= cpu#   cpu or gpu: which ONNX Runtime `make serve` installs
+# cpu or gpu: which ONNX Runtime `make serve` installs
+EXTRA ?= cpu
 VENV := .venv
 TORCH_VENV := .venv-torch
-EXPORT_VENV := .venv-export
+EXPORT_VENV ?= .venv-export
 # The export environment can serve on a CPU as it is; onnxruntime-gpu must not be installed over onnxruntime.
 SERVE_VENV := $(if $(filter cpu,$(EXTRA)),$(EXPORT_VENV),.venv-gpu)
 CHECKPOINT := model_export/demo_checkpoint
+VARIANTS_cpu := cpu-fp32
+VARIANTS_gpu := cpu-fp32,cuda-fp16,cuda-fp32
+VARIANTS := $(VARIANTS_$(EXTRA))
 
 .DEFAULT_GOAL := help
 .PHONY: help
@@ -19,10 +23,10 @@ serve: $(SERVE_VENV)/installed $(EXPORT_VENV)/installed models/sentiment/manifes
 	$(SERVE_VENV)/bin/python -m app $(ARGS)
 
 models/sentiment/manifest.json: | $(EXPORT_VENV)/installed
-	$(EXPORT_VENV)/bin/python -m model_export export --checkpoint $(CHECKPOINT) --task classify --output models/sentiment
+	$(EXPORT_VENV)/bin/python -m model_export export --checkpoint $(CHECKPOINT) --task classify --variants $(VARIANTS) --output models/sentiment
 
 models/masked-token/manifest.json: | $(EXPORT_VENV)/installed
-	$(EXPORT_VENV)/bin/python -m model_export export --checkpoint $(CHECKPOINT) --task fill-mask --output models/masked-token
+	$(EXPORT_VENV)/bin/python -m model_export export --checkpoint $(CHECKPOINT) --task fill-mask --variants $(VARIANTS) --output models/masked-token
 
 $(EXPORT_VENV)/installed: requirements/export.txt
 .venv-gpu/installed: requirements/gpu.txt
