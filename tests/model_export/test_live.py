@@ -32,12 +32,12 @@ def torch_answers(folder: Path, task: Task, samples: list[Sample]) -> list[Float
 
     kind = AutoModelForSequenceClassification if task == "classify" else AutoModelForMaskedLM
     model = kind.from_pretrained(folder, dtype=torch.float32).eval()
-    has_types = "token_type_ids" in AutoTokenizer.from_pretrained(folder).model_input_names
+    tells_types = "token_type_ids" in AutoTokenizer.from_pretrained(folder).model_input_names
     answers = []
     for sample in samples:
         inputs: dict[str, Any] = {"input_ids": torch.from_numpy(sample.input_ids)[None]}
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        if has_types:
+        if tells_types and hasattr(model.config, "type_vocab_size"):
             types = sample.token_type_ids.clip(max=model.config.type_vocab_size - 1)
             inputs["token_type_ids"] = torch.from_numpy(types)[None]
         with torch.inference_mode():
