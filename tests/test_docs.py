@@ -114,7 +114,9 @@ def test_the_http_page_names_every_route(served: str) -> None:
 
 
 def test_the_settings_page_is_the_settings() -> None:
-    rows = re.findall(r"^\| `--(\S+)` \| `(\S+)` \| (.*?) \| (.*?) \|$", (ROOT / "docs/settings.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| `--(\S+)` \| `(\S+)` \| (.*?) \| (.*?) \|$", (ROOT / "docs/settings.md").read_text(), re.MULTILINE
+    )
     words = {True: "on", False: "off", None: ""}
     expected = [
         (

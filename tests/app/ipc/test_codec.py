@@ -1,0 +1,82 @@
+"""Requests and replies are the same on both sides of the socket."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import errors
+from app.ipc.codec import WireReply, WireRequest, decode_replies, decode_requests, encode_replies, encode_requests
+from app.messages import MaskScores, TokenSequence
+
+IDS = st.lists(st.integers(0, 250_000), min_size=1, max_size=20)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> WireRequest:
+    top_k = draw(st.integers(0, 1000))
+    targets = draw(st.none() | st.lists(st.integers(0, 250_000), max_size=4).map(lambda ids: np.array(ids, np.int64)))
+    sequences = []
+    for ids in draw(st.lists(IDS, min_size=1, max_size=4)):
+        masks = draw(st.lists(st.integers(0, len(ids) - 1), unique=True, max_size=3))
+        sequences.append(
+            TokenSequence(
+                np.array(ids, np.int64),
+                np.array([draw(st.integers(0, 1)) for _ in ids], np.int64),
+                np.array(sorted(masks), np.int64),
+                top_k,
+                targets,
+            )
+        )
+    return WireRequest(draw(st.integers(0, 2**62)), draw(st.integers(0, 9)), sequences)
+
+
+@given(st.lists(requests(), min_size=1, max_size=5))
+def test_requests(sent: list[WireRequest]) -> None:
+    received = decode_requests(encode_requests(sent))
+    assert [(one.id, one.model, len(one.sequences)) for one in received] == [
+        (one.id, one.model, len(one.sequences)) for one in sent
+    ]
+    for one, other in zip(sent, received, strict=True):
+        for mine, theirs in zip(one.sequences, other.sequences, strict=True):
+            assert theirs.input_ids.dtype == np.int64
+            assert theirs.input_ids.tolist() == mine.input_ids.tolist()
+            assert theirs.token_type_ids.tolist() == mine.token_type_ids.tolist()
+            assert theirs.masks.tolist() == mine.masks.tolist()
+            assert theirs.top_k == mine.top_k
+            assert (theirs.targets is None) == (mine.targets is None)
+            if theirs.targets is not None and mine.targets is not None:
+                assert theirs.targets.tolist() == mine.targets.tolist()
+
+
+def test_replies_of_every_kind_in_one_frame() -> None:
+    logits = [np.array([0.1, -2.5], np.float32), np.array([7.0, 1e-9], np.float32)]
+    masks = [
+        MaskScores(np.array([[3, 2]]), np.array([[0.5, 0.25]], np.float32)),
+        MaskScores(np.array([[9, 8], [7, 6]]), np.array([[0.1, 0.2], [0.3, 0.4]], np.float32)),
+    ]
+    overloaded = errors.Overloaded("full", 7)
+    sent = [WireReply(5, logits), WireReply(6, overloaded), WireReply(7, masks), WireReply(8, logits[:1])]
+    counts = {5: [0, 0], 6: [0], 7: [1, 2], 8: [0]}
+    received = list(decode_replies(encode_replies(sent), counts.get))
+    assert [reply.id for reply in received] == [5, 6, 7, 8]
+    assert [row.tolist() for row in received[0].outcome] == [row.tolist() for row in logits]
+    assert isinstance(received[1].outcome, errors.Overloaded)
+    assert (received[1].outcome.message, received[1].outcome.retry_after_s) == ("full", 7)
+    for mine, theirs in zip(masks, received[2].outcome, strict=True):
+        assert theirs.tokens.tolist() == mine.tokens.tolist()
+        assert theirs.scores.tolist() == mine.scores.tolist()
+
+
+def test_replies_nobody_waits_for_are_passed_over() -> None:
+    masks = [MaskScores(np.array([[3, 2]]), np.array([[0.5, 0.25]], np.float32))]
+    logits = [np.array([1.0], np.float32)]
+    sent = [WireReply(1, masks), WireReply(2, errors.Internal("no")), WireReply(3, logits), WireReply(4, logits)]
+    assert [reply.id for reply in decode_replies(encode_replies(sent), {4: [0]}.get)] == [4]
+
+
+@pytest.mark.parametrize("error", [errors.DeadlineExceeded, errors.EngineLost, errors.Internal, errors.NotReady])
+def test_errors_keep_their_kind(error: type[errors.ServiceError]) -> None:
+    [reply] = decode_replies(encode_replies([WireReply(1, error("what happened"))]), lambda _: [0])
+    assert type(reply.outcome) is error
+    assert reply.outcome.message == "what happened"
