@@ -9,18 +9,19 @@ whichever of them is asked adds up all of them.
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from app.gpu import GpuMemory, open_gpus
 from app.messages import BatchRan, QueueStatistics
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -163,6 +164,9 @@ class Metrics:
         self.engine_restarts = counter("engine_restarts_total", "Times the engine was replaced.", ())
         self._read = _all_processes() if MULTIPROCESS_FOLDER in os.environ else registry
         _Processes(self._read)
+        read_gpus = open_gpus()
+        if read_gpus is not None:
+            _Gpus(self._read, read_gpus)
         self._by_model: dict[str, ModelMetrics] = {}
         self._unrouted = ModelMetrics(self, NO_MODEL, NO_MODEL)
 
@@ -206,6 +210,22 @@ class _Processes(Collector):
                     value = min(before, value) if metric.name in _NOT_ADDED else before + value
                 so_far.add_sample(sample.name, {}, value)
         return totals.values()
+
+
+class _Gpus(Collector):
+    """Memory of the GPUs of this machine."""
+
+    def __init__(self, registry: CollectorRegistry, read: Callable[[], Iterable[GpuMemory]]) -> None:
+        self._read = read
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        used = GaugeMetricFamily("bert_gpu_memory_used_bytes", "GPU memory in use, by any process.", labels=["gpu"])
+        total = GaugeMetricFamily("bert_gpu_memory_total_bytes", "GPU memory.", labels=["gpu"])
+        for memory in self._read():
+            used.add_metric([memory.gpu], memory.used_bytes)
+            total.add_metric([memory.gpu], memory.total_bytes)
+        return used, total
 
 
 _NOT_ADDED: Final = ("process_start_time_seconds", "process_max_fds")

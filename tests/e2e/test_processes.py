@@ -62,7 +62,7 @@ def engine_of(server: ServerProcess) -> int:
     }
     for pid in workers(server):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            target = os.readlink(descriptor)
+            target = str(descriptor.readlink())
             if target.startswith("socket:[") and target[8:-1] in sockets:
                 return pid
     pytest.fail("no process listens on the engine's socket")

@@ -1,0 +1,43 @@
+"""GPU memory, told by a stand-in for NVIDIA's library: this machine need not have a GPU."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from app.gpu import GpuMemory, open_gpus
+from app.metrics import Metrics
+
+
+def nvml(count: int) -> ModuleType:
+    module = ModuleType("pynvml")
+    module.nvmlInit = lambda: None  # type: ignore[attr-defined]
+    module.nvmlDeviceGetCount = lambda: count  # type: ignore[attr-defined]
+    module.nvmlDeviceGetHandleByIndex = lambda i: i  # type: ignore[attr-defined]
+    module.nvmlDeviceGetMemoryInfo = lambda i: SimpleNamespace(used=100 + i, total=1000)  # type: ignore[attr-defined]
+    return module
+
+
+def test_each_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", nvml(2))
+    read = open_gpus()
+    assert read is not None
+    assert read() == [GpuMemory("0", 100, 1000), GpuMemory("1", 101, 1000)]
+    page = Metrics(CollectorRegistry()).render().decode()
+    assert 'bert_gpu_memory_used_bytes{gpu="1"} 101.0' in page
+    assert 'bert_gpu_memory_total_bytes{gpu="0"} 1000.0' in page
+
+
+@pytest.mark.parametrize("missing", ["library", "driver", "gpu"])
+def test_what_is_missing_is_no_error(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    module = nvml(0)
+    if missing == "driver":
+
+        def fail() -> None:
+            raise RuntimeError("Driver Not Loaded")
+
+        module.nvmlInit = fail  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pynvml", None if missing == "library" else module)
+    assert open_gpus() is None
+    assert b"bert_gpu" not in Metrics(CollectorRegistry()).render()
