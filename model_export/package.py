@@ -1,11 +1,11 @@
 """Make a bundle of a checkpoint."""
 
 import gc
-import importlib.metadata
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Literal
 
@@ -39,7 +39,7 @@ from model_export.reference import Reference
 from model_export.samples import Sample, golden_cases, random_samples
 from model_export.tensors import read_network
 from model_export.tokenizer import CheckpointTokenizer, read_tokenizer
-from model_export.verify import TOP_K, Batch, RunnableGraph, check, measure, tolerance_of
+from model_export.verify import TOP_K, Batch, Examination, RunnableGraph, check
 from model_export.weights import open_weights
 
 VARIANTS: Final[Mapping[str, tuple[Target, Precision]]] = {
@@ -80,11 +80,11 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
     _check_output(options.output)
     progress("Reading the checkpoint")
     checkpoint = find_checkpoint(options.checkpoint, options.revision)
+    config = checkpoint.config
     task = choose_task(checkpoint, options.task)
     tokenizer = read_tokenizer(checkpoint.folder)
     _check_vocabulary(checkpoint, tokenizer, task)
     max_length = _max_length(checkpoint, tokenizer, options.max_length)
-    config = checkpoint.config
     weights = open_weights(checkpoint.folder)
     network = read_network(checkpoint.name, config, task, weights, tokenizer_tells_types=tokenizer.tells_types)
     source = Source(checkpoint=checkpoint.name, revision=checkpoint.revision, sha256=weights.sha256())
@@ -93,14 +93,12 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
     progress("Answering with the reference")
     mask = tokenizer.special_tokens.mask
     cases = golden_cases(tokenizer.fast, max_length=max_length, mask=mask, task=task)
-    batches = [
-        _answered(network, samples)
-        for samples in (
-            random_samples(max_length=max_length, vocab_size=config.vocab_size, mask=mask, task=task),
-            [Sample.of(case, mask, task) for case in cases],
-        )
-    ]
-    golden = Golden(cases=tuple(_golden(case, answer) for case, answer in zip(cases, batches[1].expected, strict=True)))
+    samples = random_samples(max_length=max_length, vocab_size=config.vocab_size, mask=mask, task=task)
+    examination = Examination(
+        lengths=_answered(network, samples),
+        texts=_answered(network, [Sample.of(case, mask, task) for case in cases]),
+    )
+    golden = Golden(cases=tuple(map(_golden, cases, examination.texts.expected)))
 
     with replacing(options.output) as folder:
         tokenizer.fast.save(str(folder / TOKENIZER_FILE), pretty=False)
@@ -108,7 +106,7 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
         variants = []
         for variant in options.variants:
             progress(f"Writing and checking {variant}")
-            variants.append(_write_variant(network, variant, folder, batches, options.tolerance))
+            variants.append(_write_variant(network, variant, folder, examination, options.tolerance))
             gc.collect()  # evaluators are in cycles, each with a copy of the weights
         progress("Writing the manifest")
         manifest = Manifest(
@@ -133,22 +131,22 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
             tokenizer=describe_file(folder / TOKENIZER_FILE),
             golden=describe_file(folder / GOLDEN_FILE),
             source=source,
-            exported_with={name: importlib.metadata.version(name) for name in _LIBRARIES}
-            | {"python": platform.python_version()},
+            exported_with={"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
         )
+        # Last, so that a folder with a manifest is whole.
         (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2, exclude_none=True), encoding="utf-8")
     return manifest
 
 
 def _write_variant(
-    network: Network, name: str, folder: Path, batches: Sequence[Batch], tolerance: float | None
+    network: Network, name: str, folder: Path, examination: Examination, tolerance: float | None
 ) -> Variant:
     target, precision = VARIANTS[name]
     path = folder / f"{name}.onnx"
     # The graph's copy of the weights is freed before the file is loaded to be checked.
     external_data = write_onnx(build_graph(network, target=target, precision=precision), path)
     graph = RunnableGraph(path, target=target, task=network.task, position_offset=network.config.position_offset)
-    parity = measure(graph, batches, tolerance_of(precision, batches) if tolerance is None else tolerance)
+    parity = examination.measure(graph, examination.tolerance(precision) if tolerance is None else tolerance)
     check(name, target, parity)
     return Variant(
         target=target,

@@ -12,7 +12,7 @@ from model_export.errors import ExportError
 from model_export.network import IntArray
 
 _SEED: Final = 20181011
-_LENGTHS: Final = (17, 1, 64, 2, 5, 33)
+_LENGTHS: Final = (17, 1, 33, 2, 5)
 
 _LONG: Final = (
     "We have used the old version for years and were content with it. The new one starts faster, looks cleaner and "

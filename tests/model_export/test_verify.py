@@ -13,7 +13,7 @@ from app.bundle import Bundle, Golden, Manifest, Parity, Target, describe_file, 
 from app.errors import BundleError
 from model_export.errors import ExportError
 from model_export.network import Network
-from model_export.verify import Batch, check, largest_difference, measure, tolerance_of, verify_bundle
+from model_export.verify import Batch, Examination, check, largest_difference, verify_bundle
 from tests.model_export.support import CHECKPOINTS, network_of, reference_answers, samples_for, written
 
 
@@ -33,6 +33,7 @@ def test_every_tensor_reaches_the_answer(network: Network, target: Target, tmp_p
     name = {"bert": "bert-single-label", "roberta": "roberta-fill-mask", "electra": "electra-single-label"}
     samples = samples_for(CHECKPOINTS / name[network.config.model_type], network, 12)
     batch = Batch(samples, reference_answers(network, samples))
+    examination = Examination(lengths=batch, texts=batch)
     unnoticed = []
     for part, tensor in network.tensors.items():
         if part == "head.output.weight" and network.is_tied:
@@ -41,7 +42,7 @@ def test_every_tensor_reaches_the_answer(network: Network, target: Target, tmp_p
             key: tensor * np.float32(1.5) if value is tensor else value for key, value in network.tensors.items()
         }
         graph = written(replace(network, tensors=changed), tmp_path / "graph.onnx", target)
-        if measure(graph, [batch], 1e-4).reference_max_abs_diff <= 1e-4:
+        if examination.measure(graph, 1e-4).reference_max_abs_diff <= 1e-4:
             unnoticed.append(part)
     # A key's bias adds the same to all scores of a query, which the softmax takes away again.
     assert unnoticed == [f"layer.{i}.key.bias" for i in range(network.config.layers)]
@@ -76,9 +77,13 @@ def test_largest_difference_of_what_is_not_a_number_is_infinite() -> None:
 
 
 def test_tolerance_of_half_precision_grows_with_the_answers() -> None:
-    assert tolerance_of("fp16", [Batch([], [np.array([0.5], np.float32)])]) == 5e-3
-    assert tolerance_of("fp16", [Batch([], [np.array([-20.0], np.float32)])]) == pytest.approx(0.1)
-    assert tolerance_of("fp32", [Batch([], [np.array([-20.0], np.float32)])]) == 1e-4
+    def examination(answer: float) -> Examination:
+        batch = Batch([], [np.array([answer], np.float32)])
+        return Examination(lengths=batch, texts=batch)
+
+    assert examination(0.5).tolerance("fp16") == 5e-3
+    assert examination(-20.0).tolerance("fp16") == pytest.approx(0.1)
+    assert examination(-20.0).tolerance("fp32") == 1e-4
 
 
 # --- of a bundle, without its checkpoint
