@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from app import __version__
@@ -22,7 +23,7 @@ Every error has the same shape and a stable `error_type`; `429` and `503` say in
 
 def make_application(routers: Iterable[APIRouter], catalog: Catalog) -> FastAPI:
     """Return the application with these routes."""
-    app = FastAPI(
+    app = FastAPIOffline(
         title="BERT inference service",
         version=__version__,
         description=DESCRIPTION,
