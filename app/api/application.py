@@ -27,6 +27,7 @@ def make_application(routers: Iterable[APIRouter], catalog: Catalog) -> FastAPI:
         title="BERT inference service",
         version=__version__,
         description=DESCRIPTION,
+        openapi_tags=[{"name": "inference"}, {"name": "models"}, {"name": "health"}],
         exception_handlers={
             ServiceError: _service_error,
             HTTPException: _http_error,
