@@ -8,6 +8,7 @@ stack; of `app` it may import `bundle` and `errors` only.
 """
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from app.bundle import load_bundle
 from app.errors import BundleError
 
+FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DEMO_CHECKPOINT = "model_export/demo_checkpoint"
 DEMO_TASKS = {"sentiment": "classify", "masked-token": "fill-mask"}
 """The demo checkpoint has two heads: one model each."""
@@ -35,7 +37,14 @@ class Model:
 
 
 def models_to_fill(environment: Mapping[str, str]) -> list[Model]:
-    """Return what the environment asks for: one model by name, else those of the demo checkpoint."""
+    """Return what the environment asks for: one model by name, else those of the demo checkpoint.
+
+    Raises:
+        SystemExit: a name or a version would not be one folder.
+    """
+    for variable in ("MODEL_NAME", "MODEL_VERSION"):
+        if not FOLDER.fullmatch(environment.get(variable) or "1"):
+            raise SystemExit(f"{variable} becomes the name of a folder: use letters, digits, '.', '_' and '-' only.")
     name = environment.get("MODEL_NAME")
     tasks = {name: environment.get("MODEL_TASK") or "auto"} if name else DEMO_TASKS
     return [
