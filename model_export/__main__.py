@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _export(options)
         else:
             _verify(options.bundle)
-    except (ExportError, BundleError) as error:
+    except (ExportError, BundleError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
@@ -64,8 +64,10 @@ def _verify(folder: Path) -> None:
 
 
 def _import_transformers() -> None:
-    """Import transformers without torch, which it imports wherever it is installed: seconds, for what is not used here."""
+    """Import transformers without torch, which it takes seconds to import wherever it is installed."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if "torch" in sys.modules:
+        return
     sys.modules["torch"] = None  # type: ignore[assignment]  # find_spec and import both take it for missing
     try:
         importlib.import_module("transformers")

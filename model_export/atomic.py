@@ -19,8 +19,8 @@ _RENAME_EXCHANGE: Final = 2  # linux/fs.h
 def replacing(target: Path) -> Iterator[Path]:
     """Give an empty folder to fill, which takes the place of `target` when the block ends without an error.
 
-    The folder is made two levels deep beside the target, on the same file system, where nobody looks for bundles. What stood at `target`
-    is there until the moment the new one is.
+    The folder is made on the same file system, two levels deep beside the target, where nobody looks for bundles. What
+    stood at `target` is there until the moment the new one is.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

@@ -62,8 +62,8 @@ def _download(name: str, revision: str | None) -> Path:
     except Exception as error:  # the hub's client, its transport and the disk all raise their own
         at = f" at revision {revision}" if revision else ""
         raise ExportError(
-            f"{name} is no folder, and could not be downloaded{at} ({first_line(error)}). Check --checkpoint, --revision, "
-            "the network, and HF_TOKEN if it is private; or download it elsewhere and give its folder."
+            f"{name} is no folder, and could not be downloaded{at} ({first_line(error)}). Check --checkpoint, "
+            "--revision, the network, and HF_TOKEN if it is private; or download it elsewhere and give its folder."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Read a checkpoint's config through transformers, which knows each family's defaults, into the few numbers that matter.
+"""Read a checkpoint's config, with the defaults that transformers has for its family, into the numbers that matter.
 
 What the graph cannot do is refused here: to leave it out would give wrong answers.
 """
@@ -20,9 +20,9 @@ CONFIG_FILE: Final = "config.json"
 class Config:
     """The architecture of a checkpoint, and what it says of its labels.
 
-    `token_types` is 0 where the family has none. `problem_type` is None where there is one label and the checkpoint does not
-    say what it is: transformers applies a sigmoid to it, and nothing to a regression. `position_offset` is the position id of
-    the first token.
+    `token_types` is 0 where the family has none. `position_offset` is the position id of the first token.
+    `problem_type` is None where there is one label and the checkpoint does not say what it is: the pipeline of
+    transformers applies a sigmoid to that, and nothing to a regression.
     """
 
     model_type: str

@@ -30,13 +30,13 @@ OPSET: Final = 20
 Array = npt.NDArray[Any]
 Attribute = int | float | str
 
-INPUTS: Final[Mapping[str, tuple[int, tuple[str, ...]]]] = {
+INPUTS: Final[Mapping[str, tuple[int, tuple[str | int, ...]]]] = {
     "input_ids": (TensorProto.INT64, ("tokens",)),
     "token_type_ids": (TensorProto.INT64, ("tokens",)),
     "position_ids": (TensorProto.INT64, ("tokens",)),
     "cls_index": (TensorProto.INT64, ("batch",)),
     "mask_index": (TensorProto.INT64, ("masks",)),
-    "k": (TensorProto.INT64, ("1",)),
+    "k": (TensorProto.INT64, (1,)),
     "pad_index": (TensorProto.INT64, ("batch", "seq")),
     "key_mask": (TensorProto.INT32, ("batch", "seq")),
     "token_index": (TensorProto.INT64, ("tokens",)),
@@ -89,9 +89,7 @@ class _Builder:
             self._masked_tokens(self._encoder("mask_index"))
         used = {name for node in self._nodes for name in node.input}
         inputs = [
-            helper.make_tensor_value_info(name, kind, [1 if axis == "1" else axis for axis in axes])
-            for name, (kind, axes) in INPUTS.items()
-            if name in used
+            helper.make_tensor_value_info(name, kind, axes) for name, (kind, axes) in INPUTS.items() if name in used
         ]
         return Graph(self._nodes, inputs, self._outputs, self._initializers)
 
@@ -149,7 +147,7 @@ class _Builder:
         )
         heads, out = self._config.attention_heads, f"{layer}.attention"
         if self._target == "cuda":
-            # Three inputs, not one: the packed query takes TensorRT's kernels, which know few head sizes.
+            # Three inputs, not one: a merged one is laid out head by head, as the weights are not.
             qkv = [self._linear(x, part) for part in parts]
             inputs = [*qkv, bias, "token_offset", "cu_seqlens"]
             return self._op("PackedMultiHeadAttention", inputs, out, CONTRIB, num_heads=heads)
@@ -177,7 +175,7 @@ class _Builder:
         self._output("top_tokens", TensorProto.INT64, ["masks", "k"])
         self._output(scores, TensorProto.FLOAT, ["masks", self._config.vocab_size])
 
-    # Heads are fp32 in every precision: they see a row per answer, and fp16 would round the very logits.
+    # Heads are fp32 in every precision: they see one row an answer, and fp16 would round the very logits.
 
     def _head_dense(self, hidden: str) -> str:
         if self._dtype is np.float16:
@@ -195,9 +193,9 @@ class _Builder:
     # --- layers
 
     def _linear(self, x: str, *modules: str) -> str:
-        """Multiply by the weights of dense layers, side by side where there are several. Biases are the caller's to add.
+        """Multiply by the weights of dense layers, side by side where there are several; the caller adds the biases.
 
-        The one place where the products of the encoder are written, for precisions that write them otherwise.
+        The one place where the encoder's products are written, for precisions that write them otherwise.
         """
         weights = [self._network.tensors[f"{module}.weight"].T for module in modules]
         weight = weights[0] if len(weights) == 1 else np.concatenate(weights, axis=1)

@@ -21,8 +21,8 @@ where shape inference must find the shapes that a graph computes with."""
 def write_onnx(graph: Graph, path: Path, *, external_over_bytes: int = EXTERNAL_OVER_BYTES) -> Path | None:
     """Write a graph to `path`, and return the file of its weights if that is one of its own.
 
-    Serialized messages that follow each other are one message, merged (protobuf's encoding specification). So each weight
-    is written by itself, and there are never two copies of the network in memory.
+    Serialized messages one after another are one message, merged (protobuf's encoding specification). So each weight is
+    written by itself, and there are never two copies of the network in memory.
     """
     total_bytes = sum(value.nbytes for value in graph.initializers.values())
     data = path.with_name(f"{path.name}.data") if total_bytes > external_over_bytes else None

@@ -194,20 +194,23 @@ def _check_output(output: Path) -> None:
 
 
 def _check_vocabulary(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, task: Task) -> None:
-    if tokenizer.ids > checkpoint.config.vocab_size:
+    vocab_size = checkpoint.config.vocab_size
+    if tokenizer.ids > vocab_size:
         raise ExportError(
-            f"The tokenizer of {checkpoint.name} has token ids up to {tokenizer.ids - 1}, its {CONFIG_FILE} a vocab_size of "
-            f"{checkpoint.config.vocab_size}: they belong to different models. Put the model's own tokenizer into the folder."
+            f"The tokenizer of {checkpoint.name} has token ids up to {tokenizer.ids - 1}, "
+            f"its {CONFIG_FILE} a vocab_size of {vocab_size}: they belong to different models. "
+            "Put the model's own tokenizer there."
         )
     if task == "fill-mask" and tokenizer.special_tokens.mask is None:
         raise ExportError(
-            f"The tokenizer of {checkpoint.name} has no mask token. Name it in its tokenizer_config.json, or export --task classify."
+            f"The tokenizer of {checkpoint.name} has no mask token. Name it in its tokenizer_config.json, "
+            "or choose --task classify."
         )
 
 
 def _max_length(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, asked: int | None) -> int:
     positions = checkpoint.config.positions - checkpoint.config.position_offset
-    max_length = asked or min(positions, tokenizer.max_length or positions)
+    max_length = min(positions, tokenizer.max_length or positions) if asked is None else asked
     if max_length > positions:
         raise ExportError(f"--max-length {asked} is over the {positions} positions of {checkpoint.name}. Lower it.")
     if max_length < _SHORTEST:

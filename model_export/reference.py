@@ -1,9 +1,9 @@
 """A second BERT, in NumPy, one sequence at a time: what every exported graph is held against.
 
-Written from the papers' formulas alone, without batches, fusion or packing, so that a mistake in `graph` is not here too:
-attention and the position-wise feed-forward from "Attention Is All You Need" (Vaswani et al., 2017, sections 3.2 and 3.3),
-embeddings, pooler and heads from "BERT" (Devlin et al., 2018), RoBERTa (Liu et al., 2019), DistilBERT (Sanh et al., 2019)
-and ELECTRA (Clark et al., 2020), GELU and its approximation from Hendrycks and Gimpel (2016). Shares only the weights with `graph`.
+Written from the papers' formulas, without batches, fusion or packing, and sharing nothing with `graph` but the weights:
+attention and the position-wise feed-forward from "Attention Is All You Need" (Vaswani et al., 2017, sections 3.2, 3.3),
+embeddings, pooler and heads from BERT (Devlin et al., 2018), RoBERTa (Liu et al., 2019), DistilBERT (Sanh et al., 2019)
+and ELECTRA (Clark et al., 2020), GELU and its approximation from Hendrycks and Gimpel (2016).
 """
 
 import math
@@ -71,7 +71,7 @@ class Reference:
         return self._dense(pooled, "head.output")
 
     def scores(self, input_ids: IntArray, token_type_ids: IntArray, masks: IntArray) -> FloatArray:
-        """Return the probabilities float32[masks, vocab] of every token in place of those at the positions int64[masks]."""
+        """Return the probability of every token, float32[masks, vocab], at the positions int64[masks]."""
         hidden = self._encode(input_ids, token_type_ids)[masks]
         transformed = ACTIVATIONS[self._network.head_activation](self._dense(hidden, "head.dense"))
         return softmax(self._dense(self._norm(transformed, "head.norm"), "head.output"))

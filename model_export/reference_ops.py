@@ -1,7 +1,7 @@
 """NumPy implementations of the operators of the CUDA graphs, for `onnx.reference`, where there is no GPU.
 
-Written from the operators' specifications (ContribOperators.md of ONNX Runtime). As on tensor cores, sums are taken in fp32 and each result is
-rounded to the type of the graph.
+Written from the operators' specifications (docs/ContribOperators.md in ONNX Runtime's repository). As on tensor cores,
+sums are taken in fp32 and each result is rounded to the type of the graph.
 """
 
 from typing import Any, Final
@@ -24,8 +24,8 @@ def _wide(x: Array) -> Array:
 class PackedMultiHeadAttention(OpRun):
     """Attention over tokens that lie end to end.
 
-    `token_offset` holds the positions of the tokens in the padded batch, then those of the padding. `cu_seqlens` tells how many
-    tokens of each row are real. Both must describe the same batch: what they do not agree on is an error here, and wrong on a GPU.
+    `token_offset` holds the positions of the tokens in the padded batch, then those of the padding; `cu_seqlens` tells
+    how many tokens each row has. A GPU kernel reads one or the other, so that they agree is checked here.
     """
 
     op_domain = CONTRIB

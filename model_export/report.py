@@ -7,6 +7,7 @@ from typing import Final
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from app.bundle import Manifest, Parity, Variant
 
@@ -25,23 +26,19 @@ def progress() -> Iterator[Callable[[str], None]]:
 
 
 def print_bundle(title: str, manifest: Manifest, parities: Mapping[str, Parity], duration_s: float) -> None:
-    """Print what a bundle holds, how far its variants are from the reference, and how long that took."""
+    """Print what a bundle holds and how long that took.
+
+    Of each variant the largest difference of its answers from the reference, and of those in a batch from those alone.
+    """
     console = Console(highlight=False)
     console.print(f"\n{title} in {duration_s:.1f} s", markup=False)
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for row in _facts(manifest):
-        facts.add_row(*row)
+        facts.add_row(*map(Text, row))  # a label may hold what rich takes for markup
     console.print(facts)
     variants = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading, justify in (
-        ("variant", "left"),
-        ("size", "right"),
-        ("from reference", "right"),
-        ("alone / in company", "right"),
-        ("tolerance", "right"),
-        ("checked with", "left"),
-    ):
-        variants.add_column(heading, justify="right" if justify == "right" else "left")
+    for heading in ("variant", "size", "vs reference", "vs alone", "tolerance", "checked with"):
+        variants.add_column(heading, justify="left" if heading in ("variant", "checked with") else "right")
     for variant in manifest.variants:
         parity = parities[variant.name]
         variants.add_row(

@@ -19,7 +19,7 @@ _LONG: Final = (
     "costs less, yet it forgets its settings each night, its manual is wrong, and nobody answers our letters."
 )
 
-# {mask} is the checkpoint's own mask token. One text is a single token, so that a model of the shortest length has a case.
+# {mask} is the checkpoint's own mask token. The first text is a single token, for models of the shortest length.
 _SENTENCES: Final = (
     ("!", None),
     ("I love this product", None),

@@ -24,8 +24,8 @@ _VOCABULARIES: Final = (
 class CheckpointTokenizer:
     """The tokenizer of a checkpoint, without truncation and padding.
 
-    `max_length` is None where the checkpoint does not say. `tells_types` is whether its token types are given to the model.
-    `cleans_up` is whether decoding joins punctuation to the word before it.
+    `max_length` is None where the checkpoint does not say. `tells_types` is whether its token types are given to the
+    model, `cleans_up` whether decoding joins punctuation to the word before it.
     """
 
     fast: tokenizers.Tokenizer

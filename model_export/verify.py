@@ -26,12 +26,12 @@ from model_export.samples import Sample, random_samples
 TOLERANCE: Final[Mapping[Precision, float]] = MappingProxyType({"fp32": 1e-4, "fp16": 5e-3})
 """Most that an answer may differ from the reference; in fp16 of the largest answer, if that is over 1.
 
-fp16 rounds each of hundreds of results by up to 2**-11 (4.9e-4) of itself. Random networks of every family stay within five such
-roundings (2.5e-3 of the largest logit), trained ones within one; a wrong graph is off by more than a hundred.
+fp16 rounds each of hundreds of results by up to 2**-11 (4.9e-4) of itself. Measured over the random checkpoints of the
+tests, answers are off by five such roundings at most (2.5e-3 of the largest), over the demo checkpoint by one.
 """
 COMPANY_TOLERANCE: Final[Mapping[Target, float | None]] = MappingProxyType({"cpu": 0.0, "cuda": None})
-"""ONNX Runtime's CPU kernels sum a row alike in any batch: there is nothing to tolerate. The BLAS under `onnx.reference`
-does not, so there it is the tolerance of the reference."""
+"""ONNX Runtime's CPU kernels sum a row alike in any batch: there is nothing to tolerate. The BLAS that `onnx.reference`
+runs on does not, so there it is the tolerance of the reference."""
 TOP_K: Final = 5
 
 _CHECKERS: Final[Mapping[Target, Literal["onnxruntime", "onnx.reference"]]] = MappingProxyType(

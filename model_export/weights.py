@@ -1,4 +1,4 @@
-"""Read tensors from a checkpoint's weight files: safetensors, or pickled `.bin` where torch is there to read it safely."""
+"""Read tensors from a checkpoint's weight files: safetensors, or a pickle where torch is there to read it safely."""
 
 import hashlib
 import json

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -74,6 +75,13 @@ def test_export_and_verify(tmp_path: Path) -> None:
     assert "0.0e+00" in done.stdout
 
 
+def test_label_that_looks_like_markup(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-single-label", id2label={"0": "[/bold]", "1": "[red]bad", "2": "ok"})
+    done = run("export", "--checkpoint", folder, "--output", tmp_path / "mood", "--variants", "cpu-fp32")
+    assert done.returncode == 0, done.stderr
+    assert "[/bold], [red]bad, ok" in done.stdout
+
+
 def test_verify_finds_a_flipped_bit(bundles: Mapping[str, Bundle], tmp_path: Path) -> None:
     folder = shutil.copytree(bundles["distilbert-two-labels"].folder, tmp_path / "mood")
     content = bytearray((folder / "cpu-fp32.onnx").read_bytes())
@@ -110,6 +118,14 @@ def test_wrong_use(arguments: tuple[str, ...], expected: str) -> None:
     done = run(*arguments)
     assert done.returncode == 2
     assert expected in done.stderr
+
+
+def test_output_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("a file")
+    done = run("export", "--checkpoint", CHECKPOINTS / "bert-single-label", "--output", tmp_path / "models" / "mood")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert re.fullmatch(r"error: .*(Not a directory|File exists): '.*models.*'", done.stderr.splitlines()[-1])
 
 
 def test_no_bundle_to_verify(tmp_path: Path) -> None:
