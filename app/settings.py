@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
         "auto", description="variant to serve: auto takes fp16 on cuda and fp32 on cpu"
     )
-    threads: int = Field(0, ge=0, description="CPU threads of one run; 0 takes every usable core")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads of one run; 0 takes every usable core")
     batch_tokens: int = Field(
         0, ge=0, description="most tokens that share a batch; 0 measures what is best when the model loads"
     )
