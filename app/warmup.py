@@ -73,7 +73,7 @@ def measure_speed(
     """
     sequences = golden_sequences(bundle)
     seconds: dict[int, float] = {}
-    budget = FIRST_BUDGET_TOKENS
+    budget = min(FIRST_BUDGET_TOKENS, limit_tokens)
     give_up_at = clock() + MEASURE_FOR_S
     while budget <= limit_tokens and clock() < give_up_at:
         batch = _batch_of(sequences, budget)
@@ -96,7 +96,7 @@ def _batch_of(sequences: Sequence[TokenSequence], budget_tokens: int) -> list[To
     batch: list[TokenSequence] = []
     room = budget_tokens
     for sequence in cycle(sequences):
-        if len(sequence) > room:
+        if len(sequence) > room and batch:
             break
         batch.append(sequence)
         room -= len(sequence)
