@@ -1,0 +1,3 @@
+"""What holds for every test."""
+
+import app  # noqa: F401 - keeps ONNX Runtime from reporting, and must come before it
