@@ -1,7 +1,7 @@
 """Masked tokens: the best tokens for each mask, as transformers' fill-mask pipeline tells them."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from pydantic import BaseModel
@@ -12,6 +12,10 @@ from app.errors import ValidationFailed
 from app.messages import IntArray, MaskScores, TokenSequence
 from app.schemas import FillMaskRequest, FillMaskResponse
 from app.tasks.base import Prepared
+
+MAX_CANDIDATES: Final = 20_000
+"""The most tokens that one answer may list: inputs x masks x top_k. Each repeats its text, so that without a limit a small
+request could ask for more than there is memory. As many are about a second's work for sentences."""
 
 
 class FillMask:
@@ -38,6 +42,12 @@ class FillMask:
                     f"inputs[{i}] has no mask token; write {special.mask.text} where a word is wanted."
                 )
             sequences.append(TokenSequence(encoded.input_ids, encoded.token_type_ids, masks, top_k, targets))
+        candidates = self.weight(sequences)
+        if candidates > MAX_CANDIDATES:
+            raise ValidationFailed(
+                f"The answer would list {candidates} tokens (masks x top_k), the most is {MAX_CANDIDATES}. "
+                "Lower parameters.top_k, or send fewer inputs or masks."
+            )
         return Prepared(sequences, truncated=0)
 
     def _targets(self, model: Model, request: FillMaskRequest) -> IntArray | None:
