@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -72,7 +73,7 @@ class FrontEnd:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
+                timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
             ),
             self.readiness,
         )
@@ -109,6 +110,10 @@ def _api_key(settings: Settings) -> str | None:
         key = settings.api_key_file.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise StartupError(f"BERT_API_KEY_FILE cannot be read: {settings.api_key_file}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise StartupError(
+            f"BERT_API_KEY_FILE is not UTF-8 text: {settings.api_key_file}. Write the key into it."
+        ) from error
     if not key:
         raise StartupError(f"BERT_API_KEY_FILE is empty: {settings.api_key_file}. Write the key into it.")
     return key

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -55,8 +54,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         raise StartupError(
-            f"Cannot listen on {host}:{port}: {os.strerror(error.errno) if error.errno else error}. "
-            "Stop what uses the port, or set --port and --host."
+            f"Cannot listen on {host}:{port}: {error.strerror}. Stop what uses the port, or set --port and --host."
         ) from error
     listener.set_inheritable(True)
     return listener

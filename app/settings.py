@@ -39,14 +39,20 @@ class Settings(BaseSettings):
     batch_tokens: int = Field(
         0, ge=0, description="most tokens that share a batch; 0 measures what is best when the model loads"
     )
-    max_queue_s: float = Field(5.0, gt=0, description="longest estimated wait that is accepted before 429, seconds")
-    request_timeout_s: float = Field(30.0, gt=0, description="longest time from admission to answer, seconds")
-    shutdown_timeout_s: float = Field(
-        30.0, gt=0, description="longest time to finish accepted requests after SIGTERM, seconds"
+    max_queue_s: float = Field(
+        5.0, gt=0, allow_inf_nan=False, description="longest estimated wait that is accepted before 429, seconds"
     )
-    max_inputs: int = Field(512, ge=1, description="most inputs in one request")
+    request_timeout_s: float = Field(
+        30.0, gt=0, allow_inf_nan=False, description="longest time from admission to answer, seconds"
+    )
+    shutdown_timeout_s: float = Field(
+        30.0, gt=0, allow_inf_nan=False, description="longest time to finish accepted requests after SIGTERM, seconds"
+    )
+    max_inputs: int = Field(512, ge=1, le=4096, description="most inputs in one request")
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1, description="largest request body, bytes")
-    api_key: SecretStr | None = Field(None, description="key that /v1 asks for as 'Authorization: Bearer KEY'")
+    api_key: SecretStr | None = Field(
+        None, min_length=1, description="key that /v1 asks for as 'Authorization: Bearer KEY'"
+    )
     api_key_file: Path | None = Field(None, description="file that holds the key instead")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log to write")
     log_format: Literal["auto", "json", "text"] = Field(
