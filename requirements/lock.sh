@@ -24,8 +24,8 @@ compile() {
         --custom-compile-command requirements/lock.sh --output-file "$output" "$@" >/dev/null
 }
 
-compile requirements/dev.txt --extra cpu --extra export --extra test --extra check "$@"
-compile requirements/cpu.txt --extra cpu --constraints requirements/dev.txt "$@"
+compile requirements/dev.txt --extra cpu --extra otel --extra export --extra test --extra check "$@"
+compile requirements/cpu.txt --extra cpu --extra otel --constraints requirements/dev.txt "$@"
 compile requirements/export.txt --extra cpu --extra export --constraints requirements/dev.txt "$@"
 # Not constrained by the CPU runtime; the shared packages are pinned alike all the same.
-compile requirements/gpu.txt --extra gpu --constraints requirements/dev.txt "$@"
+compile requirements/gpu.txt --extra gpu --extra otel --constraints requirements/dev.txt "$@"

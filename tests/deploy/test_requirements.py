@@ -10,10 +10,10 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = {
-    "cpu": ("cpu",),
-    "gpu": ("gpu",),
+    "cpu": ("cpu", "otel"),
+    "gpu": ("gpu", "otel"),
     "export": ("cpu", "export"),
-    "dev": ("cpu", "export", "test", "check"),
+    "dev": ("cpu", "otel", "export", "test", "check"),
 }
 CUDA = re.compile(r"nvidia|cuda|torch|triton|onnxruntime-gpu", re.IGNORECASE)
 EACH = pytest.mark.parametrize("name", EXTRAS)
