@@ -1,12 +1,24 @@
-"""uvicorn's HTTP protocol, with an answer's head and body leaving in one piece.
+"""uvicorn's HTTP protocol, with three things otherwise.
 
-uvicorn writes them one after the other, which is two system calls here and two packets on the way.
+An answer's head and body leave in one piece: uvicorn writes them one after the other, which is two system calls here and
+two packets on the way. An offer of another protocol is passed over, and what is no HTTP at all is told in the shape of
+every other error.
 """
 
 import asyncio
-from typing import Any, cast
+import re
+import secrets
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.errors import InvalidJson
+from app.schemas import ErrorResponse
+
+# Java's HttpClient offers h2c with every request. httptools would stop there and skip the body.
+_OFFER: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+_IGNORED: Final = b"\r\nx-offer:"
+"""As long as the offer. In a JSON body neither can stand: a line break is not allowed in a string."""
 
 
 class WholeAnswers(HttpToolsProtocol):
@@ -14,6 +26,22 @@ class WholeAnswers(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", _JoiningTransport(transport, self.loop)))
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(_OFFER.sub(_IGNORED, data))
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
+        error = ErrorResponse(
+            error="This cannot be read as an HTTP/1.1 request. Check its Content-Length, its headers and its path.",
+            error_type=InvalidJson.error_type,
+            request_id=secrets.token_hex(8),
+        )
+        body = error.model_dump_json().encode()
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n%s" % (error.request_id.encode(), len(body), body)
+        )
+        self.transport.close()
 
 
 class _JoiningTransport:

@@ -223,7 +223,9 @@ def explain(error: ValidationError) -> ServiceError:
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     if problems[0]["type"] == "json_invalid":
         detail = str(problems[0]["msg"]).removeprefix("Invalid JSON: ")
-        return InvalidJson(f'The body is not valid JSON: {detail}. Send plain UTF-8 such as {{"inputs": "some text"}}.')
+        return InvalidJson(
+            f'The body is not valid JSON: {detail}. Send uncompressed UTF-8 such as {{"inputs": "some text"}}.'
+        )
     told = "; ".join(f"{_place(problem['loc'])}: {_message(problem)}" for problem in problems[:TOLD_PROBLEMS])
     more = f"; and {len(problems) - TOLD_PROBLEMS} more" if len(problems) > TOLD_PROBLEMS else ""
     return ValidationFailed(f"{told}{more}")

@@ -31,6 +31,8 @@ class Gateway:
                 await respond(send, error.status, error_body(error, request_id), request_id, *error_headers(error))
             return
         scope["request_id"] = request_id
+        if scope["method"] == "HEAD":  # the server leaves out the body
+            scope = {**scope, "method": "GET"}
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
