@@ -7,7 +7,7 @@ from typing import Final, Literal, get_args
 
 from app.bundle import Task
 from model_export.config import Config, read_config
-from model_export.errors import ExportError, first_line
+from model_export.errors import ExportError, one_line
 from model_export.weights import PICKLED, SAFETENSORS
 
 _SMALL_FILES: Final = ("*.json", "*.txt", "*.model")
@@ -62,7 +62,7 @@ def _download(name: str, revision: str | None) -> Path:
     except Exception as error:  # the hub's client, its transport and the disk all raise their own
         at = f" at revision {revision}" if revision else ""
         raise ExportError(
-            f"{name} is no folder, and could not be downloaded{at} ({first_line(error)}). Check --checkpoint, "
+            f"{name} is no folder, and could not be downloaded{at} ({one_line(error)}). Check --checkpoint, "
             "--revision, the network, and HF_TOKEN if it is private; or download it elsewhere and give its folder."
         ) from error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.bundle import ProblemType
-from model_export.errors import ExportError, first_line
+from model_export.errors import ExportError, one_line
 from model_export.families import ACTIVATIONS, FAMILIES, Activation, Family
 
 CONFIG_FILE: Final = "config.json"
@@ -62,7 +62,7 @@ def read_config(folder: Path) -> Config:
     try:
         source: Any = AutoConfig.from_pretrained(folder)
     except Exception as error:
-        raise ExportError(f"transformers cannot read {path} ({first_line(error)}). Correct it.") from error
+        raise ExportError(f"transformers cannot read {path} ({one_line(error)}). Correct it.") from error
     _refuse_variations(path, source)
     activation = getattr(source, family.activation)
     if activation not in ACTIVATIONS:

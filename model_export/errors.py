@@ -1,11 +1,16 @@
 """What stops an export."""
 
+import textwrap
+from typing import Final
+
+_LONGEST: Final = 240
+
 
 class ExportError(Exception):
     """A checkpoint cannot be exported, or a bundle failed its checks. The message says why and what to do."""
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of what another library says, for a message of one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+def one_line(error: Exception) -> str:
+    """Return what another library says, on one line that is not too long."""
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return textwrap.shorten(text, _LONGEST)

@@ -6,7 +6,7 @@ from typing import Final
 
 from app.bundle import Task
 from model_export.config import CONFIG_FILE, Config
-from model_export.errors import ExportError, first_line
+from model_export.errors import ExportError, one_line
 from model_export.network import FloatArray, Network
 from model_export.weights import StoredTensor, Weights
 
@@ -142,4 +142,4 @@ def _read(name: str, tensor: StoredTensor) -> FloatArray:
     try:
         return tensor.read()
     except Exception as error:
-        raise ExportError(f"{name} cannot be read ({first_line(error)}). Download the checkpoint again.") from error
+        raise ExportError(f"{name} cannot be read ({one_line(error)}). Download the checkpoint again.") from error

@@ -7,7 +7,7 @@ from typing import Any, Final
 import tokenizers
 
 from app.bundle import SpecialToken, SpecialTokens
-from model_export.errors import ExportError, first_line
+from model_export.errors import ExportError, one_line
 
 # transformers makes an empty vocabulary where there is no file, and says nothing.
 _VOCABULARIES: Final = (
@@ -58,7 +58,7 @@ def read_tokenizer(folder: Path) -> CheckpointTokenizer:
         slow = AutoTokenizer.from_pretrained(folder)
     except Exception as error:
         raise ExportError(
-            f"transformers cannot read the tokenizer in {folder} ({first_line(error)}). "
+            f"transformers cannot read the tokenizer in {folder} ({one_line(error)}). "
             "Save it again with save_pretrained(), which writes a tokenizer.json."
         ) from error
     if not slow.is_fast:

@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 
 from app.bundle import Bundle, GoldenCase, Parity, Precision, Target, Task
 from app.packing import Feeds, pack
-from model_export.errors import ExportError, first_line
+from model_export.errors import ExportError, one_line
 from model_export.network import FloatArray
 from model_export.reference_ops import OPERATORS
 from model_export.samples import Sample, random_samples
@@ -63,7 +63,7 @@ class RunnableGraph:
                 self._run = lambda outputs, feeds: list(evaluator.run(outputs, dict(feeds)))
                 self._input_names = list(evaluator.input_names)
         except Exception as error:
-            raise ExportError(f"{path} cannot be loaded ({first_line(error)}). Export the model again.") from error
+            raise ExportError(f"{path} cannot be loaded ({one_line(error)}). Export the model again.") from error
 
     def answers(self, samples: Sequence[Sample]) -> list[FloatArray]:
         """Run the samples as one batch and return each one's logits, or scores of the vocabulary per mask.

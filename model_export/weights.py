@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from model_export.errors import ExportError, first_line
+from model_export.errors import ExportError, one_line
 from model_export.network import FloatArray
 
 SAFETENSORS: Final = "model.safetensors"
@@ -82,9 +82,7 @@ def _safetensors(path: Path) -> dict[str, StoredTensor]:
     try:
         stored: Any = safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:
-        raise ExportError(
-            f"{path} is not a whole safetensors file ({first_line(error)}). Download it again."
-        ) from error
+        raise ExportError(f"{path} is not a whole safetensors file ({one_line(error)}). Download it again.") from error
 
     def tensor(name: str) -> StoredTensor:
         return StoredTensor(

@@ -1,6 +1,5 @@
 """`python -m model_export`, as a person or a Makefile calls it, in a process of its own."""
 
-import json
 import os
 import re
 import shutil
@@ -18,7 +17,6 @@ from tests.model_export.support import CHECKPOINTS, ROOT
 
 Copy = Callable[..., Path]
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TIMEOUT_S = 120
 
 PAUSING = """
@@ -182,38 +180,6 @@ def test_killed_export_leaves_the_bundle_that_was_there(bundles: Mapping[str, Bu
     assert bundle.manifest.architecture.family == "distilbert"
     for variant in bundle.manifest.variants:
         bundle.verify_file(variant.graph)
-
-
-# --- the hub, through its cache: no network
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> dict[str, str]:
-    """The environment of a machine that has downloaded a checkpoint, and is offline now."""
-    cache = tmp_path / "hub"
-    snapshot = cache / "models--someone--mood" / "snapshots" / COMMIT
-    shutil.copytree(CHECKPOINTS / "bert-single-label", snapshot)
-    refs = cache / "models--someone--mood" / "refs"
-    refs.mkdir()
-    (refs / "main").write_text(COMMIT)
-    return {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
-
-
-def test_checkpoint_of_the_hub(hub: dict[str, str], tmp_path: Path) -> None:
-    output = tmp_path / "models" / "mood"
-    arguments = ("--checkpoint", "someone/mood", "--revision", "main", "--variants", "cpu-fp32")
-    done = run("export", *arguments, "--output", output, **hub)
-    assert done.returncode == 0, done.stderr
-    manifest = json.loads((output / "manifest.json").read_text())
-    assert (manifest["source"]["checkpoint"], manifest["source"]["revision"]) == ("someone/mood", COMMIT)
-
-
-def test_checkpoint_that_the_hub_does_not_have(hub: dict[str, str], tmp_path: Path) -> None:
-    done = run("export", "--checkpoint", "someone/else", "--revision", "v2", "--output", tmp_path / "out", **hub)
-    assert done.returncode == 1
-    error = done.stderr.splitlines()[-1]
-    assert error.startswith("error: someone/else is no folder, and could not be downloaded at revision v2")
-    assert "Check --checkpoint" in error
 
 
 @pytest.mark.torch
