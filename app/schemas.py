@@ -111,8 +111,6 @@ class FillMaskParameters(Request):
 class ClassifyRequest(Request):
     """Texts, or pairs of texts, to classify."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "I love this product"}]})
-
     model: ModelName = None
     inputs: PairInputs
     parameters: ClassifyParameters = ClassifyParameters()
@@ -129,8 +127,6 @@ class ClassifyRequest(Request):
 
 class FillMaskRequest(Request):
     """Texts with one or more mask tokens to fill."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "He drank a cup of [MASK]."}]})
 
     model: ModelName = None
     inputs: TextInputs

@@ -39,7 +39,12 @@ def make_models_router(catalog: Catalog, loaded: Mapping[str, Loaded], api_key: 
     def authorized(request: Request) -> None:
         authorize(request.scope, api_key)
 
-    router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[Depends(authorized)])
+    router = APIRouter(
+        prefix="/v1/models",
+        tags=["models"],
+        dependencies=[Depends(authorized)],
+        responses={401: {"model": ErrorResponse, "description": "The API key is missing or wrong."}},
+    )
 
     @router.get("", summary="Every model of this server")
     async def models() -> ModelList:

@@ -35,16 +35,28 @@ def describe(document: dict[str, Any], catalog: Catalog) -> dict[str, Any]:
         [*((model, "validation") for model in models), (ErrorResponse, "serialization")],
         ref_template="#/components/schemas/{model}",
     )
-    document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas.update(definitions["$defs"])
+    # FastAPI describes an error of its own for every parameter; none of ours can be wrong in that way.
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
     for task, handler in TASKS.items():
-        served = ", ".join(model.name for model in catalog if model.task == task) or "none here"
+        able = [model for model in catalog if model.task == task]
+        served = ", ".join(model.name for model in able) or "none here"
+        examples = {model.name: {"value": handler.example(model)} for model in able}
         document["paths"][f"/v1/{task}"] = {
             "post": {
                 "tags": ["inference"],
                 "summary": handler.summary,
                 "description": f"{(handler.response.__doc__ or '').strip()} Models: {served}.",
                 "operationId": task.replace("-", "_"),
-                "requestBody": {"required": True, "content": _json(refs[handler.request, "validation"])},
+                "requestBody": {
+                    "required": True,
+                    "content": _json(refs[handler.request, "validation"], examples=examples),
+                },
                 "responses": {
                     "200": {"description": "The predictions.", "content": _json(refs[handler.response, "validation"])},
                     **{
@@ -61,5 +73,5 @@ def describe(document: dict[str, Any], catalog: Catalog) -> dict[str, Any]:
     return document
 
 
-def _json(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}
+def _json(schema: dict[str, Any], **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    return {"application/json": {"schema": schema, **more}}

@@ -35,6 +35,9 @@ class TaskHandler(Protocol[Req_contra, Res_contra]):
     """Has `model`, `inputs` and `parameters`."""
     response: ClassVar[type[BaseModel]]
 
+    def example(self, model: Model) -> dict[str, Any]:
+        """Return a request that this model answers, for the description of the API."""
+
     def prepare(self, model: Model, request: Req_contra) -> Prepared:
         """Tokenize a request's inputs.
 

@@ -25,6 +25,9 @@ class Classify:
     request: ClassVar[type[BaseModel]] = ClassifyRequest
     response: ClassVar[type[BaseModel]] = ClassifyResponse
 
+    def example(self, model: Model) -> dict[str, Any]:
+        return {"model": model.name, "inputs": "I love this product"}
+
     def prepare(self, model: Model, request: ClassifyRequest) -> Prepared:
         encoded = model.tokenizer.encode(
             request.listed,

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from pydantic import BaseModel
 
-from app.bundle import Task
+from app.bundle import SpecialToken, Task
 from app.catalog import Model
 from app.errors import ValidationFailed
 from app.messages import IntArray, MaskScores, TokenSequence
@@ -26,21 +26,20 @@ class FillMask:
     request: ClassVar[type[BaseModel]] = FillMaskRequest
     response: ClassVar[type[BaseModel]] = FillMaskResponse
 
+    def example(self, model: Model) -> dict[str, Any]:
+        return {"model": model.name, "inputs": f"He drank a cup of {_mask_of(model).text}."}
+
     def prepare(self, model: Model, request: FillMaskRequest) -> Prepared:
-        special = model.manifest.special_tokens
-        # The export refuses a checkpoint for fill-mask that has none.
-        assert special.mask is not None
+        mask = _mask_of(model)
         targets = self._targets(model, request)
         vocabulary = model.manifest.architecture.vocab_size
         top_k = min(request.parameters.top_k, vocabulary if targets is None else len(targets))
         sequences = []
         # A text is never cut: that might cut off its masks.
         for i, encoded in enumerate(model.tokenizer.encode(request.listed, truncation=False)):
-            masks = np.flatnonzero(encoded.input_ids == special.mask.id)
+            masks = np.flatnonzero(encoded.input_ids == mask.id)
             if not len(masks):
-                raise ValidationFailed(
-                    f"inputs[{i}] has no mask token; write {special.mask.text} where a word is wanted."
-                )
+                raise ValidationFailed(f"inputs[{i}] has no mask token; write {mask.text} where a word is wanted.")
             sequences.append(TokenSequence(encoded.input_ids, encoded.token_type_ids, masks, top_k, targets))
         candidates = self.weight(sequences)
         if candidates > MAX_CANDIDATES:
@@ -99,3 +98,9 @@ class FillMask:
 
     def weight(self, sequences: Sequence[TokenSequence]) -> int:
         return sum(len(sequence.masks) * sequence.top_k for sequence in sequences)
+
+
+def _mask_of(model: Model) -> SpecialToken:
+    mask = model.manifest.special_tokens.mask
+    assert mask is not None  # the export refuses a checkpoint for fill-mask that has none
+    return mask
