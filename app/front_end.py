@@ -63,9 +63,10 @@ class FrontEnd:
             )
             for handler in TASKS.values()
         ]
+        self.application: Final = Gateway(make_application(routers, catalog), endpoints)
         self.server: Final = Server(
             uvicorn.Config(
-                Gateway(make_application(routers, catalog), endpoints),
+                self.application,
                 http=WholeAnswers,
                 ws="none",
                 lifespan="off",
