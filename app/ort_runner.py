@@ -92,7 +92,7 @@ class OrtRunner:
             target=self.variant.target,
             position_offset=self._position_offset,
         )
-        feeds |= self._head.inputs(batch, np.cumsum(lengths) - lengths)
+        feeds |= self._head.inputs(batch, feeds["cls_index"].astype(np.int64, copy=False))
         names = self._head.outputs(batch)
         try:
             values = self._session.run(names, {name: feeds[name] for name in self._input_names})

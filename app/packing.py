@@ -6,17 +6,18 @@ Owns the names, types and meaning of the graph's inputs. Pure NumPy, called in t
 Every graph takes a flat run of tokens, all sequences end to end:
 
     input_ids, token_type_ids, position_ids   int64[tokens]
-    cls_index     int64[batch]        classification: where each sequence starts
+    cls_index     int64[batch]        classification: where each sequence starts, in the order they were given
     mask_index    int64[masks]        masked tokens: flat positions of the mask tokens
     k             int64[1]            masked tokens: how many of the best tokens to return per mask
 
-A CPU graph looks at the batch padded in the attention product only:
+A CPU graph attends within groups of sequences of one length. So the batch is laid out shortest first, and `cls_index`
+tells where each sequence went:
 
-    pad_index     int64[batch, seq]   row/column -> flat position of the token, 0 where padded
-    key_mask      int32[batch, seq]   1 for a token, 0 for padding
-    token_index   int64[tokens]       flat (row * seq + column) of each token: back from padded to packed
+    group_start   int64[groups, 1]    first token of each group
+    group_end     int64[groups, 1]    the one after its last
+    group_shape   int64[groups, 3]    its sequences, their length, and -1 for the hidden size
 
-A CUDA graph (com.microsoft.PackedMultiHeadAttention) never does:
+A CUDA graph (com.microsoft.PackedMultiHeadAttention) takes them in any order:
 
     token_offset  int32[batch, seq]   flat padded positions of the tokens first, then of the padding
     cu_seqlens    int32[batch + 1]    cumulative sequence lengths, from 0
@@ -50,11 +51,16 @@ def pack(
             before it is the pad token's, and a pad token in the text takes that position and is not counted.
     """
     starts = np.cumsum(lengths) - lengths
-    longest = int(lengths.max())
-    columns = np.arange(longest)
-    is_token = columns < lengths[:, None]
-    token_index = np.flatnonzero(is_token)
-    position_ids = token_index % longest + position_offset
+    cls_index = starts
+    if target == "cpu" and len(lengths) > 1:
+        order = np.argsort(lengths, kind="stable")
+        lengths = lengths[order]
+        begins, starts = starts[order], np.cumsum(lengths) - lengths
+        token = np.arange(len(input_ids)) + np.repeat(begins - starts, lengths)
+        input_ids, token_type_ids = input_ids[token], token_type_ids[token]
+        cls_index = np.empty_like(starts)
+        cls_index[order] = starts
+    position_ids = np.arange(len(input_ids)) - np.repeat(starts, lengths) + position_offset
     if position_offset:
         is_counted = input_ids != position_offset - 1
         if not is_counted.all():
@@ -65,14 +71,18 @@ def pack(
         "input_ids": input_ids,
         "token_type_ids": token_type_ids,
         "position_ids": position_ids,
-        "cls_index": starts,
+        "cls_index": cls_index,
     }
     if target == "cpu":
-        feeds["pad_index"] = np.where(is_token, starts[:, None] + columns, 0)
-        feeds["key_mask"] = is_token.astype(np.int32)
-        feeds["token_index"] = token_index
+        sizes, counts = np.unique(lengths, return_counts=True)
+        tokens = sizes * counts
+        ends = np.cumsum(tokens)
+        feeds["group_start"] = (ends - tokens)[:, None]
+        feeds["group_end"] = ends[:, None]
+        feeds["group_shape"] = np.stack([counts, sizes, np.full_like(sizes, -1)], axis=1)
     else:
-        order = np.concatenate([token_index, np.flatnonzero(~is_token)])
+        is_token = np.arange(lengths.max()) < lengths[:, None]
+        order = np.concatenate([np.flatnonzero(is_token), np.flatnonzero(~is_token)])
         feeds["token_offset"] = order.astype(np.int32).reshape(is_token.shape)
         feeds["cu_seqlens"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     return feeds

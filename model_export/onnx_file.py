@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
-from model_export.graph import CONTRIB, OPSET, Graph
+from model_export.builder import CONTRIB, OPSET, Graph
 
 IR_VERSION: Final = 10
 EXTERNAL_OVER_BYTES: Final = 1 << 30

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx.reference.op_run import OpRun
 
-from model_export.graph import CONTRIB
+from model_export.builder import CONTRIB
 from model_export.reference import gelu, gelu_tanh, softmax
 
 Array = npt.NDArray[Any]

@@ -79,7 +79,7 @@ class RunnableGraph:
             target=self.target,
             position_offset=self._position_offset,
         )
-        starts = np.cumsum(lengths) - lengths
+        starts = feeds["cls_index"].astype(np.int64, copy=False)
         feeds["mask_index"] = np.concatenate([start + s.masks for start, s in zip(starts, samples, strict=True)])
         feeds["k"] = np.array([TOP_K])
         feeds = {name: feeds[name] for name in self._input_names}

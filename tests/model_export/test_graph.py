@@ -10,7 +10,7 @@ from app.bundle import Precision, Target, Task
 from model_export.graph import Graph, build_graph
 from tests.model_export.support import CHECKPOINTS, network_of, task_of
 
-CPU = {"pad_index", "key_mask", "token_index"}
+CPU = {"group_start", "group_end", "group_shape"}
 CUDA = {"token_offset", "cu_seqlens"}
 
 
@@ -72,14 +72,22 @@ def test_tied_decoder_is_stored_once() -> None:
     assert [node.op_type for node in graph.nodes if "word_embeddings.weight" in node.input] == ["Gather", "Gemm"]
 
 
-def test_each_layer_has_four_products_and_the_vocabulary_one() -> None:
-    """Query, key and value in one product, and the vocabulary for masked tokens alone."""
-    kinds = Counter(node.op_type for node in graph_of("bert-fill-mask").nodes)
-    assert kinds["MatMul"] == 2 * 4
-    assert kinds["Gemm"] == 2
-    assert kinds["MultiHeadAttention"] == 2
+def test_cuda_layer_is_made_of_fused_operators() -> None:
+    kinds = Counter(node.op_type for node in graph_of("bert-fill-mask", "cuda").nodes)
+    assert kinds["MatMul"] == 2 * 6
+    assert kinds["PackedMultiHeadAttention"] == 2
     assert kinds["BiasGelu"] == 2
     assert kinds["SkipLayerNormalization"] == 1 + 2 * 2
+
+
+def test_cpu_layer_has_six_products_and_one_loop_of_attention() -> None:
+    nodes = graph_of("bert-fill-mask").nodes
+    kinds = Counter(node.op_type for node in nodes)
+    assert kinds["Gemm"] == 2 * 6 + 2
+    assert kinds["Gelu"] == 2 + 1
+    assert kinds["LayerNormalization"] == 1 + 2 * 2 + 1
+    loops = [helper.get_node_attr_value(node, "body") for node in nodes if node.op_type == "Loop"]
+    assert [sum(node.op_type == "MultiHeadAttention" for node in body.node) for body in loops] == [1, 1]
 
 
 def test_last_layer_goes_on_with_the_tokens_that_are_answered() -> None:

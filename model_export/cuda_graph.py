@@ -1,0 +1,51 @@
+"""The layers of a CUDA graph: one fused operator after each product, attention over packed tokens."""
+
+import numpy as np
+
+from app.bundle import Precision
+from model_export.builder import CONTRIB, GraphBuilder
+from model_export.families import Activation
+from model_export.network import Network
+
+
+class CudaBuilder(GraphBuilder):
+    """Builds graphs in fp16 or fp32."""
+
+    def __init__(self, network: Network, precision: Precision) -> None:
+        epsilon = network.config.norm_epsilon
+        if precision == "fp16":
+            # The smallest epsilons in use (1e-12) are 0 in fp16, and a constant row would divide by it.
+            super().__init__(network, np.float16, max(epsilon, 1e-7))
+        else:
+            super().__init__(network, np.float32, epsilon)
+
+    def _attention(self, x: str, layer: str) -> str:
+        parts = [f"{layer}.{part}" for part in ("query", "key", "value")]
+        biases = np.concatenate([self._network.tensors[f"{part}.bias"] for part in parts])
+        # Three inputs, not one: a merged one is laid out head by head, as the weights are not.
+        qkv = [self._product(x, part) for part in parts]
+        inputs = [*qkv, self._constant(f"{layer}.query_key_value.bias", biases), "token_offset", "cu_seqlens"]
+        heads = self._config.attention_heads
+        return self._op("PackedMultiHeadAttention", inputs, f"{layer}.attention", CONTRIB, num_heads=heads)
+
+    def _inner(self, x: str, module: str, activation: Activation) -> str:
+        inputs, out = [self._product(x, module), self._weight(f"{module}.bias")], f"{module}.activated"
+        if activation == "gelu":
+            return self._op("BiasGelu", inputs, out, CONTRIB)
+        if activation == "gelu_tanh":
+            return self._op("FastGelu", inputs, out, CONTRIB)
+        return self._activated(self._op("Add", inputs, f"{module}.biased"), activation)
+
+    def _add_norm(self, x: str, inner: str, module: str, norm: str) -> str:
+        return self._norm_of_sum(x, self._product(inner, module), norm, self._weight(f"{module}.bias"))
+
+    def _norm_of_sum(self, x: str, y: str, norm: str, *biases: str) -> str:
+        inputs = [x, y, self._weight(f"{norm}.weight"), self._weight(f"{norm}.bias"), *biases]
+        return self._op("SkipLayerNormalization", inputs, norm, CONTRIB, epsilon=self._epsilon)
+
+    def _project(self, x: str, module: str) -> str:
+        return self._op("Add", [self._product(x, module), self._weight(f"{module}.bias")], f"{module}.biased")
+
+    def _product(self, x: str, module: str) -> str:
+        weight = self._constant(f"{module}.weight", self._network.tensors[f"{module}.weight"].T)
+        return self._op("MatMul", [x, weight], f"{module}.product")
