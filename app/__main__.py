@@ -1,5 +1,6 @@
 """`python -m app`: serve the bundles of a folder."""
 
+import os
 import sys
 
 from pydantic import ValidationError
@@ -26,4 +27,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Not sys.exit: it would wait for the engine's thread, which may be loading a model or be stuck in a lost device.
+    os._exit(main())

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -35,7 +36,8 @@ class Server(uvicorn.Server):
 
     def _on_signal(self, number: int) -> None:
         if self.should_exit and number == signal.SIGINT:
-            self.force_exit = True  # a second Ctrl-C
+            log.warning("SIGINT again: stopping without what was accepted")
+            os._exit(128 + number)  # whatever the device or a caller is stuck in
         self._readiness.state = "draining"
         self.should_exit = True
         log.info("%s: finishing what was accepted", signal.Signals(number).name)
