@@ -21,7 +21,7 @@ from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, Overloaded
-from app.messages import BatchRan, QueueStatistics
+from app.messages import BatchRan, QueueStatistics, Timeline
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ SMOOTHING = 0.2
 class Job(Generic[P, R]):
     """The sequences of one request. `answers` fills up as they run; `future` is set when none is missing.
 
+    `timeline` is None if nobody wants to know.
+
     `future` raises what `Batcher.infer` raises. Everything else is the batcher's own.
     """
 
@@ -44,6 +46,7 @@ class Job(Generic[P, R]):
     admitted_at: float
     deadline: float
     future: asyncio.Future[list[R]]
+    timeline: Timeline | None = None
     next: int = 0
     answered: int = 0
     answers: dict[int, R] = field(default_factory=dict)
@@ -126,12 +129,13 @@ class Batcher(Generic[P, R]):
     def statistics(self) -> QueueStatistics:
         return QueueStatistics(self.queued_sequences, self.queued_tokens, self.estimated_wait_s)
 
-    async def infer(self, payloads: Sequence[P], tokens: Sequence[int]) -> list[R]:
+    async def infer(self, payloads: Sequence[P], tokens: Sequence[int], timeline: Timeline | None = None) -> list[R]:
         """Return the answers to `payloads`, in order. Cancelling the call withdraws what has not run.
 
         Args:
             payloads: At least one sequence.
             tokens: The length of each.
+            timeline: Is told what became of the request, if given.
 
         Raises:
             Overloaded: the queue is too long; nothing was admitted. Retry later.
@@ -140,14 +144,14 @@ class Batcher(Generic[P, R]):
             EngineLost: the device failed for good. A retry helps once the engine was replaced.
             NotReady: the batcher is closed.
         """
-        job = self.submit(payloads, tokens)
+        job = self.submit(payloads, tokens, timeline)
         try:
             return await job.future
         except asyncio.CancelledError:
             self.withdraw(job)
             raise
 
-    def submit(self, payloads: Sequence[P], tokens: Sequence[int]) -> Job[P, R]:
+    def submit(self, payloads: Sequence[P], tokens: Sequence[int], timeline: Timeline | None = None) -> Job[P, R]:
         """Admit a job at once or raise, as `infer` does; its `future` is set when it is over."""
         if self._closed is not None:
             raise type(self._closed)(self._closed.message)
@@ -159,7 +163,9 @@ class Batcher(Generic[P, R]):
             )
         now = self._clock()
         future: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
-        job = Job(payloads, tokens, now, now + self._timeout_s, future)
+        job = Job(payloads, tokens, now, now + self._timeout_s, future, timeline)
+        if timeline is not None:
+            timeline.admitted_at = now
         self._turns.append(job)
         self._open[job] = None
         self.queued_sequences += len(payloads)
@@ -213,6 +219,8 @@ class Batcher(Generic[P, R]):
             room -= tokens
             if job.next == 0:
                 self._observer.started(now - job.admitted_at)
+                if job.timeline is not None:
+                    job.timeline.started_at = now
             batch.append((job, job.next))
             job.next += 1
             self._turns.popleft()
@@ -242,9 +250,10 @@ class Batcher(Generic[P, R]):
         newest = (now - wanted_at) / running_tokens
         self._seconds_per_token += SMOOTHING * (newest - self._seconds_per_token) if self._seconds_per_token else newest
         longest = max(job.tokens[i] for job, i in batch)
-        self._observer.ran(BatchRan(len(batch), running_tokens, longest, now - started_at))
+        ran = BatchRan(len(batch), running_tokens, longest, started_at, now - started_at)
+        self._observer.ran(ran)
         for (job, i), result in zip(batch, results, strict=True):
-            self._answer(job, i, result)
+            self._answer(job, i, result, ran)
 
     async def _run_payloads(self, payloads: list[P]) -> list[R]:
         results = await self._run(payloads)
@@ -256,19 +265,22 @@ class Batcher(Generic[P, R]):
         for job, i in batch:
             if job.future.done():
                 continue
+            tokens, started_at = job.tokens[i], self._clock()
             try:
                 [result] = await self._run_payloads([job.payloads[i]])
             except EngineLost:
                 raise
             except Exception:
-                log.exception("a sequence of %d tokens failed alone", job.tokens[i])
+                log.exception("a sequence of %d tokens failed alone", tokens)
                 self._fail(job, Internal(f"inputs[{i}] could not be run. The log has the cause under the request id."))
             else:
-                self._answer(job, i, result)
+                self._answer(job, i, result, BatchRan(1, tokens, tokens, started_at, self._clock() - started_at))
 
-    def _answer(self, job: Job[P, R], i: int, result: R) -> None:
+    def _answer(self, job: Job[P, R], i: int, result: R, ran: BatchRan) -> None:
         if job.future.done():
             return
+        if job.timeline is not None and ran not in job.timeline.runs[-1:]:
+            job.timeline.runs.append(ran)  # once, however many of its sequences were in the batch
         job.answers[i] = result
         job.answered += 1
         if job.answered == len(job.payloads):

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from app.batching import Batcher, BatchObserver, Job
 from app.bundle import Bundle
 from app.errors import EngineLost, NotReady
-from app.messages import Loaded, QueueStatistics, SequenceResult, TokenSequence
+from app.messages import Loaded, QueueStatistics, SequenceResult, Timeline, TokenSequence
 from app.warmup import Speed, measure_speed, replay_golden
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,12 @@ class EngineObserver(BatchObserver, Protocol):
 class EngineClient(Protocol):
     """What the HTTP layer knows of an engine, wherever it runs."""
 
-    async def infer(self, model: str, sequences: Sequence[TokenSequence]) -> list[SequenceResult]:
+    async def infer(
+        self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None
+    ) -> list[SequenceResult]:
         """Return the result of each sequence, in order. Cancelling the call withdraws what has not run.
+
+        A `timeline` is told what became of the request; it stays empty where that is not known, as after EngineLost.
 
         Raises:
             Overloaded: nothing was admitted; a retry after the time it names may help.
@@ -165,12 +169,14 @@ class LocalEngine:
             batcher.expire()
             observer.queued(batcher.statistics)
 
-    async def infer(self, model: str, sequences: Sequence[TokenSequence]) -> list[SequenceResult]:
-        return await self._batchers[model].infer(sequences, list(map(len, sequences)))
+    async def infer(
+        self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None
+    ) -> list[SequenceResult]:
+        return await self._batchers[model].infer(sequences, list(map(len, sequences)), timeline)
 
-    def submit(self, model: str, sequences: Sequence[TokenSequence]) -> SubmittedJob:
+    def submit(self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None) -> SubmittedJob:
         """Admit a request at once or raise, as `infer` does, for whoever cannot wait for each."""
-        return self._batchers[model].submit(sequences, list(map(len, sequences)))
+        return self._batchers[model].submit(sequences, list(map(len, sequences)), timeline)
 
     def withdraw(self, model: str, job: SubmittedJob) -> None:
         """Run no more of a submitted request."""

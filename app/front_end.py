@@ -1,5 +1,6 @@
 """Everything of a process that answers HTTP, put together around an engine client."""
 
+import asyncio
 import gc
 import logging
 import math
@@ -25,6 +26,7 @@ from app.readiness import Readiness
 from app.server import Server
 from app.settings import Settings
 from app.tasks import TASKS
+from app.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +42,13 @@ class FrontEnd:
 
         Raises:
             BundleError: a tokenizer is damaged, or does not give the golden token ids.
-            StartupError: the API key cannot be read.
+            StartupError: the API key cannot be read, or what traces need is not installed.
         """
         self.readiness: Final = Readiness()
         self._metrics = metrics
         self._loaded: dict[str, Loaded] = {}
         self._without_engine_since = time.perf_counter()
+        self._tracer = None if settings.otlp_endpoint is None else Tracer(str(settings.otlp_endpoint))
         api_key = _api_key(settings)
         catalog = Catalog(load_model(bundle) for bundle in bundles)
         for model in catalog:
@@ -60,6 +63,7 @@ class FrontEnd:
                 readiness=self.readiness,
                 limits=Limits(settings.max_body_bytes, settings.max_inputs, api_key),
                 access_log=settings.access_log,
+                tracer=self._tracer,
             )
             for handler in TASKS.values()
         ]
@@ -95,6 +99,11 @@ class FrontEnd:
             self.readiness.state = "lost"
             self._without_engine_since = time.perf_counter()
             log.error("the engine was lost: not ready")
+
+    async def close(self) -> None:
+        """Send the last traces, when all is answered."""
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
 
 
 def _settle() -> None:

@@ -30,6 +30,7 @@ from app.metrics import Metrics
 from app.server import listen
 from app.settings import Settings
 from app.supervisor import EXIT_CONFIGURATION, EXIT_ENGINE_LOST, Supervisor
+from app.tracing import require_opentelemetry
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ async def _serve_alone(settings: Settings) -> int:
         front_end.server.should_exit = True
         await serving
         await engine.close()
+        await front_end.close()
     log.info("stopped: every accepted request was answered")
     return 0
 
@@ -76,7 +78,10 @@ async def _serve_alone(settings: Settings) -> int:
 async def _supervise(settings: Settings) -> int:
     """Start the other processes and keep them running."""
     listener = _listen(settings)
-    find_bundles(settings.models)  # what is wrong with them is told once, and before any process is started
+    # What is wrong is told once, and before any process is started.
+    find_bundles(settings.models)
+    if settings.otlp_endpoint is not None:
+        require_opentelemetry()
     status = await Supervisor(settings, listener, run_engine, run_front_end).run()
     log.info("stopped with status %d", status)
     return status
@@ -104,6 +109,7 @@ async def _serve_front_end(settings: Settings, listener: socket.socket, socket_p
     finally:
         connection.cancel()
         await asyncio.gather(connection, return_exceptions=True)
+        await front_end.close()
     return 0
 
 

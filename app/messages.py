@@ -3,7 +3,7 @@
 Plain data, so that the engine may be in another process. Imports nothing of the project.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -62,9 +62,30 @@ class QueueStatistics:
 
 @dataclass(frozen=True, slots=True)
 class BatchRan:
-    """Event: one batch came back from the runner. `longest` is its longest sequence in tokens."""
+    """Event: one batch came back from the runner. `longest` is its longest sequence in tokens.
+
+    `started_at` is of the machine's monotonic clock.
+    """
 
     sequences: int
     tokens: int
     longest: int
+    started_at: float
     duration_s: float
+
+
+@dataclass(slots=True)
+class Timeline:
+    """What became of a request in the engine, for whoever traces it; filled in as it happens.
+
+    Times are of the machine's monotonic clock, which all its processes share. A time is None until then, and `runs` are
+    the batches that held at least one of the request's sequences.
+    """
+
+    admitted_at: float | None = None
+    started_at: float | None = None
+    runs: list[BatchRan] = field(default_factory=list)
+
+    def become(self, other: "Timeline") -> None:
+        """Take over what another process was told."""
+        self.admitted_at, self.started_at, self.runs = other.admitted_at, other.started_at, other.runs

@@ -7,7 +7,7 @@ object. Imports nothing of the project.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, HttpUrl, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -59,3 +59,7 @@ class Settings(BaseSettings):
         "auto", description="auto writes text to a terminal, else one JSON object a line"
     )
     access_log: bool = Field(True, description="log every answered request")
+    otlp_endpoint: HttpUrl | None = Field(
+        None,
+        description="where traces go: the OTLP/HTTP address of an OpenTelemetry collector, as in http://localhost:4318",
+    )

@@ -6,10 +6,10 @@ else. What it does is described to OpenAPI by `openapi`.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
@@ -20,11 +20,12 @@ from app.api.http import ClientGone, authorize, error_body, error_headers, read_
 from app.catalog import Catalog, Model
 from app.engine import EngineClient
 from app.errors import Internal, ServiceError, ValidationFailed
-from app.messages import SequenceResult, TokenSequence
+from app.messages import SequenceResult, Timeline, TokenSequence
 from app.metrics import REJECTIONS, Metrics, ModelMetrics
 from app.readiness import Readiness
 from app.schemas import explain
 from app.tasks.base import TaskHandler
+from app.tracing import RequestTrace, Tracer
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("app.access")
@@ -62,6 +63,7 @@ class InferenceEndpoint:
         readiness: Readiness,
         limits: Limits,
         access_log: bool,
+        tracer: Tracer | None,
     ) -> None:
         self.path: Final = f"/v1/{handler.task}"
         self._handler = handler
@@ -71,29 +73,33 @@ class InferenceEndpoint:
         self._readiness = readiness
         self._limits = limits
         self._access_log = access_log
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """Answer one request. Never raises but when it is cancelled."""
-        request = _Request(request_id, self._metrics.for_model(None))
+        trace = None if self._tracer is None else self._tracer.begin(self.path, scope, request_id)
+        headers = () if trace is None else trace.headers
+        request = _Request(request_id, self._metrics.for_model(None), trace)
+        error_type: str | None = None
         try:
             body = await self._answer(scope, receive, request)
             status = 200
-            await respond(send, status, body, request_id)
+            await respond(send, status, body, request_id, *headers)
         except ServiceError as error:
-            status = error.status
+            status, error_type = error.status, error.error_type
             if error.error_type in REJECTIONS:
                 request.metrics.rejected(error.error_type)
-            await respond(send, status, error_body(error, request_id), request_id, *error_headers(error))
+            await respond(send, status, error_body(error, request_id), request_id, *headers, *error_headers(error))
         except ClientGone:
-            status = CLIENT_GONE
+            status, error_type = CLIENT_GONE, "client_gone"
         except Exception:
             log.exception("request failed", extra={"request_id": request_id, "model": request.model_name})
             fault = Internal("The service failed on this request. Its log has the cause under this request id.")
-            status = fault.status
-            await respond(send, status, error_body(fault, request_id), request_id)
+            status, error_type = fault.status, fault.error_type
+            await respond(send, status, error_body(fault, request_id), request_id, *headers)
         finally:
             request.finish()
-        duration_s = time.perf_counter() - request.started_at
+        duration_s = monotonic() - request.started_at
         if status != CLIENT_GONE:
             request.metrics.answered(status, duration_s)
         if self._access_log:
@@ -107,7 +113,17 @@ class InferenceEndpoint:
                     "duration_ms": round(duration_s * 1e3, 3),
                     "sequences": request.sequences,
                     "tokens": request.tokens,
+                    **({} if trace is None else {"trace_id": trace.trace_id}),
                 },
+            )
+        if trace is not None:
+            trace.end(
+                status=None if status == CLIENT_GONE else status,
+                error_type=error_type,
+                task=self._handler.task,
+                model=request.model_name,
+                sequences=request.sequences,
+                tokens=request.tokens,
             )
 
     async def _answer(self, scope: Scope, receive: Receive, request: "_Request") -> bytes:
@@ -127,11 +143,16 @@ class InferenceEndpoint:
                 f"inputs: has {inputs} items, the most is {self._limits.max_inputs}. "
                 "Send several requests, or raise BERT_MAX_INPUTS."
             )
-        tokenizing_at = time.perf_counter()
+        tokenizing_at = monotonic()
         prepared = await _call(partial(handler.prepare, model, asked), inline=len(body) <= INLINE_BODY_BYTES)
-        request.metrics.tokenized(prepared.truncated, time.perf_counter() - tokenizing_at)
+        tokenized_at = monotonic()
+        request.metrics.tokenized(prepared.truncated, tokenized_at - tokenizing_at)
         request.sequences, request.tokens = len(prepared.sequences), prepared.tokens
-        results = await self._infer(model, prepared.sequences, receive)
+        timeline: Timeline | None = None
+        if request.trace is not None:
+            request.trace.tokenized(tokenizing_at, tokenized_at)
+            timeline = request.trace.timeline
+        results = await self._infer(model, prepared.sequences, timeline, receive)
         predictions = await _call(
             partial(handler.answer, model, asked, prepared.sequences, results),
             inline=handler.weight(prepared.sequences) <= INLINE_WEIGHT,
@@ -144,7 +165,9 @@ class InferenceEndpoint:
             }
         )
 
-    async def _infer(self, model: Model, sequences: Sequence[TokenSequence], receive: Receive) -> list[SequenceResult]:
+    async def _infer(
+        self, model: Model, sequences: Sequence[TokenSequence], timeline: Timeline | None, receive: Receive
+    ) -> list[SequenceResult]:
         """Wait for the engine, and withdraw the request if its caller goes away meanwhile."""
         this = asyncio.current_task()
         assert this is not None  # a coroutine runs in a task
@@ -165,7 +188,7 @@ class InferenceEndpoint:
 
         timer = loop.call_later(WATCH_AFTER_S, start_watching)
         try:
-            return await self._engine.infer(model.name, sequences)
+            return await self._engine.infer(model.name, sequences, timeline)
         except asyncio.CancelledError:
             if is_gone and not this.uncancel():
                 raise ClientGone from None
@@ -179,10 +202,11 @@ class InferenceEndpoint:
 class _Request:
     """What is told of a request when it is over."""
 
-    def __init__(self, request_id: str, unrouted: ModelMetrics) -> None:
+    def __init__(self, request_id: str, unrouted: ModelMetrics, trace: RequestTrace | None) -> None:
         self.request_id = request_id
-        self.started_at = time.perf_counter()
+        self.started_at = monotonic()
         self.metrics = unrouted
+        self.trace = trace
         self.model_name: str | None = None
         self.sequences = 0
         self.tokens = 0

@@ -17,7 +17,7 @@ import numpy as np
 from app.errors import EngineLost
 from app.ipc.codec import WireRequest, decode_replies, encode_requests
 from app.ipc.frames import HELLO, REPLIES, REQUESTS, STATISTICS, WITHDRAW, FrameReader, frame
-from app.messages import Loaded, QueueStatistics, SequenceResult, TokenSequence
+from app.messages import Loaded, QueueStatistics, SequenceResult, Timeline, TokenSequence
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ _LOST: Final = "The engine was lost and is being replaced. Retry in a few second
 class _Waiting(NamedTuple):
     sequences: Sequence[TokenSequence]
     future: asyncio.Future[list[SequenceResult]]
+    timeline: Timeline | None
 
 
 class RemoteEngine:
@@ -59,13 +60,15 @@ class RemoteEngine:
         self._withdrawn: list[int] = []
         self._closing = False
 
-    async def infer(self, model: str, sequences: Sequence[TokenSequence]) -> list[SequenceResult]:
+    async def infer(
+        self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None
+    ) -> list[SequenceResult]:
         if model not in self._models:
             raise EngineLost(_LOST)
         id_ = next(self._ids)
         future: asyncio.Future[list[SequenceResult]] = asyncio.get_running_loop().create_future()
-        self._waiting[id_] = _Waiting(sequences, future)
-        self._outbox.append(WireRequest(id_, self._models[model], sequences))
+        self._waiting[id_] = _Waiting(sequences, future, timeline)
+        self._outbox.append(WireRequest(id_, self._models[model], sequences, timeline is not None))
         self._flush_soon()
         try:
             return await future
@@ -120,7 +123,9 @@ class RemoteEngine:
             return None if waiting is None else [len(sequence.masks) for sequence in waiting.sequences]
 
         for reply in decode_replies(body, masks_of):
-            future = self._waiting.pop(reply.id).future
+            _, future, timeline = self._waiting.pop(reply.id)
+            if timeline is not None and reply.timeline is not None:
+                timeline.become(reply.timeline)
             if future.done():
                 continue  # its caller was cancelled in this turn
             if isinstance(reply.outcome, Exception):

@@ -3,26 +3,29 @@
 One frame holds many requests: a table with a row for each, then all their numbers end to end, so that the work in
 Python is per frame but for a few slices per sequence.
 
-    requests   int64[requests, 5]   id, model, sequences, top_k, targets (-1: none were named)
+    requests   int64[requests, 6]   id, model, sequences, top_k, targets (-1: none were named), is_timed
                int64[sequences, 2]  tokens, masks
                int32[tokens] input_ids, int32[tokens] token_type_ids, int32[masks] masks, int32[targets] targets
-    replies    int64[replies, 4]    id, kind, rows, columns; then the body of each reply
+    replies    int64[replies, 5]    id, kind, rows, columns, runs (-1: no timeline); then for each its body and timeline
+               float64[2] admitted_at, started_at (NaN: it was not); float64[runs, 5] the fields of BatchRan
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 import numpy as np
 
 from app import errors
-from app.messages import FloatArray, IntArray, MaskScores, SequenceResult, TokenSequence
+from app.messages import BatchRan, FloatArray, IntArray, MaskScores, SequenceResult, Timeline, TokenSequence
 
 _LOGITS: Final = 0
 _MASKS: Final = 1
 _ERROR: Final = 2
 _NO_TARGETS: Final = -1
+_NO_TIMELINE: Final = -1
 _ERRORS: Final[dict[str, type[errors.ServiceError]]] = {
     error.__name__: error for error in (errors.DeadlineExceeded, errors.EngineLost, errors.Internal, errors.NotReady)
 }
@@ -35,24 +38,26 @@ class WireRequest:
     id: int
     model: int
     sequences: Sequence[TokenSequence]
+    is_timed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class WireReply:
-    """The results of one request, or why there are none."""
+    """The results of one request, or why there are none; with its timeline if it was to be timed and was admitted."""
 
     id: int
     outcome: Sequence[SequenceResult] | errors.ServiceError
+    timeline: Timeline | None = None
 
 
 def encode_requests(requests: Sequence[WireRequest]) -> bytes:
     """Return the body of a REQUESTS frame."""
-    table = np.empty((len(requests), 5), np.int64)
+    table = np.empty((len(requests), 6), np.int64)
     targets: list[IntArray] = []
     for row, request in zip(table, requests, strict=True):
         first = request.sequences[0]
         count = _NO_TARGETS if first.targets is None else len(first.targets)
-        row[:] = request.id, request.model, len(request.sequences), first.top_k, count
+        row[:] = request.id, request.model, len(request.sequences), first.top_k, count, request.is_timed
         if first.targets is not None:
             targets.append(first.targets)
     sequences = [sequence for request in requests for sequence in request.sequences]
@@ -74,14 +79,14 @@ def decode_requests(body: bytes) -> list[WireRequest]:
     """Return the requests of a REQUESTS frame."""
     reader = _Reader(body)
     [size] = reader.int64(1)
-    table = reader.int64(int(size) * 5).reshape(-1, 5).tolist()
+    table = reader.int64(int(size) * 6).reshape(-1, 6).tolist()
     counts = reader.int64(2 * sum(row[2] for row in table)).reshape(-1, 2)
     tokens, masks = counts.sum(axis=0).tolist()
     input_ids, token_type_ids, mask_positions = reader.ints(tokens), reader.ints(tokens), reader.ints(masks)
     pairs = iter(counts.tolist())
     token = mask = 0
     requests = []
-    for id_, model, length, top_k, target_count in table:
+    for id_, model, length, top_k, target_count, is_timed in table:
         targets = None if target_count == _NO_TARGETS else reader.ints(target_count)
         sequences = []
         for _ in range(length):
@@ -97,30 +102,33 @@ def decode_requests(body: bytes) -> list[WireRequest]:
                 )
             )
             token, mask = next_token, next_mask
-        requests.append(WireRequest(id_, model, sequences))
+        requests.append(WireRequest(id_, model, sequences, bool(is_timed)))
     return requests
 
 
 def encode_replies(replies: Sequence[WireReply]) -> bytes:
     """Return the body of a REPLIES frame."""
-    table = np.empty((len(replies), 4), np.int64)
+    table = np.empty((len(replies), 5), np.int64)
     bodies = []
     for row, reply in zip(table, replies, strict=True):
-        outcome = reply.outcome
+        outcome, timeline = reply.outcome, reply.timeline
+        runs = _NO_TIMELINE if timeline is None else len(timeline.runs)
         if isinstance(outcome, errors.ServiceError):
             body = _encode_error(outcome)
-            row[:] = reply.id, _ERROR, len(body), 0
+            row[:] = reply.id, _ERROR, len(body), 0, runs
             bodies.append(body)
         elif isinstance(outcome[0], MaskScores):
             results = [result for result in outcome if isinstance(result, MaskScores)]
             tokens = np.concatenate([result.tokens for result in results])
             scores = np.concatenate([result.scores for result in results])
-            row[:] = reply.id, _MASKS, *tokens.shape
+            row[:] = reply.id, _MASKS, *tokens.shape, runs
             bodies += [tokens.tobytes(), scores.tobytes()]
         else:
             logits = np.stack([result for result in outcome if not isinstance(result, MaskScores)])
-            row[:] = reply.id, _LOGITS, *logits.shape
+            row[:] = reply.id, _LOGITS, *logits.shape, runs
             bodies.append(logits.tobytes())
+        if timeline is not None:
+            bodies.append(_encode_timeline(timeline))
     return b"".join((np.int64(len(replies)).tobytes(), table.tobytes(), *bodies))
 
 
@@ -134,7 +142,7 @@ def decode_replies(body: bytes, masks_of: Callable[[int], list[int] | None]) -> 
     """
     reader = _Reader(body)
     [size] = reader.int64(1)
-    for id_, kind, rows, columns in reader.int64(int(size) * 4).reshape(-1, 4).tolist():
+    for id_, kind, rows, columns, runs in reader.int64(int(size) * 5).reshape(-1, 5).tolist():
         outcome: list[SequenceResult] | errors.ServiceError
         masks = masks_of(id_)
         if kind == _ERROR:
@@ -147,12 +155,30 @@ def decode_replies(body: bytes, masks_of: Callable[[int], list[int] | None]) -> 
             ends = np.cumsum(masks or [])[:-1]
             shares = zip(np.split(tokens, ends), np.split(scores, ends), strict=True)
             outcome = [MaskScores(some_tokens, some_scores) for some_tokens, some_scores in shares]
+        timeline = None if runs == _NO_TIMELINE else _decode_timeline(reader, runs)
         if masks is not None:
-            yield WireReply(id_, outcome)
+            yield WireReply(id_, outcome, timeline)
 
 
 def _flat(arrays: Sequence[IntArray]) -> bytes:
     return np.concatenate(arrays).astype(np.int32).tobytes() if arrays else b""
+
+
+def _encode_timeline(timeline: Timeline) -> bytes:
+    times = (math.nan if time is None else time for time in (timeline.admitted_at, timeline.started_at))
+    return np.array([*times, *(value for run in timeline.runs for value in astuple(run))], np.float64).tobytes()
+
+
+def _decode_timeline(reader: "_Reader", runs: int) -> Timeline:
+    admitted_at, started_at = (None if math.isnan(time) else time for time in reader.doubles(2))
+    return Timeline(
+        admitted_at,
+        started_at,
+        [
+            BatchRan(int(sequences), int(tokens), int(longest), run_started_at, duration_s)
+            for sequences, tokens, longest, run_started_at, duration_s in (reader.doubles(5) for _ in range(runs))
+        ],
+    )
 
 
 def _encode_error(error: errors.ServiceError) -> bytes:
@@ -183,6 +209,10 @@ class _Reader:
 
     def ints(self, count: int) -> IntArray:
         return np.frombuffer(self.take(4 * count), np.int32).astype(np.int64)
+
+    def doubles(self, count: int) -> list[float]:
+        values: list[float] = np.frombuffer(self.take(8 * count), np.float64).tolist()
+        return values
 
     def floats(self, rows: int, columns: int) -> FloatArray:
         return np.frombuffer(self.take(4 * rows * columns), np.float32).reshape(rows, columns)

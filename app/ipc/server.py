@@ -18,7 +18,7 @@ from app.engine import LocalEngine, SubmittedJob
 from app.errors import Internal, ServiceError
 from app.ipc.codec import WireReply, decode_requests, encode_replies
 from app.ipc.frames import HELLO, REPLIES, REQUESTS, STATISTICS, WITHDRAW, FrameReader, frame
-from app.messages import Loaded, SequenceResult
+from app.messages import Loaded, SequenceResult, Timeline
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class _FrontEnd(asyncio.Protocol):
         for request in decode_requests(body):
             model = self._server.models[request.model]
             try:
-                job = self._server.engine.submit(model, request.sequences)
+                job = self._server.engine.submit(model, request.sequences, Timeline() if request.is_timed else None)
             except ServiceError as error:
                 self._reply(WireReply(request.id, error))
                 continue
@@ -72,13 +72,15 @@ class _FrontEnd(asyncio.Protocol):
             self._server.engine.withdraw(model, job)
 
     def _done(self, id_: int, future: asyncio.Future[list[SequenceResult]]) -> None:
-        if self._jobs.pop(id_, None) is None or future.cancelled():
+        admitted = self._jobs.pop(id_, None)
+        if admitted is None or future.cancelled():
             return  # withdrawn
+        timeline = admitted[1].timeline
         error = future.exception()
         if error is None:
-            self._reply(WireReply(id_, future.result()))
+            self._reply(WireReply(id_, future.result(), timeline))
         else:
-            self._reply(WireReply(id_, error if isinstance(error, ServiceError) else Internal(str(error))))
+            self._reply(WireReply(id_, error if isinstance(error, ServiceError) else Internal(str(error)), timeline))
 
     def _reply(self, reply: WireReply) -> None:
         self._replies.append(reply)

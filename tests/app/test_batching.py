@@ -132,7 +132,9 @@ def test_a_lone_request_runs_at_once() -> None:
         assert bench.runner.batches == [[0]]
         bench.runner.let_go()
         assert await request == answers(0)
-        assert bench.observed.batches[0] == BatchRan(sequences=1, tokens=5, longest=5, duration_s=pytest.approx(0.01))
+        assert bench.observed.batches[0] == BatchRan(
+            sequences=1, tokens=5, longest=5, started_at=0.0, duration_s=pytest.approx(0.01)
+        )
 
     with_bench(test)
 

@@ -1,0 +1,223 @@
+"""Traces of inference requests, sent to an OpenTelemetry collector.
+
+The only module that knows OpenTelemetry, whose SDK it imports when a `Tracer` is made: without an endpoint nothing here
+runs. Spans are made of stamps that were taken on the way, when the answer has left. Methods are called on the event loop
+of a front end; a thread of the SDK's sends what ended, in batches.
+
+A request is a server span, named and described by OpenTelemetry's semantic conventions for HTTP, with three kinds of
+children: `tokenize`, `queue` (from admission until its first sequence runs) and a `run` for each batch that held a sequence
+of it, which says the same of a batch in every request that shared it. No span holds a text, nor a query or a header that the
+caller wrote.
+
+The SDK reads OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES, OTEL_EXPORTER_OTLP_HEADERS and their like by itself.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from importlib.util import find_spec
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final
+
+from app import __version__
+from app.errors import StartupError
+from app.messages import Timeline
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Span
+    from opentelemetry.util.types import AttributeValue
+
+log = logging.getLogger(__name__)
+
+SERVICE_NAME: Final = "bert-inference-service"
+FLUSH_WITHIN_S: Final = 3.0
+"""The longest that an end waits for a collector; a supervisor gives its processes 5 s beyond the shutdown timeout."""
+_CONTEXT_HEADERS: Final = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
+
+
+def require_opentelemetry() -> None:
+    """Pass if the SDK and its exporter are installed.
+
+    Raises:
+        StartupError: they are not.
+    """
+    try:
+        is_installed = bool(find_spec("opentelemetry.sdk") and find_spec("opentelemetry.exporter.otlp.proto.http"))
+    except ModuleNotFoundError:  # of a package above them
+        is_installed = False
+    if not is_installed:
+        raise StartupError(
+            "BERT_OTLP_ENDPOINT is set, but the OpenTelemetry SDK is not installed. "
+            "Install the extra otel (pip install '.[otel]'), or unset BERT_OTLP_ENDPOINT."
+        )
+
+
+class Tracer:
+    """Makes the traces of one process and sends them to a collector."""
+
+    def __init__(self, endpoint: str) -> None:
+        """Send nothing yet, and do not look for the collector: it may come and go.
+
+        Args:
+            endpoint: Its OTLP/HTTP address, without the path of a signal.
+
+        Raises:
+            StartupError: OpenTelemetry is not installed.
+        """
+        require_opentelemetry()
+        from opentelemetry import trace  # noqa: PLC0415
+        from opentelemetry.context import Context  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+
+        described: dict[str, AttributeValue] = {
+            "service.name": SERVICE_NAME,
+            "service.version": __version__,
+            "process.pid": os.getpid(),
+        }
+        self._provider: Final = TracerProvider(
+            resource=Resource.create(described).merge(OTELResourceDetector().detect()),
+            shutdown_on_exit=False,  # `close` does that, and no longer than the process has
+        )
+        self._exporter: Final[SpanExporter] = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
+        self._tracer: Final = self._provider.get_tracer("app", __version__)
+        self._propagator: Final = TraceContextTextMapPropagator()
+        self._no_context: Final = Context()
+        self._api: Final = trace
+
+    def begin(self, route: str, scope: Mapping[str, Any], request_id: str) -> "RequestTrace":
+        """Return the trace of a request that just came in; it goes on with its caller's trace if it names one.
+
+        Args:
+            route: The path under which it was found.
+            scope: Its ASGI scope.
+            request_id: What the log calls it.
+        """
+        carrier: dict[str, str] = {}
+        for key, value in scope["headers"]:
+            if (name := _CONTEXT_HEADERS.get(key)) is not None:
+                text = value.decode("latin-1")
+                carrier[name] = f"{carrier[name]},{text}" if name in carrier else text
+        attributes: dict[str, AttributeValue] = {
+            "http.request.method": scope["method"],
+            "http.route": route,
+            "url.path": route,
+            "url.scheme": scope["scheme"],
+            "network.protocol.version": scope["http_version"],
+            "bert.request_id": request_id,
+        }
+        if scope["client"]:
+            attributes["client.address"] = scope["client"][0]
+        clock = _Clock()
+        span = self._tracer.start_span(
+            f"{scope['method']} {route}",
+            self._propagator.extract(carrier, self._no_context),
+            self._api.SpanKind.SERVER,
+            attributes,
+            start_time=clock.epoch_ns,
+        )
+        return RequestTrace(self, span, clock)
+
+    def add(self, parent: "Span", name: str, start_ns: int, end_ns: int, attributes: dict[str, int]) -> None:
+        """Record a part of a request."""
+        context = self._api.set_span_in_context(parent, self._no_context)
+        self._tracer.start_span(name, context, attributes=attributes, start_time=start_ns).end(end_ns)
+
+    def fail(self, span: "Span") -> None:
+        """Say that the service is to blame."""
+        span.set_status(self._api.StatusCode.ERROR)
+
+    def close(self) -> None:
+        """Send what is left, and wait at most `FLUSH_WITHIN_S` for the collector to take it."""
+        flush = Thread(target=self._provider.shutdown, name="flush traces", daemon=True)
+        flush.start()
+        flush.join(FLUSH_WITHIN_S)
+        if flush.is_alive():
+            log.warning("the collector at BERT_OTLP_ENDPOINT does not answer: the last traces are lost")
+            self._exporter.shutdown()
+
+
+class RequestTrace:
+    """The trace of one request."""
+
+    def __init__(self, tracer: Tracer, span: "Span", clock: "_Clock") -> None:
+        context = span.get_span_context()
+        self.trace_id: Final = f"{context.trace_id:032x}"
+        answer = f"00-{self.trace_id}-{context.span_id:016x}-{context.trace_flags:02x}"
+        self.headers: Final = ((b"traceresponse", answer.encode()),)
+        """What the answer tells its caller, as the W3C's draft for responses has it."""
+        self.timeline: Final = Timeline() if span.is_recording() else None
+        """For the engine to fill in; None if the request is not sampled."""
+        self._tracer = tracer
+        self._span = span
+        self._clock = clock
+        self._tokenized: tuple[float, float] | None = None
+
+    def tokenized(self, started_at: float, ended_at: float) -> None:
+        """Note when it was tokenized, by the monotonic clock."""
+        self._tokenized = started_at, ended_at
+
+    def end(
+        self, *, status: int | None, error_type: str | None, task: str, model: str | None, sequences: int, tokens: int
+    ) -> None:
+        """Record the request once its answer has left.
+
+        Args:
+            status: That of the answer, None if there was nobody to answer.
+            error_type: Why it failed, None if it did not.
+            task: What was asked for.
+            model: Of whom; None if no such model exists.
+            sequences: How many were tokenized.
+            tokens: How many they have.
+        """
+        if self.timeline is None:
+            return
+        attributes: dict[str, AttributeValue] = {"bert.task": task, "bert.sequences": sequences, "bert.tokens": tokens}
+        if model is not None:
+            attributes["bert.model"] = model
+        if status is not None:
+            attributes["http.response.status_code"] = status
+        # By the conventions, what the caller did wrong (4xx) is no error of a server's span.
+        if error_type is not None and (status is None or status >= 500):
+            attributes["error.type"] = error_type
+        self._span.set_attributes(attributes)
+        if status is not None and status >= 500:
+            self._tracer.fail(self._span)
+        # An answer is written at the end of the loop's turn: this may not come before it.
+        asyncio.get_running_loop().call_soon(self._record, self.timeline, time.monotonic(), sequences, tokens)
+
+    def _record(self, timeline: Timeline, ended_at: float, sequences: int, tokens: int) -> None:
+        if self._tokenized is not None:
+            self._add("tokenize", *self._tokenized, {"bert.sequences": sequences, "bert.tokens": tokens})
+        if timeline.admitted_at is not None:
+            until = ended_at if timeline.started_at is None else timeline.started_at
+            self._add("queue", timeline.admitted_at, until, {})
+        for run in timeline.runs:
+            batch = {
+                "bert.batch.sequences": run.sequences,
+                "bert.batch.tokens": run.tokens,
+                "bert.batch.longest_tokens": run.longest,
+            }
+            self._add("run", run.started_at, run.started_at + run.duration_s, batch)
+        self._span.end(self._clock.at_ns(ended_at))
+
+    def _add(self, name: str, started_at: float, ended_at: float, attributes: dict[str, int]) -> None:
+        self._tracer.add(self._span, name, self._clock.at_ns(started_at), self._clock.at_ns(ended_at), attributes)
+
+
+class _Clock:
+    """Turns the monotonic clock's time into that since the epoch, as both were when it was made."""
+
+    def __init__(self) -> None:
+        self.epoch_ns: Final = time.time_ns()
+        self._monotonic_s = time.monotonic()
+
+    def at_ns(self, monotonic_s: float) -> int:
+        return self.epoch_ns + round((monotonic_s - self._monotonic_s) * 1e9)

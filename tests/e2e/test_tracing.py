@@ -1,0 +1,391 @@
+"""Traces, as a collector receives them from the real server: one process, and two front ends with an engine."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from app import __version__
+from model_export.package import ExportOptions, export
+from tests.support import ROOT, ServerProcess, run_app, serving
+
+WITHIN_S = 30.0
+SECRET = "xylophone"
+TEXTS = ["a", "the cat sat on the mat", "Hello, world!", "one two three four five six seven eight nine ten"]
+LATER = "60000"
+"""Milliseconds until spans are sent: none is before the end of the server."""
+SAMPLED = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+NOT_SAMPLED = "00-5bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
+EACH = pytest.mark.parametrize("workers", ["1", "2"])
+
+
+def values(attributes: Any) -> dict[str, Any]:
+    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}
+
+
+@dataclass
+class Trace:
+    """The spans of one trace: the server's, and its children by start."""
+
+    server: Span
+    children: list[Span]
+
+    def named(self, name: str) -> list[Span]:
+        return [span for span in self.children if span.name == name]
+
+
+class Collector:
+    """Takes OTLP over HTTP on a free port of loopback, and keeps it."""
+
+    def __init__(self) -> None:
+        received: list[tuple[str, bytes]] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                received.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
+                answer = ExportTraceServiceResponse().SerializeToString()
+                self.send_response(200)
+                self.send_header("content-type", "application/x-protobuf")
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.received = received
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    @property
+    def requests(self) -> list[ExportTraceServiceRequest]:
+        assert {path for path, _ in self.received} <= {"/v1/traces"}
+        return [ExportTraceServiceRequest.FromString(body) for _, body in list(self.received)]
+
+    @property
+    def spans(self) -> list[Span]:
+        return [
+            span
+            for request in self.requests
+            for of_resource in request.resource_spans
+            for of_scope in of_resource.scope_spans
+            for span in of_scope.spans
+        ]
+
+    def trace(self, trace_id: str) -> Trace | None:
+        spans = [span for span in self.spans if span.trace_id.hex() == trace_id]
+        servers = [span for span in spans if span.kind == Span.SPAN_KIND_SERVER]
+        if not servers:
+            return None  # it is sent last
+        [server] = servers
+        children = [span for span in spans if span is not server]
+        assert {span.parent_span_id for span in children} <= {server.span_id}
+        assert {span.kind for span in children} <= {Span.SPAN_KIND_INTERNAL}
+        return Trace(server, sorted(children, key=lambda span: span.start_time_unix_nano))
+
+    def of(self, response: httpx.Response) -> Trace:
+        """The trace of an answered request, as soon as it is here."""
+        found = until(lambda: self.trace(trace_id_of(response)))
+        assert isinstance(found, Trace)
+        return found
+
+
+def trace_id_of(response: httpx.Response) -> str:
+    version, trace_id, _, _ = response.headers["traceresponse"].split("-")
+    assert version == "00"
+    return str(trace_id)
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + WITHIN_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return value
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    checkpoint = str(ROOT / "tests/fixtures/checkpoints/bert-single-label")
+    export(ExportOptions(checkpoint, folder / "bert-single-label", variants=["cpu-fp32"]), lambda _: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    collector = Collector()
+    yield collector
+    collector.close()
+
+
+@pytest.fixture(scope="module", params=["1", "2"], ids=["alone", "workers"])
+def server(request: pytest.FixtureRequest, models: Path, collector: Collector) -> Iterator[ServerProcess]:
+    """For tests that leave it well. A batch holds 32 tokens."""
+    arguments = ("--workers", request.param, "--threads", "1", "--batch-tokens", "32")
+    with serving(models, *arguments, BERT_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="50") as server:
+        yield server
+        assert server.stop() == 0
+
+
+def classify(server: ServerProcess, inputs: Any, **headers: str) -> httpx.Response:
+    body = {"model": "bert-single-label", "inputs": inputs}
+    return httpx.post(f"{server.url}/v1/classify", json=body, headers=headers, timeout=60)
+
+
+def test_a_request_is_a_span_with_its_parts(server: ServerProcess, collector: Collector) -> None:
+    response = classify(server, [SECRET, "two words"])
+    trace = collector.of(response)
+    assert trace.server.name == "POST /v1/classify"
+    assert trace.server.parent_span_id == b""
+    assert trace.server.status.code == Status.STATUS_CODE_UNSET
+    assert values(trace.server.attributes) == {
+        "http.request.method": "POST",
+        "http.route": "/v1/classify",
+        "http.response.status_code": 200,
+        "url.path": "/v1/classify",
+        "url.scheme": "http",
+        "network.protocol.version": "1.1",
+        "client.address": "127.0.0.1",
+        "bert.request_id": response.headers["x-request-id"],
+        "bert.model": "bert-single-label",
+        "bert.task": "classify",
+        "bert.sequences": 2,
+        "bert.tokens": response.json()["usage"]["tokens"],
+    }
+    assert [span.name for span in trace.children] == ["tokenize", "queue", "run"]
+    tokenize, queue, run = trace.children
+    size = {"sequences": 2, "tokens": response.json()["usage"]["tokens"]}
+    assert values(tokenize.attributes) == {f"bert.{key}": value for key, value in size.items()}
+    assert values(queue.attributes) == {}
+    batch = values(run.attributes)
+    assert 0 < batch.pop("bert.batch.longest_tokens") < size["tokens"]
+    assert batch == {f"bert.batch.{key}": value for key, value in size.items()}
+
+
+def test_parts_follow_each_other_within_the_request(server: ServerProcess, collector: Collector) -> None:
+    before_ns = time.time_ns()
+    trace = collector.of(classify(server, TEXTS[3]))
+    tokenize, queue, run = trace.children
+    stamps = [
+        before_ns,
+        trace.server.start_time_unix_nano,
+        *(
+            time_ns
+            for span in (tokenize, queue, run)
+            for time_ns in (span.start_time_unix_nano, span.end_time_unix_nano)
+        ),
+        trace.server.end_time_unix_nano,
+        time.time_ns(),
+    ]
+    assert stamps == sorted(stamps)
+    assert run.start_time_unix_nano < run.end_time_unix_nano
+
+
+def test_a_request_of_many_batches_has_a_run_for_each(server: ServerProcess, collector: Collector) -> None:
+    response = classify(server, TEXTS * 8)
+    trace = collector.of(response)
+    runs = [values(span.attributes) for span in trace.named("run")]
+    assert len(runs) > 4
+    assert sum(run["bert.batch.sequences"] for run in runs) == 32
+    assert sum(run["bert.batch.tokens"] for run in runs) == response.json()["usage"]["tokens"]
+    assert all(run["bert.batch.tokens"] <= 32 for run in runs)
+    assert len(trace.named("tokenize")) == len(trace.named("queue")) == 1
+
+
+def test_a_trace_goes_on_with_its_callers(server: ServerProcess, collector: Collector) -> None:
+    response = classify(server, "a", traceparent=SAMPLED, tracestate="vendor=value")
+    _, trace_id, parent_id, _ = SAMPLED.split("-")
+    assert trace_id_of(response) == trace_id
+    servers = until(
+        lambda: [
+            span
+            for span in collector.spans
+            if span.trace_id.hex() == trace_id and response.headers["traceresponse"].split("-")[2] == span.span_id.hex()
+        ]
+    )
+    assert [span.parent_span_id.hex() for span in servers] == [parent_id]
+    assert servers[0].trace_state == "vendor=value"
+
+
+@pytest.mark.parametrize("header", ["", "nonsense", SAMPLED.replace("00-4", "ff-4"), f"{SAMPLED}-more", "00-é-1-01"])
+def test_a_context_that_is_none_begins_a_trace(server: ServerProcess, collector: Collector, header: str) -> None:
+    response = httpx.post(
+        f"{server.url}/v1/classify",
+        json={"model": "bert-single-label", "inputs": "a"},
+        headers=[(b"traceparent", header.encode("latin-1"))],
+    )
+    assert response.status_code == 200
+    assert collector.of(response).server.parent_span_id == b""
+
+
+def test_the_access_log_names_the_trace(server: ServerProcess) -> None:
+    response = classify(server, "a")
+    [record] = until(
+        lambda: [one for one in server.records if one.get("request_id") == response.headers["x-request-id"]]
+    )
+    assert record["trace_id"] == trace_id_of(response)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, {"model": "no such", "inputs": SECRET}),
+        (422, {"model": "bert-single-label", "inputs": [SECRET], SECRET: 1}),
+    ],
+)
+def test_a_callers_mistake_is_no_error_of_the_service(
+    server: ServerProcess, collector: Collector, status: int, body: dict[str, Any]
+) -> None:
+    response = httpx.post(f"{server.url}/v1/classify?{SECRET}", json=body, headers={"User-Agent": SECRET})
+    assert response.status_code == status
+    trace = collector.of(response)
+    assert trace.server.status.code == Status.STATUS_CODE_UNSET
+    attributes = values(trace.server.attributes)
+    assert attributes["http.response.status_code"] == status
+    assert not {"error.type", "bert.model"} & attributes.keys()
+    assert trace.children == []
+
+
+def test_nothing_that_a_caller_wrote_is_sent(server: ServerProcess, collector: Collector) -> None:
+    for inputs in (SECRET, [SECRET], {"text": SECRET, "text_pair": SECRET}, [SECRET, 7]):
+        collector.of(classify(server, inputs))
+    assert SECRET.encode() not in b"".join(body for _, body in collector.received)
+
+
+def test_a_collector_is_told_who_sends(server: ServerProcess, collector: Collector) -> None:
+    collector.of(classify(server, "a"))
+    resources = [values(one.resource.attributes) for request in collector.requests for one in request.resource_spans]
+    assert {one["service.name"] for one in resources} == {"bert-inference-service"}
+    assert {one["service.version"] for one in resources} == {__version__}
+
+
+def test_requests_that_shared_a_batch_say_the_same_of_it(models: Path, collector: Collector) -> None:
+    options = {"BERT_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    with serving(models, "--workers", "2", "--threads", "1", "--batch-tokens", "512", **options) as server:
+        engine = engine_of(server)
+        os.kill(engine, signal.SIGSTOP)
+        with ThreadPoolExecutor(8) as threads:
+            waiting = [threads.submit(classify, server, "word " * (i + 1)) for i in range(8)]
+            until(lambda: inflight(server) == 8)
+            os.kill(engine, signal.SIGCONT)
+            responses = [one.result() for one in waiting]
+        assert server.stop() == 0
+    traces = [collector.of(response) for response in responses]
+    batches = Counter(tuple(sorted(values(run.attributes).items())) for trace in traces for run in trace.named("run"))
+    assert batches.total() == 8
+    # Each request has one sequence: as many requests tell of a batch as it had sequences, or a multiple for equal ones.
+    assert [batch for batch, told in batches.items() if told % dict(batch)["bert.batch.sequences"]] == []
+    assert max(dict(batch)["bert.batch.sequences"] for batch in batches) > 1
+
+
+def test_an_engine_that_dies_is_an_error(models: Path, collector: Collector) -> None:
+    options = {"BERT_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    with serving(models, "--workers", "2", "--threads", "1", **options) as server:
+        engine = engine_of(server)
+        os.kill(engine, signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(classify, server, "a")
+            until(lambda: inflight(server) == 1)
+            os.kill(engine, signal.SIGKILL)
+            response = waiting.result()
+        assert response.status_code == 503
+        trace = collector.of(response)
+    assert trace.server.status.code == Status.STATUS_CODE_ERROR
+    assert values(trace.server.attributes)["error.type"] == "engine_lost"
+    assert [span.name for span in trace.children] == ["tokenize"]
+
+
+@EACH
+def test_what_ended_is_sent_before_the_server_ends(models: Path, collector: Collector, workers: str) -> None:
+    options = {"BERT_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": LATER}
+    sent = len(collector.received)
+    with serving(models, "--workers", workers, "--threads", "1", **options) as server:
+        not_sampled = classify(server, "a", traceparent=NOT_SAMPLED)
+        responses = [classify(server, "a") for _ in range(10)]
+        assert len(collector.received) == sent
+        assert server.stop() == 0
+    arrived = {span.trace_id.hex() for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER}
+    assert {trace_id_of(response) for response in responses} <= arrived
+    assert trace_id_of(not_sampled) == NOT_SAMPLED.split("-")[1]
+    assert not_sampled.headers["traceresponse"].endswith("-00")
+    assert trace_id_of(not_sampled) not in {span.trace_id.hex() for span in collector.spans}
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["refuses", "hangs"])
+def test_a_collector_that_is_down_harms_nothing(models: Path, is_there: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        if not is_there:
+            listener.close()
+        with serving(models, "--threads", "1", BERT_OTLP_ENDPOINT=url, OTEL_BSP_SCHEDULE_DELAY="50") as server:
+            assert {classify(server, text).status_code for text in TEXTS * 10} == {200}
+            assert server.stop() == 0
+            assert "the last traces are lost" in server.log
+            assert "Traceback" not in server.log
+
+
+@EACH
+def test_a_start_without_the_sdk_says_what_to_install(models: Path, tmp_path: Path, workers: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['opentelemetry.sdk'] = None\n")
+    environment = {"BERT_OTLP_ENDPOINT": "http://127.0.0.1:4318", "PYTHONPATH": str(tmp_path)}
+    done = run_app("--models", str(models), "--port", "0", "--workers", workers, **environment)
+    assert done.returncode == 1
+    assert done.stderr.count("Install the extra otel") == 1
+
+
+@pytest.mark.parametrize("endpoint", ["collector:4318", "grpc://collector:4317", "4318"])
+def test_an_endpoint_that_is_no_address_stops_the_start(models: Path, endpoint: str) -> None:
+    done = run_app("--models", str(models), BERT_OTLP_ENDPOINT=endpoint)
+    assert done.returncode == 2
+    assert "BERT_OTLP_ENDPOINT" in done.stderr
+
+
+def test_without_an_endpoint_nothing_of_it_is_there(models: Path) -> None:
+    script = "import sys, app.launch; print([name for name in sys.modules if name.startswith('opentelemetry.sdk')])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    with serving(models, "--threads", "1") as server:
+        response = classify(server, "a", traceparent=SAMPLED)
+        assert response.status_code == 200
+        assert "traceresponse" not in response.headers
+
+
+def inflight(server: ServerProcess) -> float:
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("bert_inflight_requests{"))
+
+
+def engine_of(server: ServerProcess) -> int:
+    """The first process that the supervisor started but for multiprocessing's own."""
+    pid = server.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return min(int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text())
