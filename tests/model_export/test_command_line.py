@@ -20,8 +20,11 @@ Copy = Callable[..., Path]
 TIMEOUT_S = 120
 
 PAUSING = """
-import contextlib, sys
+import contextlib, signal, sys
 import model_export.__main__ as command
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and the tests may run there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @contextlib.contextmanager
 def pausing():
@@ -145,8 +148,6 @@ def paused_export(output: Path) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell starts what it runs in the background with Ctrl-C ignored, and the tests may run there.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "everything but the manifest is written\n"
