@@ -12,6 +12,8 @@ from starlette.types import Receive, Scope, Send
 from app.errors import MethodNotAllowed, Overloaded, PayloadTooLarge, ServiceError, Unauthorized
 
 RETRY_SOON_S: Final = 2
+DROP_UP_TO: Final = 10
+"""So many times the limit of a body is read before the connection is cut."""
 REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -50,15 +52,19 @@ def authorize(scope: Scope, api_key: str | None) -> None:
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     """Return the whole body.
 
+    A body over the limit is read on and dropped, as most callers read no answer before they have written everything:
+    all they would see is a reset connection. One that is far over it, or whose caller asks first, is refused at once.
+
     Raises:
-        PayloadTooLarge: it is, or says it is, over the limit; the rest was not read.
+        PayloadTooLarge: it is, or says it is, over the limit.
         ClientGone: the connection closed first.
     """
     too_large = PayloadTooLarge(
         f"The body is over {limit_bytes} bytes. Send fewer or shorter inputs, or raise BERT_MAX_BODY_BYTES."
     )
     declared = header(scope, b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > limit_bytes:
+    expected = int(declared) if declared is not None and declared.isdigit() else 0
+    if expected > DROP_UP_TO * limit_bytes or (expected > limit_bytes and header(scope, b"expect") is not None):
         raise too_large
     chunks: list[bytes] = []
     size = 0
@@ -69,6 +75,9 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > limit_bytes:
+            chunks.clear()
+            if message.get("more_body", False) and size <= DROP_UP_TO * limit_bytes:
+                continue
             raise too_large
         if not message.get("more_body", False):
             return chunk if not chunks else b"".join([*chunks, chunk])
@@ -113,5 +122,5 @@ def error_headers(error: ServiceError) -> Headers:
     if isinstance(error, MethodNotAllowed):
         return [(b"allow", error.allowed.encode())]
     if error.status == 413:
-        return [(b"connection", b"close")]  # the rest of the body is not read
+        return [(b"connection", b"close")]  # the rest of the body may not have been read
     return []
