@@ -193,5 +193,5 @@ class LocalEngine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # A thread that is stuck in a lost device cannot be waited for.
-        self._thread.shutdown(wait=not self.lost.done())
+        # It is idle, but for a model that is loading or a device that is stuck: neither is waited for.
+        self._thread.shutdown(wait=False)

@@ -60,7 +60,12 @@ async def _serve_alone(settings: Settings) -> int:
     front_end = FrontEnd(settings, bundles, engine, metrics)
     serving = asyncio.create_task(front_end.server.serve(sockets=[listener]))
     try:
-        front_end.engine_found(await load_models(settings, bundles, engine, metrics))
+        loading = asyncio.create_task(load_models(settings, bundles, engine, metrics))
+        await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
+        if not loading.done():
+            log.info("stopped while the models were loading")
+            return 0
+        front_end.engine_found(loading.result())
         waiting: set[_Future] = {serving, engine.lost}
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if engine.lost.done():
@@ -71,7 +76,7 @@ async def _serve_alone(settings: Settings) -> int:
         await serving
         await engine.close()
         await front_end.close()
-    log.info("stopped: every accepted request was answered")
+    log.info("stopped")
     return 0
 
 

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.http import ClientGone, authorize, error_body, error_headers, read_body, respond
 from app.catalog import Catalog, Model
 from app.engine import EngineClient
-from app.errors import Internal, ServiceError, ValidationFailed
+from app.errors import Internal, NotReady, ServiceError, ValidationFailed
 from app.messages import SequenceResult, Timeline, TokenSequence
 from app.metrics import REJECTIONS, Metrics, ModelMetrics
 from app.readiness import Readiness
@@ -92,6 +92,11 @@ class InferenceEndpoint:
             await respond(send, status, error_body(error, request_id), request_id, *headers, *error_headers(error))
         except ClientGone:
             status, error_type = CLIENT_GONE, "client_gone"
+        except asyncio.CancelledError:  # the server stops, and has waited for as long as it may
+            stopped = NotReady("The service stopped before it could answer. Retry in a few seconds.")
+            status, error_type = stopped.status, stopped.error_type
+            answer = error_body(stopped, request_id)
+            await respond(send, stopped.status, answer, request_id, *headers, *error_headers(stopped))
         except Exception:
             log.exception("request failed", extra={"request_id": request_id, "model": request.model_name})
             fault = Internal("The service failed on this request. Its log has the cause under this request id.")
