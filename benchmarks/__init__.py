@@ -1,0 +1,1 @@
+"""Measure the service against its peers and against the machine. `python -m benchmarks --help`."""

@@ -1,0 +1,154 @@
+"""Run the benchmarks and write the results: `python -m benchmarks`, in an environment with `requirements-peers.txt`.
+
+The short form is for looking, the full one for claims: medians of three rounds, and peers swept over batch sizes.
+"""
+
+import argparse
+import datetime as dt
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.common import say
+from benchmarks.fairness import fairness
+from benchmarks.front_end import front_end
+from benchmarks.idle import idle
+from benchmarks.offline import offline
+from benchmarks.overload import overload
+from benchmarks.plots import write_plots
+from benchmarks.report import render
+from benchmarks.serving import Amount, compare, serving_systems
+from benchmarks.systems import Layout
+from benchmarks.workplace import ROOT, Workplace, describe_machine, versions
+
+RESULTS: Final = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How much is measured."""
+
+    name: str
+    rounds: int
+    batches: tuple[int, ...]
+    base: Amount
+    tiny: Amount
+    offline_texts: int
+    offline_rounds: int
+    front_end_requests: int
+    idle_requests: int
+    overload_s: float
+    fairness_s: float
+
+
+SHORT: Final = Form(
+    name="short",
+    rounds=1,
+    batches=(1, 16),
+    base=Amount({"reviews": 160, "mix": 48}, open_s=6),
+    tiny=Amount({"reviews": 4000, "mix": 1000}, open_s=3),
+    offline_texts=48,
+    offline_rounds=1,
+    front_end_requests=8000,
+    idle_requests=100,
+    overload_s=16,
+    fairness_s=30,
+)
+FULL: Final = Form(
+    name="full",
+    rounds=3,
+    batches=(1, 4, 16, 32),
+    base=Amount({"reviews": 320, "mix": 128}, open_s=20),
+    tiny=Amount({"reviews": 16000, "mix": 4000}, open_s=10),
+    offline_texts=64,
+    offline_rounds=3,
+    front_end_requests=30000,
+    idle_requests=300,
+    overload_s=40,
+    fairness_s=90,
+)
+
+
+def main() -> None:
+    """Run what was asked for, and write the results after every part."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--full", action="store_true", help="medians of three rounds, every batch size (hours)")
+    parser.add_argument("--parts", type=lambda text: text.split(","), metavar="NAME,...", help="default: all")
+    parser.add_argument("--report", action="store_true", help="measure nothing, write the report again")
+    parser.add_argument(
+        "--server-python", type=Path, default=ROOT / ".venv-export/bin/python", help="the project's environment"
+    )
+    parser.add_argument(
+        "--infinity-python",
+        type=Path,
+        default=ROOT / ".venv-bench-infinity/bin/python",
+        help="an environment with requirements-infinity.txt",
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
+    parser.add_argument("--cache", type=Path, default=Path(__file__).parent / "cache", help="folder for the models")
+    options = parser.parse_args()
+    options.results.mkdir(parents=True, exist_ok=True)
+    path = options.results / "results.json"
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if not options.report:
+        # The environments' interpreters are links: resolved, they would be the one they were made from.
+        place = Workplace(options.server_python.absolute(), options.infinity_python.absolute(), options.cache)
+        parts = _parts(place, FULL if options.full else SHORT)
+        unknown = set(options.parts or ()) - set(parts)
+        if unknown:
+            parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
+        _measure(place, parts, options.parts or list(parts), results, path)
+    (options.results / "results.md").write_text(render(results))
+    write_plots(results, options.results)
+    say(f"written: {options.results}")
+
+
+def _parts(place: Workplace, form: Form) -> Mapping[str, Callable[[], Any]]:
+    layouts = [Layout(batch, 1, place.cores) for batch in form.batches]
+    layouts += [
+        Layout(batch, place.cores, 1) for batch in form.batches if place.cores > 1 and batch != max(form.batches)
+    ]
+
+    def serving(model: str, amount: Amount) -> Any:  # noqa: ANN401
+        return compare(place, model, serving_systems(place, model, layouts), amount, rounds=form.rounds)
+
+    return {
+        "offline": lambda: [offline(place, "base", rounds=form.offline_rounds, count=form.offline_texts)],
+        "base": lambda: serving("base", form.base),
+        "tiny": lambda: serving("tiny", form.tiny),
+        "front-end": lambda: front_end(place, count=form.front_end_requests, rounds=form.rounds),
+        "idle": lambda: [
+            row
+            for model in ("demo", "base")
+            for row in idle(place, model, count=form.idle_requests, rounds=form.rounds)
+        ],
+        "overload": lambda: overload(place, "base", requests=128, duration_s=form.overload_s, settle_s=6),
+        "fairness": lambda: fairness(place, "base", rate_per_s=3, duration_s=form.fairness_s),
+    }
+
+
+def _measure(
+    place: Workplace,
+    parts: Mapping[str, Callable[[], Any]],
+    chosen: list[str],
+    results: dict[str, Any],
+    path: Path,
+) -> None:
+    for name in chosen:
+        machine = describe_machine(place.cores) | {"versions": versions(place)}
+        started = dt.datetime.now(dt.UTC)
+        rows = parts[name]()
+        results[name] = {
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round((dt.datetime.now(dt.UTC) - started).total_seconds()),
+            "machine": machine | {"load_average_after": [round(value, 2) for value in os.getloadavg()]},
+            "rows": rows,
+        }
+        path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Checkpoints to measure with. Weights are random where speed is all that is asked: it does not depend on them."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from safetensors.numpy import save_file
+
+DEMO: Final = Path(__file__).parent.parent / "model_export" / "demo_checkpoint"
+_LABELS: Final = ("NEGATIVE", "POSITIVE")
+_TYPES: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The architecture of a BERT."""
+
+    layers: int
+    hidden: int
+    heads: int
+    vocabulary: int = 30522
+    positions: int = 512
+
+
+SIZES: Final = {
+    "base": Size(layers=12, hidden=768, heads=12),
+    # Small enough that everything but the model is what is measured.
+    "tiny": Size(layers=2, hidden=128, heads=2),
+}
+
+
+def checkpoint(name: str, cache: Path) -> Path:
+    """Return the folder of a checkpoint; one of `SIZES` is made when it is not there."""
+    if name == "demo":
+        return DEMO
+    folder = cache / "checkpoints" / name
+    if not (folder / "config.json").exists():
+        _make(SIZES[name], folder)
+    return folder
+
+
+def _make(size: Size, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        shutil.copy(DEMO / file, folder)
+    save_file(_weights(size), folder / "model.safetensors")
+    config = {
+        "architectures": ["BertForSequenceClassification"],
+        "model_type": "bert",
+        "hidden_size": size.hidden,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "intermediate_size": 4 * size.hidden,
+        "vocab_size": size.vocabulary,
+        "max_position_embeddings": size.positions,
+        "type_vocab_size": _TYPES,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "id2label": dict(enumerate(_LABELS)),
+        "label2id": {label: i for i, label in enumerate(_LABELS)},
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+
+
+def _weights(size: Size) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    weights: dict[str, np.ndarray] = {}
+
+    def table(name: str, *shape: int) -> None:
+        # The spread that BERT starts its training from.
+        weights[f"{name}.weight"] = random.standard_normal(shape, np.float32) * np.float32(0.02)
+
+    def dense(name: str, outputs: int, inputs: int) -> None:
+        table(name, outputs, inputs)
+        weights[f"{name}.bias"] = np.zeros(outputs, np.float32)
+
+    def norm(name: str) -> None:
+        weights[f"{name}.weight"] = np.ones(size.hidden, np.float32)
+        weights[f"{name}.bias"] = np.zeros(size.hidden, np.float32)
+
+    embeddings = "bert.embeddings"
+    table(f"{embeddings}.word_embeddings", size.vocabulary, size.hidden)
+    table(f"{embeddings}.position_embeddings", size.positions, size.hidden)
+    table(f"{embeddings}.token_type_embeddings", _TYPES, size.hidden)
+    norm(f"{embeddings}.LayerNorm")
+    for i in range(size.layers):
+        layer = f"bert.encoder.layer.{i}"
+        for part in ("self.query", "self.key", "self.value", "output.dense"):
+            dense(f"{layer}.attention.{part}", size.hidden, size.hidden)
+        norm(f"{layer}.attention.output.LayerNorm")
+        dense(f"{layer}.intermediate.dense", 4 * size.hidden, size.hidden)
+        dense(f"{layer}.output.dense", size.hidden, 4 * size.hidden)
+        norm(f"{layer}.output.LayerNorm")
+    dense("bert.pooler.dense", size.hidden, size.hidden)
+    dense("classifier", len(_LABELS), size.hidden)
+    return weights

@@ -1,0 +1,53 @@
+"""What becomes of requests when three times more come than the server can answer."""
+
+import numpy as np
+
+from benchmarks.common import CONNECTIONS, MAX_CONNECTIONS, Row, ours, say, token_counts
+from benchmarks.load import Load, closed_loop, open_loop, poisson_schedule, quantile_ms
+from benchmarks.systems import serving
+from benchmarks.texts import read_texts
+from benchmarks.workplace import Workplace
+
+
+def overload(place: Workplace, model: str, *, requests: int, duration_s: float, settle_s: float) -> list[Row]:
+    """Measure what is answered and how fast the rest is refused. `settle_s` is left out: the queue fills meanwhile."""
+    tokens = np.array(token_counts(place, model, read_texts("reviews")))
+    rows = []
+    for system in ours(place, model):
+        say(f"overload: {model}, {system.setting}")
+        with serving(system) as running:
+            texts = running.requests(read_texts("reviews"))
+            closed_loop(running.port, texts[::-1], count=2 * CONNECTIONS, connections=CONNECTIONS)
+            best = closed_loop(running.port, texts, count=requests, connections=2 * CONNECTIONS)
+            best_rate = requests / best.duration_s
+            best_tokens = tokens[best.request % len(tokens)].sum() / best.duration_s
+            due_s = poisson_schedule(3 * best_rate, duration_s, seed=2)
+            load = open_loop(running.port, texts, due_s=due_s, connections=MAX_CONNECTIONS)
+        rows.append(
+            {
+                "model": model,
+                "setting": system.setting,
+                "best_per_s": best_rate,
+                "best_tokens_per_s": float(best_tokens),
+                "offered_per_s": 3 * best_rate,
+                **_under_overload(load, tokens, settle_s, float(due_s[-1])),
+            }
+        )
+    return rows
+
+
+def _under_overload(load: Load, tokens: np.ndarray, start_s: float, end_s: float) -> Row:
+    within = (load.answered_s >= start_s) & (load.answered_s < end_s)
+    good = load.is_ok & within
+    refused = load.status == 429
+    late_refusals = load.latency_s[refused & within]
+    return {
+        "goodput_per_s": float(good.sum()) / (end_s - start_s),
+        "goodput_tokens_per_s": float(tokens[load.request[good] % len(tokens)].sum()) / (end_s - start_s),
+        "refused": int(refused.sum()),
+        "refusal_p50_ms": quantile_ms(late_refusals, 0.5) if late_refusals.size else None,
+        "refusal_p99_ms": quantile_ms(late_refusals, 0.99) if late_refusals.size else None,
+        "answer_p99_ms": quantile_ms(load.latency_s[good], 0.99) if good.any() else None,
+        "other_statuses": sorted({int(status) for status in load.status} - {200, 429}),
+        "generator_cpu": load.generator_cpu,
+    }

@@ -1,0 +1,39 @@
+"""FastAPI with ONNX Runtime and no batching, which is how most BERTs are put behind HTTP.
+
+The endpoint calls the model on the event loop: a run takes every core that its process has, so that another thread would
+only add a switch.
+"""
+
+import os
+
+import uvicorn
+from fastapi import FastAPI
+from padded_model import PaddedModel
+from pydantic import BaseModel
+
+app = FastAPI()
+model = PaddedModel() if __name__ != "__main__" else None
+
+
+class Request(BaseModel):
+    """One text."""
+
+    text: str
+
+
+class Response(BaseModel):
+    """Its best label."""
+
+    label: str
+    score: float
+
+
+@app.post("/classify")
+async def classify(request: Request) -> Response:
+    """Classify a text."""
+    [answer] = model([request.text])
+    return Response(**answer)
+
+
+if __name__ == "__main__":
+    uvicorn.run("fastapi_peer:app", port=int(os.environ["PORT"]), workers=int(os.environ["WORKERS"]), access_log=False)

@@ -1,0 +1,259 @@
+"""Write the results as Markdown. Figures of several rounds are medians."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any, Final
+
+Row = Mapping[str, Any]
+
+MODELS: Final = {
+    "base": "BERT-base (12 layers, 768 wide, random weights)",
+    "tiny": "2 layers, 128 wide: the model costs little, the server is what is measured",
+}
+TEXTS: Final = {"reviews": "review sentences, 27.5 tokens on average", "mix": "5 to 379 tokens, 90 on average"}
+FRONT_ENDS: Final = {
+    "asgi": "raw ASGI under uvicorn: constant answer, nothing read",
+    "fastapi-bare": "idiomatic FastAPI route: validates, no tokenizer",
+    "fastapi": "idiomatic FastAPI route with this service's work: tokenizer, scores",
+    "ours": "this service, its engine replaced by one that answers at once",
+}
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """Return the report."""
+    sections = [
+        *_machine(results),
+        *_reached(results),
+        *(line for model in MODELS if model in results for line in _serving(model, results[model]["rows"])),
+        *_offline(results),
+        *_front_end(results),
+        *_idle(results),
+        *_overload(results),
+        *_fairness(results),
+    ]
+    return "\n".join(sections) + "\n"
+
+
+def medians(rows: Iterable[Row], *by: str) -> list[dict[str, Any]]:
+    """Return one row for each value of the columns `by`: numbers are medians, the rest is that of the first row."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(name) for name in by), []).append(row)
+    merged = []
+    for group in groups.values():
+        first = dict(group[0])
+        for name, value in group[0].items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                first[name] = median(row[name] for row in group)
+        merged.append(first)
+    return merged
+
+
+def closed(rows: Iterable[Row], texts: str) -> list[dict[str, Any]]:
+    """Return what each system in each setting reached in a closed loop, the fastest first."""
+    chosen = [row for row in rows if row.get("kind") == "closed" and row["texts"] == texts]
+    return sorted(medians(chosen, "system", "setting"), key=lambda row: -row["rate_per_s"])
+
+
+def _machine(results: Mapping[str, Any]) -> list[str]:
+    lines = ["# Benchmark results", ""]
+    if not results:
+        return [*lines, "Nothing has been measured. Run `make bench`."]
+    first = next(iter(results.values()))["machine"]
+    lines += [
+        f"{first['cpu']}, {first['cores']} cores. "
+        + ", ".join(f"{name} {number}" for name, number in first["versions"].items())
+        + ".",
+        "",
+        "| part | started | took | load average before and after | matrix products, GFLOP/s |",
+        "|---|---|---|---|---|",
+    ]
+    for name, part in results.items():
+        machine = part["machine"]
+        before, after = machine["load_average_before"][0], machine["load_average_after"][0]
+        lines.append(
+            f"| {name} | {part['started']} | {part['seconds']} s | {before} / {after} | {machine['gemm_gflops']:.0f} |"
+        )
+    return [*lines, ""]
+
+
+# --- what it must reach
+
+
+def _reached(results: Mapping[str, Any]) -> list[str]:
+    """Return the ratios that the project holds itself to, where they were measured."""
+    lines = ["## Held against its aims", "", "| aim | at least | measured |", "|---|---|---|"]
+    for aim, bound, value in _aims(results):
+        lines.append(f"| {aim} | {bound} | {value} |")
+    return [*lines, ""] if len(lines) > 4 else []
+
+
+def _aims(results: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
+    if "base" in results:
+        yield from _aims_of_base(results)
+    if "tiny" in results:
+        rows = closed(results["tiny"]["rows"], "reviews")
+        ours, mosec = _best(rows, _is_ours), _best(rows, lambda row: row["system"] == "mosec")
+        if ours and mosec:
+            yield "2-layer BERT, against mosec at its best", "1.5 x", f"{_ratio(ours, mosec)} ({ours['setting']})"
+    if "front-end" in results:
+        rows = medians(results["front-end"]["rows"], "system")
+        rate = {row["system"]: row["rate_per_s"] for row in rows}
+        yield "front end, against an idiomatic FastAPI route", "3 x", f"{rate['ours'] / rate['fastapi']:.2f} x"
+    for row in results.get("idle", {}).get("rows", ()):
+        bound = "1 ms at most" if "1 process" in row["setting"] else "1.5 ms at most"
+        yield f"idle, added to the bare run ({row['model']}, {row['setting']})", bound, f"{row['added_ms']:.2f} ms"
+    for row in results.get("overload", {}).get("rows", ()):
+        goodput = row["goodput_tokens_per_s"] / row["best_tokens_per_s"]
+        yield f"overload, goodput in tokens ({row['setting']})", "0.95 x", f"{goodput:.2f} x"
+        yield f"overload, refusals p99 ({row['setting']})", "20 ms at most", _ms(row["refusal_p99_ms"])
+    for row in results.get("fairness", {}).get("rows", ()):
+        yield f"beside bulk, p99 ({row['setting']})", "2.5 batches at most", f"{row['p99_batches']:.2f} batches"
+
+
+def _aims_of_base(results: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
+    rows = closed(results["base"]["rows"], "reviews")
+    at_16 = _best(rows, lambda row: not _is_ours(row) and "batch 16" in row["setting"])
+    any_peer = _best(rows, lambda row: not _is_ours(row))
+    for precision, bound in (("fp32", "1.9 x"), ("int8", "4 x")):
+        ours = _best(rows, lambda row, p=precision: _is_ours(row) and p in row["setting"])
+        if ours and at_16 and any_peer:
+            yield f"BERT-base {precision}, against the best at batch 16 ({at_16['system']})", bound, _ratio(ours, at_16)
+            best = f"BERT-base {precision}, against the best of all ({any_peer['system']}, {any_peer['setting']})"
+            yield best, "1.25 x" if precision == "fp32" else "", _ratio(ours, any_peer)
+            offline = [
+                row["tokens_per_s"]
+                for row in results.get("offline", {}).get("rows", [{"rows": []}])[0]["rows"]
+                if row["layout"] == "packed" and row["precision"] == precision
+            ]
+            if offline:
+                share = ours["tokens_per_s"] / max(offline)
+                yield f"BERT-base {precision}, against its own engine alone", "0.95 x", f"{share:.2f} x"
+
+
+def _is_ours(row: Row) -> bool:
+    return bool(row["system"] == "this server")
+
+
+def _best(rows: Sequence[Row], belongs: Callable[[Row], bool]) -> Row | None:
+    return max(filter(belongs, rows), key=lambda row: row["rate_per_s"], default=None)
+
+
+def _ratio(row: Row, other: Row) -> str:
+    return f"{row['rate_per_s'] / other['rate_per_s']:.2f} x"
+
+
+def _ms(value: float | None) -> str:
+    return "none" if value is None else f"{value:.1f} ms"
+
+
+# --- tables
+
+
+def _serving(model: str, rows: Sequence[Row]) -> list[str]:
+    lines = [f"## Served: {MODELS[model]}", ""]
+    for texts, description in TEXTS.items():
+        measured = closed(rows, texts)
+        if not measured:
+            continue
+        probe = median(row["gemm_gflops"] for row in measured)
+        lines += [
+            f"32 connections, closed loop, {description}; {measured[0]['requests']:.0f} requests to each.",
+            "",
+            "| server | setting | requests/s | tokens/s | p50 | p99 | machine then |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in measured:
+            name = f"**{row['system']}**" if _is_ours(row) else row["system"]
+            failed = f", {row['failed']:.0f} failed" if row["failed"] else ""
+            lines.append(
+                f"| {name} | {row['setting']}{failed} | {row['rate_per_s']:.4g} | {row['tokens_per_s']:.0f} | "
+                f"{row['p50_ms']:.4g} ms | {row['p99_ms']:.4g} ms | {row['gemm_gflops'] / probe:.0%} |"
+            )
+        lines.append("")
+    for row in medians((row for row in rows if row["kind"] == "failed"), "system", "setting"):
+        lines += [f"{row['system']}, {row['setting']}: not measured, it did not serve.", ""]
+    return lines
+
+
+def _offline(results: Mapping[str, Any]) -> list[str]:
+    if "offline" not in results:
+        return []
+    lines = ["## The engine alone", ""]
+    for part in results["offline"]["rows"]:
+        limit = max(row["tokens_per_s"] for row in part["rows"] if row["layout"] == "matrix products alone")
+        lines += [
+            f"{MODELS.get(part['model'], part['model'])}; {part['tokens']} tokens of review sentences.",
+            "",
+            "| layout | size | precision | threads | tokens/s | of the fp32 matrix products |",
+            "|---|---|---|---|---|---|",
+        ]
+        for row in part["rows"]:
+            lines.append(
+                f"| {row['layout']} | {row['size']} | {row['precision']} | {row['threads']} | "
+                f"{row['tokens_per_s']:.0f} | {row['tokens_per_s'] / limit:.0%} |"
+            )
+    lines += [
+        "",
+        "Size is the budget in tokens where packed, texts per run where padded.",
+        "This project's graph computes in its last layer only what is answered: less than all the products.",
+        "",
+    ]
+    return lines
+
+
+def _front_end(results: Mapping[str, Any]) -> list[str]:
+    if "front-end" not in results:
+        return []
+    lines = ["## The front end alone", "", "One core, 32 connections, closed loop, review sentences.", ""]
+    lines += ["| server | requests/s | generator's CPU |", "|---|---|---|"]
+    for row in sorted(medians(results["front-end"]["rows"], "system"), key=lambda row: -row["rate_per_s"]):
+        lines.append(f"| {FRONT_ENDS[row['system']]} | {row['rate_per_s']:.0f} | {row['generator_cpu']:.0%} |")
+    return [*lines, ""]
+
+
+def _idle(results: Mapping[str, Any]) -> list[str]:
+    if "idle" not in results:
+        return []
+    lines = ["## Idle, one short text at a time", ""]
+    lines += ["| model | setting | p50 | bare session run p50 | added | p99 |", "|---|---|---|---|---|---|"]
+    for row in results["idle"]["rows"]:
+        lines.append(
+            f"| {row['model']} | {row['setting']} | {row['p50_ms']:.2f} ms | {row['bare_p50_ms']:.2f} ms | "
+            f"{row['added_ms']:.2f} ms | {row['p99_ms']:.2f} ms |"
+        )
+    return [*lines, ""]
+
+
+def _overload(results: Mapping[str, Any]) -> list[str]:
+    if "overload" not in results:
+        return []
+    lines = ["## Offered three times what it can do", ""]
+    lines += [
+        "| setting | best, requests/s | goodput, requests/s | best, tokens/s | goodput, tokens/s | refusals p50 / p99 | answers p99 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in results["overload"]["rows"]:
+        lines.append(
+            f"| {row['setting']} | {row['best_per_s']:.4g} | {row['goodput_per_s']:.4g} | {row['best_tokens_per_s']:.0f} | "
+            f"{row['goodput_tokens_per_s']:.0f} | {_ms(row['refusal_p50_ms'])} / {_ms(row['refusal_p99_ms'])} | "
+            f"{_ms(row['answer_p99_ms'])} |"
+        )
+    return [*lines, ""]
+
+
+def _fairness(results: Mapping[str, Any]) -> list[str]:
+    if "fairness" not in results:
+        return []
+    lines = ["## Single texts beside a client that sends requests of 512 texts without pause", ""]
+    lines += [
+        "| setting | singles | p50 | p99 | one batch | p99 in batches | p50 without bulk |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in results["fairness"]["rows"]:
+        failed = f", {row['failed']} failed" if row["failed"] else ""
+        lines.append(
+            f"| {row['setting']} | {row['requests']}{failed} | {row['p50_ms']:.0f} ms | {row['p99_ms']:.0f} ms | "
+            f"{row['batch_ms']:.0f} ms | {row['p99_batches']:.2f} | {row['alone_p50_ms']:.0f} ms |"
+        )
+    return [*lines, ""]

@@ -1,0 +1,124 @@
+"""What the measurements run on: environments, models and the machine."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks.checkpoints import checkpoint
+from benchmarks.padded_graph import write_padded_graph
+
+ROOT: Final = Path(__file__).parent.parent
+
+# The products of a BERT-base layer, [inputs, outputs]: query, key and value; attention output; feed-forward.
+LAYER_PRODUCTS: Final = ((768, 2304), (768, 768), (768, 3072), (3072, 768))
+
+
+_COMPARED: Final = ("onnxruntime", "fastapi", "uvicorn", "mosec", "litserve", "bentoml", "ray")
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Where things are, and how many cores there are to share."""
+
+    server_python: Path
+    infinity_python: Path
+    cache: Path
+
+    @property
+    def cores(self) -> int:
+        return len(os.sched_getaffinity(0))
+
+    def checkpoint(self, name: str) -> Path:
+        return checkpoint(name, self.cache)
+
+    def graph(self, name: str) -> Path:
+        """Return the peers' graph of a model."""
+        path = self.cache / "padded" / f"{name}.onnx"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            write_padded_graph(self.checkpoint(name), partial)
+            partial.rename(path)
+        return path
+
+    def bundle(self, name: str) -> Path:
+        """Return this project's bundle of a model, alone in its folder, with every CPU variant that there is."""
+        path = self.cache / "models" / name / name
+        variants = self.cpu_variants()
+        held = (
+            {v["target"] + "-" + v["precision"] for v in manifest["variants"]} if (manifest := _read(path)) else set()
+        )
+        if not held >= set(variants):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.run(
+                *("-m", "model_export", "export", "--checkpoint", str(self.checkpoint(name)), "--task", "classify"),
+                *("--variants", ",".join(variants), "--output", str(path)),
+            )
+        return path
+
+    def cpu_variants(self) -> list[str]:
+        """Return the variants for CPUs that the export knows."""
+        code = "import json; from model_export.package import VARIANTS; print(json.dumps(list(VARIANTS)))"
+        return [name for name in json.loads(self.run("-c", code)) if name.startswith("cpu-")]
+
+    def run(self, *arguments: str) -> str:
+        """Run Python in the project's environment and return what it prints."""
+        done = subprocess.run(
+            [str(self.server_python), *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return done.stdout
+
+
+def _read(bundle: Path) -> dict[str, Any] | None:
+    path = bundle / "manifest.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def gemm_gflops(rows: int = 512, repeats: int = 5) -> float:
+    """Return what NumPy's matrix product reaches now on the shapes of BERT-base: the machine's own speed."""
+    random = np.random.default_rng(0)
+    pairs = [(random.random((rows, k), np.float32), random.random((k, n), np.float32)) for k, n in LAYER_PRODUCTS]
+    best_s = []
+    for a, b in pairs:
+        durations = []
+        for _ in range(repeats):
+            started_at = time.perf_counter()
+            a @ b
+            durations.append(time.perf_counter() - started_at)
+        best_s.append(min(durations))
+    return sum(2 * rows * k * n for k, n in LAYER_PRODUCTS) / sum(best_s) / 1e9
+
+
+def describe_machine(cores: int) -> dict[str, Any]:
+    """Return what a reader must know of the machine to judge the figures."""
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.machine(),
+    )
+    return {
+        "cpu": model,
+        "cores": cores,
+        "gemm_gflops": round(gemm_gflops(), 1),
+        "load_average_before": [round(value, 2) for value in os.getloadavg()],
+    }
+
+
+def versions(place: Workplace) -> dict[str, str]:
+    """Return the versions of what is compared."""
+    found = {name: version(name) for name in _COMPARED}
+    code = "from importlib.metadata import version; print(version({!r}))"
+    found["this server's onnxruntime"] = place.run("-c", code.format("onnxruntime")).strip()
+    if place.infinity_python.exists():
+        for name in ("infinity-emb", "torch"):
+            command = [str(place.infinity_python), "-c", code.format(name)]
+            found[name] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    found["Python"] = platform.python_version()
+    return found
