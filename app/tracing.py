@@ -27,7 +27,7 @@ from app.messages import Timeline
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Span, SpanContext
     from opentelemetry.util.types import AttributeValue
 
 log = logging.getLogger(__name__)
@@ -68,12 +68,13 @@ class Tracer:
             StartupError: OpenTelemetry is not installed.
         """
         require_opentelemetry()
-        from opentelemetry import trace  # noqa: PLC0415
+        from opentelemetry import trace as api  # noqa: PLC0415
         from opentelemetry.context import Context  # noqa: PLC0415
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.sdk import trace as sdk  # noqa: PLC0415
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        from opentelemetry.sdk.util.instrumentation import InstrumentationScope  # noqa: PLC0415
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
 
         described: dict[str, AttributeValue] = {
@@ -81,16 +82,19 @@ class Tracer:
             "service.version": __version__,
             "process.pid": os.getpid(),
         }
-        self._provider: Final = TracerProvider(
+        self._provider: Final = sdk.TracerProvider(
             resource=Resource.create(described).merge(OTELResourceDetector().detect()),
             shutdown_on_exit=False,  # `close` does that, and no longer than the process has
         )
         self._exporter: Final[SpanExporter] = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")
-        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
+        self._processor: Final = BatchSpanProcessor(self._exporter)
+        self._provider.add_span_processor(self._processor)
         self._tracer: Final = self._provider.get_tracer("app", __version__)
+        self._scope: Final = InstrumentationScope("app", __version__)
         self._propagator: Final = TraceContextTextMapPropagator()
         self._no_context: Final = Context()
-        self._api: Final = trace
+        self._api: Final = api
+        self._sdk: Final = sdk
 
     def begin(self, route: str, scope: Mapping[str, Any], request_id: str) -> "RequestTrace":
         """Return the trace of a request that just came in; it goes on with its caller's trace if it names one.
@@ -125,10 +129,21 @@ class Tracer:
         )
         return RequestTrace(self, span, clock)
 
-    def add(self, parent: "Span", name: str, start_ns: int, end_ns: int, attributes: dict[str, int]) -> None:
-        """Record a part of a request."""
-        context = self._api.set_span_in_context(parent, self._no_context)
-        self._tracer.start_span(name, context, attributes=attributes, start_time=start_ns).end(end_ns)
+    def add(self, parent: "SpanContext", name: str, start_ns: int, end_ns: int, attributes: dict[str, int]) -> None:
+        """Record a part of a sampled request. As it is over, it need not be started and ended, at a tenth of the cost."""
+        span_id = self._provider.id_generator.generate_span_id()
+        self._processor.on_end(
+            self._sdk.ReadableSpan(
+                name,
+                self._api.SpanContext(parent.trace_id, span_id, False, parent.trace_flags, parent.trace_state),
+                parent,
+                self._provider.resource,
+                attributes,
+                start_time=start_ns,
+                end_time=end_ns,
+                instrumentation_scope=self._scope,
+            )
+        )
 
     def fail(self, span: "Span") -> None:
         """Say that the service is to blame."""
@@ -209,7 +224,9 @@ class RequestTrace:
         self._span.end(self._clock.at_ns(ended_at))
 
     def _add(self, name: str, started_at: float, ended_at: float, attributes: dict[str, int]) -> None:
-        self._tracer.add(self._span, name, self._clock.at_ns(started_at), self._clock.at_ns(ended_at), attributes)
+        self._tracer.add(
+            self._span.get_span_context(), name, self._clock.at_ns(started_at), self._clock.at_ns(ended_at), attributes
+        )
 
 
 class _Clock:
