@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.batching import Batcher
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, Overloaded
-from app.messages import BatchRan
+from app.messages import BatchRan, Timeline
 
 BUDGET = 16
 TIMEOUT_S = 30.0
@@ -80,10 +80,10 @@ class Bench:
     work: "asyncio.Task[None]"
     next_payload: int = 0
 
-    def submit(self, *tokens: int) -> "asyncio.Task[list[str]]":
+    def submit(self, *tokens: int, timeline: Timeline | None = None) -> "asyncio.Task[list[str]]":
         payloads = list(range(self.next_payload, self.next_payload + len(tokens)))
         self.next_payload += len(tokens)
-        return asyncio.ensure_future(self.batcher.infer(payloads, tokens))
+        return asyncio.ensure_future(self.batcher.infer(payloads, tokens, timeline))
 
     async def settle(self) -> None:
         """Let everything run that can: a handful of turns of the loop reach a standstill as nothing waits for time."""
@@ -329,6 +329,57 @@ def test_a_sequence_over_the_budget_runs_alone() -> None:
         await bench.run_out()
         assert bench.runner.batches == [[0], [1], [2]]
         await asyncio.gather(*requests)
+
+    with_bench(test)
+
+
+def test_a_timeline_tells_of_every_batch_once() -> None:
+    async def test(bench: Bench) -> None:
+        blocking = bench.submit(1)
+        await bench.settle()
+        bench.clock.now = 1.0
+        one, other = Timeline(), Timeline()
+        requests = [bench.submit(6, 2, 9, timeline=one), bench.submit(4, timeline=other)]
+        await bench.settle()
+        assert (one.admitted_at, one.started_at, one.runs) == (1.0, None, [])
+        bench.clock.now = 3.0
+        await bench.run_out()
+        await asyncio.gather(blocking, *requests)
+        assert bench.runner.batches == [[0], [1, 4, 2], [3]]
+        assert one.admitted_at == other.admitted_at == 1.0
+        assert one.started_at == other.started_at == one.runs[0].started_at == pytest.approx(3.01)
+        assert one.runs == bench.observed.batches[1:]
+        assert other.runs == bench.observed.batches[1:2]
+
+    with_bench(test)
+
+
+def test_a_timeline_tells_of_the_run_that_answered() -> None:
+    async def test(bench: Bench) -> None:
+        timeline = Timeline()
+        bench.runner.poisoned = {1}
+        good, poisoned = bench.submit(3, timeline=timeline), bench.submit(3)
+        await bench.run_out()
+        await asyncio.gather(good, poisoned, return_exceptions=True)
+        [run] = timeline.runs
+        assert (run.sequences, run.tokens, run.longest) == (1, 3, 3)
+        assert (run.started_at, run.duration_s) == (pytest.approx(0.01), pytest.approx(0.01))
+
+    with_bench(test)
+
+
+def test_a_request_that_never_ran_has_no_run() -> None:
+    async def test(bench: Bench) -> None:
+        timeline = Timeline()
+        bench.submit(1)
+        await bench.settle()
+        late = bench.submit(1, timeline=timeline)
+        await bench.settle()
+        bench.clock.now = TIMEOUT_S + 1
+        bench.batcher.expire()
+        with pytest.raises(DeadlineExceeded):
+            await late
+        assert timeline == Timeline(admitted_at=0.0)
 
     with_bench(test)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from app import errors
 from app.ipc.codec import WireReply, WireRequest, decode_replies, decode_requests, encode_replies, encode_requests
-from app.messages import MaskScores, TokenSequence
+from app.messages import BatchRan, MaskScores, Timeline, TokenSequence
 
 IDS = st.lists(st.integers(0, 250_000), min_size=1, max_size=20)
 
@@ -28,14 +28,14 @@ def requests(draw: st.DrawFn) -> WireRequest:
                 targets,
             )
         )
-    return WireRequest(draw(st.integers(0, 2**62)), draw(st.integers(0, 9)), sequences)
+    return WireRequest(draw(st.integers(0, 2**62)), draw(st.integers(0, 9)), sequences, draw(st.booleans()))
 
 
 @given(st.lists(requests(), min_size=1, max_size=5))
 def test_requests(sent: list[WireRequest]) -> None:
     received = decode_requests(encode_requests(sent))
-    assert [(one.id, one.model, len(one.sequences)) for one in received] == [
-        (one.id, one.model, len(one.sequences)) for one in sent
+    assert [(one.id, one.model, len(one.sequences), one.is_timed) for one in received] == [
+        (one.id, one.model, len(one.sequences), one.is_timed) for one in sent
     ]
     for one, other in zip(sent, received, strict=True):
         for mine, theirs in zip(one.sequences, other.sequences, strict=True):
@@ -80,3 +80,21 @@ def test_errors_keep_their_kind(error: type[errors.ServiceError]) -> None:
     [reply] = decode_replies(encode_replies([WireReply(1, error("what happened"))]), lambda _: [0])
     assert type(reply.outcome) is error
     assert reply.outcome.message == "what happened"
+
+
+TIMES = st.floats(0, 1e9)
+RUNS = st.builds(BatchRan, st.integers(1, 1000), st.integers(1, 65536), st.integers(1, 512), TIMES, TIMES)
+TIMELINES = st.builds(Timeline, TIMES, st.none() | TIMES, st.lists(RUNS, max_size=4))
+
+
+@given(st.lists(st.none() | TIMELINES, min_size=1, max_size=5))
+def test_timelines_go_with_their_replies_whatever_these_are(timelines: list[Timeline | None]) -> None:
+    outcomes = [
+        [np.array([1.0], np.float32)],
+        errors.Internal("no"),
+        [MaskScores(np.array([[3, 2]]), np.array([[0.5, 0.25]], np.float32))],
+    ]
+    sent = [WireReply(i, outcomes[i % 3], timeline) for i, timeline in enumerate(timelines)]
+    counts = {i: [1] for i in range(len(sent)) if i != 1}  # nobody waits for the second
+    received = list(decode_replies(encode_replies(sent), counts.get))
+    assert {reply.id: reply.timeline for reply in received} == {i: timelines[i] for i in counts}
