@@ -1,0 +1,26 @@
+"""Two small models. Ray is not part of the development environment: `deploy/ray/test.sh` installs it and runs these tests."""
+
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from model_export.package import ExportOptions, export
+from tests.support import ROOT
+
+CHECKPOINTS = ROOT / "tests/fixtures/checkpoints"
+collect_ignore_glob = [] if find_spec("ray") else ["test_*.py"]
+
+if find_spec("ray"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Ray's own modules are warned of is no error of ours
+        import ray.serve.schema  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    for name in ("distilbert-two-labels", "bert-fill-mask"):
+        export(ExportOptions(str(CHECKPOINTS / name), folder / name, variants=["cpu-fp32"]), lambda _: None)
+    return folder
