@@ -1,3 +1,50 @@
-"""What holds for every test."""
+"""What holds for every test, and the bundles and the server that many of them share."""
 
-import app  # noqa: F401 - keeps ONNX Runtime from reporting, and must come before it
+import app  # noqa: F401, I001 - keeps ONNX Runtime from reporting, and must come before it
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from model_export.package import ExportOptions, export
+from tests.support import ROOT, ServerProcess, serving
+
+BundleOf = Callable[[str], Path]
+
+SHARED_MODELS = {
+    "sentiment": "bert-single-label",
+    "toxicity": "xlm-roberta-multi-label",
+    "masked": "bert-fill-mask",
+}
+
+
+@pytest.fixture(scope="session")
+def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> BundleOf:
+    """Export a checkpoint of the fixtures for the CPU, once, and return its folder. Nobody may change it."""
+    folder = tmp_path_factory.mktemp("exported")
+
+    def bundle_of(name: str) -> Path:
+        if not (folder / name).exists():
+            checkpoint = str(ROOT / "tests" / "fixtures" / "checkpoints" / name)
+            export(ExportOptions(checkpoint, folder / name, variants=["cpu-fp32"]), lambda _: None)
+        return folder / name
+
+    return bundle_of
+
+
+@pytest.fixture(scope="session")
+def shared_models(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
+    """A folder with two classifiers and a masked-token model."""
+    folder = tmp_path_factory.mktemp("shared")
+    for name, checkpoint in SHARED_MODELS.items():
+        (folder / name).symlink_to(bundle_of(checkpoint))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_server(shared_models: Path) -> Iterator[ServerProcess]:
+    """One server for every test that leaves it as it was."""
+    with serving(shared_models, "--threads", "1") as server:
+        yield server
+        assert server.stop() == 0, server.log

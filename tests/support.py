@@ -1,5 +1,6 @@
-"""Start the real server in a process of its own, on a free port, and stop it."""
+"""Start the real server in a process of its own, on a free port, talk to it, and stop it."""
 
+import http.client
 import json
 import os
 import re
@@ -8,17 +9,59 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 40.0
+HAPPEN_WITHIN_S = 20.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> str:
+        """The message of an error whose shape and request id are right."""
+        document = self.json
+        assert set(document) == {"error", "error_type", "request_id"}
+        assert document["request_id"] == self.headers["x-request-id"]
+        return document["error"]
+
+
+class Connection:
+    """A connection that stays open."""
+
+    def __init__(self, url: str, timeout_s: float = 60.0) -> None:
+        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout_s)
+
+    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
+        """Send a request, whose body is JSON if it is not bytes, and wait for its answer."""
+        content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        self._connection.request(method, path, content, dict(headers or {}))
+        response = self._connection.getresponse()
+        return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 @dataclass
@@ -36,10 +79,41 @@ class ServerProcess:
         """The log as it was written: one JSON object a line."""
         return [json.loads(line) for line in self.log.splitlines()]
 
+    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
+        """Ask on a connection of its own."""
+        connection = Connection(self.url)
+        try:
+            return connection.ask(method, path, body, headers)
+        finally:
+            connection.close()
+
+    def post(self, path: str, body: Any, **headers: str) -> Reply:
+        """Ask for an inference; header names with _ for -."""
+        return self.ask("POST", path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the series of a metric that have these labels."""
+        values = []
+        for line in self.ask("GET", "/metrics").body.decode().splitlines():
+            series, _, value = line.rpartition(" ")
+            if re.fullmatch(rf"{name}(\{{.*\}})?", series) and all(f'{k}="{v}"' in series for k, v in labels.items()):
+                values.append(float(value))
+        assert values, f"there is no {name} with {labels}"
+        return sum(values)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit status."""
         self.process.send_signal(number)
         return self.process.wait(STOP_WITHIN_S)
+
+
+def eventually(condition: Callable[[], T], within_s: float = HAPPEN_WITHIN_S) -> T:
+    """Return the value of a condition as soon as it is true."""
+    deadline = time.monotonic() + within_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+    return value
 
 
 def run_app(*arguments: str, timeout_s: float = 30.0, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -56,13 +130,15 @@ def run_app(*arguments: str, timeout_s: float = 30.0, **environment: str) -> "su
 
 
 @contextmanager
-def serving(models: Path, *arguments: str, wait: bool = True, **environment: str) -> Iterator[ServerProcess]:
+def serving(
+    models: Path, *arguments: str, wait: bool = True, module: str = "app", **environment: str
+) -> Iterator[ServerProcess]:
     """Serve `models` on a free port; what is still running at the end is killed."""
     with tempfile.TemporaryDirectory() as folder:
         log_path = Path(folder) / "log"
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "app", "--models", str(models), "--port", "0", *arguments],
+                [sys.executable, "-m", module, "--models", str(models), "--port", "0", *arguments],
                 cwd=ROOT,
                 env=_environment(environment),
                 stdout=log,

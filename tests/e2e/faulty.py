@@ -1,0 +1,48 @@
+"""The server on a device that waits and fails when it is told to: `python -m tests.e2e.faulty`, else as `python -m app`.
+
+Told by files in the folder that the environment variable FAULTS names: `hold` stops the device until it is gone, `lost`
+loses it, `poison` holds the id of a token that it fails on.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import app.loading
+from app.__main__ import main
+from app.engine import Runner
+from app.errors import EngineLost
+from app.messages import SequenceResult, TokenSequence
+
+FAULTS = Path(os.environ["FAULTS"])
+open_runner = app.loading.open_runner
+
+
+class FaultyRunner:
+    def __init__(self, runner: Runner) -> None:
+        self.provider = runner.provider
+        self.variant_name = runner.variant_name
+        self._run = runner.run
+
+    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        while (FAULTS / "hold").exists():
+            time.sleep(0.001)
+        if (FAULTS / "lost").exists():
+            raise EngineLost("The device failed.") from RuntimeError("a fault that a test wanted")
+        if (FAULTS / "poison").exists():
+            poison = int((FAULTS / "poison").read_text())
+            if any(poison in sequence.input_ids for sequence in batch):
+                raise ValueError("a fault that a test wanted")
+        return self._run(batch)
+
+
+def open_faulty(*arguments: Any, **options: Any) -> Runner:
+    return FaultyRunner(open_runner(*arguments, **options))
+
+
+app.loading.open_runner = open_faulty  # type: ignore[assignment]
+
+if __name__ == "__main__":
+    os._exit(main())
