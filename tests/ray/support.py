@@ -49,11 +49,9 @@ class Cluster:
 
 
 @contextmanager
-def ray_serving(models: Path, *, settings: dict[str, str], **options: Any) -> Iterator[Cluster]:
+def ray_serving(models: Path, *, settings: dict[str, str], haproxy: bool = False, **options: Any) -> Iterator[Cluster]:
     """Serve `models`; what is still running at the end is killed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("BERT_", "RAY_"))} | {
         "BERT_MODELS": str(models),
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -65,10 +63,12 @@ def ray_serving(models: Path, *, settings: dict[str, str], **options: Any) -> It
     }
     # Not pytest's folder: the path of a Unix socket is short.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        if haproxy:
+            environment |= _haproxy(Path(folder))
         log_path = Path(folder) / "log"
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.ray.cluster", str(port), folder, json.dumps(options)],
+                [sys.executable, "-m", "tests.ray.cluster", port, folder, json.dumps(options)],
                 cwd=ROOT,
                 env=environment | settings,
                 stdin=subprocess.PIPE,
@@ -86,6 +86,26 @@ def ray_serving(models: Path, *, settings: dict[str, str], **options: Any) -> It
             process.wait()
             assert process.stdin is not None
             process.stdin.close()
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def _haproxy(folder: Path) -> dict[str, str]:
+    """Return what makes Ray start HAProxy instead of its own proxy, with everything of it in a folder."""
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": free_port(),
+        "RAY_SERVE_HAPROXY_STATS_PORT": free_port(),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "haproxy.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "haproxy-state"),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    }
 
 
 def _wait_until_ready(cluster: Cluster) -> None:
