@@ -1,4 +1,3 @@
-# make serve | test | test-torch | check | bench | container-test
 PYTHON ?= python3
 # cpu or gpu: which ONNX Runtime `make serve` installs
 EXTRA ?= cpu
@@ -58,6 +57,11 @@ test-torch: $(TORCH_VENV)/installed
 .PHONY: container-test
 container-test:
 	deploy/container_test/run.sh
+
+## make ray-test    serve on a Ray cluster of this machine, and compare with the plain server
+.PHONY: ray-test
+ray-test:
+	deploy/ray/test.sh
 
 ## make check       ruff, mypy --strict, import contracts
 .PHONY: check
