@@ -1,6 +1,7 @@
 """Run the benchmarks and write the results: `python -m benchmarks`, in an environment with `requirements-peers.txt`.
 
-The short form is for looking, the full one for claims: medians of three rounds, and peers swept over batch sizes.
+The short form is for looking, the full one for claims: medians of three rounds, and peers swept over batch sizes. The
+results of a part replace those of an earlier run of it.
 """
 
 import argparse
@@ -16,12 +17,13 @@ from benchmarks.common import say
 from benchmarks.fairness import fairness
 from benchmarks.front_end import front_end
 from benchmarks.idle import idle
+from benchmarks.load import Stalled
 from benchmarks.offline import offline
 from benchmarks.overload import overload
 from benchmarks.plots import write_plots
 from benchmarks.report import render
 from benchmarks.serving import Amount, compare, serving_systems
-from benchmarks.systems import Layout
+from benchmarks.systems import DidNotStart, Layout
 from benchmarks.workplace import ROOT, Workplace, describe_machine, versions
 
 RESULTS: Final = Path(__file__).parent / "results"
@@ -44,6 +46,19 @@ class Form:
     fairness_s: float
 
 
+SMOKE: Final = Form(
+    name="smoke",
+    rounds=1,
+    batches=(16,),
+    base=Amount({"reviews": 32, "mix": 16}, open_s=1),
+    tiny=Amount({"reviews": 200, "mix": 50}, open_s=1),
+    offline_texts=8,
+    offline_rounds=1,
+    front_end_requests=500,
+    idle_requests=20,
+    overload_s=8,
+    fairness_s=8,
+)
 SHORT: Final = Form(
     name="short",
     rounds=1,
@@ -75,7 +90,12 @@ FULL: Final = Form(
 def main() -> None:
     """Run what was asked for, and write the results after every part."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="medians of three rounds, every batch size (hours)")
+    parser.add_argument(
+        "--form",
+        choices=("smoke", "short", "full"),
+        default="short",
+        help="smoke: does everything run? short: a quarter of an hour; full: for claims, hours",
+    )
     parser.add_argument("--parts", type=lambda text: text.split(","), metavar="NAME,...", help="default: all")
     parser.add_argument("--report", action="store_true", help="measure nothing, write the report again")
     parser.add_argument(
@@ -96,7 +116,7 @@ def main() -> None:
     if not options.report:
         # The environments' interpreters are links: resolved, they would be the one they were made from.
         place = Workplace(options.server_python.absolute(), options.infinity_python.absolute(), options.cache)
-        parts = _parts(place, FULL if options.full else SHORT)
+        parts = _parts(place, {form.name: form for form in (SMOKE, SHORT, FULL)}[options.form])
         unknown = set(options.parts or ()) - set(parts)
         if unknown:
             parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
@@ -140,7 +160,11 @@ def _measure(
     for name in chosen:
         machine = describe_machine(place.cores) | {"versions": versions(place)}
         started = dt.datetime.now(dt.UTC)
-        rows = parts[name]()
+        try:
+            rows = parts[name]()
+        except (DidNotStart, Stalled) as error:
+            say(f"{name} is left out: {error}")
+            continue
         results[name] = {
             "started": started.isoformat(timespec="seconds"),
             "seconds": round((dt.datetime.now(dt.UTC) - started).total_seconds()),

@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 
 from app.bundle import load_bundle
 from app.front_end import FrontEnd
-from app.messages import Loaded, QueueStatistics, SequenceResult, TokenSequence
+from app.messages import Loaded, QueueStatistics, SequenceResult, Timeline, TokenSequence
 from app.metrics import Metrics
 from app.server import listen
 from app.settings import Settings
@@ -36,7 +36,12 @@ LOGITS: Final = np.array([-1.0, 2.0], np.float32)
 class FakeEngine:
     """Answers at once."""
 
-    async def infer(self, model: str, sequences: Sequence[TokenSequence]) -> list[SequenceResult]:  # noqa: ARG002
+    async def infer(
+        self,
+        model: str,
+        sequences: Sequence[TokenSequence],
+        timeline: Timeline | None = None,  # noqa: ARG002
+    ) -> list[SequenceResult]:
         return [LOGITS] * len(sequences)
 
     def statistics(self) -> Mapping[str, QueueStatistics]:

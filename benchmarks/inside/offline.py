@@ -26,6 +26,8 @@ from app.messages import TokenSequence
 from app.ort_runner import OrtRunner
 from benchmarks.texts import read_texts
 
+Runs = list[Callable[[], object]]
+
 GEMM = "matrix products alone"
 GEMM_ROWS = (256, 512, 1024)
 BUDGETS_TOKENS = (64, 128, 256, 512, 1024)
@@ -62,12 +64,13 @@ def main() -> None:
         configuration: configuration.size if configuration.layout == GEMM else tokens for configuration in passes
     }
     seconds: dict[Configuration, list[float]] = {configuration: [] for configuration in passes}
-    for run in passes.values():
-        run()  # the first run of a session allocates
+    for runs in passes.values():
+        runs[0]()  # the first run of a session allocates
     for _ in range(options.rounds):
-        for configuration, run in passes.items():
+        for configuration, runs in passes.items():
             started_at = time.perf_counter()
-            run()
+            for run in runs:
+                run()
             seconds[configuration].append(time.perf_counter() - started_at)
     rows = [
         {**asdict(configuration), "tokens_per_s": tokens_of[configuration] / statistics.median(durations)}
@@ -85,16 +88,14 @@ def _sequences(bundle: Path, texts: Sequence[str]) -> list[TokenSequence]:
     ]
 
 
-def _passes(
-    folder: Path, padded: Path, sequences: Sequence[TokenSequence]
-) -> Iterator[tuple[Configuration, Callable[[], object]]]:
-    """Yield each configuration with what runs all sequences once."""
+def _passes(folder: Path, padded: Path, sequences: Sequence[TokenSequence]) -> Iterator[tuple[Configuration, Runs]]:
+    """Yield each configuration with the runs that all sequences take."""
     bundle = load_bundle(folder)
     architecture = bundle.manifest.architecture
     for rows in GEMM_ROWS:
         yield (
             Configuration(GEMM, rows, "fp32", usable_cpus()),
-            _products(rows, architecture.layers, architecture.hidden_size),
+            [_products(rows, architecture.layers, architecture.hidden_size)],
         )
     for threads in sorted({1, usable_cpus()}):
         for variant in bundle.manifest.variants:
@@ -104,10 +105,7 @@ def _passes(
         for size in PADDED_SIZES:
             feeds = [_padded(sequences[i : i + size]) for i in range(0, len(sequences), size)]
             layout = "padded" if size > 1 else "peers' graph, one text per run"
-            yield (
-                Configuration(layout, size, "fp32", threads),
-                partial(_run_padded, session, feeds),
-            )
+            yield Configuration(layout, size, "fp32", threads), [partial(session.run, None, feed) for feed in feeds]
 
 
 def _products(rows: int, layers: int, hidden: int) -> Callable[[], object]:
@@ -126,17 +124,15 @@ def _products(rows: int, layers: int, hidden: int) -> Callable[[], object]:
 
 def _packed(
     runner: OrtRunner, variant: Variant, threads: int, sequences: Sequence[TokenSequence]
-) -> Iterator[tuple[Configuration, Callable[[], object]]]:
+) -> Iterator[tuple[Configuration, Runs]]:
+    precision = variant.precision
     yield (
-        Configuration("one text per run", 1, variant.precision, threads),
-        lambda: [runner.run([sequence]) for sequence in sequences],
+        Configuration("one text per run", 1, precision, threads),
+        [partial(runner.run, [sequence]) for sequence in sequences],
     )
     for budget in BUDGETS_TOKENS:
-        batches = list(_filled(sequences, budget))
-        yield (
-            Configuration("packed", budget, variant.precision, threads),
-            lambda batches=batches: [runner.run(batch) for batch in batches],
-        )
+        runs = [partial(runner.run, batch) for batch in _filled(sequences, budget)]
+        yield Configuration("packed", budget, precision, threads), runs
 
 
 def _filled(sequences: Sequence[TokenSequence], budget_tokens: int) -> Iterator[list[TokenSequence]]:
@@ -150,11 +146,6 @@ def _filled(sequences: Sequence[TokenSequence], budget_tokens: int) -> Iterator[
         batch.append(sequence)
         tokens += len(sequence)
     yield batch
-
-
-def _run_padded(session: ort.InferenceSession, batches: Sequence[dict[str, Any]]) -> None:
-    for feeds in batches:
-        session.run(None, feeds)
 
 
 def _session(graph: Path, threads: int) -> ort.InferenceSession:
