@@ -1,9 +1,11 @@
-"""A server with a device that a test can hold, poison and lose."""
+"""Servers with a device that a test can hold, poison and lose."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,15 +26,44 @@ class Device:
         (self.faults / "hold").unlink(missing_ok=True)
 
     def poison(self, token_id: int) -> None:
-        """Fail on every batch with this token."""
+        """Fail on every batch with this token, until it is cured."""
         (self.faults / "poison").write_text(str(token_id))
+
+    def cure(self) -> None:
+        (self.faults / "poison").unlink(missing_ok=True)
 
     def lose(self) -> None:
         """Fail for good with the next batch."""
         (self.faults / "lost").touch()
 
 
+@dataclass(frozen=True)
+class Steady:
+    """A server that tests share, and how much its log held when the test began."""
+
+    server: ServerProcess
+    device: Device
+    records_before: int
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return self.server.records[self.records_before :]
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """The access log, in the order of the answers."""
+        return [record for record in self.records if record["message"] == "request"]
+
+
 ServeFaulty = Callable[..., AbstractContextManager[ServerProcess]]
+
+
+@contextmanager
+def _serving(models: Path, device: Device, *arguments: str, wait: bool = True) -> Iterator[ServerProcess]:
+    arguments = ("--threads", "1", *arguments)
+    faults = {"FAULTS": str(device.faults)}
+    with serving(models, *arguments, wait=wait, module="tests.e2e.faulty", **faults) as server:
+        yield server
 
 
 @pytest.fixture
@@ -46,15 +77,22 @@ def device(tmp_path: Path) -> Iterator[Device]:
 
 @pytest.fixture
 def serve_faulty(device: Device, shared_models: Path) -> ServeFaulty:
-    """Start a server of one model, or of the shared ones, on the test's device."""
+    """Start a server of one model on the test's device."""
+    return partial(_serving, shared_models / "sentiment", device)
 
-    @contextmanager
-    def serve(
-        *arguments: str, wait: bool = True, models: Path = shared_models / "sentiment"
-    ) -> Iterator[ServerProcess]:
-        arguments = ("--threads", "1", *arguments)
-        faults = {"FAULTS": str(device.faults)}
-        with serving(models, *arguments, wait=wait, module="tests.e2e.faulty", **faults) as server:
-            yield server
 
-    return serve
+@pytest.fixture(scope="session")
+def _steady(tmp_path_factory: pytest.TempPathFactory, shared_models: Path) -> Iterator[Steady]:
+    device = Device(tmp_path_factory.mktemp("faults"))
+    # A batch that was held looks like a slow device to the ones after it, which are not to be refused for that.
+    patience = ("--max-queue-s", "1000", "--request-timeout-s", "1000")
+    with _serving(shared_models / "sentiment", device, "--batch-tokens", "64", *patience) as server:
+        yield Steady(server, device, 0)
+
+
+@pytest.fixture
+def steady(_steady: Steady) -> Iterator[Steady]:
+    """A server on a device of its own, for tests that leave it well."""
+    yield replace(_steady, records_before=len(_steady.server.records))
+    _steady.device.release()
+    _steady.device.cure()

@@ -1,0 +1,128 @@
+"""From the start to the end of a server: readiness, and what becomes of requests when it stops."""
+
+import json
+import signal
+import socket
+from concurrent.futures import Future, ThreadPoolExecutor
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.e2e.conftest import Device, ServeFaulty
+from tests.e2e.wire import head, wire
+from tests.support import HAPPEN_WITHIN_S, Connection, Reply, ServerProcess, eventually
+
+GOOD = {"inputs": "The cat sat on the mat."}
+CALLERS = 32
+
+
+def is_alive(server: ServerProcess) -> bool:
+    try:
+        return server.ask("GET", "/livez").status == 200
+    except (OSError, HTTPException):
+        return False
+
+
+def ask(server: ServerProcess) -> Reply:
+    return server.post("/v1/classify", GOOD)
+
+
+def test_alive_while_the_models_load_and_ready_after(serve_faulty: ServeFaulty, device: Device) -> None:
+    device.hold()
+    with serve_faulty(wait=False) as server:
+        eventually(lambda: is_alive(server))
+        for reply in (server.ask("GET", "/readyz"), ask(server)):
+            assert reply.status == 503
+            assert reply.json["error_type"] == "not_ready"
+            assert "loading" in reply.error
+            assert int(reply.headers["retry-after"]) >= 1
+        assert server.metric("bert_engine_up") == 0
+        assert server.ask("GET", "/v1/models/sentiment").json["variant"] is None
+        device.release()
+        eventually(lambda: server.ask("GET", "/readyz").status == 200)
+        assert server.ask("GET", "/readyz").json == {"status": "ready"}
+        assert ask(server).status == 200
+        assert server.metric("bert_engine_up") == 1
+        assert server.metric("bert_rejected_total", reason="not_ready") == 1
+        assert server.stop() == 0
+        told = [record["message"] for record in server.records if record["logger"] != "app.access"]
+    assert [message.split()[0] for message in told] == ["listening", "model", "ready", "SIGTERM:", "stopped"]
+    assert "variant cpu-fp32 on CPUExecutionProvider" in told[1]
+
+
+def test_a_stop_under_load_loses_nothing(serve_faulty: ServeFaulty, device: Device) -> None:
+    with ThreadPoolExecutor(CALLERS) as threads, serve_faulty() as server:
+        idle = Connection(server.url)
+        assert idle.ask("GET", "/livez").status == 200
+        device.hold()
+        waiting = [threads.submit(ask, server) for _ in range(CALLERS)]
+        eventually(lambda: server.metric("bert_inflight_requests") == CALLERS)
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "SIGTERM: finishing" in server.log)
+        eventually(lambda: not is_alive(server))  # takes no connections
+        with pytest.raises((OSError, HTTPException)):
+            idle.ask("GET", "/livez")  # and has closed those that were idle
+        assert not any(reply.done() for reply in waiting)
+        device.release()
+        assert [reply.result().status for reply in waiting] == [200] * CALLERS
+        assert server.process.wait(HAPPEN_WITHIN_S) == 0
+        assert not [record for record in server.records if record["level"] in ("error", "critical")]
+
+
+def test_a_stop_waits_for_a_body_that_is_on_its_way(serve_faulty: ServeFaulty) -> None:
+    body = json.dumps(GOOD).encode()
+    with serve_faulty() as server, wire(server.url) as line:
+        line.send(head(f"Content-Length: {len(body)}", "Expect: 100-continue"))
+        assert line.reply().status == 100  # accepted
+        line.send(body[:10])
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: not is_alive(server))
+        line.send(body[10:])
+        reply = line.reply()
+        assert reply.status == 200
+        assert reply.headers["connection"] == "close"
+        assert server.process.wait(HAPPEN_WITHIN_S) == 0
+    with socket.create_server((urlsplit(server.url).hostname, urlsplit(server.url).port)):
+        pass  # the port is free again
+
+
+def test_a_stop_waits_no_longer_than_it_may(serve_faulty: ServeFaulty, device: Device) -> None:
+    with ThreadPoolExecutor(2) as threads, serve_faulty("--shutdown-timeout-s", "0.2") as server:
+        device.hold()
+        waiting: list[Future[Reply]] = [threads.submit(ask, server) for _ in range(2)]
+        eventually(lambda: server.metric("bert_inflight_requests") == 2)
+        assert server.stop() == 0  # though the device is stuck
+        for reply in waiting:
+            assert reply.result().status == 503
+            assert reply.result().json["error_type"] == "not_ready"
+            assert "stopped" in reply.result().error
+
+
+def test_a_stop_waits_for_no_model(serve_faulty: ServeFaulty, device: Device) -> None:
+    device.hold()
+    with serve_faulty(wait=False) as server:
+        eventually(lambda: is_alive(server))
+        assert server.stop() == 0
+        assert "while the models were loading" in server.log
+
+
+def test_a_second_ctrl_c_waits_for_nothing(serve_faulty: ServeFaulty, device: Device) -> None:
+    with ThreadPoolExecutor(1) as threads, serve_faulty() as server:
+        device.hold()
+        waiting = threads.submit(ask, server)
+        eventually(lambda: server.metric("bert_inflight_requests") == 1)
+        server.process.send_signal(signal.SIGINT)
+        eventually(lambda: "SIGINT: finishing" in server.log)
+        assert server.stop(signal.SIGINT) == 128 + signal.SIGINT
+        with pytest.raises(OSError, match=r"closed connection|reset"):
+            waiting.result()
+
+
+def test_serving_imports_no_training_library(shared_server: ServerProcess) -> None:
+    """What takes seconds to import and gigabytes to install is not mapped into the process, and its modules not read."""
+    mapped = Path(f"/proc/{shared_server.process.pid}/maps").read_text()
+    assert "onnxruntime" in mapped  # or the next line would say nothing
+    for library in ("torch", "transformers", "safetensors", "site-packages/onnx/", "huggingface_hub", "scipy"):
+        assert f"/{library.strip('/')}/" not in mapped
