@@ -1,0 +1,58 @@
+"""A server that asks for a key: everything under /v1 needs it, nothing else does, and it is never told."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import ServerProcess, serving
+
+KEY = "s3cret-Zwiebel"
+GOOD = {"inputs": "The cat sat on the mat."}
+
+
+@pytest.fixture(scope="module", params=["environment", "file"])
+def locked(
+    request: pytest.FixtureRequest, shared_models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    environment = {"BERT_API_KEY": KEY}
+    if request.param == "file":
+        path = tmp_path_factory.mktemp("key") / "key"
+        path.write_text(f"{KEY}\n")
+        environment = {"BERT_API_KEY_FILE": str(path), "BERT_API_KEY": "the file's counts"}
+    with serving(shared_models / "sentiment", "--threads", "1", **environment) as server:
+        yield server
+        assert server.stop() == 0
+        assert KEY not in server.log
+
+
+def test_the_key_opens(locked: ServerProcess) -> None:
+    assert locked.post("/v1/classify", GOOD, authorization=f"Bearer {KEY}").status == 200
+    for path in ("/v1/models", "/v1/models/sentiment"):
+        assert locked.ask("GET", path, headers={"Authorization": f"Bearer {KEY}"}).status == 200
+
+
+@pytest.mark.parametrize(
+    "given", [None, "", "Bearer", "Bearer ", f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", KEY, f"Basic {KEY}"]
+)
+def test_nothing_else_does(locked: ServerProcess, given: str | None) -> None:
+    headers = {} if given is None else {"Authorization": given}
+    rejected = locked.metric("bert_requests_total", status="401")
+    for method, path in (
+        ("POST", "/v1/classify"),
+        ("POST", "/v1/fill-mask"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/x"),
+    ):
+        reply = locked.ask(method, path, GOOD if method == "POST" else None, headers)
+        assert reply.status == 401
+        assert reply.json["error_type"] == "unauthorized"
+        assert reply.headers["www-authenticate"] == "Bearer"
+        assert "Authorization: Bearer" in reply.error
+        assert KEY not in reply.error
+    assert locked.metric("bert_requests_total", status="401") == rejected + 2
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/docs", "/openapi.json"])
+def test_what_supervisors_ask_needs_none(locked: ServerProcess, path: str) -> None:
+    assert locked.ask("GET", path).status == 200

@@ -1,0 +1,147 @@
+"""What keeps a server from starting is told once, with what to do about it, and without a traceback."""
+
+import hashlib
+import json
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import BundleOf
+from tests.support import run_app
+
+Break = Callable[[Path], None]
+
+
+@pytest.fixture
+def models(tmp_path: Path, bundle_of: BundleOf) -> Path:
+    """A folder with one bundle, to break."""
+    shutil.copytree(bundle_of("bert-single-label"), tmp_path / "models" / "sentiment")
+    return tmp_path / "models"
+
+
+def refusal(*arguments: str, status: int = 1, **environment: str) -> str:
+    """Start the server, which must end, and return its one complaint."""
+    ended = run_app(*arguments, **{"BERT_PORT": "0"} | environment)
+    assert ended.returncode == status, ended.stderr
+    assert "Traceback" not in ended.stderr
+    if status == 2:  # there is no log before there are settings
+        return ended.stderr
+    told = [json.loads(line) for line in ended.stderr.splitlines()]
+    [complaint] = [record["message"] for record in told if record["level"] in ("warning", "error", "critical")]
+    return complaint
+
+
+def manifest(bundle: Path, **changes: Any) -> None:
+    path = bundle / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def entry(path: Path) -> dict[str, Any]:
+    """The manifest's entry of a file as it is now."""
+    content = path.read_bytes()
+    return {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+
+
+def truncate_graph(bundle: Path) -> None:
+    graph = bundle / "cpu-fp32.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1000])
+
+
+def truncate_graph_and_hash_it(bundle: Path) -> None:
+    truncate_graph(bundle)
+    [variant] = json.loads((bundle / "manifest.json").read_text())["variants"]
+    manifest(bundle, variants=[variant | {"graph": entry(bundle / "cpu-fp32.onnx")}])
+
+
+def flip_a_bit(bundle: Path) -> None:
+    content = bytearray((bundle / "cpu-fp32.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / "cpu-fp32.onnx").write_bytes(content)
+
+
+def change_the_vocabulary(bundle: Path) -> None:
+    path = bundle / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"]["vocab"] = {word: 399 - i for word, i in tokenizer["model"]["vocab"].items()}
+    path.write_text(json.dumps(tokenizer))
+    manifest(bundle, tokenizer=entry(path))
+
+
+def change_a_golden_answer(bundle: Path) -> None:
+    path = bundle / "golden.json"
+    golden = json.loads(path.read_text())
+    golden["cases"][-1]["logits"][0] += 0.01
+    path.write_text(json.dumps(golden))
+    manifest(bundle, golden=entry(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (shutil.rmtree, ["No bundle in", "model_export export"]),
+        (truncate_graph, ["cpu-fp32.onnx", "the copy is incomplete", "Copy the bundle again"]),
+        (truncate_graph_and_hash_it, ["cpu-fp32.onnx", "cannot be loaded by ONNX Runtime", "Export the model again"]),
+        (flip_a_bit, ["cpu-fp32.onnx", "sha256 differs", "Copy the bundle again"]),
+        (lambda bundle: manifest(bundle, schema_version=2), ["schema version 2", "reads 1", "Export the model again"]),
+        (change_the_vocabulary, ["golden case 0", "Export the model again"]),
+        (change_a_golden_answer, ["does not give the golden answers", "0.01"]),
+    ],
+    ids=[
+        "no bundle",
+        "short graph",
+        "broken graph",
+        "bit of the graph",
+        "schema version",
+        "vocabulary",
+        "golden answer",
+    ],
+)
+def test_a_broken_bundle(models: Path, change: Break, says: list[str]) -> None:
+    change(models / "sentiment")
+    complaint = refusal("--models", str(models))
+    assert all(said in complaint for said in says), complaint
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    complaint = refusal("--models", str(tmp_path / "nowhere"))
+    assert str(tmp_path / "nowhere") in complaint
+    assert "--models" in complaint
+
+
+def test_a_port_in_use(models: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        complaint = refusal("--models", str(models), BERT_PORT=port)
+    assert "cannot start" in complaint
+    assert f"127.0.0.1:{port}" in complaint
+    assert "--port" in complaint
+
+
+def test_a_device_that_is_not_there(models: Path) -> None:
+    complaint = refusal("--models", str(models), "--device", "cuda")
+    assert "no variant cuda" in complaint
+    assert "BERT_DEVICE" in complaint
+
+
+def test_a_precision_that_was_not_exported(models: Path) -> None:
+    complaint = refusal("--models", str(models), BERT_PRECISION="fp16")
+    assert "it has cpu-fp32" in complaint
+    assert "--variants" in complaint
+
+
+def test_a_bad_setting() -> None:
+    complaint = refusal("--workers", "0", status=2, BERT_MAX_QUEUE_S="soon")
+    assert complaint.splitlines() == [
+        "--workers (BERT_WORKERS): Input should be greater than or equal to 1",
+        "--max-queue-s (BERT_MAX_QUEUE_S): Input should be a valid number, unable to parse string as a number",
+    ]
+
+
+def test_a_key_file_without_a_key(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"\n")
+    complaint = refusal("--models", str(models), "--api-key-file", str(tmp_path / "key"))
+    assert "BERT_API_KEY_FILE is empty" in complaint

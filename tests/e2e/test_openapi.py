@@ -1,0 +1,111 @@
+"""What /openapi.json says of the API is so."""
+
+import json
+import re
+from typing import Any
+
+import jsonschema
+import pytest
+from pydantic import BaseModel
+
+from app import errors
+from app.schemas import ClassifyResponse, ErrorResponse
+from tests.support import Reply, ServerProcess
+
+TEXT = "The cat sat on the mat."
+
+
+@pytest.fixture(scope="module")
+def description(shared_server: ServerProcess) -> Any:
+    return shared_server.ask("GET", "/openapi.json").json
+
+
+def operations(description: Any) -> list[tuple[str, str, Any]]:
+    return [(path, method, one) for path, methods in description["paths"].items() for method, one in methods.items()]
+
+
+def resolve(description: Any, schema: Any) -> dict[str, Any]:
+    """A schema with the components that it refers to."""
+    text = json.dumps(schema | {"$defs": description["components"]["schemas"]})
+    return json.loads(text.replace("#/components/schemas/", "#/$defs/"))
+
+
+def test_the_description_refers_only_to_what_it_holds(description: Any) -> None:
+    assert description["openapi"].startswith("3.1")
+    names = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(description)))
+    assert names == set(description["components"]["schemas"])
+    for schema in description["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(resolve(description, schema))
+    ids = [one["operationId"] for _, _, one in operations(description)]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_description_has_every_route(description: Any) -> None:
+    assert {(path, method) for path, method, _ in operations(description)} == {
+        ("/v1/classify", "post"), ("/v1/fill-mask", "post"), ("/v1/models", "get"), ("/v1/models/{name}", "get"),
+        ("/livez", "get"), ("/readyz", "get"),
+    }  # fmt: skip
+
+
+def test_every_error_is_described_in_the_one_shape(description: Any) -> None:
+    catalogue = {
+        error.status
+        for error in vars(errors).values()
+        if isinstance(error, type) and issubclass(error, errors.ServiceError) and error is not errors.MethodNotAllowed
+    }
+    for path, method, one in operations(description):
+        described = {int(status) for status in one["responses"]} - {200}
+        if method == "post":
+            assert described == catalogue
+        for status in described:
+            response = one["responses"][str(status)]
+            assert response["description"]
+            assert response["content"]["application/json"]["schema"] == {
+                "$ref": "#/components/schemas/ErrorResponse"
+            }, path
+
+
+def test_every_error_type_is_described(description: Any) -> None:
+    described = description["components"]["schemas"]["ErrorResponse"]["properties"]["error_type"]["enum"]
+    raised = {error.error_type for error in vars(errors).values() if hasattr(error, "error_type")}
+    assert set(described) == raised
+
+
+def answer_of(description: Any, path: str, method: str, status: int) -> dict[str, Any]:
+    schema = description["paths"][path][method]["responses"][str(status)]["content"]["application/json"]["schema"]
+    return resolve(description, schema)
+
+
+@pytest.mark.parametrize(("path", "count"), [("/v1/classify", 2), ("/v1/fill-mask", 1)])
+def test_every_example_of_a_request_works(
+    shared_server: ServerProcess, description: Any, path: str, count: int
+) -> None:
+    content = description["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    request = resolve(description, content["schema"])
+    assert len(content["examples"]) == count
+    for name, example in content["examples"].items():
+        jsonschema.validate(example["value"], request)
+        reply = shared_server.post(path, example["value"])
+        assert reply.status == 200
+        assert reply.json["model"] == name
+        jsonschema.validate(reply.json, answer_of(description, path, "post", 200))
+
+
+def test_answers_are_as_described(shared_server: ServerProcess, description: Any) -> None:
+    def check(reply: Reply, path: str, method: str = "get") -> None:
+        jsonschema.validate(reply.json, answer_of(description, path, method, reply.status))
+
+    check(shared_server.ask("GET", "/v1/models"), "/v1/models")
+    check(shared_server.ask("GET", "/v1/models/masked"), "/v1/models/{name}")
+    check(shared_server.ask("GET", "/v1/models/nobody"), "/v1/models/{name}")
+    check(shared_server.ask("GET", "/livez"), "/livez")
+    check(shared_server.ask("GET", "/readyz"), "/readyz")
+    check(shared_server.post("/v1/classify", b""), "/v1/classify", "post")
+    check(shared_server.post("/v1/fill-mask", {"inputs": TEXT}), "/v1/fill-mask", "post")
+
+
+@pytest.mark.parametrize("model", [ClassifyResponse, ErrorResponse])
+def test_every_example_of_an_answer_is_one(model: type[BaseModel]) -> None:
+    examples: Any = model.model_config["json_schema_extra"]
+    for example in examples["examples"]:
+        model.model_validate(example)
