@@ -55,14 +55,26 @@ class Parity(Strict):
     checked_with: Literal["onnxruntime", "onnx.reference"]
 
 
+class Agreement(Strict):
+    """How often a variant gave another best answer than fp32, on the sentences of the export.
+
+    A best answer is a text's top label or a mask's top token. Of a single label, whose score is the answer, an answer
+    has changed that moved by more than a twentieth of the range of all.
+    """
+
+    answers: int = Field(ge=1)
+    changed: int = Field(ge=0)
+
+
 class Variant(Strict):
-    """One graph of the model, for one kind of device in one precision."""
+    """One graph of the model, for one kind of device in one precision. `agreement` is there where precision is given up."""
 
     target: Target
     precision: Precision
     graph: BundleFile
     external_data: BundleFile | None = None
     parity: Parity
+    agreement: Agreement | None = None
 
     @property
     def name(self) -> str:

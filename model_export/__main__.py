@@ -13,7 +13,7 @@ from typing import get_args
 from app.bundle import Task, load_bundle
 from app.errors import BundleError
 from model_export.errors import ExportError
-from model_export.package import VARIANTS, ExportOptions, export
+from model_export.package import DEFAULT_VARIANTS, VARIANTS, ExportOptions, export
 from model_export.report import print_bundle, progress
 from model_export.verify import TOLERANCE, verify_bundle
 
@@ -48,6 +48,7 @@ def _export(options: argparse.Namespace) -> None:
                 max_length=options.max_length,
                 revision=options.revision,
                 tolerance=options.tolerance,
+                keeps_inaccurate=options.keep_inaccurate,
             ),
             step,
         )
@@ -98,18 +99,27 @@ def _parser() -> argparse.ArgumentParser:
         "--task", choices=("auto", *get_args(Task)), default="auto", help="which head (default: the config's)"
     )
     command.add_argument(
-        "--variants", type=_variants, default=list(VARIANTS), metavar="NAME,...", help=f"default: {','.join(VARIANTS)}"
+        "--variants",
+        type=_variants,
+        default=list(DEFAULT_VARIANTS),
+        metavar="NAME,...",
+        help=f"of {','.join(VARIANTS)} (default: {','.join(DEFAULT_VARIANTS)})",
     )
     command.add_argument(
         "--max-length", type=int, metavar="TOKENS", help="most tokens of a sequence (default: the checkpoint's)"
     )
     command.add_argument("--revision", help="branch, tag or commit of a checkpoint of the hub")
-    tolerances = f"{TOLERANCE['fp32']:g} in fp32, {TOLERANCE['fp16']:g} of the largest answer in fp16"
+    tolerances = f"{TOLERANCE['fp32']:g} in fp32, {TOLERANCE['fp16']:g} of the largest answer in fp16, {TOLERANCE['int8']:g} in int8"
     command.add_argument(
         "--tolerance",
         type=float,
         metavar="DIFFERENCE",
         help=f"most that answers may differ from the reference (default: {tolerances})",
+    )
+    command.add_argument(
+        "--keep-inaccurate",
+        action="store_true",
+        help="keep a cpu-int8 that changes more best answers than is allowed",
     )
 
     command = commands.add_parser("verify", help="check the files and the answers of a bundle")

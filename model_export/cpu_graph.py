@@ -18,8 +18,10 @@ EMPTY: Final = "no_groups"
 class CpuBuilder(GraphBuilder):
     """Builds graphs in fp32."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, shows_norms: bool = False) -> None:
+        """Args: shows_norms: whether normalized activations are outputs of the graph, under their names."""
         super().__init__(network, np.float32, network.config.norm_epsilon)
+        self._shows_norms = shows_norms
 
     def _attention(self, x: str, layer: str) -> str:
         # A key's bias adds the same to all scores of a query, and the softmax takes it away again.
@@ -88,6 +90,8 @@ class CpuBuilder(GraphBuilder):
         # An Add would be fused into SkipLayerNormalization, whose CPU kernel takes six times as long as these two.
         total = self._op("Sum", [x, y], f"{norm}.sum")
         affine = [self._weight(f"{norm}.weight"), self._weight(f"{norm}.bias")]
+        if self._shows_norms:
+            self._output(norm, TensorProto.FLOAT, ["rows", len(self._network.tensors[f"{norm}.weight"])])
         return self._op("LayerNormalization", [total, *affine], norm, axis=-1, epsilon=self._epsilon)
 
     def _project(self, x: str, module: str) -> str:

@@ -1,19 +1,35 @@
 """Choose the builder of a graph by target and precision."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
 from app.bundle import Precision, Target
 from model_export.builder import Graph
 from model_export.cpu_graph import CpuBuilder
 from model_export.cuda_graph import CudaBuilder
-from model_export.network import Network
+from model_export.network import FloatArray, Network
 from model_export.quantize import QuantizedBuilder
 
+_UNKNOWN: Final[Mapping[str, FloatArray]] = MappingProxyType({})
 
-def build_graph(network: Network, *, target: Target, precision: Precision) -> Graph:
+
+def build_graph(
+    network: Network, *, target: Target, precision: Precision, ranges: Mapping[str, FloatArray] = _UNKNOWN
+) -> Graph:
     """Return the graph of a network.
+
+    Args:
+        network: The weights.
+        target: The kind of device.
+        precision: Not every target has every one.
+        ranges: For int8 the largest magnitude of each channel, of the activations named; see `model_export.quantize`.
 
     Raises:
         ExportError: the weights do not fit into the precision.
     """
     if target == "cuda":
         return CudaBuilder(network, precision).build()
-    return (QuantizedBuilder if precision == "int8" else CpuBuilder)(network).build()
+    if precision == "int8":
+        return QuantizedBuilder(network, ranges).build()
+    return CpuBuilder(network).build()

@@ -30,6 +30,7 @@ from app.bundle import (
 )
 from model_export.atomic import replacing
 from model_export.checkpoint import Checkpoint, choose_task, find_checkpoint
+from model_export.comparison import Comparison, check_agreement, observe
 from model_export.config import CONFIG_FILE
 from model_export.errors import ExportError
 from model_export.graph import build_graph
@@ -46,8 +47,11 @@ VARIANTS: Final[Mapping[str, tuple[Target, Precision]]] = {
     "cpu-fp32": ("cpu", "fp32"),
     "cuda-fp16": ("cuda", "fp16"),
     "cuda-fp32": ("cuda", "fp32"),
+    "cpu-int8": ("cpu", "int8"),
 }
 """What can be exported."""
+DEFAULT_VARIANTS: Final = ("cpu-fp32", "cuda-fp16", "cuda-fp32")
+"""int8 changes answers and is served when asked for; so it is made when asked for."""
 
 # The libraries that decide what a bundle holds.
 _LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "safetensors", "tokenizers", "transformers")
@@ -60,15 +64,19 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """What to export, how and where to. `tolerance` replaces that of every variant."""
+    """What to export, how and where to.
+
+    `tolerance` replaces that of every variant; with `keeps_inaccurate` one is kept that changes too many answers.
+    """
 
     checkpoint: str
     output: Path
     task: Task | Literal["auto"] = "auto"
-    variants: Sequence[str] = tuple(VARIANTS)
+    variants: Sequence[str] = DEFAULT_VARIANTS
     max_length: int | None = None
     revision: str | None = None
     tolerance: float | None = None
+    keeps_inaccurate: bool = False
 
 
 def export(options: ExportOptions, progress: Progress) -> Manifest:
@@ -98,6 +106,10 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
         lengths=_answered(network, samples),
         texts=_answered(network, [Sample.of(case, mask, task) for case in cases]),
     )
+    comparison = None
+    if any(VARIANTS[variant][1] == "int8" for variant in options.variants):
+        progress("Observing the fp32 graph")
+        comparison = observe(network, tokenizer.fast, max_length=max_length, mask=mask)
     golden = Golden(cases=tuple(map(_golden, cases, examination.texts.expected)))
 
     with replacing(options.output) as folder:
@@ -106,7 +118,11 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
         variants = []
         for variant in options.variants:
             progress(f"Writing and checking {variant}")
-            variants.append(_write_variant(network, variant, folder, examination, options.tolerance))
+            variants.append(
+                _write_variant(
+                    network, variant, folder, examination=examination, comparison=comparison, options=options
+                )
+            )
             gc.collect()  # evaluators are in cycles, each with a copy of the weights
         progress("Writing the manifest")
         manifest = Manifest(
@@ -139,21 +155,33 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
 
 
 def _write_variant(
-    network: Network, name: str, folder: Path, examination: Examination, tolerance: float | None
+    network: Network,
+    name: str,
+    folder: Path,
+    *,
+    examination: Examination,
+    comparison: Comparison | None,
+    options: ExportOptions,
 ) -> Variant:
     target, precision = VARIANTS[name]
     path = folder / f"{name}.onnx"
+    ranges = comparison.ranges if comparison else {}
     # The graph's copy of the weights is freed before the file is loaded to be checked.
-    external_data = write_onnx(build_graph(network, target=target, precision=precision), path)
+    external_data = write_onnx(build_graph(network, target=target, precision=precision, ranges=ranges), path)
     graph = RunnableGraph(path, target=target, task=network.task, position_offset=network.config.position_offset)
-    parity = examination.measure(graph, examination.tolerance(precision) if tolerance is None else tolerance)
+    tolerance = examination.tolerance(precision) if options.tolerance is None else options.tolerance
+    parity = examination.measure(graph, tolerance)
     check(name, target, parity)
+    agreement = comparison.agreement(graph) if comparison and precision == "int8" else None
+    if agreement and not options.keeps_inaccurate:
+        check_agreement(name, network.task, agreement)
     return Variant(
         target=target,
         precision=precision,
         graph=describe_file(path),
         external_data=describe_file(external_data) if external_data else None,
         parity=parity,
+        agreement=agreement,
     )
 
 

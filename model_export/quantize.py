@@ -1,13 +1,20 @@
 """The products of a CPU graph in 8-bit integers.
 
-Weights have a scale for each output, found here. Activations have a scale for each token, found in the graph by each run:
-a token's answer then depends on no calibration data, and not on its neighbours in the batch. (Per-tensor scales, such
-as DynamicQuantizeMatMul's, change with the company.) Sums of integers are exact, so answers are the same to the last
-bit alone and in company. Tokens and outputs are those of ZeroQuant (Yao et al., 2022), section 3.2.
+Weights have a scale for each output, found here. Activations have a scale for each token, found in the graph by each run,
+as in ZeroQuant (Yao et al., 2022, section 3.2): an answer then does not depend on its neighbours in the batch, as it does
+with DynamicQuantizeMatMul's scale for the whole tensor. Sums of integers are exact, so answers are the same to the last bit
+alone and in company.
+
+A few channels of BERT's normalized activations are ten times as large as the others, which are left with few of the 256
+steps. Such channels are made smaller before they are quantized, and their weights larger, by factors that do not change the
+product: SmoothQuant (Xiao et al., 2023, section 4) with the square root of what a channel's range exceeds the median by.
+Ranges come from sentences; a text unlike them loses precision at worst, as no value is ever cut off.
 
 Embeddings, attention, normalizations and heads stay in fp32.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -31,17 +38,34 @@ LEAST_ACTIVATION: Final = 0.171
 
 def quantize_weight(weight: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:
     """Return int8[inputs, outputs] and the scales float32[outputs] of weights float32[outputs, inputs]."""
-    scale = np.maximum(np.abs(weight).max(axis=1) / LARGEST, TINY)
+    scale = np.maximum(np.abs(weight).max(axis=1) / np.float32(LARGEST), TINY)
     return np.ascontiguousarray(np.rint(weight / scale[:, None]).astype(np.int8).T), scale
 
 
-class QuantizedBuilder(CpuBuilder):
-    """Builds graphs in int8."""
+def smoothing(largest: FloatArray) -> FloatArray:
+    """Return the factors float32[channels] to divide activations by and to multiply their weights with."""
+    median = np.median(largest)
+    return np.sqrt(np.maximum(largest / median, np.float32(1))) if median > 0 else np.ones_like(largest)
 
-    def __init__(self, network: Network) -> None:
+
+@dataclass(frozen=True, slots=True)
+class _Quantized:
+    """Tokens in uint8, their scales float32[tokens, 1], their zero point, and what their channels were divided by."""
+
+    tokens: str
+    scale: str
+    zero_point: str
+    factors: FloatArray | None
+
+
+class QuantizedBuilder(CpuBuilder):
+    """Builds graphs in int8. Activations that `ranges` names are smoothed by their largest magnitudes float32[channels]."""
+
+    def __init__(self, network: Network, ranges: Mapping[str, FloatArray]) -> None:
         super().__init__(network)
+        self._ranges = ranges
         self._activations: set[str] = set()
-        self._quantized: dict[str, tuple[str, str, str]] = {}
+        self._quantized: dict[str, _Quantized] = {}
 
     def _inner(self, x: str, module: str, activation: Activation) -> str:
         out = super()._inner(x, module, activation)
@@ -55,37 +79,42 @@ class QuantizedBuilder(CpuBuilder):
         return self._op("Add", [self._product(x, module), self._bias(module)], f"{module}.biased")
 
     def _product(self, x: str, module: str) -> str:
-        quantized, scale, zero_point = self._quantize(x)
-        weight, weight_scale = quantize_weight(self._network.tensors[f"{module}.weight"])
-        self._initializers[f"{module}.weight"] = weight
+        if x not in self._quantized:  # three products of a layer read the same tokens
+            self._quantized[x] = self._quantize(x)
+        quantized = self._quantized[x]
+        weight = self._network.tensors[f"{module}.weight"]
+        rounded, scale = quantize_weight(weight if quantized.factors is None else weight * quantized.factors)
+        self._initializers[f"{module}.weight"] = rounded
         inputs = [
-            quantized,
+            quantized.tokens,
             f"{module}.weight",
             self._constant("one", np.ones((), np.float32)),
-            self._constant(f"{module}.weight.scale", weight_scale),
-            zero_point,
+            self._constant(f"{module}.weight.scale", scale),
+            quantized.zero_point,
         ]
-        rows = self._op("MatMulIntegerToFloat", inputs, f"{module}.rows", CONTRIB)
-        return self._op("Mul", [rows, scale], module)
+        return self._op(
+            "Mul", [self._op("MatMulIntegerToFloat", inputs, f"{module}.rows", CONTRIB), quantized.scale], module
+        )
 
-    def _quantize(self, x: str) -> tuple[str, str, str]:
-        """Return the tokens in uint8, their scales float32[tokens, 1], and the zero point. Each tensor is quantized once."""
-        if x not in self._quantized:
-            largest = self._op("ReduceMax", [x, self._axis()], f"{x}.max", keepdims=0)
-            if x in self._activations:
-                zero_point, name, steps, least = LOW, "low", 255 - LOW, np.float32(LEAST_ACTIVATION / LOW)
-            else:
-                smallest = self._op("ReduceMin", [x, self._axis()], f"{x}.min", keepdims=0)
-                largest = self._op("Max", [largest, self._op("Neg", [smallest], f"{x}.minus_min")], f"{x}.abs_max")
-                zero_point, name, steps, least = MIDDLE, "middle", LARGEST, TINY
-            self._initializers[name] = np.array(zero_point, np.uint8)
-            step = self._constant(f"{name}.step", np.array([1 / steps], np.float32))
-            scale = self._op("Mul", [largest, step], f"{x}.range")
-            scale = self._op("Max", [scale, self._constant(f"{name}.least", np.array([least]))], f"{x}.scale")
-            points = self._op("Expand", [name, self._op("Shape", [scale], f"{x}.tokens")], f"{x}.zero_points")
-            quantized = self._op("QuantizeLinear", [x, scale, points], f"{x}.quantized", axis=0)
-            self._quantized[x] = quantized, self._op("Unsqueeze", [scale, self._axis()], f"{x}.row_scale"), name
-        return self._quantized[x]
+    def _quantize(self, x: str) -> _Quantized:
+        factors = smoothing(self._ranges[x]) if x in self._ranges else None
+        is_activation = x in self._activations
+        if factors is not None:
+            x = self._op("Mul", [x, self._constant(f"{x}.smoothing", np.reciprocal(factors))], f"{x}.smooth")
+        largest = self._op("ReduceMax", [x, self._axis()], f"{x}.max", keepdims=0)
+        if is_activation:
+            zero_point, name, steps, least = LOW, "low", 255 - LOW, np.float32(LEAST_ACTIVATION / LOW)
+        else:
+            smallest = self._op("ReduceMin", [x, self._axis()], f"{x}.min", keepdims=0)
+            largest = self._op("Max", [largest, self._op("Neg", [smallest], f"{x}.minus_min")], f"{x}.abs_max")
+            zero_point, name, steps, least = MIDDLE, "middle", LARGEST, TINY
+        self._initializers[name] = np.array(zero_point, np.uint8)
+        step = self._constant(f"{name}.step", np.array([1 / steps], np.float32))
+        scale = self._op("Mul", [largest, step], f"{x}.range")
+        scale = self._op("Max", [scale, self._constant(f"{name}.least", np.array([least]))], f"{x}.scale")
+        zero_points = self._op("Expand", [name, self._op("Shape", [scale], f"{x}.tokens")], f"{x}.zero_points")
+        tokens = self._op("QuantizeLinear", [x, scale, zero_points], f"{x}.quantized", axis=0)
+        return _Quantized(tokens, self._op("Unsqueeze", [scale, self._axis()], f"{x}.row_scale"), name, factors)
 
     def _axis(self) -> str:
         self._initializers["last_axis"] = np.array([1], np.int64)

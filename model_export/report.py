@@ -28,7 +28,8 @@ def progress() -> Iterator[Callable[[str], None]]:
 def print_bundle(title: str, manifest: Manifest, parities: Mapping[str, Parity], duration_s: float) -> None:
     """Print what a bundle holds and how long that took.
 
-    Of each variant the largest difference of its answers from the reference, and of those in a batch from those alone.
+    Of each variant the largest difference of its answers from the reference, and of those in a batch from those alone;
+    of one that gives up precision the share of sentences with another best answer than in fp32.
     """
     console = Console(highlight=False)
     console.print(f"\n{title} in {duration_s:.1f} s", markup=False)
@@ -37,7 +38,7 @@ def print_bundle(title: str, manifest: Manifest, parities: Mapping[str, Parity],
         facts.add_row(*map(Text, row))  # a label may hold what rich takes for markup
     console.print(facts)
     variants = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("variant", "size", "vs reference", "vs alone", "tolerance", "checked with"):
+    for heading in ("variant", "size", "vs reference", "vs alone", "tolerance", "changed", "checked with"):
         variants.add_column(heading, justify="left" if heading in ("variant", "checked with") else "right")
     for variant in manifest.variants:
         parity = parities[variant.name]
@@ -46,7 +47,8 @@ def print_bundle(title: str, manifest: Manifest, parities: Mapping[str, Parity],
             _size(variant),
             f"{parity.reference_max_abs_diff:.1e}",
             f"{parity.company_max_abs_diff:.1e}",
-            f"{parity.tolerance:.0e}",
+            f"{parity.tolerance:.1e}",
+            _changed(variant),
             parity.checked_with,
         )
     console.print(variants)
@@ -71,3 +73,7 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
 def _size(variant: Variant) -> str:
     size_bytes = variant.graph.size_bytes + (variant.external_data.size_bytes if variant.external_data else 0)
     return f"{size_bytes / 1e6:.1f} MB"
+
+
+def _changed(variant: Variant) -> str:
+    return f"{variant.agreement.changed / variant.agreement.answers:.1%}" if variant.agreement else ""
