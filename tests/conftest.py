@@ -5,10 +5,15 @@ import app  # noqa: F401, I001 - keeps ONNX Runtime from reporting, and must com
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from model_export.package import ExportOptions, export
 from tests.support import ROOT, ServerProcess, serving
+
+# The same examples in every run, and no limit to how long a busy machine may take for one.
+hypothesis.settings.register_profile("tests", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("tests")
 
 BundleOf = Callable[[str], Path]
 

@@ -1,0 +1,115 @@
+"""Texts to token ids and back: short and long, alone and many, cut at either end."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
+
+import pytest
+
+from app.bundle import load_bundle
+from app.errors import ValidationFailed
+from app.tokenization import LONG_TEXT, Direction, Encoded, TextInput, Tokenizer, clean_up
+from tests.conftest import BundleOf
+from tests.fixtures.corpus import CLASSIFY
+
+MODELS = ["bert-single-label", "roberta-single-label", "xlm-roberta-multi-label"]
+INPUTS: list[TextInput] = [one if isinstance(one, str) else (one["text"], one["text_pair"]) for one in CLASSIFY]
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def tokenizer(request: pytest.FixtureRequest, bundle_of: BundleOf) -> Tokenizer:
+    return Tokenizer(load_bundle(bundle_of(request.param)))
+
+
+@pytest.fixture(scope="module")
+def bert(bundle_of: BundleOf) -> Tokenizer:
+    return Tokenizer(load_bundle(bundle_of("bert-single-label")))
+
+
+def listed(encoded: list[Encoded]) -> list[tuple[list[int], list[int], bool]]:
+    return [(one.input_ids.tolist(), one.token_type_ids.tolist(), one.was_truncated) for one in encoded]
+
+
+@pytest.mark.parametrize("direction", get_args(Direction))
+def test_alone_and_in_company_texts_are_encoded_alike(tokenizer: Tokenizer, direction: Direction) -> None:
+    together = tokenizer.encode(INPUTS, direction=direction)
+    assert listed(together) == [listed(tokenizer.encode([one], direction=direction))[0] for one in INPUTS]
+    assert all(one.input_ids.dtype == one.token_type_ids.dtype == "int64" for one in together)
+
+
+@pytest.mark.parametrize("direction", get_args(Direction))
+@pytest.mark.parametrize("text", ["good late very ", "天気 ", "a", "\u0301", " "])
+def test_long_and_short_texts_are_encoded_alike(tokenizer: Tokenizer, text: str, direction: Direction) -> None:
+    """They take different ways into the tokenizer."""
+    long = text * LONG_TEXT
+    encoder = tokenizer._for(direction)
+    expected = encoder.encode(long)
+    [got] = tokenizer.encode([long], direction=direction)
+    assert listed([got]) == [(expected.ids, expected.type_ids, bool(expected.overflowing))]
+    assert len(got.input_ids) <= tokenizer.max_length
+
+
+def test_the_direction_says_which_end_is_cut(bert: Tokenizer) -> None:
+    start, end = " ".join(["good"] * 38), " ".join(["late"] * 38)
+    [right] = bert.encode([f"{start} {end}"])
+    [left] = bert.encode([f"{start} {end}"], direction="left")
+    [only_start], [only_end] = bert.encode([start]), bert.encode([end])
+    assert right.input_ids.tolist() == only_start.input_ids.tolist()
+    assert left.input_ids.tolist() == only_end.input_ids.tolist()
+    assert (right.was_truncated, only_start.was_truncated) == (True, False)
+    # Asking for the other end changed nothing.
+    assert bert.encode([f"{start} {end}"])[0].input_ids.tolist() == right.input_ids.tolist()
+
+
+def test_the_longer_text_of_a_pair_is_cut(bert: Tokenizer) -> None:
+    [pair] = bert.encode([("good " * 100, "late late")])
+    [end] = bert.encode(["late late"])
+    assert len(pair.input_ids) == bert.max_length
+    assert pair.input_ids.tolist()[-3:] == end.input_ids.tolist()[-3:]
+    assert pair.token_type_ids.tolist() == [0] * 37 + [1] * 3
+
+
+def test_what_may_not_be_cut_is_refused_by_its_number(bert: Tokenizer) -> None:
+    long = "good " * 39
+    assert not bert.encode(["good " * 38], truncation=False)[0].was_truncated
+    with pytest.raises(ValidationFailed, match=r"inputs\[0\] has more than 40 tokens.*Shorten it"):
+        bert.encode([long], truncation=False)
+    with pytest.raises(ValidationFailed, match=r"inputs\[2\]"):
+        bert.encode(["good", "good", long, long], truncation=False)
+    with pytest.raises(ValidationFailed, match=r"inputs\[0\]"):
+        bert.encode(["good " * LONG_TEXT], truncation=False)
+
+
+def test_a_token_by_its_text(bert: Tokenizer) -> None:
+    [good] = bert.encode(["good"])
+    assert bert.token_id("good") == good.input_ids[1]
+    assert bert.token_id("GOOD ") == good.input_ids[1]  # as the model would read it
+    assert bert.token_id("[MASK]") == 4
+    assert bert.token_id("##t") is not None
+    for text in ("good day", "supercalifragilistic", "天天", "", " ", "[UNK] [UNK]", "good" * LONG_TEXT):
+        assert bert.token_id(text) is None, text
+
+
+def test_tokens_to_text(bert: Tokenizer) -> None:
+    [encoded] = bert.encode(["Is it late, or very late?"])
+    ids = encoded.input_ids.tolist()
+    assert bert.decode(ids, skip_special_tokens=True).replace(" ", "") == "isitlate,orverylate?"
+    assert bert.decode(ids, skip_special_tokens=False).startswith("[CLS]")
+
+
+def test_punctuation_joins_the_word_before() -> None:
+    assert clean_up("do n't , it 's me ! i 've , we 're ; i 'm ?") == "don't, it's me! i've, we're ; i'm?"
+
+
+def test_threads_may_share_a_tokenizer(bundle_of: BundleOf) -> None:
+    """Both directions are asked for at once, and the second is made when it is first asked for."""
+    fresh = Tokenizer(load_bundle(bundle_of("bert-single-label")))
+    text = "good " * 50 + "late " * 50
+    directions: list[Direction] = ["left", "right"] * 16
+
+    def encode(direction: Direction) -> list[int]:
+        return fresh.encode([text], direction=direction)[0].input_ids.tolist()
+
+    with ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(encode, directions))
+    assert results == [results[0], results[1]] * 16
+    assert results[0] != results[1]
