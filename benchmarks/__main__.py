@@ -8,6 +8,8 @@ import argparse
 import datetime as dt
 import json
 import os
+import signal
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +112,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     parser.add_argument("--cache", type=Path, default=Path(__file__).parent / "cache", help="folder for the models")
     options = parser.parse_args()
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # servers that run are ended on the way out
     options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / "results.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}

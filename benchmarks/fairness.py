@@ -28,18 +28,20 @@ def fairness(place: Workplace, model: str, *, rate_per_s: float, duration_s: flo
                 load = open_loop(running.port, requests, due_s=due_s, connections=MAX_CONNECTIONS)
                 after = _batches(running)
         batch_ms = 1e3 * (after[0] - before[0]) / (after[1] - before[1])
-        p99_ms = quantile_ms(load.latency_s, 0.99)
+        answered_s = load.latency_s[load.is_ok]
+        p99_ms = quantile_ms(answered_s, 0.99) if answered_s.size else None
         rows.append(
             {
                 "model": model,
                 "setting": system.setting,
                 "requests": len(due_s),
-                "failed": int((~load.is_ok).sum()),
+                "refused": int((~load.is_ok).sum()),
                 "alone_p50_ms": quantile_ms(alone.latency_s, 0.5),
-                "p50_ms": quantile_ms(load.latency_s, 0.5),
+                "p50_ms": quantile_ms(answered_s, 0.5) if answered_s.size else None,
                 "p99_ms": p99_ms,
                 "batch_ms": batch_ms,
-                "p99_batches": p99_ms / batch_ms,
+                "p99_batches": None if p99_ms is None else p99_ms / batch_ms,
+                "statuses": sorted(set(load.status.tolist())),
                 "bulk_statuses": sorted(set(bulk)),
             }
         )

@@ -38,7 +38,7 @@ class FakeEngine:
 
     async def infer(
         self,
-        model: str,
+        model: str,  # noqa: ARG002
         sequences: Sequence[TokenSequence],
         timeline: Timeline | None = None,  # noqa: ARG002
     ) -> list[SequenceResult]:
