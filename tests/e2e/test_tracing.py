@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,8 +31,8 @@ from tests.support import ROOT, ServerProcess, run_app, serving
 WITHIN_S = 30.0
 SECRET = "xylophone"
 TEXTS = ["a", "the cat sat on the mat", "Hello, world!", "one two three four five six seven eight nine ten"]
-LATER = "60000"
-"""Milliseconds until spans are sent: none is before the end of the server."""
+LATER_MS = "60000"
+"""After which spans are sent: none is before the end of the server."""
 SAMPLED = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NOT_SAMPLED = "00-5bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
 EACH = pytest.mark.parametrize("workers", ["1", "2"])
@@ -147,11 +148,21 @@ def collector() -> Iterator[Collector]:
     collector.close()
 
 
+@contextmanager
+def traced(
+    models: Path, url: str, *arguments: str, workers: str = "1", delay_ms: str = "50"
+) -> Iterator[ServerProcess]:
+    """Serve with a collector, and wait for every front end: each answers 503 until it knows the engine."""
+    options = {"BERT_OTLP_ENDPOINT": url, "OTEL_BSP_SCHEDULE_DELAY": delay_ms}
+    with serving(models, "--workers", workers, "--threads", "1", *arguments, **options) as server:
+        until(lambda: server.log.count("ready in ") == int(workers))
+        yield server
+
+
 @pytest.fixture(scope="module", params=["1", "2"], ids=["alone", "workers"])
 def server(request: pytest.FixtureRequest, models: Path, collector: Collector) -> Iterator[ServerProcess]:
     """For tests that leave it well. A batch holds 32 tokens."""
-    arguments = ("--workers", request.param, "--threads", "1", "--batch-tokens", "32")
-    with serving(models, *arguments, BERT_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="50") as server:
+    with traced(models, collector.url, "--batch-tokens", "32", workers=request.param) as server:
         yield server
         assert server.stop() == 0
 
@@ -289,8 +300,7 @@ def test_a_collector_is_told_who_sends(server: ServerProcess, collector: Collect
 
 
 def test_requests_that_shared_a_batch_say_the_same_of_it(models: Path, collector: Collector) -> None:
-    options = {"BERT_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
-    with serving(models, "--workers", "2", "--threads", "1", "--batch-tokens", "512", **options) as server:
+    with traced(models, collector.url, "--batch-tokens", "512", workers="2") as server:
         engine = engine_of(server)
         os.kill(engine, signal.SIGSTOP)
         with ThreadPoolExecutor(8) as threads:
@@ -298,8 +308,7 @@ def test_requests_that_shared_a_batch_say_the_same_of_it(models: Path, collector
             until(lambda: inflight(server) == 8)
             os.kill(engine, signal.SIGCONT)
             responses = [one.result() for one in waiting]
-        assert server.stop() == 0
-    traces = [collector.of(response) for response in responses]
+        traces = [collector.of(response) for response in responses]
     batches = Counter(tuple(sorted(values(run.attributes).items())) for trace in traces for run in trace.named("run"))
     assert batches.total() == 8
     # Each request has one sequence: as many requests tell of a batch as it had sequences, or a multiple for equal ones.
@@ -308,8 +317,7 @@ def test_requests_that_shared_a_batch_say_the_same_of_it(models: Path, collector
 
 
 def test_an_engine_that_dies_is_an_error(models: Path, collector: Collector) -> None:
-    options = {"BERT_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
-    with serving(models, "--workers", "2", "--threads", "1", **options) as server:
+    with traced(models, collector.url, workers="2") as server:
         engine = engine_of(server)
         os.kill(engine, signal.SIGSTOP)
         with ThreadPoolExecutor(1) as threads:
@@ -326,9 +334,8 @@ def test_an_engine_that_dies_is_an_error(models: Path, collector: Collector) -> 
 
 @EACH
 def test_what_ended_is_sent_before_the_server_ends(models: Path, collector: Collector, workers: str) -> None:
-    options = {"BERT_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": LATER}
     sent = len(collector.received)
-    with serving(models, "--workers", workers, "--threads", "1", **options) as server:
+    with traced(models, collector.url, workers=workers, delay_ms=LATER_MS) as server:
         not_sampled = classify(server, "a", traceparent=NOT_SAMPLED)
         responses = [classify(server, "a") for _ in range(10)]
         assert len(collector.received) == sent
@@ -346,7 +353,7 @@ def test_a_collector_that_is_down_harms_nothing(models: Path, is_there: bool) ->
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         if not is_there:
             listener.close()
-        with serving(models, "--threads", "1", BERT_OTLP_ENDPOINT=url, OTEL_BSP_SCHEDULE_DELAY="50") as server:
+        with traced(models, url) as server:
             assert {classify(server, text).status_code for text in TEXTS * 10} == {200}
             assert server.stop() == 0
             assert "the last traces are lost" in server.log
