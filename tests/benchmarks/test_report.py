@@ -1,0 +1,81 @@
+"""The report: medians, ratios and what it says of what was not measured."""
+
+from typing import Any
+
+from benchmarks.report import closed, medians, render
+from benchmarks.texts import http_request, read_texts
+
+
+def row(system: str, setting: str, rate: float, number: int = 0, **more: Any) -> dict[str, Any]:
+    return {
+        "kind": "closed", "texts": "reviews", "system": system, "setting": setting, "round": number, "requests": 10,
+        "rate_per_s": rate, "tokens_per_s": 27 * rate, "p50_ms": 1.0, "p99_ms": 2.0, "failed": 0, "gemm_gflops": 100.0,
+        **more,
+    }  # fmt: skip
+
+
+def results(**parts: list[dict[str, Any]]) -> dict[str, Any]:
+    machine = {
+        "cpu": "a CPU", "cores": 2, "gemm_gflops": 100.0, "load_average_before": [0.0], "load_average_after": [0.0],
+        "versions": {"onnxruntime": "1"},
+    }  # fmt: skip
+    return {
+        name.replace("_", "-"): {"started": "today", "seconds": 1, "machine": machine, "rows": rows}
+        for name, rows in parts.items()
+    }
+
+
+def test_figures_of_several_rounds_are_medians() -> None:
+    rounds = [row("mosec", "batch 16", rate, i) for i, rate in enumerate((10.0, 30.0, 11.0))]
+    [merged] = medians(rounds, "system", "setting")
+    assert merged["rate_per_s"] == 11.0
+
+
+def test_the_fastest_comes_first_and_other_texts_are_left_out() -> None:
+    rows = [row("a", "x", 1.0), row("b", "x", 3.0), row("b", "y", 2.0), row("c", "x", 9.0, texts="mix")]
+    assert [(r["system"], r["setting"]) for r in closed(rows, "reviews")] == [("b", "x"), ("b", "y"), ("a", "x")]
+
+
+def test_ratios_are_to_the_best_of_the_peers() -> None:
+    text = render(
+        results(
+            base=[
+                row("this server", "fp32, 1 process", 40.0),
+                row("mosec", "batch 16, 1 x 2 threads", 20.0),
+                row("LitServe", "batch 16, 1 x 2 threads", 16.0),
+                row("FastAPI", "no batching, 1 x 2 threads", 30.0),
+            ]
+        )
+    )
+    assert "| BERT-base fp32, against the best at batch 16 (mosec) | 1.9 x | 2.00 x |" in text
+    assert "(FastAPI, no batching, 1 x 2 threads) | 1.25 x | 1.33 x |" in text
+
+
+def test_what_was_refused_is_told_beside_the_latency_of_the_rest() -> None:
+    fair = {
+        "setting": "fp32, 1 process", "requests": 24, "refused": 20, "p50_ms": 300.0, "p99_ms": 500.0, "batch_ms": 250.0,
+        "p99_batches": 2.0, "alone_p50_ms": 30.0,
+    }  # fmt: skip
+    text = render(results(fairness=[fair]))
+    assert "| 2.00 batches, 20 of 24 refused |" in text
+    assert "| 4 of 24 |" in text
+
+
+def test_a_server_that_did_not_start_is_named() -> None:
+    failed = {"kind": "failed", "system": "infinity (torch)", "setting": "batch 16", "error": "x"}
+    assert "infinity (torch), batch 16: not measured" in render(results(base=[row("mosec", "x", 1.0), failed]))
+
+
+def test_nothing_measured_says_so() -> None:
+    assert "Nothing has been measured" in render({})
+
+
+def test_a_request_says_how_long_it_is() -> None:
+    head, body = http_request("/v1/classify", {"inputs": "a"}).split(b"\r\n\r\n")
+    assert head.startswith(b"POST /v1/classify HTTP/1.1\r\n")
+    assert f"Content-Length: {len(body)}".encode() in head
+
+
+def test_text_sets_are_what_the_tables_say() -> None:
+    assert len(read_texts("reviews")) == 1000
+    assert len(read_texts("mix")) == 400
