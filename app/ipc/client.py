@@ -82,6 +82,7 @@ class RemoteEngine:
         return self._statistics
 
     async def close(self) -> None:
+        await asyncio.gather(*(waiting.future for waiting in self._waiting.values()), return_exceptions=True)
         self._closing = True
         if self._writer is not None:
             self._writer.close()
