@@ -1,0 +1,453 @@
+"""What every engine client keeps, whether its engine is in this process or behind a socket: one suite for both.
+
+The models are real; the device waits and fails when a test says so.
+"""
+
+import asyncio
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.bundle import Bundle, load_bundle
+from app.engine import EngineClient, LocalEngine
+from app.errors import BundleError, DeadlineExceeded, EngineLost, Internal, NotReady, Overloaded, ServiceError
+from app.ipc.client import RemoteEngine
+from app.ipc.server import EngineServer
+from app.messages import BatchRan, Loaded, MaskScores, QueueStatistics, SequenceResult, Timeline, TokenSequence
+from app.ort_runner import OrtRunner
+from app.warmup import golden_sequences
+from tests.conftest import BundleOf
+
+WITHIN_S = 20.0
+CLASSIFY, FILL_MASK = "bert-single-label", "bert-fill-mask"
+POISON = 399
+
+
+class Device:
+    """Runs a model, unless it is held, lost, or given the poison."""
+
+    provider = "CPUExecutionProvider"
+    variant_name = "cpu-fp32"
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._runner = OrtRunner(bundle, bundle.manifest.variants[0], threads=1)
+        self._may_run = threading.Event()
+        self._may_run.set()
+        self.batches: list[list[int]] = []
+        self.is_lost = False
+        self.hold, self.release = self._may_run.clear, self._may_run.set
+
+    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        self.batches.append([len(sequence) for sequence in batch])
+        assert self._may_run.wait(WITHIN_S), "the test never released the device"
+        if self.is_lost:
+            raise EngineLost("The device failed. Retry in a few seconds.")
+        if any(POISON in sequence.input_ids for sequence in batch):
+            raise ValueError("poison")
+        return self._runner.run(batch)
+
+
+@dataclass
+class Observed:
+    batches: list[BatchRan] = field(default_factory=list)
+    started_s: list[float] = field(default_factory=list)
+    cancellations: int = 0
+    queues: list[QueueStatistics] = field(default_factory=list)
+
+    def started(self, queued_s: float) -> None:
+        self.started_s.append(queued_s)
+
+    def ran(self, batch: BatchRan) -> None:
+        self.batches.append(batch)
+
+    def cancelled(self) -> None:
+        self.cancellations += 1
+
+    def queued(self, queue: QueueStatistics) -> None:
+        self.queues.append(queue)
+
+
+@dataclass
+class Bench:
+    """An engine with two models, as its client sees it."""
+
+    client: EngineClient
+    local: LocalEngine
+    devices: dict[str, Device]
+    observed: dict[str, Observed]
+    loaded: dict[str, Loaded] = field(default_factory=dict)
+
+    @property
+    def device(self) -> Device:
+        return self.devices[CLASSIFY]
+
+    def ask(self, *lengths: int, model: str = CLASSIFY) -> "asyncio.Task[list[SequenceResult]]":
+        return asyncio.ensure_future(self.client.infer(model, [sequence(length) for length in lengths]))
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            while not condition():  # noqa: ASYNC110 - some of what is waited for happens in other threads
+                await asyncio.sleep(0.001)
+
+    async def hold(self) -> "asyncio.Task[list[SequenceResult]]":
+        """Hold the device amid a request, which is returned."""
+        before = len(self.device.batches)
+        self.device.hold()
+        running = self.ask(3)
+        await self.until(lambda: len(self.device.batches) > before)
+        return running
+
+    async def until_waiting(self, sequences: int) -> None:
+        """Wait until so much is queued behind what runs."""
+        await self.until(lambda: self.local.statistics()[CLASSIFY].sequences == sequences)
+
+
+def sequence(length: int, *, poisoned: bool = False) -> TokenSequence:
+    """[CLS] and other tokens by their number, and the poison."""
+    ids = np.arange(2, length + 2)
+    if poisoned:
+        ids[-1] = POISON
+    return TokenSequence(ids, np.zeros(length, np.int64), np.empty(0, np.int64))
+
+
+def listed(results: Sequence[SequenceResult]) -> list[Any]:
+    return [
+        (one.tokens.tolist(), one.scores.tolist()) if isinstance(one, MaskScores) else one.tolist() for one in results
+    ]
+
+
+@asynccontextmanager
+async def loaded(bundle_of: BundleOf, **options: Any) -> AsyncIterator[Bench]:
+    local = LocalEngine()
+    options = {"budget_tokens": 64, "max_queue_s": 600.0, "timeout_s": 600.0} | options
+    bench = Bench(local, local, {}, {})
+    for name in (CLASSIFY, FILL_MASK):
+        bench.observed[name] = Observed()
+
+        def open_device(bundle: Bundle, name: str = name) -> Device:
+            bench.devices[name] = Device(bundle)
+            return bench.devices[name]
+
+        bundle = load_bundle(bundle_of(name))
+        bench.loaded[name] = await local.load(bundle, open_device, bench.observed[name], **options)
+        bench.devices[name].batches.clear()
+    try:
+        yield bench
+    finally:
+        for device in bench.devices.values():
+            device.release()
+        await local.close()
+
+
+@asynccontextmanager
+async def in_this_process(bundle_of: BundleOf, **options: Any) -> AsyncIterator[Bench]:
+    async with loaded(bundle_of, **options) as bench:
+        yield bench
+
+
+@asynccontextmanager
+async def behind_a_socket(bundle_of: BundleOf, **options: Any) -> AsyncIterator[Bench]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "engine.sock"
+        async with loaded(bundle_of, **options) as bench:
+            connected = asyncio.Event()
+            client = RemoteEngine(path, connected=lambda _: connected.set(), lost=connected.clear)
+            tasks = [
+                asyncio.create_task(EngineServer(bench.local, bench.loaded).serve(path)),
+                asyncio.create_task(client.stay_connected()),
+            ]
+            try:
+                async with asyncio.timeout(WITHIN_S):
+                    await connected.wait()
+                bench.client = client
+                yield bench
+            finally:
+                for task in reversed(tasks):
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+
+
+WithEngine = Callable[..., None]
+
+
+@pytest.fixture(params=[in_this_process, behind_a_socket], ids=["in this process", "behind a socket"])
+def with_engine(request: pytest.FixtureRequest, bundle_of: BundleOf) -> WithEngine:
+    """Run a test against an engine of each kind."""
+
+    def run(test: Callable[[Bench], Awaitable[None]], **options: Any) -> None:
+        async def main() -> None:
+            async with asyncio.timeout(3 * WITHIN_S), request.param(bundle_of, **options) as bench:
+                await test(bench)
+
+        asyncio.run(main())
+
+    return run
+
+
+def test_answers_are_the_runners_bit_for_bit(with_engine: WithEngine, bundle_of: BundleOf) -> None:
+    async def test(bench: Bench) -> None:
+        asked = [
+            (name, one)
+            for name in (CLASSIFY, FILL_MASK)
+            for one in golden_sequences(load_bundle(bundle_of(name)))
+            for _ in range(5)
+        ]
+        targets = np.array([5, 17, 300])
+        asked += [
+            (name, TokenSequence(one.input_ids, one.token_type_ids, one.masks, 2, targets))
+            for name, one in asked
+            if name == FILL_MASK
+        ]
+        expected = [listed(bench.devices[name].run([one])) for name, one in asked]
+        answers = await asyncio.gather(*(bench.client.infer(name, [one]) for name, one in asked))
+        assert [listed(answer) for answer in answers] == expected
+
+    with_engine(test)
+
+
+def test_a_request_of_many_is_answered_in_its_order(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        lengths = [3, 40, 7, 7, 1, 20] * 20
+        alone = {length: listed(bench.device.run([sequence(length)]))[0] for length in set(lengths)}
+        assert listed(await bench.ask(*lengths)) == [alone[length] for length in lengths]
+        assert max(sum(batch) for batch in bench.device.batches) <= 64
+
+    with_engine(test)
+
+
+def test_what_waits_while_the_device_is_busy_is_one_batch(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        running = await bench.hold()
+        waiting = [bench.ask(length) for length in (5, 6, 7)]
+        await bench.until_waiting(3)
+        bench.device.release()
+        await asyncio.gather(running, *waiting)
+        assert bench.device.batches == [[3], [5, 6, 7]]
+        ran = bench.observed[CLASSIFY].batches
+        assert [(batch.sequences, batch.tokens, batch.longest) for batch in ran] == [(1, 3, 3), (3, 18, 7)]
+
+    with_engine(test)
+
+
+def test_models_take_turns_on_the_device(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        running = await bench.hold()
+        mask = TokenSequence(np.array([2, 4, 3]), np.zeros(3, np.int64), np.array([1]), 1)
+        other = asyncio.ensure_future(bench.client.infer(FILL_MASK, [mask]))
+        await bench.until(lambda: bench.local.statistics()[FILL_MASK].sequences == 1)
+        assert not bench.devices[FILL_MASK].batches
+        bench.device.release()
+        await asyncio.gather(running, other)
+        assert bench.devices[FILL_MASK].batches == [[3]]
+
+    with_engine(test)
+
+
+def test_a_full_queue_refuses_at_once(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        bench.device.hold()
+        waiting = bench.ask(*[40] * 500)
+        await bench.until(lambda: bench.device.batches)
+        with pytest.raises(Overloaded, match="Retry-After") as refused:
+            await bench.ask(3)
+        assert refused.value.retry_after_s >= 1
+        bench.device.release()
+        assert len(await waiting) == 500
+        assert len(await bench.ask(3)) == 1
+
+    with_engine(test, max_queue_s=1e-6)
+
+
+def test_late_requests_are_told_though_the_device_is_stuck(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        late = [await bench.hold(), bench.ask(5), bench.ask(6, 7)]
+        for request in late:
+            with pytest.raises(DeadlineExceeded, match=r"0\.05 s"):
+                await request
+        bench.device.release()
+        await bench.until(lambda: bench.observed[CLASSIFY].batches)
+        assert bench.device.batches == [[3]]
+
+    with_engine(test, timeout_s=0.05)
+
+
+def test_a_cancelled_request_is_withdrawn(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        running = await bench.hold()
+        gone, stays = bench.ask(5, 6), bench.ask(7)
+        await bench.until_waiting(3)
+        gone.cancel()
+        await bench.until_waiting(1)
+        bench.device.release()
+        await asyncio.gather(running, stays)
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert bench.device.batches == [[3], [7]]
+        assert bench.observed[CLASSIFY].cancellations == 1
+
+    with_engine(test)
+
+
+def test_a_request_may_be_cancelled_before_it_is_sent(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        gone = bench.ask(5)
+        await asyncio.sleep(0)
+        gone.cancel()
+        assert len(await bench.ask(3)) == 1
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+
+    with_engine(test)
+
+
+def test_a_poisoned_sequence_fails_alone(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        expected = listed(bench.device.run([sequence(5)]))
+        running = await bench.hold()
+        good = [bench.ask(5), bench.ask(5)]
+        bad = asyncio.ensure_future(bench.client.infer(CLASSIFY, [sequence(5), sequence(6, poisoned=True)]))
+        await bench.until_waiting(4)
+        bench.device.release()
+        with pytest.raises(Internal, match=r"inputs\[1\]"):
+            await bad
+        assert [listed(await one) for one in good] == [expected] * 2
+        await running
+        assert listed(await bench.ask(5)) == expected
+
+    with_engine(test)
+
+
+def test_a_lost_device_is_told_to_all(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        waiting = [await bench.hold(), *(bench.ask(length) for length in (5, 6, 7))]
+        await bench.until_waiting(3)
+        mask = TokenSequence(np.array([2, 4, 3]), np.zeros(3, np.int64), np.array([1]), 1)
+        waiting.append(asyncio.ensure_future(bench.client.infer(FILL_MASK, [mask])))
+        await bench.until(lambda: bench.local.statistics()[FILL_MASK].sequences == 1)
+        bench.device.is_lost = True
+        bench.device.release()
+        for request in waiting:
+            with pytest.raises(EngineLost, match="Retry"):
+                await request
+        for model in (CLASSIFY, FILL_MASK):
+            with pytest.raises(EngineLost, match="Retry"):
+                await bench.ask(3, model=model)
+        assert isinstance(await bench.local.lost, EngineLost)
+
+    with_engine(test)
+
+
+def test_statistics_tell_what_waits(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        def queued() -> tuple[int, int]:
+            queue = bench.client.statistics().get(CLASSIFY)
+            return (-1, -1) if queue is None else (queue.sequences, queue.tokens)
+
+        running = await bench.hold()
+        waiting = bench.ask(5, 6, 7)
+        await bench.until(lambda: queued() == (3, 18))
+        assert bench.client.statistics()[CLASSIFY].estimated_wait_s > 0
+        assert bench.client.statistics()[FILL_MASK].sequences == 0
+        await bench.until(lambda: any(queue.tokens == 18 for queue in bench.observed[CLASSIFY].queues))
+        bench.device.release()
+        await asyncio.gather(running, waiting)
+        await bench.until(lambda: queued() == (0, 0))
+
+    with_engine(test)
+
+
+def test_a_timeline_tells_what_became_of_a_request(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        running = await bench.hold()
+        timeline = Timeline()
+        traced = asyncio.ensure_future(bench.client.infer(CLASSIFY, [sequence(40), sequence(30)], timeline))
+        await bench.until_waiting(2)
+        bench.device.release()
+        await asyncio.gather(running, traced)
+        assert timeline.admitted_at is not None
+        assert timeline.started_at is not None
+        assert [run.tokens for run in timeline.runs] == [40, 30]
+        times = [timeline.admitted_at, timeline.started_at, *(run.started_at for run in timeline.runs)]
+        assert times == sorted(times)
+
+    with_engine(test)
+
+
+def test_closing_answers_what_was_admitted_and_takes_no_more(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        waiting = [await bench.hold(), bench.ask(5), bench.ask(6, 7)]
+        await bench.until_waiting(3)
+        closing = asyncio.ensure_future(bench.client.close())
+        await asyncio.sleep(0)
+        assert not closing.done()
+        bench.device.release()
+        assert [len(await request) for request in waiting] == [1, 1, 2]
+        await closing
+
+        async def is_over() -> bool:
+            try:
+                await bench.client.infer(CLASSIFY, [sequence(3)])
+            except (NotReady, EngineLost):
+                return True
+            return False
+
+        async with asyncio.timeout(WITHIN_S):
+            while not await is_over():
+                pass
+
+    with_engine(test)
+
+
+def test_what_a_front_end_asked_is_withdrawn_when_it_goes(bundle_of: BundleOf) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(WITHIN_S), behind_a_socket(bundle_of) as bench:
+            running = await bench.hold()
+            waiting = bench.ask(5, 6)
+            await bench.until_waiting(2)
+            client = bench.client
+            assert isinstance(client, RemoteEngine)
+            assert client._writer is not None
+            client._writer.transport.abort()
+            for request in (running, waiting):
+                with pytest.raises(EngineLost):
+                    await request
+            await bench.until_waiting(0)
+            bench.device.release()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [BundleError("broken"), RuntimeError("out of memory")])
+def test_a_model_that_cannot_be_loaded_is_not_served(bundle_of: BundleOf, error: Exception) -> None:
+    def fail(_: Bundle) -> Device:
+        raise error
+
+    async def main() -> None:
+        engine = LocalEngine()
+        with pytest.raises(type(error)) as raised:
+            await engine.load(
+                load_bundle(bundle_of(CLASSIFY)), fail, Observed(), budget_tokens=64, max_queue_s=1, timeout_s=1
+            )
+        assert raised.value is error
+        assert not engine.statistics()
+        assert not engine.lost.done()
+        await engine.close()
+
+    asyncio.run(main())
+
+
+def test_every_error_of_an_engine_is_of_the_catalogue(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        with pytest.raises(ServiceError) as raised:
+            await bench.client.infer(CLASSIFY, [sequence(6, poisoned=True)])
+        assert raised.value.status == 500
+        assert "poison" not in raised.value.message
+
+    with_engine(test)
