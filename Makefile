@@ -3,6 +3,7 @@ PYTHON ?= python3
 EXTRA ?= cpu
 VENV := .venv
 TORCH_VENV := .venv-torch
+BENCH_VENV := .venv-bench
 EXPORT_VENV ?= .venv-export
 # The export environment can serve on a CPU as it is; onnxruntime-gpu must not be installed over onnxruntime.
 SERVE_VENV := $(if $(filter cpu,$(EXTRA)),$(EXPORT_VENV),.venv-gpu)
@@ -57,6 +58,16 @@ test-torch: $(TORCH_VENV)/installed
 .PHONY: container-test
 container-test:
 	deploy/container_test/run.sh
+
+$(BENCH_VENV)/installed: benchmarks/requirements-peers.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/pip install --quiet --require-hashes -r benchmarks/requirements-peers.txt
+	@touch $@
+
+## make bench       measure this server and its peers; writes benchmarks/results
+.PHONY: bench
+bench: $(BENCH_VENV)/installed $(EXPORT_VENV)/installed
+	$(BENCH_VENV)/bin/python -m benchmarks $(ARGS)
 
 ## make ray-test    serve on a Ray cluster of this machine, and compare with the plain server
 .PHONY: ray-test
