@@ -1,0 +1,120 @@
+"""Settings from flags and the environment, and what is told of those that cannot be."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+import app.__main__ as command
+from app.settings import Settings
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run the command as far as to its settings, which are returned, or to its exit status."""
+
+    def start(*arguments: str, **environment: str) -> Settings | int:
+        taken: list[Settings] = []
+        monkeypatch.setattr(command, "launch", lambda settings: taken.append(settings) or 0)
+        monkeypatch.setattr(sys, "argv", ["app", *arguments])
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        status = command.main()
+        return taken[0] if taken else status
+
+    return start
+
+
+def test_the_defaults(start: Any) -> None:
+    settings = start()
+    assert (settings.models, settings.host, settings.port) == (Path("models"), "127.0.0.1", 8000)
+    assert (settings.workers, settings.device, settings.precision) == (1, "auto", "auto")
+    assert settings.api_key is None
+
+
+def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
+    given: dict[str, Any] = {
+        "models": Path("elsewhere"), "host": "0.0.0.0", "port": 1, "workers": 3, "device": "cpu", "precision": "fp32",
+        "threads": 2, "batch_tokens": 99, "max_queue_s": 0.5, "request_timeout_s": 1.5, "shutdown_timeout_s": 2.5,
+        "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"),
+        "log_level": "debug", "log_format": "text", "access_log": False, "otlp_endpoint": "http://collector:4318/",
+    }  # fmt: skip
+    assert set(given) == set(Settings.model_fields)
+
+    def text(value: Any) -> str:
+        return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+    flags = [f"--{name.replace('_', '-')}={text(value)}" for name, value in given.items() if value is not False]
+    variables = {f"BERT_{name.upper()}": text(value) for name, value in given.items()}
+    for settings in (start(*flags, "--no-access-log"), start(**variables)):
+        read = settings.model_dump()
+        assert {name: str(value) for name, value in read.items()} == {name: str(value) for name, value in given.items()}
+
+
+def test_a_flag_counts_before_a_variable(start: Any) -> None:
+    assert start("--port", "1", BERT_PORT="2").port == 1
+    assert start("--no-access-log").access_log is False
+
+
+def test_a_key_is_not_shown(start: Any) -> None:
+    assert "s3cret" not in repr(start(BERT_API_KEY="s3cret"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("port", "http", "valid integer"),
+        ("port", "65536", "less than or equal to 65535"),
+        ("workers", "0", "greater than or equal to 1"),
+        ("device", "tpu", "'auto', 'cpu' or 'cuda'"),
+        ("precision", "fp64", "'fp32'"),
+        ("threads", "100000", "less than or equal to 1024"),
+        ("batch_tokens", "-1", "greater than or equal to 0"),
+        ("max_queue_s", "inf", "finite"),
+        ("max_queue_s", "nan", "finite"),
+        ("request_timeout_s", "0", "greater than 0"),
+        ("shutdown_timeout_s", "soon", "valid number"),
+        ("max_inputs", "100000", "less than or equal to 4096"),
+        ("max_body_bytes", "4MB", "valid integer"),
+        ("api_key", "", "at least 1"),
+        ("log_level", "loud", "'debug'"),
+        ("access_log", "maybe", "boolean"),
+        ("otlp_endpoint", "collector", "valid URL"),
+    ],
+)
+def test_what_cannot_be_is_told_by_both_names(
+    start: Any, capsys: pytest.CaptureFixture[str], name: str, value: str, says: str
+) -> None:
+    assert start(**{f"BERT_{name.upper()}": value}) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"--{name.replace('_', '-')} (BERT_{name.upper()}): ")
+    assert says in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--modles", "x"], "unrecognized arguments: --modles"),
+        (["--port"], "expected one argument"),
+        (["serve"], "serve"),
+    ],
+)
+def test_flags_that_there_are_not(
+    start: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        start(*arguments)
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_help_tells_every_setting(start: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        start("--help")
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, field in Settings.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in shown
+        assert field.description in shown
