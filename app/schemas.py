@@ -17,6 +17,8 @@ MAX_INPUTS: Final = 4096
 """The most that `--max-inputs` may be. Known to the schema, so that a body of a million items is refused at the first
 item too many: one of 4 MB took 13 s to refuse when each of its items was told."""
 TOLD_PROBLEMS: Final = 5
+KINDS: Final = frozenset({"<text>", "<pair>", "<list>"})
+"""Tags of the kinds of inputs. They stand in pydantic's places, and are passed over in ours."""
 # An unknown key is repeated to its sender only if it looks like a name: it may as well be a text in the wrong place.
 KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
 
@@ -233,7 +235,7 @@ def _place(loc: tuple[int | str, ...]) -> str:
     for part in loc:
         if isinstance(part, int):
             place += f"[{part}]"
-        elif not part.startswith("<"):
+        elif part not in KINDS:
             name = part if KEY.fullmatch(part) else "(a key)"
             place += f".{name}" if place else name
     return place or "body"
