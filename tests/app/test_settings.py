@@ -1,5 +1,6 @@
 """Settings from flags and the environment, and what is told of those that cannot be."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
         taken: list[Settings] = []
         monkeypatch.setattr(command, "launch", lambda settings: taken.append(settings) or 0)
         monkeypatch.setattr(sys, "argv", ["app", *arguments])
+        for name in [name for name in os.environ if name.startswith("BERT_")]:
+            monkeypatch.delenv(name)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         status = command.main()
