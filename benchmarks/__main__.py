@@ -38,6 +38,9 @@ class Form:
     name: str
     rounds: int
     batches: tuple[int, ...]
+    """Of one model process with all cores."""
+    batches_split: tuple[int, ...]
+    """Of a model process for each core."""
     base: Amount
     tiny: Amount
     offline_texts: int
@@ -52,8 +55,9 @@ SMOKE: Final = Form(
     name="smoke",
     rounds=1,
     batches=(16,),
+    batches_split=(1,),
     base=Amount({"reviews": 32, "mix": 16}, open_s=1),
-    tiny=Amount({"reviews": 200, "mix": 50}, open_s=1),
+    tiny=Amount({"reviews": 200}, open_s=0),
     offline_texts=8,
     offline_rounds=1,
     front_end_requests=500,
@@ -64,9 +68,10 @@ SMOKE: Final = Form(
 SHORT: Final = Form(
     name="short",
     rounds=1,
-    batches=(1, 16),
-    base=Amount({"reviews": 160, "mix": 48}, open_s=6),
-    tiny=Amount({"reviews": 4000, "mix": 1000}, open_s=3),
+    batches=(16,),
+    batches_split=(1,),
+    base=Amount({"reviews": 160, "mix": 32}, open_s=5),
+    tiny=Amount({"reviews": 4000}, open_s=0),
     offline_texts=48,
     offline_rounds=1,
     front_end_requests=8000,
@@ -78,8 +83,9 @@ FULL: Final = Form(
     name="full",
     rounds=3,
     batches=(1, 4, 16, 32),
-    base=Amount({"reviews": 320, "mix": 128}, open_s=20),
-    tiny=Amount({"reviews": 16000, "mix": 4000}, open_s=10),
+    batches_split=(1, 4, 16),
+    base=Amount({"reviews": 320, "mix": 96}, open_s=20),
+    tiny=Amount({"reviews": 12000, "mix": 3000}, open_s=0),
     offline_texts=64,
     offline_rounds=3,
     front_end_requests=30000,
@@ -133,9 +139,8 @@ def main() -> None:
 
 def _parts(place: Workplace, form: Form) -> Mapping[str, Callable[[], Any]]:
     layouts = [Layout(batch, 1, place.cores) for batch in form.batches]
-    layouts += [
-        Layout(batch, place.cores, 1) for batch in form.batches if place.cores > 1 and batch != max(form.batches)
-    ]
+    if place.cores > 1:
+        layouts += [Layout(batch, place.cores, 1) for batch in form.batches_split]
 
     def serving(model: str, amount: Amount) -> Any:  # noqa: ANN401
         return compare(place, model, serving_systems(place, model, layouts), amount, rounds=form.rounds)

@@ -10,14 +10,14 @@ from benchmarks.systems import DidNotStart, Layout, Running, System, peer_system
 from benchmarks.texts import TextSet, read_texts
 from benchmarks.workplace import Workplace, gemm_gflops
 
-OFFERED: Final = (0.2, 0.4, 0.6, 0.8, 0.95)
+OFFERED: Final = (0.25, 0.5, 0.75, 0.95)
 """Loads of the latency curves, as shares of what this server reached in a closed loop."""
 CURVES: Final = ("this server", "FastAPI", "mosec")
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """How much is sent of each text set in a closed loop, and how long an open loop takes."""
+    """How much is sent of each text set in a closed loop, and how long each open loop takes; 0 for none."""
 
     requests: dict[TextSet, int]
     open_s: float
@@ -52,7 +52,7 @@ def compare(place: Workplace, model: str, systems: Sequence[System], amount: Amo
                         rows.append({**row, "texts": name, "kind": "closed", **measured})
                         if system.is_ours and name == "reviews" and "fp32, 1" in system.setting:
                             our_rate = measured["rate_per_s"]
-                    if system.name in CURVES and "int8" not in system.setting:
+                    if amount.open_s and system.name in CURVES and "int8" not in system.setting:
                         own_rate = next(r["rate_per_s"] for r in reversed(rows) if r["texts"] == "reviews")
                         rows.extend({**row, **point} for point in _curve(running, our_rate, own_rate, amount.open_s))
             except (DidNotStart, Stalled) as error:
@@ -64,7 +64,7 @@ def compare(place: Workplace, model: str, systems: Sequence[System], amount: Amo
 def _closed(running: Running, name: TextSet, count: int, tokens: Sequence[int]) -> Row:
     requests = running.requests(read_texts(name))
     gflops = gemm_gflops()
-    closed_loop(running.port, requests[::-1], count=max(2 * CONNECTIONS, count // 8), connections=CONNECTIONS)
+    closed_loop(running.port, requests[::-1], count=min(2 * CONNECTIONS, max(16, count // 4)), connections=CONNECTIONS)
     load = closed_loop(running.port, requests, count=count, connections=CONNECTIONS)
     answered = sum(tokens[i % len(tokens)] for i in load.request[load.is_ok].tolist())
     return {
