@@ -57,6 +57,7 @@ class RunnableGraph:
             if target == "cpu":
                 options = ort.SessionOptions()
                 options.log_severity_level = 3
+                options.add_session_config_entry("session.x64quantprecision", "1")
                 session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
                 self._run, self._input_names = session.run, [node.name for node in session.get_inputs()]
             else:
