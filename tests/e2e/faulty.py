@@ -5,13 +5,13 @@ loses it, `poison` holds the id of a token that it fails on.
 """
 
 import os
+import runpy
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import app.loading
-from app.__main__ import main
 from app.engine import Runner
 from app.errors import EngineLost
 from app.messages import SequenceResult, TokenSequence
@@ -45,4 +45,4 @@ def open_faulty(*arguments: Any, **options: Any) -> Runner:
 app.loading.open_runner = open_faulty  # type: ignore[assignment]
 
 if __name__ == "__main__":
-    os._exit(main())
+    runpy.run_module("app", run_name="__main__")

@@ -321,10 +321,12 @@ def test_a_text_of_a_megabyte(shared_server: ServerProcess, model: str, text: st
 
 
 def test_a_long_text_delays_nobody(shared_server: ServerProcess) -> None:
-    body = {"model": "sentiment", "inputs": "a " * 1_000_000}
+    body = {"model": "sentiment", "inputs": "a " * 500_000}
+    answered = 0
     with ThreadPoolExecutor(1) as threads:
         long = threads.submit(shared_server.post, "/v1/classify", body)
-        eventually(lambda: shared_server.metric("bert_inflight_requests") == 1)
-        assert shared_server.post("/v1/classify", GOOD).status == 200
-        assert not long.done()
-        assert long.result().json["usage"] == {"tokens": 40, "truncated": 1}
+        while not long.done():
+            assert shared_server.post("/v1/classify", GOOD).status == 200
+            answered += 1
+    assert long.result().json["usage"] == {"tokens": 40, "truncated": 1}
+    assert answered > 20  # hundreds; one to three if the tokenizer keeps the GIL
