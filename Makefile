@@ -4,6 +4,7 @@ EXTRA ?= cpu
 VENV := .venv
 TORCH_VENV := .venv-torch
 BENCH_VENV := .venv-bench
+INFINITY_VENV := .venv-bench-infinity
 EXPORT_VENV ?= .venv-export
 # The export environment can serve on a CPU as it is; onnxruntime-gpu must not be installed over onnxruntime.
 SERVE_VENV := $(if $(filter cpu,$(EXTRA)),$(EXPORT_VENV),.venv-gpu)
@@ -64,9 +65,15 @@ $(BENCH_VENV)/installed: benchmarks/requirements-peers.txt
 	$(BENCH_VENV)/bin/pip install --quiet --require-hashes -r benchmarks/requirements-peers.txt
 	@touch $@
 
+# No hashes: torch has other builds on other machines.
+$(INFINITY_VENV)/installed: benchmarks/requirements-infinity.txt
+	$(PYTHON) -m venv $(INFINITY_VENV)
+	$(INFINITY_VENV)/bin/pip install --quiet -r $<
+	@touch $@
+
 ## make bench       measure this server and its peers; writes benchmarks/results
 .PHONY: bench
-bench: $(BENCH_VENV)/installed $(EXPORT_VENV)/installed
+bench: $(BENCH_VENV)/installed $(INFINITY_VENV)/installed $(EXPORT_VENV)/installed
 	$(BENCH_VENV)/bin/python -m benchmarks $(ARGS)
 
 ## make ray-test    serve on a Ray cluster of this machine, and compare with the plain server

@@ -1,4 +1,4 @@
-"""How many CPU cores this process may really use.
+"""How many CPU cores this process may really use, and whether they add 8-bit products exactly.
 
 A container's CPU limit is a quota of the control group, which `os.cpu_count` and the affinity mask do not show; more
 threads than the quota are throttled together. Imports nothing of the project.
@@ -10,6 +10,7 @@ from pathlib import Path
 
 CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
 CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def usable_cpus() -> int:
@@ -30,3 +31,15 @@ def _quota() -> float | None:
         return None if quota == "max" or int(quota) <= 0 else int(quota) / int(period)
     except (OSError, ValueError):
         return None
+
+
+def has_exact_int8_products() -> bool:
+    """Return whether the cores have VNNI, which adds 8-bit products in 32 bits.
+
+    Older x86 cores add pairs of them in 16 bits and cut sums off. Where nothing tells, the answer is no.
+    """
+    try:
+        flags = next(line for line in CPUINFO.read_text().splitlines() if line.startswith("flags"))
+    except (OSError, StopIteration):
+        return False
+    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags.split())

@@ -23,7 +23,7 @@ TOLERANCE_FACTOR: Final = 1.5
 GOOD_ENOUGH: Final = 0.95
 FIRST_BUDGET_TOKENS: Final = 128
 # A machine on which small batches take this long gains nothing from larger ones but longer waits.
-MEASURE_FOR_S: Final = 0.3
+MEASURE_FOR_S: Final = 0.6
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -148,6 +149,8 @@ def serving(system: System) -> Iterator[Running]:
     Raises:
         DidNotStart: it does not answer.
     """
+    if shutil.which(system.command[0]) is None:
+        raise DidNotStart(f"{system.name} ({system.setting}): {system.command[0]} is not installed")
     port = _free_port()
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
         process = subprocess.Popen(

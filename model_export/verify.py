@@ -17,6 +17,7 @@ import tokenizers
 from onnx.reference import ReferenceEvaluator
 
 from app.bundle import Bundle, GoldenCase, Parity, Precision, Target, Task
+from app.cpus import has_exact_int8_products
 from app.packing import Feeds, pack
 from model_export.errors import ExportError, one_line
 from model_export.network import FloatArray
@@ -57,7 +58,8 @@ class RunnableGraph:
             if target == "cpu":
                 options = ort.SessionOptions()
                 options.log_severity_level = 3
-                options.add_session_config_entry("session.x64quantprecision", "1")
+                if not has_exact_int8_products():
+                    options.add_session_config_entry("session.x64quantprecision", "1")
                 session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
                 self._run, self._input_names = session.run, [node.name for node in session.get_inputs()]
             else:

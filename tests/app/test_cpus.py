@@ -1,4 +1,4 @@
-"""How many cores a process may use, by its affinity and its control group's quota."""
+"""How many cores a process may use, by its affinity and its control group's quota, and what they can."""
 
 import os
 from pathlib import Path
@@ -61,6 +61,23 @@ def test_where_there_is_no_affinity(group: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert cpus.usable_cpus() == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni\n", True),
+        ("flags\t\t: avx2 avx_vnni sha_ni\n", True),
+        ("flags\t\t: avx2 avx512f avx512_vnnix\n", False),
+        ("Features\t: fp asimd\n", False),
+        (None, False),
+    ],
+)
+def test_exact_int8_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, expected: bool) -> None:
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(cpus, "CPUINFO", tmp_path / "cpuinfo")
+    assert cpus.has_exact_int8_products() is expected
 
 
 def test_this_machine() -> None:
