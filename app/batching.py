@@ -6,8 +6,7 @@ or is past its deadline is dropped before it runs. If a batch fails, its sequenc
 poisoned input fails alone; a lost engine fails every waiter.
 
 Lives on one event loop and is called from it alone. Knows no model: a payload is opaque and counts a number of tokens.
-Imports only `errors` and
-what it tells.
+Imports only `errors`, the device's turns and what it tells.
 """
 
 import asyncio
@@ -20,6 +19,7 @@ from itertools import takewhile
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
+from app.device import Device
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, Overloaded
 from app.messages import BatchRan, QueueStatistics, Timeline
 
@@ -82,8 +82,9 @@ class Batcher(Generic[P, R]):
         budget_tokens: int,
         max_queue_s: float,
         timeout_s: float,
-        device: asyncio.Lock,
+        device: Device,
         observer: BatchObserver,
+        ahead: bool = False,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Start no work yet: `work` is the loop that does.
@@ -95,6 +96,7 @@ class Batcher(Generic[P, R]):
             timeout_s: Longest time from admission to answer.
             device: Shared by the batchers of one device. It is first come, first served, so models take turns.
             observer: Hears of every batch.
+            ahead: Whether `run` may be called with a full batch while it runs another. It answers them in order.
             clock: Seconds that never go back.
         """
         self._run = run
@@ -103,6 +105,7 @@ class Batcher(Generic[P, R]):
         self._timeout_s = timeout_s
         self._device = device
         self._observer = observer
+        self._ahead = ahead
         self._clock = clock
         self._turns: deque[Job[P, R]] = deque()
         # Every unanswered job in the order of admission, which is the order of deadlines as all have one timeout.
@@ -113,6 +116,7 @@ class Batcher(Generic[P, R]):
         self._closed: EngineLost | NotReady | None = None
         self._seconds_per_token = 0.0
         self._running_tokens = 0
+        self._answered_at = -math.inf
         self.queued_sequences = 0
         self.queued_tokens = 0
 
@@ -172,6 +176,8 @@ class Batcher(Generic[P, R]):
         self.queued_tokens += sum(tokens)
         self._wakeup.set()
         self._idle.clear()
+        if self._ahead and self._is_full():
+            self._device.look_again()
         return job
 
     def withdraw(self, job: Job[P, R]) -> None:
@@ -189,10 +195,18 @@ class Batcher(Generic[P, R]):
         Raises:
             EngineLost: the runner said so; every waiter has been told.
         """
+        workers = [asyncio.create_task(self._work()) for _ in range(2 if self._ahead else 1)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+
+    async def _work(self) -> None:
         while True:
             await self._wakeup.wait()
             wanted_at = self._clock()
-            async with self._device:
+            async with self._device.turn(self._is_full):
                 batch = self._take()
                 if not batch:
                     continue
@@ -201,6 +215,9 @@ class Batcher(Generic[P, R]):
                 except EngineLost as lost:
                     self.close(lost)
                     raise
+
+    def _is_full(self) -> bool:
+        return self.queued_tokens >= self.budget_tokens
 
     def _take(self) -> list[tuple[Job[P, R], int]]:
         """Take turns until the next sequence is over the budget. That sequence is first in the next batch."""
@@ -226,15 +243,16 @@ class Batcher(Generic[P, R]):
             self._turns.popleft()
             if job.is_waiting:
                 self._turns.append(job)
-        self._running_tokens = self.budget_tokens - room
-        self.queued_tokens -= self._running_tokens
+        self._running_tokens += self.budget_tokens - room
+        self.queued_tokens -= self.budget_tokens - room
         self.queued_sequences -= len(batch)
         if not self._turns:
             self._wakeup.clear()
         return batch
 
     async def _run_batch(self, batch: list[tuple[Job[P, R], int]], wanted_at: float) -> None:
-        started_at = self._clock()
+        taken_at = self._clock()
+        running_tokens = sum(job.tokens[i] for job, i in batch)
         try:
             results = await self._run_payloads([job.payloads[i] for job, i in batch])
         except EngineLost:
@@ -244,8 +262,10 @@ class Batcher(Generic[P, R]):
             await self._run_one_by_one(batch)
             return
         finally:
-            running_tokens, self._running_tokens = self._running_tokens, 0
-        now = self._clock()
+            self._running_tokens -= running_tokens
+            now, started_at = self._clock(), max(taken_at, self._device.answered_at)
+            wanted_at = max(wanted_at, self._answered_at)
+            self._answered_at = self._device.answered_at = now
         # From wanting the device to having the answer: other models' turns count, as they do for whoever waits.
         newest = (now - wanted_at) / running_tokens
         self._seconds_per_token += SMOOTHING * (newest - self._seconds_per_token) if self._seconds_per_token else newest

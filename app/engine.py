@@ -1,21 +1,22 @@
 """The seam between HTTP and models, and the engine that runs in the same process.
 
-`LocalEngine` owns one thread, in which every session of the device is made and run, and one batcher per model. Its
-methods are called on the event loop. Imports nothing of HTTP.
+`LocalEngine` owns one thread, in which every session of the device is made and run, one that packs the next batch
+meanwhile where that pays, and one batcher per model. Its methods are called on the event loop. Imports nothing of HTTP.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Protocol
 
 from app.batching import Batcher, BatchObserver, Job
 from app.bundle import Bundle
+from app.device import Device
 from app.errors import EngineLost, NotReady
 from app.messages import Loaded, QueueStatistics, SequenceResult, Timeline, TokenSequence
-from app.warmup import Speed, measure_speed, replay_golden
+from app.warmup import Speed, measure_speed, replay_golden, run_every_shape
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ TICK_S: Final = 0.1
 
 
 class Runner(Protocol):
-    """Runs batches of one model; called in the engine's thread only."""
+    """Runs batches of one model; called in the engine's thread only, but for `prepare` where it packs ahead."""
 
     @property
     def provider(self) -> str: ...
@@ -33,7 +34,17 @@ class Runner(Protocol):
     @property
     def variant_name(self) -> str: ...
 
+    @property
+    def packs_ahead(self) -> bool:
+        """Whether a batch should be prepared while another one runs."""
+
+    def prepare(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
+        """Pack a batch; what is returned runs it, once."""
+
     def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]: ...
+
+    def trim(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        """Run a batch and give back the device's memory that larger ones took."""
 
 
 class EngineObserver(BatchObserver, Protocol):
@@ -77,7 +88,8 @@ class LocalEngine:
     def __init__(self) -> None:
         # The device runs one batch at a time: a second would only share its caches and lengthen both.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
-        self._device = asyncio.Lock()
+        self._packer = ThreadPoolExecutor(1, thread_name_prefix="packer")
+        self._device = Device()
         self._batchers: dict[str, SequenceBatcher] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.lost: Final[asyncio.Future[EngineLost]] = asyncio.get_running_loop().create_future()
@@ -111,7 +123,10 @@ class LocalEngine:
         def load() -> tuple[Runner, Speed]:
             runner = open_runner(bundle)
             replay_golden(bundle, runner.variant_name, runner.run)
-            return runner, measure_speed(bundle, runner.run, limit_tokens=budget_tokens or MAX_BUDGET_TOKENS)
+            speed = measure_speed(bundle, runner.run, limit_tokens=budget_tokens or MAX_BUDGET_TOKENS)
+            if runner.packs_ahead:
+                run_every_shape(bundle, runner.run, runner.trim, budget_tokens or speed.budget_tokens)
+            return runner, speed
 
         started_at = time.perf_counter()
         runner, speed = await loop.run_in_executor(self._thread, load)
@@ -119,7 +134,10 @@ class LocalEngine:
         budget = budget_tokens or speed.budget_tokens
 
         async def run(batch: list[TokenSequence]) -> list[SequenceResult]:
-            return await loop.run_in_executor(self._thread, runner.run, batch)
+            if self._device.batches == 1:
+                return await loop.run_in_executor(self._thread, runner.run, batch)
+            prepared = self._packer.submit(runner.prepare, batch)
+            return await loop.run_in_executor(self._thread, _call_result, prepared)
 
         batcher = Batcher(
             run,
@@ -128,7 +146,10 @@ class LocalEngine:
             timeout_s=timeout_s,
             device=self._device,
             observer=observer,
+            ahead=runner.packs_ahead,
         )
+        if runner.packs_ahead:
+            self._device.pack_ahead()
         batcher.expect(speed.seconds_per_token)
         self._batchers[bundle.name] = batcher
         self._tasks.append(asyncio.create_task(self._work(batcher, observer), name=f"batches of {bundle.name}"))
@@ -194,4 +215,9 @@ class LocalEngine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         # It is idle, but for a model that is loading or a device that is stuck: neither is waited for.
+        self._packer.shutdown(wait=False)
         self._thread.shutdown(wait=False)
+
+
+def _call_result(prepared: "Future[Callable[[], list[SequenceResult]]]") -> list[SequenceResult]:
+    return prepared.result()()

@@ -113,3 +113,7 @@ class StartupError(Exception):
 
 class BundleError(StartupError):
     """A bundle is missing, damaged or of another schema version."""
+
+
+class OutOfDeviceMemory(MemoryError):
+    """A batch did not fit into the device's memory; a smaller one may."""

@@ -13,16 +13,24 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class GpuMemory:
-    """Memory of one GPU, by any process that uses it."""
+class GpuState:
+    """Memory and work of one GPU, by any process that uses it.
+
+    `utilization` is the share of the last moments (up to a second) in which a kernel ran. It says nothing of how full
+    the card was.
+    """
 
     gpu: str
     used_bytes: int
     total_bytes: int
+    utilization: float
 
 
-def open_gpus() -> Callable[[], Sequence[GpuMemory]] | None:
-    """Return a reader of every GPU's memory, or None where the library, the driver or a GPU is missing."""
+def open_gpus() -> Callable[[], Sequence[GpuState]] | None:
+    """Return a reader of every GPU's state, or None where the library, the driver or a GPU is missing.
+
+    A GPU that does not answer is left out of what is read.
+    """
     try:
         nvml: ModuleType = importlib.import_module("pynvml")
         nvml.nvmlInit()
@@ -33,8 +41,16 @@ def open_gpus() -> Callable[[], Sequence[GpuMemory]] | None:
         log.info("no GPU metrics: %s", error)
         return None
 
-    def read() -> list[GpuMemory]:
-        memory = {gpu: nvml.nvmlDeviceGetMemoryInfo(handle) for gpu, handle in handles.items()}
-        return [GpuMemory(gpu, info.used, info.total) for gpu, info in memory.items()]
+    def read() -> list[GpuState]:
+        states = []
+        for gpu, handle in handles.items():
+            try:
+                memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+                percent = nvml.nvmlDeviceGetUtilizationRates(handle).gpu
+            except Exception as error:  # it fell off the bus, or its driver is replaced: all other metrics go on
+                log.warning("GPU %s does not answer: %s", gpu, error)
+                continue
+            states.append(GpuState(gpu, memory.used, memory.total, percent / 100))
+        return states
 
     return read if handles else None

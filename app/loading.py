@@ -27,6 +27,7 @@ async def load_models(
             device=settings.device,
             precision=settings.precision,
             threads=settings.threads or usable_cpus(),
+            gpu_memory_bytes=settings.gpu_memory_mib * 2**20,
         )
 
     loaded: dict[str, Loaded] = {}

@@ -21,7 +21,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from app.gpu import GpuMemory, open_gpus
+from app.gpu import GpuState, open_gpus
 from app.messages import BatchRan, QueueStatistics
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -213,19 +213,23 @@ class _Processes(Collector):
 
 
 class _Gpus(Collector):
-    """Memory of the GPUs of this machine."""
+    """Memory and work of the GPUs of this machine."""
 
-    def __init__(self, registry: CollectorRegistry, read: Callable[[], Iterable[GpuMemory]]) -> None:
+    def __init__(self, registry: CollectorRegistry, read: Callable[[], Iterable[GpuState]]) -> None:
         self._read = read
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
         used = GaugeMetricFamily("bert_gpu_memory_used_bytes", "GPU memory in use, by any process.", labels=["gpu"])
         total = GaugeMetricFamily("bert_gpu_memory_total_bytes", "GPU memory.", labels=["gpu"])
-        for memory in self._read():
-            used.add_metric([memory.gpu], memory.used_bytes)
-            total.add_metric([memory.gpu], memory.total_bytes)
-        return used, total
+        busy = GaugeMetricFamily(
+            "bert_gpu_utilization_ratio", "Share of the last moments in which a kernel ran.", labels=["gpu"]
+        )
+        for state in self._read():
+            used.add_metric([state.gpu], state.used_bytes)
+            total.add_metric([state.gpu], state.total_bytes)
+            busy.add_metric([state.gpu], state.utilization)
+        return used, total, busy
 
 
 _NOT_ADDED: Final = ("process_start_time_seconds", "process_max_fds")

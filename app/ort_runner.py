@@ -1,32 +1,39 @@
 """Run packed batches of one model with ONNX Runtime.
 
-The only module of the server that imports `onnxruntime`. A runner is made and called in the engine's one thread;
-`run` releases the GIL while the device works.
+The only module of the server that imports `onnxruntime`. A runner is made and runs in the engine's one thread, which
+releases the GIL while the device works; another thread may prepare a batch meanwhile.
 """
 
 import logging
-from collections.abc import Sequence
-from typing import Final, Literal
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import numpy as np
 import onnxruntime as ort
 
 from app.bundle import Bundle, Precision, Target, Variant
 from app.cpus import has_exact_int8_products
-from app.errors import BundleError, EngineLost, StartupError
+from app.cuda import Cuda
+from app.errors import BundleError, EngineLost, OutOfDeviceMemory, StartupError
+from app.execution import DeviceExecution, Execution, HostExecution, RunOptions
 from app.heads import HEADS
 from app.messages import SequenceResult, TokenSequence
-from app.packing import pack
+from app.packing import INPUTS, pack
 
 log = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
 PROVIDERS: Final[dict[Target, str]] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# fp32 means fp32 (TF32 keeps 10 bits of the mantissa), and LayerNorm sums in fp32 whatever its inputs are.
-PROVIDER_OPTIONS: Final[dict[Target, dict[str, str]]] = {
-    "cpu": {},
-    "cuda": {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"},
+CUDA_OPTIONS: Final = {
+    # fp32 means fp32 (TF32 keeps 10 bits of the mantissa), and LayerNorm sums in fp32 whatever its inputs are.
+    "use_tf32": "0",
+    "enable_skip_layer_norm_strict_mode": "1",
+    # Take what a batch needs, not the next power of two: warm-up has the largest batch run, and the arena stays there.
+    "arena_extend_strategy": "kSameAsRequested",
 }
+ARENAS: Final[dict[Target, str]] = {"cpu": "cpu:0", "cuda": "gpu:0"}
 # fp16 runs on tensor cores and halves the memory traffic; int8 changes answers, so it is served only when asked for.
 PREFERENCE: Final[dict[Target, tuple[Precision, ...]]] = {"cpu": ("fp32", "int8"), "cuda": ("fp16", "fp32")}
 # What ONNX Runtime's messages say when a CUDA context is beyond repair; running out of memory is not among them.
@@ -41,7 +48,7 @@ class _DeviceUnavailable(Exception):
 class OrtRunner:
     """One variant of one model in an ONNX Runtime session on one device."""
 
-    def __init__(self, bundle: Bundle, variant: Variant, *, threads: int) -> None:
+    def __init__(self, bundle: Bundle, variant: Variant, *, threads: int, gpu_memory_bytes: int = 0) -> None:
         """Load the graph.
 
         Raises:
@@ -60,40 +67,64 @@ class OrtRunner:
                 f"this onnxruntime has no {self.provider} (it has {', '.join(ort.get_available_providers())}); "
                 "install the gpu extra instead of the cpu extra"
             )
-        if variant.target == "cuda":
-            ort.preload_dlls()  # finds CUDA's libraries in the nvidia-* wheels; the host needs the driver only
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors only; ours are logged with their cause
-        # Threads that spin after a run take the cores from the front end and from other models' sessions: with six
-        # sessions that took turns on 2 cores a short run went from 2.5 ms to 13.6 ms. They still spin during a run.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if not has_exact_int8_products():  # then ONNX Runtime takes another kernel, exact and half as fast
-            options.add_session_config_entry("session.x64quantprecision", "1")
-        try:
-            self._session = ort.InferenceSession(
-                path, options, providers=[(self.provider, PROVIDER_OPTIONS[variant.target])], enable_fallback=0
-            )
-        except Exception as error:
-            if variant.target == "cuda":
+        options = _session_options(threads)
+        if variant.target == "cpu":
+            try:
+                self._session = _session(path, options, self.provider)
+            except Exception as error:
+                raise BundleError(
+                    f"{path} cannot be loaded by ONNX Runtime {ort.__version__}: {_first_line(error)}. Export the model again."
+                ) from error
+            _check_inputs(path, self._session, "cpu")
+            self._execution: Execution = HostExecution(self._session)
+        else:
+            try:
+                ort.preload_dlls()  # finds CUDA's libraries in the nvidia-* wheels; the host needs the driver only
+                cuda = Cuda(ort.cuda_version)
+                provider_options = CUDA_OPTIONS | {"user_compute_stream": str(cuda.stream)}
+                if gpu_memory_bytes:
+                    provider_options["gpu_mem_limit"] = str(gpu_memory_bytes)
+                self._session = _session(path, options, self.provider, provider_options)
+            except Exception as error:
                 raise _DeviceUnavailable(f"no session could be made on it ({_first_line(error)})") from error
-            raise BundleError(
-                f"{path} cannot be loaded by ONNX Runtime {ort.__version__}: {_first_line(error)}. Export the model again."
-            ) from error
-        if self._session.get_providers()[0] != self.provider:
-            raise _DeviceUnavailable("its driver or a CUDA library did not load, so the session fell back to the CPU")
-        self._input_names: Final = [node.name for node in self._session.get_inputs()]
+            if self._session.get_providers()[0] != self.provider:
+                raise _DeviceUnavailable(
+                    "its driver or a CUDA library did not load, so the session fell back to the CPU"
+                )
+            _check_inputs(path, self._session, "cuda")
+            self._execution = DeviceExecution(self._session, cuda)
 
     @property
     def variant_name(self) -> str:
         return self.variant.name
+
+    @property
+    def packs_ahead(self) -> bool:
+        """Whether a batch should be prepared while another one runs."""
+        return self._execution.packs_ahead
 
     def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
         """Return the results of the sequences, in order. No result depends on the others in the batch.
 
         Raises:
             EngineLost: the device failed for good.
+            OutOfDeviceMemory: the batch is too large for what is left of the device's memory.
         """
+        return self.prepare(batch)()
+
+    def trim(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        """Run a batch as `run` does, then give back the device's memory that no run needs now."""
+        options = ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", ARENAS[self.variant.target])
+        return self._prepare(batch, options)()
+
+    def prepare(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
+        """Pack a batch. What is returned runs it as `run` does, in the engine's thread, and may be called once."""
+        return self._prepare(batch)
+
+    def _prepare(
+        self, batch: Sequence[TokenSequence], options: RunOptions = None
+    ) -> Callable[[], list[SequenceResult]]:
         lengths = np.fromiter(map(len, batch), np.int64, len(batch))
         feeds = pack(
             np.concatenate([sequence.input_ids for sequence in batch]),
@@ -103,31 +134,56 @@ class OrtRunner:
             position_offset=self._position_offset,
         )
         feeds |= self._head.inputs(batch, feeds["cls_index"].astype(np.int64, copy=False))
-        names = self._head.outputs(batch)
+        outputs = self._head.outputs(batch)
         try:
-            values = self._session.run(names, {name: feeds[name] for name in self._input_names})
+            run = self._execution.prepare(feeds, outputs, options)
         except Exception as error:
             raise self._classified(error) from error
-        return self._head.cut(dict(zip(names, values, strict=True)), batch)
+
+        def execute() -> list[SequenceResult]:
+            try:
+                values = run()
+            except Exception as error:
+                raise self._classified(error) from error
+            return self._head.cut(dict(zip(outputs, values, strict=True)), batch)
+
+        return execute
 
     def _classified(self, error: Exception) -> Exception:
         message = str(error)
-        is_lost = self.variant.target == "cuda" and any(sign in message for sign in LOST_DEVICE)
-        if is_lost and not any(sign in message for sign in OUT_OF_MEMORY):
+        if any(sign in message for sign in OUT_OF_MEMORY):
+            return OutOfDeviceMemory(message)
+        if self.variant.target == "cuda" and any(sign in message for sign in LOST_DEVICE):
             return EngineLost("The device failed and the engine is being replaced. Retry in a few seconds.")
         return error
 
 
-def open_runner(bundle: Bundle, *, device: Device, precision: Precision | Literal["auto"], threads: int) -> OrtRunner:
+def open_runner(
+    bundle: Bundle,
+    *,
+    device: Device,
+    precision: Precision | Literal["auto"],
+    threads: int,
+    gpu_memory_bytes: int = 0,
+) -> OrtRunner:
     """Return a runner for the best variant of a bundle on the best device that works.
+
+    Args:
+        bundle: The model.
+        device: Where to run; `auto` takes CUDA where it works.
+        precision: What to run in; `auto` takes the fastest that keeps the answers.
+        threads: CPU threads of one run.
+        gpu_memory_bytes: The most that the model takes of a GPU's memory, 0 for all that is left.
 
     Raises:
         BundleError: the bundle has no variant for the device and precision, or its graph is damaged.
-        StartupError: CUDA was asked for and does not work here.
+        StartupError: CUDA was asked for and does not work here, or the installation is mixed.
     """
+    _check_installation()
     if device in ("auto", "cuda"):
         try:
-            return OrtRunner(bundle, choose_variant(bundle, "cuda", precision), threads=threads)
+            variant = choose_variant(bundle, "cuda", precision)
+            return OrtRunner(bundle, variant, threads=threads, gpu_memory_bytes=gpu_memory_bytes)
         except _DeviceUnavailable as missing:
             if device == "cuda":
                 raise StartupError(
@@ -158,6 +214,50 @@ def choose_variant(bundle: Bundle, target: Target, precision: Precision | Litera
         f"Bundle {bundle.name} has no variant {target}-{' or '.join(wanted)}; it has {held}. "
         "Export it again with --variants, or change BERT_DEVICE or BERT_PRECISION."
     )
+
+
+def _check_installation() -> None:
+    """Refuse both extras at once: their packages are two builds of one, and whichever came last lies over the other.
+
+    Raises:
+        StartupError: both are installed.
+    """
+    found = []
+    for package in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    if len(found) > 1:
+        raise StartupError(
+            f"Both {' and '.join(found)} are installed, and one has overwritten the other. Make a new environment with "
+            "one of the extras, cpu or gpu, or run: pip uninstall --yes onnxruntime onnxruntime-gpu, then install it."
+        )
+
+
+def _check_inputs(path: Path, session: Any, target: Target) -> None:  # noqa: ANN401
+    unknown = {node.name for node in session.get_inputs()} - INPUTS[target]
+    if unknown:
+        raise BundleError(
+            f"{path} was written by another version of the export: it wants {', '.join(sorted(unknown))}. "
+            "Export the model again."
+        )
+
+
+def _session_options(threads: int) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors only; ours are logged with their cause
+    # Threads that spin after a run take the cores from the front end and from other models' sessions: with six
+    # sessions that took turns on 2 cores a short run went from 2.5 ms to 13.6 ms. They still spin during a run.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not has_exact_int8_products():  # then ONNX Runtime takes another kernel, exact and half as fast
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
+def _session(path: Path, options: Any, provider: str, provider_options: dict[str, str] | None = None) -> Any:  # noqa: ANN401
+    return ort.InferenceSession(path, options, providers=[(provider, provider_options or {})], enable_fallback=0)
 
 
 def _first_line(error: Exception) -> str:

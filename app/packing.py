@@ -23,6 +23,10 @@ A CUDA graph (com.microsoft.PackedMultiHeadAttention) takes them in any order:
     cu_seqlens    int32[batch + 1]    cumulative sequence lengths, from 0
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,6 +34,15 @@ from app.bundle import Target
 
 IntArray = npt.NDArray[np.int64]
 Feeds = dict[str, npt.NDArray[np.generic]]
+
+_EVERYWHERE: Final = frozenset({"input_ids", "token_type_ids", "position_ids", "cls_index", "mask_index", "k"})
+INPUTS: Final[Mapping[Target, frozenset[str]]] = MappingProxyType(
+    {
+        "cpu": _EVERYWHERE | {"group_start", "group_end", "group_shape"},
+        "cuda": _EVERYWHERE | {"token_offset", "cu_seqlens"},
+    }
+)
+"""What a graph may want, by target; each wants those it uses, as int64 or int32."""
 
 
 def pack(

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
         "auto", description="variant to serve: auto takes fp16 on cuda and fp32 on cpu"
     )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads of one run; 0 takes every usable core")
+    gpu_memory_mib: int = Field(
+        0, ge=0, description="most GPU memory that one model takes, MiB; 0 takes what its largest batch needs"
+    )
     batch_tokens: int = Field(
         0, ge=0, description="most tokens that share a batch; 0 measures what is best when the model loads"
     )

@@ -3,6 +3,7 @@
 Runs in the engine's thread before the model serves anyone. Works on token ids, so an engine needs no tokenizer.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from typing import Final
 import numpy as np
 
 from app.bundle import Bundle, GoldenCase
-from app.errors import BundleError
+from app.errors import BundleError, OutOfDeviceMemory
 from app.messages import MaskScores, SequenceResult, TokenSequence
+
+log = logging.getLogger(__name__)
 
 Run = Callable[[Sequence[TokenSequence]], list[SequenceResult]]
 
@@ -78,7 +81,13 @@ def measure_speed(
     while budget <= limit_tokens and clock() < give_up_at:
         batch = _batch_of(sequences, budget)
         tokens = sum(map(len, batch))
-        duration_s = min(_timed(run, batch, clock) for _ in range(2))
+        try:
+            duration_s = min(_timed(run, batch, clock) for _ in range(2))
+        except OutOfDeviceMemory:
+            if not seconds:
+                raise
+            log.warning("model %s: a batch of %d tokens does not fit into the device's memory", bundle.name, tokens)
+            break
         seconds[budget] = duration_s / tokens
         sizes = list(seconds)
         has_levelled = len(sizes) > 2 and min(seconds.values()) > GOOD_ENOUGH * min(
@@ -90,6 +99,45 @@ def measure_speed(
     best = min(seconds.values())
     chosen = min(size for size, per_token in seconds.items() if GOOD_ENOUGH * per_token <= best)
     return Speed(chosen, seconds[chosen])
+
+
+def run_every_shape(bundle: Bundle, run: Run, trim: Run, budget_tokens: int) -> None:
+    """Run the largest batch that may come, then one sequence of every length and small batches.
+
+    A device's memory grows to the largest batch at once, and stays; its libraries choose and load their kernels by
+    shape. Each is run twice, as a session may have two places for its inputs.
+
+    Args:
+        bundle: Its first golden case, shortened or repeated, fills the batches.
+        run: Runs a batch.
+        trim: Runs a batch and then gives back the device memory that larger ones took.
+        budget_tokens: Most tokens that share a batch.
+
+    Raises:
+        OutOfDeviceMemory: the largest batch does not fit.
+    """
+    longest = bundle.manifest.max_length
+    [template, *_] = golden_sequences(bundle)
+    trim([template])
+    shapes = [[longest] * max(1, budget_tokens // longest)]
+    lengths = [2**i for i in range(3, longest.bit_length()) if 2**i < longest]
+    shapes += [
+        [length] * count for length in [*lengths, longest] for count in (1, 2, 4, 8) if length * count <= budget_tokens
+    ]
+    for shape in shapes:
+        batch = [_of_length(template, length) for length in shape]
+        for _ in range(2):
+            run(batch)
+
+
+def _of_length(template: TokenSequence, length: int) -> TokenSequence:
+    """Return a sequence of another one's tokens, again and again, with as many masks."""
+    return TokenSequence(
+        np.resize(template.input_ids, length),
+        np.resize(template.token_type_ids, length),
+        np.minimum(template.masks, length - 1),
+        template.top_k,
+    )
 
 
 def _batch_of(sequences: Sequence[TokenSequence], budget_tokens: int) -> list[TokenSequence]:

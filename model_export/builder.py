@@ -14,7 +14,7 @@ Operators: ONNX opset 20 and the contrib operators of ONNX Runtime (docs/Contrib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -30,18 +30,18 @@ OPSET: Final = 20
 Array = npt.NDArray[Any]
 Attribute = int | float | str
 
-INPUTS: Final[Mapping[str, tuple[int, tuple[str | int, ...]]]] = {
-    "input_ids": (TensorProto.INT64, ("tokens",)),
-    "token_type_ids": (TensorProto.INT64, ("tokens",)),
-    "position_ids": (TensorProto.INT64, ("tokens",)),
-    "cls_index": (TensorProto.INT64, ("batch",)),
-    "mask_index": (TensorProto.INT64, ("masks",)),
-    "k": (TensorProto.INT64, (1,)),
-    "group_start": (TensorProto.INT64, ("groups", 1)),
-    "group_end": (TensorProto.INT64, ("groups", 1)),
-    "group_shape": (TensorProto.INT64, ("groups", 3)),
-    "token_offset": (TensorProto.INT32, ("batch", "seq")),
-    "cu_seqlens": (TensorProto.INT32, ("batch_plus_1",)),
+INPUTS: Final[Mapping[str, tuple[str | int, ...]]] = {
+    "input_ids": ("tokens",),
+    "token_type_ids": ("tokens",),
+    "position_ids": ("tokens",),
+    "cls_index": ("batch",),
+    "mask_index": ("masks",),
+    "k": (1,),
+    "group_start": ("groups", 1),
+    "group_end": ("groups", 1),
+    "group_shape": ("groups", 3),
+    "token_offset": ("batch", "seq"),
+    "cu_seqlens": ("batch_plus_1",),
 }
 
 
@@ -57,6 +57,9 @@ class Graph:
 
 class GraphBuilder(ABC):
     """Builds one graph. `dtype` and `epsilon` are those of the encoder and its normalizations."""
+
+    index_type: ClassVar[int] = TensorProto.INT64
+    """Of every input but `k`, which TopK has as int64."""
 
     def __init__(self, network: Network, dtype: type[np.float16 | np.float32], epsilon: float) -> None:
         self._network = network
@@ -79,7 +82,9 @@ class GraphBuilder(ABC):
             self._masked_tokens(self._encoder("mask_index"))
         used = set(_inputs(self._nodes))
         inputs = [
-            helper.make_tensor_value_info(name, kind, axes) for name, (kind, axes) in INPUTS.items() if name in used
+            helper.make_tensor_value_info(name, TensorProto.INT64 if name == "k" else self.index_type, axes)
+            for name, axes in INPUTS.items()
+            if name in used
         ]
         return Graph(self._nodes, inputs, self._outputs, self._initializers)
 

@@ -1,6 +1,9 @@
 """The layers of a CUDA graph: one fused operator after each product, attention over packed tokens."""
 
+from typing import ClassVar
+
 import numpy as np
+from onnx import TensorProto
 
 from app.bundle import Precision
 from model_export.builder import CONTRIB, GraphBuilder
@@ -9,7 +12,9 @@ from model_export.network import Network
 
 
 class CudaBuilder(GraphBuilder):
-    """Builds graphs in fp16 or fp32."""
+    """Builds graphs in fp16 or fp32. Inputs are int32: half the bytes to copy, and what PackedMultiHeadAttention takes."""
+
+    index_type: ClassVar[int] = TensorProto.INT32
 
     def __init__(self, network: Network, precision: Precision) -> None:
         epsilon = network.config.norm_epsilon

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import tokenizers
+from onnx.helper import tensor_dtype_to_np_dtype
 from onnx.reference import ReferenceEvaluator
 
 from app.bundle import Bundle, GoldenCase, Parity, Precision, Target, Task
@@ -61,11 +62,15 @@ class RunnableGraph:
                 if not has_exact_int8_products():
                     options.add_session_config_entry("session.x64quantprecision", "1")
                 session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-                self._run, self._input_names = session.run, [node.name for node in session.get_inputs()]
+                self._run = session.run
+                self._dtypes = {node.name: np.dtype(np.int64) for node in session.get_inputs()}
             else:
                 evaluator = ReferenceEvaluator(str(path), new_ops=list(OPERATORS))
                 self._run = lambda outputs, feeds: list(evaluator.run(outputs, dict(feeds)))
-                self._input_names = list(evaluator.input_names)
+                self._dtypes = {
+                    node.name: tensor_dtype_to_np_dtype(node.type.tensor_type.elem_type)
+                    for node in evaluator.proto_.graph.input
+                }
         except Exception as error:
             raise ExportError(f"{path} cannot be loaded ({one_line(error)}). Export the model again.") from error
 
@@ -98,7 +103,7 @@ class RunnableGraph:
         starts = feeds["cls_index"].astype(np.int64, copy=False)
         feeds["mask_index"] = np.concatenate([start + s.masks for start, s in zip(starts, samples, strict=True)])
         feeds["k"] = np.array([TOP_K])
-        feeds = {name: feeds[name] for name in self._input_names}
+        feeds = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self._dtypes.items()}
         return dict(zip(outputs, self._run(list(outputs), feeds), strict=True))
 
 

@@ -150,7 +150,7 @@ def dashboard() -> models.Dashboard:
                 "Share of time any kernel runs, and the tensor cores' share of that. Low while the queue is long: "
                 "the CPU side is the limit.",
                 [
-                    Query("DCGM_FI_DEV_GPU_UTIL / 100", "any kernel, GPU {{gpu}}"),
+                    Query("bert_gpu_utilization_ratio", "any kernel, {{instance}} GPU {{gpu}}"),
                     Query("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "tensor cores, GPU {{gpu}}"),
                 ],
                 unit="percentunit",

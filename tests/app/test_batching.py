@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.batching import Batcher
+from app.device import Device
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, Overloaded
 from app.messages import BatchRan, Timeline
 
@@ -97,7 +98,7 @@ class Bench:
         await self.settle()
 
 
-def with_bench(test: Callable[[Bench], Awaitable[None]], device: asyncio.Lock | None = None) -> None:
+def with_bench(test: Callable[[Bench], Awaitable[None]], device: Device | None = None) -> None:
     async def run() -> None:
         clock, observed = Clock(), Observed()
         runner = Runner(clock)
@@ -106,7 +107,7 @@ def with_bench(test: Callable[[Bench], Awaitable[None]], device: asyncio.Lock | 
             budget_tokens=BUDGET,
             max_queue_s=MAX_QUEUE_S,
             timeout_s=TIMEOUT_S,
-            device=device or asyncio.Lock(),
+            device=device or Device(),
             observer=observed,
             clock=clock,
         )
@@ -185,11 +186,11 @@ def test_large_requests_take_turns() -> None:
 
 def test_models_of_one_device_take_turns() -> None:
     async def run() -> None:
-        device, clock, order = asyncio.Lock(), Clock(), []
+        device, clock, order = Device(), Clock(), []
 
         def batcher(name: str) -> Batcher[int, int]:
             async def run(batch: list[int]) -> list[int]:
-                assert device.locked()
+                assert device.batches == 1
                 order.append(name)
                 await asyncio.sleep(0)
                 return batch
@@ -396,7 +397,7 @@ def test_models_that_answer_too_little_are_not_believed() -> None:
             budget_tokens=9,
             max_queue_s=9,
             timeout_s=9,
-            device=asyncio.Lock(),
+            device=Device(),
             observer=Observed(),
             clock=Clock(),
         )

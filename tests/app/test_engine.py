@@ -35,6 +35,7 @@ class Device:
 
     provider = "CPUExecutionProvider"
     variant_name = "cpu-fp32"
+    packs_ahead = False
 
     def __init__(self, bundle: Bundle) -> None:
         self._runner = OrtRunner(bundle, bundle.manifest.variants[0], threads=1)
@@ -43,6 +44,12 @@ class Device:
         self.batches: list[list[int]] = []
         self.is_lost = False
         self.hold, self.release = self._may_run.clear, self._may_run.set
+
+    def prepare(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
+        return lambda: self.run(batch)
+
+    def trim(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        return self.run(batch)
 
     def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
         self.batches.append([len(sequence) for sequence in batch])

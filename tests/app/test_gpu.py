@@ -1,4 +1,4 @@
-"""GPU memory, told by a stand-in for NVIDIA's library: this machine need not have a GPU."""
+"""Memory and work of GPUs, told by a stand-in for NVIDIA's library: this machine need not have a GPU."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from app.gpu import GpuMemory, open_gpus
+from app.gpu import GpuState, open_gpus
 from app.metrics import Metrics
 
 
@@ -16,6 +16,7 @@ def nvml(count: int) -> ModuleType:
     module.nvmlDeviceGetCount = lambda: count  # type: ignore[attr-defined]
     module.nvmlDeviceGetHandleByIndex = lambda i: i  # type: ignore[attr-defined]
     module.nvmlDeviceGetMemoryInfo = lambda i: SimpleNamespace(used=100 + i, total=1000)  # type: ignore[attr-defined]
+    module.nvmlDeviceGetUtilizationRates = lambda i: SimpleNamespace(gpu=50 + i)  # type: ignore[attr-defined]
     return module
 
 
@@ -23,10 +24,27 @@ def test_each_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml(2))
     read = open_gpus()
     assert read is not None
-    assert read() == [GpuMemory("0", 100, 1000), GpuMemory("1", 101, 1000)]
+    assert read() == [GpuState("0", 100, 1000, 0.5), GpuState("1", 101, 1000, 0.51)]
     page = Metrics(CollectorRegistry()).render().decode()
     assert 'bert_gpu_memory_used_bytes{gpu="1"} 101.0' in page
     assert 'bert_gpu_memory_total_bytes{gpu="0"} 1000.0' in page
+    assert 'bert_gpu_utilization_ratio{gpu="1"} 0.51' in page
+
+
+def test_a_gpu_that_falls_silent_takes_no_other_metric_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nvml(2)
+
+    def memory(i: int) -> SimpleNamespace:
+        if i == 0:
+            raise RuntimeError("GPU is lost")
+        return SimpleNamespace(used=1, total=2)
+
+    module.nvmlDeviceGetMemoryInfo = memory  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pynvml", module)
+    page = Metrics(CollectorRegistry()).render().decode()
+    assert 'bert_gpu_memory_used_bytes{gpu="1"} 1.0' in page
+    assert 'gpu="0"' not in page
+    assert "bert_engine_up" in page
 
 
 @pytest.mark.parametrize("missing", ["library", "driver", "gpu"])

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
+from app import ort_runner
 from app.bundle import Bundle, Target, load_bundle
-from app.errors import BundleError, EngineLost, StartupError
+from app.errors import BundleError, EngineLost, OutOfDeviceMemory, StartupError
 from app.messages import MaskScores, SequenceResult, TokenSequence
 from app.ort_runner import OrtRunner, choose_variant, open_runner
 from app.warmup import golden_sequences
@@ -131,48 +133,88 @@ def test_cuda_is_never_replaced_silently(folder: Path) -> None:
     assert (chosen.variant_name, chosen.provider) == ("cpu-fp32", "CPUExecutionProvider")
 
 
-def test_a_graph_that_cannot_be_loaded(folder: Path) -> None:
-    content = (folder / "cpu-fp32.onnx").read_bytes()[:-100]
-    (folder / "cpu-fp32.onnx").write_bytes(content)
+def rewrite(folder: Path, graph: bytes) -> None:
+    """Put another graph into a bundle, as if it had been exported so."""
+    (folder / "cpu-fp32.onnx").write_bytes(graph)
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
-    manifest["variants"][0]["graph"] |= {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    manifest["variants"][0]["graph"] |= {"sha256": hashlib.sha256(graph).hexdigest(), "size_bytes": len(graph)}
     path.write_text(json.dumps(manifest))
+
+
+def test_a_graph_that_cannot_be_loaded(folder: Path) -> None:
+    rewrite(folder, (folder / "cpu-fp32.onnx").read_bytes()[:-100])
     with pytest.raises(BundleError, match=r"cpu-fp32\.onnx cannot be loaded by ONNX Runtime.*Export the model again"):
         load(load_bundle(folder))
 
 
 @pytest.mark.parametrize(
-    ("message", "is_lost"),
+    ("message", "kind"),
     [
-        ("CUDA failure 700: an illegal memory access was encountered", True),
-        ("CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED", True),
-        ("CUDNN failure 8: CUDNN_STATUS_EXECUTION_FAILED", True),
-        ("CUDA failure 2: out of memory", False),
-        ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED", False),
-        ("Failed to allocate memory for requested buffer of size 12884901888", False),
-        ("Got invalid dimensions for input: input_ids", False),
+        ("CUDA failure 700: an illegal memory access was encountered", EngineLost),
+        ("CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED", EngineLost),
+        ("CUDNN failure 8: CUDNN_STATUS_EXECUTION_FAILED", EngineLost),
+        ("CUDA failure 2: out of memory", OutOfDeviceMemory),
+        ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED", OutOfDeviceMemory),
+        ("Failed to allocate memory for requested buffer of size 12884901888", OutOfDeviceMemory),
+        ("Got invalid dimensions for input: input_ids", RuntimeError),
     ],
 )
+@pytest.mark.parametrize("fails", ["prepare", "execute"])
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
 def test_a_fault_of_the_device_is_told_from_one_of_the_batch(
-    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, target: Target, message: str, is_lost: bool
+    bundle_of: BundleOf,
+    monkeypatch: pytest.MonkeyPatch,
+    target: Target,
+    fails: str,
+    message: str,
+    kind: type[Exception],
 ) -> None:
     bundle = load_bundle(bundle_of("bert-single-label"))
     runner = load(bundle)
     fault = RuntimeError(f"[ONNXRuntimeError] : 1 : FAIL : {message}")
 
-    class Session:
-        def run(self, *_: Any) -> None:
+    class Execution:
+        def prepare(self, *_: Any) -> Any:
+            if fails == "prepare":
+                raise fault
+            return self.execute
+
+        def execute(self) -> None:
             raise fault
 
-    monkeypatch.setattr(runner, "_session", Session())
+    monkeypatch.setattr(runner, "_execution", Execution())
     monkeypatch.setattr(runner, "variant", bundle.manifest.variants[0].model_copy(update={"target": target}))
-    monkeypatch.setattr(runner, "_input_names", [])
-    with pytest.raises(EngineLost if is_lost and target == "cuda" else RuntimeError) as raised:
+    with pytest.raises(RuntimeError if kind is EngineLost and target == "cpu" else kind) as raised:
         runner.run(golden_sequences(bundle)[:1])
     assert fault in (raised.value, raised.value.__cause__)
-    assert message not in str(raised.value) or raised.value is fault
+    assert kind is not EngineLost or message not in str(raised.value) or raised.value is fault
+
+
+def test_a_graph_of_another_version_of_the_export(folder: Path) -> None:
+    model = onnx.load(folder / "cpu-fp32.onnx")
+    for node in model.graph.node:
+        node.input[:] = ["pad_index" if name == "cls_index" else name for name in node.input]
+    next(one for one in model.graph.input if one.name == "cls_index").name = "pad_index"
+    rewrite(folder, model.SerializeToString())
+    with pytest.raises(
+        BundleError, match=r"another version of the export: it wants pad_index\. Export the model again"
+    ):
+        load(load_bundle(folder))
+
+
+def test_both_extras_at_once_are_refused(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort_runner, "version", lambda _: "1.31.1")
+    with pytest.raises(StartupError, match=r"onnxruntime 1\.31\.1 and onnxruntime-gpu 1\.31\.1 are.*pip uninstall"):
+        load(load_bundle(bundle_of("bert-single-label")))
+
+
+def test_trimming_answers_as_running_does(bundle_of: BundleOf) -> None:
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    runner, sequences = load(bundle), golden_sequences(bundle)
+    expected = runner.run(sequences)
+    assert all(map(same, runner.trim(sequences), expected))
+    assert all(map(same, runner.run(sequences), expected))
 
 
 def test_a_sequence_that_the_graph_cannot_take(bundle_of: BundleOf) -> None:

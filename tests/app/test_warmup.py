@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 
 from app.bundle import Bundle, load_bundle
-from app.errors import BundleError
+from app.errors import BundleError, OutOfDeviceMemory
 from app.messages import SequenceResult, TokenSequence
 from app.ort_runner import OrtRunner
-from app.warmup import FIRST_BUDGET_TOKENS, MEASURE_FOR_S, golden_sequences, measure_speed, replay_golden
+from app.warmup import (
+    FIRST_BUDGET_TOKENS,
+    MEASURE_FOR_S,
+    golden_sequences,
+    measure_speed,
+    replay_golden,
+    run_every_shape,
+)
 from model_export.package import ExportOptions, export
 from tests.support import ROOT
 
@@ -114,3 +121,42 @@ def test_batches_are_made_of_golden_cases(bundle: Bundle) -> None:
 def test_a_limit_below_the_first_size_is_measured_too(bundle: Bundle, limit: int) -> None:
     device = Device(lambda tokens: tokens * 1e-5)
     assert measure_speed(bundle, device.run, limit_tokens=limit, clock=device.clock).budget_tokens == limit
+
+
+def test_a_batch_that_does_not_fit_ends_the_search(bundle: Bundle) -> None:
+    def seconds(tokens: int) -> float:
+        if tokens > 1024:
+            raise OutOfDeviceMemory("Failed to allocate memory")
+        return 1e-3
+
+    device = Device(seconds)
+    assert measure_speed(bundle, device.run, limit_tokens=65536, clock=device.clock).budget_tokens == 1024
+
+
+def test_memory_that_is_too_small_for_anything_stops_the_start(bundle: Bundle) -> None:
+    def seconds(tokens: int) -> float:
+        raise OutOfDeviceMemory("Failed to allocate memory")
+
+    with pytest.raises(OutOfDeviceMemory):
+        measure_speed(bundle, Device(seconds).run, limit_tokens=65536)
+
+
+@pytest.mark.parametrize("budget", [1, 100, 4096])
+def test_the_largest_batch_runs_first_then_every_shape(bundle: Bundle, runner: OrtRunner, budget: int) -> None:
+    shapes: list[list[int]] = []
+    trimmed: list[int] = []
+
+    def run(batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        shapes.append([len(sequence) for sequence in batch])
+        return runner.run(batch)
+
+    def trim(batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        trimmed.append(len(shapes))
+        return runner.trim(batch)
+
+    run_every_shape(bundle, run, trim, budget)
+    longest = bundle.manifest.max_length
+    assert trimmed == [0], "what the search took is given back before the largest batch takes its own"
+    assert shapes[0] == shapes[1] == [longest] * max(1, budget // longest)
+    assert max(map(sum, shapes)) == sum(shapes[0])
+    assert {8, longest} <= {shape[0] for shape in shapes if len(shape) == 1} or budget < longest

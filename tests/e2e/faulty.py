@@ -7,7 +7,7 @@ loses it, `poison` holds the id of a token that it fails on.
 import os
 import runpy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,18 @@ open_runner = app.loading.open_runner
 
 
 class FaultyRunner:
+    packs_ahead = False
+
     def __init__(self, runner: Runner) -> None:
         self.provider = runner.provider
         self.variant_name = runner.variant_name
         self._run = runner.run
+
+    def prepare(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
+        return lambda: self.run(batch)
+
+    def trim(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        return self.run(batch)
 
     def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
         while (FAULTS / "hold").exists():

@@ -19,7 +19,7 @@ NOT_FROM_THE_APP: Final = {
     # dcgm-exporter's, of its default list of counters.
     "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_GPU_TEMP",
 }  # fmt: skip
-GPU_HOSTS_ONLY: Final = {"bert_gpu_memory_used_bytes", "bert_gpu_memory_total_bytes"}
+GPU_HOSTS_ONLY: Final = {"bert_gpu_memory_used_bytes", "bert_gpu_memory_total_bytes", "bert_gpu_utilization_ratio"}
 
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _WORD: Final = re.compile(r"[A-Za-z_:][\w:]*")

@@ -1,0 +1,87 @@
+"""The little of CUDA's runtime that the runner needs itself: page-locked host memory, device memory and one stream.
+
+Called in the engine's threads. Loads NVIDIA's `libcudart` with ctypes, which releases the GIL while it is in there;
+imports nothing of the project. Functions and constants: CUDA Runtime API reference, sections 6.4 and 6.9 to 6.10.
+"""
+
+import ctypes
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+
+_TO_DEVICE: Final = 1
+_STREAM_NON_BLOCKING: Final = 1
+
+
+class CudaError(RuntimeError):
+    """A call of CUDA's runtime failed. The message has its number and its words, as ONNX Runtime's have."""
+
+
+class Cuda:
+    """Memory of the current device, and the stream on which copies and runs follow each other."""
+
+    name: Final = "cuda"
+
+    def __init__(self, version: str) -> None:
+        """Load the runtime and make a stream.
+
+        Args:
+            version: CUDA's, as in 13.0: the runtime that ONNX Runtime was built for, and loads from the nvidia-* wheels.
+
+        Raises:
+            OSError: there is no such library.
+            CudaError: there is no device, or it is broken.
+        """
+        self._library = ctypes.CDLL(f"libcudart.so.{version.partition('.')[0]}")
+        self._library.cudaGetErrorString.restype = ctypes.c_char_p
+        stream = ctypes.c_void_p()
+        self._call("cudaStreamCreateWithFlags", ctypes.byref(stream), ctypes.c_uint(_STREAM_NON_BLOCKING))
+        self.stream: Final = stream.value or 0
+
+    def allocate_host(self, size: int) -> Bytes:
+        """Return page-locked memory of this many bytes; its pages are the process's until it ends."""
+        address = self._allocated("cudaHostAlloc", size, ctypes.c_uint(0))
+        return np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(ctypes.c_uint8)), (size,))
+
+    def free_host(self, memory: Bytes) -> None:
+        """Give page-locked memory back."""
+        self._call("cudaFreeHost", ctypes.c_void_p(memory.ctypes.data))
+
+    def allocate_device(self, size: int) -> int:
+        """Return the address of this many bytes on the device, aligned to 256."""
+        return self._allocated("cudaMalloc", size)
+
+    def free_device(self, address: int) -> None:
+        """Give device memory back, when all that was asked of the device is done."""
+        self._call("cudaFree", ctypes.c_void_p(address))
+
+    def upload(self, source: Bytes, address: int) -> None:
+        """Copy to the device, after what was put on the stream before. `source` must stay as it is until `wait`."""
+        self._call(
+            "cudaMemcpyAsync",
+            ctypes.c_void_p(address),
+            ctypes.c_void_p(source.ctypes.data),
+            ctypes.c_size_t(source.nbytes),
+            ctypes.c_int(_TO_DEVICE),
+            ctypes.c_void_p(self.stream),
+        )
+
+    def wait(self) -> None:
+        """Wait for everything on the stream."""
+        self._call("cudaStreamSynchronize", ctypes.c_void_p(self.stream))
+
+    def _allocated(self, function: str, size: int, *flags: ctypes.c_uint) -> int:
+        address = ctypes.c_void_p()
+        self._call(function, ctypes.byref(address), ctypes.c_size_t(size), *flags)
+        return address.value or 0
+
+    def _call(self, function: str, *arguments: object) -> None:
+        call: Callable[..., int] = getattr(self._library, function)
+        status = call(*arguments)
+        if status:
+            text: bytes = self._library.cudaGetErrorString(status)
+            raise CudaError(f"CUDA failure {status}: {text.decode(errors='replace')} ({function})")

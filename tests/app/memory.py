@@ -1,0 +1,49 @@
+"""A device whose memory is the host's, so that ONNX Runtime's CPU sessions can be run as those of a GPU are."""
+
+import ctypes
+
+import numpy as np
+import numpy.typing as npt
+
+from app.staging import ALIGNMENT
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class HostMemory:
+    """Counts what is allocated and copied; fails to allocate over a limit."""
+
+    name = "cpu"
+
+    def __init__(self, limit: int = 1 << 30) -> None:
+        self.limit = limit
+        self.host: dict[int, Bytes] = {}
+        self.device: dict[int, Bytes] = {}
+        self.uploads: list[int] = []
+        self.waits = 0
+
+    def allocate_host(self, size: int) -> Bytes:
+        memory = np.full(size, 0xEE, np.uint8)
+        self.host[memory.ctypes.data] = memory
+        return memory
+
+    def free_host(self, memory: Bytes) -> None:
+        del self.host[memory.ctypes.data]
+
+    def allocate_device(self, size: int) -> int:
+        if size > self.limit:
+            raise MemoryError(f"out of memory: {size} bytes")
+        memory = np.full(size + ALIGNMENT, 0xEE, np.uint8)
+        address = int(-(-memory.ctypes.data // ALIGNMENT) * ALIGNMENT)
+        self.device[address] = memory
+        return address
+
+    def free_device(self, address: int) -> None:
+        del self.device[address]
+
+    def upload(self, source: Bytes, address: int) -> None:
+        ctypes.memmove(address, source.ctypes.data, source.nbytes)
+        self.uploads.append(source.nbytes)
+
+    def wait(self) -> None:
+        self.waits += 1

@@ -1,0 +1,210 @@
+"""The batcher of a device that has its next batch packed while it runs one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from app.batching import Batcher
+from app.device import Device
+from app.errors import EngineLost
+from app.messages import BatchRan
+
+BUDGET = 16
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Observed:
+    batches: list[BatchRan] = field(default_factory=list)
+
+    def started(self, queued_s: float) -> None: ...
+
+    def ran(self, batch: BatchRan) -> None:
+        self.batches.append(batch)
+
+    def cancelled(self) -> None: ...
+
+
+class Runner:
+    """Is given batches while it runs others, and answers them in order, one when it is told to."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.given: list[tuple[list[int], asyncio.Future[None]]] = []
+        self.batches: list[list[int]] = []
+
+    async def run(self, batch: list[int]) -> list[int]:
+        done = asyncio.get_running_loop().create_future()
+        self.given.append((batch, done))
+        self.batches.append(batch)
+        assert len(self.given) <= 2, "more than one batch was taken ahead"
+        await done
+        return [-payload for payload in batch]
+
+    def finish(self, *, took_s: float = 1.0, error: Exception | None = None) -> None:
+        self.clock.now += took_s
+        _, done = self.given.pop(0)
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+
+@dataclass
+class Bench:
+    clock: Clock
+    runner: Runner
+    observed: Observed
+    batcher: Batcher[int, int]
+    work: "asyncio.Task[None]"
+
+    def submit(self, *tokens: int, first: int = 1) -> "asyncio.Task[list[int]]":
+        return asyncio.ensure_future(self.batcher.infer(range(first, first + len(tokens)), tokens))
+
+    async def settle(self) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    async def run_out(self) -> None:
+        await self.settle()
+        while self.runner.given:
+            self.runner.finish()
+            await self.settle()
+
+
+def with_bench(test: Callable[[Bench], Awaitable[None]]) -> None:
+    async def run() -> None:
+        clock, observed, device = Clock(), Observed(), Device()
+        runner = Runner(clock)
+        device.pack_ahead()
+        batcher: Batcher[int, int] = Batcher(
+            runner.run,
+            budget_tokens=BUDGET,
+            max_queue_s=100,
+            timeout_s=100,
+            device=device,
+            observer=observed,
+            ahead=True,
+            clock=clock,
+        )
+        work = asyncio.ensure_future(batcher.work())
+        try:
+            async with asyncio.timeout(20):
+                await test(Bench(clock, runner, observed, batcher, work))
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_a_full_batch_is_given_while_one_runs() -> None:
+    async def test(bench: Bench) -> None:
+        request = bench.submit(*[8] * 6)
+        await bench.settle()
+        assert bench.runner.batches == [[1, 2], [3, 4]]
+        bench.runner.finish()
+        await bench.settle()
+        assert bench.runner.batches == [[1, 2], [3, 4], [5, 6]]
+        await bench.run_out()
+        assert await request == [-1, -2, -3, -4, -5, -6]
+
+    with_bench(test)
+
+
+def test_less_than_a_batch_waits_for_company_until_the_device_is_free() -> None:
+    async def test(bench: Bench) -> None:
+        requests = [bench.submit(16), bench.submit(5, first=2)]
+        await bench.settle()
+        assert bench.runner.batches == [[1]]
+        requests.append(bench.submit(5, first=3))
+        await bench.settle()
+        assert bench.runner.batches == [[1]]
+        bench.runner.finish()
+        await bench.settle()
+        assert bench.runner.batches == [[1], [2, 3]]
+        await bench.run_out()
+        assert [await request for request in requests] == [[-1], [-2], [-3]]
+
+    with_bench(test)
+
+
+def test_the_request_that_fills_the_batch_sends_it_ahead() -> None:
+    async def test(bench: Bench) -> None:
+        requests = [bench.submit(16), bench.submit(8, first=2)]
+        await bench.settle()
+        requests.append(bench.submit(8, first=3))
+        await bench.settle()
+        assert bench.runner.batches == [[1], [2, 3]]
+        await bench.run_out()
+        assert [await request for request in requests] == [[-1], [-2], [-3]]
+
+    with_bench(test)
+
+
+def test_time_is_counted_once() -> None:
+    async def test(bench: Bench) -> None:
+        request = bench.submit(*[8] * 6)
+        await bench.settle()
+        assert bench.batcher.estimated_wait_s == 0  # nothing is known of the speed yet
+        bench.runner.finish(took_s=2)
+        await bench.settle()
+        # Two batches of 16 tokens are with the runner, at 2 s each.
+        assert bench.batcher.estimated_wait_s == pytest.approx(4)
+        bench.runner.finish(took_s=2)
+        await bench.settle()
+        bench.runner.finish(took_s=2)
+        await request
+        assert [(ran.started_at, ran.duration_s) for ran in bench.observed.batches] == [(0, 2), (2, 2), (4, 2)]
+        assert bench.batcher.estimated_wait_s == 0
+
+    with_bench(test)
+
+
+def test_a_batch_that_fails_leaves_the_one_behind_it_alone() -> None:
+    async def test(bench: Bench) -> None:
+        request = bench.submit(*[8] * 4)
+        await bench.settle()
+        bench.runner.finish(error=ValueError("poison"))
+        await bench.run_out()
+        assert await request == [-1, -2, -3, -4]
+        assert bench.runner.batches == [[1, 2], [3, 4], [1], [2]]
+
+    with_bench(test)
+
+
+def test_a_lost_engine_fails_both_batches_and_those_who_wait() -> None:
+    async def test(bench: Bench) -> None:
+        requests = [bench.submit(16), bench.submit(16, first=2), bench.submit(16, first=3)]
+        await bench.settle()
+        assert bench.runner.batches == [[1], [2]]
+        bench.runner.finish(error=EngineLost("lost"))
+        for request in requests:
+            with pytest.raises(EngineLost):
+                await request
+        with pytest.raises(EngineLost):
+            await bench.work
+
+    with_bench(test)
+
+
+def test_withdrawn_work_is_not_sent_ahead() -> None:
+    async def test(bench: Bench) -> None:
+        first, second, third = bench.submit(16), bench.submit(8, first=2), bench.submit(8, first=3)
+        second.cancel()
+        await bench.settle()
+        bench.runner.finish()
+        await bench.run_out()
+        assert await first == [-1]
+        assert await third == [-3]
+        assert bench.batcher.statistics.tokens == 0
+
+    with_bench(test)
