@@ -69,6 +69,19 @@ class BatchObserver(Protocol):
         """A request's caller went away before its answer."""
 
 
+def refuse_long_wait(wait_s: float, max_queue_s: float, timeout_s: float) -> None:
+    """Raise if a request would wait for longer than is accepted.
+
+    Raises:
+        Overloaded: it would. A retry may help later.
+    """
+    if wait_s > min(max_queue_s, timeout_s):
+        raise Overloaded(
+            f"The queue is full: a request would wait about {wait_s:.1f} s. Retry after the time in Retry-After.",
+            retry_after_s=max(1, math.ceil(wait_s - max_queue_s / 2)),
+        )
+
+
 class Batcher(Generic[P, R]):
     """Answers sequences in batches of at most `budget_tokens` tokens; one that is longer runs alone.
 
@@ -116,6 +129,7 @@ class Batcher(Generic[P, R]):
         self._closed: EngineLost | NotReady | None = None
         self._seconds_per_token = 0.0
         self._running_tokens = 0
+        self._turn_tokens = 0  # the next sequence of every job that waits
         self._answered_at = -math.inf
         self.queued_sequences = 0
         self.queued_tokens = 0
@@ -125,13 +139,21 @@ class Batcher(Generic[P, R]):
         self._seconds_per_token = seconds_per_token
 
     @property
-    def estimated_wait_s(self) -> float:
-        """Seconds until a sequence that came now would start, as the last batches went."""
-        return (self.queued_tokens + self._running_tokens) * self._seconds_per_token
-
-    @property
     def statistics(self) -> QueueStatistics:
-        return QueueStatistics(self.queued_sequences, self.queued_tokens, self.estimated_wait_s)
+        """What there is to run, and how long that takes as the last batches went."""
+        return QueueStatistics(
+            self.queued_sequences,
+            self.queued_tokens,
+            self._running_tokens * self._seconds_per_token,
+            self.queued_tokens * self._seconds_per_token,
+            self._turn_tokens * self._seconds_per_token,
+        )
+
+    def check(self, sequences: int) -> None:
+        """Raise if a job of this many sequences would not be admitted now, as `infer` does."""
+        if self._closed is not None:
+            raise type(self._closed)(self._closed.message)
+        refuse_long_wait(self.statistics.wait_s(sequences), self._max_queue_s, self._timeout_s)
 
     async def infer(self, payloads: Sequence[P], tokens: Sequence[int], timeline: Timeline | None = None) -> list[R]:
         """Return the answers to `payloads`, in order. Cancelling the call withdraws what has not run.
@@ -157,14 +179,7 @@ class Batcher(Generic[P, R]):
 
     def submit(self, payloads: Sequence[P], tokens: Sequence[int], timeline: Timeline | None = None) -> Job[P, R]:
         """Admit a job at once or raise, as `infer` does; its `future` is set when it is over."""
-        if self._closed is not None:
-            raise type(self._closed)(self._closed.message)
-        wait_s = self.estimated_wait_s
-        if wait_s > min(self._max_queue_s, self._timeout_s):
-            raise Overloaded(
-                f"The queue is full: a request would wait about {wait_s:.1f} s. Retry after the time in Retry-After.",
-                retry_after_s=max(1, math.ceil(wait_s - self._max_queue_s / 2)),
-            )
+        self.check(len(payloads))
         now = self._clock()
         future: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
         job = Job(payloads, tokens, now, now + self._timeout_s, future, timeline)
@@ -174,6 +189,7 @@ class Batcher(Generic[P, R]):
         self._open[job] = None
         self.queued_sequences += len(payloads)
         self.queued_tokens += sum(tokens)
+        self._turn_tokens += tokens[0]
         self._wakeup.set()
         self._idle.clear()
         if self._ahead and self._is_full():
@@ -240,9 +256,11 @@ class Batcher(Generic[P, R]):
                     job.timeline.started_at = now
             batch.append((job, job.next))
             job.next += 1
+            self._turn_tokens -= tokens
             self._turns.popleft()
             if job.is_waiting:
                 self._turns.append(job)
+                self._turn_tokens += job.tokens[job.next]
         self._running_tokens += self.budget_tokens - room
         self.queued_tokens -= self.budget_tokens - room
         self.queued_sequences -= len(batch)
@@ -318,6 +336,8 @@ class Batcher(Generic[P, R]):
         del self._open[job]
         self.queued_sequences -= len(job.payloads) - job.next
         self.queued_tokens -= sum(job.tokens[job.next :])
+        if job.next < len(job.tokens):
+            self._turn_tokens -= job.tokens[job.next]
         if not self._open:
             self._idle.set()
 

@@ -71,6 +71,13 @@ class EngineClient(Protocol):
             EngineLost, NotReady: a retry helps once there is an engine again.
         """
 
+    def check(self, model: str, sequences: int) -> None:
+        """Raise if a request of this many sequences would not be admitted now, so that no work is lost on it.
+
+        Raises:
+            Overloaded, EngineLost, NotReady: as `infer` does.
+        """
+
     def statistics(self) -> Mapping[str, QueueStatistics]:
         """Return what waits, by model."""
 
@@ -202,6 +209,9 @@ class LocalEngine:
     def withdraw(self, model: str, job: SubmittedJob) -> None:
         """Run no more of a submitted request."""
         self._batchers[model].withdraw(job)
+
+    def check(self, model: str, sequences: int) -> None:
+        self._batchers[model].check(sequences)
 
     def statistics(self) -> Mapping[str, QueueStatistics]:
         return {name: batcher.statistics for name, batcher in self._batchers.items()}

@@ -102,6 +102,8 @@ async def _serve_front_end(settings: Settings, listener: socket.socket, socket_p
     bundles = find_bundles(settings.models)
     engine = RemoteEngine(
         socket_path,
+        max_queue_s=settings.max_queue_s,
+        timeout_s=settings.request_timeout_s,
         # The front end needs its engine first, and is told of it later.
         connected=lambda loaded: front_end.engine_found(loaded),  # noqa: PLW0108
         lost=lambda: front_end.engine_lost(),  # noqa: PLW0108

@@ -53,11 +53,26 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class QueueStatistics:
-    """What waits to run for one model. `estimated_wait_s` is what a request that came now would wait."""
+    """What one model has to run.
+
+    `running_s` is how long the batches take that run, `queued_s` everything that waits, and `turn_s` one sequence of each
+    request that waits: as requests take turns, a request of one sequence waits for no more of the queue.
+    """
 
     sequences: int
     tokens: int
-    estimated_wait_s: float
+    running_s: float
+    queued_s: float
+    turn_s: float
+
+    def wait_s(self, sequences: int) -> float:
+        """Return the estimated wait of a request that came now, with this many sequences, until its last one starts."""
+        return self.running_s + min(self.queued_s, sequences * self.turn_s)
+
+    @property
+    def backlog_s(self) -> float:
+        """How long it takes to run all there is."""
+        return self.running_s + self.queued_s
 
 
 @dataclass(frozen=True, slots=True)

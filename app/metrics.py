@@ -109,7 +109,7 @@ class ModelMetrics:
         """Set how much waits to run."""
         self._queue_sequences.set(queue.sequences)
         self._queue_tokens.set(queue.tokens)
-        self._queue_wait.set(queue.estimated_wait_s)
+        self._queue_wait.set(queue.backlog_s)
 
     def cancelled(self) -> None:
         """Count one request whose caller went away before its answer."""

@@ -148,6 +148,7 @@ class InferenceEndpoint:
                 f"inputs: has {inputs} items, the most is {self._limits.max_inputs}. "
                 "Send several requests, or raise BERT_MAX_INPUTS."
             )
+        self._engine.check(model.name, inputs)
         tokenizing_at = monotonic()
         prepared = await _call(partial(handler.prepare, model, asked), inline=len(body) <= INLINE_BODY_BYTES)
         tokenized_at = monotonic()

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from app.batching import refuse_long_wait
 from app.errors import EngineLost
 from app.ipc.codec import WireRequest, decode_replies, encode_requests
 from app.ipc.frames import HELLO, REPLIES, REQUESTS, STATISTICS, WITHDRAW, FrameReader, frame
@@ -38,6 +39,8 @@ class RemoteEngine:
         self,
         socket_path: Path,
         *,
+        max_queue_s: float,
+        timeout_s: float,
         connected: Callable[[Mapping[str, Loaded]], None],
         lost: Callable[[], None],
     ) -> None:
@@ -45,10 +48,14 @@ class RemoteEngine:
 
         Args:
             socket_path: Where the engine listens.
+            max_queue_s: The engine's longest estimated wait.
+            timeout_s: The engine's longest time from admission to answer.
             connected: Called with the engine's models when it is ready.
             lost: Called when a connected engine goes away.
         """
         self._socket_path = socket_path
+        self._max_queue_s = max_queue_s
+        self._timeout_s = timeout_s
         self._connected = connected
         self._lost = lost
         self._writer: asyncio.StreamWriter | None = None
@@ -77,6 +84,11 @@ class RemoteEngine:
                 self._withdrawn.append(id_)
                 self._flush_soon()
             raise
+
+    def check(self, model: str, sequences: int) -> None:
+        # As of the last tenth of a second, in which the engine's own check of what is let through has the last word.
+        if model in self._statistics:
+            refuse_long_wait(self._statistics[model].wait_s(sequences), self._max_queue_s, self._timeout_s)
 
     def statistics(self) -> Mapping[str, QueueStatistics]:
         return self._statistics
@@ -136,6 +148,7 @@ class RemoteEngine:
 
     def _disconnect(self) -> None:
         had_engine, self._writer, self._models = bool(self._models), None, {}
+        self._statistics = {}
         self._outbox.clear()
         self._withdrawn.clear()
         for waiting in self._waiting.values():

@@ -44,6 +44,9 @@ class FakeEngine:
     ) -> list[SequenceResult]:
         return [LOGITS] * len(sequences)
 
+    def check(self, model: str, sequences: int) -> None:
+        pass
+
     def statistics(self) -> Mapping[str, QueueStatistics]:
         return {}
 

@@ -255,7 +255,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_return() -> None:
         bench.batcher.expect(seconds_per_token=1.0)
         first = bench.submit(4)
         await bench.settle()
-        assert bench.batcher.estimated_wait_s == pytest.approx(4)
+        assert bench.batcher.statistics.backlog_s == pytest.approx(4)
         second = bench.submit(16)
         await bench.settle()
         with pytest.raises(Overloaded, match=r"20\.0 s") as refusal:
@@ -264,7 +264,38 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_return() -> None:
         await bench.run_out()
         assert await first == answers(0)
         assert await second == answers(1)
-        assert bench.batcher.estimated_wait_s == 0
+        assert bench.batcher.statistics.backlog_s == 0
+
+    with_bench(test)
+
+
+def test_a_small_request_is_not_refused_for_a_large_one() -> None:
+    async def test(bench: Bench) -> None:
+        bench.batcher.expect(seconds_per_token=0.01)
+        large = bench.submit(*[8] * 100)
+        await bench.settle()
+        queue = bench.batcher.statistics
+        assert (queue.running_s, queue.queued_s, queue.turn_s) == pytest.approx((0.16, 7.84, 0.08))
+        with pytest.raises(Overloaded, match=r"8\.0 s"):
+            await bench.submit(*[8] * 100)
+        small = bench.submit(8)
+        await bench.run_out()
+        assert await small == answers(200)
+        assert await large == answers(*range(100))
+        assert bench.batcher.statistics.turn_s == 0
+
+    with_bench(test)
+
+
+def test_many_small_requests_are_refused_for_what_waits() -> None:
+    async def test(bench: Bench) -> None:
+        bench.batcher.expect(seconds_per_token=1.0)
+        admitted = [bench.submit(2) for _ in range(3)]
+        await bench.settle()
+        with pytest.raises(Overloaded, match=r"6\.0 s"):
+            await bench.submit(2)
+        await bench.run_out()
+        await asyncio.gather(*admitted)
 
     with_bench(test)
 
@@ -277,7 +308,7 @@ def test_the_estimate_follows_the_runner() -> None:
         bench.runner.is_held = True
         bench.submit(10)
         await bench.settle()
-        assert bench.batcher.estimated_wait_s == pytest.approx(0.01, rel=0.05)
+        assert bench.batcher.statistics.backlog_s == pytest.approx(0.01, rel=0.05)
         await bench.run_out()
 
     with_bench(test)
@@ -449,6 +480,8 @@ def test_whatever_happens_each_request_is_answered_once_within_the_budget(
                     await bench.settle()
                     bench.runner.let_go()
             await bench.settle()
+            turns = sum(job.tokens[job.next] for job in bench.batcher._turns if job.is_waiting)
+            assert bench.batcher._turn_tokens == turns
         await bench.run_out()
 
         for batch in bench.runner.batches:
@@ -470,7 +503,7 @@ def test_whatever_happens_each_request_is_answered_once_within_the_budget(
         assert len(together) == len(set(together))
         assert all(sum(batch == [payload] for batch in bench.runner.batches) <= 2 for payload in lengths)
         assert (bench.batcher.queued_sequences, bench.batcher.queued_tokens) == (0, 0)
-        assert bench.batcher.estimated_wait_s == 0
+        assert bench.batcher.statistics.backlog_s == 0
 
     with_bench(test)
 

@@ -165,7 +165,13 @@ async def behind_a_socket(bundle_of: BundleOf, **options: Any) -> AsyncIterator[
         path = Path(folder) / "engine.sock"
         async with loaded(bundle_of, **options) as bench:
             connected = asyncio.Event()
-            client = RemoteEngine(path, connected=lambda _: connected.set(), lost=connected.clear)
+            client = RemoteEngine(
+                path,
+                max_queue_s=options.get("max_queue_s", 600.0),
+                timeout_s=options.get("timeout_s", 600.0),
+                connected=lambda _: connected.set(),
+                lost=connected.clear,
+            )
             tasks = [
                 asyncio.create_task(EngineServer(bench.local, bench.loaded).serve(path)),
                 asyncio.create_task(client.stay_connected()),
@@ -272,6 +278,24 @@ def test_a_full_queue_refuses_at_once(with_engine: WithEngine) -> None:
     with_engine(test, max_queue_s=1e-6)
 
 
+def test_what_would_be_refused_can_be_asked_before(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        bench.client.check(CLASSIFY, 512)
+        bench.device.hold()
+        waiting = bench.ask(*[40] * 500)
+        await bench.until(lambda: bench.device.batches)
+        await bench.until(lambda: CLASSIFY in bench.client.statistics())
+        await bench.until(lambda: bench.client.statistics()[CLASSIFY].turn_s > 0)
+        with pytest.raises(Overloaded, match="Retry-After"):
+            bench.client.check(CLASSIFY, 1)
+        bench.device.release()
+        await waiting
+        await bench.until(lambda: bench.client.statistics()[CLASSIFY].backlog_s == 0)
+        bench.client.check(CLASSIFY, 512)
+
+    with_engine(test, max_queue_s=1e-6)
+
+
 def test_late_requests_are_told_though_the_device_is_stuck(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         late = [await bench.hold(), bench.ask(5), bench.ask(6, 7)]
@@ -360,7 +384,7 @@ def test_statistics_tell_what_waits(with_engine: WithEngine) -> None:
         running = await bench.hold()
         waiting = bench.ask(5, 6, 7)
         await bench.until(lambda: queued() == (3, 18))
-        assert bench.client.statistics()[CLASSIFY].estimated_wait_s > 0
+        assert bench.client.statistics()[CLASSIFY].backlog_s > 0
         assert bench.client.statistics()[FILL_MASK].sequences == 0
         await bench.until(lambda: any(queue.tokens == 18 for queue in bench.observed[CLASSIFY].queues))
         bench.device.release()

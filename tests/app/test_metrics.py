@@ -45,7 +45,7 @@ def test_a_request(metrics: Metrics) -> None:
     model.answered(418, 2.0)
     model.rejected("overloaded")
     model.cancelled()
-    model.queued(QueueStatistics(5, 60, 0.75))
+    model.queued(QueueStatistics(5, 60, 0.25, 0.5, 0.1))
     expected = {
         "inflight_requests": 1, "tokenize_duration_seconds_sum": 0.5, "truncated_total": 2, "queue_duration_seconds_sum": 0.125,
         "request_duration_seconds_sum": 3, "cancelled_total": 1, "queue_sequences": 5, "queue_tokens": 60,

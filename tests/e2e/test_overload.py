@@ -17,7 +17,7 @@ def ask(server: ServerProcess, inputs: Any = TEXT) -> Reply:
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(serve_faulty: ServeFaulty, device: Device) -> None:
-    with ThreadPoolExecutor(1) as threads, serve_faulty("--max-queue-s", "0.0001") as server:
+    with ThreadPoolExecutor(1) as threads, serve_faulty("--max-queue-s", "0.0001", "--batch-tokens", "64") as server:
         device.hold()
         bulk = threads.submit(ask, server, [TEXT] * BULK)
         eventually(lambda: server.metric("bert_queue_sequences") > 0)
