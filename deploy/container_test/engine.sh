@@ -13,7 +13,7 @@ use_engine() {
         return
     fi
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        fail "no Docker engine is running, and starting a private one needs root on Debian. Start Docker and run this again."
+        cannot "no Docker engine is running, and starting a private one needs root on Debian. Start Docker and run this again."
     fi
     install_engine
     start_private_engine
@@ -30,7 +30,7 @@ install_engine() {
     local policy=/usr/sbin/policy-rc.d made_policy=
     [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && made_policy=1; }
     { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "${missing[@]}"; } \
-        >"$work/apt.log" 2>&1 || { tail -5 "$work/apt.log"; fail "apt-get could not install ${missing[*]}"; }
+        >"$work/apt.log" 2>&1 || { tail -5 "$work/apt.log"; cannot "apt-get could not install ${missing[*]}"; }
     [ -z "$made_policy" ] || rm $policy
 }
 
@@ -42,7 +42,7 @@ start_private_engine() {
         --bridge=none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false --storage-driver=overlay2 \
         >"$work/dockerd.log" 2>&1 </dev/null &
     engine_pid=$!
-    wait_for 30 docker info || { tail -5 "$work/dockerd.log"; fail "the private Docker engine did not start"; }
+    wait_for 30 docker info || { tail -5 "$work/dockerd.log"; cannot "the private Docker engine did not start"; }
     say "private engine $(docker info --format '{{.ServerVersion}}')"
 }
 
@@ -83,7 +83,7 @@ find_builder() {
             return
         fi
     done
-    fail "no docker client with BuildKit: install the buildx plugin"
+    cannot "no docker client with BuildKit: install the buildx plugin"
 }
 
 # The build reaches the package index as this machine does.
