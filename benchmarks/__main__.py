@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +44,6 @@ class Form:
     base: Amount
     tiny: Amount
     offline_texts: int
-    offline_rounds: int
     front_end_requests: int
     idle_requests: int
     overload_s: float
@@ -59,7 +58,6 @@ SMOKE: Final = Form(
     base=Amount({"reviews": 32, "mix": 16}, open_s=1),
     tiny=Amount({"reviews": 200}, open_s=0),
     offline_texts=8,
-    offline_rounds=1,
     front_end_requests=500,
     idle_requests=20,
     overload_s=8,
@@ -73,7 +71,6 @@ SHORT: Final = Form(
     base=Amount({"reviews": 160, "mix": 32}, open_s=5),
     tiny=Amount({"reviews": 4000}, open_s=0),
     offline_texts=48,
-    offline_rounds=1,
     front_end_requests=8000,
     idle_requests=100,
     overload_s=16,
@@ -87,7 +84,6 @@ FULL: Final = Form(
     base=Amount({"reviews": 320, "mix": 96}, open_s=20),
     tiny=Amount({"reviews": 12000, "mix": 3000}, open_s=0),
     offline_texts=64,
-    offline_rounds=3,
     front_end_requests=30000,
     idle_requests=300,
     overload_s=40,
@@ -104,6 +100,7 @@ def main() -> None:
         default="short",
         help="smoke: does everything run? short: a quarter of an hour; full: for claims, hours",
     )
+    parser.add_argument("--rounds", type=int, metavar="N", help="measure everything so often, not as the form says")
     parser.add_argument("--parts", type=lambda text: text.split(","), metavar="NAME,...", help="default: all")
     parser.add_argument("--report", action="store_true", help="measure nothing, write the report again")
     parser.add_argument(
@@ -127,7 +124,8 @@ def main() -> None:
     if not options.report:
         # The environments' interpreters are links: resolved, they would be the one they were made from.
         place = Workplace(options.server_python.absolute(), options.infinity_python.absolute(), options.cache)
-        parts = _parts(place, {form.name: form for form in (SMOKE, SHORT, FULL)}[options.form])
+        form = {form.name: form for form in (SMOKE, SHORT, FULL)}[options.form]
+        parts = _parts(place, replace(form, rounds=options.rounds or form.rounds))
         unknown = set(options.parts or ()) - set(parts)
         if unknown:
             parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
@@ -146,7 +144,7 @@ def _parts(place: Workplace, form: Form) -> Mapping[str, Callable[[], Any]]:
         return compare(place, model, serving_systems(place, model, layouts), amount, rounds=form.rounds)
 
     return {
-        "offline": lambda: [offline(place, "base", rounds=form.offline_rounds, count=form.offline_texts)],
+        "offline": lambda: [offline(place, "base", rounds=form.rounds, count=form.offline_texts)],
         "base": lambda: serving("base", form.base),
         "tiny": lambda: serving("tiny", form.tiny),
         "front-end": lambda: front_end(place, count=form.front_end_requests, rounds=form.rounds),
