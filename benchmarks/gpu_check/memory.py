@@ -1,0 +1,58 @@
+"""Whether memory keeps growing over many batches of random shapes."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from app.bundle import Bundle
+from app.messages import TokenSequence
+from app.warmup import run_every_shape
+from benchmarks.common import Row
+from benchmarks.gpu_check.bench import Bench
+from benchmarks.gpu_check.card import used_bytes
+from benchmarks.gpu_check.offline import random_sequence
+
+MOST_GROWTH: Final = 0.05
+
+
+def memory(bench: Bench) -> Iterator[Row]:
+    """Run the server's warm-up, then batches of random shapes, and read the memory in use after each."""
+    form = bench.form
+    used = used_bytes(bench.device)
+    bundle = bench.bundle(form.model)
+    runner = bench.runner(form.model, bench.served_precision)
+    run_every_shape(bundle, runner.run, runner.trim, form.memory_budget_tokens)
+    after_warm_up = used()
+    random = np.random.default_rng(0)
+    readings = []
+    for _ in range(form.memory_batches):
+        runner.run(random_batch(random, bundle, form.memory_budget_tokens))
+        readings.append(used())
+    settled = max(readings[: form.memory_settled_after])
+    growth = max(readings[form.memory_settled_after :]) / settled - 1
+    yield {
+        "model": form.model,
+        "precision": bench.served_precision,
+        "batches": form.memory_batches,
+        "budget": form.memory_budget_tokens,
+        "after_warm_up_bytes": after_warm_up,
+        "settled_after": form.memory_settled_after,
+        "settled_bytes": settled,
+        "most_bytes": max(readings),
+        "end_bytes": readings[-1],
+        "growth": growth,
+        "passed": growth <= MOST_GROWTH,
+    }
+
+
+def random_batch(random: np.random.Generator, bundle: Bundle, budget_tokens: int) -> list[TokenSequence]:
+    """Return a batch of any size up to the budget, of sequences as many short as long by the logarithm."""
+    longest = min(bundle.manifest.max_length, budget_tokens)
+    room = int(np.exp(random.uniform(np.log(3), np.log(budget_tokens))))
+    batch: list[TokenSequence] = []
+    while room >= 3 or not batch:
+        length = min(int(np.exp(random.uniform(np.log(3), np.log(longest)))), max(3, room))
+        batch.append(random_sequence(random, bundle, length))
+        room -= length
+    return batch
