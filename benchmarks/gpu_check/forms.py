@@ -23,6 +23,8 @@ class Form:
     model: str
     """What is served, watched and run short of memory."""
     front_ends: tuple[int, ...]
+    batched_connections: int
+    """Of the closed loop of batched requests: enough texts for a batch that runs and one that waits."""
     closed_s: float
     open_s: float
     idle_requests: int
@@ -46,6 +48,7 @@ SMOKE: Final = Form(
     product_side=256,
     model="tiny",
     front_ends=(1, 2),
+    batched_connections=4,
     closed_s=0.3,
     open_s=0.3,
     idle_requests=20,
@@ -67,6 +70,7 @@ FULL: Final = Form(
     product_side=8192,
     model="base",
     front_ends=(1, 2, 4, 8, 12),
+    batched_connections=64,
     closed_s=5,
     open_s=5,
     idle_requests=500,

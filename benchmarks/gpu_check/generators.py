@@ -50,6 +50,7 @@ class Generators:
 
         Raises:
             Stalled: the server went silent.
+            OSError: it took no connection.
         """
         processes = len(self._pipes)
         return self._run(
@@ -68,6 +69,7 @@ class Generators:
 
         Raises:
             Stalled: the server went silent.
+            OSError: it took no connection.
         """
         processes = len(self._pipes)
         return self._run(
@@ -82,10 +84,10 @@ class Generators:
         starts = [i * len(requests) // len(self._pipes) for i in range(len(self._pipes))]
         for i, (pipe, start) in enumerate(zip(self._pipes, starts, strict=True)):
             pipe.send(job([*requests[start:], *requests[:start]], i))
-        answers: list[Load | Stalled] = [pipe.recv() for pipe in self._pipes]
+        answers: list[Load | Exception] = [pipe.recv() for pipe in self._pipes]
         loads = []
         for answer in answers:
-            if isinstance(answer, Stalled):
+            if isinstance(answer, Exception):
                 raise answer
             loads.append(answer)
         return merged(loads, starts)
@@ -118,5 +120,5 @@ def _generate(jobs: Connection, start: Barrier) -> None:
         start.wait(_MEET_WITHIN_S)
         try:
             jobs.send(job())
-        except Stalled as silence:
-            jobs.send(silence)
+        except (Stalled, OSError) as error:
+            jobs.send(error)

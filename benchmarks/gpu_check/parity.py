@@ -27,7 +27,7 @@ def parity(bench: Bench) -> Iterator[Row]:
             [variant] = [one for one in bundle.manifest.variants if one.name == runner.variant_name]
             tolerance = variant.parity.tolerance * TOLERANCE_FACTOR
             alone = [runner.run([sequence])[0] for sequence in texts]
-            row = {
+            row: Row = {
                 "model": model,
                 "variant": variant.name,
                 "golden_alone": difference(cases, [runner.run([sequence])[0] for sequence in golden]),
@@ -56,10 +56,8 @@ def real_sequences(bundle: Bundle, count: int) -> list[TokenSequence]:
 
 def difference(expected: Sequence[SequenceResult], measured: Sequence[SequenceResult]) -> float:
     """Return the largest difference of any two answers; infinite where one is not a number."""
-    worst = max(
-        float(np.abs(_values(one) - _values(other)).max()) for one, other in zip(expected, measured, strict=True)
-    )
-    return worst if np.isfinite(worst) else float("inf")
+    worst = np.max([np.abs(_values(one) - _values(other)).max() for one, other in zip(expected, measured, strict=True)])
+    return float(worst) if np.isfinite(worst) else float("inf")
 
 
 def _values(result: SequenceResult) -> np.ndarray:

@@ -80,7 +80,7 @@ def _is_aimed_at(row: Row) -> bool:
 def _serving(rows: Sequence[Row], parts: Mapping[str, Any]) -> Iterator[Line]:
     for row in rows:
         what = f"{row['model']} {row['precision']}, {row['front_ends']} front ends, {row['requests']}"
-        failed = f", **{row['failed']} of {row['sent']} failed**" if row["failed"] else ""
+        failed = "".join(f", **{count} of {row['sent']} got {status}**" for status, count in row["failed"].items())
         latency = f"p50 {row['p50_ms']:.3g} ms, p99 {row['p99_ms']:.3g} ms{failed}"
         is_full = row["front_ends"] == AIM_SINGLE_FRONT_ENDS
         if row["kind"] == "idle":

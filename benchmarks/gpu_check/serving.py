@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from benchmarks.common import OFFERED, Row, say
 from benchmarks.gpu_check.bench import Bench
 from benchmarks.gpu_check.generators import Generators
@@ -18,8 +20,6 @@ BATCH: Final = 32
 """Texts of a batched request."""
 SINGLE_CONNECTIONS: Final = 64
 """For each front end, in the closed loop of single texts: together they fill the batches of a GPU."""
-BATCHED_CONNECTIONS: Final = 16
-"""For each front end, in the closed loop of batched requests."""
 OPEN_CONNECTIONS: Final = 4096
 
 
@@ -37,6 +37,8 @@ def served(bench: Bench) -> Iterator[Row]:
                 folder.parent,
                 f"{front_ends} front ends",
                 *("--device", bench.device, "--precision", bench.served_precision, "--workers", str(front_ends)),
+                # A refusal is answered at once, and a closed loop of refusals has no rate.
+                *("--max-queue-s", "60", "--request-timeout-s", "120"),
             )
             with serving(system) as running:
                 for row in _figures(bench, running, generators, front_ends):
@@ -71,7 +73,7 @@ def _figures(bench: Bench, running: Running, generators: Generators, front_ends:
         requests=batched,
         texts="mix",
         batch=BATCH,
-        connections=BATCHED_CONNECTIONS * front_ends,
+        connections=form.batched_connections,
     )
     yield {"kind": "closed", "requests": "batched", **measured}
     for share in OFFERED:
@@ -92,9 +94,9 @@ def _closed(
     connections: int,
 ) -> Row:
     """Send for about as long as the form says, once it is known how fast the server is."""
-    warm_up = generators.closed(running.port, requests, count=4 * connections, connections=connections)
+    warm_up = generators.closed(running.port, requests, count=2 * connections, connections=connections)
     rate = len(warm_up.request) / warm_up.duration_s
-    count = max(4 * connections, round(rate * bench.form.closed_s))
+    count = max(2 * connections, round(rate * bench.form.closed_s))
     load = generators.closed(running.port, requests, count=count, connections=connections)
     sequences = token_sequences(bench.bundles.folder(bench.form.model), read_texts(texts))
     tokens = [sum(map(len, sequences[i * batch : (i + 1) * batch])) for i in range(len(requests))]
@@ -111,9 +113,11 @@ def _closed(
 
 
 def _latencies(load: Load) -> Row:
+    statuses, counts = np.unique(load.status[~load.is_ok], return_counts=True)
     return {
         "sent": len(load.request),
-        "failed": int((~load.is_ok).sum()),
+        # By status; 0 is a connection that ended without an answer.
+        "failed": dict(zip(map(str, statuses.tolist()), counts.tolist(), strict=True)),
         "p50_ms": quantile_ms(load.latency_s[load.is_ok], 0.5),
         "p99_ms": quantile_ms(load.latency_s[load.is_ok], 0.99),
         "generator_cpu": load.generator_cpu,
