@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.common import OFFERED, Row, say
+from benchmarks.common import MAX_CONNECTIONS, OFFERED, Row, say
 from benchmarks.gpu_check.bench import Bench
 from benchmarks.gpu_check.generators import Generators
 from benchmarks.inside.batches import token_sequences
@@ -20,7 +20,6 @@ BATCH: Final = 32
 """Texts of a batched request."""
 SINGLE_CONNECTIONS: Final = 64
 """For each front end, in the closed loop of single texts: together they fill the batches of a GPU."""
-OPEN_CONNECTIONS: Final = 4096
 
 
 def served(bench: Bench) -> Iterator[Row]:
@@ -79,7 +78,7 @@ def _figures(bench: Bench, running: Running, generators: Generators, front_ends:
     for share in OFFERED:
         rate = share * best["requests_per_s"]
         due_s = poisson_schedule(rate, form.open_s, seed=1)
-        load = generators.open(running.port, single, due_s=due_s, connections=OPEN_CONNECTIONS)
+        load = generators.open(running.port, single, due_s=due_s, connections=MAX_CONNECTIONS)
         yield {"kind": "open", "requests": "single", "share": share, "offered_per_s": rate, **_latencies(load)}
 
 
