@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from app.bundle import Bundle
+from app.bundle import Bundle, Precision
 from app.messages import TokenSequence
 from app.warmup import run_every_shape
 from benchmarks.common import Row
@@ -14,14 +14,20 @@ from benchmarks.gpu_check.card import used_bytes
 from benchmarks.gpu_check.offline import random_sequence
 
 MOST_GROWTH: Final = 0.05
+SHORTEST: Final = 3
 
 
 def memory(bench: Bench) -> Iterator[Row]:
     """Run the server's warm-up, then batches of random shapes, and read the memory in use after each."""
+    for precision in bench.precisions:
+        yield _watch(bench, precision)
+
+
+def _watch(bench: Bench, precision: Precision) -> Row:
     form = bench.form
     used = used_bytes(bench.device)
     bundle = bench.bundle(form.model)
-    runner = bench.runner(form.model, bench.served_precision)
+    runner = bench.runner(form.model, precision)
     run_every_shape(bundle, runner.run, runner.trim, form.memory_budget_tokens)
     after_warm_up = used()
     random = np.random.default_rng(0)
@@ -31,9 +37,9 @@ def memory(bench: Bench) -> Iterator[Row]:
         readings.append(used())
     settled = max(readings[: form.memory_settled_after])
     growth = max(readings[form.memory_settled_after :]) / settled - 1
-    yield {
+    return {
         "model": form.model,
-        "precision": bench.served_precision,
+        "precision": precision,
         "batches": form.memory_batches,
         "budget": form.memory_budget_tokens,
         "after_warm_up_bytes": after_warm_up,
@@ -47,12 +53,19 @@ def memory(bench: Bench) -> Iterator[Row]:
 
 
 def random_batch(random: np.random.Generator, bundle: Bundle, budget_tokens: int) -> list[TokenSequence]:
-    """Return a batch of any size up to the budget, of sequences as many short as long by the logarithm."""
-    longest = min(bundle.manifest.max_length, budget_tokens)
-    room = int(np.exp(random.uniform(np.log(3), np.log(budget_tokens))))
+    """Return a batch of any size up to the budget, with any longest sequence; as many small as large by the logarithm.
+
+    The kernels of attention, and the memory that they take, depend on the longest.
+    """
+    longest = _random_size(random, min(bundle.manifest.max_length, budget_tokens))
+    room = _random_size(random, budget_tokens)
     batch: list[TokenSequence] = []
-    while room >= 3 or not batch:
-        length = min(int(np.exp(random.uniform(np.log(3), np.log(longest)))), max(3, room))
+    while room >= SHORTEST or not batch:
+        length = min(_random_size(random, longest), max(SHORTEST, room))
         batch.append(random_sequence(random, bundle, length))
         room -= length
     return batch
+
+
+def _random_size(random: np.random.Generator, most: int) -> int:
+    return int(np.exp(random.uniform(np.log(SHORTEST), np.log(most))))
