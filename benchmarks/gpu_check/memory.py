@@ -53,15 +53,18 @@ def _watch(bench: Bench, precision: Precision) -> Row:
 
 
 def random_batch(random: np.random.Generator, bundle: Bundle, budget_tokens: int) -> list[TokenSequence]:
-    """Return a batch of any size up to the budget, with any longest sequence; as many small as large by the logarithm.
+    """Return a batch of any size up to the budget: a longest sequence, then others; as many small as large by the logarithm.
 
-    The kernels of attention, and the memory that they take, depend on the longest.
+    Kernels of attention are chosen by the longest sequence. Some take memory for all others as if they were as long, so
+    that a long one among many short is the worst.
     """
-    longest = _random_size(random, min(bundle.manifest.max_length, budget_tokens))
     room = _random_size(random, budget_tokens)
-    batch: list[TokenSequence] = []
-    while room >= SHORTEST or not batch:
-        length = min(_random_size(random, longest), max(SHORTEST, room))
+    length = _random_size(random, min(bundle.manifest.max_length, room))
+    longest_other = _random_size(random, length)
+    batch = [random_sequence(random, bundle, length)]
+    room -= length
+    while room >= SHORTEST:
+        length = min(_random_size(random, longest_other), room)
         batch.append(random_sequence(random, bundle, length))
         room -= length
     return batch
