@@ -34,8 +34,9 @@ def render(results: Mapping[str, Any]) -> str:
         title = f"{name} ({part['form']})"
         for what, measured, aim in _LINES[name](part["rows"], results["parts"]):
             lines.append(f"| {title} | {what} | {measured} | {aim} |")
-        if "failed" in part:
-            lines.append(f"| {title} | **stopped** | {_cell(part['failed'])} | |")
+        stopped_by = part.get("failed") or part.get("not_run")
+        if stopped_by:
+            lines.append(f"| {title} | **stopped** | {_cell(stopped_by)} | |")
     for name, reason in results["not_run"].items():
         lines.append(f"| {name} | **not run** | {_cell(reason)} | |")
     return "\n".join(lines)
