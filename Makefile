@@ -76,6 +76,11 @@ $(INFINITY_VENV)/installed: benchmarks/requirements-infinity.txt
 bench: $(BENCH_VENV)/installed $(INFINITY_VENV)/installed $(EXPORT_VENV)/installed
 	$(BENCH_VENV)/bin/python -m benchmarks $(ARGS)
 
+## make gpu-check   is it right and how fast on this machine's GPU: one table, no network (ARGS="--parts parity" for one part)
+.PHONY: gpu-check
+gpu-check: .venv-gpu/installed $(EXPORT_VENV)/installed
+	.venv-gpu/bin/python -m benchmarks.gpu_check --export-python $(EXPORT_VENV)/bin/python $(ARGS)
+
 ## make ray-test    serve on a Ray cluster of this machine, and compare with the plain server
 .PHONY: ray-test
 ray-test:

@@ -83,5 +83,7 @@ class Cuda:
         call: Callable[..., int] = getattr(self._library, function)
         status = call(*arguments)
         if status:
+            # The error stays in this thread until it is read, and the next kernel there would be taken for its cause.
+            self._library.cudaGetLastError()
             text: bytes = self._library.cudaGetErrorString(status)
             raise CudaError(f"CUDA failure {status}: {text.decode(errors='replace')} ({function})")

@@ -38,7 +38,12 @@ ARENAS: Final[dict[Target, str]] = {"cpu": "cpu:0", "cuda": "gpu:0"}
 PREFERENCE: Final[dict[Target, tuple[Precision, ...]]] = {"cpu": ("fp32", "int8"), "cuda": ("fp16", "fp32")}
 # What ONNX Runtime's messages say when a CUDA context is beyond repair; running out of memory is not among them.
 LOST_DEVICE: Final = ("CUDA failure", "CUDA error", "cudaError", "CUBLAS failure", "CUDNN failure", "cuDNN failure")
-OUT_OF_MEMORY: Final = ("out of memory", "Failed to allocate", "CUBLAS_STATUS_ALLOC_FAILED")
+OUT_OF_MEMORY: Final = (
+    "out of memory",
+    "Failed to allocate",
+    "is smaller than requested bytes",  # of an arena that has reached `gpu_mem_limit`
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 class _DeviceUnavailable(Exception):

@@ -20,13 +20,14 @@ from benchmarks.fairness import fairness
 from benchmarks.front_end import front_end
 from benchmarks.idle import idle
 from benchmarks.load import Stalled
+from benchmarks.machine import describe_machine
 from benchmarks.offline import offline
 from benchmarks.overload import overload
 from benchmarks.plots import write_plots
 from benchmarks.report import render
 from benchmarks.serving import Amount, compare, serving_systems
 from benchmarks.systems import DidNotStart, Layout
-from benchmarks.workplace import ROOT, Workplace, describe_machine, versions
+from benchmarks.workplace import ROOT, Workplace, versions
 
 RESULTS: Final = Path(__file__).parent / "results"
 

@@ -27,6 +27,7 @@ class Size:
 
 SIZES: Final = {
     "base": Size(layers=12, hidden=768, heads=12),
+    "large": Size(layers=24, hidden=1024, heads=16),
     # Small enough that everything but the model is what is measured.
     "tiny": Size(layers=2, hidden=128, heads=2),
 }

@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tokenizers import Tokenizer
 
 from benchmarks.systems import System, our_system
-from benchmarks.workplace import Workplace
+
+if TYPE_CHECKING:  # it needs what exports models, which `gpu_check` has in another environment
+    from benchmarks.workplace import Workplace
 
 Row = dict[str, Any]
 """One measurement, as it goes into the JSON file of results."""
@@ -16,6 +18,8 @@ CONNECTIONS: Final = 32
 """Of a closed loop: enough for batches of 16 to form while others run."""
 MAX_CONNECTIONS: Final = 1024
 """Of an open loop: callers that no server of the comparison can keep waiting."""
+OFFERED: Final = (0.25, 0.5, 0.75, 0.95)
+"""Loads of the latency curves, as shares of what this server reached in a closed loop."""
 
 
 def say(text: str) -> None:
@@ -23,7 +27,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def ours(place: Workplace, model: str) -> list[System]:
+def ours(place: "Workplace", model: str) -> list[System]:
     """Return this server: one process, front ends of their own, and each precision that its bundle has."""
     folder = place.bundle(model).parent
     systems = [
@@ -38,7 +42,7 @@ def ours(place: Workplace, model: str) -> list[System]:
     return systems
 
 
-def token_counts(place: Workplace, model: str, texts: Sequence[str]) -> list[int]:
+def token_counts(place: "Workplace", model: str, texts: Sequence[str]) -> list[int]:
     """Return the tokens of each text, special tokens included."""
     tokenizer = Tokenizer.from_file(str(place.checkpoint(model) / "tokenizer.json"))
     return [len(encoded.ids) for encoded in tokenizer.encode_batch(texts)]

@@ -1,16 +1,14 @@
 """What the service adds to the bare session run when one short text at a time is asked of it."""
 
 import json
-from typing import Final
 
 import numpy as np
 
 from benchmarks.common import Row, ours, say
 from benchmarks.load import closed_loop, quantile_ms
 from benchmarks.systems import serving
+from benchmarks.texts import SHORT_TEXT
 from benchmarks.workplace import Workplace
-
-SHORT_TEXT: Final = "I love this product"
 
 
 def idle(place: Workplace, model: str, *, count: int, rounds: int) -> list[Row]:

@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.common import CONNECTIONS, MAX_CONNECTIONS, Row, ours, say, token_counts
+from benchmarks.common import CONNECTIONS, MAX_CONNECTIONS, OFFERED, Row, ours, say, token_counts
 from benchmarks.load import Stalled, closed_loop, open_loop, poisson_schedule, quantile_ms
+from benchmarks.machine import gemm_gflops
 from benchmarks.systems import DidNotStart, Layout, Running, System, peer_systems, serving
 from benchmarks.texts import TextSet, read_texts
-from benchmarks.workplace import Workplace, gemm_gflops
+from benchmarks.workplace import Workplace
 
-OFFERED: Final = (0.25, 0.5, 0.75, 0.95)
-"""Loads of the latency curves, as shares of what this server reached in a closed loop."""
 CURVES: Final = ("this server", "FastAPI", "mosec")
 
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from tokenizers import Tokenizer
 
 from app.bundle import Variant, load_bundle
 from app.cpus import usable_cpus
 from app.messages import TokenSequence
 from app.ort_runner import OrtRunner
+from benchmarks.inside.batches import filled, token_sequences
 from benchmarks.texts import read_texts
 
 Runs = list[Callable[[], object]]
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=64, help="texts per configuration and round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    sequences = _sequences(options.bundle, read_texts(options.texts)[: options.count])
+    sequences = token_sequences(options.bundle, read_texts(options.texts)[: options.count])
     tokens = sum(map(len, sequences))
     passes = dict(_passes(options.bundle, options.padded, sequences))
     tokens_of = {
@@ -77,15 +77,6 @@ def main() -> None:
         for configuration, durations in seconds.items()
     ]
     print(json.dumps({"texts": options.texts, "tokens": tokens, "rows": rows}))
-
-
-def _sequences(bundle: Path, texts: Sequence[str]) -> list[TokenSequence]:
-    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
-    no_masks = np.empty(0, np.int64)
-    return [
-        TokenSequence(np.array(encoded.ids), np.array(encoded.type_ids), no_masks)
-        for encoded in tokenizer.encode_batch(texts)
-    ]
 
 
 def _passes(folder: Path, padded: Path, sequences: Sequence[TokenSequence]) -> Iterator[tuple[Configuration, Runs]]:
@@ -131,21 +122,8 @@ def _packed(
         [partial(runner.run, [sequence]) for sequence in sequences],
     )
     for budget in BUDGETS_TOKENS:
-        runs = [partial(runner.run, batch) for batch in _filled(sequences, budget)]
+        runs = [partial(runner.run, batch) for batch in filled(sequences, budget)]
         yield Configuration("packed", budget, precision, threads), runs
-
-
-def _filled(sequences: Sequence[TokenSequence], budget_tokens: int) -> Iterator[list[TokenSequence]]:
-    """Yield batches in order of arrival, each up to the budget."""
-    batch: list[TokenSequence] = []
-    tokens = 0
-    for sequence in sequences:
-        if batch and tokens + len(sequence) > budget_tokens:
-            yield batch
-            batch, tokens = [], 0
-        batch.append(sequence)
-        tokens += len(sequence)
-    yield batch
 
 
 def _session(graph: Path, threads: int) -> ort.InferenceSession:

@@ -157,6 +157,7 @@ def test_a_graph_that_cannot_be_loaded(folder: Path) -> None:
         ("CUDA failure 2: out of memory", OutOfDeviceMemory),
         ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED", OutOfDeviceMemory),
         ("Failed to allocate memory for requested buffer of size 12884901888", OutOfDeviceMemory),
+        ("Available memory of 8380416 is smaller than requested bytes of 25600000", OutOfDeviceMemory),
         ("Got invalid dimensions for input: input_ids", RuntimeError),
     ],
 )
