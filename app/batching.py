@@ -30,6 +30,9 @@ R = TypeVar("R")
 
 # Weight of the newest batch in the moving average of seconds per token: about the last ten batches count.
 SMOOTHING = 0.2
+# A batch that was held up counts as this many times the average at most: one stall of the machine would else have
+# requests refused for as long as the queue takes. A device that is slower for good is known after a few batches.
+MOST_OF_AVERAGE = 4.0
 
 
 @dataclass(eq=False, slots=True)
@@ -286,12 +289,18 @@ class Batcher(Generic[P, R]):
             self._answered_at = self._device.answered_at = now
         # From wanting the device to having the answer: other models' turns count, as they do for whoever waits.
         newest = (now - wanted_at) / running_tokens
-        self._seconds_per_token += SMOOTHING * (newest - self._seconds_per_token) if self._seconds_per_token else newest
+        self._learn(newest)
         longest = max(job.tokens[i] for job, i in batch)
         ran = BatchRan(len(batch), running_tokens, longest, started_at, now - started_at)
         self._observer.ran(ran)
         for (job, i), result in zip(batch, results, strict=True):
             self._answer(job, i, result, ran)
+
+    def _learn(self, seconds_per_token: float) -> None:
+        average = self._seconds_per_token
+        if average:
+            average += SMOOTHING * (min(seconds_per_token, MOST_OF_AVERAGE * average) - average)
+        self._seconds_per_token = average or seconds_per_token
 
     async def _run_payloads(self, payloads: list[P]) -> list[R]:
         results = await self._run(payloads)

@@ -58,6 +58,7 @@ class OrtRunner:
 
         Raises:
             BundleError: the graph is missing, damaged or not for this runtime.
+            StartupError: the weights are over the limit of the GPU's memory.
         """
         self.variant = variant
         self.provider: Final = PROVIDERS[variant.target]
@@ -83,6 +84,14 @@ class OrtRunner:
             _check_inputs(path, self._session, "cpu")
             self._execution: Execution = HostExecution(self._session)
         else:
+            weights_bytes = variant.graph.size_bytes + (
+                variant.external_data.size_bytes if variant.external_data else 0
+            )
+            if 0 < gpu_memory_bytes < weights_bytes:
+                raise StartupError(
+                    f"BERT_GPU_MEMORY_MIB is {gpu_memory_bytes >> 20}, but the weights of {bundle.name} alone take "
+                    f"{-(-weights_bytes >> 20)}. Raise it, or set 0 for what the model needs."
+                )
             try:
                 ort.preload_dlls()  # finds CUDA's libraries in the nvidia-* wheels; the host needs the driver only
                 cuda = Cuda(ort.cuda_version)

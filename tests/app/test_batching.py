@@ -314,6 +314,23 @@ def test_the_estimate_follows_the_runner() -> None:
     with_bench(test)
 
 
+def test_one_stall_is_no_new_speed() -> None:
+    async def test(bench: Bench) -> None:
+        bench.batcher.expect(seconds_per_token=0.001)
+        request = bench.submit(10)
+        await bench.settle()
+        bench.clock.now += 20
+        await bench.run_out()
+        await request
+        bench.runner.is_held = True
+        bench.submit(10)
+        await bench.settle()
+        assert bench.batcher.statistics.backlog_s == pytest.approx(0.016)
+        await bench.run_out()
+
+    with_bench(test)
+
+
 def test_a_poisoned_sequence_fails_alone() -> None:
     async def test(bench: Bench) -> None:
         bench.runner.poisoned = {1}

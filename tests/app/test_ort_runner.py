@@ -204,6 +204,14 @@ def test_a_graph_of_another_version_of_the_export(folder: Path) -> None:
         load(load_bundle(folder))
 
 
+def test_a_memory_limit_below_the_weights_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = with_variants(folder, ("cpu", "fp32"))
+    [exported] = bundle.manifest.variants
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(StartupError, match=r"BERT_GPU_MEMORY_MIB is 0, but the weights of sentiment alone take 1"):
+        OrtRunner(bundle, exported.model_copy(update={"target": "cuda"}), threads=1, gpu_memory_bytes=1000)
+
+
 def test_both_extras_at_once_are_refused(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort_runner, "version", lambda _: "1.31.1")
     with pytest.raises(StartupError, match=r"onnxruntime 1\.31\.1 and onnxruntime-gpu 1\.31\.1 are.*pip uninstall"):
