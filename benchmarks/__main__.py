@@ -87,8 +87,8 @@ FULL: Final = Form(
     offline_texts=64,
     front_end_requests=30000,
     idle_requests=300,
-    overload_s=40,
-    fairness_s=90,
+    overload_s=20,
+    fairness_s=40,
 )
 
 
@@ -154,8 +154,10 @@ def _parts(place: Workplace, form: Form) -> Mapping[str, Callable[[], Any]]:
             for model in ("demo", "base")
             for row in idle(place, model, count=form.idle_requests, rounds=form.rounds)
         ],
-        "overload": lambda: overload(place, "base", requests=128, duration_s=form.overload_s, settle_s=6),
-        "fairness": lambda: fairness(place, "base", rate_per_s=3, duration_s=form.fairness_s),
+        "overload": lambda: overload(
+            place, "base", requests=128, duration_s=form.overload_s, settle_s=6, rounds=form.rounds
+        ),
+        "fairness": lambda: fairness(place, "base", rate_per_s=3, duration_s=form.fairness_s, rounds=form.rounds),
     }
 
 

@@ -13,11 +13,11 @@ from benchmarks.texts import http_request, read_texts
 from benchmarks.workplace import Workplace
 
 
-def fairness(place: Workplace, model: str, *, rate_per_s: float, duration_s: float) -> list[Row]:
+def fairness(place: Workplace, model: str, *, rate_per_s: float, duration_s: float, rounds: int) -> list[Row]:
     """Measure single texts on schedule while another client sends requests of 512 texts without pause."""
     rows = []
-    for system in ours(place, model):
-        say(f"fairness: {model}, {system.setting}")
+    for number, system in itertools.product(range(rounds), ours(place, model)):
+        say(f"fairness: {model}, round {number + 1}: {system.setting}")
         with serving(system) as running:
             requests = running.requests(read_texts("reviews"))
             closed_loop(running.port, requests, count=2 * CONNECTIONS, connections=CONNECTIONS)
@@ -33,6 +33,7 @@ def fairness(place: Workplace, model: str, *, rate_per_s: float, duration_s: flo
         rows.append(
             {
                 "model": model,
+                "round": number,
                 "setting": system.setting,
                 "requests": len(due_s),
                 "refused": int((~load.is_ok).sum()),

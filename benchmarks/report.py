@@ -106,12 +106,11 @@ def _aims(results: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
     for row in results.get("idle", {}).get("rows", ()):
         bound = "1 ms at most" if "1 process" in row["setting"] else "1.5 ms at most"
         yield f"idle, added to the bare run ({row['model']}, {row['setting']})", bound, f"{row['added_ms']:.2f} ms"
-    for row in results.get("overload", {}).get("rows", ()):
-        goodput = row["goodput_tokens_per_s"] / row["best_tokens_per_s"]
-        yield f"overload, goodput in tokens ({row['setting']})", "0.95 x", f"{goodput:.2f} x"
+    for row in medians(results.get("overload", {}).get("rows", ()), "setting"):
+        yield f"overload, goodput in tokens ({row['setting']})", "0.95 x", f"{row['goodput_share']:.2f} x"
         yield f"overload, refusals p99 ({row['setting']})", "20 ms at most", _ms(row["refusal_p99_ms"])
-    for row in results.get("fairness", {}).get("rows", ()):
-        refused = f", {row['refused']} of {row['requests']} refused" if row["refused"] else ""
+    for row in medians(results.get("fairness", {}).get("rows", ()), "setting"):
+        refused = f", {row['refused']:.0f} of {row['requests']} refused" if row["refused"] else ""
         value = "no answer" if row["p99_batches"] is None else f"{row['p99_batches']:.2f} batches"
         yield f"beside bulk, p99 ({row['setting']})", "2.5 batches at most", value + refused
 
@@ -238,7 +237,7 @@ def _overload(results: Mapping[str, Any]) -> list[str]:
         "| setting | best, requests/s | goodput, requests/s | best, tokens/s | goodput, tokens/s | refusals p50 / p99 | answers p99 |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in results["overload"]["rows"]:
+    for row in medians(results["overload"]["rows"], "setting"):
         lines.append(
             f"| {row['setting']} | {row['best_per_s']:.4g} | {row['goodput_per_s']:.4g} | {row['best_tokens_per_s']:.0f} | "
             f"{row['goodput_tokens_per_s']:.0f} | {_ms(row['refusal_p50_ms'])} / {_ms(row['refusal_p99_ms'])} | "
@@ -255,10 +254,10 @@ def _fairness(results: Mapping[str, Any]) -> list[str]:
         "| setting | singles answered | p50 | p99 | one batch | p99 in batches | p50 without bulk |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in results["fairness"]["rows"]:
+    for row in medians(results["fairness"]["rows"], "setting"):
         batches = "" if row["p99_batches"] is None else f"{row['p99_batches']:.2f}"
         lines.append(
-            f"| {row['setting']} | {row['requests'] - row['refused']} of {row['requests']} | {_ms(row['p50_ms'])} | "
+            f"| {row['setting']} | {row['requests'] - row['refused']:.0f} of {row['requests']} | {_ms(row['p50_ms'])} | "
             f"{_ms(row['p99_ms'])} | {_ms(row['batch_ms'])} | {batches} | {_ms(row['alone_p50_ms'])} |"
         )
     return [*lines, ""]
