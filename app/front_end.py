@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 # Requests make few cycles: with this many new objects between rounds a short one cost 103 us of CPU instead of 139.
 GC_THRESHOLD: Final = 50_000
 
+# Longer than the proxies and load balancers before it keep a connection they may use again (most: 60 s): whoever closes
+# first must not be the one that is just being written to, which would be a reset for a request that did nothing wrong.
+KEEP_ALIVE_S: Final = 75
+
 
 class FrontEnd:
     """The HTTP server of one process, and what it tells of its engine."""
@@ -78,6 +82,7 @@ class FrontEnd:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
             ),
             self.readiness,

@@ -20,13 +20,13 @@ def idle(place: Workplace, model: str, *, count: int, rounds: int) -> list[Row]:
         say(f"idle: {model}, {system.setting}")
         served: list[float] = []
         bare: list[float] = []
-        with serving(system) as running:
-            request = [system.request(SHORT_TEXT)]
-            for _ in range(rounds):
+        for _ in range(rounds):
+            # A server of its own: where a process has its weights in memory makes a run faster or slower by some percent.
+            with serving(system) as running:
                 bare += json.loads(
                     place.run("-m", "benchmarks.inside.bare_run", str(place.bundle(model)), SHORT_TEXT, str(count))
                 )
-                load = closed_loop(running.port, request, count=count, connections=1)
+                load = closed_loop(running.port, [system.request(SHORT_TEXT)], count=count, connections=1)
                 served += load.latency_s[count // 10 :].tolist()
         p50, bare_p50 = quantile_ms(np.array(served), 0.5), quantile_ms(np.array(bare), 0.5)
         rows.append(
