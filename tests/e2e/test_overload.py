@@ -23,6 +23,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(serve_faulty: 
         eventually(lambda: server.metric("bert_queue_sequences") > 0)
         assert server.metric("bert_queue_tokens") > 0
         assert server.metric("bert_queue_wait_seconds") > 0.0001
+        tokenized = server.metric("bert_tokenize_duration_seconds_count")
         for _ in range(3):
             reply = ask(server)
             assert reply.status == 429
@@ -30,6 +31,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(serve_faulty: 
             assert "Retry-After" in reply.error
             assert int(reply.headers["retry-after"]) >= 1
         assert server.metric("bert_rejected_total", reason="overloaded") == 3
+        assert server.metric("bert_tokenize_duration_seconds_count") == tokenized  # no work is lost on what is refused
         assert server.metric("bert_requests_total", status="429") == 3
         device.release()
         assert bulk.result().status == 200
