@@ -69,6 +69,8 @@ class ModelMetrics:
         self._cancelled = owner.cancelled.labels(*labels)
         self._truncated = owner.truncated.labels(*labels)
         self._tokens = owner.tokens.labels(*labels)
+        self._busy = owner.device_busy.labels(*labels)
+        self.lanes = 1
         self._queue_sequences = owner.queue_sequences.labels(*labels)
         self._queue_tokens = owner.queue_tokens.labels(*labels)
         self._queue_wait = owner.queue_wait.labels(*labels)
@@ -104,6 +106,7 @@ class ModelMetrics:
         self._batch_fill_ratio.observe(batch.tokens / (batch.sequences * batch.longest))
         self._inference_duration.observe(batch.duration_s)
         self._tokens.inc(batch.tokens)
+        self._busy.inc(batch.duration_s / self.lanes)
 
     def queued(self, queue: QueueStatistics) -> None:
         """Set how much waits to run."""
@@ -156,6 +159,7 @@ class Metrics:
         self.cancelled = counter("cancelled_total", "Requests whose caller went away first.")
         self.truncated = counter("truncated_total", "Texts cut to the model's maximum length.")
         self.tokens = counter("tokens_total", "Tokens that ran, special tokens included.")
+        self.device_busy = counter("device_busy_seconds_total", "Time of the device that batches took.")
         self.model_info = gauge(
             "model_info", "1 for each model served.", (*by_model, "variant", "provider"), over_processes="livemax"
         )
@@ -176,8 +180,9 @@ class Metrics:
             self._by_model[name] = ModelMetrics(self, name, task)
         return self._by_model[name]
 
-    def model_loaded(self, model: ServedModel, budget_tokens: int) -> None:
-        """Say what serves a model."""
+    def model_loaded(self, model: ServedModel, budget_tokens: int, lanes: int) -> None:
+        """Say what serves a model: its budget, and how many batches at once share the device."""
+        self.add_model(model.name, model.task).lanes = lanes
         self.model_info.labels(model.name, model.task, model.variant, model.provider).set(1)
         self.batch_budget.labels(model.name, model.task).set(budget_tokens)
 

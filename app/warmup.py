@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,18 @@ log = logging.getLogger(__name__)
 
 Run = Callable[[Sequence[TokenSequence]], list[SequenceResult]]
 
+
+class CpuRunner(Protocol):
+    """A runner, as far as `open_with_few_threads` knows it."""
+
+    @property
+    def threads(self) -> int | None: ...
+
+    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]: ...
+
+
+R = TypeVar("R", bound=CpuRunner)
+
 # The same graph on another machine may use other kernels (AVX2 for AVX-512, another GPU), whose sums are rounded
 # elsewhere: half a tolerance more than the export allowed itself.
 TOLERANCE_FACTOR: Final = 1.5
@@ -27,6 +39,12 @@ GOOD_ENOUGH: Final = 0.95
 FIRST_BUDGET_TOKENS: Final = 128
 # A machine on which small batches take this long gains nothing from larger ones but longer waits.
 MEASURE_FOR_S: Final = 0.6
+# A text may take this many times as long on half of the threads, which then answer two at once. Threads that share a run wait for each other after every operator, and for all of them when the front
+# end or a neighbour takes the core of one.
+WORTH_HALVING: Final = 1.25
+# A run that takes longer is long enough to be shared by all threads, and its model too large to be loaded just to see.
+LONG_RUN_S: Final = 0.005
+TIMED_RUNS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +53,45 @@ class Speed:
 
     budget_tokens: int
     seconds_per_token: float
+
+
+def open_with_few_threads(
+    bundle: Bundle,
+    open_runner: Callable[[int], R],
+    *,
+    cpus: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> R:
+    """Return a runner of so few threads that a text is answered about as fast as by all of them.
+
+    The cores that it leaves run other batches meanwhile.
+
+    Args:
+        bundle: Its golden case of the middle length is the text.
+        open_runner: Makes a runner of so many threads.
+        cpus: The cores there are.
+        clock: Seconds.
+    """
+    runner = open_runner(cpus)
+    if runner.threads is None or runner.threads == 1:
+        return runner
+    sequences = sorted(golden_sequences(bundle), key=len)
+    text = sequences[len(sequences) // 2]
+
+    def shortest_s(*runners: R) -> list[float]:
+        """In turns, so that what else the machine does is in all of them."""
+        rounds = [[_timed(one.run, [text], clock) for one in runners] for _ in range(TIMED_RUNS)]
+        return [min(durations_s) for durations_s in zip(*rounds, strict=True)]
+
+    threads = cpus
+    while threads > 1 and shortest_s(runner)[0] < LONG_RUN_S:
+        threads //= 2
+        fewer = open_runner(threads)
+        duration_s, fewer_s = shortest_s(runner, fewer)
+        if fewer_s > WORTH_HALVING * duration_s:
+            break
+        runner = fewer
+    return runner
 
 
 def replay_golden(bundle: Bundle, variant_name: str, run: Run) -> None:

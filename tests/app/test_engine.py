@@ -35,6 +35,7 @@ class Device:
 
     provider = "CPUExecutionProvider"
     variant_name = "cpu-fp32"
+    threads = None  # one batch at a time, as on a GPU
     packs_ahead = False
 
     def __init__(self, bundle: Bundle) -> None:

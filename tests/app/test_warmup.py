@@ -14,6 +14,7 @@ from app.warmup import (
     MEASURE_FOR_S,
     golden_sequences,
     measure_speed,
+    open_with_few_threads,
     replay_golden,
     run_every_shape,
 )
@@ -160,3 +161,58 @@ def test_the_largest_batch_runs_first_then_every_shape(bundle: Bundle, runner: O
     assert shapes[0] == shapes[1] == [longest] * max(1, budget // longest)
     assert max(map(sum, shapes)) == sum(shapes[0])
     assert {8, longest} <= {shape[0] for shape in shapes if len(shape) == 1} or budget < longest
+
+
+class Timed:
+    """A runner whose runs take as long as its number of threads says."""
+
+    def __init__(self, threads: int | None, took_s: float, clock: "Clock") -> None:
+        self.threads = threads
+        self.took_s = took_s
+        self.clock = clock
+
+    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        self.clock.now += self.took_s * len(batch)
+        return []
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "chosen", "tried"),
+    [
+        ({8: 0.3, 4: 0.3, 2: 0.35, 1: 0.4}, 1, [8, 4, 2, 1]),
+        ({8: 0.3, 4: 0.3, 2: 0.5}, 4, [8, 4, 2]),
+        ({8: 1.0, 4: 1.9}, 8, [8, 4]),
+        ({8: 6.0}, 8, [8]),  # not even tried
+        ({8: 0.001, 4: 0.001, 2: 6.0}, 4, [8, 4, 2]),
+    ],
+)
+def test_as_few_threads_as_answer_about_as_fast(
+    bundle: Bundle, took_ms: dict[int, float], chosen: int, tried: list[int]
+) -> None:
+    clock = Clock()
+    opened: list[int] = []
+
+    def open_runner(threads: int) -> Timed:
+        opened.append(threads)
+        return Timed(threads, took_ms[threads] / 1e3, clock)
+
+    assert open_with_few_threads(bundle, open_runner, cpus=8, clock=clock).threads == chosen
+    assert opened == tried
+
+
+def test_threads_of_a_gpu_are_not_searched(bundle: Bundle) -> None:
+    opened: list[int] = []
+
+    def open_runner(threads: int) -> Timed:
+        opened.append(threads)
+        return Timed(None, 1e-4, Clock())
+
+    assert open_with_few_threads(bundle, open_runner, cpus=8, clock=Clock()).threads is None
+    assert opened == [8]
