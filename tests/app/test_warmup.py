@@ -11,7 +11,7 @@ from app.messages import SequenceResult, TokenSequence
 from app.ort_runner import OrtRunner
 from app.warmup import (
     FIRST_BUDGET_TOKENS,
-    MEASURE_FOR_S,
+    SEARCH_FOR_S,
     golden_sequences,
     measure_speed,
     open_with_few_threads,
@@ -107,15 +107,27 @@ def test_a_slow_machine_is_not_kept_waiting(bundle: Bundle) -> None:
     assert (
         measure_speed(bundle, device.run, limit_tokens=65536, clock=device.clock).budget_tokens == FIRST_BUDGET_TOKENS
     )
-    assert len(device.sizes) == 2
-    assert device.now > MEASURE_FOR_S
+    assert len(device.sizes) == 3
+    assert device.now > SEARCH_FOR_S
+
+
+def test_what_else_the_machine_does_for_a_while_does_not_choose_the_budget(bundle: Bundle) -> None:
+    slowed = iter([1.0, 1.0, 1.3, 1.3])  # the search's runs of the second size; they are left alone later
+
+    def seconds(tokens: int) -> float:
+        return (1e-4 + tokens * 1e-6) * next(slowed, 1.0)
+
+    device = Device(seconds)
+    quiet = Device(lambda tokens: 1e-4 + tokens * 1e-6)
+    chosen = measure_speed(bundle, device.run, limit_tokens=256, clock=device.clock).budget_tokens
+    assert chosen == measure_speed(bundle, quiet.run, limit_tokens=256, clock=quiet.clock).budget_tokens == 256
 
 
 def test_batches_are_made_of_golden_cases(bundle: Bundle) -> None:
     device = Device(lambda tokens: tokens * 1e-5)
     measure_speed(bundle, device.run, limit_tokens=256, clock=device.clock)
     longest = max(map(len, golden_sequences(bundle)))
-    assert all(size > budget - longest for size, budget in zip(device.sizes[::2], (128, 256), strict=True))
+    assert all(size > budget - longest for size, budget in zip(device.sizes[:4:2], (128, 256), strict=True))
 
 
 @pytest.mark.parametrize("limit", [1, 60])
