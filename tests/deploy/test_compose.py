@@ -86,6 +86,15 @@ def test_every_setting_of_the_server_reaches_it() -> None:
     assert service("app")["environment"].keys() == expected, "name the setting under services.app.environment"
 
 
+@pytest.mark.parametrize("file", FILES)
+def test_another_model_makes_another_container(file: str) -> None:
+    """The app reads the volume when it starts: what the export is asked for must show in the app's own description."""
+    export = service("export", file)
+    asked = {name for name, _ in VARIABLE.findall(str([export["environment"], export.get("volumes", ())]))}
+    assert asked - {"HF_TOKEN"} == {name for name, _ in VARIABLE.findall(str(service("app", file)["labels"]))}
+    assert service("app", file)["labels"]["bert.model.variants"] == export["environment"]["MODEL_VARIANTS"]
+
+
 def test_the_app_has_the_time_to_drain() -> None:
     assert (
         float(service("app")["stop_grace_period"].removesuffix("s"))
