@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import httpx
 import pytest
+import yaml
 
 from model_export.package import ExportOptions, export
 from tests.monitoring.definitions import alerts, dashboards, metric_names, panel_queries, recorded
@@ -88,12 +89,16 @@ def load(url: str) -> Iterator[None]:
             thread.join()
 
 
+POD: Final = {"namespace": "bert", "pod": "bert-7d4b-x2x9"}
+"""What the operator's Prometheus writes on every series of a pod; Prometheus here, where it finds the app."""
+
+
 def configure(folder: Path, app: str, gpu: str) -> None:
     """Copy the configuration, with other addresses and intervals of a second; nothing else is changed."""
     text = (CONFIG / "prometheus.yml").read_text(encoding="utf-8")
     by_name = '    dns_sd_configs:\n      - names: ["dcgm-exporter"]\n        type: A\n        port: 9400\n'
     changes = {
-        '"app:8000"': f'"{app}"',
+        '"app:8000"]': f'"{app}"]\n        labels: {POD}',
         by_name: f'    static_configs:\n      - targets: ["{gpu}"]\n',
         "_interval: 10s": "_interval: 1s",
         "scrape_timeout: 5s": "scrape_timeout: 1s",
@@ -166,6 +171,30 @@ def test_every_panel_has_data(prometheus: Prometheus) -> None:
         DATA_WITHIN_S,
         lambda: [where for where, expr in queries.items() if not prometheus.query(expr)],
     )
+
+
+def test_the_autoscaler_gets_a_figure_for_each_pod(prometheus: Prometheus) -> None:
+    """The rule of prometheus-adapter, with what the adapter puts in for the pods of a namespace."""
+    path = ROOT / "deploy/kubernetes/components/prometheus/adapter-rule.yaml"
+    (rule,) = yaml.safe_load(path.read_text(encoding="utf-8"))["rules"]["custom"]
+    series = prometheus.get("series", **{"match[]": rule["seriesQuery"]})
+    overrides = {label: each["resource"] for label, each in rule["resources"]["overrides"].items()}
+    assert overrides == {label: label for label in POD}
+    assert all(POD.items() <= one.items() for one in series)
+    expr = rule["metricsQuery"].replace("<<.GroupBy>>", "pod")
+    expr = expr.replace("<<.LabelMatchers>>", 'namespace="{namespace}",pod=~"{pod}"'.format(**POD))
+    assert "<<" not in expr
+
+    def mean_wait_s() -> Mapping[frozenset[tuple[str, str]], float]:
+        return prometheus.query(expr)
+
+    wait_for(lambda: any(value > 0 for value in mean_wait_s().values()), DATA_WITHIN_S, mean_wait_s)
+    ((labels, value),) = mean_wait_s().items()
+    assert dict(labels) == {"pod": POD["pod"]}
+    assert 0 < value < 1
+    # Of a pod that is asked nothing it is zero, and not 0 / 0: the autoscaler would not know what to do.
+    idle = expr.replace("pod=~", 'model="none", pod=~')
+    assert list(prometheus.query(idle).values()) == [0]
 
 
 def test_every_annotation_and_variable_is_a_valid_query(prometheus: Prometheus) -> None:
