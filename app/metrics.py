@@ -4,7 +4,7 @@ The only module that knows Prometheus. Methods are called on the event loop of t
 exist from start-up, so that rates and alerts need no first request.
 
 With several processes each counts into files of a folder that prometheus_client names by an environment variable, and
-whichever of them is asked adds up all of them.
+whichever of them is asked adds up all of them. Those files have no place for exemplars, which only one process keeps.
 """
 
 import math
@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -27,6 +28,7 @@ from app.messages import BatchRan, QueueStatistics
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 MULTIPROCESS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable with the folder; it must be set before prometheus_client is imported."""
+_OPENMETRICS: Final = "application/openmetrics-text"
 _OverProcesses = Literal["livesum", "livemax", "livemin"]
 
 # Latencies from one small model on an idle GPU (under a millisecond) to bulk requests on a CPU (a minute).
@@ -79,11 +81,11 @@ class ModelMetrics:
         for reason in REJECTIONS:
             owner.rejected.labels(*labels, reason)
 
-    def answered(self, status: int, duration_s: float) -> None:
-        """Count one answered request."""
+    def answered(self, status: int, duration_s: float, trace_id: str | None = None) -> None:
+        """Count one answered request; the trace of one that is sampled becomes the example of its latency."""
         counter = self._by_status.get(str(status)) or self._requests.labels(*self._labels, str(status))
         counter.inc()
-        self._request_duration.observe(duration_s)
+        self._request_duration.observe(duration_s, None if trace_id is None else {"trace_id": trace_id})
 
     def rejected(self, reason: str) -> None:
         """Count one request that was refused or dropped for `reason`, an error type."""
@@ -193,6 +195,15 @@ class Metrics:
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self._read)
+
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """Return all metrics and their content type, to whoever sent this Accept header.
+
+        Prometheus asks for OpenMetrics, which has exemplars; a person who looks gets the text format, which has none.
+        """
+        if any(asked.partition(";")[0].strip().lower() == _OPENMETRICS for asked in accept.split(",")):
+            return openmetrics.generate_latest(self._read), openmetrics.CONTENT_TYPE_LATEST
+        return self.render(), CONTENT_TYPE
 
 
 class _Processes(Collector):
