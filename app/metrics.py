@@ -202,7 +202,8 @@ class Metrics:
         Prometheus asks for OpenMetrics, which has exemplars; a person who looks gets the text format, which has none.
         """
         if any(asked.partition(";")[0].strip().lower() == _OPENMETRICS for asked in accept.split(",")):
-            return openmetrics.generate_latest(self._read), openmetrics.CONTENT_TYPE_LATEST
+            page: bytes = openmetrics.generate_latest(self._read)  # type: ignore[no-untyped-call]
+            return page, openmetrics.CONTENT_TYPE_LATEST
         return self.render(), CONTENT_TYPE
 
 
