@@ -204,17 +204,17 @@ bring_up() { # [BUILD]
     compose up --detach --wait "${1:---no-build}" >"$work/up.log" 2>&1 || fail "compose up: $(tail -5 "$work/up.log")"
 }
 
-# As documented where compose can: it builds with the buildx plugin. Else with the docker client alone, which may have BuildKit
-# in itself, from the same file with the same arguments.
+# As documented where compose can: with the buildx plugin, and an engine whose builds have a network, which the private one's
+# have not. Else with the docker client alone, from the same file with the same arguments.
 build_and_bring_up() {
-    if docker buildx version >/dev/null 2>&1; then
+    if [ -z "$engine_pid" ] && docker buildx version >/dev/null 2>&1; then
         bring_up --build
     else
         local target
         for target in cpu export; do
             build --target $target --tag "$project:$target" --build-arg REVISION ${PYTHON_IMAGE:+--build-arg PYTHON_IMAGE} "$root"
         done
-        say "built without compose: there is no buildx plugin"
+        say "built without compose"
         bring_up
     fi
     say "up, and healthy: $(docker image inspect --format '{{.Size}}' "$APP_IMAGE" | awk '{print int($1 / 1e6)}') MB to serve"
