@@ -102,7 +102,7 @@ def test_weights_that_are_not_numbers(copy_of: Copy, tmp_path: Path) -> None:
 
 def test_weights_beyond_half_precision(copy_of: Copy, tmp_path: Path) -> None:
     folder = copy_of("bert-single-label")
-    edit_tensors(folder, lambda tensors: tensors["bert.encoder.layer.0.attention.self.key.bias"].fill(1e5))
+    edit_tensors(folder, lambda tensors: tensors["bert.encoder.layer.0.attention.self.query.bias"].fill(1e5))
     message = refusal(folder, tmp_path / "out", variants=["cuda-fp16"])
     assert "beyond 65504" in message
     assert "Leave cuda-fp16 out of --variants" in message
