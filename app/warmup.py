@@ -27,6 +27,8 @@ GOOD_ENOUGH: Final = 0.95
 FIRST_BUDGET_TOKENS: Final = 128
 # A machine on which small batches take this long gains nothing from larger ones but longer waits.
 MEASURE_FOR_S: Final = 0.6
+SHORTEST_TOKENS: Final = 2
+"""Of a sequence: the special tokens around an empty text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,15 @@ def measure_speed(
 
 
 def run_every_shape(bundle: Bundle, run: Run, trim: Run, budget_tokens: int) -> None:
-    """Run the largest batch that may come, then one sequence of every length and small batches.
+    """Run the two batches that take the most memory, then one sequence of every length and small batches.
 
     A device's memory grows to the largest batch at once, and stays; its libraries choose and load their kernels by
     shape. Each is run twice, as a session may have two places for its inputs.
+
+    What a graph takes of memory grows with the batch's tokens, with its sequences, or with its sequences times the longest
+    one (`token_offset`, and a number for each of those and each head within attention). So no batch takes more than the
+    fullest one of longest sequences and the widest: one longest sequence and as many of the shortest as there is room for.
+    Only masks count beside: a batch with more of them than sequences takes more for the vocabulary's scores.
 
     Args:
         bundle: Its first golden case, shortened or repeated, fills the batches.
@@ -114,20 +121,36 @@ def run_every_shape(bundle: Bundle, run: Run, trim: Run, budget_tokens: int) -> 
         budget_tokens: Most tokens that share a batch.
 
     Raises:
-        OutOfDeviceMemory: the largest batch does not fit.
+        OutOfDeviceMemory: the fullest batch does not fit.
     """
     longest = bundle.manifest.max_length
     [template, *_] = golden_sequences(bundle)
     trim([template])
-    shapes = [[longest] * max(1, budget_tokens // longest)]
+    _run_twice(run, template, [longest] * max(1, budget_tokens // longest))
+    long = min(longest, budget_tokens // 2 + 1)  # with a longer one there would be room for too few beside it
+    widest = [long] + [SHORTEST_TOKENS] * ((budget_tokens - long) // SHORTEST_TOKENS)
+    try:
+        _run_twice(run, template, widest)
+    except OutOfDeviceMemory:
+        log.warning(
+            "model %s: a text of %d tokens and %d of the shortest in one batch do not fit into the device's memory. Should "
+            "they come together, they run one by one; a smaller BERT_BATCH_TOKENS than %d avoids it",
+            bundle.name,
+            long,
+            len(widest) - 1,
+            budget_tokens,
+        )
     lengths = [2**i for i in range(3, longest.bit_length()) if 2**i < longest]
-    shapes += [
-        [length] * count for length in [*lengths, longest] for count in (1, 2, 4, 8) if length * count <= budget_tokens
-    ]
-    for shape in shapes:
-        batch = [_of_length(template, length) for length in shape]
-        for _ in range(2):
-            run(batch)
+    for length in [*lengths, longest]:
+        for count in (1, 2, 4, 8):
+            if length * count <= budget_tokens:
+                _run_twice(run, template, [length] * count)
+
+
+def _run_twice(run: Run, template: TokenSequence, shape: Sequence[int]) -> None:
+    batch = [_of_length(template, length) for length in shape]
+    for _ in range(2):
+        run(batch)
 
 
 def _of_length(template: TokenSequence, length: int) -> TokenSequence:
