@@ -48,6 +48,15 @@ OUT_OF_MEMORY: Final = (
     "is smaller than requested bytes",  # of an arena that has reached `gpu_mem_limit`
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
+RECORDS_PLACEMENT: Final = "session.record_ep_graph_assignment_info"
+# Operators whose work grows with the tokens. ONNX Runtime gives what it has no CUDA kernel for to the CPU, as it does on
+# purpose with the arithmetic of shapes; with one of these, a batch would wait for the CPU and two copies.
+LARGE: Final = frozenset(
+    {
+        *("Gather", "Add", "MatMul", "FusedMatMul", "Gemm", "FusedGemm", "PackedMultiHeadAttention", "Softmax", "TopK"),
+        *("LayerNormalization", "SkipLayerNormalization", "Gelu", "BiasGelu", "FastGelu", "Relu", "Tanh"),
+    }
+)
 UNREADABLE: Final = "Load model from"
 """What every message about a file has that is no graph of this ONNX Runtime; the device is only tried after that."""
 
@@ -75,6 +84,8 @@ class OrtRunner:
         manifest = bundle.manifest
         self._head: Final = HEADS[manifest.task]
         self._position_offset: Final = manifest.position_offset
+        self.nodes_on_cpu: Sequence[str] = ()
+        """Of a session on CUDA, the nodes that are in the wrong place: their operators and names."""
         # First, as it decides whether the files matter.
         if self.provider not in ort.get_available_providers():
             raise _DeviceUnavailable(
@@ -93,31 +104,15 @@ class OrtRunner:
             _check_inputs(path, self._session, "cpu")
             self._execution: Execution = HostExecution(self._session)
         else:
-            weights_bytes = variant.graph.size_bytes + (
-                variant.external_data.size_bytes if variant.external_data else 0
-            )
-            if 0 < gpu_memory_bytes < weights_bytes:
-                raise StartupError(
-                    f"BERT_GPU_MEMORY_MIB is {gpu_memory_bytes >> 20}, but the weights of {bundle.name} alone take "
-                    f"{-(-weights_bytes >> 20)}. Raise it, or set 0 for what the model needs."
-                )
-            try:
-                ort.preload_dlls()  # finds CUDA's libraries in the nvidia-* wheels; the host needs the driver only
-                cuda = Cuda(ort.cuda_version)
-            except Exception as error:
-                raise _DeviceUnavailable(f"{_first_line(error)}; check the driver with nvidia-smi") from error
-            provider_options = CUDA_OPTIONS | {"user_compute_stream": str(cuda.stream)}
-            if gpu_memory_bytes:
-                provider_options["gpu_mem_limit"] = str(gpu_memory_bytes)
-            try:
-                self._session = _session(path, options, self.provider, provider_options)
-            except Exception as error:
-                raise _why_no_session(path, error) from error
-            if self._session.get_providers()[0] != self.provider:
-                raise _DeviceUnavailable(
-                    _missing_library() or "ONNX Runtime fell back to the CPU, and its log says why"
-                )
+            self._session, cuda = _session_on_cuda(bundle, variant, path, options, gpu_memory_bytes)
             _check_inputs(path, self._session, "cuda")
+            self.nodes_on_cpu = _large_nodes_on_cpu(self._session)
+            if self.nodes_on_cpu:
+                log.warning(
+                    "model %s is slower than it could be: ONNX Runtime runs %d of its nodes on the CPU, the first %s. Report "
+                    "this with the variant, %s, and the version of onnxruntime-gpu, %s",
+                    *(bundle.name, len(self.nodes_on_cpu), self.nodes_on_cpu[0], variant.name, ort.__version__),
+                )
             self._execution = DeviceExecution(self._session, cuda)
 
     @property
@@ -287,10 +282,55 @@ def _check_inputs(path: Path, session: Any, target: Target) -> None:  # noqa: AN
         )
 
 
+def _large_nodes_on_cpu(session: Any) -> list[str]:  # noqa: ANN401
+    try:
+        parts = session.get_provider_graph_assignment_info()
+    except Exception as error:  # it costs speed at most: nothing that a start should end for
+        return [f"not known: {_first_line(error)}"]
+    return [
+        f"{node.op_type} {node.name}"
+        for part in parts
+        if part.ep_name == PROVIDERS["cpu"]
+        for node in part.get_nodes()
+        if node.op_type in LARGE
+    ]
+
+
 def _unloadable(path: Path, error: Exception) -> BundleError:
     return BundleError(
         f"{path} cannot be loaded by ONNX Runtime {ort.__version__}: {_first_line(error)}. Export the model again."
     )
+
+
+def _session_on_cuda(
+    bundle: Bundle,
+    variant: Variant,
+    path: Path,
+    options: Any,  # noqa: ANN401
+    gpu_memory_bytes: int,
+) -> tuple[Any, Cuda]:
+    """Return a session and the device that it computes on, or say what is missing."""
+    weights_bytes = variant.graph.size_bytes + (variant.external_data.size_bytes if variant.external_data else 0)
+    if 0 < gpu_memory_bytes < weights_bytes:
+        raise StartupError(
+            f"BERT_GPU_MEMORY_MIB is {gpu_memory_bytes >> 20}, but the weights of {bundle.name} alone take "
+            f"{-(-weights_bytes >> 20)}. Raise it, or set 0 for what the model needs."
+        )
+    try:
+        ort.preload_dlls()  # finds CUDA's libraries in the nvidia-* wheels; the host needs the driver only
+        cuda = Cuda(ort.cuda_version)
+    except Exception as error:
+        raise _DeviceUnavailable(f"{_first_line(error)}; check the driver with nvidia-smi") from error
+    provider_options = CUDA_OPTIONS | {"user_compute_stream": str(cuda.stream)}
+    if gpu_memory_bytes:
+        provider_options["gpu_mem_limit"] = str(gpu_memory_bytes)
+    try:
+        session = _session(path, options, PROVIDERS["cuda"], provider_options)
+    except Exception as error:
+        raise _why_no_session(path, error) from error
+    if session.get_providers()[0] != PROVIDERS["cuda"]:
+        raise _DeviceUnavailable(_missing_library() or "ONNX Runtime fell back to the CPU, and its log says why")
+    return session, cuda
 
 
 def _why_no_session(path: Path, error: Exception) -> Exception:
@@ -323,6 +363,7 @@ def _session_options(threads: int, target: Target) -> Any:  # noqa: ANN401 - onn
         # A pattern of one run's memory is kept by a number made of its shapes, and a later run of that number, whose
         # shapes may be others, takes all of it in one piece beside what it needs: it would double the arena.
         options.enable_mem_pattern = False
+        options.add_session_config_entry(RECORDS_PLACEMENT, "1")
     options.log_severity_level = 3  # errors only; ours are logged with their cause
     # Threads that spin after a run take the cores from the front end and from other models' sessions: with six
     # sessions that took turns on 2 cores a short run went from 2.5 ms to 13.6 ms. They still spin during a run.

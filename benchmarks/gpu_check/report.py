@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+from benchmarks.gpu_check.scores import MOST_DIFFERENCE
+
 Row = Mapping[str, Any]
 Line = tuple[str, str, str]
 """What was measured, the figure, and its aim."""
@@ -44,14 +46,16 @@ def render(results: Mapping[str, Any]) -> str:
 
 def _parity(rows: Sequence[Row], _: Mapping[str, Any]) -> Iterator[Line]:
     for row in rows:
+        on_cpu = f"; nodes on the CPU: {_cell(', '.join(row['nodes_on_cpu']))}" if row["nodes_on_cpu"] else ""
         measured = (
             f"golden alone {row['golden_alone']:.2g}, golden packed {row['golden_packed']:.2g}, "
-            f"{row['texts']} texts packed against alone {row['packed_against_alone']:.2g}"
+            f"{row['texts']} texts packed against alone {row['packed_against_alone']:.2g}; "
+            f"scores against fp32 {row['score_difference']:.2g}, {row['flips']} of {row['answers']} sure answers changed{on_cpu}"
         )
         yield (
             f"{row['model']} {row['variant']}, largest difference",
             _judged(measured, row),
-            f"<= {row['tolerance']:.2g}",
+            f"<= {row['tolerance']:.2g}; scores <= {MOST_DIFFERENCE:g}, none changed",
         )
 
 

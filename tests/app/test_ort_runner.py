@@ -191,12 +191,13 @@ def put(folder: Path, file: str, graph: bytes) -> None:
     path.write_text(json.dumps(manifest))
 
 
-def graph_of(*inputs: str) -> bytes:
+def graph_of(*inputs: str, operator: str = "Neg") -> bytes:
     """A graph of CUDA's inputs that a CPU session can load."""
     values = [helper.make_tensor_value_info(name, TensorProto.INT32, ["tokens"]) for name in inputs]
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["tokens"])
-    cast = helper.make_node("Cast", [inputs[0]], ["logits"], to=TensorProto.FLOAT)
-    graph = helper.make_graph([cast], "graph", values, [logits])
+    cast = helper.make_node("Cast", [inputs[0]], ["wide"], to=TensorProto.FLOAT)
+    last = helper.make_node(operator, ["wide"], ["logits"], name="last")
+    graph = helper.make_graph([cast, last], "graph", values, [logits])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
 
 
@@ -304,6 +305,23 @@ def test_a_damaged_graph_is_no_reason_for_the_cpu(both: Bundle, gpu: Gpu, device
     gpu.install()
     with pytest.raises(BundleError, match=message):
         open_runner(load_bundle(both.folder), device=device, precision="auto", threads=1)
+
+
+@pytest.mark.parametrize("told", ["a large node", "nothing"])
+def test_work_that_stays_on_the_cpu_is_told(
+    both: Bundle, gpu: Gpu, told: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(both.folder, "cuda-fp16.onnx", graph_of("input_ids", operator="Tanh"))
+    gpu.install()
+    if told == "nothing":
+        monkeypatch.setattr(ort_runner, "RECORDS_PLACEMENT", "session.no_such_entry")
+    runner = open_runner(load_bundle(both.folder), device="cuda", precision="auto", threads=1)
+    [record] = caplog.records
+    if told == "a large node":
+        assert runner.nodes_on_cpu == ["Tanh last"]
+        assert "runs 1 of its nodes on the CPU, the first Tanh last" in record.getMessage()
+    else:
+        assert "not known: [ONNXRuntimeError]" in record.getMessage()
 
 
 def test_a_damaged_graph_that_nothing_can_run_is_not_read(both: Bundle, gpu: Gpu) -> None:

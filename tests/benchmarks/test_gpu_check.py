@@ -14,7 +14,7 @@ import pytest
 
 from app.bundle import Architecture, Bundle, load_bundle
 from app.errors import OutOfDeviceMemory
-from app.messages import SequenceResult, TokenSequence
+from app.messages import MaskScores, SequenceResult, TokenSequence
 from app.ort_runner import open_runner
 from benchmarks.gpu_check.cuda_graphs import captured
 from benchmarks.gpu_check.generators import Generators, merged
@@ -23,6 +23,7 @@ from benchmarks.gpu_check.offline import flops_per_sequence, run_all
 from benchmarks.gpu_check.out_of_memory import FIRST_TOKENS, run_short_of_memory
 from benchmarks.gpu_check.parity import difference
 from benchmarks.gpu_check.report import render
+from benchmarks.gpu_check.scores import compare
 from benchmarks.load import Load
 from tests.app.memory import HostMemory
 from tests.conftest import BundleOf
@@ -91,6 +92,52 @@ def test_answers_are_compared(smoke: tuple[Results, str]) -> None:
         assert 0 < row["golden_alone"] <= row["tolerance"] < 1e-3
         assert row["packed_against_alone"] == 0  # on a CPU bit for bit
         assert row["texts"] == 8
+        assert row["score_difference"] < 1e-4
+        assert row["flips"] == 0
+        assert row["nodes_on_cpu"] == []  # which is where the session is
+    assert (classify["answers"], masked["answers"]) == (2 * 17 + 2 * 8, 2 * 18 + 2 * 8)
+
+
+def manifest_of(bundle: Bundle, **what: Any) -> Any:
+    return bundle.manifest.model_copy(update=what)
+
+
+def logits(*values: float) -> Any:
+    return np.array(values, np.float32)
+
+
+def test_scores_are_compared_as_callers_see_them(bundle: Bundle) -> None:
+    single = manifest_of(bundle, labels=("a", "b"), problem_type="single_label_classification")
+    far = compare(single, [logits(0, 0), logits(9, 0)], [logits(0.1, 0), logits(12, 0)])
+    assert (far.answers, far.flips) == (2, 0)
+    assert far.difference == pytest.approx(1 / (1 + np.exp(-0.1)) - 0.5)  # 3 between the logits of the other are 1e-4
+    multi = manifest_of(bundle, labels=("a", "b"), problem_type="multi_label_classification")
+    assert compare(multi, [logits(1, 0)], [logits(1, 0.1)]).difference == pytest.approx(1 / (1 + np.exp(-0.1)) - 0.5)
+    assert compare(single, [logits(1, 0)], [logits(1, np.nan)]).difference == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("lead", "measured", "flips"), [(0.05, -0.01, 1), (0.05, 0.001, 0), (0.015, -0.01, 0), (-0.05, 0.01, 1)]
+)
+def test_only_sure_answers_must_stay(bundle: Bundle, lead: float, measured: float, flips: int) -> None:
+    manifest = manifest_of(bundle, labels=("a", "b"), problem_type="single_label_classification")
+    # The lead of the logits is about twice that of the scores.
+    compared = compare(manifest, [logits(lead, 0)], [logits(measured, 0)])
+    assert compared.flips == flips
+    assert compared.is_good == (abs(lead - measured) / 4 < 2e-3 and not flips)
+
+
+def test_scores_of_masked_tokens_are_compared_by_token(bundle: Bundle) -> None:
+    def best(tokens: list[int], scores: list[float]) -> MaskScores:
+        return MaskScores(np.array([tokens]), np.array([scores], np.float32))
+
+    manifest = manifest_of(bundle, task="fill-mask")
+    exact = best([7, 8, 9], [0.5, 0.2, 0.1])
+    assert compare(manifest, [exact], [best([7, 9, 8], [0.5, 0.2, 0.1])]).difference == pytest.approx(0.1)
+    assert compare(manifest, [exact], [best([7, 8, 4], [0.5, 0.2, 0.1])]).difference == pytest.approx(0)
+    other = compare(manifest, [exact], [best([8, 7, 9], [0.3, 0.29, 0.1])])
+    assert (other.answers, other.flips) == (1, 1)
+    assert other.difference == pytest.approx(0.21)
 
 
 def test_the_offline_table(smoke: tuple[Results, str]) -> None:
