@@ -129,6 +129,14 @@ def _memory(rows: Sequence[Row], _: Mapping[str, Any]) -> Iterator[Line]:
 def _out_of_memory(rows: Sequence[Row], _: Mapping[str, Any]) -> Iterator[Line]:
     for row in rows:
         what = f"{row['model']} {row['precision']}, limit {row['limit_bytes'] / MiB:,.0f} MiB"
+        if row["kind"] == "served":
+            again = "as before" if row["same_after"] else "not as before"
+            measured = (
+                f"{row['failed_batches']} batches failed; status {row['status']}, {row['answered']} of {row['texts']} texts "
+                f"answered one by one; the next request {again}"
+            )
+            yield f"{what}, served", _judged(measured, row), "all answered, and the next as before"
+            continue
         if "failed_at_tokens" in row:
             measured = f"told at {row['failed_at_tokens']} tokens; answers after it off by {row['answers_off']:.2g}"
         else:

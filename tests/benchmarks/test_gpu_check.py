@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,19 @@ from app.bundle import Architecture, Bundle, load_bundle
 from app.errors import OutOfDeviceMemory
 from app.messages import MaskScores, SequenceResult, TokenSequence
 from app.ort_runner import open_runner
+from benchmarks.gpu_check.bundles import MODELS
 from benchmarks.gpu_check.cuda_graphs import captured
+from benchmarks.gpu_check.forms import FORMS
 from benchmarks.gpu_check.generators import Generators, merged
 from benchmarks.gpu_check.memory import random_batch
 from benchmarks.gpu_check.offline import flops_per_sequence, run_all
-from benchmarks.gpu_check.out_of_memory import FIRST_TOKENS, run_short_of_memory
+from benchmarks.gpu_check.out_of_memory import FIRST_TOKENS, ask_short_of_memory, run_short_of_memory
 from benchmarks.gpu_check.parity import difference
+from benchmarks.gpu_check.part import PARTS
 from benchmarks.gpu_check.report import render
 from benchmarks.gpu_check.scores import compare
 from benchmarks.load import Load
+from benchmarks.systems import our_system, serving
 from tests.app.memory import HostMemory
 from tests.conftest import BundleOf
 from tests.support import ROOT
@@ -221,6 +226,25 @@ def test_a_part_that_fails_is_told_and_replaces_what_was_there(tmp_path: Path) -
     assert results["not_run"]["memory"].startswith("ExportFailed")
 
 
+def test_a_part_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+    done = check(
+        *("--device", "cpu", "--parts", "memory", "--part-within-s", "0.2", "--export-python", sys.executable),
+        *("--results", str(tmp_path), "--cache", str(tmp_path / "cache")),
+    )
+    assert done.returncode == 1
+    results = json.loads((tmp_path / "gpu-cpu.json").read_text())
+    assert results["not_run"]["memory"] == "it was not done after 0.2 s"
+
+
+def test_every_form_ends_in_minutes_and_exports_first() -> None:
+    for form in FORMS.values():
+        assert form.part_within_s <= 15 * 60
+        for part in PARTS:
+            assert set(form.models(part)) <= set(MODELS)
+    assert FORMS["full"].models("parity") == ("demo", "demo-masked", "base", "large")
+    assert FORMS["full"].models("serving") == ("base",)
+
+
 def test_it_needs_nothing_that_the_gpu_environment_lacks() -> None:
     code = (
         "import sys\n"
@@ -302,6 +326,23 @@ def test_recovery_from_too_large_a_batch(room: int, told_at: int) -> None:
 def test_memory_that_never_runs_out_is_no_recovery() -> None:
     row = run_short_of_memory(Ahead(1 << 30), [sequence_of(5)], sequence_of(8), tolerance=1e-3)
     assert not row["passed"]
+
+
+@pytest.mark.parametrize(("room", "passed"), [(4, True), (0, False), (1000, False)])
+def test_recovery_of_a_server(bundle_of: BundleOf, tmp_path: Path, room: int, passed: bool) -> None:
+    """A server whose memory takes so many sequences; of one that takes none, or all, nothing is shown."""
+    system = our_system(Path(sys.executable), bundle_of("bert-fill-mask"), "short of memory", FAULTS=str(tmp_path))
+    command = tuple(part if part != "app" else "tests.e2e.faulty" for part in system.command)
+    with serving(replace(system, command=command, path="/v1/fill-mask", probe="A [MASK].")) as running:
+        (tmp_path / "room").write_text(str(room))
+        row = ask_short_of_memory(running, normal=["The [MASK] sat.", "A [MASK]."], large=["[MASK] [MASK]"] * 6)
+    assert row["passed"] == passed
+    if passed:
+        assert row == {
+            "texts": 6, "status": 200, "answered": 6, "failed_batches": 1, "same_after": True, "passed": True
+        }  # fmt: skip
+    else:
+        assert (row["status"], row["answered"], row["failed_batches"]) == ((500, 0, 2) if room == 0 else (200, 6, 0))
 
 
 @pytest.fixture
