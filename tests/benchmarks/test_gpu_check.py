@@ -394,6 +394,32 @@ def test_generators_tell_that_nobody_listens() -> None:
         generators.closed(1, [b"GET / HTTP/1.1\r\n\r\n"], count=4, connections=2)
 
 
+def test_what_is_wrong_is_in_the_table() -> None:
+    parity = {
+        "model": "base", "variant": "cuda-fp16", "golden_alone": 0.001, "golden_packed": 0.002, "packed_against_alone": 0.0,
+        "texts": 64, "tolerance": 0.01, "answers": 162, "score_difference": 0.003, "flips": 2,
+        "nodes_on_cpu": ["TopK best"], "passed": False,
+    }  # fmt: skip
+    common = {"model": "demo-masked", "precision": "fp16", "limit_bytes": 2**30}
+    short = [
+        common | {"kind": "runner", "failed_at_tokens": 32768, "answers_off": 0.0, "passed": True},
+        common | {"kind": "served", "texts": 256, "status": 500, "answered": 0, "failed_batches": 3, "same_after": False,
+                  "passed": False},
+    ]  # fmt: skip
+    part = {"date": "2020", "form": "full", "machine": {"cpu": "a CPU", "cores": 16, "versions": {}}}
+    parts = {"parity": part | {"rows": [parity]}, "out-of-memory": part | {"rows": short}}
+    table = render({"card": {"name": "a card"}, "parts": parts, "not_run": {}})
+    assert (
+        "scores against fp32 0.003, 2 of 162 sure answers changed; nodes on the CPU: TopK best: **failed** "
+        "| <= 0.01; scores <= 0.002, none changed |"
+    ) in table
+    assert "limit 1,024 MiB | told at 32768 tokens; answers after it off by 0 |" in table
+    assert (
+        "limit 1,024 MiB, served | 3 batches failed; status 500, 0 of 256 texts answered one by one; the next request not "
+        "as before: **failed** |"
+    ) in table
+
+
 def test_the_aims_stand_beside_their_figures() -> None:
     offline = [
         {"kind": "matrix rate", "precision": "fp16", "tflops": 600.0},
