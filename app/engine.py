@@ -16,7 +16,7 @@ from app.bundle import Bundle
 from app.device import Device
 from app.errors import EngineLost, NotReady
 from app.messages import Loaded, QueueStatistics, SequenceResult, Timeline, TokenSequence
-from app.warmup import Speed, measure_speed, replay_golden, run_every_shape
+from app.warmup import MEASURE_DEVICE_FOR_S, MEASURE_FOR_S, Speed, measure_speed, replay_golden, run_every_shape
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,12 @@ class LocalEngine:
         def load() -> tuple[Runner, Speed]:
             runner = open_runner(bundle)
             replay_golden(bundle, runner.variant_name, runner.run)
-            speed = measure_speed(bundle, runner.run, limit_tokens=budget_tokens or MAX_BUDGET_TOKENS)
+            speed = measure_speed(
+                bundle,
+                runner.run,
+                limit_tokens=budget_tokens or MAX_BUDGET_TOKENS,
+                measure_for_s=MEASURE_DEVICE_FOR_S if runner.packs_ahead else MEASURE_FOR_S,
+            )
             if runner.packs_ahead:
                 run_every_shape(bundle, runner.run, runner.trim, budget_tokens or speed.budget_tokens)
             return runner, speed

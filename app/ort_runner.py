@@ -137,7 +137,13 @@ class OrtRunner:
         """Run a batch as `run` does, then give back the device's memory that no run needs now."""
         options = ort.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", ARENAS[self.variant.target])
-        return self._prepare(batch, options)()
+        try:
+            return self._prepare(batch, options)()
+        except (EngineLost, OutOfDeviceMemory):
+            raise
+        except Exception as error:  # it finds no arena: more memory than need be is held, and all else is well
+            log.warning("the memory that warm-up took is kept: %s", _first_line(error))
+            return self.run(batch)
 
     def prepare(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
         """Pack a batch. What is returned runs it as `run` does, in the engine's thread, and may be called once."""

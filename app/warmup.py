@@ -27,6 +27,8 @@ GOOD_ENOUGH: Final = 0.95
 FIRST_BUDGET_TOKENS: Final = 128
 # A machine on which small batches take this long gains nothing from larger ones but longer waits.
 MEASURE_FOR_S: Final = 0.6
+MEASURE_DEVICE_FOR_S: Final = 5.0
+"""Of a GPU, whose libraries load their kernels at the first batch of a size: that may take as long as all that is measured."""
 SHORTEST_TOKENS: Final = 2
 """Of a sequence: the special tokens around an empty text."""
 
@@ -63,7 +65,12 @@ def replay_golden(bundle: Bundle, variant_name: str, run: Run) -> None:
 
 
 def measure_speed(
-    bundle: Bundle, run: Run, *, limit_tokens: int, clock: Callable[[], float] = time.perf_counter
+    bundle: Bundle,
+    run: Run,
+    *,
+    limit_tokens: int,
+    measure_for_s: float = MEASURE_FOR_S,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Speed:
     """Find the smallest batch budget that reaches 95% of the best rate.
 
@@ -74,12 +81,13 @@ def measure_speed(
         bundle: Its golden cases, again and again, are the batches.
         run: Runs a batch.
         limit_tokens: The largest budget to try.
+        measure_for_s: After that no larger one is tried.
         clock: Seconds.
     """
     sequences = golden_sequences(bundle)
     seconds: dict[int, float] = {}
     budget = min(FIRST_BUDGET_TOKENS, limit_tokens)
-    give_up_at = clock() + MEASURE_FOR_S
+    give_up_at = clock() + measure_for_s
     while budget <= limit_tokens and clock() < give_up_at:
         batch = _batch_of(sequences, budget)
         tokens = sum(map(len, batch))

@@ -422,6 +422,36 @@ def test_trimming_answers_as_running_does(bundle_of: BundleOf) -> None:
     assert all(map(same, runner.run(sequences), expected))
 
 
+def test_an_arena_that_is_not_found_is_no_error(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    runner, sequences = load(bundle), golden_sequences(bundle)
+    expected = runner.run(sequences)
+    monkeypatch.setattr(ort_runner, "ARENAS", {"cpu": "gpu:0"})
+    assert all(map(same, runner.trim(sequences), expected))
+    [told] = caplog.records
+    assert re.search("memory that warm-up took is kept: .*arena", told.getMessage())
+
+
+@pytest.mark.parametrize("kind", [EngineLost, OutOfDeviceMemory])
+def test_trimming_hides_no_lost_device(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    runner = load(bundle)
+    asked: list[Any] = []
+
+    def prepare(batch: Any, options: Any = None) -> Any:
+        asked.append(options)
+        raise kind("it broke")
+
+    monkeypatch.setattr(runner, "_prepare", prepare)
+    with pytest.raises(kind):
+        runner.trim(golden_sequences(bundle))
+    assert len(asked) == 1, "it is not run again"
+
+
 def test_a_sequence_that_the_graph_cannot_take(bundle_of: BundleOf) -> None:
     bundle = load_bundle(bundle_of("bert-single-label"))
     runner, good = load(bundle), golden_sequences(bundle)[0]

@@ -12,6 +12,7 @@ from app.ort_runner import OrtRunner
 from app.packing import pack
 from app.warmup import (
     FIRST_BUDGET_TOKENS,
+    MEASURE_DEVICE_FOR_S,
     MEASURE_FOR_S,
     golden_sequences,
     measure_speed,
@@ -109,6 +110,24 @@ def test_a_slow_machine_is_not_kept_waiting(bundle: Bundle) -> None:
     )
     assert len(device.sizes) == 2
     assert device.now > MEASURE_FOR_S
+
+
+def test_a_device_that_loads_its_kernels_first_is_given_time(bundle: Bundle) -> None:
+    """Each size takes 0.2 s when it is new, and is twice as fast by the token as the one before."""
+    seen: set[int] = set()
+
+    def seconds(tokens: int) -> float:
+        is_new = tokens not in seen
+        seen.add(tokens)
+        return 0.2 * is_new + 1e-3
+
+    hasty, patient = Device(seconds), Device(seconds)
+    chosen = measure_speed(bundle, hasty.run, limit_tokens=16384, clock=hasty.clock).budget_tokens
+    seen.clear()
+    better = measure_speed(
+        bundle, patient.run, limit_tokens=16384, measure_for_s=MEASURE_DEVICE_FOR_S, clock=patient.clock
+    ).budget_tokens
+    assert (chosen, better) == (512, 16384)
 
 
 def test_batches_are_made_of_golden_cases(bundle: Bundle) -> None:
