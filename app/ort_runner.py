@@ -48,6 +48,9 @@ OUT_OF_MEMORY: Final = (
     "is smaller than requested bytes",  # of an arena that has reached `gpu_mem_limit`
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
+NO_CODE: Final = (
+    "no kernel image is available"  # CUDA failure 209, of the first run on a GPU that the build does not know
+)
 RECORDS_PLACEMENT: Final = "session.record_ep_graph_assignment_info"
 # Operators whose work grows with the tokens. ONNX Runtime gives what it has no CUDA kernel for to the CPU, as it does on
 # purpose with the arithmetic of shapes; with one of these, a batch would wait for the CPU and two copies.
@@ -130,6 +133,7 @@ class OrtRunner:
         Raises:
             EngineLost: the device failed for good.
             OutOfDeviceMemory: the batch is too large for what is left of the device's memory.
+            StartupError: ONNX Runtime has no code for the GPU, which the first run tells.
         """
         return self.prepare(batch)()
 
@@ -180,6 +184,11 @@ class OrtRunner:
         message = str(error)
         if any(sign in message for sign in OUT_OF_MEMORY):
             return OutOfDeviceMemory(message)
+        if NO_CODE in message:
+            return StartupError(
+                f"onnxruntime-gpu {ort.__version__} has no code for this GPU ({_first_line(error)}). "
+                "Use another card or version, or set BERT_DEVICE=cpu."
+            )
         if self.variant.target == "cuda" and any(sign in message for sign in LOST_DEVICE):
             return EngineLost("The device failed and the engine is being replaced. Retry in a few seconds.")
         return error

@@ -350,6 +350,7 @@ def test_a_graph_that_cannot_be_loaded(folder: Path) -> None:
         ("CUDA failure 700: an illegal memory access was encountered", EngineLost),
         ("CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED", EngineLost),
         ("CUDNN failure 8: CUDNN_STATUS_EXECUTION_FAILED", EngineLost),
+        ("CUDA failure 209: no kernel image is available for execution on the device", StartupError),
         ("CUDA failure 2: out of memory", OutOfDeviceMemory),
         ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED", OutOfDeviceMemory),
         ("Failed to allocate memory for requested buffer of size 12884901888", OutOfDeviceMemory),
