@@ -18,7 +18,7 @@ from app.cpus import usable_cpus
 from app.device import Device
 from app.errors import EngineLost, NotReady
 from app.messages import Loaded, QueueStatistics, SequenceResult, Timeline, TokenSequence
-from app.warmup import Speed, measure_speed, replay_golden, run_every_shape
+from app.warmup import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, Speed, measure_speed, replay_golden, run_every_shape
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,12 @@ class LocalEngine:
         def load() -> tuple[Runner, Speed]:
             runner = open_runner(bundle)
             replay_golden(bundle, runner.variant_name, runner.run)
-            speed = measure_speed(bundle, runner.run, limit_tokens=budget_tokens or MAX_BUDGET_TOKENS)
+            speed = measure_speed(
+                bundle,
+                runner.run,
+                limit_tokens=budget_tokens or MAX_BUDGET_TOKENS,
+                search_for_s=SEARCH_DEVICE_FOR_S if runner.packs_ahead else SEARCH_FOR_S,
+            )
             if runner.packs_ahead:
                 run_every_shape(bundle, runner.run, runner.trim, budget_tokens or speed.budget_tokens)
             return runner, speed

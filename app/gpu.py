@@ -1,8 +1,10 @@
 """What NVIDIA's management library tells of the GPUs, if there is one.
 
-The only module that imports `pynvml` (nvidia-ml-py, part of the `gpu` extra). Asked whenever metrics are read.
+The only module that imports `pynvml` (nvidia-ml-py, part of the `gpu` extra). Asked whenever metrics are read, and when a
+model is about to run on the CPU.
 """
 
+import ctypes
 import importlib
 import logging
 from collections.abc import Callable, Sequence
@@ -54,3 +56,20 @@ def open_gpus() -> Callable[[], Sequence[GpuState]] | None:
         return states
 
     return read if handles else None
+
+
+def count_gpus() -> int:
+    """Return how many GPUs the driver shows to this process, whatever is installed beside the driver.
+
+    The library is the driver's own, so it is there without the `gpu` extra. Functions: NVML API reference.
+    """
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return 0
+    if nvml.nvmlInit_v2():
+        return 0
+    count = ctypes.c_uint(0)
+    status = nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+    nvml.nvmlShutdown()
+    return 0 if status else count.value

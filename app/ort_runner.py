@@ -4,6 +4,7 @@ The only module of the server that imports `onnxruntime`. A runner is made and r
 releases the GIL while the device works; another thread may prepare a batch meanwhile.
 """
 
+import ctypes
 import logging
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -12,12 +13,15 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
 from app.bundle import Bundle, Precision, Target, Variant
 from app.cpus import has_exact_int8_products
 from app.cuda import Cuda
 from app.errors import BundleError, EngineLost, OutOfDeviceMemory, StartupError
 from app.execution import DeviceExecution, Execution, HostExecution, RunOptions
+from app.gpu import count_gpus
 from app.heads import HEADS
 from app.messages import SequenceResult, TokenSequence
 from app.packing import INPUTS, pack
@@ -44,10 +48,28 @@ OUT_OF_MEMORY: Final = (
     "is smaller than requested bytes",  # of an arena that has reached `gpu_mem_limit`
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
+NO_CODE: Final = (
+    "no kernel image is available"  # CUDA failure 209, of the first run on a GPU that the build does not know
+)
+RECORDS_PLACEMENT: Final = "session.record_ep_graph_assignment_info"
+# Operators whose work grows with the tokens. ONNX Runtime gives what it has no CUDA kernel for to the CPU, as it does on
+# purpose with the arithmetic of shapes; with one of these, a batch would wait for the CPU and two copies.
+LARGE: Final = frozenset(
+    {
+        *("Gather", "Add", "MatMul", "FusedMatMul", "Gemm", "FusedGemm", "PackedMultiHeadAttention", "Softmax", "TopK"),
+        *("LayerNormalization", "SkipLayerNormalization", "Gelu", "BiasGelu", "FastGelu", "Relu", "Tanh"),
+    }
+)
+UNREADABLE: Final = "Load model from"
+"""What every message about a file has that is no graph of this ONNX Runtime; the device is only tried after that."""
 
 
 class _DeviceUnavailable(Exception):
     """ONNX Runtime cannot use the device here; the message says what is missing."""
+
+
+class _NoVariant(BundleError):
+    """The bundle is whole, and has nothing for the device and precision."""
 
 
 class OrtRunner:
@@ -66,47 +88,35 @@ class OrtRunner:
         manifest = bundle.manifest
         self._head: Final = HEADS[manifest.task]
         self._position_offset: Final = manifest.position_offset
-        path = bundle.verify_file(variant.graph)
-        if variant.external_data is not None:
-            bundle.verify_file(variant.external_data)
+        self.nodes_on_cpu: Sequence[str] = ()
+        """Of a session on CUDA, the nodes that are in the wrong place: their operators and names."""
+        # First, as it decides whether the files matter.
         if self.provider not in ort.get_available_providers():
             raise _DeviceUnavailable(
                 f"this onnxruntime has no {self.provider} (it has {', '.join(ort.get_available_providers())}); "
                 "install the gpu extra instead of the cpu extra"
             )
-        options = _session_options(threads)
+        path = bundle.verify_file(variant.graph)
+        if variant.external_data is not None:
+            bundle.verify_file(variant.external_data)
+        options = _session_options(threads, variant.target)
         if variant.target == "cpu":
             try:
                 self._session = _session(path, options, self.provider)
             except Exception as error:
-                raise BundleError(
-                    f"{path} cannot be loaded by ONNX Runtime {ort.__version__}: {_first_line(error)}. Export the model again."
-                ) from error
+                raise _unloadable(path, error) from error
             _check_inputs(path, self._session, "cpu")
             self._execution: Execution = HostExecution(self._session)
         else:
-            weights_bytes = variant.graph.size_bytes + (
-                variant.external_data.size_bytes if variant.external_data else 0
-            )
-            if 0 < gpu_memory_bytes < weights_bytes:
-                raise StartupError(
-                    f"BERT_GPU_MEMORY_MIB is {gpu_memory_bytes >> 20}, but the weights of {bundle.name} alone take "
-                    f"{-(-weights_bytes >> 20)}. Raise it, or set 0 for what the model needs."
-                )
-            try:
-                ort.preload_dlls()  # finds CUDA's libraries in the nvidia-* wheels; the host needs the driver only
-                cuda = Cuda(ort.cuda_version)
-                provider_options = CUDA_OPTIONS | {"user_compute_stream": str(cuda.stream)}
-                if gpu_memory_bytes:
-                    provider_options["gpu_mem_limit"] = str(gpu_memory_bytes)
-                self._session = _session(path, options, self.provider, provider_options)
-            except Exception as error:
-                raise _DeviceUnavailable(f"no session could be made on it ({_first_line(error)})") from error
-            if self._session.get_providers()[0] != self.provider:
-                raise _DeviceUnavailable(
-                    "its driver or a CUDA library did not load, so the session fell back to the CPU"
-                )
+            self._session, cuda = _session_on_cuda(bundle, variant, path, options, gpu_memory_bytes)
             _check_inputs(path, self._session, "cuda")
+            self.nodes_on_cpu = _large_nodes_on_cpu(self._session)
+            if self.nodes_on_cpu:
+                log.warning(
+                    "model %s is slower than it could be: ONNX Runtime runs %d of its nodes on the CPU, the first %s. Report "
+                    "this with the variant, %s, and the version of onnxruntime-gpu, %s",
+                    *(bundle.name, len(self.nodes_on_cpu), self.nodes_on_cpu[0], variant.name, ort.__version__),
+                )
             self._execution = DeviceExecution(self._session, cuda)
 
     @property
@@ -124,6 +134,7 @@ class OrtRunner:
         Raises:
             EngineLost: the device failed for good.
             OutOfDeviceMemory: the batch is too large for what is left of the device's memory.
+            StartupError: ONNX Runtime has no code for the GPU, which the first run tells.
         """
         return self.prepare(batch)()
 
@@ -131,7 +142,13 @@ class OrtRunner:
         """Run a batch as `run` does, then give back the device's memory that no run needs now."""
         options = ort.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", ARENAS[self.variant.target])
-        return self._prepare(batch, options)()
+        try:
+            return self._prepare(batch, options)()
+        except (EngineLost, OutOfDeviceMemory):
+            raise
+        except Exception as error:  # it finds no arena: more memory than need be is held, and all else is well
+            log.warning("the memory that warm-up took is kept: %s", _first_line(error))
+            return self.run(batch)
 
     def prepare(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
         """Pack a batch. What is returned runs it as `run` does, in the engine's thread, and may be called once."""
@@ -168,6 +185,11 @@ class OrtRunner:
         message = str(error)
         if any(sign in message for sign in OUT_OF_MEMORY):
             return OutOfDeviceMemory(message)
+        if NO_CODE in message:
+            return StartupError(
+                f"onnxruntime-gpu {ort.__version__} has no code for this GPU ({_first_line(error)}). "
+                "Use another card or version, or set BERT_DEVICE=cpu."
+            )
         if self.variant.target == "cuda" and any(sign in message for sign in LOST_DEVICE):
             return EngineLost("The device failed and the engine is being replaced. Retry in a few seconds.")
         return error
@@ -185,7 +207,7 @@ def open_runner(
 
     Args:
         bundle: The model.
-        device: Where to run; `auto` takes CUDA where it works.
+        device: Where to run; `auto` takes CUDA where it works, and says so if it does not where there is a GPU.
         precision: What to run in; `auto` takes the fastest that keeps the answers.
         threads: CPU threads of one run.
         gpu_memory_bytes: The most that the model takes of a GPU's memory, 0 for all that is left.
@@ -195,22 +217,39 @@ def open_runner(
         StartupError: CUDA was asked for and does not work here, or the installation is mixed.
     """
     _check_installation()
-    if device in ("auto", "cuda"):
+    if device != "cpu":
         try:
             variant = choose_variant(bundle, "cuda", precision)
             return OrtRunner(bundle, variant, threads=threads, gpu_memory_bytes=gpu_memory_bytes)
         except _DeviceUnavailable as missing:
             if device == "cuda":
                 raise StartupError(
-                    f"BERT_DEVICE is cuda, but CUDA cannot be used: {missing}. "
-                    "Check the driver with nvidia-smi, or set BERT_DEVICE=cpu."
+                    f"BERT_DEVICE is cuda, but CUDA cannot be used: {missing}. Mend that, or set BERT_DEVICE=cpu."
                 ) from missing
-            if PROVIDERS["cuda"] in ort.get_available_providers():
-                log.warning("model %s runs on the CPU: CUDA cannot be used: %s", bundle.name, missing)
-        except BundleError:
+            _warn_of_cpu(bundle, f"{missing}.")
+        except _NoVariant as missing:
             if device == "cuda":
                 raise
+            _warn_of_cpu(bundle, str(missing))
     return OrtRunner(bundle, choose_variant(bundle, "cpu", precision), threads=threads)
+
+
+def _warn_of_cpu(bundle: Bundle, missing: str) -> None:
+    """Say that a model does not run on the GPU, where somebody may believe that it does."""
+    gpus = count_gpus()
+    if gpus:
+        reason = f"this machine has {gpus} GPU{'s' if gpus > 1 else ''}"
+    elif PROVIDERS["cuda"] in ort.get_available_providers():
+        reason = "onnxruntime-gpu is installed"
+    else:
+        return
+    log.warning(
+        "model %s does not run on CUDA, although %s: %s BERT_DEVICE=cuda stops the start instead, BERT_DEVICE=cpu asks for "
+        "the CPU.",
+        bundle.name,
+        reason,
+        missing,
+    )
 
 
 def choose_variant(bundle: Bundle, target: Target, precision: Precision | Literal["auto"]) -> Variant:
@@ -225,7 +264,7 @@ def choose_variant(bundle: Bundle, target: Target, precision: Precision | Litera
         if candidate in by_precision:
             return by_precision[candidate]
     held = ", ".join(variant.name for variant in bundle.manifest.variants)
-    raise BundleError(
+    raise _NoVariant(
         f"Bundle {bundle.name} has no variant {target}-{' or '.join(wanted)}; it has {held}. "
         "Export it again with --variants, or change BERT_DEVICE or BERT_PRECISION."
     )
@@ -259,9 +298,88 @@ def _check_inputs(path: Path, session: Any, target: Target) -> None:  # noqa: AN
         )
 
 
-def _session_options(threads: int) -> Any:  # noqa: ANN401 - onnxruntime has no types
+def _large_nodes_on_cpu(session: Any) -> list[str]:  # noqa: ANN401
+    try:
+        parts = session.get_provider_graph_assignment_info()
+    except Exception as error:  # it costs speed at most: nothing that a start should end for
+        return [f"not known: {_first_line(error)}"]
+    return [
+        f"{node.op_type} {node.name}"
+        for part in parts
+        if part.ep_name == PROVIDERS["cpu"]
+        for node in part.get_nodes()
+        if node.op_type in LARGE
+    ]
+
+
+def _unloadable(path: Path, error: Exception) -> BundleError:
+    return BundleError(
+        f"{path} cannot be loaded by ONNX Runtime {ort.__version__}: {_first_line(error)}. Export the model again."
+    )
+
+
+def _session_on_cuda(
+    bundle: Bundle,
+    variant: Variant,
+    path: Path,
+    options: Any,  # noqa: ANN401
+    gpu_memory_bytes: int,
+) -> tuple[Any, Cuda]:
+    """Return a session and the device that it computes on, or say what is missing."""
+    weights_bytes = variant.graph.size_bytes + (variant.external_data.size_bytes if variant.external_data else 0)
+    if 0 < gpu_memory_bytes < weights_bytes:
+        raise StartupError(
+            f"BERT_GPU_MEMORY_MIB is {gpu_memory_bytes >> 20}, but the weights of {bundle.name} alone take "
+            f"{-(-weights_bytes >> 20)}. Raise it, or set 0 for what the model needs."
+        )
+    try:
+        ort.preload_dlls()  # finds CUDA's libraries in the nvidia-* wheels; the host needs the driver only
+        cuda = Cuda(ort.cuda_version)
+    except Exception as error:
+        raise _DeviceUnavailable(f"{_first_line(error)}; check the driver with nvidia-smi") from error
+    provider_options = CUDA_OPTIONS | {"user_compute_stream": str(cuda.stream)}
+    if gpu_memory_bytes:
+        provider_options["gpu_mem_limit"] = str(gpu_memory_bytes)
+    try:
+        session = _session(path, options, PROVIDERS["cuda"], provider_options)
+    except Exception as error:
+        raise _why_no_session(path, error) from error
+    if session.get_providers()[0] != PROVIDERS["cuda"]:
+        raise _DeviceUnavailable(_missing_library() or "ONNX Runtime fell back to the CPU, and its log says why")
+    return session, cuda
+
+
+def _why_no_session(path: Path, error: Exception) -> Exception:
+    """Return whether the graph or the device is at fault: a session on CUDA was not made."""
+    if UNREADABLE in str(error):
+        return _unloadable(path, error)
+    # A library that is missing shows as a graph whose attention the CPU, which it fell back to, does not know.
+    missing = _missing_library()
+    if missing is None and isinstance(error, InvalidGraph | NoKernel):
+        return _unloadable(path, error)
+    return _DeviceUnavailable(missing or f"no session could be made on it: {_first_line(error)}")
+
+
+def _missing_library() -> str | None:
+    """Return what the loader says of ONNX Runtime's CUDA library if it does not load: it names the one that is missing.
+
+    To be called after ONNX Runtime has tried only: as it is loaded, the library looks for its host.
+    """
+    try:
+        ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"))
+    except OSError as error:
+        return f"{error}; install the gpu extra anew, it brings every library but the driver's"
+    return None
+
+
+def _session_options(threads: int, target: Target) -> Any:  # noqa: ANN401 - onnxruntime has no types
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    if target == "cuda":
+        # A pattern of one run's memory is kept by a number made of its shapes, and a later run of that number, whose
+        # shapes may be others, takes all of it in one piece beside what it needs: it would double the arena.
+        options.enable_mem_pattern = False
+        options.add_session_config_entry(RECORDS_PLACEMENT, "1")
     options.log_severity_level = 3  # errors only; ours are logged with their cause
     # Threads that spin after a run take the cores from the front end and from other models' sessions: with six
     # sessions that took turns on 2 cores a short run went from 2.5 ms to 13.6 ms. They still spin during a run.
@@ -276,4 +394,5 @@ def _session(path: Path, options: Any, provider: str, provider_options: dict[str
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

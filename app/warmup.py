@@ -39,14 +39,19 @@ GOOD_ENOUGH: Final = 0.95
 FIRST_BUDGET_TOKENS: Final = 128
 # A machine on which small batches take this long gains nothing from larger ones but longer waits.
 SEARCH_FOR_S: Final = 0.3
-MEASURE_FOR_S: Final = 0.9
+SEARCH_DEVICE_FOR_S: Final = 5.0
+"""Of a GPU, whose libraries load their kernels at the first batch of a size: that may take as long as all that is measured."""
+MEASURE_FOR_S: Final = 0.6
+"""What was found is timed again for so long."""
 MOST_ROUNDS: Final = 10
-# A text may take this many times as long on half of the threads, which then answer two at once. Threads that share a run wait for each other after every operator, and for all of them when the front
-# end or a neighbour takes the core of one.
+# A text may take this many times as long on half of the threads, which then answer two at once. Threads that share a
+# run wait for each other after every operator, and for all of them when the front end or a neighbour takes one's core.
 WORTH_HALVING: Final = 1.25
 # A run that takes longer is long enough to be shared by all threads, and its model too large to be loaded just to see.
 LONG_RUN_S: Final = 0.005
 TIMED_RUNS: Final = 20
+SHORTEST_TOKENS: Final = 2
+"""Of a sequence: the special tokens around an empty text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,12 @@ def replay_golden(bundle: Bundle, variant_name: str, run: Run) -> None:
 
 
 def measure_speed(
-    bundle: Bundle, run: Run, *, limit_tokens: int, clock: Callable[[], float] = time.perf_counter
+    bundle: Bundle,
+    run: Run,
+    *,
+    limit_tokens: int,
+    search_for_s: float = SEARCH_FOR_S,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Speed:
     """Find the smallest batch budget that reaches 95% of the best rate.
 
@@ -131,6 +141,7 @@ def measure_speed(
         bundle: Its golden cases, again and again, are the batches.
         run: Runs a batch.
         limit_tokens: The largest budget to try.
+        search_for_s: After that no larger one is tried.
         clock: Seconds.
     """
     sequences = golden_sequences(bundle)
@@ -142,8 +153,8 @@ def measure_speed(
         seconds[size] = min(seconds.get(size, per_token), per_token)
 
     budget = min(FIRST_BUDGET_TOKENS, limit_tokens)
-    started_at = clock()
-    while budget <= limit_tokens and clock() < started_at + SEARCH_FOR_S:
+    give_up_at = clock() + search_for_s
+    while budget <= limit_tokens and clock() < give_up_at:
         batches[budget] = _batch_of(sequences, budget)
         try:
             measure(budget)
@@ -161,10 +172,11 @@ def measure_speed(
             break
         budget *= 2
     # Again in turns, and the shortest of each counts: what else the machine does must not choose the budget.
+    give_up_at = clock() + MEASURE_FOR_S
     for _ in range(MOST_ROUNDS):
         for size in seconds:
             measure(size)
-        if clock() > started_at + MEASURE_FOR_S:
+        if clock() > give_up_at:
             break
     best = min(seconds.values())
     chosen = min(size for size, per_token in seconds.items() if GOOD_ENOUGH * per_token <= best)
@@ -172,10 +184,15 @@ def measure_speed(
 
 
 def run_every_shape(bundle: Bundle, run: Run, trim: Run, budget_tokens: int) -> None:
-    """Run the largest batch that may come, then one sequence of every length and small batches.
+    """Run the two batches that take the most memory, then one sequence of every length and small batches.
 
     A device's memory grows to the largest batch at once, and stays; its libraries choose and load their kernels by
     shape. Each is run twice, as a session may have two places for its inputs.
+
+    What a graph takes of memory grows with the batch's tokens, with its sequences, or with its sequences times the longest
+    one (`token_offset`, and a number for each of those and each head within attention). So no batch takes more than the
+    fullest one of longest sequences and the widest: one longest sequence and as many of the shortest as there is room for.
+    Only masks count beside: a batch with more of them than sequences takes more for the vocabulary's scores.
 
     Args:
         bundle: Its first golden case, shortened or repeated, fills the batches.
@@ -184,20 +201,36 @@ def run_every_shape(bundle: Bundle, run: Run, trim: Run, budget_tokens: int) -> 
         budget_tokens: Most tokens that share a batch.
 
     Raises:
-        OutOfDeviceMemory: the largest batch does not fit.
+        OutOfDeviceMemory: the fullest batch does not fit.
     """
     longest = bundle.manifest.max_length
     [template, *_] = golden_sequences(bundle)
     trim([template])
-    shapes = [[longest] * max(1, budget_tokens // longest)]
+    _run_twice(run, template, [longest] * max(1, budget_tokens // longest))
+    long = min(longest, budget_tokens // 2 + 1)  # with a longer one there would be room for too few beside it
+    widest = [long] + [SHORTEST_TOKENS] * ((budget_tokens - long) // SHORTEST_TOKENS)
+    try:
+        _run_twice(run, template, widest)
+    except OutOfDeviceMemory:
+        log.warning(
+            "model %s: a text of %d tokens and %d of the shortest in one batch do not fit into the device's memory. Should "
+            "they come together, they run one by one; a smaller BERT_BATCH_TOKENS than %d avoids it",
+            bundle.name,
+            long,
+            len(widest) - 1,
+            budget_tokens,
+        )
     lengths = [2**i for i in range(3, longest.bit_length()) if 2**i < longest]
-    shapes += [
-        [length] * count for length in [*lengths, longest] for count in (1, 2, 4, 8) if length * count <= budget_tokens
-    ]
-    for shape in shapes:
-        batch = [_of_length(template, length) for length in shape]
-        for _ in range(2):
-            run(batch)
+    for length in [*lengths, longest]:
+        for count in (1, 2, 4, 8):
+            if length * count <= budget_tokens:
+                _run_twice(run, template, [length] * count)
+
+
+def _run_twice(run: Run, template: TokenSequence, shape: Sequence[int]) -> None:
+    batch = [_of_length(template, length) for length in shape]
+    for _ in range(2):
+        run(batch)
 
 
 def _of_length(template: TokenSequence, length: int) -> TokenSequence:

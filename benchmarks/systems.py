@@ -42,6 +42,7 @@ class System:
     """How it is asked: `text` for one text, or the name of the key of a list."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     folder: Path = PEERS
+    probe: str = PROBE
 
     @property
     def is_ours(self) -> bool:
@@ -131,6 +132,7 @@ class Running:
     system: System
     port: int
     process: "subprocess.Popen[bytes]"
+    log: Path
 
     def requests(self, texts: list[str]) -> list[bytes]:
         return [self.system.request(text) for text in texts]
@@ -163,7 +165,7 @@ def serving(system: System) -> Iterator[Running]:
         )
         try:
             _wait_until_it_answers(system, port, process, Path(log.name))
-            yield Running(system, port, process)
+            yield Running(system, port, process, Path(log.name))
         finally:
             _end(process)
 
@@ -182,7 +184,7 @@ def _wait_until_it_answers(system: System, port: int, process: "subprocess.Popen
     deadline = time.monotonic() + START_WITHIN_S
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            if _status(port, system.request(PROBE)) == 200:
+            if _status(port, system.request(system.probe)) == 200:
                 return
         time.sleep(0.1)
     raise DidNotStart(f"{system.name} ({system.setting}): {log.read_text(errors='replace')[-1000:].strip()}")

@@ -202,6 +202,16 @@ class GraphBuilder(ABC):
         """A tensor of the checkpoint in the precision of the graph."""
         return self._constant(name, self._network.tensors[name])
 
+    def _bias(self, module: str) -> str:
+        """The bias of a dense layer in the precision of the graph, that of the values within that of their output."""
+        tensors = self._network.tensors
+        bias: FloatArray = tensors[f"{module}.bias"]
+        layer, _, part = module.rpartition(".")
+        if part == "attention_output":
+            # The shares that a token gives to the values add up to 1: so their bias comes out as it went in.
+            bias = bias + tensors[f"{module}.weight"] @ tensors[f"{layer}.value.bias"]
+        return self._constant(f"{module}.bias", bias)
+
     def _exact(self, name: str) -> str:
         """A tensor of the checkpoint in fp32."""
         self._initializers[name] = self._network.tensors[name]

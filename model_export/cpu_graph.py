@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from model_export.builder import CONTRIB, GraphBuilder
 from model_export.families import Activation
-from model_export.network import FloatArray, Network
+from model_export.network import Network
 
 EMPTY: Final = "no_groups"
 
@@ -106,15 +106,6 @@ class CpuBuilder(GraphBuilder):
     def _product(self, x: str, module: str) -> str:
         """Return the product alone."""
         return self._op("Gemm", [x, self._weight(f"{module}.weight")], module, transB=1)
-
-    def _bias(self, module: str) -> str:
-        tensors = self._network.tensors
-        bias: FloatArray = tensors[f"{module}.bias"]
-        layer, _, part = module.rpartition(".")
-        if part == "attention_output":
-            # The shares that a token gives to the values add up to 1: so their bias comes out as it went in.
-            bias = bias + tensors[f"{module}.weight"] @ tensors[f"{layer}.value.bias"]
-        return self._constant(f"{module}.bias", bias)
 
     def _row_shape(self) -> str:
         self._initializers["row_shape"] = np.array([-1, self._config.hidden_size], np.int64)

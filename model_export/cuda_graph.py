@@ -25,11 +25,11 @@ class CudaBuilder(GraphBuilder):
             super().__init__(network, np.float32, epsilon)
 
     def _attention(self, x: str, layer: str) -> str:
-        parts = [f"{layer}.{part}" for part in ("query", "key", "value")]
-        biases = np.concatenate([self._network.tensors[f"{part}.bias"] for part in parts])
-        # Three inputs, not one: a merged one is laid out head by head, as the weights are not.
-        qkv = [self._product(x, part) for part in parts]
-        inputs = [*qkv, self._constant(f"{layer}.query_key_value.bias", biases), "token_offset", "cu_seqlens"]
+        # A key's bias adds the same to all scores of a query, and the softmax takes it away again.
+        query, key = self._project(x, f"{layer}.query"), self._product(x, f"{layer}.key")
+        # Three inputs, not one: a merged one is laid out head by head, as the weights are not. And no biases, with which the
+        # operator would copy all three, into memory for as many tokens as if every sequence were as long as the longest.
+        inputs = [query, key, self._product(x, f"{layer}.value"), "", "token_offset", "cu_seqlens"]
         heads = self._config.attention_heads
         return self._op("PackedMultiHeadAttention", inputs, f"{layer}.attention", CONTRIB, num_heads=heads)
 
@@ -42,7 +42,7 @@ class CudaBuilder(GraphBuilder):
         return self._activated(self._op("Add", inputs, f"{module}.biased"), activation)
 
     def _add_norm(self, x: str, inner: str, module: str, norm: str) -> str:
-        return self._norm_of_sum(x, self._product(inner, module), norm, self._weight(f"{module}.bias"))
+        return self._norm_of_sum(x, self._product(inner, module), norm, self._bias(module))
 
     def _norm_of_sum(self, x: str, y: str, norm: str, *biases: str) -> str:
         inputs = [x, y, self._weight(f"{norm}.weight"), self._weight(f"{norm}.bias"), *biases]

@@ -36,11 +36,11 @@ from model_export.errors import ExportError
 from model_export.graph import build_graph
 from model_export.network import FloatArray, Network
 from model_export.onnx_file import write_onnx
-from model_export.reference import Reference
+from model_export.reference import Reference, sigmoid, softmax
 from model_export.samples import Sample, golden_cases, random_samples
 from model_export.tensors import read_network
 from model_export.tokenizer import CheckpointTokenizer, read_tokenizer
-from model_export.verify import TOP_K, Batch, Examination, RunnableGraph, check
+from model_export.verify import TOP_K, Batch, Examination, RunnableGraph, check, check_scores
 from model_export.weights import open_weights
 
 VARIANTS: Final[Mapping[str, tuple[Target, Precision]]] = {
@@ -172,6 +172,9 @@ def _write_variant(
     tolerance = examination.tolerance(precision) if options.tolerance is None else options.tolerance
     parity = examination.measure(graph, tolerance)
     check(name, target, parity)
+    to_scores = _to_scores(network) if precision == "fp16" and options.tolerance is None else None
+    if to_scores:
+        check_scores(name, examination.texts, graph.answers(examination.texts.samples), to_scores)
     agreement = comparison.agreement(graph) if comparison and precision == "int8" else None
     if agreement and not options.keeps_inaccurate:
         check_agreement(name, network.task, agreement)
@@ -183,6 +186,15 @@ def _write_variant(
         parity=parity,
         agreement=agreement,
     )
+
+
+def _to_scores(network: Network) -> Callable[[FloatArray], FloatArray] | None:
+    """Return what turns logits into the scores that a caller gets by default, None where these are the answers."""
+    if network.task != "classify" or network.config.problem_type == "regression":
+        return None
+    if network.config.problem_type == "multi_label_classification" or len(network.config.labels) == 1:
+        return sigmoid
+    return softmax
 
 
 def _answered(network: Network, samples: Sequence[Sample]) -> Batch:

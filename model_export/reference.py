@@ -56,6 +56,11 @@ def softmax(x: FloatArray) -> FloatArray:
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
+def sigmoid(x: FloatArray) -> FloatArray:
+    """Return 1 / (1 + exp(-x)), written with tanh so that nothing overflows."""
+    return np.asarray((1 + np.tanh(x / 2)) / 2)
+
+
 class Reference:
     """The network of a checkpoint, for one sequence at a time."""
 

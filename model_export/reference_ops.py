@@ -35,7 +35,7 @@ class PackedMultiHeadAttention(OpRun):
         query: Array,
         key: Array,
         value: Array,
-        bias: Array,
+        bias: Array | None,
         token_offset: Array,
         cu_seqlens: Array,
         num_heads: int | None = None,
@@ -49,7 +49,9 @@ class PackedMultiHeadAttention(OpRun):
             raise ValueError("token_offset and cu_seqlens do not describe one batch.")
         padded = np.full((3, rows * columns, hidden), np.nan, np.float32)  # to show if padding is ever looked at
         for part, packed in enumerate((query, key, value)):
-            padded[part, positions] = _wide(packed) + _wide(bias[part * hidden : (part + 1) * hidden])
+            padded[part, positions] = _wide(packed)
+            if bias is not None:
+                padded[part, positions] += _wide(bias[part * hidden : (part + 1) * hidden])
         q, k, v = padded.reshape(3, rows, columns, num_heads, -1).transpose(0, 1, 3, 2, 4)
         out = np.full((rows, columns, hidden), np.nan, np.float32)
         for row, length in enumerate(np.diff(cu_seqlens)):

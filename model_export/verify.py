@@ -36,6 +36,10 @@ COMPANY_TOLERANCE: Final[Mapping[Target, float | None]] = MappingProxyType({"cpu
 """ONNX Runtime's CPU kernels sum a row alike in any batch: there is nothing to tolerate. The BLAS that `onnx.reference`
 runs on does not, so there it is the tolerance of the reference."""
 TOP_K: Final = 5
+MOST_SCORE_DIFFERENCE: Final = 2e-3
+"""Most that a score of a classifier may differ in half precision, as a caller gets it: through softmax or sigmoid."""
+SURE: Final = 0.01
+"""Where the best score leads by more than this, half precision may not make another the best."""
 
 _CHECKERS: Final[Mapping[Target, Literal["onnxruntime", "onnx.reference"]]] = MappingProxyType(
     {"cpu": "onnxruntime", "cuda": "onnx.reference"}
@@ -170,6 +174,27 @@ def check(name: str, target: Target, parity: Parity) -> None:
         raise ExportError(
             f"The answers of {name} depend on the other sequences of the batch: they differ by "
             f"{parity.company_max_abs_diff:.2g} from those alone. Leave it out of --variants and report this."
+        )
+
+
+def check_scores(
+    name: str, batch: Batch, answers: Sequence[FloatArray], to_scores: Callable[[FloatArray], FloatArray]
+) -> None:
+    """Refuse a variant of a classifier whose scores or best labels are not those of the reference.
+
+    Raises:
+        ExportError: a score is off by too much, or a label that was sure is another.
+    """
+    expected = np.stack([to_scores(answer) for answer in batch.expected])
+    scores = np.stack([to_scores(answer) for answer in answers])
+    worst = largest_difference(scores, expected)
+    ranked = np.sort(expected, axis=1)
+    is_sure = ranked[:, -1] - ranked[:, -2] > SURE if expected.shape[1] > 1 else np.zeros(len(expected), bool)
+    flips = int((is_sure & (expected.argmax(axis=1) != scores.argmax(axis=1))).sum())
+    if not worst <= MOST_SCORE_DIFFERENCE or flips:
+        raise ExportError(
+            f"The scores of {name} differ from the reference by {worst:.2g}, and {MOST_SCORE_DIFFERENCE:g} is allowed; "
+            f"{flips} of {len(expected)} texts get another label. Leave it out of --variants, or allow more with --tolerance."
         )
 
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from benchmarks.common import Row, say
 from benchmarks.gpu_check.bench import NotRun
+from benchmarks.gpu_check.bundles import Bundles, ExportFailed
 from benchmarks.gpu_check.card import describe_card, versions
 from benchmarks.gpu_check.forms import FORMS
 from benchmarks.gpu_check.part import PARTS
@@ -28,7 +29,6 @@ from benchmarks.systems import ROOT
 RESULTS: Final = Path(__file__).parent.parent / "results"
 CACHE: Final = Path(__file__).parent.parent / "cache"
 EXPORT_PYTHON: Final = ROOT / ".venv-export/bin/python"
-PART_WITHIN_S: Final = 1800.0
 STOP_WITHIN_S: Final = 20.0
 
 
@@ -92,11 +92,15 @@ def _options() -> argparse.Namespace:
         default=EXPORT_PYTHON if EXPORT_PYTHON.exists() else Path(sys.executable),
         help="an environment that can export, for models that are not in the cache",
     )
+    parser.add_argument(
+        "--part-within-s", type=float, help="stop a part that takes longer, seconds (default: what its form allows)"
+    )
     options = parser.parse_args()
     unknown = [name for name in options.parts if name not in PARTS]
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
     options.form = options.form or ("full" if options.device == "cuda" else "smoke")
+    options.part_within_s = options.part_within_s or FORMS[options.form].part_within_s
     if options.device == "cpu" and options.form == "full":
         parser.error("the full form would take a CPU hours: --device cpu goes with --form smoke")
     return options
@@ -104,6 +108,12 @@ def _options() -> argparse.Namespace:
 
 def _run(name: str, options: argparse.Namespace) -> tuple[list[Row], Row]:
     """Run a part in a process of its own; return its rows and how it ended."""
+    bundles = Bundles(options.export_python, options.cache, options.device)
+    try:
+        for model in FORMS[options.form].models(name):
+            bundles.folder(model)
+    except (ExportFailed, subprocess.TimeoutExpired) as error:
+        return [], {"failed": f"{type(error).__name__}: {error}"[:500]}
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "rows"
         process = subprocess.Popen(
@@ -118,10 +128,10 @@ def _run(name: str, options: argparse.Namespace) -> tuple[list[Row], Row]:
             env=os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
         )
         try:
-            process.wait(PART_WITHIN_S)
+            process.wait(options.part_within_s)
             ending = {"failed": f"the process ended with status {process.returncode}"}
         except subprocess.TimeoutExpired:
-            ending = {"failed": f"it was not done after {PART_WITHIN_S:.0f} s"}
+            ending = {"failed": f"it was not done after {options.part_within_s:g} s"}
         finally:
             _end(process)
         lines: list[Row] = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []

@@ -49,7 +49,7 @@ def cuda_graphs(bench: Bench) -> Iterator[Row]:
     provider_options = CUDA_OPTIONS | {"user_compute_stream": str(device.stream), "enable_cuda_graph": "1"}
     session = ort.InferenceSession(
         bundle.path(runner.variant.graph),
-        _session_options(usable_cpus()),
+        _session_options(usable_cpus(), "cuda"),
         providers=[(PROVIDERS["cuda"], provider_options)],
         enable_fallback=0,
     )

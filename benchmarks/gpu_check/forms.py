@@ -9,6 +9,8 @@ class Form:
     """How much is measured. Models are those of `benchmarks.gpu_check.bundles`."""
 
     name: str
+    part_within_s: float
+    """A part that takes longer is stopped; the models are exported before it begins."""
     parity_models: tuple[str, ...]
     parity_texts: int
     offline_models: tuple[str, ...]
@@ -34,10 +36,22 @@ class Form:
     """Batches after which the memory in use must not grow any more."""
     graph_lengths: tuple[int, ...]
     graph_repeats: int
+    short_of_memory_model: str
+    """What is served with little memory: it has a vocabulary to score, so that many masks take much."""
+
+    def models(self, part: str) -> tuple[str, ...]:
+        """Return the models of a part."""
+        several = {
+            "parity": self.parity_models,
+            "offline": self.offline_models,
+            "out-of-memory": (self.model, self.short_of_memory_model),
+        }
+        return several.get(part, (self.model,))
 
 
 SMOKE: Final = Form(
     name="smoke",
+    part_within_s=300,
     parity_models=("demo", "demo-masked"),
     parity_texts=8,
     offline_models=("tiny",),
@@ -57,9 +71,11 @@ SMOKE: Final = Form(
     memory_settled_after=10,
     graph_lengths=(16, 32),
     graph_repeats=20,
+    short_of_memory_model="demo-masked",
 )
 FULL: Final = Form(
     name="full",
+    part_within_s=900,
     parity_models=("demo", "demo-masked", "base", "large"),
     parity_texts=64,
     offline_models=("base", "large"),
@@ -79,5 +95,6 @@ FULL: Final = Form(
     memory_settled_after=100,
     graph_lengths=(16, 32, 64, 128),
     graph_repeats=500,
+    short_of_memory_model="demo-masked",
 )
 FORMS: Final = {form.name: form for form in (SMOKE, FULL)}

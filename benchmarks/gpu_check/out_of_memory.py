@@ -1,22 +1,36 @@
-"""Whether a batch that does not fit into the device's memory is told, and leaves the runner as it was."""
+"""Whether a batch that does not fit into the device's memory is told, and leaves the runner and the server as they were."""
 
+import http.client
+import json
+import sys
 from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import numpy as np
 
+from app.bundle import Precision, Variant
 from app.errors import OutOfDeviceMemory
 from app.messages import SequenceResult, TokenSequence
 from benchmarks.common import Row
 from benchmarks.gpu_check.bench import Bench, NotRun
 from benchmarks.gpu_check.offline import random_sequence
 from benchmarks.gpu_check.parity import difference, real_sequences
+from benchmarks.load import HOST
+from benchmarks.systems import Running, our_system, serving
 
 ROOM_BYTES: Final = 512 * 2**20
 """Of the limit, beside the weights: enough for the normal batch."""
 FIRST_TOKENS: Final = 16384
 MOST_TOKENS: Final = 1 << 22
 NORMAL_TEXTS: Final = 16
+SERVED_BUDGET_TOKENS: Final = 16384
+MASKS: Final = 62
+"""Of a text of 64 tokens: a full batch of such has a score of the whole vocabulary for nearly every token."""
+FAILED: Final = "each runs again alone"
+"""What the server's log says of a batch that failed."""
+ANSWERED_WITHIN_S: Final = 120.0
 
 
 class Runner(Protocol):
@@ -26,7 +40,7 @@ class Runner(Protocol):
 
 
 def out_of_memory(bench: Bench) -> Iterator[Row]:
-    """Run larger and larger batches under a small limit, and a normal one before and after.
+    """Run larger and larger batches under a small limit, and a normal one before and after; then the same by HTTP.
 
     Raises:
         NotRun: this is not a GPU.
@@ -39,15 +53,85 @@ def out_of_memory(bench: Bench) -> Iterator[Row]:
     normal = real_sequences(bundle, NORMAL_TEXTS)
     for precision in bench.precisions:
         [variant] = [one for one in bundle.manifest.variants if one.name == f"cuda-{precision}"]
-        files = [file for file in (variant.graph, variant.external_data) if file is not None]
-        limit = sum(file.size_bytes for file in files) + ROOM_BYTES
+        limit = _weights_bytes(variant) + ROOM_BYTES
         runner = bench.runner(bench.form.model, precision, gpu_memory_bytes=limit)
         yield {
+            "kind": "runner",
             "model": bench.form.model,
             "precision": precision,
             "limit_bytes": limit,
             **run_short_of_memory(runner, normal, large[0], tolerance=variant.parity.tolerance),
         }
+        del runner  # and its memory, before the next one
+    yield _served(bench, bench.served_precision)
+
+
+def _weights_bytes(variant: Variant) -> int:
+    return sum(file.size_bytes for file in (variant.graph, variant.external_data) if file is not None)
+
+
+def _served(bench: Bench, precision: Precision) -> Row:
+    bundle = bench.bundle(bench.form.short_of_memory_model)
+    [variant] = [one for one in bundle.manifest.variants if one.name == f"{bench.device}-{precision}"]
+    special = bundle.manifest.special_tokens.mask
+    assert special is not None
+    mask = special.text
+    texts = SERVED_BUDGET_TOKENS // (MASKS + 2)
+    # Logits and their softmax are in memory at once, each of this size: there is room for one of both.
+    scores_bytes = texts * MASKS * bundle.manifest.architecture.vocab_size * 4
+    limit_mib = -(-(_weights_bytes(variant) + max(ROOM_BYTES, scores_bytes)) // 2**20)
+    system = our_system(
+        Path(sys.executable),
+        bundle.folder.parent,
+        "short of memory",
+        *("--device", bench.device, "--precision", precision, "--gpu-memory-mib", str(limit_mib)),
+        *("--batch-tokens", str(SERVED_BUDGET_TOKENS), "--request-timeout-s", str(ANSWERED_WITHIN_S)),
+    )
+    with serving(replace(system, path="/v1/fill-mask", probe=f"A {mask}.")) as running:
+        return {
+            "kind": "served",
+            "model": bench.form.short_of_memory_model,
+            "precision": precision,
+            "limit_bytes": limit_mib * 2**20,
+            **ask_short_of_memory(
+                running,
+                normal=[f"The capital of France is {mask}.", f"She opened the {mask}."],
+                large=[" ".join([mask] * MASKS)] * texts,
+            ),
+        }
+
+
+def ask_short_of_memory(running: Running, *, normal: Sequence[str], large: Sequence[str]) -> Row:
+    """Return what a server does with a request whose texts do not fit into one batch's memory, though each alone does.
+
+    Args:
+        running: The server.
+        normal: The inputs of a request that fits.
+        large: The inputs of one that does not.
+    """
+    before = _ask(running, normal)
+    status, predictions = _ask(running, large)
+    failed = running.log.read_text(errors="replace").count(FAILED)
+    row: Row = {
+        "texts": len(large),
+        "status": status,
+        "answered": len(predictions),
+        "failed_batches": failed,
+        "same_after": _ask(running, normal) == before,
+    }
+    return {**row, "passed": before[0] == 200 and row["same_after"] and len(predictions) == len(large) and failed > 0}
+
+
+def _ask(running: Running, texts: Sequence[str]) -> tuple[int, list[Any]]:
+    """Return the status, and what was predicted for each text."""
+    connection = http.client.HTTPConnection(HOST, running.port, timeout=ANSWERED_WITHIN_S)
+    try:
+        body = json.dumps({"inputs": texts, "parameters": {"top_k": 1}})
+        connection.request("POST", running.system.path, body, {"Content-Type": "application/json"})
+        reply = connection.getresponse()
+        return reply.status, json.loads(reply.read()).get("predictions", [])
+    finally:
+        connection.close()
 
 
 def run_short_of_memory(

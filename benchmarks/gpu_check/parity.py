@@ -1,4 +1,4 @@
-"""Whether the answers are right: the source checkpoint's, and the same alone and in company."""
+"""Whether the answers are right: the source checkpoint's, the same alone and in company, and fp32's as callers see them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,35 +9,57 @@ from app.messages import MaskScores, SequenceResult, TokenSequence
 from app.warmup import TOLERANCE_FACTOR, golden_sequences
 from benchmarks.common import Row
 from benchmarks.gpu_check.bench import Bench
+from benchmarks.gpu_check.scores import Comparison, compare
 from benchmarks.inside.batches import token_sequences
 from benchmarks.texts import read_texts
 
 _TOP_K = 5
+_PRECISE = ("fp32", "fp16")
 
 
 def parity(bench: Bench) -> Iterator[Row]:
-    """Compare every model in every precision; differences are of logits, or of masked tokens' scores by rank."""
+    """Compare every model in every precision; differences are of logits, or of masked tokens' scores by rank.
+
+    Scores are compared with the source checkpoint's for the golden cases, and with those in fp32 on the same device for the
+    texts. No node whose work grows with the tokens may run on the CPU unless the session does.
+    """
     for model in bench.form.parity_models:
         bundle = bench.bundle(model)
         cases = [_answer(case) for case in bundle.golden().cases]
         golden = golden_sequences(bundle)
         texts = real_sequences(bundle, bench.form.parity_texts)
-        for precision in bench.precisions:
+        exact: list[SequenceResult] | None = None
+        for precision in sorted(bench.precisions, key=_PRECISE.index):  # fp32 is what fp16 is compared with
             runner = bench.runner(model, precision)
             [variant] = [one for one in bundle.manifest.variants if one.name == runner.variant_name]
             tolerance = variant.parity.tolerance * TOLERANCE_FACTOR
+            golden_alone, golden_packed = [runner.run([one])[0] for one in golden], runner.run(golden)
             alone = [runner.run([sequence])[0] for sequence in texts]
+            packed = runner.run(texts)
+            exact = alone if exact is None else exact
             row: Row = {
                 "model": model,
                 "variant": variant.name,
-                "golden_alone": difference(cases, [runner.run([sequence])[0] for sequence in golden]),
-                "golden_packed": difference(cases, runner.run(golden)),
-                "packed_against_alone": difference(alone, runner.run(texts)),
+                "golden_alone": difference(cases, golden_alone),
+                "golden_packed": difference(cases, golden_packed),
+                "packed_against_alone": difference(alone, packed),
                 "texts": len(texts),
                 "tolerance": tolerance,
             }
             worst = max(row["golden_alone"], row["golden_packed"], row["packed_against_alone"])
-            yield {**row, "passed": bool(worst <= tolerance)}
+            scores = compare(
+                bundle.manifest, [*cases, *cases, *exact, *exact], [*golden_alone, *golden_packed, *alone, *packed]
+            )
+            yield {
+                **row,
+                **_told(scores),
+                "nodes_on_cpu": list(runner.nodes_on_cpu),
+                "passed": bool(worst <= tolerance) and scores.is_good and not runner.nodes_on_cpu,
+            }
+
+
+def _told(scores: Comparison) -> Row:
+    return {"answers": scores.answers, "score_difference": scores.difference, "flips": scores.flips}
 
 
 def real_sequences(bundle: Bundle, count: int) -> list[TokenSequence]:

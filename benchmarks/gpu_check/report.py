@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+from benchmarks.gpu_check.scores import MOST_DIFFERENCE
+
 Row = Mapping[str, Any]
 Line = tuple[str, str, str]
 """What was measured, the figure, and its aim."""
@@ -44,14 +46,16 @@ def render(results: Mapping[str, Any]) -> str:
 
 def _parity(rows: Sequence[Row], _: Mapping[str, Any]) -> Iterator[Line]:
     for row in rows:
+        on_cpu = f"; nodes on the CPU: {_cell(', '.join(row['nodes_on_cpu']))}" if row["nodes_on_cpu"] else ""
         measured = (
             f"golden alone {row['golden_alone']:.2g}, golden packed {row['golden_packed']:.2g}, "
-            f"{row['texts']} texts packed against alone {row['packed_against_alone']:.2g}"
+            f"{row['texts']} texts packed against alone {row['packed_against_alone']:.2g}; "
+            f"scores against fp32 {row['score_difference']:.2g}, {row['flips']} of {row['answers']} sure answers changed{on_cpu}"
         )
         yield (
             f"{row['model']} {row['variant']}, largest difference",
             _judged(measured, row),
-            f"<= {row['tolerance']:.2g}",
+            f"<= {row['tolerance']:.2g}; scores <= {MOST_DIFFERENCE:g}, none changed",
         )
 
 
@@ -125,6 +129,14 @@ def _memory(rows: Sequence[Row], _: Mapping[str, Any]) -> Iterator[Line]:
 def _out_of_memory(rows: Sequence[Row], _: Mapping[str, Any]) -> Iterator[Line]:
     for row in rows:
         what = f"{row['model']} {row['precision']}, limit {row['limit_bytes'] / MiB:,.0f} MiB"
+        if row["kind"] == "served":
+            again = "as before" if row["same_after"] else "not as before"
+            measured = (
+                f"{row['failed_batches']} batches failed; status {row['status']}, {row['answered']} of {row['texts']} texts "
+                f"answered one by one; the next request {again}"
+            )
+            yield f"{what}, served", _judged(measured, row), "all answered, and the next as before"
+            continue
         if "failed_at_tokens" in row:
             measured = f"told at {row['failed_at_tokens']} tokens; answers after it off by {row['answers_off']:.2g}"
         else:

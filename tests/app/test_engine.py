@@ -22,7 +22,7 @@ from app.ipc.client import RemoteEngine
 from app.ipc.server import EngineServer
 from app.messages import BatchRan, Loaded, MaskScores, QueueStatistics, SequenceResult, Timeline, TokenSequence
 from app.ort_runner import OrtRunner
-from app.warmup import golden_sequences
+from app.warmup import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, Speed, golden_sequences
 from tests.conftest import BundleOf
 
 WITHIN_S = 20.0
@@ -483,3 +483,30 @@ def test_every_error_of_an_engine_is_of_the_catalogue(with_engine: WithEngine) -
         assert "poison" not in raised.value.message
 
     with_engine(test)
+
+
+@pytest.mark.parametrize(("packs_ahead", "within_s"), [(True, SEARCH_DEVICE_FOR_S), (False, SEARCH_FOR_S)])
+def test_the_search_for_the_budget_has_time_for_the_device(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, packs_ahead: bool, within_s: float
+) -> None:
+    asked: list[float] = []
+
+    def measure(*_: Any, search_for_s: float, **__: Any) -> Speed:
+        asked.append(search_for_s)
+        return Speed(64, 1e-5)
+
+    monkeypatch.setattr("app.engine.measure_speed", measure)
+    bundle = load_bundle(bundle_of(CLASSIFY))
+    device = Device(bundle)
+    device.packs_ahead = packs_ahead
+
+    async def load() -> Loaded:
+        engine = LocalEngine()
+        loaded = await engine.load(
+            bundle, lambda _: device, Observed(), budget_tokens=None, max_queue_s=60, timeout_s=60
+        )
+        await engine.close()
+        return loaded
+
+    assert asyncio.run(load()).budget_tokens == 64
+    assert asked == [within_s]

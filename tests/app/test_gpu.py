@@ -1,12 +1,14 @@
 """Memory and work of GPUs, told by a stand-in for NVIDIA's library: this machine need not have a GPU."""
 
+import ctypes
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from app.gpu import GpuState, open_gpus
+from app import gpu
+from app.gpu import GpuState, count_gpus, open_gpus
 from app.metrics import Metrics
 
 
@@ -59,3 +61,31 @@ def test_what_is_missing_is_no_error(monkeypatch: pytest.MonkeyPatch, missing: s
     monkeypatch.setitem(sys.modules, "pynvml", None if missing == "library" else module)
     assert open_gpus() is None
     assert b"bert_gpu" not in Metrics(CollectorRegistry()).render()
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"), [(None, 3), ("driver's library", 0), ("nvmlInit_v2", 0), ("nvmlDeviceGetCount_v2", 0)]
+)
+def test_gpus_are_counted_with_the_driver_alone(
+    monkeypatch: pytest.MonkeyPatch, missing: str | None, expected: int
+) -> None:
+    def count(address: "ctypes._CArgObject") -> int:
+        address._obj.value = 3  # type: ignore[attr-defined]
+        return 999 if missing == "nvmlDeviceGetCount_v2" else 0
+
+    ended: list[int] = []
+    library = SimpleNamespace(
+        nvmlInit_v2=lambda: 9 if missing == "nvmlInit_v2" else 0,
+        nvmlDeviceGetCount_v2=count,
+        nvmlShutdown=lambda: ended.append(1),
+    )
+
+    def load(name: str) -> SimpleNamespace:
+        assert name == "libnvidia-ml.so.1"
+        if missing == "driver's library":
+            raise OSError("no such library")
+        return library
+
+    monkeypatch.setattr(gpu.ctypes, "CDLL", load)
+    assert count_gpus() == expected
+    assert bool(ended) == (missing in (None, "nvmlDeviceGetCount_v2")), "what was begun is ended"

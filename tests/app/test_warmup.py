@@ -9,8 +9,10 @@ from app.bundle import Bundle, load_bundle
 from app.errors import BundleError, OutOfDeviceMemory
 from app.messages import SequenceResult, TokenSequence
 from app.ort_runner import OrtRunner
+from app.packing import pack
 from app.warmup import (
     FIRST_BUDGET_TOKENS,
+    SEARCH_DEVICE_FOR_S,
     SEARCH_FOR_S,
     golden_sequences,
     measure_speed,
@@ -123,6 +125,24 @@ def test_what_else_the_machine_does_for_a_while_does_not_choose_the_budget(bundl
     assert chosen == measure_speed(bundle, quiet.run, limit_tokens=256, clock=quiet.clock).budget_tokens == 256
 
 
+def test_a_device_that_loads_its_kernels_first_is_given_time(bundle: Bundle) -> None:
+    """Each size takes 0.2 s when it is new, and is twice as fast by the token as the one before."""
+    seen: set[int] = set()
+
+    def seconds(tokens: int) -> float:
+        is_new = tokens not in seen
+        seen.add(tokens)
+        return 0.2 * is_new + 1e-3
+
+    hasty, patient = Device(seconds), Device(seconds)
+    chosen = measure_speed(bundle, hasty.run, limit_tokens=16384, clock=hasty.clock).budget_tokens
+    seen.clear()
+    better = measure_speed(
+        bundle, patient.run, limit_tokens=16384, search_for_s=SEARCH_DEVICE_FOR_S, clock=patient.clock
+    ).budget_tokens
+    assert (chosen, better) == (256, 16384)
+
+
 def test_batches_are_made_of_golden_cases(bundle: Bundle) -> None:
     device = Device(lambda tokens: tokens * 1e-5)
     measure_speed(bundle, device.run, limit_tokens=256, clock=device.clock)
@@ -155,7 +175,7 @@ def test_memory_that_is_too_small_for_anything_stops_the_start(bundle: Bundle) -
 
 
 @pytest.mark.parametrize("budget", [1, 100, 4096])
-def test_the_largest_batch_runs_first_then_every_shape(bundle: Bundle, runner: OrtRunner, budget: int) -> None:
+def test_the_largest_batches_run_first_then_every_shape(bundle: Bundle, runner: OrtRunner, budget: int) -> None:
     shapes: list[list[int]] = []
     trimmed: list[int] = []
 
@@ -171,8 +191,62 @@ def test_the_largest_batch_runs_first_then_every_shape(bundle: Bundle, runner: O
     longest = bundle.manifest.max_length
     assert trimmed == [0], "what the search took is given back before the largest batch takes its own"
     assert shapes[0] == shapes[1] == [longest] * max(1, budget // longest)
-    assert max(map(sum, shapes)) == sum(shapes[0])
+    assert shapes[2] == shapes[3]
+    assert max(map(sum, shapes)) <= max(budget, longest)
     assert {8, longest} <= {shape[0] for shape in shapes if len(shape) == 1} or budget < longest
+
+
+@pytest.mark.parametrize("budget", [1, 2, 40, 65, 100, 130, 1000, 3000])
+def test_no_batch_is_larger_than_both_of_the_first(bundle: Bundle, budget: int) -> None:
+    """In tokens, in sequences or in the padded batch, whatever the batcher makes of a budget."""
+    longest = bundle.manifest.max_length
+    shapes: list[list[int]] = []
+
+    def run(batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        shapes.append([len(sequence) for sequence in batch])
+        return []
+
+    run_every_shape(bundle, run, lambda _: [], budget)
+
+    def sizes(lengths: list[int]) -> tuple[int, ...]:
+        feeds = pack(*np.zeros((2, sum(lengths)), np.int64), np.array(lengths), target="cuda")
+        return tuple(feeds[name].size for name in ("input_ids", "cu_seqlens", "token_offset"))
+
+    first = [sizes(shape) for shape in (shapes[0], shapes[2])]
+    largest = [max(one) for one in zip(*first, strict=True)]
+    for long in range(2, longest + 1):
+        for other in {2, 3, 7, long} & set(range(2, long + 1)):
+            tokens, sequences, padded = sizes([long] + [other] * ((budget - long) // other))
+            # A budget that its sequences do not fill leaves room for less than one, of the longest or the shortest.
+            assert tokens <= largest[0] + longest
+            assert sequences <= largest[1] + longest // 2
+            assert padded <= largest[2] + 2 * longest
+
+
+def test_a_widest_batch_that_does_not_fit_is_told(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    ran: list[int] = []
+
+    def run(batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        if len(batch) > 1000:
+            raise OutOfDeviceMemory("Failed to allocate memory")
+        ran.append(len(batch))
+        return []
+
+    run_every_shape(bundle, run, lambda _: [], 4096)
+    longest = bundle.manifest.max_length
+    [told] = caplog.records
+    assert f"a text of {longest} tokens and {(4096 - longest) // 2} of the shortest" in told.getMessage()
+    assert ran[-1] == 8, "the small shapes run all the same"
+
+
+def test_a_fullest_batch_that_does_not_fit_stops_the_start(bundle: Bundle) -> None:
+    def run(batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        if len(batch) > 1:
+            raise OutOfDeviceMemory("Failed to allocate memory")
+        return []
+
+    with pytest.raises(OutOfDeviceMemory):
+        run_every_shape(bundle, run, lambda _: [], 4096)
 
 
 class Timed:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,21 @@ import pytest
 
 from app.bundle import Architecture, Bundle, load_bundle
 from app.errors import OutOfDeviceMemory
-from app.messages import SequenceResult, TokenSequence
+from app.messages import MaskScores, SequenceResult, TokenSequence
 from app.ort_runner import open_runner
+from benchmarks.gpu_check.bundles import MODELS
 from benchmarks.gpu_check.cuda_graphs import captured
+from benchmarks.gpu_check.forms import FORMS
 from benchmarks.gpu_check.generators import Generators, merged
 from benchmarks.gpu_check.memory import random_batch
 from benchmarks.gpu_check.offline import flops_per_sequence, run_all
-from benchmarks.gpu_check.out_of_memory import FIRST_TOKENS, run_short_of_memory
+from benchmarks.gpu_check.out_of_memory import FIRST_TOKENS, ask_short_of_memory, run_short_of_memory
 from benchmarks.gpu_check.parity import difference
+from benchmarks.gpu_check.part import PARTS
 from benchmarks.gpu_check.report import render
+from benchmarks.gpu_check.scores import compare
 from benchmarks.load import Load
+from benchmarks.systems import our_system, serving
 from tests.app.memory import HostMemory
 from tests.conftest import BundleOf
 from tests.support import ROOT
@@ -91,6 +97,52 @@ def test_answers_are_compared(smoke: tuple[Results, str]) -> None:
         assert 0 < row["golden_alone"] <= row["tolerance"] < 1e-3
         assert row["packed_against_alone"] == 0  # on a CPU bit for bit
         assert row["texts"] == 8
+        assert row["score_difference"] < 1e-4
+        assert row["flips"] == 0
+        assert row["nodes_on_cpu"] == []  # which is where the session is
+    assert (classify["answers"], masked["answers"]) == (2 * 17 + 2 * 8, 2 * 18 + 2 * 8)
+
+
+def manifest_of(bundle: Bundle, **what: Any) -> Any:
+    return bundle.manifest.model_copy(update=what)
+
+
+def logits(*values: float) -> Any:
+    return np.array(values, np.float32)
+
+
+def test_scores_are_compared_as_callers_see_them(bundle: Bundle) -> None:
+    single = manifest_of(bundle, labels=("a", "b"), problem_type="single_label_classification")
+    far = compare(single, [logits(0, 0), logits(9, 0)], [logits(0.1, 0), logits(12, 0)])
+    assert (far.answers, far.flips) == (2, 0)
+    assert far.difference == pytest.approx(1 / (1 + np.exp(-0.1)) - 0.5)  # 3 between the logits of the other are 1e-4
+    multi = manifest_of(bundle, labels=("a", "b"), problem_type="multi_label_classification")
+    assert compare(multi, [logits(1, 0)], [logits(1, 0.1)]).difference == pytest.approx(1 / (1 + np.exp(-0.1)) - 0.5)
+    assert compare(single, [logits(1, 0)], [logits(1, np.nan)]).difference == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("lead", "measured", "flips"), [(0.05, -0.01, 1), (0.05, 0.001, 0), (0.015, -0.01, 0), (-0.05, 0.01, 1)]
+)
+def test_only_sure_answers_must_stay(bundle: Bundle, lead: float, measured: float, flips: int) -> None:
+    manifest = manifest_of(bundle, labels=("a", "b"), problem_type="single_label_classification")
+    # The lead of the logits is about twice that of the scores.
+    compared = compare(manifest, [logits(lead, 0)], [logits(measured, 0)])
+    assert compared.flips == flips
+    assert compared.is_good == (abs(lead - measured) / 4 < 2e-3 and not flips)
+
+
+def test_scores_of_masked_tokens_are_compared_by_token(bundle: Bundle) -> None:
+    def best(tokens: list[int], scores: list[float]) -> MaskScores:
+        return MaskScores(np.array([tokens]), np.array([scores], np.float32))
+
+    manifest = manifest_of(bundle, task="fill-mask")
+    exact = best([7, 8, 9], [0.5, 0.2, 0.1])
+    assert compare(manifest, [exact], [best([7, 9, 8], [0.5, 0.2, 0.1])]).difference == pytest.approx(0.1)
+    assert compare(manifest, [exact], [best([7, 8, 4], [0.5, 0.2, 0.1])]).difference == pytest.approx(0)
+    other = compare(manifest, [exact], [best([8, 7, 9], [0.3, 0.29, 0.1])])
+    assert (other.answers, other.flips) == (1, 1)
+    assert other.difference == pytest.approx(0.21)
 
 
 def test_the_offline_table(smoke: tuple[Results, str]) -> None:
@@ -172,6 +224,25 @@ def test_a_part_that_fails_is_told_and_replaces_what_was_there(tmp_path: Path) -
     results = json.loads((tmp_path / "gpu-cpu.json").read_text())
     assert results["parts"] == {}
     assert results["not_run"]["memory"].startswith("ExportFailed")
+
+
+def test_a_part_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+    done = check(
+        *("--device", "cpu", "--parts", "memory", "--part-within-s", "0.2", "--export-python", sys.executable),
+        *("--results", str(tmp_path), "--cache", str(tmp_path / "cache")),
+    )
+    assert done.returncode == 1
+    results = json.loads((tmp_path / "gpu-cpu.json").read_text())
+    assert results["not_run"]["memory"] == "it was not done after 0.2 s"
+
+
+def test_every_form_ends_in_minutes_and_exports_first() -> None:
+    for form in FORMS.values():
+        assert form.part_within_s <= 15 * 60
+        for part in PARTS:
+            assert set(form.models(part)) <= set(MODELS)
+    assert FORMS["full"].models("parity") == ("demo", "demo-masked", "base", "large")
+    assert FORMS["full"].models("serving") == ("base",)
 
 
 def test_it_needs_nothing_that_the_gpu_environment_lacks() -> None:
@@ -257,6 +328,23 @@ def test_memory_that_never_runs_out_is_no_recovery() -> None:
     assert not row["passed"]
 
 
+@pytest.mark.parametrize(("room", "passed"), [(4, True), (0, False), (1000, False)])
+def test_recovery_of_a_server(bundle_of: BundleOf, tmp_path: Path, room: int, passed: bool) -> None:
+    """A server whose memory takes so many sequences; of one that takes none, or all, nothing is shown."""
+    system = our_system(Path(sys.executable), bundle_of("bert-fill-mask"), "short of memory", FAULTS=str(tmp_path))
+    command = tuple(part if part != "app" else "tests.e2e.faulty" for part in system.command)
+    with serving(replace(system, command=command, path="/v1/fill-mask", probe="A [MASK].")) as running:
+        (tmp_path / "room").write_text(str(room))
+        row = ask_short_of_memory(running, normal=["The [MASK] sat.", "A [MASK]."], large=["[MASK] [MASK]"] * 6)
+    assert row["passed"] == passed
+    if passed:
+        assert row == {
+            "texts": 6, "status": 200, "answered": 6, "failed_batches": 1, "same_after": True, "passed": True
+        }  # fmt: skip
+    else:
+        assert (row["status"], row["answered"], row["failed_batches"]) == ((500, 0, 2) if room == 0 else (200, 6, 0))
+
+
 @pytest.fixture
 def bundle(bundle_of: BundleOf) -> Bundle:
     return load_bundle(bundle_of("bert-single-label"))
@@ -304,6 +392,32 @@ def test_loads_of_several_processes_are_one() -> None:
 def test_generators_tell_that_nobody_listens() -> None:
     with Generators(2) as generators, pytest.raises(ConnectionRefusedError):
         generators.closed(1, [b"GET / HTTP/1.1\r\n\r\n"], count=4, connections=2)
+
+
+def test_what_is_wrong_is_in_the_table() -> None:
+    parity = {
+        "model": "base", "variant": "cuda-fp16", "golden_alone": 0.001, "golden_packed": 0.002, "packed_against_alone": 0.0,
+        "texts": 64, "tolerance": 0.01, "answers": 162, "score_difference": 0.003, "flips": 2,
+        "nodes_on_cpu": ["TopK best"], "passed": False,
+    }  # fmt: skip
+    common = {"model": "demo-masked", "precision": "fp16", "limit_bytes": 2**30}
+    short = [
+        common | {"kind": "runner", "failed_at_tokens": 32768, "answers_off": 0.0, "passed": True},
+        common | {"kind": "served", "texts": 256, "status": 500, "answered": 0, "failed_batches": 3, "same_after": False,
+                  "passed": False},
+    ]  # fmt: skip
+    part = {"date": "2020", "form": "full", "machine": {"cpu": "a CPU", "cores": 16, "versions": {}}}
+    parts = {"parity": part | {"rows": [parity]}, "out-of-memory": part | {"rows": short}}
+    table = render({"card": {"name": "a card"}, "parts": parts, "not_run": {}})
+    assert (
+        "scores against fp32 0.003, 2 of 162 sure answers changed; nodes on the CPU: TopK best: **failed** "
+        "| <= 0.01; scores <= 0.002, none changed |"
+    ) in table
+    assert "limit 1,024 MiB | told at 32768 tokens; answers after it off by 0 |" in table
+    assert (
+        "limit 1,024 MiB, served | 3 batches failed; status 500, 0 of 256 texts answered one by one; the next request not "
+        "as before: **failed** |"
+    ) in table
 
 
 def test_the_aims_stand_beside_their_figures() -> None:

@@ -1,7 +1,7 @@
 """The server on a device that waits and fails when it is told to: `python -m tests.e2e.faulty`, else as `python -m app`.
 
 Told by files in the folder that the environment variable FAULTS names: `hold` stops the device until it is gone, `lost`
-loses it, `poison` holds the id of a token that it fails on.
+loses it, `poison` holds the id of a token that it fails on, `room` the most sequences that its memory takes.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Any
 
 import app.loading
 from app.engine import Runner
-from app.errors import EngineLost
+from app.errors import EngineLost, OutOfDeviceMemory
 from app.messages import SequenceResult, TokenSequence
 
 FAULTS = Path(os.environ["FAULTS"])
@@ -44,6 +44,8 @@ class FaultyRunner:
             poison = int((FAULTS / "poison").read_text())
             if any(poison in sequence.input_ids for sequence in batch):
                 raise ValueError("a fault that a test wanted")
+        if (FAULTS / "room").exists() and len(batch) > int((FAULTS / "room").read_text()):
+            raise OutOfDeviceMemory("a fault that a test wanted")
         return self._run(batch)
 
 

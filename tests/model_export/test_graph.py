@@ -80,6 +80,15 @@ def test_cuda_layer_is_made_of_fused_operators() -> None:
     assert kinds["SkipLayerNormalization"] == 1 + 2 * 2
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_attention_on_cuda_copies_nothing(precision: Precision) -> None:
+    """Biases would have it copy queries, keys and values into memory for the padded batch."""
+    nodes = graph_of("bert-fill-mask", "cuda", precision).nodes
+    for node in nodes:
+        if node.op_type == "PackedMultiHeadAttention":
+            assert list(node.input[3:]) == ["", "token_offset", "cu_seqlens"]
+
+
 def test_cpu_layer_has_six_products_and_one_loop_of_attention() -> None:
     nodes = graph_of("bert-fill-mask").nodes
     kinds = Counter(node.op_type for node in nodes)

@@ -7,11 +7,12 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
 from app.bundle import Precision, Target
 from model_export.graph import build_graph
 from model_export.onnx_file import ALIGNMENT_BYTES, write_onnx
-from tests.model_export.support import CHECKPOINTS, network_of, samples_for, written
+from tests.model_export.support import CHECKPOINTS, network_of, samples_for, task_of, written
 
 NAME = "bert-fill-mask"
 
@@ -56,3 +57,15 @@ def test_onnx_runtime_finds_nothing_wrong_with_a_cuda_graph(tmp_path: Path, name
     write_onnx(build_graph(network, target="cuda", precision=precision), path)
     with pytest.raises(Exception, match=r"NOT_IMPLEMENTED .*PackedMultiHeadAttention.*'layer\.0\.attention'"):
         onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("name", ["bert-single-label", "bert-fill-mask", "electra-single-label"])
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_cuda_graphs_are_what_onnx_runtime_takes(name: str, precision: Precision, tmp_path: Path) -> None:
+    """Where there is no GPU it checks inputs, attributes and types of every node, and then has no kernel for one."""
+    graph = build_graph(network_of(CHECKPOINTS / name, task_of(name)), target="cuda", precision=precision)
+    write_onnx(graph, tmp_path / "graph.onnx")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    with pytest.raises(NoKernel, match="PackedMultiHeadAttention"):
+        onnxruntime.InferenceSession(tmp_path / "graph.onnx", options, providers=["CPUExecutionProvider"])

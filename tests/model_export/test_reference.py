@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from model_export.reference import erf, gelu, gelu_tanh, softmax
+from model_export.reference import erf, gelu, gelu_tanh, sigmoid, softmax
 from model_export.reference_ops import CONTRIB, OPERATORS
 
 Array = npt.NDArray[Any]
@@ -122,3 +122,8 @@ def test_packed_attention_refuses_indices_that_contradict_each_other(token_offse
     inputs = [*packed_inputs()[:4], token_offset, cu_seqlens]
     with pytest.raises(ValueError, match="do not describe one batch"):
         run("PackedMultiHeadAttention", CONTRIB, inputs, num_heads=HEADS)
+
+
+def test_sigmoid_overflows_nowhere() -> None:
+    x = np.array([-1e4, -2.0, 0.0, 2.0, 1e4], np.float32)
+    np.testing.assert_allclose(sigmoid(x), [0, 1 / (1 + np.exp(2)), 0.5, 1 / (1 + np.exp(-2)), 1], atol=1e-7)

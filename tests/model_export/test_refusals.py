@@ -102,7 +102,7 @@ def test_weights_that_are_not_numbers(copy_of: Copy, tmp_path: Path) -> None:
 
 def test_weights_beyond_half_precision(copy_of: Copy, tmp_path: Path) -> None:
     folder = copy_of("bert-single-label")
-    edit_tensors(folder, lambda tensors: tensors["bert.encoder.layer.0.attention.self.key.bias"].fill(1e5))
+    edit_tensors(folder, lambda tensors: tensors["bert.encoder.layer.0.attention.self.query.bias"].fill(1e5))
     message = refusal(folder, tmp_path / "out", variants=["cuda-fp16"])
     assert "beyond 65504" in message
     assert "Leave cuda-fp16 out of --variants" in message
@@ -187,3 +187,13 @@ def test_output_that_holds_something_else(copy_of: Copy, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["a b", ".hidden", "ünïcode"])
 def test_output_that_is_no_name(copy_of: Copy, tmp_path: Path, name: str) -> None:
     assert "does not end in a name" in refusal(copy_of("bert-single-label"), tmp_path / name)
+
+
+def test_scores_that_half_precision_changes(copy_of: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model_export.verify.MOST_SCORE_DIFFERENCE", 1e-6)
+    single = copy_of("bert-single-label")
+    for folder in (single, copy_of("bert-multi-label")):
+        assert "The scores of cuda-fp16 differ" in refusal(folder, tmp_path / "out", variants=["cuda-fp16"])
+    # A regression has no scores, and who sets a tolerance has decided.
+    export(ExportOptions(str(copy_of("bert-regression")), tmp_path / "one", variants=["cuda-fp16"]), print)
+    export(ExportOptions(str(single), tmp_path / "two", variants=["cuda-fp16"], tolerance=0.1), print)

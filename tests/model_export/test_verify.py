@@ -13,7 +13,8 @@ from app.bundle import Bundle, Golden, Manifest, Parity, Target, describe_file, 
 from app.errors import BundleError
 from model_export.errors import ExportError
 from model_export.network import Network
-from model_export.verify import Batch, Examination, check, largest_difference, verify_bundle
+from model_export.reference import softmax
+from model_export.verify import Batch, Examination, check, check_scores, largest_difference, verify_bundle
 from tests.model_export.support import CHECKPOINTS, network_of, reference_answers, samples_for, written
 
 
@@ -84,6 +85,34 @@ def test_tolerance_of_half_precision_grows_with_the_answers() -> None:
     assert examination(0.5).tolerance("fp16") == 5e-3
     assert examination(-20.0).tolerance("fp16") == pytest.approx(0.1)
     assert examination(-20.0).tolerance("fp32") == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("expected", "answer", "refused"),
+    [
+        ([0.0, 0.0, 0.0], [0.008, 0.0, 0.0], None),  # 2/9 of that in the score
+        ([0.0, 0.0, 0.0], [0.01, 0.0, 0.0], r"differ from the reference by 0\.0022.*0 of 1 texts"),
+        ([8.0, 0.0, 0.0], [8.5, 0.0, 0.0], None),  # the logits are off by half, the score by 3e-4
+        ([0.03, 0.0, -9.0], [-0.03, 0.0, -9.0], r"1 of 1 texts get another label"),
+        ([0.0, np.nan, 0.0], [0.0, 0.0, 0.0], "by inf"),
+    ],
+)
+def test_scores_of_half_precision(expected: list[float], answer: list[float], refused: str | None) -> None:
+    batch = Batch([], [np.array(expected, np.float32)])
+    answers = [np.array(answer, np.float32)]
+    if refused is None:
+        check_scores("cuda-fp16", batch, answers, softmax)
+    else:
+        with pytest.raises(ExportError, match=f"The scores of cuda-fp16 .*{refused}"):
+            check_scores("cuda-fp16", batch, answers, softmax)
+
+
+def test_an_unsure_label_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model_export.verify.MOST_SCORE_DIFFERENCE", 1.0)
+    answers = [np.array([-0.03, 0.0], np.float32)]
+    check_scores("cuda-fp16", Batch([], [np.array([0.015, 0.0], np.float32)]), answers, softmax)
+    with pytest.raises(ExportError, match="1 of 1"):
+        check_scores("cuda-fp16", Batch([], [np.array([0.03, 0.0], np.float32)]), answers, softmax)
 
 
 # --- of a bundle, without its checkpoint
