@@ -48,6 +48,32 @@ class CudaBuilder(GraphBuilder):
         inputs = [x, y, self._weight(f"{norm}.weight"), self._weight(f"{norm}.bias"), *biases]
         return self._op("SkipLayerNormalization", inputs, norm, CONTRIB, epsilon=self._epsilon)
 
+    def _mean(self, x: str) -> str:
+        # A product with ones and zeros: sums of fp32, in an order that does not depend on how threads meet.
+        x = self._exact_hidden(x)
+        self._initializers |= {
+            "zero": np.array(0, np.int64),
+            "one": np.array(1, np.int64),
+            "first": np.array([0], np.int64),
+            "second": np.array([1], np.int64),
+            "last": np.array([-1], np.int64),
+            "end": np.array([np.iinfo(np.int64).max], np.int64),
+        }
+        tokens = self._op("Squeeze", [self._op("Shape", ["input_ids"], "tokens.shape")], "tokens")
+        token = self._op(
+            "Cast", [self._op("Range", ["zero", tokens, "one"], "token.int64")], "token", to=TensorProto.INT32
+        )
+        starts = self._op("Slice", ["cu_seqlens", "first", "last"], "starts.flat")
+        starts = self._op("Unsqueeze", [starts, "second"], "starts")
+        ends = self._op("Slice", ["cu_seqlens", "second", "end"], "ends.flat")
+        ends = self._op("Unsqueeze", [ends, "second"], "ends")
+        has_begun = self._op("GreaterOrEqual", [token, starts], "has_begun")
+        has_not_ended = self._op("Less", [token, ends], "has_not_ended")
+        is_own = self._op("And", [has_begun, has_not_ended], "is_own")
+        total = self._op("MatMul", [self._op("Cast", [is_own], "own", to=TensorProto.FLOAT), x], "total")
+        lengths = self._op("Sub", [ends, starts], "lengths.int32")
+        return self._op("Div", [total, self._op("Cast", [lengths], "lengths", to=TensorProto.FLOAT)], "mean")
+
     def _project(self, x: str, module: str) -> str:
         return self._op("Add", [self._product(x, module), self._weight(f"{module}.bias")], f"{module}.biased")
 

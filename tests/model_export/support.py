@@ -48,9 +48,7 @@ def samples_for(folder: Path, network: Network, max_length: int) -> list[Sample]
 
 def reference_answers(network: Network, samples: Sequence[Sample]) -> list[FloatArray]:
     reference = Reference(network)
-    if network.task == "classify":
-        return [reference.logits(s.input_ids, s.token_type_ids) for s in samples]
-    return [reference.scores(s.input_ids, s.token_type_ids, s.masks) for s in samples]
+    return [reference.answer(s.input_ids, s.token_type_ids, s.masks) for s in samples]
 
 
 def written(network: Network, path: Path, target: Target = "cpu", **writing: Any) -> RunnableGraph:
