@@ -73,7 +73,9 @@ class QuestionContext(Request):
 
 def _one_or_list(value: object) -> str | None:
     """Name the kind of inputs where each must be an object."""
-    return {dict: "<one>", list: "<list>"}.get(type(value), "<one>" if isinstance(value, Request) else None)
+    if isinstance(value, list):
+        return "<list>"
+    return "<one>" if isinstance(value, dict | Request) else None
 
 
 _PairOrText = Annotated[
@@ -295,11 +297,9 @@ class Usage(BaseModel):
     truncated: int
 
 
-def _example(prediction: object, tokens: int) -> ConfigDict:
+def _example(prediction: Any, tokens: int) -> ConfigDict:  # noqa: ANN401 - JSON
     usage: dict[str, Any] = {"tokens": tokens, "truncated": 0}
-    return ConfigDict(
-        json_schema_extra={"examples": [{"model": "name", "predictions": [prediction], "usage": usage}]}  # type: ignore[dict-item]
-    )
+    return ConfigDict(json_schema_extra={"examples": [{"model": "name", "predictions": [prediction], "usage": usage}]})
 
 
 class LabelScore(BaseModel):

@@ -55,7 +55,7 @@ class InferenceEndpoint:
 
     def __init__(
         self,
-        handler: TaskHandler[Any, Any],
+        handler: TaskHandler[Any, Any, Any],
         *,
         catalog: Catalog,
         engine: EngineClient,
@@ -159,17 +159,17 @@ class InferenceEndpoint:
             request.trace.tokenized(tokenizing_at, tokenized_at)
             timeline = request.trace.timeline
         results = await self._infer(model, prepared.sequences, timeline, receive)
-        predictions = await _call(
-            partial(handler.answer, model, asked, prepared.sequences, results),
-            inline=handler.weight(prepared.sequences) <= INLINE_WEIGHT,
-        )
-        return to_json(
-            {
-                "model": model.name,
-                "predictions": predictions,
-                "usage": {"tokens": request.tokens, "truncated": prepared.truncated},
-            }
-        )
+
+        def write() -> bytes:
+            return to_json(
+                {
+                    "model": model.name,
+                    "predictions": handler.answer(model, asked, prepared, results),
+                    "usage": {"tokens": request.tokens, "truncated": prepared.truncated},
+                }
+            )
+
+        return await _call(write, inline=handler.weight(model, asked, prepared) <= INLINE_WEIGHT)
 
     async def _infer(
         self, model: Model, sequences: Sequence[TokenSequence], timeline: Timeline | None, receive: Receive

@@ -4,17 +4,15 @@ from collections.abc import Callable, Sequence
 from math import exp
 from typing import Any, ClassVar, Final, Literal
 
-import numpy as np
 from pydantic import BaseModel
 
 from app.bundle import Manifest, Task
 from app.catalog import Model
-from app.messages import FloatArray, IntArray, TokenSequence
+from app.messages import FloatArray, TokenSequence
 from app.schemas import ClassifyRequest, ClassifyResponse
-from app.tasks.base import Prepared
+from app.tasks.base import NO_MASKS, Prepared
 
 Function = Literal["softmax", "sigmoid", "none"]
-NO_MASKS: IntArray = np.empty(0, np.int64)
 
 
 class Classify:
@@ -43,7 +41,7 @@ class Classify:
         self,
         model: Model,
         request: ClassifyRequest,
-        sequences: Sequence[TokenSequence],  # noqa: ARG002
+        prepared: Prepared,  # noqa: ARG002
         results: Sequence[FloatArray],
     ) -> list[Any]:
         function = FUNCTIONS[request.parameters.function_to_apply or default_function(model.manifest)]
@@ -57,8 +55,8 @@ class Classify:
             predictions.append([{"label": label, "score": score} for label, score in best])
         return predictions
 
-    def weight(self, sequences: Sequence[TokenSequence]) -> int:
-        return len(sequences)
+    def weight(self, model: Model, request: ClassifyRequest, prepared: Prepared) -> int:  # noqa: ARG002
+        return len(prepared.sequences)
 
 
 def default_function(manifest: Manifest) -> Function:

@@ -41,7 +41,7 @@ class FillMask:
             if not len(masks):
                 raise ValidationFailed(f"inputs[{i}] has no mask token; write {mask.text} where a word is wanted.")
             sequences.append(TokenSequence(encoded.input_ids, encoded.token_type_ids, masks, top_k, targets))
-        candidates = self.weight(sequences)
+        candidates = _candidates(sequences)
         if candidates > MAX_CANDIDATES:
             raise ValidationFailed(
                 f"The answer would list {candidates} tokens (masks x top_k), the most is {MAX_CANDIDATES}. "
@@ -66,12 +66,12 @@ class FillMask:
         self,
         model: Model,
         request: FillMaskRequest,  # noqa: ARG002
-        sequences: Sequence[TokenSequence],
+        prepared: Prepared,
         results: Sequence[MaskScores],
     ) -> list[Any]:
         pad = model.manifest.special_tokens.pad.id
         predictions = []
-        for sequence, result in zip(sequences, results, strict=True):
+        for sequence, result in zip(prepared.sequences, results, strict=True):
             only_mask = len(sequence.masks) == 1
             masks = []
             for position, tokens, scores in zip(
@@ -96,8 +96,12 @@ class FillMask:
             predictions.append(masks)
         return predictions
 
-    def weight(self, sequences: Sequence[TokenSequence]) -> int:
-        return sum(len(sequence.masks) * sequence.top_k for sequence in sequences)
+    def weight(self, model: Model, request: FillMaskRequest, prepared: Prepared) -> int:  # noqa: ARG002
+        return _candidates(prepared.sequences)
+
+
+def _candidates(sequences: Sequence[TokenSequence]) -> int:
+    return sum(len(sequence.masks) * sequence.top_k for sequence in sequences)
 
 
 def _mask_of(model: Model) -> SpecialToken:

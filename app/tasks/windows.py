@@ -1,0 +1,85 @@
+"""A text of whatever length as what a model can read: cut, or in windows that share some tokens.
+
+The windows are those of the `tokenizers` library's truncation with a stride.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from app.errors import ValidationFailed
+from app.messages import IntArray, TokenSequence
+from app.schemas import MAX_INPUTS
+from app.tasks.base import NO_MASKS, Prepared
+from app.tokenization import Direction, Whole
+
+MAX_WINDOWS: Final = MAX_INPUTS
+"""The most that one request may make, which is the most sequences that any other request may have. A stride of nearly the
+model's length would make a window for each token of a text: of 4 MB more than there is memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A sequence, and which of its tokens are those of the text.
+
+    They are the ones from `begin`, as many as there are offsets.
+    """
+
+    sequence: TokenSequence
+    begin: int
+    offsets: IntArray  # int64[tokens of the text, 2], characters of the whole text
+    words: IntArray  # int64[tokens of the text]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedWindows(Prepared):
+    """The inputs of one request, each in as many windows as it takes; `sequences` are those of all windows, in order."""
+
+    windows: list[list[Window]]
+
+
+def prepared_windows(windows: list[list[Window]], truncated: int) -> PreparedWindows:
+    """Return what is to be run for these windows, a list for each input."""
+    return PreparedWindows([one.sequence for some in windows for one in some], truncated, windows)
+
+
+def cut(text: range, room: int, direction: Direction) -> range:
+    """Return the first or last `room` tokens of a text."""
+    return text[:room] if direction == "right" else text[max(0, len(text) - room) :]
+
+
+def count_windows(tokens: int, room: int, stride: int) -> int:
+    """Return how many windows `spread` makes of so many tokens."""
+    return 1 + max(0, -(-(tokens - room) // (room - stride)))
+
+
+def spread(text: range, room: int, stride: int) -> list[range]:
+    """Return windows of at most `room` tokens, each but the first beginning with the last `stride` of the one before."""
+    step = room - stride
+    return [text[first : first + room] for first in range(0, count_windows(len(text), room, stride) * step, step)]
+
+
+def refuse_many(windows: int) -> None:
+    """Raise if a request makes too many windows. Ask before they are made.
+
+    Raises:
+        ValidationFailed: it does.
+    """
+    if windows > MAX_WINDOWS:
+        raise ValidationFailed(
+            f"The inputs make {windows} windows, the most is {MAX_WINDOWS}. "
+            "Lower parameters.stride, or send fewer or shorter inputs."
+        )
+
+
+def window(whole: Whole, before: Sequence[int], text: range, after: Sequence[int]) -> Window:
+    """Return the window of these tokens of the text, with these other tokens around them."""
+    chosen = np.array([*before, *text, *after], np.int64)
+    return Window(
+        TokenSequence(whole.input_ids[chosen], whole.token_type_ids[chosen], NO_MASKS),
+        len(before),
+        whole.offsets[text.start : text.stop],
+        whole.words[text.start : text.stop],
+    )
