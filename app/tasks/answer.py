@@ -1,12 +1,13 @@
 """Answers to questions: the likeliest parts of a context, as transformers' question-answering pipeline chose them.
 
-transformers 5 has none any more; this is like that of its last version 4, which is right but in three things:
+transformers 5 has none any more; this is like that of its last version 4, which is right but for these:
 
 - It adds up the scores of an answer that several windows hold, which may then be over 1 and prefers what stands where windows
   overlap. Here an answer has the score of the window that is surest of it.
-- Where a context has fewer parts than it looks for, it fills up with the special tokens before them, whose score is 0, and
-  tells everything up to the end of one of them. Here an answer is always a part of the context.
-- With the tokenizers of today it does not cut a question that is longer than it says.
+- Of a short context, which has fewer spans than it looks for, it also tells spans that begin with the special token of the
+  start, with a score of 0; and if a question holds the text of that token, it may be the answer. Here neither is.
+- With the tokenizers of today it does not cut a question that is longer than it was told, and fails where its windows do not
+  fit beside one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,14 +21,23 @@ from app.catalog import Model
 from app.errors import ValidationFailed
 from app.messages import FloatArray, IntArray
 from app.schemas import AnswerParameters, AnswerRequest, AnswerResponse
-from app.tasks.windows import PreparedWindows, Window, count_windows, prepared_windows, refuse_many, spread, window
+from app.tasks.windows import (
+    SHORT_BYTES,
+    PreparedWindows,
+    Window,
+    count_windows,
+    prepared_windows,
+    refuse_many,
+    spread,
+    window,
+)
 from app.tokenization import Whole
 
 MAX_TOKENS: Final = 384
 """Of a window, as in the pipeline: what models for question answering are fine-tuned with since BERT's own SQuAD script."""
 DEFAULT_STRIDE: Final = 128
-WEIGHT_OF_WINDOW: Final = 64
-"""What it takes to choose the answers of one window, as `weight` counts."""
+WEIGHT_OF_WINDOW: Final = 24
+"""What it takes to look through one window, as `weight` counts; a third of one is what a candidate takes."""
 
 
 class QuestionAnswering:
@@ -37,6 +47,7 @@ class QuestionAnswering:
     summary: ClassVar[str] = "Answers to questions from a context"
     request: ClassVar[type[BaseModel]] = AnswerRequest
     response: ClassVar[type[BaseModel]] = AnswerResponse
+    short_bytes: ClassVar[int] = SHORT_BYTES
 
     def example(self, model: Model) -> dict[str, Any]:
         return {
@@ -79,28 +90,28 @@ class QuestionAnswering:
         return predictions
 
     def weight(self, model: Model, request: AnswerRequest, prepared: PreparedWindows) -> int:  # noqa: ARG002
-        return len(prepared.sequences) * (WEIGHT_OF_WINDOW + _candidates(request.parameters))
+        return len(prepared.sequences) * (WEIGHT_OF_WINDOW + _candidates(request.parameters) // 3)
 
 
 class _Plan(NamedTuple):
     """How an input is read: the tokens before its context, and the room for it in a window."""
 
     whole: Whole
-    before: list[int]
+    before: IntArray
     is_cut: bool
     room: int
     stride: int
 
     def windows(self) -> list[Window]:
         context = self.whole.texts[1]
-        after = range(context.stop, len(self.whole.input_ids))
+        after = np.arange(context.stop, len(self.whole.input_ids))
         return [window(self.whole, self.before, part, after) for part in spread(context, self.room, self.stride)]
 
 
 def _plan(i: int, whole: Whole, max_tokens: int, parameters: AnswerParameters) -> _Plan:
     question, context = whole.texts
     cut_off = question[parameters.max_question_length :]
-    before = [position for position in range(context.start) if position not in cut_off]
+    before = np.delete(np.arange(context.start), cut_off)
     room = max_tokens - len(before) - (len(whole.input_ids) - context.stop)
     if room < 1:
         raise ValidationFailed(

@@ -16,6 +16,9 @@ Pre = TypeVar("Pre", bound="Prepared")
 Res_contra = TypeVar("Res_contra", bound=SequenceResult, contravariant=True)
 
 
+SHORT_BYTES: Final = 16 * 1024
+"""Largest body that most tasks prepare on the event loop: over it, that takes longer than a switch to a worker thread is
+worth, about 1 ms."""
 NO_MASKS: Final[IntArray] = np.empty(0, np.int64)
 
 
@@ -39,6 +42,8 @@ class TaskHandler(Protocol[Req_contra, Pre, Res_contra]):
     request: ClassVar[type[BaseModel]]
     """Has `model`, `inputs` and `parameters`."""
     response: ClassVar[type[BaseModel]]
+    short_bytes: ClassVar[int]
+    """The largest body that is prepared on the event loop."""
 
     def example(self, model: Model) -> dict[str, Any]:
         """Return a request that this model answers, for the description of the API."""

@@ -10,7 +10,7 @@ from app.bundle import Manifest, Task
 from app.catalog import Model
 from app.messages import FloatArray, TokenSequence
 from app.schemas import ClassifyRequest, ClassifyResponse
-from app.tasks.base import NO_MASKS, Prepared
+from app.tasks.base import NO_MASKS, SHORT_BYTES, Prepared
 
 Function = Literal["softmax", "sigmoid", "none"]
 
@@ -22,6 +22,7 @@ class Classify:
     summary: ClassVar[str] = "Labels and their scores for texts or pairs of texts"
     request: ClassVar[type[BaseModel]] = ClassifyRequest
     response: ClassVar[type[BaseModel]] = ClassifyResponse
+    short_bytes: ClassVar[int] = SHORT_BYTES
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": "I love this product"}

@@ -11,11 +11,11 @@ from app.bundle import Task
 from app.catalog import Model
 from app.messages import FloatArray, TokenSequence
 from app.schemas import EmbedRequest, EmbedResponse
-from app.tasks.base import NO_MASKS, Prepared
+from app.tasks.base import NO_MASKS, SHORT_BYTES, Prepared
 
 SHORTEST: Final = 1e-12
 """What a length is divided by at least, as in torch's `normalize`."""
-NUMBERS_A_WEIGHT: Final = 32
+NUMBERS_A_WEIGHT: Final = 64
 """Numbers that are written in the time of one of `weight`."""
 
 
@@ -26,6 +26,7 @@ class Embed:
     summary: ClassVar[str] = "An embedding for each text"
     request: ClassVar[type[BaseModel]] = EmbedRequest
     response: ClassVar[type[BaseModel]] = EmbedResponse
+    short_bytes: ClassVar[int] = SHORT_BYTES
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": ["How do I get to the station?", "The trains leave from there."]}
@@ -57,8 +58,7 @@ class Embed:
             embeddings = embeddings / np.maximum(lengths, SHORTEST)
         if request.parameters.encoding_format == "base64":
             return [b64encode(row.astype("<f4").tobytes()).decode() for row in embeddings]
-        rows: list[Any] = embeddings.tolist()
-        return rows
+        return [row.tolist() for row in embeddings]
 
     def weight(self, model: Model, request: EmbedRequest, prepared: Prepared) -> int:  # noqa: ARG002
         return len(prepared.sequences) * model.manifest.architecture.hidden_size // NUMBERS_A_WEIGHT

@@ -1,7 +1,6 @@
 """Entities: labels of tokens to parts of the text, as transformers' token-classification pipeline makes them."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from app.errors import ValidationFailed
 from app.messages import FloatArray
 from app.schemas import EntitiesParameters, EntitiesRequest, EntitiesResponse
 from app.tasks.windows import (
+    SHORT_BYTES,
     PreparedWindows,
     Window,
     count_windows,
@@ -34,6 +34,7 @@ class Entities:
     summary: ClassVar[str] = "Named entities, or the labels of all tokens"
     request: ClassVar[type[BaseModel]] = EntitiesRequest
     response: ClassVar[type[BaseModel]] = EntitiesResponse
+    short_bytes: ClassVar[int] = SHORT_BYTES
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": "Ada Lovelace lived in London."}
@@ -90,13 +91,12 @@ class Entities:
         return prepared.tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A token of the text and how its labels score, or a word of several tokens."""
 
     text: str
     scores: FloatArray  # float[labels]
-    index: int
+    position: int
     start: int
     end: int
     goes_on: bool
@@ -142,7 +142,7 @@ def _entities(tokens: Sequence[Token], model: Model, parameters: EntitiesParamet
             {
                 "entity": one.label,
                 "score": one.score,
-                "index": one.token.index,
+                "index": one.token.position,
                 "word": one.token.text,
                 "start": one.token.start,
                 "end": one.token.end,
@@ -171,7 +171,7 @@ def words(tokens: Sequence[Token]) -> list[list[Token]]:
 
 def _word(tokens: Sequence[Token], strategy: str, labels: Sequence[str], join: Join) -> Tagged:
     """Return a word with the one label that its tokens get by the strategy."""
-    if strategy == "first":
+    if strategy == "first" or len(tokens) == 1:
         scores = tokens[0].scores
     elif strategy == "max":
         scores = max(tokens, key=lambda token: float(token.scores.max())).scores
@@ -179,7 +179,7 @@ def _word(tokens: Sequence[Token], strategy: str, labels: Sequence[str], join: J
         scores = np.mean([token.scores for token in tokens], axis=0)
     first = tokens[0]
     word = Token(
-        join([token.text for token in tokens]), scores, first.index, first.start, tokens[-1].end, goes_on=False
+        join([token.text for token in tokens]), scores, first.position, first.start, tokens[-1].end, goes_on=False
     )
     return _tag(word, scores, labels)
 
@@ -223,4 +223,4 @@ def without_overlaps(entities: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
 
 def _part(whole: Whole, part: range) -> Window:
     [text] = whole.texts
-    return window(whole, range(text.start), part, range(text.stop, len(whole.input_ids)))
+    return window(whole, np.arange(text.start), part, np.arange(text.stop, len(whole.input_ids)))

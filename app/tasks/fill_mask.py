@@ -11,7 +11,7 @@ from app.catalog import Model
 from app.errors import ValidationFailed
 from app.messages import IntArray, MaskScores, TokenSequence
 from app.schemas import FillMaskRequest, FillMaskResponse
-from app.tasks.base import Prepared
+from app.tasks.base import SHORT_BYTES, Prepared
 
 MAX_CANDIDATES: Final = 20_000
 """The most tokens that one answer may list: inputs x masks x top_k. Each repeats its text, so that without a limit a small
@@ -25,6 +25,7 @@ class FillMask:
     summary: ClassVar[str] = "The most likely tokens for each mask of a text"
     request: ClassVar[type[BaseModel]] = FillMaskRequest
     response: ClassVar[type[BaseModel]] = FillMaskResponse
+    short_bytes: ClassVar[int] = SHORT_BYTES
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": f"He drank a cup of {_mask_of(model).text}."}

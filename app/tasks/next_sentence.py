@@ -9,7 +9,7 @@ from app.bundle import Task
 from app.catalog import Model
 from app.messages import FloatArray, TokenSequence
 from app.schemas import NextSentenceRequest, NextSentenceResponse
-from app.tasks.base import NO_MASKS, Prepared
+from app.tasks.base import NO_MASKS, SHORT_BYTES, Prepared
 from app.tasks.classify import softmax
 
 
@@ -20,6 +20,7 @@ class NextSentence:
     summary: ClassVar[str] = "Whether one text continues another"
     request: ClassVar[type[BaseModel]] = NextSentenceRequest
     response: ClassVar[type[BaseModel]] = NextSentenceResponse
+    short_bytes: ClassVar[int] = SHORT_BYTES
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": {"text": "It began to rain.", "text_pair": "She opened her umbrella."}}

@@ -3,7 +3,6 @@
 The windows are those of the `tokenizers` library's truncation with a stride.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +17,9 @@ from app.tokenization import Direction, Whole
 MAX_WINDOWS: Final = MAX_INPUTS
 """The most that one request may make, which is the most sequences that any other request may have. A stride of nearly the
 model's length would make a window for each token of a text: of 4 MB more than there is memory."""
+
+SHORT_BYTES: Final = 2048
+"""Largest body whose texts are tokenized and spread on the event loop: about 1 ms, as the offsets take most of the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,21 @@ def refuse_many(windows: int) -> None:
         )
 
 
-def window(whole: Whole, before: Sequence[int], text: range, after: Sequence[int]) -> Window:
-    """Return the window of these tokens of the text, with these other tokens around them."""
-    chosen = np.array([*before, *text, *after], np.int64)
+def window(whole: Whole, before: IntArray, text: range, after: IntArray) -> Window:
+    """Return the window of these tokens of the text, with these other tokens around them.
+
+    Args:
+        whole: What they are tokens of.
+        before: int64[tokens], positions.
+        text: Positions of one text's tokens.
+        after: int64[tokens], positions.
+    """
+
+    def around(array: IntArray) -> IntArray:
+        return np.concatenate([array[before], array[text.start : text.stop], array[after]])
+
     return Window(
-        TokenSequence(whole.input_ids[chosen], whole.token_type_ids[chosen], NO_MASKS),
+        TokenSequence(around(whole.input_ids), around(whole.token_type_ids), NO_MASKS),
         len(before),
         whole.offsets[text.start : text.stop],
         whole.words[text.start : text.stop],
