@@ -1,8 +1,10 @@
 """Texts to token ids and back: short and long, alone and many, cut at either end."""
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from app.bundle import load_bundle
@@ -94,6 +96,52 @@ def test_tokens_to_text(bert: Tokenizer) -> None:
     ids = encoded.input_ids.tolist()
     assert bert.decode(ids, skip_special_tokens=True).replace(" ", "") == "isitlate,orverylate?"
     assert bert.decode(ids, skip_special_tokens=False).startswith("[CLS]")
+
+
+@pytest.mark.parametrize("text", [*INPUTS, "good " * LONG_TEXT, ("a", "good " * LONG_TEXT)])
+def test_a_whole_text_is_never_cut_and_says_where_its_tokens_are(tokenizer: Tokenizer, text: TextInput) -> None:
+    parts = (text,) if isinstance(text, str) else text
+    [whole] = tokenizer.encode_whole([text])
+    [cut] = tokenizer.encode([text])
+    if not cut.was_truncated:
+        assert whole.input_ids.tolist() == cut.input_ids.tolist()
+        assert whole.token_type_ids.tolist() == cut.token_type_ids.tolist()
+    assert len(whole.texts) == len(parts)
+    together = tokenizer.encode_whole([text, "good"])[0]
+    assert together.offsets.tolist() == whole.offsets.tolist()
+    for part, tokens in zip(parts, whole.texts, strict=True):
+        pieces = whole.offsets[tokens.start : tokens.stop]
+        assert (pieces[:, 0] <= pieces[:, 1]).all()
+        assert pieces.max(initial=0) <= len(part)
+        words = whole.words[tokens.start : tokens.stop]
+        assert (np.diff(words) >= 0).all()
+        # Nothing of the text is left out but spaces and what the normalizer drops.
+        covered = set(itertools.chain.from_iterable(range(*pair) for pair in pieces.tolist()))
+        assert all(not part[i].isalnum() for i in range(len(part)) if i not in covered)
+    inside = sum(map(len, whole.texts))
+    assert (
+        (whole.words == -1).sum()
+        == len(whole.input_ids) - inside
+        == tokenizer._for(None).num_special_tokens_to_add(len(parts) == 2)
+    )
+
+
+@pytest.mark.parametrize("text", [" ", "\u200b"])
+def test_a_text_without_a_token_stands_at_the_end(bert: Tokenizer, text: str) -> None:
+    [alone], [pair] = bert.encode_whole([text]), bert.encode_whole([("good", text)])
+    assert alone.texts == (range(2, 2),)
+    assert pair.texts == (range(1, 2), range(4, 4))
+    assert alone.offsets.shape == (2, 2)
+
+
+def test_tokens_as_the_vocabulary_has_them(bert: Tokenizer, bundle_of: BundleOf) -> None:
+    ids = bert.encode(["cats"])[0].input_ids.tolist()
+    tokens = [bert.token(id_) for id_ in ids]
+    assert tokens[0] == "[CLS]"
+    assert any(token.startswith("##") for token in tokens)
+    assert bert.join(tokens[1:-1]) == "cats"
+    assert bert.marks_subwords
+    assert not Tokenizer(load_bundle(bundle_of("roberta-single-label"))).marks_subwords
 
 
 def test_punctuation_joins_the_word_before() -> None:
