@@ -69,7 +69,7 @@ class Entities:
             sum(count_windows(len(whole.texts[0]), room, stride) for whole, room in zip(wholes, rooms, strict=True))
         )
         windows = [
-            [_part(whole, part) for part in spread(whole.texts[0], room, stride)]
+            [_part(whole, part) for part in spread(whole.texts[0], room, stride, parameters.truncation_direction)]
             for whole, room in zip(wholes, rooms, strict=True)
         ]
         return prepared_windows(windows, truncated=0)

@@ -57,8 +57,13 @@ def count_windows(tokens: int, room: int, stride: int) -> int:
     return 1 + max(0, -(-(tokens - room) // (room - stride)))
 
 
-def spread(text: range, room: int, stride: int) -> list[range]:
-    """Return windows of at most `room` tokens, each but the first beginning with the last `stride` of the one before."""
+def spread(text: range, room: int, stride: int, direction: Direction = "right") -> list[range]:
+    """Return windows of `room` tokens, of which the last may be shorter; each shares `stride` tokens with the one before.
+
+    They begin at the end that would be kept if the text were cut: with `left` the first one is the end of the text.
+    """
+    if direction == "left":
+        return [part[::-1] for part in spread(text[::-1], room, stride)]
     step = room - stride
     return [text[first : first + room] for first in range(0, count_windows(len(text), room, stride) * step, step)]
 

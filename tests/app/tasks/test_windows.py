@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from app.bundle import load_bundle
 from app.errors import ValidationFailed
 from app.tasks.windows import MAX_WINDOWS, count_windows, cut, prepared_windows, refuse_many, spread, window
-from app.tokenization import Tokenizer
+from app.tokenization import Direction, Tokenizer
 from tests.conftest import BundleOf
 
 LONG = " ".join(["The cat sat on the mat, and it was late."] * 12)
@@ -31,18 +31,34 @@ def test_windows_share_the_stride_and_leave_nothing_out(
     assert all(last.stop - following.start == stride for last, following in pairwise(parts))
 
 
+@given(st.integers(0, 99), st.integers(0, 200), st.integers(1, 50), st.data())
+def test_from_the_end_they_are_the_same_the_other_way_round(
+    first: int, tokens: int, room: int, data: st.DataObject
+) -> None:
+    stride = data.draw(st.integers(0, room - 1))
+    text = range(first, first + tokens)
+    parts = spread(text, room, stride, "left")
+    assert [len(part) for part in parts] == [len(part) for part in spread(text, room, stride)]
+    assert all(part.step == 1 for part in parts)
+    assert (parts[-1].start, parts[0].stop) == (text.start, text.stop)
+    assert all(following.stop - last.start == stride for last, following in pairwise(parts))
+
+
+@pytest.mark.parametrize("direction", ["right", "left"])
 @pytest.mark.parametrize("stride", [0, 3, 17, 37])
 @pytest.mark.parametrize("name", ["bert-entities", "roberta-entities", "xlm-roberta-entities"])
-def test_they_are_those_of_the_tokenizers_library(bundle_of: BundleOf, name: str, stride: int) -> None:
+def test_they_are_those_of_the_tokenizers_library(
+    bundle_of: BundleOf, name: str, stride: int, direction: Direction
+) -> None:
     tokenizer = Tokenizer(load_bundle(bundle_of(name)))
     theirs = tokenizer._make(None)
-    theirs.enable_truncation(tokenizer.max_length, stride=stride)
+    theirs.enable_truncation(tokenizer.max_length, stride=stride, direction=direction)
     encoding = theirs.encode(LONG)
     [whole] = tokenizer.encode_whole([LONG])
     [text] = whole.texts
     before, after = np.arange(text.start), np.arange(text.stop, len(whole.input_ids))
     room = tokenizer.max_length - len(before) - len(after)
-    mine = [window(whole, before, part, after) for part in spread(text, room, stride)]
+    mine = [window(whole, before, part, after) for part in spread(text, room, stride, direction)]
     assert len(mine) > 3
     for one, other in zip(mine, [encoding, *encoding.overflowing], strict=True):
         assert one.sequence.input_ids.tolist() == other.ids
