@@ -44,12 +44,12 @@ def _export(options: argparse.Namespace) -> None:
                 checkpoint=options.checkpoint,
                 output=options.output,
                 task=options.task,
-                pooling=options.pooling,
                 variants=options.variants,
                 max_length=options.max_length,
                 revision=options.revision,
                 tolerance=options.tolerance,
                 keeps_inaccurate=options.keep_inaccurate,
+                pooling=options.pooling,
             ),
             step,
         )

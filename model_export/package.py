@@ -77,12 +77,12 @@ class ExportOptions:
     checkpoint: str
     output: Path
     task: Task | Literal["auto"] = "auto"
-    pooling: Pooling | Literal["auto"] = "auto"
     variants: Sequence[str] = DEFAULT_VARIANTS
     max_length: int | None = None
     revision: str | None = None
     tolerance: float | None = None
     keeps_inaccurate: bool = False
+    pooling: Pooling | Literal["auto"] = "auto"
 
 
 def export(options: ExportOptions, progress: Progress) -> Manifest:
@@ -281,8 +281,8 @@ def _max_length(
     checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, settings: EmbeddingSettings | None, asked: int | None
 ) -> int:
     positions = checkpoint.config.positions - checkpoint.config.position_offset
-    said = (tokenizer.max_length, settings.max_length if settings else None)
-    max_length = min(positions, *(length for length in said if length)) if asked is None else asked
+    said = [positions, tokenizer.max_length, settings.max_length if settings else None]
+    max_length = min(length for length in said if length) if asked is None else asked
     if max_length > positions:
         raise ExportError(f"--max-length {asked} is over the {positions} positions of {checkpoint.name}. Lower it.")
     if max_length < _SHORTEST:

@@ -43,6 +43,9 @@ _SENTENCES: Final = (
 _PAIRS: Final = (
     ("!", "!"),
     ("Where?", "In Paris."),
+    ("Who?", "The cat on the mat."),
+    ("Is it good?", "Yes, it is very good."),
+    ("Hello.", "Good day."),
     ("Is the shop open on Sundays?", "No, it opens from Monday to Saturday, from nine until six."),
     ("Who wrote the letter?", "The letter was written by my sister in 1987."),
     ("A man is playing a guitar.", "Someone is making music."),
