@@ -89,10 +89,9 @@ def choose_task(checkpoint: Checkpoint, task: Task | Literal["auto"]) -> Task:
     """
     named = checkpoint.config.architectures
     tasks = {found for name in named for suffix, found in _TASKS.items() if name.endswith(suffix)}
-    if task == "entities" and tasks == {"classify"}:  # both are called classifier, and may be of one shape
-        raise ExportError(
-            f"{checkpoint.name} classifies texts, not tokens ({', '.join(named)}). Choose --task classify."
-        )
+    if {task} | tasks == {"classify", "entities"} and task not in ("auto", *tasks):
+        # Both heads are called classifier, and may be of one shape.
+        raise ExportError(f"{checkpoint.name} is for --task {tasks.pop()} ({', '.join(named)}). Choose that.")
     if task != "auto":
         return task
     if (checkpoint.folder / MODULES_FILE).is_file():
