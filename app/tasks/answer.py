@@ -31,7 +31,7 @@ from app.tasks.windows import (
     spread,
     window,
 )
-from app.tokenization import Whole
+from app.tokenization import Located
 
 MAX_TOKENS: Final = 384
 """Of a window, as in the pipeline: what models for question answering are fine-tuned with since BERT's own SQuAD script."""
@@ -57,10 +57,10 @@ class QuestionAnswering:
 
     def prepare(self, model: Model, request: AnswerRequest) -> PreparedWindows:
         plans = [
-            _plan(i, whole, min(MAX_TOKENS, model.tokenizer.max_length), request.parameters)
-            for i, whole in enumerate(model.tokenizer.encode_whole(request.listed))
+            _plan(i, located, min(MAX_TOKENS, model.tokenizer.max_length), request.parameters)
+            for i, located in enumerate(model.tokenizer.encode_located(request.listed, cut=None))
         ]
-        refuse_many(sum(count_windows(len(plan.whole.texts[1]), plan.room, plan.stride) for plan in plans))
+        refuse_many(sum(count_windows(len(plan.located.texts[1]), plan.room, plan.stride) for plan in plans))
         return prepared_windows([plan.windows() for plan in plans], sum(plan.is_cut for plan in plans))
 
     def answer(
@@ -96,23 +96,23 @@ class QuestionAnswering:
 class _Plan(NamedTuple):
     """How an input is read: the tokens before its context, and the room for it in a window."""
 
-    whole: Whole
+    located: Located
     before: IntArray
     is_cut: bool
     room: int
     stride: int
 
     def windows(self) -> list[Window]:
-        context = self.whole.texts[1]
-        after = np.arange(context.stop, len(self.whole.input_ids))
-        return [window(self.whole, self.before, part, after) for part in spread(context, self.room, self.stride)]
+        context = self.located.texts[1]
+        after = np.arange(context.stop, len(self.located.input_ids))
+        return [window(self.located, self.before, part, after) for part in spread(context, self.room, self.stride)]
 
 
-def _plan(i: int, whole: Whole, max_tokens: int, parameters: AnswerParameters) -> _Plan:
-    question, context = whole.texts
+def _plan(i: int, located: Located, max_tokens: int, parameters: AnswerParameters) -> _Plan:
+    question, context = located.texts
     cut_off = question[parameters.max_question_length :]
     before = np.delete(np.arange(context.start), cut_off)
-    room = max_tokens - len(before) - (len(whole.input_ids) - context.stop)
+    room = max_tokens - len(before) - (len(located.input_ids) - context.stop)
     if room < 1:
         raise ValidationFailed(
             f"inputs[{i}].question leaves no room for the context: this model reads {max_tokens} tokens at once. "
@@ -127,7 +127,7 @@ def _plan(i: int, whole: Whole, max_tokens: int, parameters: AnswerParameters) -
             f"parameters.stride: must be less than {room}, which is how many tokens of the context are read at once beside "
             f"the question of inputs[{i}]. Lower it, or leave it out."
         )
-    return _Plan(whole, before, bool(cut_off), room, min(stride, room - 1))
+    return _Plan(located, before, bool(cut_off), room, min(stride, room - 1))
 
 
 def probabilities(logits: FloatArray, one: Window) -> FloatArray:

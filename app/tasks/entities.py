@@ -16,13 +16,12 @@ from app.tasks.windows import (
     PreparedWindows,
     Window,
     count_windows,
-    cut,
     prepared_windows,
     refuse_many,
     spread,
     window,
 )
-from app.tokenization import Tokenizer, Whole
+from app.tokenization import Located, Tokenizer
 
 Join = Callable[[Sequence[str]], str]
 
@@ -46,31 +45,19 @@ class Entities:
                 "parameters.stride: windows are joined by their entities, and there are none with aggregation_strategy "
                 "none. Leave out one of the two."
             )
-        wholes = model.tokenizer.encode_whole(request.listed)
-        rooms = [max_length - len(whole.input_ids) + len(whole.texts[0]) for whole in wholes]
-        is_long = [len(whole.input_ids) > max_length for whole in wholes]
         if parameters.stride is None:
-            if not parameters.truncation and any(is_long):
-                raise ValidationFailed(
-                    f"inputs[{is_long.index(True)}] has more than {max_length} tokens, the most this model takes. Shorten "
-                    "it, or set parameters.stride to have it read in windows."
-                )
-            windows = [
-                [_part(whole, cut(whole.texts[0], room, parameters.truncation_direction))]
-                for whole, room in zip(wholes, rooms, strict=True)
-            ]
-            return prepared_windows(windows, sum(is_long))
+            return _cut(model.tokenizer, request)
         stride = parameters.stride
-        if stride >= min(rooms):
+        texts = model.tokenizer.encode_located(request.listed, cut=None)
+        [room, *_] = {max_length - len(text.input_ids) + len(text.texts[0]) for text in texts}  # the same for all
+        if stride >= room:
             raise ValidationFailed(
-                f"parameters.stride: must be less than {min(rooms)}, which is how many tokens of a text this model takes."
+                f"parameters.stride: must be less than {room}, which is how many tokens of a text this model takes."
             )
-        refuse_many(
-            sum(count_windows(len(whole.texts[0]), room, stride) for whole, room in zip(wholes, rooms, strict=True))
-        )
+        refuse_many(sum(count_windows(len(text.texts[0]), room, stride) for text in texts))
         windows = [
-            [_part(whole, part) for part in spread(whole.texts[0], room, stride, parameters.truncation_direction)]
-            for whole, room in zip(wholes, rooms, strict=True)
+            [_part(text, part) for part in spread(text.texts[0], room, stride, parameters.truncation_direction)]
+            for text in texts
         ]
         return prepared_windows(windows, truncated=0)
 
@@ -221,6 +208,23 @@ def without_overlaps(entities: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
     return kept
 
 
-def _part(whole: Whole, part: range) -> Window:
-    [text] = whole.texts
-    return window(whole, np.arange(text.start), part, np.arange(text.stop, len(whole.input_ids)))
+def _cut(tokenizer: Tokenizer, request: EntitiesRequest) -> PreparedWindows:
+    """Return each text as one window, cut if it is too long.
+
+    Raises:
+        ValidationFailed: it is, and may not be cut.
+    """
+    parameters = request.parameters
+    texts = tokenizer.encode_located(request.listed, parameters.truncation_direction)
+    for i, text in enumerate(texts):
+        if text.was_truncated and not parameters.truncation:
+            raise ValidationFailed(
+                f"inputs[{i}] has more than {tokenizer.max_length} tokens, the most this model takes. Shorten it, or set "
+                "parameters.stride to have it read in windows."
+            )
+    return prepared_windows([[_part(text, text.texts[0])] for text in texts], sum(text.was_truncated for text in texts))
+
+
+def _part(text: Located, part: range) -> Window:
+    [tokens] = text.texts
+    return window(text, np.arange(tokens.start), part, np.arange(tokens.stop, len(text.input_ids)))

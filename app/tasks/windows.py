@@ -12,7 +12,7 @@ from app.errors import ValidationFailed
 from app.messages import IntArray, TokenSequence
 from app.schemas import MAX_INPUTS
 from app.tasks.base import NO_MASKS, Prepared
-from app.tokenization import Direction, Whole
+from app.tokenization import Direction, Located
 
 MAX_WINDOWS: Final = MAX_INPUTS
 """The most that one request may make, which is the most sequences that any other request may have. A stride of nearly the
@@ -47,11 +47,6 @@ def prepared_windows(windows: list[list[Window]], truncated: int) -> PreparedWin
     return PreparedWindows([one.sequence for some in windows for one in some], truncated, windows)
 
 
-def cut(text: range, room: int, direction: Direction) -> range:
-    """Return the first or last `room` tokens of a text."""
-    return text[:room] if direction == "right" else text[max(0, len(text) - room) :]
-
-
 def count_windows(tokens: int, room: int, stride: int) -> int:
     """Return how many windows `spread` makes of so many tokens."""
     return 1 + max(0, -(-(tokens - room) // (room - stride)))
@@ -81,11 +76,11 @@ def refuse_many(windows: int) -> None:
         )
 
 
-def window(whole: Whole, before: IntArray, text: range, after: IntArray) -> Window:
+def window(located: Located, before: IntArray, text: range, after: IntArray) -> Window:
     """Return the window of these tokens of the text, with these other tokens around them.
 
     Args:
-        whole: What they are tokens of.
+        located: What they are tokens of.
         before: int64[tokens], positions.
         text: Positions of one text's tokens.
         after: int64[tokens], positions.
@@ -95,8 +90,8 @@ def window(whole: Whole, before: IntArray, text: range, after: IntArray) -> Wind
         return np.concatenate([array[before], array[text.start : text.stop], array[after]])
 
     return Window(
-        TokenSequence(around(whole.input_ids), around(whole.token_type_ids), NO_MASKS),
+        TokenSequence(around(located.input_ids), around(located.token_type_ids), NO_MASKS),
         len(before),
-        whole.offsets[text.start : text.stop],
-        whole.words[text.start : text.stop],
+        located.offsets[text.start : text.stop],
+        located.words[text.start : text.stop],
     )

@@ -101,13 +101,13 @@ def test_tokens_to_text(bert: Tokenizer) -> None:
 @pytest.mark.parametrize("text", [*INPUTS, "good " * LONG_TEXT, ("a", "good " * LONG_TEXT)])
 def test_a_whole_text_is_never_cut_and_says_where_its_tokens_are(tokenizer: Tokenizer, text: TextInput) -> None:
     parts = (text,) if isinstance(text, str) else text
-    [whole] = tokenizer.encode_whole([text])
+    [whole] = tokenizer.encode_located([text], cut=None)
     [cut] = tokenizer.encode([text])
     if not cut.was_truncated:
         assert whole.input_ids.tolist() == cut.input_ids.tolist()
         assert whole.token_type_ids.tolist() == cut.token_type_ids.tolist()
     assert len(whole.texts) == len(parts)
-    together = tokenizer.encode_whole([text, "good"])[0]
+    together = tokenizer.encode_located([text, "good"], cut=None)[0]
     assert together.offsets.tolist() == whole.offsets.tolist()
     for part, tokens in zip(parts, whole.texts, strict=True):
         pieces = whole.offsets[tokens.start : tokens.stop]
@@ -126,9 +126,30 @@ def test_a_whole_text_is_never_cut_and_says_where_its_tokens_are(tokenizer: Toke
     )
 
 
+@pytest.mark.parametrize("direction", get_args(Direction))
+def test_cut_texts_say_where_their_tokens_are_too(bert: Tokenizer, direction: Direction) -> None:
+    texts = ["good", "good " * 50, "late " * LONG_TEXT]
+    located, encoded = bert.encode_located(texts, direction), bert.encode(texts, direction=direction)
+    for one, other, text in zip(located, encoded, texts, strict=True):
+        assert one.input_ids.tolist() == other.input_ids.tolist()
+        assert one.was_truncated == other.was_truncated
+        [tokens] = one.texts
+        assert len(tokens) == len(one.input_ids) - 2
+        first, last = one.offsets[tokens.start, 0], one.offsets[tokens.stop - 1, 1]
+        assert (first == 0) if direction == "right" else (last == len(text.rstrip()))
+
+
+def test_a_text_in_windows_has_a_limit(bert: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.tokenization.MOST_TOKENS", 50)
+    bert.encode_located(["good " * 48], cut=None)
+    with pytest.raises(ValidationFailed, match=r"inputs\[1\] has 51 tokens, the most .* is 50. Split it"):
+        bert.encode_located(["good", "good " * 49], cut=None)
+    bert.encode_located(["good " * 49], "right")
+
+
 @pytest.mark.parametrize("text", [" ", "\u200b"])
 def test_a_text_without_a_token_stands_at_the_end(bert: Tokenizer, text: str) -> None:
-    [alone], [pair] = bert.encode_whole([text]), bert.encode_whole([("good", text)])
+    [alone], [pair] = bert.encode_located([text], cut=None), bert.encode_located([("good", text)], cut=None)
     assert alone.texts == (range(2, 2),)
     assert pair.texts == (range(1, 2), range(4, 4))
     assert alone.offsets.shape == (2, 2)

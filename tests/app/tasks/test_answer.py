@@ -60,7 +60,7 @@ def test_the_best_spans(pairs: list[tuple[float, float]], max_length: int, count
 
 
 def test_an_answer_has_whole_words(model: Model) -> None:
-    words = model.tokenizer.encode_whole([(QUESTION, CONTEXT)])[0].words.tolist()
+    words = model.tokenizer.encode_located([(QUESTION, CONTEXT)], cut=None)[0].words.tolist()
     begin = prepare(model, asked()).windows[0][0].begin
     inner = next(i for i in range(begin, len(words) - 1) if words[i] == words[i + 1])
     [one] = answer(model, asked(), (inner + 1, inner + 1, 5, 5))

@@ -153,7 +153,7 @@ def test_a_text_without_a_token_has_no_entities(model: Model, text: str, strateg
 
 
 def test_a_long_text_is_cut_at_the_end_that_was_asked_for(model: Model) -> None:
-    [whole] = model.tokenizer.encode_whole([LONG])
+    [whole] = model.tokenizer.encode_located([LONG], cut=None)
     right, left = prepare(model, LONG), prepare(model, LONG, truncation_direction="left")
     assert right.truncated == left.truncated == 1
     assert [len(one.sequences[0]) for one in (right, left)] == [40, 40]

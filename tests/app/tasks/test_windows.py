@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.bundle import load_bundle
 from app.errors import ValidationFailed
-from app.tasks.windows import MAX_WINDOWS, count_windows, cut, prepared_windows, refuse_many, spread, window
+from app.tasks.windows import MAX_WINDOWS, count_windows, prepared_windows, refuse_many, spread, window
 from app.tokenization import Direction, Tokenizer
 from tests.conftest import BundleOf
 
@@ -54,7 +54,7 @@ def test_they_are_those_of_the_tokenizers_library(
     theirs = tokenizer._make(None)
     theirs.enable_truncation(tokenizer.max_length, stride=stride, direction=direction)
     encoding = theirs.encode(LONG)
-    [whole] = tokenizer.encode_whole([LONG])
+    [whole] = tokenizer.encode_located([LONG], cut=None)
     [text] = whole.texts
     before, after = np.arange(text.start), np.arange(text.stop, len(whole.input_ids))
     room = tokenizer.max_length - len(before) - len(after)
@@ -69,14 +69,6 @@ def test_they_are_those_of_the_tokenizers_library(
         assert set(other.word_ids[: one.begin] + other.word_ids[one.begin + len(one.offsets) :]) == {None}
 
 
-def test_a_text_is_cut_at_either_end() -> None:
-    text = range(3, 10)
-    assert cut(text, 4, "right") == range(3, 7)
-    assert cut(text, 4, "left") == range(6, 10)
-    assert cut(text, 7, "left") == cut(text, 9, "left") == cut(text, 9, "right") == text
-    assert not cut(text, 0, "left")
-
-
 def test_windows_have_a_limit() -> None:
     refuse_many(MAX_WINDOWS)
     with pytest.raises(ValidationFailed, match=rf"make {MAX_WINDOWS + 1} windows, the most is {MAX_WINDOWS}.*stride"):
@@ -84,7 +76,7 @@ def test_windows_have_a_limit() -> None:
 
 
 def test_sequences_are_those_of_all_windows_in_order(bundle_of: BundleOf) -> None:
-    wholes = Tokenizer(load_bundle(bundle_of("bert-entities"))).encode_whole(["The cat", "sat on the mat"])
+    wholes = Tokenizer(load_bundle(bundle_of("bert-entities"))).encode_located(["The cat", "sat on the mat"], cut=None)
     none = np.empty(0, np.int64)
     windows = [[window(one, none, part, none) for part in spread(one.texts[0], 2, 1)] for one in wholes]
     prepared = prepared_windows(windows, 1)
