@@ -38,7 +38,7 @@ class Form:
 
 SMOKE: Final = Form(
     name="smoke",
-    parity_models=("demo", "demo-masked"),
+    parity_models=("demo", "demo-masked", "demo-embed"),
     parity_texts=8,
     offline_models=("tiny",),
     lengths=(32, 128),
@@ -60,7 +60,7 @@ SMOKE: Final = Form(
 )
 FULL: Final = Form(
     name="full",
-    parity_models=("demo", "demo-masked", "base", "large"),
+    parity_models=("demo", "demo-masked", "demo-embed", "base", "large"),
     parity_texts=64,
     offline_models=("base", "large"),
     lengths=(32, 128, 384),

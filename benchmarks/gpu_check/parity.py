@@ -16,7 +16,7 @@ _TOP_K = 5
 
 
 def parity(bench: Bench) -> Iterator[Row]:
-    """Compare every model in every precision; differences are of logits, or of masked tokens' scores by rank."""
+    """Compare every model in every precision; differences are of logits, embeddings, or masked tokens' scores by rank."""
     for model in bench.form.parity_models:
         bundle = bench.bundle(model)
         cases = [_answer(case) for case in bundle.golden().cases]
@@ -66,7 +66,7 @@ def _values(result: SequenceResult) -> np.ndarray:
 
 def _answer(case: GoldenCase) -> SequenceResult:
     if case.masks is None:
-        return np.array(case.logits, np.float32)
+        return np.array(case.embedding if case.logits is None else case.logits, np.float32)
     return MaskScores(
         np.array([mask.tokens for mask in case.masks]), np.array([mask.scores for mask in case.masks], np.float32)
     )
