@@ -51,10 +51,13 @@ def read_embedding_settings(folder: Path, pooling: Pooling | Literal["auto"]) ->
         return EmbeddingSettings("mean" if pooling == "auto" else pooling)
     modules = _modules(folder / MODULES_FILE)
     settings = _read(folder / _SETTINGS_FILE) if (folder / _SETTINGS_FILE).is_file() else {}
+    max_length = settings.get("max_seq_length")
+    if not isinstance(max_length, int | None):
+        raise ExportError(f"max_seq_length in {folder / _SETTINGS_FILE} is no number of tokens. Correct it.")
     return EmbeddingSettings(
         pooling=_pooling(folder / modules["Pooling"] / "config.json") if pooling == "auto" else pooling,
         normalizes="Normalize" in modules,
-        max_length=settings.get("max_seq_length"),
+        max_length=max_length,
         lowercases=bool(settings.get("do_lower_case")),
     )
 

@@ -97,6 +97,13 @@ def test_other_poolings_are_refused(copy_of: Copy, pooling: Any, expected: str) 
         read_embedding_settings(folder, "auto")
 
 
+def test_length_that_is_no_number(copy_of: Copy) -> None:
+    folder = copy_of("bert-embed")
+    write(folder / "sentence_bert_config.json", {"max_seq_length": "long"})
+    with pytest.raises(ExportError, match=r"max_seq_length in .*sentence_bert_config\.json is no number"):
+        read_embedding_settings(folder, "auto")
+
+
 def test_file_that_is_not_json(copy_of: Copy) -> None:
     folder = copy_of("bert-embed")
     (folder / "modules.json").write_text("[")
