@@ -484,5 +484,7 @@ def _message(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
         return "is not a parameter of this endpoint; remove it"
     if problem["type"] == "missing":
         return "is missing"
+    if problem["type"] == "model_type" and problem["loc"]:
+        return "should be an object; /docs shows what it holds"
     message = str(problem["msg"]).partition(" after validation")[0]
     return message[0].lower() + message[1:]

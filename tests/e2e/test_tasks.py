@@ -182,7 +182,7 @@ def test_many_answers_are_those_of_few(server: ServerProcess, task: Task) -> Non
     ("task", "inputs", "parameters", "says"),
     [
         ("next-sentence", TEXT, {}, 'inputs: should be {"text": ..., "text_pair": ...} or a list of these'),
-        ("answer", [TEXT], {}, "inputs[0]: input should be an object"),
+        ("answer", [TEXT], {}, "inputs[0]: should be an object; /docs shows what it holds"),
         ("answer", {"question": "?"}, {}, "inputs.context: is missing"),
         ("answer", QUESTION | {"question": "good " * 64}, {}, "inputs[0].question leaves no room for the context"),
         ("entities", LONG, {"truncation": False}, "inputs[0] has more than 40 tokens"),
