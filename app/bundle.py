@@ -19,7 +19,8 @@ MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 GOLDEN_FILE = "golden.json"
 
-Task = Literal["classify", "fill-mask"]
+Task = Literal["classify", "fill-mask", "next-sentence", "entities", "answer", "embed"]
+Pooling = Literal["mean", "cls"]
 Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -45,8 +46,9 @@ class BundleFile(Strict):
 class Parity(Strict):
     """How far a variant's answers were from the reference when it was exported.
 
-    Differences are the largest over all outputs of the parity batches: of logits for classification, of the softmax over
-    the vocabulary for masked tokens. `company` compares each sequence alone with itself in a packed batch.
+    Differences are the largest over all outputs of the parity batches: of the softmax over the vocabulary for masked
+    tokens, of embeddings before they are normalized, else of logits. `company` compares each sequence alone with itself in
+    a packed batch.
     """
 
     reference_max_abs_diff: float
@@ -58,8 +60,9 @@ class Parity(Strict):
 class Agreement(Strict):
     """How often a variant gave another best answer than fp32, on the sentences of the export.
 
-    A best answer is a text's top label or a mask's top token. Of a single label, whose score is the answer, an answer
-    has changed that moved by more than a twentieth of the range of all.
+    A best answer is the top label of a text or a token, a mask's top token, the likeliest start or end of an answer, the
+    sentence nearest to another one. Of a single label, whose score is the answer, an answer has changed that moved by
+    more than a twentieth of the range of all.
     """
 
     answers: int = Field(ge=1)
@@ -120,6 +123,8 @@ class Manifest(Strict):
     """Everything the server must know about a model that is not in its graphs.
 
     `position_offset` is the position id of the first token (2 for RoBERTa, else 0). `max_length` counts special tokens.
+    `labels` are those of texts, of tokens (entities), or IS_NEXT and NOT_NEXT. `pooling` and `normalizes`, whether
+    embeddings are made one long unless a request says otherwise, are there for `embed` alone.
     """
 
     schema_version: Literal[1]
@@ -127,6 +132,8 @@ class Manifest(Strict):
     task: Task
     labels: tuple[str, ...] = ()
     problem_type: ProblemType | None = None
+    pooling: Pooling | None = None
+    normalizes: bool | None = None
     max_length: int = Field(ge=3)
     position_offset: int = Field(ge=0)
     special_tokens: SpecialTokens
@@ -147,9 +154,12 @@ class GoldenMask(Strict):
 
 
 class GoldenCase(Strict):
-    """One input and what the source checkpoint answers: `logits` for classification, `masks` for masked tokens.
+    """One input and what the source checkpoint answers: one of the last four, by task.
 
-    `input_ids` and `token_type_ids` include special tokens, so that an engine without a tokenizer can replay the case.
+    `logits` for classification and next-sentence, `masks` for masked tokens, `token_logits` for entities (a row a token,
+    labels side by side) and answer (start and end), `embedding` before it is normalized. Of `answer`, `text` is the
+    question and `text_pair` the context. `input_ids` and `token_type_ids` include special tokens, so that an engine
+    without a tokenizer can replay the case.
     """
 
     text: str
@@ -158,6 +168,8 @@ class GoldenCase(Strict):
     token_type_ids: tuple[int, ...]
     logits: tuple[float, ...] | None = None
     masks: tuple[GoldenMask, ...] | None = None
+    token_logits: tuple[tuple[float, ...], ...] | None = None
+    embedding: tuple[float, ...] | None = None
 
 
 class Golden(Strict):

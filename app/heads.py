@@ -4,7 +4,7 @@ The one place to teach the engine a new task. Pure NumPy, runs in the engine's t
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,21 +25,38 @@ class Head(Protocol):
     def outputs(self, batch: Sequence[TokenSequence]) -> list[str]:
         """Return the names of the outputs this batch needs."""
 
-    def cut(self, outputs: Outputs, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+    def cut(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:
         """Return the result of each sequence."""
 
 
-class ClassifyHead:
-    """`logits` float32[batch, labels]."""
+class SequenceHead:
+    """One output with a row for each sequence: `logits` float32[batch, labels], `embeddings` float32[batch, hidden]."""
+
+    def __init__(self, output: str) -> None:
+        self._output: Final = output
 
     def inputs(self, batch: Sequence[TokenSequence], starts: IntArray) -> Feeds:  # noqa: ARG002
         return {}
 
     def outputs(self, batch: Sequence[TokenSequence]) -> list[str]:  # noqa: ARG002
-        return ["logits"]
+        return [self._output]
 
-    def cut(self, outputs: Outputs, batch: Sequence[TokenSequence]) -> list[SequenceResult]:  # noqa: ARG002
-        return list(outputs["logits"].astype(np.float32, copy=False))
+    def cut(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:  # noqa: ARG002
+        return list(outputs[self._output].astype(np.float32, copy=False))
+
+
+class TokenHead:
+    """`token_logits` float32[tokens, labels], a sequence's rows from where it starts."""
+
+    def inputs(self, batch: Sequence[TokenSequence], starts: IntArray) -> Feeds:  # noqa: ARG002
+        return {}
+
+    def outputs(self, batch: Sequence[TokenSequence]) -> list[str]:  # noqa: ARG002
+        return ["token_logits"]
+
+    def cut(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:
+        rows = outputs["token_logits"].astype(np.float32, copy=False)
+        return [rows[start : start + len(one)] for start, one in zip(starts.tolist(), batch, strict=True)]
 
 
 class FillMaskHead:
@@ -60,7 +77,7 @@ class FillMaskHead:
         # The whole vocabulary's scores leave the device only when somebody asks for tokens of their own.
         return [*names, "scores"] if any(sequence.targets is not None for sequence in batch) else names
 
-    def cut(self, outputs: Outputs, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+    def cut(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:  # noqa: ARG002
         results: list[SequenceResult] = []
         end = 0
         for sequence in batch:
@@ -77,4 +94,11 @@ class FillMaskHead:
         return results
 
 
-HEADS: dict[Task, Head] = {"classify": ClassifyHead(), "fill-mask": FillMaskHead()}
+HEADS: Final[dict[Task, Head]] = {
+    "classify": SequenceHead("logits"),
+    "fill-mask": FillMaskHead(),
+    "next-sentence": SequenceHead("logits"),
+    "entities": TokenHead(),
+    "answer": TokenHead(),
+    "embed": SequenceHead("embeddings"),
+}

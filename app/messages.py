@@ -39,7 +39,11 @@ class MaskScores:
 
 
 SequenceResult = FloatArray | MaskScores
-"""The answer to one sequence: logits float32[labels] for classification, `MaskScores` for masked tokens."""
+"""The answer to one sequence: `MaskScores` for masked tokens, else numbers.
+
+A row float32[labels or hidden] for what is asked of a text (classify, next-sentence, embed), or a row for each of its tokens
+float32[tokens, labels] (entities, answer).
+"""
 
 
 @dataclass(frozen=True, slots=True)

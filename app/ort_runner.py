@@ -165,7 +165,8 @@ class OrtRunner:
             target=self.variant.target,
             position_offset=self._position_offset,
         )
-        feeds |= self._head.inputs(batch, feeds["cls_index"].astype(np.int64, copy=False))
+        starts = feeds["cls_index"].astype(np.int64, copy=False)
+        feeds |= self._head.inputs(batch, starts)
         outputs = self._head.outputs(batch)
         try:
             run = self._execution.prepare(feeds, outputs, options)
@@ -177,7 +178,7 @@ class OrtRunner:
                 values = run()
             except Exception as error:
                 raise self._classified(error) from error
-            return self._head.cut(dict(zip(outputs, values, strict=True)), batch)
+            return self._head.cut(dict(zip(outputs, values, strict=True)), batch, starts)
 
         return execute
 

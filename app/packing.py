@@ -6,9 +6,16 @@ Owns the names, types and meaning of the graph's inputs. Pure NumPy, called in t
 Every graph takes a flat run of tokens, all sequences end to end:
 
     input_ids, token_type_ids, position_ids   int64[tokens]
-    cls_index     int64[batch]        classification: where each sequence starts, in the order they were given
+    cls_index     int64[batch]        where each sequence starts, in the order they were given
     mask_index    int64[masks]        masked tokens: flat positions of the mask tokens
     k             int64[1]            masked tokens: how many of the best tokens to return per mask
+
+A graph that answers with a row for each sequence gives them in the order of `cls_index`, as they were given. One that answers
+with a row for each token gives them in the packed order, so that a sequence's rows start at its `cls_index`:
+
+    logits        float32[batch, labels]     classification, next sentence
+    embeddings    float32[batch, hidden]     embeddings, pooled and not normalized
+    token_logits  float32[tokens, labels]    entities; answers, whose two columns are start and end
 
 A CPU graph attends within groups of sequences of one length. So the batch is laid out shortest first, and `cls_index`
 tells where each sequence went:

@@ -17,7 +17,7 @@ MAX_INPUTS: Final = 4096
 """The most that `--max-inputs` may be. Known to the schema, so that a body of a million items is refused at the first
 item too many: one of 4 MB took 13 s to refuse when each of its items was told."""
 TOLD_PROBLEMS: Final = 5
-KINDS: Final = frozenset({"<text>", "<pair>", "<list>"})
+KINDS: Final = frozenset({"<text>", "<pair>", "<list>", "<one>"})
 """Tags of the kinds of inputs. They stand in pydantic's places, and are passed over in ours."""
 # An unknown key is repeated to its sender only if it looks like a name: it may as well be a text in the wrong place.
 KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
@@ -57,6 +57,27 @@ class TextPair(Request):
     text_pair: Annotated[str, AfterValidator(_without_nul)] | None = None
 
 
+class SentencePair(Request):
+    """Two texts of which the second may continue the first."""
+
+    text: Text
+    text_pair: Text
+
+
+class QuestionContext(Request):
+    """A question, and the text that holds its answer."""
+
+    question: Text
+    context: Text
+
+
+def _one_or_list(value: object) -> str | None:
+    """Name the kind of inputs where each must be an object."""
+    if isinstance(value, list):
+        return "<list>"
+    return "<one>" if isinstance(value, dict | Request) else None
+
+
 _PairOrText = Annotated[
     Annotated[Text, Tag("<text>")] | Annotated[TextPair, Tag("<pair>")],
     Discriminator(
@@ -83,12 +104,37 @@ TextInputs = Annotated[
         custom_error_message="should be a text or a list of texts",
     ),
 ]
+SentenceInputs = Annotated[
+    Annotated[SentencePair, Tag("<one>")]
+    | Annotated[list[SentencePair], Field(min_length=1, max_length=MAX_INPUTS), Tag("<list>")],
+    Discriminator(
+        _one_or_list,
+        custom_error_type="not_inputs",
+        custom_error_message='should be {"text": ..., "text_pair": ...} or a list of these',
+    ),
+]
+QuestionInputs = Annotated[
+    Annotated[QuestionContext, Tag("<one>")]
+    | Annotated[list[QuestionContext], Field(min_length=1, max_length=MAX_INPUTS), Tag("<list>")],
+    Discriminator(
+        _one_or_list,
+        custom_error_type="not_inputs",
+        custom_error_message='should be {"question": ..., "context": ...} or a list of these',
+    ),
+]
 ModelName = Annotated[
     str | None, Field(description="Which model; may be left out where one model does this task.", examples=[None])
 ]
 
 
-class ClassifyParameters(Request):
+class Truncation(Request):
+    """What becomes of inputs that are too long."""
+
+    truncation: bool = Field(True, description="Cut inputs that are too long; if false they are an error.")
+    truncation_direction: Literal["right", "left"] = Field("right", description="Which end is cut off.")
+
+
+class ClassifyParameters(Truncation):
     """How to classify."""
 
     top_k: int | None = Field(None, ge=1, le=MAX_TOP_K, description="How many of the best labels; all if left out.")
@@ -97,8 +143,6 @@ class ClassifyParameters(Request):
         description="What turns logits into scores. If left out: none for regression, sigmoid for multi-label models "
         "and models of one label, else softmax.",
     )
-    truncation: bool = Field(True, description="Cut inputs that are too long; if false they are an error.")
-    truncation_direction: Literal["right", "left"] = Field("right", description="Which end is cut off.")
 
 
 class FillMaskParameters(Request):
@@ -107,6 +151,58 @@ class FillMaskParameters(Request):
     top_k: int = Field(5, ge=1, le=MAX_TOP_K, description="How many of the best tokens for each mask.")
     targets: list[Text] | None = Field(
         None, min_length=1, max_length=MAX_TOP_K, description="The only words to choose from; each is one token."
+    )
+
+
+class NextSentenceParameters(Truncation):
+    """How to read pairs."""
+
+
+class EntitiesParameters(Truncation):
+    """How to find entities."""
+
+    aggregation_strategy: Literal["none", "simple", "first", "average", "max"] = Field(
+        "simple",
+        description="How tokens become entities. none: they do not, every token is told. simple: neighbours of one label "
+        "are joined. first, average, max: as simple, but the tokens of a word have one label: that of its first, the best "
+        "on average, or the most certain.",
+    )
+    ignore_labels: list[str] = Field(
+        ["O"], max_length=MAX_TOP_K, description="What is left out: labels with none, else groups."
+    )
+    stride: int | None = Field(
+        None,
+        ge=0,
+        description="Read a text that is too long in windows of the model's length that share so many tokens, instead of "
+        "cutting it.",
+    )
+
+
+class AnswerParameters(Request):
+    """How to find answers."""
+
+    top_k: int = Field(1, ge=1, le=MAX_TOP_K, description="How many of the best answers.")
+    max_answer_length: int = Field(15, ge=1, description="Tokens of an answer, at most.")
+    max_question_length: int = Field(64, ge=1, description="Tokens of a question, at most; more are cut off.")
+    stride: int | None = Field(
+        None,
+        ge=0,
+        description="How many tokens the windows share in which a long context is read. If left out: 128, or half of a "
+        "window if that is less.",
+    )
+    handle_impossible_answer: bool = Field(
+        False, description="Whether there may be no answer: then an empty one takes part, with a score of its own."
+    )
+
+
+class EmbedParameters(Truncation):
+    """How to embed."""
+
+    normalize: bool | None = Field(
+        None, description="Make every embedding one long. If left out: as the model's sentence-transformers files say."
+    )
+    encoding_format: Literal["float", "base64"] = Field(
+        "float", description="base64: the bytes of little-endian float32 numbers, which is a quarter as long."
     )
 
 
@@ -140,11 +236,70 @@ class FillMaskRequest(Request):
         return self.inputs if isinstance(self.inputs, list) else [self.inputs]
 
 
+class NextSentenceRequest(Request):
+    """Pairs of texts, to be told whether the second continues the first."""
+
+    model: ModelName = None
+    inputs: SentenceInputs
+    parameters: NextSentenceParameters = NextSentenceParameters()
+
+    @property
+    def listed(self) -> list[tuple[str, str]]:
+        """The inputs as a list of pairs."""
+        inputs = self.inputs if isinstance(self.inputs, list) else [self.inputs]
+        return [(pair.text, pair.text_pair) for pair in inputs]
+
+
+class EntitiesRequest(Request):
+    """Texts to find entities in."""
+
+    model: ModelName = None
+    inputs: TextInputs
+    parameters: EntitiesParameters = EntitiesParameters()
+
+    @property
+    def listed(self) -> list[str]:
+        """The inputs as a list."""
+        return self.inputs if isinstance(self.inputs, list) else [self.inputs]
+
+
+class AnswerRequest(Request):
+    """Questions, each with a context to find its answer in."""
+
+    model: ModelName = None
+    inputs: QuestionInputs
+    parameters: AnswerParameters = AnswerParameters()
+
+    @property
+    def listed(self) -> list[tuple[str, str]]:
+        """The inputs as a list of question and context."""
+        inputs = self.inputs if isinstance(self.inputs, list) else [self.inputs]
+        return [(one.question, one.context) for one in inputs]
+
+
+class EmbedRequest(Request):
+    """Texts to embed."""
+
+    model: ModelName = None
+    inputs: TextInputs
+    parameters: EmbedParameters = EmbedParameters()
+
+    @property
+    def listed(self) -> list[str]:
+        """The inputs as a list."""
+        return self.inputs if isinstance(self.inputs, list) else [self.inputs]
+
+
 class Usage(BaseModel):
-    """What the request cost: tokens that ran, special tokens included, and how many inputs were cut."""
+    """What the request cost: tokens that ran, special tokens and every window included, and how many inputs were cut."""
 
     tokens: int
     truncated: int
+
+
+def _example(prediction: Any, tokens: int) -> ConfigDict:  # noqa: ANN401 - JSON
+    usage: dict[str, Any] = {"tokens": tokens, "truncated": 0}
+    return ConfigDict(json_schema_extra={"examples": [{"model": "name", "predictions": [prediction], "usage": usage}]})
 
 
 class LabelScore(BaseModel):
@@ -188,6 +343,89 @@ class FillMaskResponse(BaseModel):
 
     model: str
     predictions: list[list[list[TokenScore]]]
+    usage: Usage
+
+
+class NextSentence(BaseModel):
+    """Whether the second text continues the first, and the probability that it does."""
+
+    is_next: bool
+    score: float
+
+
+class NextSentenceResponse(BaseModel):
+    """`predictions[i]` belongs to `inputs[i]`."""
+
+    model_config = _example({"is_next": True, "score": 0.9991}, tokens=16)
+
+    model: str
+    predictions: list[NextSentence]
+    usage: Usage
+
+
+class Entity(BaseModel):
+    """Neighbouring tokens of one label. `start` and `end` count characters of the text: `text[start:end]` in Python."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    entity_group: str
+    score: float
+    word: str
+    start: int
+    end: int
+
+
+class LabelledToken(BaseModel):
+    """A token and its label, as they are told with the aggregation strategy none. `index` counts tokens, special ones too."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    entity: str
+    score: float
+    index: int
+    word: str
+    start: int
+    end: int
+
+
+class EntitiesResponse(BaseModel):
+    """`predictions[i]` belongs to `inputs[i]`, in the order of the text."""
+
+    model_config = _example(
+        [{"entity_group": "PER", "score": 0.9981, "word": "Ada Lovelace", "start": 0, "end": 12}], tokens=9
+    )
+
+    model: str
+    predictions: list[list[Entity | LabelledToken]]
+    usage: Usage
+
+
+class Answer(BaseModel):
+    """A part of the context, `context[start:end]` in Python; empty where there may be none."""
+
+    answer: str
+    score: float
+    start: int
+    end: int
+
+
+class AnswerResponse(BaseModel):
+    """`predictions[i]` belongs to `inputs[i]`, best answer first; always a list."""
+
+    model_config = _example([{"answer": "Paris", "score": 0.9713, "start": 11, "end": 16}], tokens=18)
+
+    model: str
+    predictions: list[list[Answer]]
+    usage: Usage
+
+
+class EmbedResponse(BaseModel):
+    """`predictions[i]` belongs to `inputs[i]`: numbers, or text where base64 was asked for."""
+
+    model_config = _example([0.0713, -0.0265, 0.0498], tokens=6)
+
+    model: str
+    predictions: list[list[float] | str]
     usage: Usage
 
 
@@ -246,5 +484,7 @@ def _message(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
         return "is not a parameter of this endpoint; remove it"
     if problem["type"] == "missing":
         return "is missing"
+    if problem["type"] == "model_type" and problem["loc"]:
+        return "should be an object; /docs shows what it holds"
     message = str(problem["msg"]).partition(" after validation")[0]
     return message[0].lower() + message[1:]

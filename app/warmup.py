@@ -274,8 +274,9 @@ def _sequence(case: GoldenCase, mask_token_id: int | None) -> TokenSequence:
 
 
 def _difference(case: GoldenCase, result: SequenceResult) -> float:
-    """Return the largest difference of logits, or of the best tokens' scores by rank."""
+    """Return the largest difference of logits or of an embedding, or of the best tokens' scores by rank."""
     if isinstance(result, MaskScores):
         expected = np.array([mask.scores for mask in case.masks or ()])
         return float(np.abs(result.scores - expected).max())
-    return float(np.abs(result - np.array(case.logits)).max())
+    [expected] = (np.array(one) for one in (case.logits, case.token_logits, case.embedding) if one is not None)
+    return float(np.abs(result - expected).max())

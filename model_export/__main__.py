@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from app.bundle import Task, load_bundle
+from app.bundle import Pooling, Task, load_bundle
 from app.errors import BundleError
 from model_export.errors import ExportError
 from model_export.package import DEFAULT_VARIANTS, VARIANTS, ExportOptions, export
@@ -49,6 +49,7 @@ def _export(options: argparse.Namespace) -> None:
                 revision=options.revision,
                 tolerance=options.tolerance,
                 keeps_inaccurate=options.keep_inaccurate,
+                pooling=options.pooling,
             ),
             step,
         )
@@ -97,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--task", choices=("auto", *get_args(Task)), default="auto", help="which head (default: the config's)"
+    )
+    command.add_argument(
+        "--pooling",
+        choices=("auto", *get_args(Pooling)),
+        default="auto",
+        help="of embed (default: what sentence-transformers left in the folder, else the mean)",
     )
     command.add_argument(
         "--variants",

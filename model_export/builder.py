@@ -3,7 +3,9 @@
 One builder for every family and task; what a layer is made of is the target's (`cpu_graph`, `cuda_graph`). `app.packing`
 describes the inputs; a graph declares those it uses. Outputs are float32 in every precision:
 
-    logits        float32[batch, labels]   classification
+    logits        float32[batch, labels]   classification, next sentence
+    token_logits  float32[tokens, labels]  entities, answers
+    embeddings    float32[batch, hidden]   embeddings, not normalized
     top_scores    float32[masks, k]        masked tokens: shares of the softmax over the vocabulary, best first
     top_tokens    int64[masks, k]
     scores        float32[masks, vocab]
@@ -76,10 +78,16 @@ class GraphBuilder(ABC):
         Raises:
             ExportError: the weights do not fit into the precision.
         """
-        if self._network.task == "classify":
-            self._classification(self._encoder("cls_index"))
-        else:
-            self._masked_tokens(self._encoder("mask_index"))
+        match self._network.task:
+            case "classify" | "next-sentence":
+                self._classification(self._encoder("cls_index"))
+            case "fill-mask":
+                self._masked_tokens(self._encoder("mask_index"))
+            case "entities" | "answer":
+                self._token_classification(self._encoder())
+            case "embed":
+                by_first_token = self._network.pooling == "cls"
+                self._embedding(self._encoder("cls_index") if by_first_token else self._mean(self._encoder()))
         used = set(_inputs(self._nodes))
         inputs = [
             helper.make_tensor_value_info(name, TensorProto.INT64 if name == "k" else self.index_type, axes)
@@ -90,8 +98,8 @@ class GraphBuilder(ABC):
 
     # --- the network
 
-    def _encoder(self, answered: str) -> str:
-        """Return the last hidden states of the tokens that the input `answered` points at.
+    def _encoder(self, answered: str | None = None) -> str:
+        """Return the last hidden states of the tokens that the input `answered` points at, or of all.
 
         The last layer needs the others' keys and values, but nothing else of them.
         """
@@ -100,7 +108,7 @@ class GraphBuilder(ABC):
         for i in range(self._config.layers):
             layer = f"layer.{i}"
             attended = self._attention(x, layer)
-            if i == last:
+            if i == last and answered:
                 attended = self._op("Gather", [attended, answered], f"{layer}.answered_attention", axis=0)
                 x = self._op("Gather", [x, answered], f"{layer}.answered", axis=0)
             x = self._add_norm(x, attended, f"{layer}.attention_output", f"{layer}.attention_norm")
@@ -126,7 +134,15 @@ class GraphBuilder(ABC):
     def _classification(self, hidden: str) -> None:
         x = self._head_dense(hidden)
         logits = self._head_product(x, "logits")
-        self._output(logits, TensorProto.FLOAT, ["batch", len(self._config.labels)])
+        self._output(logits, TensorProto.FLOAT, ["batch", self._labels])
+
+    def _token_classification(self, hidden: str) -> None:
+        logits = self._head_product(self._exact_hidden(hidden), "token_logits")
+        self._output(logits, TensorProto.FLOAT, ["tokens", self._labels])
+
+    def _embedding(self, pooled: str) -> None:
+        embeddings = self._op("Cast", [pooled], "embeddings", to=TensorProto.FLOAT)
+        self._output(embeddings, TensorProto.FLOAT, ["batch", self._config.hidden_size])
 
     def _masked_tokens(self, hidden: str) -> None:
         norm = [self._exact("head.norm.weight"), self._exact("head.norm.bias")]
@@ -141,10 +157,17 @@ class GraphBuilder(ABC):
 
     # Heads are fp32 in every precision: they see one row an answer, and fp16 would round the very logits.
 
-    def _head_dense(self, hidden: str) -> str:
+    @property
+    def _labels(self) -> int:
+        return len(self._network.tensors["head.output.bias"])
+
+    def _exact_hidden(self, hidden: str) -> str:
         if self._dtype is np.float16:
-            hidden = self._op("Cast", [hidden], "head.hidden", to=TensorProto.FLOAT)
-        inputs = [hidden, self._exact("head.dense.weight"), self._exact("head.dense.bias")]
+            return self._op("Cast", [hidden], "head.hidden", to=TensorProto.FLOAT)
+        return hidden
+
+    def _head_dense(self, hidden: str) -> str:
+        inputs = [self._exact_hidden(hidden), self._exact("head.dense.weight"), self._exact("head.dense.bias")]
         return self._activated(self._op("Gemm", inputs, "head.dense", transB=1), self._network.head_activation)
 
     def _head_product(self, x: str, out: str) -> str:
@@ -171,6 +194,10 @@ class GraphBuilder(ABC):
     @abstractmethod
     def _norm_of_sum(self, x: str, y: str, norm: str) -> str:
         """Return the normalized sum of two tensors."""
+
+    @abstractmethod
+    def _mean(self, x: str) -> str:
+        """Return the mean of each sequence's rows in fp32, in the order of `cls_index`."""
 
     @abstractmethod
     def _project(self, x: str, module: str) -> str:

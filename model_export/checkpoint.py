@@ -8,6 +8,7 @@ from typing import Final, Literal, get_args
 from app.bundle import Task
 from model_export.config import Config, read_config
 from model_export.errors import ExportError, one_line
+from model_export.sentence_transformers import MODULES_FILE, POOLING_FILES
 from model_export.weights import PICKLED, SAFETENSORS
 
 _SMALL_FILES: Final = ("*.json", "*.txt", "*.model")
@@ -15,7 +16,15 @@ _TASKS: Final[Mapping[str, Task]] = {
     "ForSequenceClassification": "classify",
     "ForMaskedLM": "fill-mask",
     "BertForPreTraining": "fill-mask",
+    "ForNextSentencePrediction": "next-sentence",
+    "ForTokenClassification": "entities",
+    "ForQuestionAnswering": "answer",
+    "BertModel": "embed",
+    "RobertaModel": "embed",
+    "CamembertModel": "embed",
+    "ElectraModel": "embed",
 }
+"""By the end of an architecture's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,10 @@ def _download(name: str, revision: str | None) -> Path:
     def download(*patterns: str) -> Path:
         # Subfolders hold other formats of the same weights.
         files = [*_SMALL_FILES, *patterns]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=files, ignore_patterns=["*/*"]))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=files, ignore_patterns=["*/*"]))
+        if (folder / MODULES_FILE).is_file():
+            snapshot_download(name, revision=folder.name, allow_patterns=POOLING_FILES)
+        return folder
 
     try:
         folder = download(SAFETENSORS, "model-*.safetensors")
@@ -70,16 +82,23 @@ def _download(name: str, revision: str | None) -> Path:
 def choose_task(checkpoint: Checkpoint, task: Task | Literal["auto"]) -> Task:
     """Return the task to export: the one asked for, or that of the one head that the config names.
 
+    A folder of sentence-transformers is for `embed`, and so is a model without a head.
+
     Raises:
-        ExportError: the config names no head or several.
+        ExportError: the config names no head or several, or one that only looks like the one asked for.
     """
-    if task != "auto":
-        return task
     named = checkpoint.config.architectures
     tasks = {found for name in named for suffix, found in _TASKS.items() if name.endswith(suffix)}
+    if {task} | tasks == {"classify", "entities"} and task not in ("auto", *tasks):
+        # Both heads are called classifier, and may be of one shape.
+        raise ExportError(f"{checkpoint.name} is for --task {tasks.pop()} ({', '.join(named)}). Choose that.")
+    if task != "auto":
+        return task
+    if (checkpoint.folder / MODULES_FILE).is_file():
+        return "embed"
     if len(tasks) == 1:
         return tasks.pop()
-    heads = "two heads" if tasks else "neither a sequence-classification nor a masked-token head"
+    heads = "two heads" if tasks else "no head that can be exported"
     raise ExportError(
         f"The config of {checkpoint.name} names {heads} ({', '.join(named) or 'no architecture'}). "
         f"Say which one to export: --task {' or --task '.join(get_args(Task))}."

@@ -6,7 +6,7 @@ Which those are was measured (docs/performance.md), and is not what the optimize
 from typing import Final
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from model_export.builder import CONTRIB, GraphBuilder
 from model_export.families import Activation
@@ -34,29 +34,57 @@ class CpuBuilder(GraphBuilder):
         The operator's kernel without a mask also is the faster one, and works on each sequence and head by itself.
         """
         body, out = f"{layer}.group", f"{layer}.attention"
-        node, value_info = helper.make_node, helper.make_tensor_value_info
+        parts = {f"{body}.query": query, f"{body}.key": key, f"{body}.value": value}
+        attention = helper.make_node("MultiHeadAttention", [*parts], [f"{body}.attended"], domain=CONTRIB)
+        attention.attribute.append(helper.make_attribute("num_heads", self._config.attention_heads))
+        rows = helper.make_node("Reshape", [f"{body}.attended", self._row_shape()], [f"{body}.rows"])
+        return self._by_group(parts, [attention, rows], body, out)
+
+    def _mean(self, x: str) -> str:
+        # The product with a row of shares: ReduceMean sums in another order where a group is one sequence.
+        body = "mean.group"
+        self._initializers |= {"mean.second": np.array([1], np.int64), "mean.third": np.array([2], np.int64)}
+        node = helper.make_node
         nodes = [
+            node("Slice", [f"{body}.shape", "mean.second", "mean.third"], [f"{body}.length"]),
+            node("Cast", [f"{body}.length"], [f"{body}.tokens"], to=TensorProto.FLOAT),
+            node("Reciprocal", [f"{body}.tokens"], [f"{body}.share"]),
+            node("Expand", [f"{body}.share", f"{body}.length"], [f"{body}.shares"]),
+            node("MatMul", [f"{body}.shares", f"{body}.hidden"], [f"{body}.rows"]),
+        ]
+        means = self._by_group({f"{body}.hidden": x}, nodes, body, "means")
+        # They lie as the sequences do. Which of these are the first, second and so on, cls_index tells.
+        batch = self._op("Shape", ["cls_index"], "batch")
+        self._node("TopK", ["cls_index", batch], ["sorted_starts", "sequences"], axis=0, largest=0)
+        sequences = self._op("Unsqueeze", ["sequences", "mean.second"], "sequence_rows")
+        return self._op("ScatterND", [means, sequences, means], "ordered_means")
+
+    def _by_group(self, parts: dict[str, str], nodes: list[NodeProto], body: str, out: str) -> str:
+        """Run nodes on each group of sequences of one length, and return their rows, group after group.
+
+        Args:
+            parts: The tensors with a row a token that the nodes read, by the names they read a group's share under, as
+                float32[sequences, length, hidden].
+            nodes: Write `{body}.rows`, and may read the group's three numbers as `{body}.shape`.
+            body: The name of the loop's body, and what the names within it begin with.
+            out: The result.
+        """
+        node, value_info = helper.make_node, helper.make_tensor_value_info
+        before = [
             node("Gather", [f"group_{field}", f"{body}.index"], [f"{body}.{field}"], axis=0)
             for field in ("start", "end", "shape")
         ]
-        parts = {"query": query, "key": key, "value": value}
         for part, packed in parts.items():
-            nodes += [
-                node("Slice", [packed, f"{body}.start", f"{body}.end"], [f"{body}.{part}.rows"]),
-                node("Reshape", [f"{body}.{part}.rows", f"{body}.shape"], [f"{body}.{part}"]),
+            before += [
+                node("Slice", [packed, f"{body}.start", f"{body}.end"], [f"{part}.rows"]),
+                node("Reshape", [f"{part}.rows", f"{body}.shape"], [part]),
             ]
-        attention = node(
-            "MultiHeadAttention", [f"{body}.{part}" for part in parts], [f"{body}.attended"], domain=CONTRIB
-        )
-        attention.attribute.append(helper.make_attribute("num_heads", self._config.attention_heads))
-        nodes += [
-            attention,
-            node("Reshape", [f"{body}.attended", self._row_shape()], [f"{body}.rows"]),
+        after = [
             node("SequenceInsert", [f"{body}.before", f"{body}.rows"], [f"{body}.after"]),
             node("Identity", [f"{body}.goes_on"], [f"{body}.still_goes_on"]),
         ]
         graph = helper.make_graph(
-            nodes,
+            [*before, *nodes, *after],
             body,
             [
                 value_info(f"{body}.index", TensorProto.INT64, []),

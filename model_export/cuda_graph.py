@@ -29,9 +29,12 @@ class CudaBuilder(GraphBuilder):
         query, key = self._project(x, f"{layer}.query"), self._product(x, f"{layer}.key")
         # Three inputs, not one: a merged one is laid out head by head, as the weights are not. And no biases, with which the
         # operator would copy all three, into memory for as many tokens as if every sequence were as long as the longest.
-        inputs = [query, key, self._product(x, f"{layer}.value"), "", "token_offset", "cu_seqlens"]
+        return self._packed_attention(query, key, self._product(x, f"{layer}.value"), f"{layer}.attention")
+
+    def _packed_attention(self, query: str, key: str, value: str, out: str) -> str:
+        inputs = [query, key, value, "", "token_offset", "cu_seqlens"]
         heads = self._config.attention_heads
-        return self._op("PackedMultiHeadAttention", inputs, f"{layer}.attention", CONTRIB, num_heads=heads)
+        return self._op("PackedMultiHeadAttention", inputs, out, CONTRIB, num_heads=heads)
 
     def _inner(self, x: str, module: str, activation: Activation) -> str:
         inputs, out = [self._product(x, module), self._weight(f"{module}.bias")], f"{module}.activated"
@@ -47,6 +50,13 @@ class CudaBuilder(GraphBuilder):
     def _norm_of_sum(self, x: str, y: str, norm: str, *biases: str) -> str:
         inputs = [x, y, self._weight(f"{norm}.weight"), self._weight(f"{norm}.bias"), *biases]
         return self._op("SkipLayerNormalization", inputs, norm, CONTRIB, epsilon=self._epsilon)
+
+    def _mean(self, x: str) -> str:
+        # Attention whose queries are all 0 gives each token the mean of its sequence, summed in fp32: in memory that grows
+        # with the tokens, without padding, and by the operator that the layers are made of.
+        nothing = self._op("Mul", [x, self._constant("zero", np.zeros((), np.float32))], "no_queries")
+        means = self._packed_attention(nothing, x, x, "means")
+        return self._exact_hidden(self._op("Gather", [means, "cls_index"], "mean", axis=0))
 
     def _project(self, x: str, module: str) -> str:
         return self._op("Add", [self._product(x, module), self._weight(f"{module}.bias")], f"{module}.biased")

@@ -32,10 +32,10 @@ ACTIVATIONS: Final[Mapping[str, Activation]] = MappingProxyType(
 class Head:
     """Where a head's tensors are: dense, activation, norm if there is one, output.
 
-    `activation` is None where it is the encoder's own.
+    `activation` is None where it is the encoder's own, `dense` where the output reads the hidden states themselves.
     """
 
-    dense: str
+    dense: str | None
     activation: Activation | None
     output: str
     norm: str | None = None
@@ -51,6 +51,7 @@ class Family:
     layer_prefix: str
     layer: Mapping[str, str]
     heads: Mapping[Task, Head]
+    """By task; embeddings have no head."""
     intermediate_size: str = "intermediate_size"
     activation: str = "hidden_act"
     norm_epsilon: float | None = None
@@ -59,6 +60,11 @@ class Family:
     has_token_types: bool = True
     positions_follow_padding: bool = False
     """Positions count from the pad token's id plus one, as fairseq does."""
+
+    @property
+    def prefix(self) -> str:
+        """What the encoder's names begin with, but for a model that was saved without a head."""
+        return self.embeddings.removesuffix("embeddings.")
 
 
 _BERT_LAYER: Final = MappingProxyType(
@@ -74,6 +80,10 @@ _BERT_LAYER: Final = MappingProxyType(
     }
 )
 
+_TOKEN_HEADS: Final[Mapping[Task, Head]] = MappingProxyType(
+    {"entities": Head(None, None, "classifier"), "answer": Head(None, None, "qa_outputs")}
+)
+
 _BERT: Final = Family(
     embeddings="bert.embeddings.",
     layer_prefix="bert.encoder.layer.{i}.",
@@ -87,6 +97,8 @@ _BERT: Final = Family(
             norm="cls.predictions.transform.LayerNorm",
             older_output_bias=("cls.predictions.bias",),
         ),
+        "next-sentence": Head("bert.pooler.dense", "tanh", "cls.seq_relationship"),
+        **_TOKEN_HEADS,
     },
 )
 
@@ -103,6 +115,7 @@ _ROBERTA: Final = Family(
             norm="lm_head.layer_norm",
             older_output_bias=("lm_head.bias",),
         ),
+        **_TOKEN_HEADS,
     },
     positions_follow_padding=True,
 )
@@ -125,6 +138,7 @@ _DISTILBERT: Final = Family(
     heads={
         "classify": Head("pre_classifier", "relu", "classifier"),
         "fill-mask": Head("vocab_transform", None, "vocab_projector", norm="vocab_layer_norm"),
+        **_TOKEN_HEADS,
     },
     intermediate_size="hidden_dim",
     activation="activation",
@@ -141,6 +155,7 @@ _ELECTRA: Final = Family(
         "fill-mask": Head(
             "generator_predictions.dense", "gelu", "generator_lm_head", norm="generator_predictions.LayerNorm"
         ),
+        **_TOKEN_HEADS,
     },
     embeddings_projection="electra.embeddings_project",
 )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from app.bundle import Task
+from app.bundle import Pooling, Task
 from model_export.config import Config
 from model_export.families import Activation
 
@@ -26,7 +26,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One encoder with one head.
+    """One encoder with one head, or with a pooling where the task is `embed`.
 
     `uses_token_types` is false where every token has type 0: the family has no types, the checkpoint knows one, or its
     tokenizer does not tell. A decoder that is tied to the word embeddings is the same array.
@@ -36,6 +36,12 @@ class Network:
     task: Task
     uses_token_types: bool
     tensors: Mapping[str, FloatArray]
+    pooling: Pooling | None = None
+
+    @property
+    def answers_tokens(self) -> bool:
+        """Whether each token has an answer of its own."""
+        return self.task in ("entities", "answer")
 
     @property
     def head_activation(self) -> Activation:

@@ -21,6 +21,7 @@ from app.bundle import (
     GoldenCase,
     GoldenMask,
     Manifest,
+    Pooling,
     Precision,
     Source,
     Target,
@@ -38,6 +39,7 @@ from model_export.network import FloatArray, Network
 from model_export.onnx_file import write_onnx
 from model_export.reference import Reference, sigmoid, softmax
 from model_export.samples import Sample, golden_cases, random_samples
+from model_export.sentence_transformers import EmbeddingSettings, read_embedding_settings
 from model_export.tensors import read_network
 from model_export.tokenizer import CheckpointTokenizer, read_tokenizer
 from model_export.verify import TOP_K, Batch, Examination, RunnableGraph, check, check_scores
@@ -52,6 +54,9 @@ VARIANTS: Final[Mapping[str, tuple[Target, Precision]]] = {
 """What can be exported."""
 DEFAULT_VARIANTS: Final = ("cpu-fp32", "cuda-fp16", "cuda-fp32")
 """int8 changes answers and is served when asked for; so it is made when asked for."""
+
+NEXT_SENTENCE_LABELS: Final = ("IS_NEXT", "NOT_NEXT")
+"""Of the two logits of BERT's head, in its order."""
 
 # The libraries that decide what a bundle holds.
 _LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "safetensors", "tokenizers", "transformers")
@@ -77,6 +82,7 @@ class ExportOptions:
     revision: str | None = None
     tolerance: float | None = None
     keeps_inaccurate: bool = False
+    pooling: Pooling | Literal["auto"] = "auto"
 
 
 def export(options: ExportOptions, progress: Progress) -> Manifest:
@@ -92,9 +98,17 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
     task = choose_task(checkpoint, options.task)
     tokenizer = read_tokenizer(checkpoint.folder)
     _check_vocabulary(checkpoint, tokenizer, task)
-    max_length = _max_length(checkpoint, tokenizer, options.max_length)
+    settings = _embedding_settings(checkpoint, tokenizer, task, options.pooling)
+    max_length = _max_length(checkpoint, tokenizer, settings, options.max_length)
     weights = open_weights(checkpoint.folder)
-    network = read_network(checkpoint.name, config, task, weights, tokenizer_tells_types=tokenizer.tells_types)
+    network = read_network(
+        checkpoint.name,
+        config,
+        task,
+        weights,
+        tokenizer_tells_types=tokenizer.tells_types,
+        pooling=settings.pooling if settings else None,
+    )
     source = Source(checkpoint=checkpoint.name, revision=checkpoint.revision, sha256=weights.sha256())
     del weights  # and with them the pages of their files
 
@@ -110,7 +124,9 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
     if any(VARIANTS[variant][1] == "int8" for variant in options.variants):
         progress("Observing the fp32 graph")
         comparison = observe(network, tokenizer.fast, max_length=max_length, mask=mask)
-    golden = Golden(cases=tuple(map(_golden, cases, examination.texts.expected)))
+    golden = Golden(
+        cases=tuple(_golden(case, answer, task) for case, answer in zip(cases, examination.texts.expected, strict=True))
+    )
 
     with replacing(options.output) as folder:
         tokenizer.fast.save(str(folder / TOKENIZER_FILE), pretty=False)
@@ -129,8 +145,10 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
             schema_version=SCHEMA_VERSION,
             name=options.output.name,
             task=task,
-            labels=config.labels if task == "classify" else (),
+            labels=_labels(checkpoint, task),
             problem_type=config.problem_type if task == "classify" else None,
+            pooling=settings.pooling if settings else None,
+            normalizes=settings.normalizes if settings else None,
             max_length=max_length,
             position_offset=config.position_offset,
             special_tokens=tokenizer.special_tokens,
@@ -190,6 +208,8 @@ def _write_variant(
 
 def _to_scores(network: Network) -> Callable[[FloatArray], FloatArray] | None:
     """Return what turns logits into the scores that a caller gets by default, None where these are the answers."""
+    if network.task == "next-sentence":
+        return softmax
     if network.task != "classify" or network.config.problem_type == "regression":
         return None
     if network.config.problem_type == "multi_label_classification" or len(network.config.labels) == 1:
@@ -199,10 +219,7 @@ def _to_scores(network: Network) -> Callable[[FloatArray], FloatArray] | None:
 
 def _answered(network: Network, samples: Sequence[Sample]) -> Batch:
     reference = Reference(network)
-    if network.task == "classify":
-        answers = [reference.logits(s.input_ids, s.token_type_ids) for s in samples]
-    else:
-        answers = [reference.scores(s.input_ids, s.token_type_ids, s.masks) for s in samples]
+    answers = [reference.answer(sample.input_ids, sample.token_type_ids, sample.masks) for sample in samples]
     if not all(np.isfinite(answer).all() for answer in answers):
         raise ExportError(
             "The checkpoint answers with infinity or NaN: its weights are damaged. Train or download it again."
@@ -210,9 +227,13 @@ def _answered(network: Network, samples: Sequence[Sample]) -> Batch:
     return Batch(samples, answers)
 
 
-def _golden(case: GoldenCase, answer: FloatArray) -> GoldenCase:
+def _golden(case: GoldenCase, answer: FloatArray, task: Task) -> GoldenCase:
+    if task == "embed":
+        return case.model_copy(update={"embedding": tuple(answer.tolist())})
     if answer.ndim == 1:
         return case.model_copy(update={"logits": tuple(answer.tolist())})
+    if task != "fill-mask":
+        return case.model_copy(update={"token_logits": tuple(map(tuple, answer.tolist()))})
     best = np.argsort(-answer, axis=1, kind="stable")[:, :TOP_K]
     masks = [
         GoldenMask(tokens=tuple(tokens.tolist()), scores=tuple(scores[tokens].tolist()))
@@ -248,9 +269,34 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, ta
         )
 
 
-def _max_length(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, asked: int | None) -> int:
+def _embedding_settings(
+    checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, task: Task, pooling: Pooling | Literal["auto"]
+) -> EmbeddingSettings | None:
+    if task != "embed":
+        if pooling != "auto":
+            raise ExportError(f"--pooling {pooling} is for --task embed, and this is {task}. Leave it out.")
+        return None
+    settings = read_embedding_settings(checkpoint.folder, pooling)
+    if settings.lowercases and tokenizer.fast.encode("A").ids != tokenizer.fast.encode("a").ids:
+        raise ExportError(
+            f"{checkpoint.name} is made for texts in lower case, and its tokenizer does not make them so. "
+            "Add a Lowercase normalizer to its tokenizer.json."
+        )
+    return settings
+
+
+def _labels(checkpoint: Checkpoint, task: Task) -> tuple[str, ...]:
+    if task == "next-sentence":
+        return NEXT_SENTENCE_LABELS
+    return checkpoint.config.labels if task in ("classify", "entities") else ()
+
+
+def _max_length(
+    checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, settings: EmbeddingSettings | None, asked: int | None
+) -> int:
     positions = checkpoint.config.positions - checkpoint.config.position_offset
-    max_length = min(positions, tokenizer.max_length or positions) if asked is None else asked
+    said = [positions, tokenizer.max_length, settings.max_length if settings else None]
+    max_length = min(length for length in said if length) if asked is None else asked
     if max_length > positions:
         raise ExportError(f"--max-length {asked} is over the {positions} positions of {checkpoint.name}. Lower it.")
     if max_length < _SHORTEST:

@@ -3,7 +3,7 @@
 Written from the papers' formulas, without batches, fusion or packing, and sharing nothing with `graph` but the weights:
 attention and the position-wise feed-forward from "Attention Is All You Need" (Vaswani et al., 2017, sections 3.2, 3.3),
 embeddings, pooler and heads from BERT (Devlin et al., 2018), RoBERTa (Liu et al., 2019), DistilBERT (Sanh et al., 2019)
-and ELECTRA (Clark et al., 2020), GELU and its approximation from Hendrycks and Gimpel (2016).
+and ELECTRA (Clark et al., 2020), mean pooling from Sentence-BERT (Reimers and Gurevych, 2019, section 3), GELU and its approximation from Hendrycks and Gimpel (2016).
 """
 
 import math
@@ -69,6 +69,18 @@ class Reference:
         self._config = network.config
         self._tensors = network.tensors
 
+    def answer(self, input_ids: IntArray, token_type_ids: IntArray, masks: IntArray) -> FloatArray:
+        """Return what the task asks of a sequence: one of the following."""
+        match self._network.task:
+            case "classify" | "next-sentence":
+                return self.logits(input_ids, token_type_ids)
+            case "fill-mask":
+                return self.scores(input_ids, token_type_ids, masks)
+            case "entities" | "answer":
+                return self.token_logits(input_ids, token_type_ids)
+            case "embed":
+                return self.embedding(input_ids, token_type_ids)
+
     def logits(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
         """Return the classification logits float32[labels] of a sequence of int64[tokens]."""
         first = self._encode(input_ids, token_type_ids)[0]
@@ -80,6 +92,15 @@ class Reference:
         hidden = self._encode(input_ids, token_type_ids)[masks]
         transformed = ACTIVATIONS[self._network.head_activation](self._dense(hidden, "head.dense"))
         return softmax(self._dense(self._norm(transformed, "head.norm"), "head.output"))
+
+    def token_logits(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
+        """Return the logits of each token, float32[tokens, labels]."""
+        return self._dense(self._encode(input_ids, token_type_ids), "head.output")
+
+    def embedding(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
+        """Return the pooled hidden states, float32[hidden], not normalized."""
+        hidden = self._encode(input_ids, token_type_ids)
+        return np.asarray(hidden[0] if self._network.pooling == "cls" else hidden.mean(axis=0))
 
     def _encode(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
         x = self._embed(input_ids, token_type_ids)

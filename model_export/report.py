@@ -60,6 +60,8 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if manifest.labels:
         shown = ", ".join(manifest.labels[:_FEW])
         yield "labels", f"{len(manifest.labels)}: {shown}{', ...' if len(manifest.labels) > _FEW else ''}"
+    if manifest.pooling:
+        yield "embeddings", f"{manifest.pooling} of the tokens{', normalized' if manifest.normalizes else ''}"
     yield (
         "network",
         (

@@ -39,6 +39,26 @@ _SENTENCES: Final = (
     ("Is the shop open on Sundays?", "No, it opens from Monday to Saturday, from nine until six."),
     (_LONG, None),
 )
+# A sentence and what may come after it, or a question and what may hold its answer.
+_PAIRS: Final = (
+    ("!", "!"),
+    ("Where?", "In Paris."),
+    ("Who?", "The cat on the mat."),
+    ("Is it good?", "Yes, it is very good."),
+    ("Hello.", "Good day."),
+    ("Is the shop open on Sundays?", "No, it opens from Monday to Saturday, from nine until six."),
+    ("Who wrote the letter?", "The letter was written by my sister in 1987."),
+    ("A man is playing a guitar.", "Someone is making music."),
+    ("It was raining.", "We took an umbrella."),
+    ("It was raining.", "The square root of 9 is 3."),
+    ("What does it cost?", "Where is my order #40317?"),
+    ("Wo war der Kaffee kalt?", "Im Café am Bahnhof war der Kaffee kalt."),
+    ("À quelle heure ?", "Le train part à 7 h 45, même à Noël."),
+    ("谁喜欢喝茶?", "我喜欢喝茶,不喜欢喝咖啡。"),
+    ("Где книга?", "Книга лежит на столе."),
+    ("Great 👍", "😀 would buy again"),
+    ("How long have they used the old version?", _LONG),
+)
 _MASKED: Final = (
     "{mask}",
     "The capital of France is {mask}.",
@@ -62,7 +82,7 @@ _MASKED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sequence. `masks` int64[masks] are the positions of its mask tokens; empty for classification."""
+    """One sequence. `masks` int64[masks] are the positions of its mask tokens; empty where the task is not fill-mask."""
 
     input_ids: IntArray
     token_type_ids: IntArray
@@ -117,7 +137,12 @@ def golden_cases(
 
 
 def _texts(mask: SpecialToken | None, task: Task) -> Iterator[tuple[str, str | None]]:
-    if task == "classify":
-        yield from _SENTENCES
-    elif mask is not None:
-        yield from ((text.format(mask=mask.text), None) for text in _MASKED)
+    match task:
+        case "classify":
+            yield from _SENTENCES
+        case "entities" | "embed":
+            yield from ((text, None) for text, text_pair in _SENTENCES if text_pair is None)
+        case "next-sentence" | "answer":
+            yield from _PAIRS
+        case "fill-mask" if mask is not None:
+            yield from ((text.format(mask=mask.text), None) for text in _MASKED)

@@ -152,6 +152,18 @@ def sentences() -> list[tuple[str, str | None]]:
     return [(text, None if i % _PAIR_EVERY else partners[i // _PAIR_EVERY]) for i, text in enumerate(singles)]
 
 
+def questions() -> list[tuple[str, str]]:
+    """Return questions and texts of up to four sentences that hold the answer. No two are the same."""
+    generator = random.Random(_SEED)  # noqa: S311
+    asked: dict[tuple[str, str], None] = {}
+    while len(asked) < SENTENCES:
+        subject, predicate = _parts(generator)
+        text = [_sentence(generator) for _ in range(generator.randrange(4))]
+        text.insert(generator.randrange(len(text) + 1), f"{subject[0].upper()}{subject[1:]} {predicate}.")
+        asked[f"What {predicate}?", " ".join(text)] = None
+    return list(asked)
+
+
 def _sentence(generator: random.Random) -> str:
     clauses = generator.choices((0, 1, 2, 3), (2, 8, 5, 2))[0]
     if clauses == 0:
@@ -165,4 +177,8 @@ def _sentence(generator: random.Random) -> str:
 
 
 def _clause(generator: random.Random) -> str:
-    return f"{generator.choice(_SUBJECTS)} {generator.choice(generator.choice((_GOOD, _BAD, _PLAIN)))}"
+    return " ".join(_parts(generator))
+
+
+def _parts(generator: random.Random) -> tuple[str, str]:
+    return generator.choice(_SUBJECTS), generator.choice(generator.choice((_GOOD, _BAD, _PLAIN)))

@@ -4,13 +4,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from app.bundle import Task
+from app.bundle import Pooling, Task
 from model_export.config import CONFIG_FILE, Config
 from model_export.errors import ExportError, one_line
 from model_export.network import FloatArray, Network
 from model_export.weights import StoredTensor, Weights
 
-_HEAD_NAMES: Final[Mapping[Task, str]] = {"classify": "sequence-classification", "fill-mask": "masked-token"}
+_HEAD_NAMES: Final[Mapping[Task, str]] = {
+    "classify": "sequence-classification",
+    "fill-mask": "masked-token",
+    "next-sentence": "next-sentence",
+    "entities": "token-classification",
+    "answer": "question-answering",
+}
+_OUTPUTS: Final[Mapping[Task, int]] = {"next-sentence": 2, "answer": 2}
+"""Where it is not the config's labels that decide."""
 _FEW: Final = 4
 
 
@@ -22,7 +30,15 @@ class TensorSpec:
     shape: tuple[int, ...]
 
 
-def read_network(name: str, config: Config, task: Task, weights: Weights, *, tokenizer_tells_types: bool) -> Network:
+def read_network(
+    name: str,
+    config: Config,
+    task: Task,
+    weights: Weights,
+    *,
+    tokenizer_tells_types: bool,
+    pooling: Pooling | None = None,
+) -> Network:
     """Read the tensors that a task needs, in fp32.
 
     Args:
@@ -31,10 +47,15 @@ def read_network(name: str, config: Config, task: Task, weights: Weights, *, tok
         task: Which head.
         weights: Its weights.
         tokenizer_tells_types: Whether its tokenizer gives token types to the model; if not, all are 0.
+        pooling: How `embed` makes one vector of a text's.
 
     Raises:
         ExportError: it lacks the head or other tensors, or they are not of the config's sizes.
     """
+    if task != "embed" and task not in config.family.heads:
+        raise ExportError(
+            f"{name} is of the family {config.model_type}, which has no {_HEAD_NAMES[task]} head. Choose another --task."
+        )
     specs = tensor_specs(config, task)
     stored = {part: _find(spec, weights) for part, spec in specs.items()}
     _refuse_missing(name, task, {part: specs[part].names[0] for part, found in stored.items() if found is None})
@@ -48,66 +69,80 @@ def read_network(name: str, config: Config, task: Task, weights: Weights, *, tok
             )
     arrays = {found: _read(found, weights.tensors[found]) for found in dict.fromkeys(names.values())}
     tensors = {part: arrays[found] for part, found in names.items()}
-    decoder, words = tensors["head.output.weight"], tensors["word_embeddings.weight"]
-    if decoder.shape == words.shape and (decoder == words).all():
+    decoder, words = tensors.get("head.output.weight"), tensors["word_embeddings.weight"]
+    if decoder is not None and decoder.shape == words.shape and (decoder == words).all():
         tensors["head.output.weight"] = words  # files of both are common, and the graph would be, too
     uses_token_types = config.token_types > 1 and tokenizer_tells_types
-    return Network(config=config, task=task, uses_token_types=uses_token_types, tensors=tensors)
+    return Network(config, task, uses_token_types, tensors, pooling)
 
 
 def tensor_specs(config: Config, task: Task) -> dict[str, TensorSpec]:
     """Return the tensors that a task needs, under the names of `network`."""
-    family, hidden, width = config.family, config.hidden_size, config.embedding_size
-    head = family.heads[task]
-    specs: dict[str, TensorSpec] = {}
-
-    def add(part: str, shape: tuple[int, ...], *names: str) -> None:
-        specs[part] = TensorSpec(tuple(spelling for name in names for spelling in _spellings(name)), shape)
-
-    def norm(part: str, name: str, size: int) -> None:
-        add(f"{part}.weight", (size,), f"{name}.weight")
-        add(f"{part}.bias", (size,), f"{name}.bias")
-
-    def dense(part: str, name: str, outputs: int, inputs: int) -> None:
-        add(f"{part}.weight", (outputs, inputs), f"{name}.weight")
-        add(f"{part}.bias", (outputs,), f"{name}.bias")
-
-    words = (f"{family.embeddings}word_embeddings.weight", f"{head.output}.weight")
-    is_tied = task == "fill-mask" and config.is_tied
+    specs = _Specs(config.family.prefix)
+    head = config.family.heads.get(task)
+    words = f"{config.family.embeddings}word_embeddings.weight"
     # A tied matrix is stored under either name or under both; where both are there and differ, each stands for itself.
-    add("word_embeddings.weight", (config.vocab_size, width), *(words if is_tied else words[:1]))
-    add("position_embeddings.weight", (config.positions, width), f"{family.embeddings}position_embeddings.weight")
+    tied = [f"{head.output}.weight"] if head and task == "fill-mask" and config.is_tied else []
+    specs.add("word_embeddings.weight", (config.vocab_size, config.embedding_size), words, *tied)
+    _add_encoder(specs, config)
+    if head and head.norm:
+        specs.dense("head.dense", str(head.dense), config.embedding_size, config.hidden_size)
+        specs.norm("head.norm", head.norm, config.embedding_size)
+        names = [f"{head.output}.weight", *([words] if tied else [])]
+        specs.add("head.output.weight", (config.vocab_size, config.embedding_size), *names)
+        specs.add("head.output.bias", (config.vocab_size,), f"{head.output}.bias", *head.older_output_bias)
+    elif head:
+        if head.dense:
+            specs.dense("head.dense", head.dense, config.hidden_size, config.hidden_size)
+        specs.dense("head.output", head.output, _OUTPUTS.get(task, len(config.labels)), config.hidden_size)
+    return specs.by_part
+
+
+class _Specs:
+    """Collects tensors by their part of the network."""
+
+    def __init__(self, prefix: str) -> None:
+        """Args: prefix: what a model that was saved without a head leaves out of its names."""
+        self._prefix = prefix
+        self.by_part: dict[str, TensorSpec] = {}
+
+    def add(self, part: str, shape: tuple[int, ...], *names: str) -> None:
+        self.by_part[part] = TensorSpec(tuple(spelling for name in names for spelling in self._spellings(name)), shape)
+
+    def norm(self, part: str, name: str, size: int) -> None:
+        self.add(f"{part}.weight", (size,), f"{name}.weight")
+        self.add(f"{part}.bias", (size,), f"{name}.bias")
+
+    def dense(self, part: str, name: str, outputs: int, inputs: int) -> None:
+        self.add(f"{part}.weight", (outputs, inputs), f"{name}.weight")
+        self.add(f"{part}.bias", (outputs,), f"{name}.bias")
+
+    def _spellings(self, name: str) -> Iterator[str]:
+        for spelling in dict.fromkeys((name, name.removeprefix(self._prefix))):
+            yield spelling
+            if "LayerNorm." in name:  # as TensorFlow's first BERT checkpoints were converted
+                yield spelling.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+                    "LayerNorm.bias", "LayerNorm.beta"
+                )
+
+
+def _add_encoder(specs: _Specs, config: Config) -> None:
+    family, hidden, width = config.family, config.hidden_size, config.embedding_size
+    specs.add("position_embeddings.weight", (config.positions, width), f"{family.embeddings}position_embeddings.weight")
     if config.token_types:
         types = f"{family.embeddings}token_type_embeddings.weight"
-        add("token_type_embeddings.weight", (config.token_types, width), types)
-    norm("embeddings_norm", f"{family.embeddings}LayerNorm", width)
+        specs.add("token_type_embeddings.weight", (config.token_types, width), types)
+    specs.norm("embeddings_norm", f"{family.embeddings}LayerNorm", width)
     if family.embeddings_projection and width != hidden:
-        dense("embeddings_projection", family.embeddings_projection, hidden, width)
-
+        specs.dense("embeddings_projection", family.embeddings_projection, hidden, width)
     sizes = {"intermediate": (config.intermediate_size, hidden), "output": (hidden, config.intermediate_size)}
     for i in range(config.layers):
         for part, module in family.layer.items():
             name = family.layer_prefix.format(i=i) + module
             if part.endswith("_norm"):
-                norm(f"layer.{i}.{part}", name, hidden)
+                specs.norm(f"layer.{i}.{part}", name, hidden)
             else:
-                dense(f"layer.{i}.{part}", name, *sizes.get(part, (hidden, hidden)))
-
-    if head.norm is None:
-        dense("head.dense", head.dense, hidden, hidden)
-        dense("head.output", head.output, len(config.labels), hidden)
-    else:
-        dense("head.dense", head.dense, width, hidden)
-        norm("head.norm", head.norm, width)
-        add("head.output.weight", (config.vocab_size, width), *(reversed(words) if is_tied else words[1:]))
-        add("head.output.bias", (config.vocab_size,), f"{head.output}.bias", *head.older_output_bias)
-    return specs
-
-
-def _spellings(name: str) -> Iterator[str]:
-    yield name
-    if "LayerNorm." in name:  # as TensorFlow's first BERT checkpoints were converted
-        yield name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+                specs.dense(f"layer.{i}.{part}", name, *sizes.get(part, (hidden, hidden)))
 
 
 def _find(spec: TensorSpec, weights: Weights) -> str | None:

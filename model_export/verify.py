@@ -79,13 +79,27 @@ class RunnableGraph:
             raise ExportError(f"{path} cannot be loaded ({one_line(error)}). Export the model again.") from error
 
     def answers(self, samples: Sequence[Sample]) -> list[FloatArray]:
-        """Run the samples as one batch and return each one's logits, or scores of the vocabulary per mask.
+        """Run the samples as one batch and return what `model_export.reference` answers to each.
 
         Raises:
             ExportError: the best tokens that the graph returns are not those of its scores.
         """
-        if self._task == "classify":
-            return list(self.values(samples, ["logits"])["logits"])
+        match self._task:
+            case "classify" | "next-sentence":
+                return list(self.values(samples, ["logits"])["logits"])
+            case "embed":
+                return list(self.values(samples, ["embeddings"])["embeddings"])
+            case "entities" | "answer":
+                return self._token_logits(samples)
+            case "fill-mask":
+                return self._scores(samples)
+
+    def _token_logits(self, samples: Sequence[Sample]) -> list[FloatArray]:
+        logits = self.values(samples, ["token_logits"])["token_logits"]
+        starts = self._feeds(samples)["cls_index"]
+        return [logits[start : start + len(s.input_ids)] for start, s in zip(starts, samples, strict=True)]
+
+    def _scores(self, samples: Sequence[Sample]) -> list[FloatArray]:
         values = self.values(samples, ["scores", "top_scores", "top_tokens"])
         scores = values["scores"]
         best = -np.sort(-scores, axis=1)[:, :TOP_K]
@@ -96,19 +110,22 @@ class RunnableGraph:
 
     def values(self, samples: Sequence[Sample], outputs: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """Run the samples as one batch and return the outputs named."""
+        feeds = self._feeds(samples)
+        starts = feeds["cls_index"].astype(np.int64, copy=False)
+        feeds["mask_index"] = np.concatenate([start + s.masks for start, s in zip(starts, samples, strict=True)])
+        feeds["k"] = np.array([TOP_K])
+        feeds = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self._dtypes.items()}
+        return dict(zip(outputs, self._run(list(outputs), feeds), strict=True))
+
+    def _feeds(self, samples: Sequence[Sample]) -> Feeds:
         lengths = np.array([len(sample.input_ids) for sample in samples])
-        feeds = pack(
+        return pack(
             np.concatenate([sample.input_ids for sample in samples]),
             np.concatenate([sample.token_type_ids for sample in samples]),
             lengths,
             target=self.target,
             position_offset=self._position_offset,
         )
-        starts = feeds["cls_index"].astype(np.int64, copy=False)
-        feeds["mask_index"] = np.concatenate([start + s.masks for start, s in zip(starts, samples, strict=True)])
-        feeds["k"] = np.array([TOP_K])
-        feeds = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self._dtypes.items()}
-        return dict(zip(outputs, self._run(list(outputs), feeds), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +259,8 @@ def verify_bundle(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, 
 
 def _golden_difference(case: GoldenCase, answer: FloatArray) -> float:
     if case.masks is None:
-        return largest_difference([answer], [np.array(case.logits, np.float32)])
+        expected = next(value for value in (case.logits, case.token_logits, case.embedding) if value is not None)
+        return largest_difference([answer], [np.array(expected, np.float32)])
     scores = [row[list(mask.tokens)] for row, mask in zip(answer, case.masks, strict=True)]
     return largest_difference(scores, [np.array(mask.scores, np.float32) for mask in case.masks])
 

@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 
+from app.bundle import Task
 from app.settings import Settings
+from app.tasks import TASKS
 from tests.support import ROOT
 
 SERVED_WITHIN_S = 240.0
@@ -105,6 +107,21 @@ def test_the_examples_of_the_http_page_are_answered(served: str) -> None:
     assert len(commands) == 2
     for command in commands:
         assert "predictions" in run(command, served)
+
+
+@pytest.mark.parametrize("task", get_args(Task))
+def test_the_http_page_has_a_request_and_every_parameter_of_every_task(task: Task) -> None:
+    request = TASKS[task].request
+    [section] = re.findall(
+        rf"^## POST /v1/{task}\n(.*?)^## ", (ROOT / "docs/http.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    bodies = re.findall(r"-d '(.*?)'$|^```json\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    [body] = (curl or plain for curl, plain in bodies)
+    request.model_validate_json(body)
+    parameters: Any = request.model_fields["parameters"].annotation
+    assert {f"parameters.{name}" for name in parameters.model_fields} == set(
+        re.findall(r"`(parameters\.\w+)`", section)
+    )
 
 
 def test_the_http_page_names_every_route(served: str) -> None:

@@ -14,7 +14,7 @@ from app.catalog import Catalog
 from app.errors import Internal, MethodNotAllowed, NotFound, ServiceError
 
 DESCRIPTION = """
-Classification and masked-token prediction from fine-tuned BERT models, in batches without padding.
+Classification, masked tokens, next sentences, entities, answers and embeddings from BERT models, in batches without padding.
 
 Every error has the same shape and a stable `error_type`; `429` and `503` say in `Retry-After` when to try again.
 `X-Request-Id` is taken from the request or made, and comes back in the answer and in the log.

@@ -32,8 +32,7 @@ access = logging.getLogger("app.access")
 
 T = TypeVar("T")
 
-# Over these, a request's Python and Rust work takes longer than a switch to a worker thread is worth: about 1 ms.
-INLINE_BODY_BYTES: Final = 16 * 1024
+# Over this, an answer takes longer than a switch to a worker thread is worth: about 1 ms.
 INLINE_WEIGHT: Final = 256
 # A task that watches the connection costs more than most requests wait: only those that wait long get one.
 WATCH_AFTER_S: Final = 0.05
@@ -55,7 +54,7 @@ class InferenceEndpoint:
 
     def __init__(
         self,
-        handler: TaskHandler[Any, Any],
+        handler: TaskHandler[Any, Any, Any],
         *,
         catalog: Catalog,
         engine: EngineClient,
@@ -150,7 +149,7 @@ class InferenceEndpoint:
             )
         self._engine.check(model.name, inputs)
         tokenizing_at = monotonic()
-        prepared = await _call(partial(handler.prepare, model, asked), inline=len(body) <= INLINE_BODY_BYTES)
+        prepared = await _call(partial(handler.prepare, model, asked), inline=len(body) <= handler.short_bytes)
         tokenized_at = monotonic()
         request.metrics.tokenized(prepared.truncated, tokenized_at - tokenizing_at)
         request.sequences, request.tokens = len(prepared.sequences), prepared.tokens
@@ -159,17 +158,20 @@ class InferenceEndpoint:
             request.trace.tokenized(tokenizing_at, tokenized_at)
             timeline = request.trace.timeline
         results = await self._infer(model, prepared.sequences, timeline, receive)
-        predictions = await _call(
-            partial(handler.answer, model, asked, prepared.sequences, results),
-            inline=handler.weight(prepared.sequences) <= INLINE_WEIGHT,
-        )
-        return to_json(
-            {
-                "model": model.name,
-                "predictions": predictions,
-                "usage": {"tokens": request.tokens, "truncated": prepared.truncated},
-            }
-        )
+
+        usage = {"tokens": request.tokens, "truncated": prepared.truncated}
+        if handler.weight(model, asked, prepared) <= INLINE_WEIGHT:
+            predictions = handler.answer(model, asked, prepared, results)
+            return to_json({"model": model.name, "predictions": predictions, "usage": usage})
+
+        def write() -> bytes:
+            predictions = handler.answer(model, asked, prepared, results)
+            # One by one: `to_json` keeps the GIL for as long as it takes.
+            pieces = [to_json(prediction) for prediction in predictions]
+            whole = b",".join(pieces)
+            return b'{"model":%s,"predictions":[%s],"usage":%s}' % (to_json(model.name), whole, to_json(usage))
+
+        return await asyncio.get_running_loop().run_in_executor(None, write)
 
     async def _infer(
         self, model: Model, sequences: Sequence[TokenSequence], timeline: Timeline | None, receive: Receive

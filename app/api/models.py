@@ -21,6 +21,8 @@ class ModelCard(BaseModel):
     problem_type: str | None
     max_length: int
     mask_token: str | None
+    pooling: str | None
+    normalizes: bool | None
     variant: str | None
     provider: str | None
     architecture: dict[str, Any]
@@ -71,6 +73,8 @@ def _card(model: Model, loaded: Loaded | None) -> ModelCard:
         problem_type=manifest.problem_type,
         max_length=manifest.max_length,
         mask_token=mask.text if mask is not None and model.task == "fill-mask" else None,
+        pooling=manifest.pooling,
+        normalizes=manifest.normalizes,
         variant=None if loaded is None else loaded.variant,
         provider=None if loaded is None else loaded.provider,
         architecture=manifest.architecture.model_dump(),

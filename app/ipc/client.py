@@ -131,11 +131,11 @@ class RemoteEngine:
                     self._connected(loaded)
 
     def _deliver(self, body: bytes) -> None:
-        def masks_of(id_: int) -> list[int] | None:
+        def asked(id_: int) -> Sequence[TokenSequence] | None:
             waiting = self._waiting.get(id_)
-            return None if waiting is None else [len(sequence.masks) for sequence in waiting.sequences]
+            return None if waiting is None else waiting.sequences
 
-        for reply in decode_replies(body, masks_of):
+        for reply in decode_replies(body, asked):
             _, future, timeline = self._waiting.pop(reply.id)
             if timeline is not None and reply.timeline is not None:
                 timeline.become(reply.timeline)

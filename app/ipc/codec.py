@@ -12,18 +12,21 @@ Python is per frame but for a few slices per sequence.
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
 from app import errors
 from app.messages import BatchRan, FloatArray, IntArray, MaskScores, SequenceResult, Timeline, TokenSequence
 
-_LOGITS: Final = 0
+Rows = TypeVar("Rows", IntArray, FloatArray)
+
+_ROWS: Final = 0
 _MASKS: Final = 1
 _ERROR: Final = 2
+_TOKENS: Final = 3
 _NO_TARGETS: Final = -1
 _NO_TIMELINE: Final = -1
 _ERRORS: Final[dict[str, type[errors.ServiceError]]] = {
@@ -124,40 +127,51 @@ def encode_replies(replies: Sequence[WireReply]) -> bytes:
             row[:] = reply.id, _MASKS, *tokens.shape, runs
             bodies += [tokens.tobytes(), scores.tobytes()]
         else:
-            logits = np.stack([result for result in outcome if not isinstance(result, MaskScores)])
-            row[:] = reply.id, _LOGITS, *logits.shape, runs
-            bodies.append(logits.tobytes())
+            arrays = [result for result in outcome if not isinstance(result, MaskScores)]
+            kind, join = (_ROWS, np.stack) if arrays[0].ndim == 1 else (_TOKENS, np.concatenate)
+            joined = join(arrays)
+            row[:] = reply.id, kind, *joined.shape, runs
+            bodies.append(joined.tobytes())
         if timeline is not None:
             bodies.append(_encode_timeline(timeline))
     return b"".join((np.int64(len(replies)).tobytes(), table.tobytes(), *bodies))
 
 
-def decode_replies(body: bytes, masks_of: Callable[[int], list[int] | None]) -> Iterator[WireReply]:
+def decode_replies(body: bytes, asked: Callable[[int], Sequence[TokenSequence] | None]) -> Iterator[WireReply]:
     """Yield the replies of a REPLIES frame that somebody waits for.
 
     Args:
         body: What `encode_replies` made.
-        masks_of: The number of masks in each sequence of a request, by its id: how its rows are shared out. None if
-            nobody waits for that request any more.
+        asked: The sequences of a request, by its id: how its rows are shared out. None if nobody waits for that request
+            any more.
     """
     reader = _Reader(body)
     [size] = reader.int64(1)
     for id_, kind, rows, columns, runs in reader.int64(int(size) * 5).reshape(-1, 5).tolist():
         outcome: list[SequenceResult] | errors.ServiceError
-        masks = masks_of(id_)
+        sequences = asked(id_)
         if kind == _ERROR:
             outcome = _decode_error(reader.take(rows))
-        elif kind == _LOGITS:
+        elif kind == _ROWS:
             outcome = list(reader.floats(rows, columns))
+        elif kind == _TOKENS:
+            outcome = list(_shared_out(reader.floats(rows, columns), map(len, sequences or ())))
         else:
             tokens = reader.int64(rows * columns).reshape(rows, columns)
             scores = reader.floats(rows, columns)
-            ends = np.cumsum(masks or [])[:-1]
-            shares = zip(np.split(tokens, ends), np.split(scores, ends), strict=True)
+            counts = [len(sequence.masks) for sequence in sequences or ()]
+            shares = zip(_shared_out(tokens, counts), _shared_out(scores, counts), strict=True)
             outcome = [MaskScores(some_tokens, some_scores) for some_tokens, some_scores in shares]
         timeline = None if runs == _NO_TIMELINE else _decode_timeline(reader, runs)
-        if masks is not None:
+        if sequences is not None:
             yield WireReply(id_, outcome, timeline)
+
+
+def _shared_out(rows: Rows, counts: Iterable[int]) -> Iterator[Rows]:
+    end = 0
+    for count in counts:
+        start, end = end, end + count
+        yield rows[start:end]
 
 
 def _flat(arrays: Sequence[IntArray]) -> bytes:

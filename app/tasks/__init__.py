@@ -6,8 +6,15 @@ To add a task: its schemas in `app.schemas`, a module here and its line in `TASK
 from typing import Any, Final
 
 from app.bundle import Task
+from app.tasks.answer import QuestionAnswering
 from app.tasks.base import TaskHandler
 from app.tasks.classify import Classify
+from app.tasks.embed import Embed
+from app.tasks.entities import Entities
 from app.tasks.fill_mask import FillMask
+from app.tasks.next_sentence import NextSentence
 
-TASKS: Final[dict[Task, TaskHandler[Any, Any]]] = {"classify": Classify(), "fill-mask": FillMask()}
+TASKS: Final[dict[Task, TaskHandler[Any, Any, Any]]] = {
+    handler.task: handler
+    for handler in (Classify(), FillMask(), NextSentence(), Entities(), QuestionAnswering(), Embed())
+}

@@ -4,17 +4,15 @@ from collections.abc import Callable, Sequence
 from math import exp
 from typing import Any, ClassVar, Final, Literal
 
-import numpy as np
 from pydantic import BaseModel
 
 from app.bundle import Manifest, Task
 from app.catalog import Model
-from app.messages import FloatArray, IntArray, TokenSequence
+from app.messages import FloatArray, TokenSequence
 from app.schemas import ClassifyRequest, ClassifyResponse
-from app.tasks.base import Prepared
+from app.tasks.base import NO_MASKS, SHORT_BYTES, Prepared
 
 Function = Literal["softmax", "sigmoid", "none"]
-NO_MASKS: IntArray = np.empty(0, np.int64)
 
 
 class Classify:
@@ -24,6 +22,7 @@ class Classify:
     summary: ClassVar[str] = "Labels and their scores for texts or pairs of texts"
     request: ClassVar[type[BaseModel]] = ClassifyRequest
     response: ClassVar[type[BaseModel]] = ClassifyResponse
+    short_bytes: ClassVar[int] = SHORT_BYTES
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": "I love this product"}
@@ -43,7 +42,7 @@ class Classify:
         self,
         model: Model,
         request: ClassifyRequest,
-        sequences: Sequence[TokenSequence],  # noqa: ARG002
+        prepared: Prepared,  # noqa: ARG002
         results: Sequence[FloatArray],
     ) -> list[Any]:
         function = FUNCTIONS[request.parameters.function_to_apply or default_function(model.manifest)]
@@ -57,8 +56,8 @@ class Classify:
             predictions.append([{"label": label, "score": score} for label, score in best])
         return predictions
 
-    def weight(self, sequences: Sequence[TokenSequence]) -> int:
-        return len(sequences)
+    def weight(self, model: Model, request: ClassifyRequest, prepared: Prepared) -> int:  # noqa: ARG002
+        return len(prepared.sequences)
 
 
 def default_function(manifest: Manifest) -> Function:

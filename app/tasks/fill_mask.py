@@ -11,7 +11,7 @@ from app.catalog import Model
 from app.errors import ValidationFailed
 from app.messages import IntArray, MaskScores, TokenSequence
 from app.schemas import FillMaskRequest, FillMaskResponse
-from app.tasks.base import Prepared
+from app.tasks.base import SHORT_BYTES, Prepared
 
 MAX_CANDIDATES: Final = 20_000
 """The most tokens that one answer may list: inputs x masks x top_k. Each repeats its text, so that without a limit a small
@@ -25,6 +25,7 @@ class FillMask:
     summary: ClassVar[str] = "The most likely tokens for each mask of a text"
     request: ClassVar[type[BaseModel]] = FillMaskRequest
     response: ClassVar[type[BaseModel]] = FillMaskResponse
+    short_bytes: ClassVar[int] = SHORT_BYTES
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": f"He drank a cup of {_mask_of(model).text}."}
@@ -41,7 +42,7 @@ class FillMask:
             if not len(masks):
                 raise ValidationFailed(f"inputs[{i}] has no mask token; write {mask.text} where a word is wanted.")
             sequences.append(TokenSequence(encoded.input_ids, encoded.token_type_ids, masks, top_k, targets))
-        candidates = self.weight(sequences)
+        candidates = _candidates(sequences)
         if candidates > MAX_CANDIDATES:
             raise ValidationFailed(
                 f"The answer would list {candidates} tokens (masks x top_k), the most is {MAX_CANDIDATES}. "
@@ -66,12 +67,12 @@ class FillMask:
         self,
         model: Model,
         request: FillMaskRequest,  # noqa: ARG002
-        sequences: Sequence[TokenSequence],
+        prepared: Prepared,
         results: Sequence[MaskScores],
     ) -> list[Any]:
         pad = model.manifest.special_tokens.pad.id
         predictions = []
-        for sequence, result in zip(sequences, results, strict=True):
+        for sequence, result in zip(prepared.sequences, results, strict=True):
             only_mask = len(sequence.masks) == 1
             masks = []
             for position, tokens, scores in zip(
@@ -96,8 +97,12 @@ class FillMask:
             predictions.append(masks)
         return predictions
 
-    def weight(self, sequences: Sequence[TokenSequence]) -> int:
-        return sum(len(sequence.masks) * sequence.top_k for sequence in sequences)
+    def weight(self, model: Model, request: FillMaskRequest, prepared: Prepared) -> int:  # noqa: ARG002
+        return _candidates(prepared.sequences)
+
+
+def _candidates(sequences: Sequence[TokenSequence]) -> int:
+    return sum(len(sequence.masks) * sequence.top_k for sequence in sequences)
 
 
 def _mask_of(model: Model) -> SpecialToken:

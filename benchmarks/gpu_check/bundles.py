@@ -15,6 +15,7 @@ MODELS: Final[Mapping[str, tuple[str, Task]]] = MappingProxyType(
     {
         "demo": ("demo", "classify"),
         "demo-masked": ("demo", "fill-mask"),
+        "demo-embed": ("demo", "embed"),
         "tiny": ("tiny", "classify"),
         "base": ("base", "classify"),
         "large": ("large", "classify"),

@@ -52,7 +52,7 @@ class Form:
 SMOKE: Final = Form(
     name="smoke",
     part_within_s=300,
-    parity_models=("demo", "demo-masked"),
+    parity_models=("demo", "demo-masked", "demo-embed"),
     parity_texts=8,
     offline_models=("tiny",),
     lengths=(32, 128),
@@ -76,7 +76,7 @@ SMOKE: Final = Form(
 FULL: Final = Form(
     name="full",
     part_within_s=900,
-    parity_models=("demo", "demo-masked", "base", "large"),
+    parity_models=("demo", "demo-masked", "demo-embed", "base", "large"),
     parity_texts=64,
     offline_models=("base", "large"),
     lengths=(32, 128, 384),

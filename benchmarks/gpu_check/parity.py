@@ -18,7 +18,7 @@ _PRECISE = ("fp32", "fp16")
 
 
 def parity(bench: Bench) -> Iterator[Row]:
-    """Compare every model in every precision; differences are of logits, or of masked tokens' scores by rank.
+    """Compare every model in every precision; differences are of logits, embeddings, or masked tokens' scores by rank.
 
     Scores are compared with the source checkpoint's for the golden cases, and with those in fp32 on the same device for the
     texts. No node whose work grows with the tokens may run on the CPU unless the session does.
@@ -88,7 +88,8 @@ def _values(result: SequenceResult) -> np.ndarray:
 
 def _answer(case: GoldenCase) -> SequenceResult:
     if case.masks is None:
-        return np.array(case.logits, np.float32)
+        [answer] = (one for one in (case.logits, case.token_logits, case.embedding) if one is not None)
+        return np.array(answer, np.float32)
     return MaskScores(
         np.array([mask.tokens for mask in case.masks]), np.array([mask.scores for mask in case.masks], np.float32)
     )

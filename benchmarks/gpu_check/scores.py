@@ -61,8 +61,16 @@ def _scores(manifest: Manifest, exact: SequenceResult, measured: SequenceResult)
                 np.array([others.get(token, other_scores[-1]) for token in both], np.float64),
             )
         return
+    assert not isinstance(measured, MaskScores)
+    if manifest.task == "embed":  # a direction: nothing in it is best
+        cosine = np.dot(exact, measured) / np.linalg.norm(exact) / np.linalg.norm(measured)
+        yield np.ones(1), np.array([cosine], np.float64)
+        return
+    # Of an answer the start and the end are each one token of all; all others are scores of labels.
+    rows, other_rows = (np.atleast_2d(one.T if manifest.task == "answer" else one) for one in (exact, measured))
     function = FUNCTIONS[default_function(manifest)]
-    yield np.array(function(np.ravel(exact).tolist())), np.array(function(np.ravel(measured).tolist()))
+    for row, other in zip(rows, other_rows, strict=True):
+        yield np.array(function(row.tolist())), np.array(function(other.tolist()))
 
 
 def _leads(scores: Scores) -> float:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.heads import ClassifyHead, FillMaskHead
+from app.heads import FillMaskHead, SequenceHead, TokenHead
 from app.messages import MaskScores, SequenceResult, TokenSequence
 
 VOCABULARY = 12
@@ -24,10 +24,10 @@ def run(scores: np.ndarray, k: int) -> dict[str, np.ndarray]:
 
 
 def cut(batch: list[TokenSequence], scores: np.ndarray) -> list[MaskScores]:
-    head = FillMaskHead()
-    [k] = head.inputs(batch, np.zeros(len(batch), np.int64))["k"]
+    head, starts = FillMaskHead(), np.zeros(len(batch), np.int64)
+    [k] = head.inputs(batch, starts)["k"]
     outputs = {name: array for name, array in run(scores, int(k)).items() if name in head.outputs(batch)}
-    return [masks(result) for result in head.cut(outputs, batch)]
+    return [masks(result) for result in head.cut(outputs, batch, starts)]
 
 
 def masks(result: SequenceResult) -> MaskScores:
@@ -35,15 +35,27 @@ def masks(result: SequenceResult) -> MaskScores:
     return result
 
 
-def test_labels_are_a_row_a_sequence() -> None:
-    head = ClassifyHead()
-    batch = [sequence([]), sequence([])]
-    assert head.inputs(batch, np.array([0, 2])) == {}
-    assert head.outputs(batch) == ["logits"]
-    logits = np.array([[1, 2, 3], [4, 5, 6]], np.float16)
-    first, second = head.cut({"logits": logits}, batch)
+@pytest.mark.parametrize("output", ["logits", "embeddings"])
+def test_a_row_a_sequence(output: str) -> None:
+    head = SequenceHead(output)
+    batch, starts = [sequence([]), sequence([])], np.array([0, 2])
+    assert head.inputs(batch, starts) == {}
+    assert head.outputs(batch) == [output]
+    rows = np.array([[1, 2, 3], [4, 5, 6]], np.float16)
+    first, second = head.cut({output: rows}, batch, starts)
     assert (first.tolist(), second.tolist()) == ([1, 2, 3], [4, 5, 6])  # type: ignore[union-attr]
     assert first.dtype == second.dtype == np.float32  # type: ignore[union-attr]
+
+
+def test_rows_for_tokens_are_found_where_their_sequence_went() -> None:
+    head = TokenHead()
+    batch, starts = [sequence([3]), sequence([0]), sequence([1])], np.array([5, 0, 2])  # 5, 2 and 3 tokens
+    assert head.inputs(batch, starts) == {}
+    assert head.outputs(batch) == ["token_logits"]
+    rows = np.arange(20).reshape(10, 2).astype(np.float16)
+    results = head.cut({"token_logits": rows}, batch, starts)
+    assert [one[:, 0].tolist() for one in results] == [[10, 12, 14, 16, 18], [0, 2], [4, 6, 8]]  # type: ignore[union-attr,call-overload]
+    assert all(one.dtype == np.float32 for one in results)  # type: ignore[union-attr]
 
 
 def test_masks_are_found_from_where_their_sequence_starts() -> None:

@@ -9,10 +9,22 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from app.errors import InvalidJson, ServiceError, ValidationFailed
-from app.schemas import MAX_INPUTS, MAX_TOP_K, ClassifyRequest, ErrorResponse, FillMaskRequest, explain
+from app.schemas import (
+    MAX_INPUTS,
+    MAX_TOP_K,
+    AnswerRequest,
+    ClassifyRequest,
+    EmbedRequest,
+    EntitiesRequest,
+    ErrorResponse,
+    FillMaskRequest,
+    NextSentenceRequest,
+    explain,
+)
 from app.settings import Settings
 
-REQUESTS = [ClassifyRequest, FillMaskRequest]
+ONE_TEXT = [ClassifyRequest, FillMaskRequest, EntitiesRequest, EmbedRequest]
+REQUESTS = [*ONE_TEXT, NextSentenceRequest, AnswerRequest]
 
 
 def refusal(body: bytes, model: type[BaseModel] = ClassifyRequest) -> ServiceError:
@@ -62,9 +74,50 @@ def test_any_text_that_is_not_empty_is_one(text: str) -> None:
 
 def test_as_many_inputs_as_the_schema_knows() -> None:
     assert len(classify(inputs=["a"] * MAX_INPUTS).listed) == MAX_INPUTS
-    for request in REQUESTS:
+    for request in ONE_TEXT:
         error = refusal(json.dumps({"inputs": ["a"] * (MAX_INPUTS + 1)}).encode(), request)
         assert error.message == f"inputs: list should have at most {MAX_INPUTS} items"
+
+
+@pytest.mark.parametrize(
+    ("model", "first", "second"), [(NextSentenceRequest, "text", "text_pair"), (AnswerRequest, "question", "context")]
+)
+def test_two_texts_are_both_needed(model: Any, first: str, second: str) -> None:
+    def told(inputs: Any) -> str:
+        return refusal(json.dumps({"inputs": inputs}).encode(), model).message
+
+    pair = {first: "a", second: "b"}
+    assert model.model_validate_json(json.dumps({"inputs": pair})).listed == [("a", "b")]
+    assert model.model_validate_json(json.dumps({"inputs": [pair, pair]})).listed == [("a", "b")] * 2
+    shape = f'{{"{first}": ..., "{second}": ...}}'
+    assert told("a") == f"inputs: should be {shape} or a list of these"
+    assert told({first: "a"}) == f"inputs.{second}: is missing"
+    assert told([pair, {first: "", second: "b"}]) == f"inputs[1].{first}: is an empty string; send some text"
+    assert told([pair, {first: "a", second: ""}]) == f"inputs[1].{second}: is an empty string; send some text"
+    assert told({first: "a", second: "\0"}) == f"inputs.{second}: contains a NUL character; remove it"
+    assert told([pair] * (MAX_INPUTS + 1)) == f"inputs: list should have at most {MAX_INPUTS} items"
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "parameters"),
+    [
+        (EntitiesRequest, "a", {"aggregation_strategy": "best"}),
+        (EntitiesRequest, "a", {"stride": -1}),
+        (EntitiesRequest, "a", {"ignore_labels": "O"}),
+        (AnswerRequest, {"question": "a", "context": "b"}, {"top_k": 0}),
+        (AnswerRequest, {"question": "a", "context": "b"}, {"top_k": MAX_TOP_K + 1}),
+        (AnswerRequest, {"question": "a", "context": "b"}, {"max_answer_length": 0}),
+        (AnswerRequest, {"question": "a", "context": "b"}, {"max_question_length": 0}),
+        (AnswerRequest, {"question": "a", "context": "b"}, {"stride": 1.5}),
+        (EmbedRequest, "a", {"encoding_format": "hex"}),
+        (EmbedRequest, "a", {"normalize": 1}),
+    ],
+)
+def test_parameters_that_are_none(model: type[BaseModel], inputs: Any, parameters: dict[str, Any]) -> None:
+    [name] = parameters
+    told = refusal(json.dumps({"inputs": inputs, "parameters": parameters}).encode(), model).message
+    assert told.startswith(f"parameters.{name}: ")
+    assert ";" not in told
 
 
 def test_the_setting_cannot_allow_more_than_the_schema() -> None:
@@ -125,7 +178,11 @@ json_values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(["text", "text_pair", "Zwetschgenknoedel is late", "top_k", "targets"]), inner, max_size=4
+            st.sampled_from(
+                ["text", "text_pair", "question", "context", "Zwetschgenknoedel is late", "top_k", "stride", "targets"]
+            ),
+            inner,
+            max_size=4,
         )
     ),
     max_leaves=12,

@@ -1,8 +1,10 @@
 """Texts to token ids and back: short and long, alone and many, cut at either end."""
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from app.bundle import load_bundle
@@ -94,6 +96,73 @@ def test_tokens_to_text(bert: Tokenizer) -> None:
     ids = encoded.input_ids.tolist()
     assert bert.decode(ids, skip_special_tokens=True).replace(" ", "") == "isitlate,orverylate?"
     assert bert.decode(ids, skip_special_tokens=False).startswith("[CLS]")
+
+
+@pytest.mark.parametrize("text", [*INPUTS, "good " * LONG_TEXT, ("a", "good " * LONG_TEXT)])
+def test_a_whole_text_is_never_cut_and_says_where_its_tokens_are(tokenizer: Tokenizer, text: TextInput) -> None:
+    parts = (text,) if isinstance(text, str) else text
+    [whole] = tokenizer.encode_located([text], cut=None)
+    [cut] = tokenizer.encode([text])
+    if not cut.was_truncated:
+        assert whole.input_ids.tolist() == cut.input_ids.tolist()
+        assert whole.token_type_ids.tolist() == cut.token_type_ids.tolist()
+    assert len(whole.texts) == len(parts)
+    together = tokenizer.encode_located([text, "good"], cut=None)[0]
+    assert together.offsets.tolist() == whole.offsets.tolist()
+    for part, tokens in zip(parts, whole.texts, strict=True):
+        pieces = whole.offsets[tokens.start : tokens.stop]
+        assert (pieces[:, 0] <= pieces[:, 1]).all()
+        assert pieces.max(initial=0) <= len(part)
+        words = whole.words[tokens.start : tokens.stop]
+        assert (np.diff(words) >= 0).all()
+        # Nothing of the text is left out but spaces and what the normalizer drops.
+        covered = set(itertools.chain.from_iterable(range(*pair) for pair in pieces.tolist()))
+        assert all(not part[i].isalnum() for i in range(len(part)) if i not in covered)
+    inside = sum(map(len, whole.texts))
+    assert (
+        (whole.words == -1).sum()
+        == len(whole.input_ids) - inside
+        == tokenizer._for(None).num_special_tokens_to_add(len(parts) == 2)
+    )
+
+
+@pytest.mark.parametrize("direction", get_args(Direction))
+def test_cut_texts_say_where_their_tokens_are_too(bert: Tokenizer, direction: Direction) -> None:
+    texts = ["good", "good " * 50, "late " * LONG_TEXT]
+    located, encoded = bert.encode_located(texts, direction), bert.encode(texts, direction=direction)
+    for one, other, text in zip(located, encoded, texts, strict=True):
+        assert one.input_ids.tolist() == other.input_ids.tolist()
+        assert one.was_truncated == other.was_truncated
+        [tokens] = one.texts
+        assert len(tokens) == len(one.input_ids) - 2
+        first, last = one.offsets[tokens.start, 0], one.offsets[tokens.stop - 1, 1]
+        assert (first == 0) if direction == "right" else (last == len(text.rstrip()))
+
+
+def test_a_text_in_windows_has_a_limit(bert: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.tokenization.MOST_TOKENS", 50)
+    bert.encode_located(["good " * 48], cut=None)
+    with pytest.raises(ValidationFailed, match=r"inputs\[1\] has 51 tokens, the most .* is 50. Split it"):
+        bert.encode_located(["good", "good " * 49], cut=None)
+    bert.encode_located(["good " * 49], "right")
+
+
+@pytest.mark.parametrize("text", [" ", "\u200b"])
+def test_a_text_without_a_token_stands_at_the_end(bert: Tokenizer, text: str) -> None:
+    [alone], [pair] = bert.encode_located([text], cut=None), bert.encode_located([("good", text)], cut=None)
+    assert alone.texts == (range(2, 2),)
+    assert pair.texts == (range(1, 2), range(4, 4))
+    assert alone.offsets.shape == (2, 2)
+
+
+def test_tokens_as_the_vocabulary_has_them(bert: Tokenizer, bundle_of: BundleOf) -> None:
+    ids = bert.encode(["cats"])[0].input_ids.tolist()
+    tokens = [bert.token(id_) for id_ in ids]
+    assert tokens[0] == "[CLS]"
+    assert any(token.startswith("##") for token in tokens)
+    assert bert.join(tokens[1:-1]) == "cats"
+    assert bert.marks_subwords
+    assert not Tokenizer(load_bundle(bundle_of("roberta-single-label"))).marks_subwords
 
 
 def test_punctuation_joins_the_word_before() -> None:

@@ -24,7 +24,7 @@ from model_export.package import ExportOptions, export
 from tests.support import ROOT
 
 
-@pytest.fixture(scope="module", params=["bert-single-label", "roberta-fill-mask"])
+@pytest.fixture(scope="module", params=["bert-single-label", "roberta-fill-mask", "bert-entities", "bert-embed"])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("bundle") / request.param
     export(

@@ -90,9 +90,9 @@ def test_a_part_that_a_cpu_cannot_run_is_told(smoke: tuple[Results, str]) -> Non
 
 
 def test_answers_are_compared(smoke: tuple[Results, str]) -> None:
-    classify, masked = rows(smoke[0], "parity")
-    assert (classify["model"], masked["model"]) == ("demo", "demo-masked")
-    for row in (classify, masked):
+    compared = rows(smoke[0], "parity")
+    assert [row["model"] for row in compared] == ["demo", "demo-masked", "demo-embed"]
+    for row in compared:
         assert row["passed"]
         assert 0 < row["golden_alone"] <= row["tolerance"] < 1e-3
         assert row["packed_against_alone"] == 0  # on a CPU bit for bit
@@ -100,7 +100,7 @@ def test_answers_are_compared(smoke: tuple[Results, str]) -> None:
         assert row["score_difference"] < 1e-4
         assert row["flips"] == 0
         assert row["nodes_on_cpu"] == []  # which is where the session is
-    assert (classify["answers"], masked["answers"]) == (2 * 17 + 2 * 8, 2 * 18 + 2 * 8)
+    assert [row["answers"] for row in compared] == [2 * 17 + 2 * 8, 2 * 18 + 2 * 8, 2 * 15 + 2 * 8]
 
 
 def manifest_of(bundle: Bundle, **what: Any) -> Any:
@@ -241,7 +241,7 @@ def test_every_form_ends_in_minutes_and_exports_first() -> None:
         assert form.part_within_s <= 15 * 60
         for part in PARTS:
             assert set(form.models(part)) <= set(MODELS)
-    assert FORMS["full"].models("parity") == ("demo", "demo-masked", "base", "large")
+    assert FORMS["full"].models("parity") == ("demo", "demo-masked", "demo-embed", "base", "large")
     assert FORMS["full"].models("serving") == ("base",)
 
 

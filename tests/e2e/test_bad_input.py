@@ -167,7 +167,7 @@ def test_a_model_that_is_not_there(
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/classify/", "/v1", "/", f"/{SECRET}", "/v1/models/", "/v1/embed", "/%00", "//livez"]
+    "path", ["/v1/classify/", "/v1", "/", f"/{SECRET}", "/v1/models/", "/v1/summarize", "/%00", "//livez"]
 )
 def test_an_unknown_route(shared_server: ServerProcess, path: str) -> None:
     reply = shared_server.ask("GET", path)

@@ -2,13 +2,14 @@
 
 import json
 import re
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
 from pydantic import BaseModel
 
 from app import errors
+from app.bundle import Task
 from app.schemas import ClassifyResponse, ErrorResponse
 from tests.support import Reply, ServerProcess
 
@@ -42,8 +43,8 @@ def test_the_description_refers_only_to_what_it_holds(description: Any) -> None:
 
 def test_the_description_has_every_route(description: Any) -> None:
     assert {(path, method) for path, method, _ in operations(description)} == {
-        ("/v1/classify", "post"), ("/v1/fill-mask", "post"), ("/v1/models", "get"), ("/v1/models/{name}", "get"),
-        ("/livez", "get"), ("/readyz", "get"),
+        *((f"/v1/{task}", "post") for task in get_args(Task)),
+        ("/v1/models", "get"), ("/v1/models/{name}", "get"), ("/livez", "get"), ("/readyz", "get"),
     }  # fmt: skip
 
 

@@ -3,19 +3,20 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import tokenizers
 from safetensors.numpy import load_file, save_file
 
-from app.bundle import Bundle, Target, Task
+from app.bundle import Bundle, Pooling, Target, Task
 from model_export.checkpoint import find_checkpoint
 from model_export.graph import build_graph
 from model_export.network import FloatArray, Network
 from model_export.onnx_file import write_onnx
 from model_export.reference import Reference
 from model_export.samples import Sample, random_samples
+from model_export.sentence_transformers import read_embedding_settings
 from model_export.tensors import read_network
 from model_export.tokenizer import read_tokenizer
 from model_export.verify import RunnableGraph
@@ -27,14 +28,19 @@ NAMES = sorted(folder.name for folder in CHECKPOINTS.iterdir())
 
 
 def task_of(name: str) -> Task:
-    return "fill-mask" if "fill-mask" in name else "classify"
+    return next((task for task in get_args(Task) if task in name), "classify")
 
 
-def network_of(folder: Path, task: Task) -> Network:
+def network_of(folder: Path, task: Task, pooling: Pooling | None = None) -> Network:
     checkpoint = find_checkpoint(str(folder))
-    tells_types = read_tokenizer(folder).tells_types
-    weights = open_weights(folder)
-    return read_network(checkpoint.name, checkpoint.config, task, weights, tokenizer_tells_types=tells_types)
+    return read_network(
+        checkpoint.name,
+        checkpoint.config,
+        task,
+        open_weights(folder),
+        tokenizer_tells_types=read_tokenizer(folder).tells_types,
+        pooling=pooling or (read_embedding_settings(folder, "auto").pooling if task == "embed" else None),
+    )
 
 
 def samples_for(folder: Path, network: Network, max_length: int) -> list[Sample]:
@@ -48,9 +54,7 @@ def samples_for(folder: Path, network: Network, max_length: int) -> list[Sample]
 
 def reference_answers(network: Network, samples: Sequence[Sample]) -> list[FloatArray]:
     reference = Reference(network)
-    if network.task == "classify":
-        return [reference.logits(s.input_ids, s.token_type_ids) for s in samples]
-    return [reference.scores(s.input_ids, s.token_type_ids, s.masks) for s in samples]
+    return [reference.answer(s.input_ids, s.token_type_ids, s.masks) for s in samples]
 
 
 def written(network: Network, path: Path, target: Target = "cpu", **writing: Any) -> RunnableGraph:
@@ -77,20 +81,27 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], None]) -> None
 
 
 def answered_cases(bundle: Bundle) -> tuple[list[Sample], list[FloatArray]]:
-    """Return the inputs of `answers.json`, cut by the bundle's own tokenizer, and transformers' logits."""
+    """Return the inputs of `answers.json`, cut by the bundle's own tokenizer, and transformers' logits or embeddings."""
     content = json.loads((CHECKPOINTS / bundle.name / "answers.json").read_text())
     tokenizer = tokenizers.Tokenizer.from_file(str(bundle.path(bundle.manifest.tokenizer)))
     mask = bundle.manifest.special_tokens.mask
     samples, logits = [], []
     for case in content["cases"]:
         direction = case["answers"][0]["parameters"].get("truncation_direction", "right")
-        tokenizer.enable_truncation(bundle.manifest.max_length, direction=direction)
-        item = case["input"]
-        text, pair = (item, None) if isinstance(item, str) else (item["text"], item.get("text_pair") or None)
-        encoding = tokenizer.encode(text, pair)
-        assert encoding.ids == case["input_ids"], text
+        strategy = "only_second" if bundle.manifest.task == "answer" else "longest_first"
+        tokenizer.enable_truncation(bundle.manifest.max_length, direction=direction, strategy=strategy)
+        encoding = tokenizer.encode(*texts_of(case["input"]))
+        assert encoding.ids == case["input_ids"], case["input"]
         ids = np.array(encoding.ids)
         masks = np.flatnonzero(ids == mask.id) if mask and bundle.manifest.task == "fill-mask" else np.empty(0, int)
         samples.append(Sample(ids, np.array(encoding.type_ids), masks))
-        logits.append(np.array(case["logits"], np.float32))
+        logits.append(np.array(case["embedding" if bundle.manifest.task == "embed" else "logits"], np.float32))
     return samples, logits
+
+
+def texts_of(item: str | dict[str, str]) -> tuple[str, str | None]:
+    """Return the one or two texts of an input."""
+    if isinstance(item, str):
+        return item, None
+    first, second = item.values()
+    return first, second or None

@@ -28,7 +28,7 @@ every_checkpoint = pytest.mark.parametrize("name", NAMES)
 @every_checkpoint
 def test_three_implementations_agree(bundles: Mapping[str, Bundle], name: str) -> None:
     samples, logits = answered_cases(bundles[name])
-    expected = logits if task_of(name) == "classify" else [softmax(rows) for rows in logits]
+    expected = [softmax(rows) for rows in logits] if task_of(name) == "fill-mask" else logits
     reference = reference_answers(network_of(CHECKPOINTS / name, task_of(name)), samples)
     graph = loaded(bundles[name], "cpu-fp32").answers(samples)
     for transformers_says, reference_says, graph_says in zip(expected, reference, graph, strict=True):
@@ -39,7 +39,7 @@ def test_three_implementations_agree(bundles: Mapping[str, Bundle], name: str) -
 @every_checkpoint
 def test_half_precision_agrees_with_transformers_as_far_as_it_can(bundles: Mapping[str, Bundle], name: str) -> None:
     samples, logits = answered_cases(bundles[name])
-    expected = logits if task_of(name) == "classify" else [softmax(rows) for rows in logits]
+    expected = [softmax(rows) for rows in logits] if task_of(name) == "fill-mask" else logits
     largest = max(1.0, *(float(np.abs(answer).max()) for answer in expected))
     for graph_says, transformers_says in zip(
         loaded(bundles[name], "cuda-fp16").answers(samples), expected, strict=True
@@ -86,17 +86,27 @@ def test_manifest_says_what_was_measured(bundles: Mapping[str, Bundle], name: st
 
 @every_checkpoint
 def test_golden_answers_are_varied(bundles: Mapping[str, Bundle], name: str) -> None:
-    cases = bundles[name].golden().cases
+    manifest, cases = bundles[name].manifest, bundles[name].golden().cases
     assert len(cases) >= 10
     assert len({len(case.input_ids) for case in cases}) >= 5
-    assert all(len(case.token_type_ids) == len(case.input_ids) <= bundles[name].manifest.max_length for case in cases)
-    if task_of(name) == "classify":
-        assert all(len(case.logits or ()) == len(bundles[name].manifest.labels) for case in cases)
-        assert any(case.text_pair is not None for case in cases)
-    else:
-        assert {len(case.masks or ()) for case in cases} == {1, 2}
-        best = [mask for case in cases for mask in case.masks or ()]
-        assert all(len(mask.tokens) == 5 and list(mask.scores) == sorted(mask.scores, reverse=True) for mask in best)
+    assert all(len(case.token_type_ids) == len(case.input_ids) <= manifest.max_length for case in cases)
+    match task_of(name):
+        case "classify" | "next-sentence" as task:
+            assert all(len(case.logits or ()) == len(manifest.labels) for case in cases)
+            paired = {case.text_pair is not None for case in cases}
+            assert paired == ({True} if task == "next-sentence" else {True, False})
+        case "fill-mask":
+            assert {len(case.masks or ()) for case in cases} == {1, 2}
+            best = [mask for case in cases for mask in case.masks or ()]
+            assert all(
+                len(mask.tokens) == 5 and list(mask.scores) == sorted(mask.scores, reverse=True) for mask in best
+            )
+        case "entities" | "answer" as task:
+            rows = [(len(case.token_logits or ()), {len(row) for row in case.token_logits or ()}) for case in cases]
+            assert rows == [(len(case.input_ids), {2 if task == "answer" else len(manifest.labels)}) for case in cases]
+            assert {case.text_pair is not None for case in cases} == {task == "answer"}
+        case "embed":
+            assert {len(case.embedding or ()) for case in cases} == {manifest.architecture.hidden_size}
 
 
 @pytest.mark.parametrize(
@@ -108,6 +118,10 @@ def test_golden_answers_are_varied(bundles: Mapping[str, Bundle], name: str) -> 
         ("distilbert-two-labels", ("NEGATIVE", "POSITIVE"), "single_label_classification", 0),
         ("distilbert-one-label", ("LABEL_0",), None, 0),
         ("electra-fill-mask", (), None, 0),
+        ("bert-next-sentence", ("IS_NEXT", "NOT_NEXT"), None, 0),
+        ("roberta-entities", ("O", "B-PER", "I-PER", "B-LOC", "I-LOC"), None, 2),
+        ("roberta-answer", (), None, 2),
+        ("bert-embed", (), None, 0),
     ],
 )
 def test_manifest_describes_the_head(
@@ -115,6 +129,17 @@ def test_manifest_describes_the_head(
 ) -> None:
     manifest = bundles[name].manifest
     assert (manifest.labels, manifest.problem_type, manifest.position_offset) == (labels, problem_type, position_offset)
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling", "normalizes"),
+    [("bert-embed", "mean", True), ("distilbert-embed-cls", "cls", False), ("bert-answer", None, None)],
+)
+def test_manifest_tells_what_sentence_transformers_said(
+    bundles: Mapping[str, Bundle], name: str, pooling: str | None, normalizes: bool | None
+) -> None:
+    manifest = bundles[name].manifest
+    assert (manifest.pooling, manifest.normalizes) == (pooling, normalizes)
 
 
 def test_manifest_names_special_tokens(bundles: Mapping[str, Bundle]) -> None:

@@ -28,6 +28,12 @@ def graph_of(name: str, target: Target = "cpu", precision: Precision = "fp32", t
         ("xlm-roberta-fill-mask", "cuda", {"mask_index", "k"} | CUDA),
         ("distilbert-two-labels", "cpu", {"cls_index"} | CPU),
         ("electra-fill-mask", "cpu", {"token_type_ids", "mask_index", "k"} | CPU),
+        ("bert-next-sentence", "cpu", {"token_type_ids", "cls_index"} | CPU),
+        ("roberta-entities", "cpu", CPU),
+        ("bert-answer", "cuda", {"token_type_ids"} | CUDA),
+        ("bert-embed", "cpu", {"token_type_ids", "cls_index"} | CPU),
+        ("bert-embed", "cuda", {"token_type_ids"} | CUDA),
+        ("distilbert-embed-cls", "cuda", {"cls_index"} | CUDA),
     ],
 )
 def test_inputs_are_those_in_use(name: str, target: Target, expected: set[str]) -> None:
@@ -36,14 +42,16 @@ def test_inputs_are_those_in_use(name: str, target: Target, expected: set[str]) 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_outputs_are_fp32_in_every_precision(precision: Precision) -> None:
-    classify = graph_of("bert-single-label", "cuda", precision)
-    masked = graph_of("bert-fill-mask", "cuda", precision)
-    types = {node.name: node.type.tensor_type.elem_type for graph in (classify, masked) for node in graph.outputs}
+    names = ("bert-single-label", "bert-fill-mask", "bert-entities", "bert-embed", "distilbert-embed-cls")
+    graphs = [graph_of(name, "cuda", precision) for name in names]
+    types = {node.name: node.type.tensor_type.elem_type for graph in graphs for node in graph.outputs}
     assert types == {
         "logits": TensorProto.FLOAT,
         "top_scores": TensorProto.FLOAT,
         "top_tokens": TensorProto.INT64,
         "scores": TensorProto.FLOAT,
+        "token_logits": TensorProto.FLOAT,
+        "embeddings": TensorProto.FLOAT,
     }
 
 
@@ -99,8 +107,9 @@ def test_cpu_layer_has_six_products_and_one_loop_of_attention() -> None:
     assert [sum(node.op_type == "MultiHeadAttention" for node in body.node) for body in loops] == [1, 1]
 
 
-def test_last_layer_goes_on_with_the_tokens_that_are_answered() -> None:
+@pytest.mark.parametrize("name", ["bert-single-label", "distilbert-embed-cls"])
+def test_last_layer_goes_on_with_the_tokens_that_are_answered(name: str) -> None:
     """After the last attention nothing else is of use."""
-    nodes = graph_of("bert-single-label").nodes
+    nodes = graph_of(name).nodes
     picked = [node.name for node in nodes if "cls_index" in node.input]
     assert picked == ["layer.1.answered_attention", "layer.1.answered"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle import Task
+from app.bundle import Pooling, Task
 from model_export.families import ACTIVATIONS
 from model_export.network import FloatArray
 from model_export.package import ExportOptions, export
@@ -26,13 +26,22 @@ from tests.model_export.support import (
 pytestmark = pytest.mark.torch
 
 
-def torch_answers(folder: Path, task: Task, samples: list[Sample]) -> list[FloatArray]:
-    import torch  # noqa: PLC0415  # not installed for the other tests
-    from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer  # noqa: PLC0415
+KINDS: dict[Task, str] = {
+    "classify": "AutoModelForSequenceClassification",
+    "fill-mask": "AutoModelForMaskedLM",
+    "next-sentence": "AutoModelForNextSentencePrediction",
+    "entities": "AutoModelForTokenClassification",
+    "answer": "AutoModelForQuestionAnswering",
+    "embed": "AutoModel",
+}
 
-    kind = AutoModelForSequenceClassification if task == "classify" else AutoModelForMaskedLM
-    model = kind.from_pretrained(folder, dtype=torch.float32).eval()
-    tells_types = "token_type_ids" in AutoTokenizer.from_pretrained(folder).model_input_names
+
+def torch_answers(folder: Path, task: Task, samples: list[Sample], pooling: Pooling | None) -> list[FloatArray]:
+    import torch  # noqa: PLC0415  # not installed for the other tests
+    import transformers  # noqa: PLC0415
+
+    model = getattr(transformers, KINDS[task]).from_pretrained(folder, dtype=torch.float32).eval()
+    tells_types = "token_type_ids" in transformers.AutoTokenizer.from_pretrained(folder).model_input_names
     answers = []
     for sample in samples:
         inputs: dict[str, Any] = {"input_ids": torch.from_numpy(sample.input_ids)[None]}
@@ -41,15 +50,25 @@ def torch_answers(folder: Path, task: Task, samples: list[Sample]) -> list[Float
             types = sample.token_type_ids.clip(max=model.config.type_vocab_size - 1)
             inputs["token_type_ids"] = torch.from_numpy(types)[None]
         with torch.inference_mode():
-            logits = model(**inputs).logits[0]
-        answers.append((logits if task == "classify" else logits[sample.masks].softmax(-1)).numpy())
+            output = model(**inputs)
+        match task:
+            case "answer":
+                answer = torch.stack([output.start_logits[0], output.end_logits[0]], dim=-1)
+            case "embed":
+                hidden = output.last_hidden_state[0]
+                answer = hidden[0] if pooling == "cls" else hidden.mean(dim=0)
+            case "fill-mask":
+                answer = output.logits[0][sample.masks].softmax(-1)
+            case _:
+                answer = output.logits[0]
+        answers.append(answer.numpy())
     return answers
 
 
-def assert_all_agree(folder: Path, task: Task, tmp_path: Path, max_length: int) -> None:
-    network = network_of(folder, task)
+def assert_all_agree(folder: Path, task: Task, tmp_path: Path, max_length: int, pooling: Pooling | None = None) -> None:
+    network = network_of(folder, task, pooling)
     samples = samples_for(folder, network, max_length)
-    expected = torch_answers(folder, task, samples)
+    expected = torch_answers(folder, task, samples, network.pooling)
     for answers in (reference_answers(network, samples), written(network, tmp_path / "graph.onnx").answers(samples)):
         for answer, torch_says in zip(answers, expected, strict=True):
             np.testing.assert_allclose(answer, torch_says, rtol=0, atol=5e-5)
@@ -66,7 +85,7 @@ def make(folder: Path, model: str, tokenizer: str, **config: Any) -> Path:
     import transformers  # noqa: PLC0415
 
     torch.manual_seed(11)
-    config_class = getattr(transformers, f"{model.split('For', maxsplit=1)[0]}Config")
+    config_class = getattr(transformers, f"{model.split('For', maxsplit=1)[0].removesuffix('Model')}Config")
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
     network = getattr(transformers, model)(config_class(vocab_size=400, **(small | config)))
     for name, parameter in network.named_parameters():
@@ -100,6 +119,40 @@ def test_every_activation(activation: str, tmp_path: Path) -> None:
 def test_other_architectures(model: str, tokenizer: str, config: dict[str, Any], tmp_path: Path) -> None:
     task: Task = "classify" if "Classification" in model else "fill-mask"
     assert_all_agree(make(tmp_path / "it", model, tokenizer, **config), task, tmp_path, max_length=20)
+
+
+FAMILIES = [
+    ("Bert", "bert-fill-mask", {}),
+    ("Roberta", "roberta-fill-mask", {"pad_token_id": 1}),
+    ("XLMRoberta", "xlm-roberta-fill-mask", {"pad_token_id": 1}),
+    ("Camembert", "camembert-fill-mask", {"pad_token_id": 1}),
+    ("DistilBert", "distilbert-fill-mask", {}),
+    ("Electra", "electra-fill-mask", {"embedding_size": 24}),
+]
+
+
+@pytest.mark.parametrize(("family", "tokenizer", "config"), FAMILIES)
+@pytest.mark.parametrize(
+    ("head", "task", "pooling"),
+    [
+        ("ForTokenClassification", "entities", None),
+        ("ForQuestionAnswering", "answer", None),
+        ("Model", "embed", "mean"),
+        ("Model", "embed", "cls"),
+        ("ForMaskedLM", "embed", "mean"),
+    ],
+)
+def test_heads_of_tokens_and_none_in_every_family(
+    family: str, tokenizer: str, config: dict[str, Any], head: str, task: Task, pooling: Pooling, tmp_path: Path
+) -> None:
+    folder = make(tmp_path / "it", family + head, tokenizer, **config)
+    assert_all_agree(folder, task, tmp_path, max_length=20, pooling=pooling)
+
+
+@pytest.mark.parametrize("model", ["BertForNextSentencePrediction", "BertForPreTraining"])
+def test_next_sentence(model: str, tmp_path: Path) -> None:
+    folder = make(tmp_path / "it", model, "bert-fill-mask")
+    assert_all_agree(folder, "next-sentence", tmp_path, max_length=20)
 
 
 def test_tied_decoder_that_differs_from_the_embeddings(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from app.bundle import Agreement, Bundle, Task, load_bundle
-from model_export.comparison import MOST_CHANGED, Comparison, check_agreement, observe
+from model_export.comparison import MOST_CHANGED, Comparison, check_agreement, choices, observe
 from model_export.errors import ExportError
 from model_export.graph import build_graph
 from model_export.network import FloatArray
@@ -15,18 +15,18 @@ from model_export.onnx_file import write_onnx
 from model_export.package import ExportOptions, export
 from model_export.quantize import quantize_weight, smoothing
 from model_export.samples import random_samples
-from model_export.sentences import SENTENCES, sentences
+from model_export.sentences import SENTENCES, questions, sentences
 from model_export.tokenizer import read_tokenizer
 from model_export.verify import RunnableGraph, largest_difference, verify_bundle
 from tests.model_export.support import CHECKPOINTS, NAMES, ROOT, loaded, network_of, reference_answers, task_of
 
 DEMO = ROOT / "model_export" / "demo_checkpoint"
-TASKS: tuple[Task, ...] = ("classify", "fill-mask")
+TASKS: tuple[Task, ...] = ("classify", "fill-mask", "embed")
 
 
 @pytest.fixture(scope="module")
 def demos(tmp_path_factory: pytest.TempPathFactory) -> Mapping[Task, Bundle]:
-    """Both heads of the demo checkpoint in fp32 and int8."""
+    """Both heads of the demo checkpoint, and its embeddings, in fp32 and int8."""
     folder = tmp_path_factory.mktemp("demos")
     for task in TASKS:
         export(ExportOptions(str(DEMO), folder / task, task, ["cpu-fp32", "cpu-int8"], max_length=128), lambda _: None)
@@ -89,7 +89,7 @@ def test_smoothing_brings_answers_nearer_to_fp32(demos: Mapping[Task, Bundle], t
 
     def error(graph: RunnableGraph) -> float:
         answers = [graph.answers(samples[start : start + 16]) for start in range(0, 64, 16)]
-        return float(np.std(np.concatenate(answers) - comparison.answers[:64]))
+        return float(np.std(np.concatenate(answers) - np.stack(comparison.answers[:64])))
 
     assert error(smooth) < 0.8 * error(plain)
 
@@ -116,9 +116,20 @@ def test_single_label_changes_when_it_moves_by_more_than_a_twentieth_of_the_rang
         def answers(self, _: object) -> list[FloatArray]:
             return [np.array([value + self._by], np.float32) for value in (0.0, 1.0, 10.0)]
 
-    comparison = Comparison([None], np.array([[0.0], [1.0], [10.0]], np.float32), {})  # type: ignore[list-item]
+    expected = [np.array([value], np.float32) for value in (0.0, 1.0, 10.0)]
+    comparison = Comparison("classify", [None], expected, {})  # type: ignore[list-item]
     assert comparison.agreement(Moved(0.4)) == Agreement(answers=3, changed=0)
     assert comparison.agreement(Moved(0.6)) == Agreement(answers=3, changed=3)
+
+
+def test_best_answers_of_each_task() -> None:
+    rows = np.array([[9, 0, 0], [0, 1, 2], [3, 0, 0], [0, 9, 0]], np.float32)
+    assert [best.argmax() for best in choices("entities", [rows])] == [2, 0]
+    assert [best.argmax() for best in choices("answer", [rows, rows[:3]])] == [0, 3, 1, 0, 1, 1]
+    assert [best.argmax() for best in choices("fill-mask", [rows[:1], rows[1:]])] == [0, 2, 0, 1]
+    assert [best.argmax() for best in choices("next-sentence", list(rows))] == [0, 2, 0, 1]
+    # By direction, and to itself nothing is nearest.
+    assert [best.argmax() for best in choices("embed", list(rows))] == [2, 3, 0, 1]
 
 
 def test_too_many_changed_answers_are_refused() -> None:
@@ -138,6 +149,12 @@ def test_inaccurate_variant_stops_the_export_unless_it_is_to_be_kept(
     kept = ExportOptions(**{name: getattr(options, name) for name in options.__slots__} | {"keeps_inaccurate": True})
     [variant] = export(kept, lambda _: None).variants
     assert variant.agreement == Agreement(answers=100, changed=50)
+
+
+def test_questions_are_many_and_have_their_answer() -> None:
+    asked = questions()
+    assert len(set(asked)) == len(asked) == SENTENCES
+    assert all(question.removeprefix("What ").rstrip("?") in text for question, text in asked)
 
 
 def test_sentences_are_many_and_different() -> None:

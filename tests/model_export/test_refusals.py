@@ -47,8 +47,9 @@ def refusal(folder: Path | str, output: Path, **options: Any) -> str:
         ({"intermediate_size": 65}, "intermediate.dense.weight .* Correct the sizes of the layers"),
         ({"id2label": {"0": "a", "1": "b"}}, "classifier.weight .* Correct id2label"),
         ({"id2label": {"0": "a", "2": "b"}}, "id2label in .* does not number the labels"),
-        ({"architectures": ["BertForQuestionAnswering"]}, r"neither .* \(BertForQuestionAnswering\)\. Say which"),
-        ({"architectures": None}, r"neither .* \(no architecture\)\. Say which one to export: --task classify or"),
+        ({"architectures": ["BertForMultipleChoice"]}, r"no head that .* \(BertForMultipleChoice\)\. Say which"),
+        ({"architectures": ["BertLMHeadModel"]}, r"no head that .* \(BertLMHeadModel\)\. Say which"),
+        ({"architectures": None}, r"no head that .* \(no architecture\)\. Say which one to export: --task classify or"),
         ({"architectures": ["BertForMaskedLM", "BertForSequenceClassification"]}, "names two heads .* --task classify"),
     ],
 )
@@ -71,6 +72,9 @@ def test_family_whose_positions_follow_padding_needs_a_pad_token(copy_of: Copy, 
         ("roberta-fill-mask", "classify", "classifier.dense.weight"),
         ("distilbert-two-labels", "fill-mask", "vocab_transform.weight"),
         ("electra-single-label", "fill-mask", "generator_predictions.dense.weight"),
+        ("bert-fill-mask", "next-sentence", "bert.pooler.dense.weight"),
+        ("roberta-fill-mask", "entities", "classifier.weight"),
+        ("distilbert-two-labels", "answer", "qa_outputs.weight"),
     ],
 )
 def test_head_that_is_not_there_is_never_made_up(
@@ -80,6 +84,30 @@ def test_head_that_is_not_there_is_never_made_up(
     assert "has no trained" in message
     assert head in message
     assert "--task" in message
+
+
+def test_head_that_the_family_does_not_have(copy_of: Copy, tmp_path: Path) -> None:
+    message = refusal(copy_of("roberta-fill-mask"), tmp_path / "out", task="next-sentence")
+    assert "is of the family roberta, which has no next-sentence head. Choose another --task." in message
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "own"),
+    [
+        ("bert-single-label", "entities", "classify"),
+        ("distilbert-two-labels", "entities", "classify"),
+        ("bert-entities", "classify", "entities"),
+        ("roberta-entities", "classify", "entities"),
+    ],
+)
+def test_head_of_the_same_name(copy_of: Copy, tmp_path: Path, name: str, task: Task, own: str) -> None:
+    """A classifier of texts would give labels to tokens, and nobody would see that they mean nothing."""
+    assert f"is for --task {own} (" in refusal(copy_of(name), tmp_path / "out", task=task)
+
+
+def test_pooling_of_another_task(copy_of: Copy, tmp_path: Path) -> None:
+    message = refusal(copy_of("bert-entities"), tmp_path / "out", pooling="cls")
+    assert message == "--pooling cls is for --task embed, and this is entities. Leave it out."
 
 
 def test_untied_decoder_that_is_not_there(copy_of: Copy, tmp_path: Path) -> None:

@@ -55,8 +55,9 @@ class Oracle:
                     input=case["input"],
                     parameters=answer["parameters"],
                     prediction=answer["prediction"],
-                    tokens=len(case["input_ids"]),
-                    truncated=case.get("truncated", False),
+                    # Of an input in windows each answer says for itself.
+                    tokens=answer.get("tokens", len(case["input_ids"])),
+                    truncated=answer.get("truncated", case.get("truncated", False)),
                 )
 
 

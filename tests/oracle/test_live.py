@@ -10,7 +10,11 @@ from model_export.package import ExportOptions, export
 from tests.oracle.answers import Json, Oracle, Question, assert_same, each_oracle, oracles
 from tests.oracle.client import Reply
 
-pytestmark = pytest.mark.torch
+pytestmark = [
+    pytest.mark.torch,
+    # Of the pipeline, which the service follows in that too.
+    pytest.mark.filterwarnings("ignore:Tokenizer does not support real words:UserWarning"),
+]
 
 
 @cache

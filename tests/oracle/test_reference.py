@@ -8,6 +8,7 @@ import pytest
 from model_export.checkpoint import find_checkpoint
 from model_export.network import FloatArray
 from model_export.reference import Reference, softmax
+from model_export.sentence_transformers import read_embedding_settings
 from model_export.tensors import read_network
 from model_export.tokenizer import read_tokenizer
 from model_export.weights import open_weights
@@ -21,12 +22,14 @@ MANY_TOKENS = 64
 def test_reference_and_tokenizer_agree_with_transformers(oracle: Oracle) -> None:
     checkpoint = find_checkpoint(str(oracle.checkpoint))
     tokenizer = read_tokenizer(checkpoint.folder)
+    pooling = read_embedding_settings(checkpoint.folder, "auto").pooling if oracle.task == "embed" else None
     network = read_network(
         checkpoint.name,
         checkpoint.config,
         oracle.task,
         open_weights(checkpoint.folder),
         tokenizer_tells_types=tokenizer.tells_types,
+        pooling=pooling,
     )
     reference = Reference(network)
     for case in oracle.content["cases"]:
@@ -34,20 +37,27 @@ def test_reference_and_tokenizer_agree_with_transformers(oracle: Oracle) -> None
             continue
         parameters = case["answers"][0]["parameters"]
         tokenizer.fast.enable_truncation(
-            oracle.content["max_length"], direction=parameters.get("truncation_direction", "right")
+            oracle.content["max_length"],
+            direction=parameters.get("truncation_direction", "right"),
+            strategy="only_second" if oracle.task == "answer" else "longest_first",
         )
         encoding = tokenizer.fast.encode(*texts(case["input"]))
         assert encoding.ids == case["input_ids"], case["input"]
         ids, types = np.array(encoding.ids), np.array(encoding.type_ids)
-        if oracle.task == "classify":
-            np.testing.assert_allclose(reference.logits(ids, types), case["logits"], rtol=TOLERANCE, atol=TOLERANCE)
-        else:
+        if oracle.task == "fill-mask":
             masks = np.flatnonzero(ids == tokenizer.fast.token_to_id(mask_text(oracle)))
             assert_scores(reference.scores(ids, types, masks), case)
+        else:
+            expected = case["embedding" if oracle.task == "embed" else "logits"]
+            answer = reference.answer(ids, types, np.empty(0, np.int64))
+            np.testing.assert_allclose(answer, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def texts(item: str | dict[str, str]) -> tuple[str, str | None]:
-    return (item, None) if isinstance(item, str) else (item["text"], item.get("text_pair") or None)
+    if isinstance(item, str):
+        return item, None
+    first, second = item.values()
+    return first, second or None
 
 
 def mask_text(oracle: Oracle) -> str:

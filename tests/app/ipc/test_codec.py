@@ -49,6 +49,14 @@ def test_requests(sent: list[WireRequest]) -> None:
                 assert theirs.targets.tolist() == mine.targets.tolist()
 
 
+def of(lengths: list[int], masks: list[int] | None = None) -> list[TokenSequence]:
+    """Sequences of so many tokens, with so many masks."""
+    return [
+        TokenSequence(np.arange(length), np.zeros(length, np.int64), np.arange(count))
+        for length, count in zip(lengths, masks or [0] * len(lengths), strict=True)
+    ]
+
+
 def test_replies_of_every_kind_in_one_frame() -> None:
     logits = [np.array([0.1, -2.5], np.float32), np.array([7.0, 1e-9], np.float32)]
     masks = [
@@ -56,10 +64,19 @@ def test_replies_of_every_kind_in_one_frame() -> None:
         MaskScores(np.array([[9, 8], [7, 6]]), np.array([[0.1, 0.2], [0.3, 0.4]], np.float32)),
     ]
     overloaded = errors.Overloaded("full", 7)
-    sent = [WireReply(5, logits), WireReply(6, overloaded), WireReply(7, masks), WireReply(8, logits[:1])]
-    counts = {5: [0, 0], 6: [0], 7: [1, 2], 8: [0]}
-    received = list(decode_replies(encode_replies(sent), counts.get))
-    assert [reply.id for reply in received] == [5, 6, 7, 8]
+    rows = [np.array([[1.0, 2.0], [3.0, 4.0]], np.float32), np.array([[5.0, 6.0]], np.float32)]
+    sent = [
+        WireReply(5, logits),
+        WireReply(6, overloaded),
+        WireReply(7, masks),
+        WireReply(9, rows),
+        WireReply(8, logits[:1]),
+    ]
+    asked = {5: of([3, 3]), 6: of([3]), 7: of([4, 4], masks=[1, 2]), 8: of([3]), 9: of([2, 1])}
+    received = list(decode_replies(encode_replies(sent), asked.get))
+    assert [reply.id for reply in received] == [5, 6, 7, 9, 8]
+    assert [row.tolist() for row in received[4].outcome] == [logits[0].tolist()]
+    assert [one.tolist() for one in received[3].outcome] == [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]]]
     assert [row.tolist() for row in received[0].outcome] == [row.tolist() for row in logits]
     assert isinstance(received[1].outcome, errors.Overloaded)
     assert (received[1].outcome.message, received[1].outcome.retry_after_s) == ("full", 7)
@@ -71,13 +88,15 @@ def test_replies_of_every_kind_in_one_frame() -> None:
 def test_replies_nobody_waits_for_are_passed_over() -> None:
     masks = [MaskScores(np.array([[3, 2]]), np.array([[0.5, 0.25]], np.float32))]
     logits = [np.array([1.0], np.float32)]
-    sent = [WireReply(1, masks), WireReply(2, errors.Internal("no")), WireReply(3, logits), WireReply(4, logits)]
-    assert [reply.id for reply in decode_replies(encode_replies(sent), {4: [0]}.get)] == [4]
+    rows = [np.ones((3, 2), np.float32)]
+    outcomes = [masks, errors.Internal("no"), logits, rows, logits]
+    sent = [WireReply(i, outcome) for i, outcome in enumerate(outcomes)]
+    assert [reply.id for reply in decode_replies(encode_replies(sent), {4: of([3])}.get)] == [4]
 
 
 @pytest.mark.parametrize("error", [errors.DeadlineExceeded, errors.EngineLost, errors.Internal, errors.NotReady])
 def test_errors_keep_their_kind(error: type[errors.ServiceError]) -> None:
-    [reply] = decode_replies(encode_replies([WireReply(1, error("what happened"))]), lambda _: [0])
+    [reply] = decode_replies(encode_replies([WireReply(1, error("what happened"))]), lambda _: of([3]))
     assert type(reply.outcome) is error
     assert reply.outcome.message == "what happened"
 
@@ -95,6 +114,6 @@ def test_timelines_go_with_their_replies_whatever_these_are(timelines: list[Time
         [MaskScores(np.array([[3, 2]]), np.array([[0.5, 0.25]], np.float32))],
     ]
     sent = [WireReply(i, outcomes[i % 3], timeline) for i, timeline in enumerate(timelines)]
-    counts = {i: [1] for i in range(len(sent)) if i != 1}  # nobody waits for the second
-    received = list(decode_replies(encode_replies(sent), counts.get))
-    assert {reply.id: reply.timeline for reply in received} == {i: timelines[i] for i in counts}
+    asked = {i: of([3], masks=[1]) for i in range(len(sent)) if i != 1}  # nobody waits for the second
+    received = list(decode_replies(encode_replies(sent), asked.get))
+    assert {reply.id: reply.timeline for reply in received} == {i: timelines[i] for i in asked}

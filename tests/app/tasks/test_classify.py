@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from app.bundle import find_bundles
 from app.catalog import Model, load_model
 from app.schemas import ClassifyRequest
+from app.tasks.base import Prepared
 from app.tasks.classify import FUNCTIONS, Classify, default_function, sigmoid, softmax
 
 logits = st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=6)
@@ -28,7 +29,7 @@ def request(**keys: Any) -> ClassifyRequest:
 
 def answer(model: Model, rows: list[list[float]], **parameters: Any) -> list[list[tuple[str, float]]]:
     asked = request(inputs=["a"] * len(rows), parameters=parameters)
-    predictions = Classify().answer(model, asked, [], [np.array(row, np.float32) for row in rows])
+    predictions = Classify().answer(model, asked, Prepared([], 0), [np.array(row, np.float32) for row in rows])
     return [[(one["label"], one["score"]) for one in prediction] for prediction in predictions]
 
 

@@ -27,11 +27,11 @@ def prepare(model: Model, inputs: Any, **parameters: Any) -> Prepared:
 
 def answer(model: Model, text: str, tokens: list[list[str]]) -> Any:
     """The answer for these tokens, the best first, for each mask."""
-    [sequence] = prepare(model, text).sequences
+    prepared = prepare(model, text)
     ids = np.array([[model.tokenizer.token_id(token) for token in row] for row in tokens])
     scores = np.linspace(0.9, 0.1, ids.size, dtype=np.float32).reshape(ids.shape)
     request = FillMaskRequest.model_validate({"inputs": text})
-    [masks] = FillMask().answer(model, request, [sequence], [MaskScores(ids, scores)])
+    [masks] = FillMask().answer(model, request, prepared, [MaskScores(ids, scores)])
     return masks
 
 
@@ -91,18 +91,20 @@ def test_of_several_masks_the_others_stay(model: Model) -> None:
 
 
 def test_what_was_asked_is_left_as_it_was(model: Model) -> None:
-    [sequence] = prepare(model, "It is [MASK].").sequences
+    prepared = prepare(model, "It is [MASK].")
+    [sequence] = prepared.sequences
     before = sequence.input_ids.tolist()
     scores = MaskScores(np.array([[5]]), np.array([[0.5]], np.float32))
-    FillMask().answer(model, FillMaskRequest.model_validate({"inputs": "x"}), [sequence], [scores])
+    FillMask().answer(model, FillMaskRequest.model_validate({"inputs": "x"}), prepared, [scores])
     assert sequence.input_ids.tolist() == before
 
 
-def test_the_weight_is_the_number_of_candidates() -> None:
+def test_the_weight_is_the_number_of_candidates(model: Model) -> None:
     def one(masks: int, top_k: int) -> TokenSequence:
         return TokenSequence(np.arange(9), np.zeros(9, np.int64), np.arange(masks), top_k)
 
-    assert FillMask().weight([one(2, 5), one(1, 7)]) == 17
+    request = FillMaskRequest.model_validate({"inputs": "x"})
+    assert FillMask().weight(model, request, Prepared([one(2, 5), one(1, 7)], 0)) == 17
 
 
 def test_the_example_has_the_models_own_mask(bundle_of: BundleOf) -> None:

@@ -1,0 +1,64 @@
+"""Embeddings: one vector for a text, as sentence-transformers makes it. The graph has pooled it already."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from pydantic import BaseModel
+
+from app.bundle import Task
+from app.catalog import Model
+from app.messages import FloatArray, TokenSequence
+from app.schemas import EmbedRequest, EmbedResponse
+from app.tasks.base import NO_MASKS, SHORT_BYTES, Prepared
+
+SHORTEST: Final = 1e-12
+"""What a length is divided by at least, as in torch's `normalize`."""
+NUMBERS_A_WEIGHT: Final = 64
+"""Numbers that are written in the time of one of `weight`."""
+
+
+class Embed:
+    """`POST /v1/embed`."""
+
+    task: ClassVar[Task] = "embed"
+    summary: ClassVar[str] = "An embedding for each text"
+    request: ClassVar[type[BaseModel]] = EmbedRequest
+    response: ClassVar[type[BaseModel]] = EmbedResponse
+    short_bytes: ClassVar[int] = SHORT_BYTES
+
+    def example(self, model: Model) -> dict[str, Any]:
+        return {"model": model.name, "inputs": ["How do I get to the station?", "The trains leave from there."]}
+
+    def prepare(self, model: Model, request: EmbedRequest) -> Prepared:
+        encoded = model.tokenizer.encode(
+            request.listed,
+            truncation=request.parameters.truncation,
+            direction=request.parameters.truncation_direction,
+        )
+        return Prepared(
+            [TokenSequence(text.input_ids, text.token_type_ids, NO_MASKS) for text in encoded],
+            sum(text.was_truncated for text in encoded),
+        )
+
+    def answer(
+        self,
+        model: Model,
+        request: EmbedRequest,
+        prepared: Prepared,  # noqa: ARG002
+        results: Sequence[FloatArray],
+    ) -> list[Any]:
+        normalizes = request.parameters.normalize
+        if normalizes is None:
+            normalizes = bool(model.manifest.normalizes)
+        embeddings = np.stack(results)
+        if normalizes:
+            lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+            embeddings = embeddings / np.maximum(lengths, SHORTEST)
+        if request.parameters.encoding_format == "base64":
+            return [b64encode(row.astype("<f4").tobytes()).decode() for row in embeddings]
+        return [row.tolist() for row in embeddings]
+
+    def weight(self, model: Model, request: EmbedRequest, prepared: Prepared) -> int:  # noqa: ARG002
+        return len(prepared.sequences) * model.manifest.architecture.hidden_size // NUMBERS_A_WEIGHT

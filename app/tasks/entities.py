@@ -1,0 +1,230 @@
+"""Entities: labels of tokens to parts of the text, as transformers' token-classification pipeline makes them."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel
+
+from app.bundle import Task
+from app.catalog import Model
+from app.errors import ValidationFailed
+from app.messages import FloatArray
+from app.schemas import EntitiesParameters, EntitiesRequest, EntitiesResponse
+from app.tasks.windows import (
+    SHORT_BYTES,
+    PreparedWindows,
+    Window,
+    count_windows,
+    prepared_windows,
+    refuse_many,
+    spread,
+    window,
+)
+from app.tokenization import Located, Tokenizer
+
+Join = Callable[[Sequence[str]], str]
+
+
+class Entities:
+    """`POST /v1/entities`."""
+
+    task: ClassVar[Task] = "entities"
+    summary: ClassVar[str] = "Named entities, or the labels of all tokens"
+    request: ClassVar[type[BaseModel]] = EntitiesRequest
+    response: ClassVar[type[BaseModel]] = EntitiesResponse
+    short_bytes: ClassVar[int] = SHORT_BYTES
+
+    def example(self, model: Model) -> dict[str, Any]:
+        return {"model": model.name, "inputs": "Ada Lovelace lived in London."}
+
+    def prepare(self, model: Model, request: EntitiesRequest) -> PreparedWindows:
+        parameters, max_length = request.parameters, model.tokenizer.max_length
+        if parameters.stride is not None and parameters.aggregation_strategy == "none":
+            raise ValidationFailed(
+                "parameters.stride: windows are joined by their entities, and there are none with aggregation_strategy "
+                "none. Leave out one of the two."
+            )
+        if parameters.stride is None:
+            return _cut(model.tokenizer, request)
+        stride = parameters.stride
+        texts = model.tokenizer.encode_located(request.listed, cut=None)
+        [room, *_] = {max_length - len(text.input_ids) + len(text.texts[0]) for text in texts}  # the same for all
+        if stride >= room:
+            raise ValidationFailed(
+                f"parameters.stride: must be less than {room}, which is how many tokens of a text this model takes."
+            )
+        refuse_many(sum(count_windows(len(text.texts[0]), room, stride) for text in texts))
+        windows = [
+            [_part(text, part) for part in spread(text.texts[0], room, stride, parameters.truncation_direction)]
+            for text in texts
+        ]
+        return prepared_windows(windows, truncated=0)
+
+    def answer(
+        self, model: Model, request: EntitiesRequest, prepared: PreparedWindows, results: Sequence[FloatArray]
+    ) -> list[Any]:
+        predictions = []
+        logits = iter(results)
+        for text, windows in zip(request.listed, prepared.windows, strict=True):
+            found: list[Any] = []
+            for one in windows:
+                tokens = read_tokens(model.tokenizer, text, one, next(logits), model.manifest.special_tokens.unknown.id)
+                found += _entities(tokens, model, request.parameters)
+            predictions.append(found if len(windows) == 1 else without_overlaps(found))
+        return predictions
+
+    def weight(self, model: Model, request: EntitiesRequest, prepared: PreparedWindows) -> int:  # noqa: ARG002
+        return prepared.tokens
+
+
+class Token(NamedTuple):
+    """A token of the text and how its labels score, or a word of several tokens."""
+
+    text: str
+    scores: FloatArray  # float[labels]
+    position: int
+    start: int
+    end: int
+    goes_on: bool
+    """Whether it goes on with the word of the token before."""
+
+
+class Tagged(NamedTuple):
+    """A token or word with its label."""
+
+    label: str
+    score: float
+    token: Token
+
+
+def read_tokens(tokenizer: Tokenizer, text: str, one: Window, logits: FloatArray, unknown: int) -> list[Token]:
+    """Return the tokens of a window's text with the softmax of their logits."""
+    rows = logits[one.begin : one.begin + len(one.offsets)].astype(np.float64)
+    scores = np.exp(rows - rows.max(axis=1, keepdims=True))
+    scores /= scores.sum(axis=1, keepdims=True)
+    ids = one.sequence.input_ids[one.begin : one.begin + len(one.offsets)].tolist()
+    tokens = []
+    for i, (id_, (start, end)) in enumerate(zip(ids, one.offsets.tolist(), strict=True)):
+        if id_ == unknown:
+            token, goes_on = text[start:end], False
+        else:
+            token = tokenizer.token(id_)
+            if tokenizer.marks_subwords:
+                goes_on = len(token) != end - start
+            else:  # what does not follow a space, and has none itself
+                goes_on = start > 0 and " " not in text[start - 1 : start + 1]
+        tokens.append(Token(token, scores[i], one.begin + i, start, end, goes_on))
+    return tokens
+
+
+def _entities(tokens: Sequence[Token], model: Model, parameters: EntitiesParameters) -> list[dict[str, Any]]:
+    strategy, labels, ignored = parameters.aggregation_strategy, model.manifest.labels, parameters.ignore_labels
+    if strategy in ("none", "simple"):
+        tagged = [_tag(token, token.scores, labels) for token in tokens]
+    else:
+        tagged = [_word(word, strategy, labels, model.tokenizer.join) for word in words(tokens)]
+    if strategy == "none":
+        return [
+            {
+                "entity": one.label,
+                "score": one.score,
+                "index": one.token.position,
+                "word": one.token.text,
+                "start": one.token.start,
+                "end": one.token.end,
+            }
+            for one in tagged
+            if one.label not in ignored
+        ]
+    return grouped(tagged, model.tokenizer.join, ignored)
+
+
+def _tag(token: Token, scores: FloatArray, labels: Sequence[str]) -> Tagged:
+    best = int(scores.argmax())
+    return Tagged(labels[best], float(scores[best]), token)
+
+
+def words(tokens: Sequence[Token]) -> list[list[Token]]:
+    """Return the tokens word by word."""
+    found: list[list[Token]] = []
+    for token in tokens:
+        if found and token.goes_on:
+            found[-1].append(token)
+        else:
+            found.append([token])
+    return found
+
+
+def _word(tokens: Sequence[Token], strategy: str, labels: Sequence[str], join: Join) -> Tagged:
+    """Return a word with the one label that its tokens get by the strategy."""
+    if strategy == "first" or len(tokens) == 1:
+        scores = tokens[0].scores
+    elif strategy == "max":
+        scores = max(tokens, key=lambda token: float(token.scores.max())).scores
+    else:
+        scores = np.mean([token.scores for token in tokens], axis=0)
+    first = tokens[0]
+    word = Token(
+        join([token.text for token in tokens]), scores, first.position, first.start, tokens[-1].end, goes_on=False
+    )
+    return _tag(word, scores, labels)
+
+
+def grouped(tagged: Sequence[Tagged], join: Join, ignored: Collection[str]) -> list[dict[str, Any]]:
+    """Join neighbours of one label. A label that begins with B- begins another group."""
+    groups: list[list[Tagged]] = []
+    for one in tagged:
+        if groups and not one.label.startswith("B-") and _tag_name(one.label) == _tag_name(groups[-1][-1].label):
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return [
+        {
+            "entity_group": name,
+            "score": sum(one.score for one in group) / len(group),
+            "word": join([one.token.text for one in group]),
+            "start": group[0].token.start,
+            "end": group[-1].token.end,
+        }
+        for group in groups
+        if (name := group[0].label.split("-", 1)[-1]) not in ignored
+    ]
+
+
+def _tag_name(label: str) -> str:
+    return label[2:] if label.startswith(("B-", "I-")) else label
+
+
+def without_overlaps(entities: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of entities that windows found in the same place, return the longest, of these the most certain, in order of the text."""
+    kept: list[dict[str, Any]] = []
+    for one in sorted(entities, key=lambda entity: int(entity["start"])):
+        last = kept[-1] if kept else None
+        if last is None or one["start"] >= last["end"]:
+            kept.append(one)
+        elif (one["end"] - one["start"], one["score"]) > (last["end"] - last["start"], last["score"]):
+            kept[-1] = one
+    return kept
+
+
+def _cut(tokenizer: Tokenizer, request: EntitiesRequest) -> PreparedWindows:
+    """Return each text as one window, cut if it is too long.
+
+    Raises:
+        ValidationFailed: it is, and may not be cut.
+    """
+    parameters = request.parameters
+    texts = tokenizer.encode_located(request.listed, parameters.truncation_direction)
+    for i, text in enumerate(texts):
+        if text.was_truncated and not parameters.truncation:
+            raise ValidationFailed(
+                f"inputs[{i}] has more than {tokenizer.max_length} tokens, the most this model takes. Shorten it, or set "
+                "parameters.stride to have it read in windows."
+            )
+    return prepared_windows([[_part(text, text.texts[0])] for text in texts], sum(text.was_truncated for text in texts))
+
+
+def _part(text: Located, part: range) -> Window:
+    [tokens] = text.texts
+    return window(text, np.arange(tokens.start), part, np.arange(tokens.stop, len(text.input_ids)))

@@ -1,0 +1,54 @@
+"""Next sentence: whether the second text of a pair continues the first, as BERT was pre-trained to tell."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+
+from app.bundle import Task
+from app.catalog import Model
+from app.messages import FloatArray, TokenSequence
+from app.schemas import NextSentenceRequest, NextSentenceResponse
+from app.tasks.base import NO_MASKS, SHORT_BYTES, Prepared
+from app.tasks.classify import softmax
+
+
+class NextSentence:
+    """`POST /v1/next-sentence`."""
+
+    task: ClassVar[Task] = "next-sentence"
+    summary: ClassVar[str] = "Whether one text continues another"
+    request: ClassVar[type[BaseModel]] = NextSentenceRequest
+    response: ClassVar[type[BaseModel]] = NextSentenceResponse
+    short_bytes: ClassVar[int] = SHORT_BYTES
+
+    def example(self, model: Model) -> dict[str, Any]:
+        return {"model": model.name, "inputs": {"text": "It began to rain.", "text_pair": "She opened her umbrella."}}
+
+    def prepare(self, model: Model, request: NextSentenceRequest) -> Prepared:
+        encoded = model.tokenizer.encode(
+            request.listed,
+            truncation=request.parameters.truncation,
+            direction=request.parameters.truncation_direction,
+        )
+        return Prepared(
+            [TokenSequence(pair.input_ids, pair.token_type_ids, NO_MASKS) for pair in encoded],
+            sum(pair.was_truncated for pair in encoded),
+        )
+
+    def answer(
+        self,
+        model: Model,  # noqa: ARG002
+        request: NextSentenceRequest,  # noqa: ARG002
+        prepared: Prepared,  # noqa: ARG002
+        results: Sequence[FloatArray],
+    ) -> list[Any]:
+        predictions = []
+        for logits in results:
+            is_next, is_not = logits.tolist()
+            score, _ = softmax([is_next, is_not])
+            predictions.append({"is_next": is_next >= is_not, "score": score})
+        return predictions
+
+    def weight(self, model: Model, request: NextSentenceRequest, prepared: Prepared) -> int:  # noqa: ARG002
+        return len(prepared.sequences)

@@ -1,0 +1,66 @@
+"""Embeddings as they are written."""
+
+from base64 import b64decode
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.bundle import load_bundle
+from app.catalog import Model, load_model
+from app.schemas import EmbedRequest
+from app.tasks.base import Prepared
+from app.tasks.embed import Embed
+from tests.conftest import BundleOf
+
+ROWS = [np.array([3, 4], np.float32), np.array([0, 0], np.float32), np.array([1e-3, 0], np.float32)]
+
+
+@pytest.fixture(scope="module")
+def model(bundle_of: BundleOf) -> Model:
+    return load_model(load_bundle(bundle_of("distilbert-embed-cls")))
+
+
+def answer(model: Model, **parameters: Any) -> list[Any]:
+    request = EmbedRequest.model_validate({"inputs": ["a"] * len(ROWS), "parameters": parameters})
+    return Embed().answer(model, request, Prepared([], 0), ROWS)
+
+
+def test_an_embedding_is_numbers(model: Model) -> None:
+    assert answer(model, normalize=False) == [row.tolist() for row in ROWS]
+
+
+def test_normalized_it_is_one_long_unless_it_has_no_length(model: Model) -> None:
+    embeddings = answer(model, normalize=True)
+    assert embeddings[0] == pytest.approx([0.6, 0.8])
+    assert embeddings[1] == [0, 0]
+    assert embeddings[2] == pytest.approx([1, 0])
+
+
+@pytest.mark.parametrize(("says", "normalizes"), [(None, False), (False, False), (True, True)])
+def test_the_checkpoint_says_whether_by_itself(model: Model, says: bool | None, normalizes: bool) -> None:
+    changed = Model(model.name, model.manifest.model_copy(update={"normalizes": says}), model.tokenizer)
+    assert answer(changed) == answer(changed, normalize=normalizes)
+    assert answer(changed, normalize=not normalizes) != answer(changed)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_base64_holds_the_same_numbers(model: Model, normalize: bool) -> None:
+    texts = answer(model, normalize=normalize, encoding_format="base64")
+    decoded = [np.frombuffer(b64decode(text), "<f4").tolist() for text in texts]
+    assert decoded == answer(model, normalize=normalize)
+
+
+def test_inputs_become_sequences(model: Model) -> None:
+    request = EmbedRequest.model_validate({"inputs": ["good", "good " * 100]})
+    prepared = Embed().prepare(model, request)
+    assert [len(one) for one in prepared.sequences] == [3, model.manifest.max_length]
+    assert prepared.truncated == 1
+
+
+def test_the_weight_grows_with_the_numbers(model: Model) -> None:
+    def weight(inputs: int) -> int:
+        request = EmbedRequest.model_validate({"inputs": ["good"] * inputs})
+        return Embed().weight(model, request, Embed().prepare(model, request))
+
+    assert weight(512) == 512 * model.manifest.architecture.hidden_size // 64

@@ -1,0 +1,231 @@
+"""Every task over a real socket, in one process and in several: as described, alone and in company of all others."""
+
+import base64
+import json
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, get_args
+
+import jsonschema
+import numpy as np
+import pytest
+
+from app.api.inference import INLINE_WEIGHT
+from app.bundle import Task
+from app.tasks.windows import MAX_WINDOWS
+from tests.conftest import BundleOf
+from tests.e2e.test_openapi import answer_of, resolve
+from tests.fixtures.corpus import CLASSIFY
+from tests.support import Connection, Reply, ServerProcess, serving
+
+CHECKPOINTS: dict[Task, str] = {
+    "classify": "bert-single-label",
+    "fill-mask": "bert-fill-mask",
+    "next-sentence": "bert-next-sentence",
+    "entities": "roberta-entities",
+    "answer": "bert-answer",
+    "embed": "bert-embed",
+}
+TEXTS = [one for one in CLASSIFY if isinstance(one, str)]
+TEXT = "The cat sat on the mat in Paris."
+LONG = " ".join([TEXT] * 20)
+QUESTION = {"question": "Where is it?", "context": TEXT}
+ASKED: list[tuple[Task, Any, dict[str, Any]]] = [
+    ("classify", TEXTS, {}),
+    ("fill-mask", "The [MASK] sat on the [MASK].", {}),
+    ("next-sentence", [{"text": text, "text_pair": TEXT} for text in TEXTS], {}),
+    ("next-sentence", {"text": TEXT, "text_pair": LONG}, {}),
+    *(("entities", TEXTS, {"aggregation_strategy": name}) for name in ("none", "simple", "first", "average", "max")),
+    ("entities", [LONG, TEXT], {"stride": 7}),
+    ("entities", LONG, {"truncation_direction": "left"}),
+    ("answer", [QUESTION, QUESTION | {"context": LONG}], {"top_k": 4}),
+    *(("answer", QUESTION | {"context": text}, {"handle_impossible_answer": True, "top_k": 2}) for text in TEXTS),
+    ("embed", TEXTS, {}),
+    ("embed", LONG, {"normalize": False, "encoding_format": "base64"}),
+]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    for task, checkpoint in CHECKPOINTS.items():
+        (folder / task).symlink_to(bundle_of(checkpoint))
+    return folder
+
+
+@pytest.fixture(scope="module", params=["1", "2"], ids=["alone", "workers"])
+def server(models: Path, request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    with serving(models, "--threads", "1", "--workers", request.param) as server:
+        yield server
+        assert server.stop() == 0, server.log
+
+
+def ask(server: ServerProcess, task: Task, inputs: Any, **parameters: Any) -> Any:
+    reply = server.post(f"/v1/{task}", {"inputs": inputs, "parameters": parameters})
+    assert reply.status == 200, reply.body
+    return reply.json
+
+
+def refusal(server: ServerProcess, task: Task, inputs: Any, **parameters: Any) -> str:
+    reply = server.post(f"/v1/{task}", {"inputs": inputs, "parameters": parameters})
+    assert reply.status == 422, reply.body
+    return reply.error
+
+
+def test_there_is_a_request_for_every_task() -> None:
+    assert {task for task, _, _ in ASKED} == set(CHECKPOINTS) == set(get_args(Task))
+
+
+def test_no_answer_depends_on_its_company_or_its_process(server: ServerProcess) -> None:
+    """Bit for bit: `==` on the answers' JSON."""
+    bodies = [(f"/v1/{task}", {"inputs": inputs, "parameters": parameters}) for task, inputs, parameters in ASKED]
+    alone = [server.post(*body) for body in bodies]
+    assert [reply.status for reply in alone] == [200] * len(bodies)
+    order = list(range(len(bodies))) * 4
+    random.Random(3).shuffle(order)
+
+    def ask_all(numbers: Sequence[int]) -> list[tuple[int, bytes]]:
+        connection = Connection(server.url)
+        try:
+            return [(i, connection.ask("POST", *bodies[i]).body) for i in numbers]
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(12) as threads:
+        for answers in threads.map(ask_all, [order[i::12] for i in range(12)]):
+            for i, body in answers:
+                assert body == alone[i].body, bodies[i]
+
+
+@pytest.mark.parametrize("task", get_args(Task))
+def test_the_example_of_every_task_works_and_answers_are_as_described(server: ServerProcess, task: Task) -> None:
+    description = server.ask("GET", "/openapi.json").json
+    content = description["paths"][f"/v1/{task}"]["post"]["requestBody"]["content"]["application/json"]
+    [(name, example)] = content["examples"].items()
+    assert name == task
+    request, answer = resolve(description, content["schema"]), answer_of(description, f"/v1/{task}", "post", 200)
+    replies = [server.post(f"/v1/{task}", example["value"])]
+    jsonschema.validate(example["value"], request)
+    for other, inputs, parameters in ASKED:
+        if other == task:
+            body = {"inputs": inputs, "parameters": parameters}
+            jsonschema.validate(body, request)
+            replies.append(server.post(f"/v1/{task}", body))
+    for reply in replies:
+        assert reply.status == 200, reply.body
+        jsonschema.validate(reply.json, answer)
+
+
+def test_inputs_are_answered_in_their_order_whatever_they_take(server: ServerProcess) -> None:
+    texts = [TEXT, LONG, "good", LONG + " good"]
+    together = ask(server, "entities", texts, stride=5)
+    alone = [ask(server, "entities", text, stride=5) for text in texts]
+    assert together["predictions"] == [one["predictions"][0] for one in alone]
+    assert together["usage"]["tokens"] == sum(one["usage"]["tokens"] for one in alone)
+    assert together["usage"]["truncated"] == 0
+    questions = [QUESTION | {"context": text} for text in texts]
+    assert ask(server, "answer", questions, top_k=3)["predictions"] == [
+        ask(server, "answer", question, top_k=3)["predictions"][0] for question in questions
+    ]
+
+
+def test_entities_say_where_they_stand(server: ServerProcess) -> None:
+    for text in [*TEXTS, LONG]:
+        [tokens] = ask(server, "entities", text, aggregation_strategy="none", ignore_labels=[])["predictions"]
+        [groups] = ask(server, "entities", text, ignore_labels=[], stride=4)["predictions"]
+        assert [one["index"] for one in tokens] == list(range(1, len(tokens) + 1))
+        for entity in [*tokens, *groups]:
+            assert 0 <= entity["start"] <= entity["end"] <= len(text)
+        ends = [entity["end"] for entity in groups]
+        assert ends == sorted(ends)
+        assert ends[-1] >= len(text.rstrip())
+
+
+def test_an_answer_stands_in_its_context(server: ServerProcess) -> None:
+    for context in [*TEXTS, LONG]:
+        answer = ask(server, "answer", QUESTION | {"context": context}, top_k=7)
+        [answers] = answer["predictions"]
+        for one in answers:
+            assert one["answer"] == context[one["start"] : one["end"]]
+            assert 0 <= one["score"] <= 1
+        wordings = [one["answer"].lower() for one in answers]
+        assert len(wordings) == len(set(wordings))
+    assert answer["usage"]["tokens"] > 200  # every window counts
+
+
+def test_an_embedding_is_one_long_if_its_checkpoint_or_the_request_says_so(server: ServerProcess) -> None:
+    def embedding(**parameters: Any) -> Any:
+        [one] = ask(server, "embed", TEXT, **parameters)["predictions"]
+        return one
+
+    raw, made = np.array(embedding(normalize=False)), np.array(embedding())
+    assert np.linalg.norm(made) == pytest.approx(1, abs=1e-6)
+    assert np.linalg.norm(raw) != pytest.approx(1, abs=1e-2)
+    np.testing.assert_allclose(raw / np.linalg.norm(raw), made, atol=1e-6)
+    assert np.frombuffer(base64.b64decode(embedding(encoding_format="base64")), "<f4").tolist() == made.tolist()
+
+
+@pytest.mark.parametrize("task", ["entities", "answer"])
+def test_many_answers_are_those_of_few(server: ServerProcess, task: Task) -> None:
+    """Large ones are written in another way."""
+    inputs = [text if task == "entities" else QUESTION | {"context": text} for text in TEXTS]
+    few, many = ask(server, task, inputs[:5]), ask(server, task, inputs[:5] * 12)
+    assert many["usage"]["tokens"] > INLINE_WEIGHT
+    assert many["predictions"] == few["predictions"] * 12
+    assert many["usage"] == {key: value * 12 for key, value in few["usage"].items()}
+    assert many["model"] == few["model"]
+
+
+@pytest.mark.parametrize(
+    ("task", "inputs", "parameters", "says"),
+    [
+        ("next-sentence", TEXT, {}, 'inputs: should be {"text": ..., "text_pair": ...} or a list of these'),
+        ("answer", [TEXT], {}, "inputs[0]: should be an object; /docs shows what it holds"),
+        ("answer", {"question": "?"}, {}, "inputs.context: is missing"),
+        ("answer", QUESTION | {"question": "good " * 64}, {}, "inputs[0].question leaves no room for the context"),
+        ("entities", LONG, {"truncation": False}, "inputs[0] has more than 40 tokens"),
+        ("entities", TEXT, {"stride": 40}, "parameters.stride: must be less than 38"),
+        ("entities", [LONG * 50], {"stride": 37}, f"the most is {MAX_WINDOWS}"),
+        ("embed", {"text": TEXT}, {}, "inputs: should be a text or a list of texts"),
+        ("embed", TEXT, {"pooling": "mean"}, "parameters.pooling: is not a parameter of this endpoint"),
+    ],
+)
+def test_what_cannot_be_answered_says_what_to_do(
+    server: ServerProcess, task: Task, inputs: Any, parameters: dict[str, Any], says: str
+) -> None:
+    said = refusal(server, task, inputs, **parameters)
+    assert says in said
+    assert "cat" not in said
+
+
+def test_texts_are_not_logged(server: ServerProcess) -> None:
+    for task, inputs, parameters in ASKED:
+        server.post(f"/v1/{task}", {"inputs": inputs, "parameters": parameters})
+    assert "Paris" not in server.log
+
+
+def test_models_say_what_they_do(server: ServerProcess) -> None:
+    def card(task: Task) -> Any:
+        return server.ask("GET", f"/v1/models/{task}").json
+
+    assert [card(task)["task"] for task in get_args(Task)] == list(get_args(Task))
+    assert card("next-sentence")["labels"] == ["IS_NEXT", "NOT_NEXT"]
+    assert (card("embed")["pooling"], card("embed")["normalizes"]) == ("mean", True)
+    assert (card("answer")["labels"], card("answer")["pooling"], card("answer")["normalizes"]) == ([], None, None)
+
+
+def test_every_task_has_its_metrics(server: ServerProcess) -> None:
+    for task in get_args(Task):
+        assert server.metric("bert_requests_total", model=task, task=task) >= 0
+    before: Reply = server.post("/v1/embed", {"inputs": TEXT})
+    assert before.status == 200
+    assert server.metric("bert_requests_total", task="embed", status="200") >= 1
+
+
+def test_the_wrong_endpoint_names_the_right_one(server: ServerProcess) -> None:
+    reply = server.post("/v1/embed", {"model": "answer", "inputs": TEXT})
+    assert reply.status == 404
+    assert "post to /v1/answer" in reply.error
+    assert json.loads(reply.body)["error_type"] == "not_found"
