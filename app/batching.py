@@ -100,6 +100,7 @@ class Batcher(Generic[P, R]):
         timeout_s: float,
         device: Device,
         observer: BatchObserver,
+        lanes: int = 1,
         ahead: bool = False,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -112,7 +113,8 @@ class Batcher(Generic[P, R]):
             timeout_s: Longest time from admission to answer.
             device: Shared by the batchers of one device. It is first come, first served, so models take turns.
             observer: Hears of every batch.
-            ahead: Whether `run` may be called with a full batch while it runs another. It answers them in order.
+            lanes: How many batches `run` may be called with at once. Each takes its share of the device.
+            ahead: Whether it may be called with a full batch while it runs another, and answers them in order.
             clock: Seconds that never go back.
         """
         self._run = run
@@ -121,6 +123,7 @@ class Batcher(Generic[P, R]):
         self._timeout_s = timeout_s
         self._device = device
         self._observer = observer
+        self._lanes = lanes
         self._ahead = ahead
         self._clock = clock
         self._turns: deque[Job[P, R]] = deque()
@@ -138,8 +141,8 @@ class Batcher(Generic[P, R]):
         self.queued_tokens = 0
 
     def expect(self, seconds_per_token: float) -> None:
-        """Say how fast the runner is before the first batch has shown it."""
-        self._seconds_per_token = seconds_per_token
+        """Say how long a token of a batch takes before the first batch has shown it."""
+        self._seconds_per_token = seconds_per_token / self._lanes
 
     @property
     def statistics(self) -> QueueStatistics:
@@ -214,7 +217,7 @@ class Batcher(Generic[P, R]):
         Raises:
             EngineLost: the runner said so; every waiter has been told.
         """
-        workers = [asyncio.create_task(self._work()) for _ in range(2 if self._ahead else 1)]
+        workers = [asyncio.create_task(self._work()) for _ in range(self._lanes + self._ahead)]
         try:
             await asyncio.gather(*workers)
         finally:
@@ -225,7 +228,7 @@ class Batcher(Generic[P, R]):
         while True:
             await self._wakeup.wait()
             wanted_at = self._clock()
-            async with self._device.turn(self._is_full):
+            async with self._device.turn(self._device.room // self._lanes, self._is_full):
                 batch = self._take()
                 if not batch:
                     continue
@@ -284,12 +287,12 @@ class Batcher(Generic[P, R]):
             return
         finally:
             self._running_tokens -= running_tokens
-            now, started_at = self._clock(), max(taken_at, self._device.answered_at)
-            wanted_at = max(wanted_at, self._answered_at)
+            now, started_at = self._clock(), self._device.started_at(taken_at)
+            if self._ahead:  # until then it waited behind a batch of ours
+                wanted_at = max(wanted_at, self._answered_at)
             self._answered_at = self._device.answered_at = now
         # From wanting the device to having the answer: other models' turns count, as they do for whoever waits.
-        newest = (now - wanted_at) / running_tokens
-        self._learn(newest)
+        self._learn((now - wanted_at) / running_tokens / self._lanes)
         longest = max(job.tokens[i] for job, i in batch)
         ran = BatchRan(len(batch), running_tokens, longest, started_at, now - started_at)
         self._observer.ran(ran)

@@ -2,52 +2,92 @@
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 
 class Device:
-    """Batches run one after the other, first come, first served.
+    """Batches run first come, first served, as many at once as there is room for.
+
+    A batch takes its share of the room: on a GPU all of it, on a CPU as many cores as it has threads.
 
     Once `pack_ahead` was called, a second batch may be taken from the queue while one runs, so that the device finds it
     packed. It gives up the company of whatever comes meanwhile, so only a batch that is full is taken ahead.
     """
 
-    def __init__(self) -> None:
-        self._slots = asyncio.Semaphore(1)
+    def __init__(self, room: int = 1) -> None:
+        self.room = room
+        self._free = room
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._first = asyncio.Lock()
         self._changed = asyncio.Event()
         self._is_ahead = False
         self.batches = 0
         """That run or are packed to run."""
         self.answered_at = -math.inf
-        """When the last batch was: one that was packed ahead runs from then on."""
+        """When the last batch was."""
 
     def pack_ahead(self) -> None:
         """Allow one batch to be packed while another runs."""
         if not self._is_ahead:
             self._is_ahead = True
-            self._slots.release()
+            self._release(self.room)
 
     def look_again(self) -> None:
         """Say that a batch may be full now."""
         self._changed.set()
 
+    def started_at(self, taken_at: float) -> float:
+        """Return when a batch that was just answered began to run: one that was packed ahead had to wait for the other."""
+        return max(taken_at, self.answered_at) if self._is_ahead else taken_at
+
     @asynccontextmanager
-    async def turn(self, is_full: Callable[[], bool]) -> AsyncIterator[None]:
+    async def turn(self, share: int, is_full: Callable[[], bool]) -> AsyncIterator[None]:
         """Wait until a batch may be taken from the queue; the turn lasts until it was answered.
 
         Args:
+            share: How much of the room it takes, at most all.
             is_full: Tells whether waiting would add nothing to the batch.
         """
-        async with self._slots:
-            async with self._first:
-                while self.batches and not is_full():
-                    self._changed.clear()
-                    await self._changed.wait()
-                self.batches += 1
+        await self._acquire(share)
+        try:
+            if self._is_ahead:
+                await self._wait_for_company(is_full)
+            self.batches += 1
             try:
                 yield
             finally:
                 self.batches -= 1
                 self._changed.set()
+        finally:
+            self._release(share)
+
+    async def _wait_for_company(self, is_full: Callable[[], bool]) -> None:
+        async with self._first:
+            while self.batches and not is_full():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def _acquire(self, share: int) -> None:
+        if share <= self._free and not self._waiting:
+            self._free -= share
+            return
+        granted = asyncio.get_running_loop().create_future()
+        self._waiting.append((share, granted))
+        try:
+            await granted
+        except asyncio.CancelledError:
+            was_granted = not granted.cancelled()
+            if not was_granted and (share, granted) in self._waiting:
+                self._waiting.remove((share, granted))
+            self._release(share if was_granted else 0)  # those behind it may need less
+            raise
+
+    def _release(self, share: int) -> None:
+        self._free += share
+        while self._waiting and self._waiting[0][0] <= self._free:
+            share, granted = self._waiting.popleft()
+            if not granted.done():
+                self._free -= share
+                granted.set_result(None)

@@ -1,7 +1,8 @@
 """The seam between HTTP and models, and the engine that runs in the same process.
 
 `LocalEngine` owns one thread, in which every session of the device is made and run, one that packs the next batch
-meanwhile where that pays, and one batcher per model. Its methods are called on the event loop. Imports nothing of HTTP.
+meanwhile where that pays, a thread for each batch of models that run several at once, and one batcher per model. Its
+methods are called on the event loop. Imports nothing of HTTP.
 """
 
 import asyncio
@@ -13,10 +14,11 @@ from typing import Final, Protocol
 
 from app.batching import Batcher, BatchObserver, Job
 from app.bundle import Bundle
+from app.cpus import usable_cpus
 from app.device import Device
 from app.errors import EngineLost, NotReady
 from app.messages import Loaded, QueueStatistics, SequenceResult, Timeline, TokenSequence
-from app.warmup import MEASURE_DEVICE_FOR_S, MEASURE_FOR_S, Speed, measure_speed, replay_golden, run_every_shape
+from app.warmup import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, Speed, measure_speed, replay_golden, run_every_shape
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +28,21 @@ TICK_S: Final = 0.1
 
 
 class Runner(Protocol):
-    """Runs batches of one model; called in the engine's thread only, but for `prepare` where it packs ahead."""
+    """Runs batches of one model.
+
+    Called in one thread of the engine's, but for `prepare` where it packs ahead, and for `run` on a CPU, which several
+    threads may call at once.
+    """
 
     @property
     def provider(self) -> str: ...
 
     @property
     def variant_name(self) -> str: ...
+
+    @property
+    def threads(self) -> int | None:
+        """How many CPU cores a run takes; None where another device runs."""
 
     @property
     def packs_ahead(self) -> bool:
@@ -93,10 +103,12 @@ class LocalEngine:
     """Batches and runs every model of this process on one device."""
 
     def __init__(self) -> None:
-        # The device runs one batch at a time: a second would only share its caches and lengthen both.
+        cpus = usable_cpus()
+        # A GPU, or all cores together, run one batch at a time: a second would only share their caches and lengthen both.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._lanes = ThreadPoolExecutor(cpus, thread_name_prefix="lane")
         self._packer = ThreadPoolExecutor(1, thread_name_prefix="packer")
-        self._device = Device()
+        self._device = Device(cpus)
         self._batchers: dict[str, SequenceBatcher] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.lost: Final[asyncio.Future[EngineLost]] = asyncio.get_running_loop().create_future()
@@ -134,7 +146,7 @@ class LocalEngine:
                 bundle,
                 runner.run,
                 limit_tokens=budget_tokens or MAX_BUDGET_TOKENS,
-                measure_for_s=MEASURE_DEVICE_FOR_S if runner.packs_ahead else MEASURE_FOR_S,
+                search_for_s=SEARCH_DEVICE_FOR_S if runner.packs_ahead else SEARCH_FOR_S,
             )
             if runner.packs_ahead:
                 run_every_shape(bundle, runner.run, runner.trim, budget_tokens or speed.budget_tokens)
@@ -144,10 +156,12 @@ class LocalEngine:
         runner, speed = await loop.run_in_executor(self._thread, load)
 
         budget = budget_tokens or speed.budget_tokens
+        lanes = 1 if runner.threads is None else max(1, self._device.room // runner.threads)
+        thread = self._thread if lanes == 1 else self._lanes
 
         async def run(batch: list[TokenSequence]) -> list[SequenceResult]:
-            if self._device.batches == 1:
-                return await loop.run_in_executor(self._thread, runner.run, batch)
+            if not runner.packs_ahead or self._device.batches == 1:
+                return await loop.run_in_executor(thread, runner.run, batch)
             prepared = self._packer.submit(runner.prepare, batch)
             return await loop.run_in_executor(self._thread, _call_result, prepared)
 
@@ -158,6 +172,7 @@ class LocalEngine:
             timeout_s=timeout_s,
             device=self._device,
             observer=observer,
+            lanes=lanes,
             ahead=runner.packs_ahead,
         )
         if runner.packs_ahead:
@@ -166,16 +181,17 @@ class LocalEngine:
         self._batchers[bundle.name] = batcher
         self._tasks.append(asyncio.create_task(self._work(batcher, observer), name=f"batches of {bundle.name}"))
         log.info(
-            "model %s ready: %s, variant %s on %s, %.0f tokens/s in batches of %d tokens, loaded in %.2f s",
+            "model %s ready: %s, variant %s on %s, %.0f tokens/s in %s of %d tokens, loaded in %.2f s",
             bundle.name,
             bundle.manifest.task,
             runner.variant_name,
             runner.provider,
-            1 / speed.seconds_per_token,
+            lanes / speed.seconds_per_token,
+            "batches" if lanes == 1 else f"{lanes} batches at once",
             budget,
             time.perf_counter() - started_at,
         )
-        return Loaded(runner.variant_name, runner.provider, budget)
+        return Loaded(runner.variant_name, runner.provider, budget, lanes)
 
     async def _work(self, batcher: SequenceBatcher, observer: EngineObserver) -> None:
         watch = asyncio.create_task(self._tick(batcher, observer))
@@ -230,8 +246,8 @@ class LocalEngine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         # It is idle, but for a model that is loading or a device that is stuck: neither is waited for.
-        self._packer.shutdown(wait=False)
-        self._thread.shutdown(wait=False)
+        for threads in (self._packer, self._thread, self._lanes):
+            threads.shutdown(wait=False)
 
 
 def _call_result(prepared: "Future[Callable[[], list[SequenceResult]]]") -> list[SequenceResult]:

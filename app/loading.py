@@ -7,8 +7,9 @@ from app.cpus import usable_cpus
 from app.engine import LocalEngine, Runner
 from app.messages import Loaded
 from app.metrics import Metrics, ServedModel
-from app.ort_runner import open_runner
+from app.ort_runner import OrtRunner, open_runner
 from app.settings import Settings
+from app.warmup import open_with_few_threads
 
 
 async def load_models(
@@ -22,13 +23,24 @@ async def load_models(
     """
 
     def open_one(bundle: Bundle) -> Runner:
-        return open_runner(
-            bundle,
-            device=settings.device,
-            precision=settings.precision,
-            threads=settings.threads or usable_cpus(),
-            gpu_memory_bytes=settings.gpu_memory_mib * 2**20,
-        )
+        device = settings.device
+
+        def with_threads(threads: int) -> OrtRunner:
+            nonlocal device
+            runner = open_runner(
+                bundle,
+                device=device,
+                precision=settings.precision,
+                threads=threads,
+                gpu_memory_bytes=settings.gpu_memory_mib * 2**20,
+            )
+            if runner.threads is not None:
+                device = "cpu"  # what CUDA lacks was told once, and is not tried again
+            return runner
+
+        if settings.threads:
+            return with_threads(settings.threads)
+        return open_with_few_threads(bundle, with_threads, cpus=usable_cpus())
 
     loaded: dict[str, Loaded] = {}
     for bundle in bundles:
@@ -41,5 +53,5 @@ async def load_models(
             max_queue_s=settings.max_queue_s,
             timeout_s=settings.request_timeout_s,
         )
-        metrics.model_loaded(ServedModel(bundle.name, task, one.variant, one.provider), one.budget_tokens)
+        metrics.model_loaded(ServedModel(bundle.name, task, one.variant, one.provider), one.budget_tokens, one.lanes)
     return loaded

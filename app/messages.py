@@ -44,11 +44,15 @@ SequenceResult = FloatArray | MaskScores
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What became of a bundle: the variant, the execution provider and the batch budget that serve it."""
+    """What became of a bundle: the variant, the execution provider and the batch budget that serve it.
+
+    `lanes` is how many batches run at once.
+    """
 
     variant: str
     provider: str
     budget_tokens: int
+    lanes: int = 1
 
 
 @dataclass(frozen=True, slots=True)

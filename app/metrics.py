@@ -4,7 +4,7 @@ The only module that knows Prometheus. Methods are called on the event loop of t
 exist from start-up, so that rates and alerts need no first request.
 
 With several processes each counts into files of a folder that prometheus_client names by an environment variable, and
-whichever of them is asked adds up all of them.
+whichever of them is asked adds up all of them. Those files have no place for exemplars, which only one process keeps.
 """
 
 import math
@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -27,6 +28,7 @@ from app.messages import BatchRan, QueueStatistics
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 MULTIPROCESS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable with the folder; it must be set before prometheus_client is imported."""
+_OPENMETRICS: Final = "application/openmetrics-text"
 _OverProcesses = Literal["livesum", "livemax", "livemin"]
 
 # Latencies from one small model on an idle GPU (under a millisecond) to bulk requests on a CPU (a minute).
@@ -69,6 +71,8 @@ class ModelMetrics:
         self._cancelled = owner.cancelled.labels(*labels)
         self._truncated = owner.truncated.labels(*labels)
         self._tokens = owner.tokens.labels(*labels)
+        self._busy = owner.device_busy.labels(*labels)
+        self.lanes = 1
         self._queue_sequences = owner.queue_sequences.labels(*labels)
         self._queue_tokens = owner.queue_tokens.labels(*labels)
         self._queue_wait = owner.queue_wait.labels(*labels)
@@ -77,11 +81,11 @@ class ModelMetrics:
         for reason in REJECTIONS:
             owner.rejected.labels(*labels, reason)
 
-    def answered(self, status: int, duration_s: float) -> None:
-        """Count one answered request."""
+    def answered(self, status: int, duration_s: float, trace_id: str | None = None) -> None:
+        """Count one answered request; the trace of one that is sampled becomes the example of its latency."""
         counter = self._by_status.get(str(status)) or self._requests.labels(*self._labels, str(status))
         counter.inc()
-        self._request_duration.observe(duration_s)
+        self._request_duration.observe(duration_s, None if trace_id is None else {"trace_id": trace_id})
 
     def rejected(self, reason: str) -> None:
         """Count one request that was refused or dropped for `reason`, an error type."""
@@ -104,6 +108,7 @@ class ModelMetrics:
         self._batch_fill_ratio.observe(batch.tokens / (batch.sequences * batch.longest))
         self._inference_duration.observe(batch.duration_s)
         self._tokens.inc(batch.tokens)
+        self._busy.inc(batch.duration_s / self.lanes)
 
     def queued(self, queue: QueueStatistics) -> None:
         """Set how much waits to run."""
@@ -156,6 +161,7 @@ class Metrics:
         self.cancelled = counter("cancelled_total", "Requests whose caller went away first.")
         self.truncated = counter("truncated_total", "Texts cut to the model's maximum length.")
         self.tokens = counter("tokens_total", "Tokens that ran, special tokens included.")
+        self.device_busy = counter("device_busy_seconds_total", "Time of the device that batches took.")
         self.model_info = gauge(
             "model_info", "1 for each model served.", (*by_model, "variant", "provider"), over_processes="livemax"
         )
@@ -176,8 +182,9 @@ class Metrics:
             self._by_model[name] = ModelMetrics(self, name, task)
         return self._by_model[name]
 
-    def model_loaded(self, model: ServedModel, budget_tokens: int) -> None:
-        """Say what serves a model."""
+    def model_loaded(self, model: ServedModel, budget_tokens: int, lanes: int) -> None:
+        """Say what serves a model: its budget, and how many batches at once share the device."""
+        self.add_model(model.name, model.task).lanes = lanes
         self.model_info.labels(model.name, model.task, model.variant, model.provider).set(1)
         self.batch_budget.labels(model.name, model.task).set(budget_tokens)
 
@@ -188,6 +195,16 @@ class Metrics:
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self._read)
+
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """Return all metrics and their content type, to whoever sent this Accept header.
+
+        Prometheus asks for OpenMetrics, which has exemplars; a person who looks gets the text format, which has none.
+        """
+        if any(asked.partition(";")[0].strip().lower() == _OPENMETRICS for asked in accept.split(",")):
+            page: bytes = openmetrics.generate_latest(self._read)  # type: ignore[no-untyped-call]
+            return page, openmetrics.CONTENT_TYPE_LATEST
+        return self.render(), CONTENT_TYPE
 
 
 class _Processes(Collector):

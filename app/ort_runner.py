@@ -83,6 +83,7 @@ class OrtRunner:
             StartupError: the weights are over the limit of the GPU's memory.
         """
         self.variant = variant
+        self.threads: Final = threads if variant.target == "cpu" else None
         self.provider: Final = PROVIDERS[variant.target]
         manifest = bundle.manifest
         self._head: Final = HEADS[manifest.task]

@@ -35,7 +35,12 @@ class Settings(BaseSettings):
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
         "auto", description="variant to serve: auto takes fp16 on cuda and fp32 on cpu"
     )
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads of one run; 0 takes every usable core")
+    threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="CPU threads of one batch; the cores they leave run other batches meanwhile; 0 measures what is best",
+    )
     gpu_memory_mib: int = Field(
         0, ge=0, description="most GPU memory that one model takes, MiB; 0 takes what its largest batch needs"
     )

@@ -170,6 +170,8 @@ class RequestTrace:
         """What the answer tells its caller, as the W3C's draft for responses has it."""
         self.timeline: Final = Timeline() if span.is_recording() else None
         """For the engine to fill in; None if the request is not sampled."""
+        self.sampled_id: Final = self.trace_id if context.trace_flags.sampled else None
+        """What a collector will find it under; None if it is not sampled."""
         self._tracer = tracer
         self._span = span
         self._clock = clock

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,15 +20,35 @@ log = logging.getLogger(__name__)
 
 Run = Callable[[Sequence[TokenSequence]], list[SequenceResult]]
 
+
+class CpuRunner(Protocol):
+    """A runner, as far as `open_with_few_threads` knows it."""
+
+    @property
+    def threads(self) -> int | None: ...
+
+    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]: ...
+
+
+R = TypeVar("R", bound=CpuRunner)
+
 # The same graph on another machine may use other kernels (AVX2 for AVX-512, another GPU), whose sums are rounded
 # elsewhere: half a tolerance more than the export allowed itself.
 TOLERANCE_FACTOR: Final = 1.5
 GOOD_ENOUGH: Final = 0.95
 FIRST_BUDGET_TOKENS: Final = 128
 # A machine on which small batches take this long gains nothing from larger ones but longer waits.
-MEASURE_FOR_S: Final = 0.6
-MEASURE_DEVICE_FOR_S: Final = 5.0
-"""Of a GPU, whose libraries load their kernels at the first batch of a size: that may take as long as all that is measured."""
+SEARCH_FOR_S: Final = 0.3
+SEARCH_DEVICE_FOR_S: Final = 5.0
+"""Of a GPU, whose libraries load their kernels at the first batch of a size: that may take as long as all the rest."""
+MEASURE_FOR_S: Final = 0.9
+MOST_ROUNDS: Final = 10
+# A text may take this many times as long on half of the threads, which then answer two at once. Threads that share a run wait for each other after every operator, and for all of them when the front
+# end or a neighbour takes the core of one.
+WORTH_HALVING: Final = 1.25
+# A run that takes longer is long enough to be shared by all threads, and its model too large to be loaded just to see.
+LONG_RUN_S: Final = 0.005
+TIMED_RUNS: Final = 20
 SHORTEST_TOKENS: Final = 2
 """Of a sequence: the special tokens around an empty text."""
 
@@ -39,6 +59,45 @@ class Speed:
 
     budget_tokens: int
     seconds_per_token: float
+
+
+def open_with_few_threads(
+    bundle: Bundle,
+    open_runner: Callable[[int], R],
+    *,
+    cpus: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> R:
+    """Return a runner of so few threads that a text is answered about as fast as by all of them.
+
+    The cores that it leaves run other batches meanwhile.
+
+    Args:
+        bundle: Its golden case of the middle length is the text.
+        open_runner: Makes a runner of so many threads.
+        cpus: The cores there are.
+        clock: Seconds.
+    """
+    runner = open_runner(cpus)
+    if runner.threads is None or runner.threads == 1:
+        return runner
+    sequences = sorted(golden_sequences(bundle), key=len)
+    text = sequences[len(sequences) // 2]
+
+    def shortest_s(*runners: R) -> list[float]:
+        """In turns, so that what else the machine does is in all of them."""
+        rounds = [[_timed(one.run, [text], clock) for one in runners] for _ in range(TIMED_RUNS)]
+        return [min(durations_s) for durations_s in zip(*rounds, strict=True)]
+
+    threads = cpus
+    while threads > 1 and shortest_s(runner)[0] < LONG_RUN_S:
+        threads //= 2
+        fewer = open_runner(threads)
+        duration_s, fewer_s = shortest_s(runner, fewer)
+        if fewer_s > WORTH_HALVING * duration_s:
+            break
+        runner = fewer
+    return runner
 
 
 def replay_golden(bundle: Bundle, variant_name: str, run: Run) -> None:
@@ -69,7 +128,7 @@ def measure_speed(
     run: Run,
     *,
     limit_tokens: int,
-    measure_for_s: float = MEASURE_FOR_S,
+    search_for_s: float = SEARCH_FOR_S,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Speed:
     """Find the smallest batch budget that reaches 95% of the best rate.
@@ -81,24 +140,29 @@ def measure_speed(
         bundle: Its golden cases, again and again, are the batches.
         run: Runs a batch.
         limit_tokens: The largest budget to try.
-        measure_for_s: After that no larger one is tried.
+        search_for_s: After that no larger one is tried.
         clock: Seconds.
     """
     sequences = golden_sequences(bundle)
+    batches: dict[int, list[TokenSequence]] = {}
     seconds: dict[int, float] = {}
+
+    def measure(size: int) -> None:
+        per_token = _timed(run, batches[size], clock) / sum(map(len, batches[size]))
+        seconds[size] = min(seconds.get(size, per_token), per_token)
+
     budget = min(FIRST_BUDGET_TOKENS, limit_tokens)
-    give_up_at = clock() + measure_for_s
-    while budget <= limit_tokens and clock() < give_up_at:
-        batch = _batch_of(sequences, budget)
-        tokens = sum(map(len, batch))
+    started_at = clock()
+    while budget <= limit_tokens and clock() < started_at + search_for_s:
+        batches[budget] = _batch_of(sequences, budget)
         try:
-            duration_s = min(_timed(run, batch, clock) for _ in range(2))
+            measure(budget)
+            measure(budget)  # the first run of a size pays for what libraries set up
         except OutOfDeviceMemory:
             if not seconds:
                 raise
-            log.warning("model %s: a batch of %d tokens does not fit into the device's memory", bundle.name, tokens)
+            log.warning("model %s: a batch of %d tokens does not fit into the device's memory", bundle.name, budget)
             break
-        seconds[budget] = duration_s / tokens
         sizes = list(seconds)
         has_levelled = len(sizes) > 2 and min(seconds.values()) > GOOD_ENOUGH * min(
             seconds[size] for size in sizes[:-2]
@@ -106,6 +170,12 @@ def measure_speed(
         if has_levelled:
             break
         budget *= 2
+    # Again in turns, and the shortest of each counts: what else the machine does must not choose the budget.
+    for _ in range(MOST_ROUNDS):
+        for size in seconds:
+            measure(size)
+        if clock() > started_at + MEASURE_FOR_S:
+            break
     best = min(seconds.values())
     chosen = min(size for size, per_token in seconds.items() if GOOD_ENOUGH * per_token <= best)
     return Speed(chosen, seconds[chosen])

@@ -23,6 +23,7 @@ from benchmarks.load import Stalled
 from benchmarks.machine import describe_machine
 from benchmarks.offline import offline
 from benchmarks.overload import overload
+from benchmarks.own_engine import own_engine
 from benchmarks.plots import write_plots
 from benchmarks.report import render
 from benchmarks.serving import Amount, compare, serving_systems
@@ -45,6 +46,7 @@ class Form:
     base: Amount
     tiny: Amount
     offline_texts: int
+    own_engine_texts: int
     front_end_requests: int
     idle_requests: int
     overload_s: float
@@ -59,6 +61,7 @@ SMOKE: Final = Form(
     base=Amount({"reviews": 32, "mix": 16}, open_s=1),
     tiny=Amount({"reviews": 200}, open_s=0),
     offline_texts=8,
+    own_engine_texts=32,
     front_end_requests=500,
     idle_requests=20,
     overload_s=8,
@@ -72,6 +75,7 @@ SHORT: Final = Form(
     base=Amount({"reviews": 160, "mix": 32}, open_s=5),
     tiny=Amount({"reviews": 4000}, open_s=0),
     offline_texts=48,
+    own_engine_texts=256,
     front_end_requests=8000,
     idle_requests=100,
     overload_s=16,
@@ -85,6 +89,7 @@ FULL: Final = Form(
     base=Amount({"reviews": 320, "mix": 96}, open_s=20),
     tiny=Amount({"reviews": 12000, "mix": 3000}, open_s=0),
     offline_texts=64,
+    own_engine_texts=512,
     front_end_requests=30000,
     idle_requests=300,
     overload_s=20,
@@ -148,6 +153,7 @@ def _parts(place: Workplace, form: Form) -> Mapping[str, Callable[[], Any]]:
         "offline": lambda: [offline(place, "base", rounds=form.rounds, count=form.offline_texts)],
         "base": lambda: serving("base", form.base),
         "tiny": lambda: serving("tiny", form.tiny),
+        "own-engine": lambda: own_engine(place, "base", count=form.own_engine_texts, rounds=max(2, form.rounds)),
         "front-end": lambda: front_end(place, count=form.front_end_requests, rounds=form.rounds),
         "idle": lambda: [
             row

@@ -42,6 +42,22 @@ def ours(place: "Workplace", model: str) -> list[System]:
     return systems
 
 
+def ours_loaded(place: "Workplace", model: str) -> list[System]:
+    """Return this server as `ours` does, and as one sets it for load: batches of one thread, as many as there are cores."""
+    folder = place.bundle(model).parent
+    split = [
+        our_system(
+            place.server_python,
+            folder,
+            f"{precision}, 1 process, {place.cores} x 1 threads",
+            BERT_PRECISION=precision,
+            BERT_THREADS="1",
+        )
+        for precision in [variant.removeprefix("cpu-") for variant in place.cpu_variants()]
+    ]
+    return [*ours(place, model), *(split if place.cores > 1 else [])]
+
+
 def token_counts(place: "Workplace", model: str, texts: Sequence[str]) -> list[int]:
     """Return the tokens of each text, special tokens included."""
     tokenizer = Tokenizer.from_file(str(place.checkpoint(model) / "tokenizer.json"))

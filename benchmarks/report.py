@@ -26,6 +26,7 @@ def render(results: Mapping[str, Any]) -> str:
         *_reached(results),
         *(line for model in MODELS if model in results for line in _serving(model, results[model]["rows"])),
         *_offline(results),
+        *_own_engine(results),
         *_front_end(results),
         *_idle(results),
         *_overload(results),
@@ -99,6 +100,8 @@ def _aims(results: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
             if ours and mosec:
                 value = f"{_ratio(ours, mosec)} ({ours['setting']})"
                 yield f"2-layer BERT {precision}, against mosec at its best", "1.5 x", value
+    for row in medians(results.get("own-engine", {}).get("rows", ()), "setting"):
+        yield f"BERT-base, against its own engine alone ({row['setting']})", "0.95 x", f"{row['share']:.2f} x"
     if "front-end" in results:
         rows = medians(results["front-end"]["rows"], "system")
         rate = {row["system"]: row["rate_per_s"] for row in rows}
@@ -125,14 +128,6 @@ def _aims_of_base(results: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
             yield f"BERT-base {precision}, against the best at batch 16 ({at_16['system']})", bound, _ratio(ours, at_16)
             best = f"BERT-base {precision}, against the best of all ({any_peer['system']}, {any_peer['setting']})"
             yield best, "1.25 x" if precision == "fp32" else "", _ratio(ours, any_peer)
-            offline = [
-                row["tokens_per_s"]
-                for row in results.get("offline", {}).get("rows", [{"rows": []}])[0]["rows"]
-                if row["layout"] == "packed" and row["precision"] == precision
-            ]
-            if offline:
-                share = ours["tokens_per_s"] / max(offline)
-                yield f"BERT-base {precision}, against its own engine alone", "0.95 x", f"{share:.2f} x"
 
 
 def _is_ours(row: Row) -> bool:
@@ -204,6 +199,24 @@ def _offline(results: Mapping[str, Any]) -> list[str]:
         "",
     ]
     return lines
+
+
+def _own_engine(results: Mapping[str, Any]) -> list[str]:
+    if "own-engine" not in results:
+        return []
+    lines = [
+        "## Served, and the same engine with no server",
+        "",
+        "BERT-base, review sentences, batches of one budget.",
+        "",
+    ]
+    lines += ["| setting | budget, tokens | alone, tokens/s | served, tokens/s | share |", "|---|---|---|---|---|"]
+    for row in medians(results["own-engine"]["rows"], "setting"):
+        lines.append(
+            f"| {row['setting']} | {row['budget_tokens']:.0f} | {row['alone_tokens_per_s']:.0f} | "
+            f"{row['served_tokens_per_s']:.0f} | {row['share']:.0%} |"
+        )
+    return [*lines, ""]
 
 
 def _front_end(results: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.common import CONNECTIONS, MAX_CONNECTIONS, OFFERED, Row, ours, say, token_counts
+from benchmarks.common import CONNECTIONS, MAX_CONNECTIONS, OFFERED, Row, ours_loaded, say, token_counts
 from benchmarks.load import Stalled, closed_loop, open_loop, poisson_schedule, quantile_ms
 from benchmarks.machine import gemm_gflops
 from benchmarks.systems import DidNotStart, Layout, Running, System, peer_systems, serving
@@ -24,7 +24,7 @@ class Amount:
 
 def serving_systems(place: Workplace, model: str, layouts: Sequence[Layout]) -> list[System]:
     """Return this server in each of its settings, and every peer in every layout."""
-    systems = ours(place, model)
+    systems = ours_loaded(place, model)
     for layout in layouts:
         systems += peer_systems(
             layout,
@@ -49,7 +49,7 @@ def compare(place: Workplace, model: str, systems: Sequence[System], amount: Amo
                     for name, count in amount.requests.items():
                         measured = _closed(running, name, count, tokens[name])
                         rows.append({**row, "texts": name, "kind": "closed", **measured})
-                        if system.is_ours and name == "reviews" and "fp32, 1" in system.setting:
+                        if name == "reviews" and system.is_ours and system.setting == "fp32, 1 process":
                             our_rate = measured["rate_per_s"]
                     if amount.open_s and system.name in CURVES and "int8" not in system.setting:
                         own_rate = next(r["rate_per_s"] for r in reversed(rows) if r["texts"] == "reviews")

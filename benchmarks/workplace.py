@@ -61,10 +61,15 @@ class Workplace:
         code = "import json; from model_export.package import VARIANTS; print(json.dumps(list(VARIANTS)))"
         return [name for name in json.loads(self.run("-c", code)) if name.startswith("cpu-")]
 
-    def run(self, *arguments: str) -> str:
-        """Run Python in the project's environment and return what it prints."""
+    def run(self, *arguments: str, **environment: str) -> str:
+        """Run Python in the project's environment, with more variables in it, and return what it prints."""
         done = subprocess.run(
-            [str(self.server_python), *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+            [str(self.server_python), *arguments],
+            cwd=ROOT,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         )
         return done.stdout
 

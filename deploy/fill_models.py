@@ -3,10 +3,12 @@
 
 A version of a model is a bundle in `.versions/<version>/<name>`; what is served is the link `<name>` to one of them. The
 link is replaced in one step, and old versions stay, so that going back is the same step again. A bundle that this
-release can serve is left as it is, and so is a folder that was put there by hand. Runs alone, once per start of the
-stack; of `app` it may import `bundle` and `errors` only.
+release can serve is left as it is, and so is a folder that was put there by hand; one that was made of something else
+than what is asked for stops the deployment. Runs alone, once per start of the stack; of `app` it may import `bundle` and
+`errors` only, of `model_export` what finds weights.
 """
 
+import itertools
 import os
 import re
 import subprocess
@@ -15,8 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.bundle import load_bundle
+from app.bundle import Manifest, load_bundle
 from app.errors import BundleError
+from model_export.errors import ExportError
+from model_export.weights import open_weights
 
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DEMO_CHECKPOINT = "model_export/demo_checkpoint"
@@ -60,13 +64,62 @@ def models_to_fill(environment: Mapping[str, str]) -> list[Model]:
     ]
 
 
-def is_there(bundle: Path, model: Model) -> bool:
-    """Tell whether the bundle is one that this release can serve, with the variants asked for."""
+def manifest_of(bundle: Path) -> Manifest | None:
+    """Return the manifest of a bundle that this release can serve, else nothing."""
     try:
-        manifest = load_bundle(bundle).manifest
+        return load_bundle(bundle).manifest
     except BundleError:
-        return False
-    return {variant.name for variant in manifest.variants}.issuperset(filter(None, model.variants.split(",")))
+        return None
+
+
+def differences(manifest: Manifest, model: Model) -> list[str]:
+    """Return in what a bundle is not the model that is asked for; its variants are another matter.
+
+    Cheap, and without a network: a folder's weights are hashed, of a hub's checkpoint the name and the commit are compared.
+
+    Raises:
+        ExportError: the folder holds no weights.
+    """
+    source = manifest.source
+    found = []
+    if model.task not in ("auto", manifest.task):
+        found.append(f"its task is {manifest.task}, not {model.task}")
+    if Path(model.checkpoint).is_dir():
+        # Not its name: in a container every folder is /checkpoint.
+        if open_weights(Path(model.checkpoint)).sha256() != source.sha256:
+            found.append(f"it was made of other weights than those of {model.checkpoint}")
+    elif model.checkpoint != source.checkpoint:
+        found.append(f"it was made of {source.checkpoint}, not of {model.checkpoint}")
+    elif model.revision and source.revision not in (model.revision, downloaded_commit(model)):
+        found.append(f"it was made of revision {source.revision}, not of {model.revision}")
+    return found
+
+
+def downloaded_commit(model: Model) -> str | None:
+    """Return the commit that a branch or tag was when it was downloaded, if it was."""
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  # slow, and folders do not need it
+
+    file = try_to_load_from_cache(model.checkpoint, "config.json", revision=model.revision)
+    return Path(file).parent.name if isinstance(file, str) else None
+
+
+def refuse_another(models: Path, model: Model, manifest: Manifest) -> None:
+    """Pass if the bundle is of what is asked for: a version never changes what it answers.
+
+    Raises:
+        SystemExit: it is of something else.
+    """
+    try:
+        found = differences(manifest, model)
+    except ExportError as error:
+        raise SystemExit(f"{model.name}: {error}") from error
+    if found:
+        versions = models / ".versions"
+        free = next(n for n in itertools.count(2) if not (versions / str(n) / model.name).exists())
+        raise SystemExit(
+            f"{model.name}: version {model.version} is there already, and {', and '.join(found)}. "
+            f"Set MODEL_VERSION={free} to deploy what you ask for, or ask for what version {model.version} is."
+        )
 
 
 def serve_version(models: Path, name: str, bundle: Path) -> None:
@@ -81,10 +134,15 @@ def fill(models: Path, model: Model) -> None:
     """Export the model if this version of it is not there, and serve it.
 
     Raises:
+        SystemExit: the version is there, of something else.
         subprocess.CalledProcessError: the export failed; what was served before still is.
     """
     bundle = models / ".versions" / model.version / model.name
-    if is_there(bundle, model):
+    manifest = manifest_of(bundle)
+    if manifest is not None:
+        refuse_another(models, model, manifest)
+    there = {variant.name for variant in manifest.variants} if manifest else set()
+    if manifest and there.issuperset(filter(None, model.variants.split(","))):
         print(f"{model.name}: version {model.version} is there already", flush=True)  # noqa: T201
     else:
         bundle.parent.mkdir(parents=True, exist_ok=True)

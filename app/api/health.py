@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from app.metrics import CONTENT_TYPE, Metrics
+from app.metrics import Metrics
 from app.readiness import Readiness
 from app.schemas import ErrorResponse
 
@@ -34,7 +34,8 @@ def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
         return Health(status=readiness.state)
 
     @router.get("/metrics", include_in_schema=False)
-    async def prometheus() -> Response:
-        return Response(metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+    async def prometheus(request: Request) -> Response:
+        page, content_type = metrics.expose(request.headers.get("accept", ""))
+        return Response(page, headers={"Content-Type": content_type, "Vary": "Accept"})
 
     return router

@@ -106,7 +106,7 @@ class InferenceEndpoint:
             request.finish()
         duration_s = monotonic() - request.started_at
         if status != CLIENT_GONE:
-            request.metrics.answered(status, duration_s)
+            request.metrics.answered(status, duration_s, None if trace is None else trace.sampled_id)
         if self._access_log:
             access.info(
                 "request",

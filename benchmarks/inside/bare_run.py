@@ -14,13 +14,18 @@ from tokenizers import Tokenizer
 from app.bundle import load_bundle
 from app.cpus import usable_cpus
 from app.messages import TokenSequence
-from app.ort_runner import open_runner
+from app.ort_runner import OrtRunner, open_runner
+from app.warmup import open_with_few_threads
 
 
 def main(folder: str, text: str, count: int) -> None:
     """Run `count` times, one after the other, and print how long each took."""
     bundle = load_bundle(Path(folder))
-    runner = open_runner(bundle, device="cpu", precision="fp32", threads=usable_cpus())
+
+    def with_threads(threads: int) -> OrtRunner:
+        return open_runner(bundle, device="cpu", precision="fp32", threads=threads)
+
+    runner = open_with_few_threads(bundle, with_threads, cpus=usable_cpus())  # as the server does
     encoded = Tokenizer.from_file(str(Path(folder) / "tokenizer.json")).encode(text)
     batch = [TokenSequence(np.array(encoded.ids), np.array(encoded.type_ids), np.empty(0, np.int64))]
     durations = []

@@ -58,19 +58,24 @@ compose() {
     "${command[@]}" --project-directory "$root" --project-name $project --env-file /dev/null "$@"
 }
 
+# Before an engine is looked for: what is wrong in a file is found on every machine.
 lint() {
-    hadolint "$root/Dockerfile" "$here/stand_ins/Dockerfile"
+    local files
+    mapfile -t files < <(cd "$root" && find . -name Dockerfile -not -path './.*')
+    (cd "$root" && hadolint "${files[@]}") || fail "hadolint"
     local file="$root/docker-compose.yml"
-    compose --file "$file" config --quiet
-    compose --file "$file" --file "$root/docker-compose.gpu.yml" config --quiet
-    say "hadolint and compose config"
+    compose --file "$file" config --quiet || fail "docker-compose.yml"
+    compose --file "$file" --file "$root/docker-compose.gpu.yml" config --quiet || fail "docker-compose.gpu.yml"
+    say "hadolint on ${#files[@]} files, and compose config"
 }
 
 # Where a port of a service is published.
 address() { compose port "$1" "$2"; }
 
-post() { # PATH JSON
-    curl --fail-with-body --silent --show-error --header 'content-type: application/json' --data "$2" "http://$(address app 8000)$1"
+post() { # PATH JSON [CURL'S OPTIONS...]
+    local path=$1 body=$2
+    shift 2
+    curl --silent --show-error --header 'content-type: application/json' --data "$body" "$@" "http://$(address app 8000)$path"
 }
 
 expect() { # WHAT PATTERN COMMAND...
@@ -92,10 +97,20 @@ check_answers() {
     say "answers are right"
 }
 
+# Every rule of the two files, evaluated, and none in error.
+rules_are_ok() {
+    local there
+    there=$(grep --no-filename --count --extended-regexp '^ +- (alert|record):' "$root"/monitoring/prometheus/rules/*.yml |
+        awk '{sum += $1} END {print sum}')
+    curl --fail --silent "http://$(address prometheus 9090)/api/v1/rules" >"$work/rules.json"
+    [ "$(grep -o '"health":"[a-z]*"' "$work/rules.json" | sort | uniq -c | xargs)" = "$there health:ok" ]
+}
+
 check_watched() {
     wait_for 60 scraped 'bert_requests_total{model="sentiment",status="200"} >= 2' || fail "Prometheus did not scrape the requests"
-    wait_for 60 scraped 'count(ALERTS) or vector(0)' || fail "Prometheus does not answer"
-    say "Prometheus scraped the requests"
+    # Some are evaluated once a minute.
+    wait_for 90 rules_are_ok || fail "rules: $(grep -o '"name":"[^"]*","query\|"health":"[a-z]*"\|"lastError":"[^"]*"' "$work/rules.json" | xargs)"
+    say "Prometheus scraped the requests, and every rule works"
     expect "Grafana" '"database"' curl --fail --silent "http://$(address grafana 3000)/api/health"
     expect "Grafana's password" '^600 472$' compose exec -T grafana stat -c '%a %u' /var/lib/grafana/admin_password
     if [ -z "$engine_pid" ]; then
@@ -104,7 +119,28 @@ check_watched() {
     say "Grafana is up"
 }
 
+inspect() { # SERVICE TEMPLATE
+    docker inspect --format "$2" "$(compose ps --all --quiet "$1")"
+}
+
+# What the engine made of the files, not what the files say.
 check_confined() {
+    local service
+    for service in export app prometheus grafana; do
+        expect "how $service is confined" '^true \[ALL\] \[\] \[no-new-privileges:true\] false$' inspect "$service" \
+            '{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.CapAdd}} {{.HostConfig.SecurityOpt}} {{.HostConfig.Privileged}}'
+        expect "the limits of $service" '^[1-9][0-9]* [1-9][0-9]*$' inspect "$service" '{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}'
+        ! inspect "$service" '{{range .HostConfig.PortBindings}}{{range .}}{{.HostIp}} {{end}}{{end}}' | grep -qv '^\(127.0.0.1 \)*$' ||
+            fail "$service is published beyond loopback"
+    done
+    for service in app prometheus grafana; do
+        expect "the health of $service" '^healthy$' inspect "$service" '{{.State.Health.Status}}'
+    done
+    expect "the check of the app" 'deploy/healthcheck.py' inspect app '{{.Config.Healthcheck.Test}}'
+    local version
+    version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/pyproject.toml")
+    expect "the labels of the app" "^bert-inference-service $version $REVISION 1$" inspect app \
+        '{{with .Config.Labels}}{{index . "org.opencontainers.image.title"}} {{index . "org.opencontainers.image.version"}} {{index . "org.opencontainers.image.revision"}} {{index . "bert.model.version"}}{{end}}'
     expect "user of the app" '^10001$' compose exec -T app id -u
     ! compose exec -T app sh -c 'touch /srv/bert/x || touch /models/x' 2>/dev/null || fail "the app can write to its image or its models"
     local module
@@ -112,21 +148,42 @@ check_confined() {
         ! compose exec -T app python -c "import $module" 2>/dev/null || fail "the app image contains $module"
     done
     expect "what the runtime reports to its maker" '^1$' compose exec -T app printenv ORT_DISABLE_TELEMETRY
-    say "not root, nothing writable, no torch"
+    say "not root, nothing writable, no torch; labels and checks are there"
 }
 
 version_served() { compose exec -T app readlink /models/sentiment; }
 
+# As documented: the bundle is made while the app serves on, and only then the app is replaced.
+deploy_model() { compose run --rm -T export 2>&1; }
+
+# The demo's name and version for another checkpoint: refused, and the demo still answers.
+check_refusal() {
+    export MODEL_NAME=sentiment CHECKPOINT_DIR=$root/tests/fixtures/checkpoints/bert-single-label
+    ! deploy_model >"$work/refused.log" || fail "a version became another model"
+    expect "why it was refused" 'Set MODEL_VERSION=2 ' cat "$work/refused.log"
+    unset MODEL_NAME CHECKPOINT_DIR
+    check_answers
+    say "another checkpoint under the same version is refused, and nothing has changed"
+}
+
 # A model of one's own takes the place of the demo's, from a folder and under another version; then all goes back. It is
-# served by several processes: what they share must work in a read-only container, too.
+# served by several processes: what they share must work in a read-only container, too. Callers must show a key from a file.
 check_versions() {
     export MODEL_NAME=sentiment MODEL_TASK=classify MODEL_VERSION=2 BERT_WORKERS=2
     export CHECKPOINT_DIR=$root/model_export/demo_checkpoint
+    export BERT_API_KEY_FILE=$work/api_key GRAFANA_PASSWORD_FILE=$work/grafana_password
+    echo key-of-the-test >"$BERT_API_KEY_FILE"
+    echo password-of-the-test >"$GRAFANA_PASSWORD_FILE"
+    chmod 444 "$BERT_API_KEY_FILE" "$GRAFANA_PASSWORD_FILE"
+    expect "the export" 'sentiment' deploy_model
     bring_up
     expect "the new version" '^.versions/2/' version_served
-    expect "a bad review" "$NEGATIVE" post /v1/classify '{"inputs": "This is a bad product"}'
+    expect "without the key" '"unauthorized"' post /v1/classify '{"inputs": "This is a bad product"}'
+    expect "a bad review" "$NEGATIVE" post /v1/classify '{"inputs": "This is a bad product"}' \
+        --header 'authorization: Bearer key-of-the-test'
+    expect "Grafana's password" '^password-of-the-test$' compose exec -T grafana sh -c 'cat "$GF_SECURITY_ADMIN_PASSWORD__FILE"'
     check_stop app
-    unset MODEL_NAME MODEL_TASK MODEL_VERSION BERT_WORKERS CHECKPOINT_DIR
+    unset MODEL_NAME MODEL_TASK MODEL_VERSION BERT_WORKERS CHECKPOINT_DIR BERT_API_KEY_FILE GRAFANA_PASSWORD_FILE
     bring_up
     expect "the old version" '^.versions/1/' version_served
     check_answers
@@ -143,25 +200,41 @@ check_stop() { # SERVICE...
     done
 }
 
-bring_up() {
-    compose up --detach --wait --no-build >"$work/up.log" 2>&1 || fail "compose up: $(tail -5 "$work/up.log")"
+bring_up() { # [BUILD]
+    compose up --detach --wait "${1:---no-build}" >"$work/up.log" 2>&1 || fail "compose up: $(tail -5 "$work/up.log")"
 }
 
+# As documented where compose can: with the buildx plugin, and an engine whose builds have a network, which the private one's
+# have not. Else with the docker client alone, from the same file with the same arguments.
+build_and_bring_up() {
+    if [ -z "$engine_pid" ] && docker buildx version >/dev/null 2>&1; then
+        bring_up --build
+    else
+        local target
+        for target in cpu export; do
+            build --target $target --tag "$project:$target" --build-arg REVISION ${PYTHON_IMAGE:+--build-arg PYTHON_IMAGE} "$root"
+        done
+        say "built without compose"
+        bring_up
+    fi
+    say "up, and healthy: $(docker image inspect --format '{{.Size}}' "$APP_IMAGE" | awk '{print int($1 / 1e6)}') MB to serve"
+}
+
+REVISION=$(git -C "$root" rev-parse HEAD 2>/dev/null) || REVISION=unknown
+export REVISION
 export APP_IMAGE=$project:cpu EXPORT_IMAGE=$project:export
 export APP_PUBLISH=127.0.0.1: PROMETHEUS_PUBLISH=127.0.0.1: GRAFANA_PUBLISH=127.0.0.1:
-unset COMPOSE_FILE COMPOSE_PROFILES MODEL_NAME MODEL_VERSION MODEL_TASK CHECKPOINT_DIR CHECKPOINT_HUB_ID
+unset COMPOSE_FILE COMPOSE_PROFILES MODEL_NAME MODEL_VERSION MODEL_TASK CHECKPOINT_DIR CHECKPOINT_HUB_ID VERSION \
+    BERT_API_KEY_FILE GRAFANA_PASSWORD_FILE
 
-use_engine
 install_tools
 lint
-build --target cpu --tag "$APP_IMAGE" ${PYTHON_IMAGE:+--build-arg PYTHON_IMAGE="$PYTHON_IMAGE"} "$root"
-build --target export --tag "$EXPORT_IMAGE" ${PYTHON_IMAGE:+--build-arg PYTHON_IMAGE="$PYTHON_IMAGE"} "$root"
-say "images: $(docker image inspect --format '{{.Size}}' "$APP_IMAGE" | awk '{print int($1 / 1e6)}') MB to serve"
-bring_up
-say "up, and healthy"
+use_engine
+build_and_bring_up
 check_answers
 check_watched
 check_confined
+check_refusal
 check_versions
 check_stop app prometheus
 say "stopped, exit codes are 0"

@@ -95,7 +95,7 @@ def dashboard() -> models.Dashboard:
                 [
                     Query(
                         f"model_task:bert_tokens:rate1m{{{SELECTED}}} / on (model, task) sum by (model, task) "
-                        f"(rate(bert_inference_duration_seconds_sum{{{SELECTED}}}[1m]))",
+                        f"(rate(bert_device_busy_seconds_total{{{SELECTED}}}[1m]))",
                         LEGEND,
                     )
                 ],

@@ -33,10 +33,14 @@ Steps = Sequence[tuple[float | None, str]]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A PromQL expression. `legend` is Grafana's format, with label names in double braces."""
+    """A PromQL expression. `legend` is Grafana's format, with label names in double braces.
+
+    With `has_exemplars` Grafana draws those of the series that the expression reads: of the app's own, as rules keep none.
+    """
 
     expr: str
     legend: str = "__auto"
+    has_exemplars: bool = False
 
 
 class _Common(Protocol):
@@ -283,6 +287,8 @@ def _begin(
         target = prometheus_builders.Dataquery().ref_id(letter).datasource(DATASOURCE).expr(query.expr)
         target = target.legend_format("{{le}}" if is_heatmap else query.legend)
         target = target.instant() if is_instant else target.range()
+        if query.has_exemplars:
+            target = target.exemplar(True)
         if is_heatmap:
             target = target.format(prometheus.PromQueryFormat.HEATMAP)
         elif is_table:

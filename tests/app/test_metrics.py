@@ -2,6 +2,7 @@
 
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.messages import BatchRan, QueueStatistics
@@ -56,6 +57,51 @@ def test_a_request(metrics: Metrics) -> None:
     assert value(metrics, "rejected_total", reason="overloaded") == 1
 
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PROMETHEUS_ASKS = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+def test_a_sampled_request_is_the_example_of_its_latency(metrics: Metrics) -> None:
+    model = metrics.for_model("sentiment")
+    model.answered(200, 0.3, TRACE)
+    model.answered(200, 0.02)
+    page, content_type = metrics.expose(PROMETHEUS_ASKS)
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    families = {family.name: family for family in openmetrics_families(page.decode())}  # type: ignore[no-untyped-call]
+    examples = {
+        (sample.name, sample.labels["model"], sample.labels["le"]): (sample.exemplar.labels, sample.exemplar.value)
+        for family in families.values()
+        for sample in family.samples
+        if sample.exemplar
+    }
+    assert examples == {("bert_request_duration_seconds_bucket", "sentiment", "0.5"): ({"trace_id": TRACE}, 0.3)}
+
+
+@pytest.mark.parametrize("accept", ["", "*/*", "text/html,application/xhtml+xml;q=0.9", "text/plain;version=0.0.4"])
+def test_whoever_does_not_ask_for_openmetrics_gets_text(metrics: Metrics, accept: str) -> None:
+    metrics.for_model("sentiment").answered(200, 0.3, TRACE)
+    page, content_type = metrics.expose(accept)
+    assert content_type.startswith("text/plain; version=")
+    assert TRACE not in page.decode()
+    assert [line for line in page.splitlines() if not line.startswith(b"process_")] == [
+        line for line in metrics.render().splitlines() if not line.startswith(b"process_")
+    ]
+
+
+def test_both_formats_tell_the_same(metrics: Metrics) -> None:
+    metrics.for_model("sentiment").answered(200, 0.3, TRACE)
+    page, _ = metrics.expose("application/openmetrics-text")
+    told = {
+        (sample.name, frozenset(sample.labels.items()))
+        for family in openmetrics_families(page.decode())  # type: ignore[no-untyped-call]
+        for sample in family.samples
+    }
+    assert told == samples(metrics).keys()
+
+
 def test_every_series_of_a_model_is_there_before_its_first_request(metrics: Metrics) -> None:
     def named(model: str) -> dict[str, int]:
         count: dict[str, int] = {}
@@ -86,9 +132,18 @@ def test_a_name_cannot_break_the_format(metrics: Metrics) -> None:
 
 
 def test_what_serves_a_model(metrics: Metrics) -> None:
-    metrics.model_loaded(ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider"), 512)
+    metrics.model_loaded(ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider"), 512, 1)
     assert value(metrics, "model_info", variant="cpu-fp32", provider="CPUExecutionProvider") == 1
     assert value(metrics, "batch_budget_tokens") == 512
+
+
+def test_batches_that_ran_at_once_share_the_time_of_the_device(metrics: Metrics) -> None:
+    model = metrics.add_model("sentiment", "classify")
+    metrics.model_loaded(ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider"), 512, 4)
+    for _ in range(4):
+        model.ran(BatchRan(1, 8, 8, 0.0, 0.5))
+    assert value(metrics, "inference_duration_seconds_sum") == 2.0
+    assert value(metrics, "device_busy_seconds_total") == 0.5
 
 
 def test_metrics_of_two_services_do_not_meet(metrics: Metrics) -> None:

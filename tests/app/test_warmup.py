@@ -12,10 +12,11 @@ from app.ort_runner import OrtRunner
 from app.packing import pack
 from app.warmup import (
     FIRST_BUDGET_TOKENS,
-    MEASURE_DEVICE_FOR_S,
-    MEASURE_FOR_S,
+    SEARCH_DEVICE_FOR_S,
+    SEARCH_FOR_S,
     golden_sequences,
     measure_speed,
+    open_with_few_threads,
     replay_golden,
     run_every_shape,
 )
@@ -108,8 +109,20 @@ def test_a_slow_machine_is_not_kept_waiting(bundle: Bundle) -> None:
     assert (
         measure_speed(bundle, device.run, limit_tokens=65536, clock=device.clock).budget_tokens == FIRST_BUDGET_TOKENS
     )
-    assert len(device.sizes) == 2
-    assert device.now > MEASURE_FOR_S
+    assert len(device.sizes) == 3
+    assert device.now > SEARCH_FOR_S
+
+
+def test_what_else_the_machine_does_for_a_while_does_not_choose_the_budget(bundle: Bundle) -> None:
+    slowed = iter([1.0, 1.0, 1.3, 1.3])  # the search's runs of the second size; they are left alone later
+
+    def seconds(tokens: int) -> float:
+        return (1e-4 + tokens * 1e-6) * next(slowed, 1.0)
+
+    device = Device(seconds)
+    quiet = Device(lambda tokens: 1e-4 + tokens * 1e-6)
+    chosen = measure_speed(bundle, device.run, limit_tokens=256, clock=device.clock).budget_tokens
+    assert chosen == measure_speed(bundle, quiet.run, limit_tokens=256, clock=quiet.clock).budget_tokens == 256
 
 
 def test_a_device_that_loads_its_kernels_first_is_given_time(bundle: Bundle) -> None:
@@ -125,16 +138,16 @@ def test_a_device_that_loads_its_kernels_first_is_given_time(bundle: Bundle) -> 
     chosen = measure_speed(bundle, hasty.run, limit_tokens=16384, clock=hasty.clock).budget_tokens
     seen.clear()
     better = measure_speed(
-        bundle, patient.run, limit_tokens=16384, measure_for_s=MEASURE_DEVICE_FOR_S, clock=patient.clock
+        bundle, patient.run, limit_tokens=16384, search_for_s=SEARCH_DEVICE_FOR_S, clock=patient.clock
     ).budget_tokens
-    assert (chosen, better) == (512, 16384)
+    assert (chosen, better) == (256, 16384)
 
 
 def test_batches_are_made_of_golden_cases(bundle: Bundle) -> None:
     device = Device(lambda tokens: tokens * 1e-5)
     measure_speed(bundle, device.run, limit_tokens=256, clock=device.clock)
     longest = max(map(len, golden_sequences(bundle)))
-    assert all(size > budget - longest for size, budget in zip(device.sizes[::2], (128, 256), strict=True))
+    assert all(size > budget - longest for size, budget in zip(device.sizes[:4:2], (128, 256), strict=True))
 
 
 @pytest.mark.parametrize("limit", [1, 60])
@@ -234,3 +247,58 @@ def test_a_fullest_batch_that_does_not_fit_stops_the_start(bundle: Bundle) -> No
 
     with pytest.raises(OutOfDeviceMemory):
         run_every_shape(bundle, run, lambda _: [], 4096)
+
+
+class Timed:
+    """A runner whose runs take as long as its number of threads says."""
+
+    def __init__(self, threads: int | None, took_s: float, clock: "Clock") -> None:
+        self.threads = threads
+        self.took_s = took_s
+        self.clock = clock
+
+    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        self.clock.now += self.took_s * len(batch)
+        return []
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "chosen", "tried"),
+    [
+        ({8: 0.3, 4: 0.3, 2: 0.35, 1: 0.4}, 1, [8, 4, 2, 1]),
+        ({8: 0.3, 4: 0.3, 2: 0.5}, 4, [8, 4, 2]),
+        ({8: 1.0, 4: 1.9}, 8, [8, 4]),
+        ({8: 6.0}, 8, [8]),  # not even tried
+        ({8: 0.001, 4: 0.001, 2: 6.0}, 4, [8, 4, 2]),
+    ],
+)
+def test_as_few_threads_as_answer_about_as_fast(
+    bundle: Bundle, took_ms: dict[int, float], chosen: int, tried: list[int]
+) -> None:
+    clock = Clock()
+    opened: list[int] = []
+
+    def open_runner(threads: int) -> Timed:
+        opened.append(threads)
+        return Timed(threads, took_ms[threads] / 1e3, clock)
+
+    assert open_with_few_threads(bundle, open_runner, cpus=8, clock=clock).threads == chosen
+    assert opened == tried
+
+
+def test_threads_of_a_gpu_are_not_searched(bundle: Bundle) -> None:
+    opened: list[int] = []
+
+    def open_runner(threads: int) -> Timed:
+        opened.append(threads)
+        return Timed(None, 1e-4, Clock())
+
+    assert open_with_few_threads(bundle, open_runner, cpus=8, clock=Clock()).threads is None
+    assert opened == [8]

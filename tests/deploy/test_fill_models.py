@@ -1,5 +1,6 @@
 """How the models folder of a deployment is filled: real exports of small checkpoints."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -68,6 +69,51 @@ def test_a_bundle_that_lacks_a_variant_or_is_damaged_is_made_again(filled: Path)
     manifest.write_text('{"schema_version": 0}')
     fill(filled, SINGLE)
     assert served(filled) == {"sentiment": "1"}
+
+
+def test_a_version_is_never_another_model(filled: Path, tmp_path: Path) -> None:
+    """The demo's name with a checkpoint of one's own must not be answered by the demo."""
+    fill(filled, replace(SINGLE, version="2", checkpoint="tests/fixtures/checkpoints/bert-multi-label"))
+    before = (filled / "sentiment" / "manifest.json").read_bytes()
+    retrained = shutil.copytree(SINGLE.checkpoint, tmp_path / "retrained")
+    weights = retrained / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    for asked, problem in {
+        replace(SINGLE, version="2"): "other weights than those of tests/fixtures/checkpoints/bert-single-label",
+        replace(SINGLE, checkpoint=str(retrained)): "other weights",
+        replace(SINGLE, checkpoint=str(retrained), variants="cpu-fp32,cuda-fp32"): "other weights",
+        replace(SINGLE, task="fill-mask"): "its task is classify, not fill-mask",
+        replace(SINGLE, checkpoint="someone/mood"): f"made of {SINGLE.checkpoint}, not of someone/mood",
+    }.items():
+        with pytest.raises(SystemExit, match=problem) as refused:
+            fill(filled, asked)
+        assert "Set MODEL_VERSION=3 " in str(refused.value)
+    with pytest.raises(SystemExit, match="has no weights"):
+        fill(filled, replace(SINGLE, checkpoint=str(tmp_path)))
+    assert served(filled) == {"sentiment": "2"}
+    assert (filled / "sentiment" / "manifest.json").read_bytes() == before
+
+
+def test_a_version_is_one_revision_of_the_hub(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    path = filled / "sentiment" / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    manifest["source"] |= {"checkpoint": "someone/mood", "revision": commit}
+    path.write_text(json.dumps(manifest))
+    cache = tmp_path / "models--someone--mood"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "v1").write_text(commit)
+    (cache / "snapshots" / commit).mkdir(parents=True)
+    (cache / "snapshots" / commit / "config.json").touch()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    for revision in ("", commit, "v1"):
+        fill(filled, replace(SINGLE, checkpoint="someone/mood", revision=revision))
+    for revision in ("v2", commit[::-1]):
+        with pytest.raises(SystemExit, match=f"made of revision {commit}, not of {revision}. Set MODEL_VERSION=2 "):
+            fill(filled, replace(SINGLE, checkpoint="someone/mood", revision=revision))
+    with pytest.raises(SystemExit, match="made of someone/mood, not of someone/else"):
+        fill(filled, replace(SINGLE, checkpoint="someone/else"))
 
 
 def test_an_export_that_fails_changes_nothing(filled: Path) -> None:

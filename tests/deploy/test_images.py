@@ -1,9 +1,12 @@
 """The Dockerfile: builds from what is there, runs as nobody, keeps no tools."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+
+import app
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -56,6 +59,12 @@ def test_an_image_runs_as_nobody_and_says_what_it_is(image: str) -> None:
         re.findall(r"org\.opencontainers\.image\.(\w+)=", text)
     )
     assert "ORT_DISABLE_TELEMETRY=1" in text
+
+
+def test_the_images_have_the_version_of_the_project() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.findall(r"^ARG VERSION=(\S+)", DOCKERFILE, flags=re.MULTILINE) == [version] * len(IMAGES)
+    assert app.__version__ == version
 
 
 @EACH

@@ -2,8 +2,10 @@
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,18 @@ from app.api.health import make_health_router
 from app.metrics import Metrics
 from app.readiness import Readiness
 from app.settings import Settings
+from tests.monitoring.definitions import exposed_families, exposed_names, metric_names, rules
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-SCHEMAS = json.loads((Path(__file__).parent / "schemas" / "kubernetes-1.34.json").read_text())
+SCHEMAS = {
+    name: json.loads((Path(__file__).parent / "schemas" / f"{name}.json").read_text())
+    for name in ("kubernetes-1.34", "prometheus-operator-0.80")
+}
+DASHBOARDS = ROOT / "monitoring" / "grafana" / "dashboards"
 KUSTOMIZATIONS = sorted(path.parent for path in KUBERNETES.rglob("kustomization.yaml"))
 OVERLAYS = ("cpu", "gpu")
+DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
 LABELS = {"app.kubernetes.io/name": "bert"}
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
@@ -52,8 +60,11 @@ def resource(kind: str) -> Resource:
 def problems(document: Resource) -> list[str]:
     """Return what the published schema has against a resource."""
     group, _, version = document["apiVersion"].rpartition("/")
-    name = f"io.k8s.api.{group.split('.')[0] or 'core'}.{version}.{document['kind']}"
-    schema = {**SCHEMAS, "$ref": f"#/$defs/{name}"}
+    if group == "monitoring.coreos.com":
+        schema = {**SCHEMAS["prometheus-operator-0.80"], "$ref": f"#/$defs/{document['kind']}"}
+    else:
+        name = f"io.k8s.api.{group.split('.')[0] or 'core'}.{version}.{document['kind']}"
+        schema = {**SCHEMAS["kubernetes-1.34"], "$ref": f"#/$defs/{name}"}
     return [
         f"{error.json_path}: {error.message}" for error in jsonschema.Draft202012Validator(schema).iter_errors(document)
     ]
@@ -71,19 +82,19 @@ def containers(deployment: Resource) -> dict[str, Resource]:
 
 
 def test_every_file_is_used() -> None:
-    used = {KUBERNETES / "components" / "prometheus" / "adapter-rule.yaml"}  # values of a chart, for a person to take
+    # Values of a chart, for a person to take; and a script.
+    used = {KUBERNETES / "components" / "prometheus" / "adapter-rule.yaml", KUBERNETES / "make_rules.py"}
     for folder in KUSTOMIZATIONS:
         kustomization = read(folder / "kustomization.yaml")
         patches = [patch["path"] for patch in kustomization.get("patches", ())]
         named = [*kustomization.get("resources", ()), *kustomization.get("components", ()), *patches]
         used |= {folder / "kustomization.yaml", *((folder / name).resolve() for name in named)}
-    assert {path for path in KUBERNETES.rglob("*") if path.is_file()} == {path for path in used if path.is_file()}
+    there = {path for path in KUBERNETES.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert there == {path for path in used if path.is_file() and KUBERNETES in path.parents}
     assert [path for path in used if not path.exists()] == []
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in resources() if path.stem != "podmonitor"], ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", resources(), ids=lambda path: path.stem)
 def test_a_resource_follows_the_schema(path: Path) -> None:
     assert problems(read(path)) == []
 
@@ -94,15 +105,56 @@ def test_the_schema_refuses_what_it_does_not_know() -> None:
     assert len(problems(deployment)) == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("PodMonitor", lambda spec: spec["podMetricsEndpoints"][0].update(intervall="10s")),
+        ("PodMonitor", lambda spec: spec["podMetricsEndpoints"][0].update(interval="ten seconds")),
+        ("PodMonitor", lambda spec: spec.pop("selector")),
+        ("PrometheusRule", lambda spec: spec["groups"][0]["rules"][0].update(keepFiringFor="5m")),
+    ],
+)
+def test_the_operators_schema_refuses_what_it_does_not_know(kind: str, change: Callable[[Resource], Any]) -> None:
+    document = resource(kind)
+    change(document["spec"])
+    assert len(problems(document)) == 1
+
+
+def test_the_operator_is_given_the_rules_of_prometheus() -> None:
+    script = runpy.run_path(str(KUBERNETES / "make_rules.py"))
+    assert script["FILE"].read_text() == script["resource"](), "run python deploy/kubernetes/make_rules.py"
+    groups = resource("PrometheusRule")["spec"]["groups"]
+    assert [rule for group in groups for rule in group["rules"]] == rules()
+
+
+def test_grafanas_sidecar_is_given_every_dashboard() -> None:
+    kustomization = read(DASHBOARDS / "kustomization.yaml")
+    given = [name for generator in kustomization["configMapGenerator"] for name in generator["files"]]
+    assert sorted(given) == sorted(path.name for path in DASHBOARDS.glob("*.json"))
+    for name in given:
+        assert (DASHBOARDS / name).stat().st_size < 200 * 1024, "kubectl apply keeps a copy in an annotation of 256 KiB"
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_dashboards_arrive_as_they_are(overlay: str) -> None:
+    documents = [document for document in rendered(overlay) if document["kind"] == "ConfigMap"]
+    labelled = [one for one in documents if one["metadata"]["labels"].get("grafana_dashboard") == "1"]
+    arrived = {name: text for document in labelled for name, text in document["data"].items()}
+    assert arrived == {path.name: path.read_text() for path in DASHBOARDS.glob("*.json")}
+
+
 @needs_kubectl
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_an_overlay_is_valid_once_put_together(overlay: str) -> None:
     documents = rendered(overlay)
-    assert [
-        problem for document in documents if document["kind"] != "PodMonitor" for problem in problems(document)
-    ] == []
+    assert [problem for document in documents for problem in problems(document)] == []
     assert {document["metadata"].get("namespace", "bert") for document in documents} == {"bert"}
-    configurations = {document["metadata"]["name"] for document in documents if document["kind"] == "ConfigMap"}
+    configurations = {
+        document["metadata"]["name"]
+        for document in documents
+        if document["kind"] == "ConfigMap" and "grafana_dashboard" not in document["metadata"]["labels"]
+    }
     (deployment,) = [document for document in documents if document["kind"] == "Deployment"]
     named = {
         source["configMapRef"]["name"]
@@ -124,6 +176,40 @@ def test_the_gpu_overlay_asks_for_a_gpu() -> None:
     assert app["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert {"name": "BERT_DEVICE", "value": "cuda"} in app["env"]
     assert {"name": "BERT_PORT", "value": "8000"} in app["env"]
+
+
+@needs_kubectl
+def test_one_gpu_is_enough() -> None:
+    """A rollout and an autoscaler that want a second GPU would wait for it for ever."""
+    by_kind = {document["kind"]: document for document in rendered("gpu")}
+    assert by_kind["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 1
+    assert (
+        by_kind["HorizontalPodAutoscaler"]["spec"]["metrics"] == resource("HorizontalPodAutoscaler")["spec"]["metrics"]
+    )
+    assert by_kind["Deployment"]["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
+    assert by_kind["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
+
+
+def test_the_hubs_token_is_for_the_export_alone() -> None:
+    deployment = containers(resource("Deployment"))
+    (token,) = [variable for variable in deployment["export"]["env"] if variable["name"] == "HF_TOKEN"]
+    secret = token["valueFrom"]["secretKeyRef"]
+    assert secret["optional"]
+    assert "HF_TOKEN" not in str(deployment["app"])
+    assert secret["name"] not in str(deployment["app"])
+    assert f"create secret generic {secret['name']}" in DEPLOY
+    assert "secretRef" not in str(deployment["export"])
+
+
+def test_pods_reach_what_they_need_and_no_more() -> None:
+    """Names, the hub, and a collector of traces in the cluster on the port of OTLP over HTTP."""
+    open_to_all, traces = resource("NetworkPolicy")["spec"]["egress"]
+    assert {port["port"] for port in open_to_all["ports"]} == {53, 443}
+    assert traces["to"] == [{"namespaceSelector": {}}]
+    assert {port["port"] for port in traces["ports"]} == {4317, 4318}
+    endpoint = re.search(r"BERT_OTLP_ENDPOINT=http://[\w.-]+:(\d+)", DEPLOY)
+    assert endpoint is not None
+    assert int(endpoint[1]) in {port["port"] for port in traces["ports"]}
 
 
 def test_everything_selects_the_pods_of_the_deployment() -> None:
@@ -197,7 +283,5 @@ def test_the_autoscaler_asks_for_the_metric_of_the_rule() -> None:
     (metric,) = resource("HorizontalPodAutoscaler")["spec"]["metrics"]
     (rule,) = read(KUBERNETES / "components" / "prometheus" / "adapter-rule.yaml")["rules"]["custom"]
     assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
-    metrics = Metrics(CollectorRegistry())
-    metrics.add_model("a", "classify")
-    exposed = set(re.findall(r"^(\w+)\{", metrics.render().decode(), flags=re.MULTILINE))
-    assert set(re.findall(r"bert_\w+", rule["seriesQuery"] + rule["metricsQuery"])) <= exposed
+    assert rule["name"]["as"] not in exposed_names() | exposed_families().keys(), "one name, two meanings"
+    assert metric_names(rule["seriesQuery"] + rule["metricsQuery"]) <= exposed_names()

@@ -22,6 +22,7 @@ open_runner = app.loading.open_runner
 
 class FaultyRunner:
     packs_ahead = False
+    threads = None
 
     def __init__(self, runner: Runner) -> None:
         self.provider = runner.provider

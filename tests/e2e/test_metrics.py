@@ -16,6 +16,7 @@ BY_MODEL = {
     "tokenize_duration_seconds": "histogram",
     "queue_duration_seconds": "histogram",
     "inference_duration_seconds": "histogram",
+    "device_busy_seconds_total": "counter",
     "batch_sequences": "histogram",
     "batch_tokens": "histogram",
     "batch_fill_ratio": "histogram",

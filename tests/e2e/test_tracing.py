@@ -1,6 +1,7 @@
 """Traces, as a collector receives them from the real server: one process, and two front ends with an engine."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -266,6 +267,33 @@ def test_the_access_log_names_the_trace(server: ServerProcess) -> None:
     assert record["trace_id"] == trace_id_of(response)
 
 
+def exemplars(server: ServerProcess) -> set[str]:
+    """The traces that the latencies of a server name."""
+    reply = server.ask("GET", "/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    assert reply.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    text = reply.body.decode()
+    assert text.endswith("# EOF\n")
+    lines = [line for line in text.splitlines() if " # {" in line]
+    assert [line for line in lines if not line.startswith("bert_request_duration_seconds_bucket{")] == []
+    return set(re.findall(r' # \{trace_id="([0-9a-f]{32})"\} ', text))
+
+
+def test_a_sampled_trace_is_the_example_of_a_latency(models: Path, collector: Collector) -> None:
+    with traced(models, collector.url) as server:
+        classify(server, "a", traceparent=NOT_SAMPLED)
+        assert exemplars(server) == set()
+        answered = trace_id_of(classify(server, "a"))
+        assert exemplars(server) == {answered}
+        assert answered not in server.ask("GET", "/metrics").body.decode()
+
+
+def test_several_processes_keep_no_examples(models: Path, collector: Collector) -> None:
+    """The files in which they count have no place for them: documented, and no error."""
+    with traced(models, collector.url, workers="2") as server:
+        assert classify(server, "a").status_code == 200
+        assert exemplars(server) == set()
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
     [
@@ -384,6 +412,7 @@ def test_without_an_endpoint_nothing_of_it_is_there(models: Path) -> None:
         response = classify(server, "a", traceparent=SAMPLED)
         assert response.status_code == 200
         assert "traceresponse" not in response.headers
+        assert exemplars(server) == set()
 
 
 def inflight(server: ServerProcess) -> float:

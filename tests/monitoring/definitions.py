@@ -50,11 +50,14 @@ def panel_queries() -> Iterator[PanelQuery]:
                 yield PanelQuery(name, panel["title"], target["expr"])
 
 
+def rule_groups() -> list[dict[str, Any]]:
+    files = sorted((CONFIG / "rules").glob("*.yml"))
+    return [group for path in files for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]]
+
+
 def rules() -> list[dict[str, Any]]:
     """Return every rule: those with `record` and those with `alert`."""
-    files = sorted((CONFIG / "rules").glob("*.yml"))
-    groups = [group for path in files for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]]
-    return [rule for group in groups for rule in group["rules"]]
+    return [rule for group in rule_groups() for rule in group["rules"]]
 
 
 def alerts() -> list[dict[str, Any]]:

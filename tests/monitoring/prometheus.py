@@ -13,9 +13,11 @@ from typing import Any, Final
 
 import httpx
 import pytest
+import yaml
 
 MONITORING: Final = Path(__file__).parents[2] / "monitoring"
 CONFIG: Final = MONITORING / "prometheus"
+COMPOSE: Final = Path(__file__).parents[2] / "docker-compose.yml"
 START_WITHIN_S: Final = 20.0
 
 
@@ -64,6 +66,12 @@ class Prometheus:
         self._client.close()
 
 
+def features() -> list[str]:
+    """Return what docker-compose.yml turns on."""
+    command = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]["prometheus"]["command"]
+    return [argument for argument in command if argument.startswith("--enable-feature=")]
+
+
 @contextmanager
 def running_prometheus(folder: Path) -> Iterator[Prometheus]:
     """Run Prometheus with the `prometheus.yml` in `folder`, and stop it."""
@@ -78,6 +86,7 @@ def running_prometheus(folder: Path) -> Iterator[Prometheus]:
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address={address}",
+                *features(),
             ],
             stdout=log,
             stderr=log,

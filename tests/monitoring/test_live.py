@@ -6,6 +6,7 @@ A GPU's series, which no CPU host has, come from a page of text in the format of
 import itertools
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,9 +15,10 @@ from typing import Any, Final
 
 import httpx
 import pytest
+import yaml
 
 from model_export.package import ExportOptions, export
-from tests.monitoring.definitions import alerts, dashboards, metric_names, panel_queries, recorded
+from tests.monitoring.definitions import alerts, dashboards, metric_names, panel_queries, panels, recorded
 from tests.monitoring.prometheus import CONFIG, Prometheus, running_prometheus, wait_for
 from tests.support import ROOT, ServerProcess, serving
 
@@ -48,6 +50,13 @@ class GpuHandler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(GPU_PAGE)))
         self.end_headers()
         self.wfile.write(GPU_PAGE)
+
+    def do_POST(self) -> None:
+        """Take traces, as a collector does."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def log_message(self, *arguments: object) -> None:
         """Say nothing."""
@@ -88,21 +97,28 @@ def load(url: str) -> Iterator[None]:
             thread.join()
 
 
+POD: Final = {"namespace": "bert", "pod": "bert-7d4b-x2x9"}
+"""What the operator's Prometheus writes on every series of a pod; Prometheus here, where it finds the app."""
+
+
 def configure(folder: Path, app: str, gpu: str) -> None:
-    """Copy the configuration, with other addresses and intervals of a second; nothing else is changed."""
+    """Copy the configuration and the rules, with other addresses and intervals of a second; nothing else is changed."""
     text = (CONFIG / "prometheus.yml").read_text(encoding="utf-8")
     by_name = '    dns_sd_configs:\n      - names: ["dcgm-exporter"]\n        type: A\n        port: 9400\n'
     changes = {
-        '"app:8000"': f'"{app}"',
+        '"app:8000"]': f'"{app}"]\n        labels: {POD}',
         by_name: f'    static_configs:\n      - targets: ["{gpu}"]\n',
         "_interval: 10s": "_interval: 1s",
         "scrape_timeout: 5s": "scrape_timeout: 1s",
-        "rules/*.yml": f"{CONFIG}/rules/*.yml",
     }
     for old, new in changes.items():
         assert old in text, f"prometheus.yml no longer has {old!r}: adapt this test"
         text = text.replace(old, new)
     (folder / "prometheus.yml").write_text(text, encoding="utf-8")
+    (folder / "rules").mkdir()
+    for path in (CONFIG / "rules").glob("*.yml"):
+        rules = re.sub(r"^( +interval): \w+$", r"\1: 1s", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        (folder / "rules" / path.name).write_text(rules, encoding="utf-8")
 
 
 @pytest.fixture(scope="module", params=["1", "2"], ids=lambda count: f"workers-{count}")
@@ -112,7 +128,13 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     for name, task in (("bert-single-label", "classify"), ("bert-fill-mask", "fill-mask")):
         checkpoint = ROOT / "tests" / "fixtures" / "checkpoints" / name
         export(ExportOptions(str(checkpoint), models / task, variants=["cpu-fp32"]), lambda _: None)
-    with serving(models, "--workers", request.param, "--threads", "1") as server:
+    traced = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
+    with (
+        gpu_page() as collector,
+        serving(
+            models, "--workers", request.param, "--threads", "1", BERT_OTLP_ENDPOINT=f"http://{collector}", **traced
+        ) as server,
+    ):
         yield server
 
 
@@ -166,6 +188,50 @@ def test_every_panel_has_data(prometheus: Prometheus) -> None:
         DATA_WITHIN_S,
         lambda: [where for where, expr in queries.items() if not prometheus.query(expr)],
     )
+
+
+def test_a_latency_leads_to_a_line_of_the_log(prometheus: Prometheus, server: ServerProcess) -> None:
+    """From a dot of the panel, by its trace id; several processes keep none, as the documentation says."""
+    (target,) = [
+        target for panel in panels(dashboards()["overview"]) for target in panel["targets"] if target.get("exemplar")
+    ]
+
+    def traces() -> set[str]:
+        found = prometheus.get(
+            "query_exemplars", query=with_values(target["expr"]), start="0", end=str(time.time() + 60)
+        )
+        return {one["labels"]["trace_id"] for series in found for one in series["exemplars"]}
+
+    if "2" in server.process.args:  # type: ignore[operator]
+        assert traces() == set()
+        return
+    wait_for(traces, DATA_WITHIN_S, lambda: "no exemplar")
+    logged = {record.get("trace_id"): record for record in server.records}
+    assert {logged[trace]["message"] for trace in traces()} == {"request"}
+
+
+def test_the_autoscaler_gets_a_figure_for_each_pod(prometheus: Prometheus) -> None:
+    """The rule of prometheus-adapter, with what the adapter puts in for the pods of a namespace."""
+    path = ROOT / "deploy/kubernetes/components/prometheus/adapter-rule.yaml"
+    (rule,) = yaml.safe_load(path.read_text(encoding="utf-8"))["rules"]["custom"]
+    series = prometheus.get("series", **{"match[]": rule["seriesQuery"]})
+    overrides = {label: each["resource"] for label, each in rule["resources"]["overrides"].items()}
+    assert overrides == {label: label for label in POD}
+    assert all(POD.items() <= one.items() for one in series)
+    expr = rule["metricsQuery"].replace("<<.GroupBy>>", "pod")
+    expr = expr.replace("<<.LabelMatchers>>", 'namespace="{namespace}",pod=~"{pod}"'.format(**POD))
+    assert "<<" not in expr
+
+    def mean_wait_s() -> Mapping[frozenset[tuple[str, str]], float]:
+        return prometheus.query(expr)
+
+    wait_for(lambda: any(value > 0 for value in mean_wait_s().values()), DATA_WITHIN_S, mean_wait_s)
+    ((labels, value),) = mean_wait_s().items()
+    assert dict(labels) == {"pod": POD["pod"]}
+    assert 0 < value < 1
+    # Of a pod that is asked nothing it is zero, and not 0 / 0: the autoscaler would not know what to do.
+    idle = expr.replace("pod=~", 'model="none", pod=~')
+    assert list(prometheus.query(idle).values()) == [0]
 
 
 def test_every_annotation_and_variable_is_a_valid_query(prometheus: Prometheus) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.monitoring.definitions import alerts
+from tests.monitoring.definitions import alerts, rule_groups
 from tests.monitoring.prometheus import CONFIG, find_program
 
 CASES = sorted((CONFIG / "tests").glob("*.yml"))
@@ -26,6 +26,13 @@ def test_the_configuration_is_valid() -> None:
 
 def test_the_rules_are_valid() -> None:
     promtool("check", "rules", "--lint=all", "--lint-fatal", *sorted((CONFIG / "rules").glob("*.yml")))
+
+
+def test_rules_over_days_are_not_evaluated_every_few_seconds() -> None:
+    dear = {
+        group["name"]: group.get("interval") for group in rule_groups() if re.search(r"\[\d+d\]", str(group["rules"]))
+    }
+    assert dear == {"bert_objectives_days": "1m"}
 
 
 @pytest.mark.parametrize("cases", CASES, ids=lambda path: path.stem)

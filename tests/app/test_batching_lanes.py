@@ -1,0 +1,194 @@
+"""The batcher of a model that runs several batches at once, each on its share of the cores."""
+
+import asyncio
+
+import pytest
+
+from app.batching import Batcher
+from app.device import Device
+from app.errors import EngineLost
+from app.messages import BatchRan
+
+BUDGET = 16
+LANES = 2
+
+
+class Lanes:
+    """Is given batches, and answers whichever it is told to; the clock goes on meanwhile."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.given: dict[int, asyncio.Future[None]] = {}
+        self.batches: list[list[int]] = []
+        self.ran_batches: list[BatchRan] = []
+
+    async def run(self, batch: list[int]) -> list[int]:
+        done = asyncio.get_running_loop().create_future()
+        self.given[len(self.batches)] = done
+        self.batches.append(batch)
+        assert len(self.given) <= LANES
+        await done
+        return [-payload for payload in batch]
+
+    async def finish(self, number: int, *, at: float, error: Exception | None = None) -> None:
+        self.now = at
+        done = self.given.pop(number)
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+        await settle()
+
+    def started(self, queued_s: float) -> None: ...
+
+    def ran(self, batch: BatchRan) -> None:
+        self.ran_batches.append(batch)
+
+    def cancelled(self) -> None: ...
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def lanes() -> Lanes:
+    return Lanes()
+
+
+def batcher_of(lanes: Lanes, device: Device) -> Batcher[int, int]:
+    return Batcher(
+        lanes.run,
+        budget_tokens=BUDGET,
+        max_queue_s=100,
+        timeout_s=100,
+        device=device,
+        observer=lanes,
+        lanes=LANES,
+        clock=lambda: lanes.now,
+    )
+
+
+def submit(batcher: Batcher[int, int], *tokens: int, first: int = 1) -> "asyncio.Task[list[int]]":
+    return asyncio.ensure_future(batcher.infer(range(first, first + len(tokens)), tokens))
+
+
+def test_a_free_lane_takes_what_waits_at_once(lanes: Lanes) -> None:
+    async def test() -> None:
+        batcher = batcher_of(lanes, Device(LANES))
+        work = asyncio.ensure_future(batcher.work())
+        one = submit(batcher, 4)
+        await settle()
+        other = submit(batcher, 4, first=2)  # not full, and not waited for either
+        await settle()
+        assert lanes.batches == [[1], [2]]
+        third = submit(batcher, 4, 4, first=3)
+        await settle()
+        assert lanes.batches == [[1], [2]]
+        await lanes.finish(1, at=1)
+        assert await other == [-2]
+        assert lanes.batches == [[1], [2], [3, 4]]
+        await lanes.finish(2, at=2)
+        await lanes.finish(0, at=3)
+        assert (await one, await third) == ([-1], [-3, -4])
+        work.cancel()
+
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_time_is_told_of_each_batch_and_shared_by_the_lanes(lanes: Lanes) -> None:
+    async def test() -> None:
+        batcher = batcher_of(lanes, Device(LANES))
+        batcher.expect(1.0)
+        work = asyncio.ensure_future(batcher.work())
+        request = submit(batcher, *[16] * 4)
+        await settle()
+        assert batcher.statistics.running_s == pytest.approx(32 * 1.0 / LANES)
+        assert batcher.statistics.queued_s == pytest.approx(32 * 1.0 / LANES)
+        await lanes.finish(0, at=16)
+        await lanes.finish(1, at=16)
+        await lanes.finish(2, at=32)
+        await lanes.finish(3, at=32)
+        assert len(await request) == 4
+        assert [(ran.started_at, ran.duration_s) for ran in lanes.ran_batches] == [(0, 16), (0, 16), (16, 16), (16, 16)]
+        submit(batcher, 16)
+        await settle()
+        # 64 tokens took 32 s: half a second for each, though each batch of 16 took 16.
+        assert batcher.statistics.running_s == pytest.approx(16 * 0.5)
+        work.cancel()
+
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_a_model_that_needs_all_cores_waits_for_both_lanes(lanes: Lanes) -> None:
+    async def test() -> None:
+        device = Device(LANES)
+        batcher = batcher_of(lanes, device)
+        whole: list[list[int]] = []
+
+        async def run(batch: list[int]) -> list[int]:
+            assert device.batches == 1
+            whole.append(batch)
+            return batch
+
+        other = Batcher(
+            run,
+            budget_tokens=BUDGET,
+            max_queue_s=100,
+            timeout_s=100,
+            device=device,
+            observer=lanes,
+            clock=lambda: lanes.now,
+        )
+        tasks = [asyncio.ensure_future(one.work()) for one in (batcher, other)]
+        request = submit(batcher, *[16] * 4)
+        await settle()
+        large = submit(other, 16)
+        await settle()
+        await lanes.finish(0, at=1)
+        assert not whole
+        await lanes.finish(1, at=2)
+        assert whole == [[1]]
+        assert await large == [1]
+        assert lanes.batches == [[1], [2], [3], [4]]
+        await lanes.finish(2, at=3)
+        await lanes.finish(3, at=4)
+        assert len(await request) == 4
+        for task in tasks:
+            task.cancel()
+
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_a_lost_engine_fails_the_batches_of_all_lanes(lanes: Lanes) -> None:
+    async def test() -> None:
+        batcher = batcher_of(lanes, Device(LANES))
+        work = asyncio.ensure_future(batcher.work())
+        requests = [submit(batcher, 16, first=i) for i in range(1, 4)]
+        await settle()
+        await lanes.finish(0, at=1, error=EngineLost("lost"))
+        for request in requests:
+            with pytest.raises(EngineLost):
+                await request
+        with pytest.raises(EngineLost):
+            await work
+
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_a_poisoned_batch_leaves_the_other_lane_alone(lanes: Lanes) -> None:
+    async def test() -> None:
+        batcher = batcher_of(lanes, Device(LANES))
+        work = asyncio.ensure_future(batcher.work())
+        bad, good = submit(batcher, 16), submit(batcher, 16, first=2)
+        await settle()
+        await lanes.finish(0, at=1, error=ValueError("poison"))
+        await lanes.finish(1, at=2)
+        assert await good == [-2]
+        await lanes.finish(2, at=3)
+        assert await bad == [-1]
+        assert lanes.batches == [[1], [2], [1]]
+        work.cancel()
+
+    asyncio.run(asyncio.wait_for(test(), 20))
