@@ -41,6 +41,8 @@ def compare(manifest: Manifest, exact: Sequence[SequenceResult], measured: Seque
     the other side, which is over its own.
     """
     pairs = [pair for two in zip(exact, measured, strict=True) for pair in _scores(manifest, *two)]
+    if not pairs:
+        return Comparison(0, 0.0, 0)
     differences = [np.abs(one - other).max() for one, other in pairs]
     flips = sum(_leads(one) > SURE and int(np.argmax(one)) != int(np.argmax(other)) for one, other in pairs)
     return Comparison(len(pairs), float(np.nan_to_num(np.max(differences), nan=np.inf)), flips)
@@ -61,6 +63,8 @@ def _scores(manifest: Manifest, exact: SequenceResult, measured: SequenceResult)
                 np.array([others.get(token, other_scores[-1]) for token in both], np.float64),
             )
         return
+    if manifest.task != "classify":
+        return  # an answer that is no score, and has no best
     function = FUNCTIONS[default_function(manifest)]
     yield np.array(function(np.ravel(exact).tolist())), np.array(function(np.ravel(measured).tolist()))
 

@@ -119,6 +119,8 @@ def test_scores_are_compared_as_callers_see_them(bundle: Bundle) -> None:
     multi = manifest_of(bundle, labels=("a", "b"), problem_type="multi_label_classification")
     assert compare(multi, [logits(1, 0)], [logits(1, 0.1)]).difference == pytest.approx(1 / (1 + np.exp(-0.1)) - 0.5)
     assert compare(single, [logits(1, 0)], [logits(1, np.nan)]).difference == float("inf")
+    no_scores = compare(manifest_of(bundle, task="another"), [logits(1, 0)], [logits(0, 1)])
+    assert (no_scores.answers, no_scores.is_good) == (0, True)
 
 
 @pytest.mark.parametrize(
