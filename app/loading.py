@@ -23,14 +23,20 @@ async def load_models(
     """
 
     def open_one(bundle: Bundle) -> Runner:
+        device = settings.device
+
         def with_threads(threads: int) -> OrtRunner:
-            return open_runner(
+            nonlocal device
+            runner = open_runner(
                 bundle,
-                device=settings.device,
+                device=device,
                 precision=settings.precision,
                 threads=threads,
                 gpu_memory_bytes=settings.gpu_memory_mib * 2**20,
             )
+            if runner.threads is not None:
+                device = "cpu"  # what CUDA lacks was told once, and is not tried again
+            return runner
 
         if settings.threads:
             return with_threads(settings.threads)

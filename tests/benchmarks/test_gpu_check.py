@@ -121,6 +121,23 @@ def test_scores_are_compared_as_callers_see_them(bundle: Bundle) -> None:
     assert compare(single, [logits(1, 0)], [logits(1, np.nan)]).difference == float("inf")
 
 
+def test_scores_of_tokens_are_compared_row_by_row_and_those_of_answers_by_column(bundle: Bundle) -> None:
+    exact, measured = np.array([[1, 0], [5, 0]], np.float32), np.array([[1, 0], [0, 5]], np.float32)
+    entities = compare(manifest_of(bundle, task="entities", labels=("O", "X"), problem_type=None), [exact], [measured])
+    assert (entities.answers, entities.flips) == (2, 1)
+    # The end is the other token, the start has gone from the second to the first.
+    answer = compare(manifest_of(bundle, task="answer", labels=(), problem_type=None), [exact], [measured])
+    assert (answer.answers, answer.flips) == (2, 1)
+
+
+def test_embeddings_are_compared_by_direction(bundle: Bundle) -> None:
+    manifest = manifest_of(bundle, task="embed", labels=(), problem_type=None)
+    same = compare(manifest, [logits(1, 2, 3)], [logits(2, 4, 6)])
+    assert (same.answers, same.flips) == (1, 0)
+    assert same.difference == pytest.approx(0, abs=1e-6)
+    assert compare(manifest, [logits(1, 0)], [logits(1, 1)]).difference == pytest.approx(1 - np.sqrt(0.5))
+
+
 @pytest.mark.parametrize(
     ("lead", "measured", "flips"), [(0.05, -0.01, 1), (0.05, 0.001, 0), (0.015, -0.01, 0), (-0.05, 0.01, 1)]
 )

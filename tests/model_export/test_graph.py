@@ -32,7 +32,7 @@ def graph_of(name: str, target: Target = "cpu", precision: Precision = "fp32", t
         ("roberta-entities", "cpu", CPU),
         ("bert-answer", "cuda", {"token_type_ids"} | CUDA),
         ("bert-embed", "cpu", {"token_type_ids", "cls_index"} | CPU),
-        ("bert-embed", "cuda", {"token_type_ids"} | CUDA),
+        ("bert-embed", "cuda", {"token_type_ids", "cls_index"} | CUDA),
         ("distilbert-embed-cls", "cuda", {"cls_index"} | CUDA),
     ],
 )
