@@ -138,6 +138,7 @@ def test_an_engine_that_packs_ahead_answers_as_the_runner_does(
 
     monkeypatch.setattr(OrtRunner, "prepare", told)
     monkeypatch.setattr(runner, "_execution", DeviceExecution(session_of(bundle), HostMemory()))
+    monkeypatch.setattr(runner, "threads", None)  # as on a GPU: one batch at a time
     observed = Observed()
 
     async def serve() -> None:
