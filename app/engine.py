@@ -7,6 +7,7 @@ methods are called on the event loop. Imports nothing of HTTP.
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,11 @@ log = logging.getLogger(__name__)
 MAX_BUDGET_TOKENS: Final = 65536
 TICK_S: Final = 0.1
 """How often late requests are told and the length of the queue is measured, whatever the device does."""
+
+
+HAND_OVER_WITHIN_S: Final = 0.001
+"""The event loop gives a batch's thread so long to begin. It needs the GIL for that, which the loop else keeps until the
+last answer of the batch before is written: with short texts and a small model a batch began a millisecond late, and lasted 3."""
 
 
 class Runner(Protocol):
@@ -161,7 +167,10 @@ class LocalEngine:
 
         async def run(batch: list[TokenSequence]) -> list[SequenceResult]:
             if not runner.packs_ahead or self._device.batches == 1:
-                return await loop.run_in_executor(thread, runner.run, batch)
+                begun = threading.Event()
+                answers = loop.run_in_executor(thread, _run, runner, batch, begun)
+                begun.wait(HAND_OVER_WITHIN_S)
+                return await answers
             prepared = self._packer.submit(runner.prepare, batch)
             return await loop.run_in_executor(self._thread, _call_result, prepared)
 
@@ -248,6 +257,14 @@ class LocalEngine:
         # It is idle, but for a model that is loading or a device that is stuck: neither is waited for.
         for threads in (self._packer, self._thread, self._lanes):
             threads.shutdown(wait=False)
+
+
+def _run(runner: Runner, batch: Sequence[TokenSequence], begun: threading.Event) -> list[SequenceResult]:
+    try:
+        execute = runner.prepare(batch)
+    finally:
+        begun.set()
+    return execute()
 
 
 def _call_result(prepared: "Future[Callable[[], list[SequenceResult]]]") -> list[SequenceResult]:
