@@ -18,8 +18,10 @@ from app.bundle import Bundle
 from app.cpus import usable_cpus
 from app.device import Device
 from app.errors import EngineLost, NotReady
+from app.golden import replay_golden
 from app.messages import Loaded, QueueStatistics, SequenceResult, Timeline, TokenSequence
-from app.warmup import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, Speed, measure_speed, replay_golden, run_every_shape
+from app.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, Speed, measure_speed
+from app.warmup import run_every_shape
 
 log = logging.getLogger(__name__)
 

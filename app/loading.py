@@ -9,7 +9,7 @@ from app.messages import Loaded
 from app.metrics import Metrics, ServedModel
 from app.ort_runner import OrtRunner, open_runner
 from app.settings import Settings
-from app.warmup import open_with_few_threads
+from app.tuning import open_with_few_threads
 
 
 async def load_models(

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from app.bundle import Bundle, GoldenCase
+from app.golden import TOLERANCE_FACTOR, golden_sequences
 from app.messages import MaskScores, SequenceResult, TokenSequence
-from app.warmup import TOLERANCE_FACTOR, golden_sequences
 from benchmarks.common import Row
 from benchmarks.gpu_check.bench import Bench
 from benchmarks.gpu_check.scores import Comparison, compare

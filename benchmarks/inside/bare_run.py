@@ -15,7 +15,7 @@ from app.bundle import load_bundle
 from app.cpus import usable_cpus
 from app.messages import TokenSequence
 from app.ort_runner import OrtRunner, open_runner
-from app.warmup import open_with_few_threads
+from app.tuning import open_with_few_threads
 
 
 def main(folder: str, text: str, count: int) -> None:

@@ -18,11 +18,12 @@ import pytest
 from app.bundle import Bundle, load_bundle
 from app.engine import EngineClient, LocalEngine
 from app.errors import BundleError, DeadlineExceeded, EngineLost, Internal, NotReady, Overloaded, ServiceError
+from app.golden import golden_sequences
 from app.ipc.client import RemoteEngine
 from app.ipc.server import EngineServer
 from app.messages import BatchRan, Loaded, MaskScores, QueueStatistics, SequenceResult, Timeline, TokenSequence
 from app.ort_runner import OrtRunner
-from app.warmup import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, Speed, golden_sequences
+from app.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, Speed
 from tests.conftest import BundleOf
 
 WITHIN_S = 20.0

@@ -13,11 +13,11 @@ import pytest
 from app.bundle import Bundle, load_bundle
 from app.engine import LocalEngine
 from app.execution import DeviceExecution, HostExecution
+from app.golden import golden_sequences
 from app.heads import HEADS
 from app.messages import BatchRan, QueueStatistics, SequenceResult, TokenSequence
 from app.ort_runner import OrtRunner, open_runner
 from app.packing import Feeds, pack
-from app.warmup import golden_sequences
 from tests.app.memory import HostMemory
 from tests.conftest import BundleOf
 

@@ -21,9 +21,9 @@ from app import ort_runner
 from app.bundle import Bundle, Target, load_bundle
 from app.cuda import CudaError
 from app.errors import BundleError, EngineLost, OutOfDeviceMemory, StartupError
+from app.golden import golden_sequences
 from app.messages import MaskScores, SequenceResult, TokenSequence
 from app.ort_runner import Device, OrtRunner, choose_variant, open_runner
-from app.warmup import golden_sequences
 from tests.app.memory import HostMemory
 from tests.conftest import BundleOf
 

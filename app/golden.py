@@ -1,0 +1,65 @@
+"""Hold a freshly loaded model to the golden answers, those of its source checkpoint.
+
+Runs in the engine's thread before the model serves anyone. Works on token ids, so an engine needs no tokenizer.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+
+from app.bundle import Bundle, GoldenCase
+from app.errors import BundleError
+from app.messages import MaskScores, SequenceResult, TokenSequence
+
+Run = Callable[[Sequence[TokenSequence]], list[SequenceResult]]
+"""Runs a batch."""
+
+# The same graph on another machine may use other kernels (AVX2 for AVX-512, another GPU), whose sums are rounded
+# elsewhere: half a tolerance more than the export allowed itself.
+TOLERANCE_FACTOR: Final = 1.5
+
+
+def replay_golden(bundle: Bundle, variant_name: str, run: Run) -> None:
+    """Run every golden case alone and all of them together.
+
+    Raises:
+        BundleError: an answer differs from the source checkpoint's by more than the variant's tolerance.
+    """
+    cases = bundle.golden().cases
+    sequences = golden_sequences(bundle)
+    [tolerance] = [
+        variant.parity.tolerance * TOLERANCE_FACTOR
+        for variant in bundle.manifest.variants
+        if variant.name == variant_name
+    ]
+    for results in ([run([sequence])[0] for sequence in sequences], run(sequences)):
+        worst = max(_difference(case, result) for case, result in zip(cases, results, strict=True))
+        if not worst <= tolerance:
+            raise BundleError(
+                f"Variant {variant_name} of bundle {bundle.name} does not give the golden answers on this machine: they "
+                f"differ by {worst:.2g}, at most {tolerance:.2g} is allowed. "
+                "Export the model again, or serve another variant with BERT_PRECISION."
+            )
+
+
+def golden_sequences(bundle: Bundle) -> list[TokenSequence]:
+    """Return the golden inputs."""
+    mask = bundle.manifest.special_tokens.mask
+    return [_sequence(case, None if mask is None else mask.id) for case in bundle.golden().cases]
+
+
+def _sequence(case: GoldenCase, mask_token_id: int | None) -> TokenSequence:
+    input_ids = np.array(case.input_ids, np.int64)
+    masks = np.flatnonzero(input_ids == mask_token_id) if case.masks is not None else np.empty(0, np.int64)
+    top_k = len(case.masks[0].tokens) if case.masks else 0
+    return TokenSequence(input_ids, np.array(case.token_type_ids, np.int64), masks, top_k)
+
+
+def _difference(case: GoldenCase, result: SequenceResult) -> float:
+    """Return the largest difference of logits or of an embedding, or of the best tokens' scores by rank."""
+    if isinstance(result, MaskScores):
+        expected = np.array([mask.scores for mask in case.masks or ()])
+        return float(np.abs(result.scores - expected).max())
+    [expected] = (np.array(one) for one in (case.logits, case.token_logits, case.embedding) if one is not None)
+    return float(np.abs(result - expected).max())

@@ -1,0 +1,180 @@
+"""The search for threads and for the batch budget, with runners and clocks of the tests' own."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from app.bundle import Bundle
+from app.errors import OutOfDeviceMemory
+from app.golden import golden_sequences
+from app.messages import SequenceResult, TokenSequence
+from app.tuning import (
+    FIRST_BUDGET_TOKENS,
+    SEARCH_DEVICE_FOR_S,
+    SEARCH_FOR_S,
+    measure_speed,
+    open_with_few_threads,
+)
+
+
+class Device:
+    """Takes as long for a batch as a function of its tokens says."""
+
+    def __init__(self, seconds: Callable[[int], float]) -> None:
+        self.seconds = seconds
+        self.now = 0.0
+        self.sizes: list[int] = []
+
+    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        self.sizes.append(sum(map(len, batch)))
+        self.now += self.seconds(self.sizes[-1])
+        return []
+
+    def clock(self) -> float:
+        return self.now
+
+
+def test_a_device_that_gains_nothing_gets_the_smallest_budget(bundle: Bundle) -> None:
+    device = Device(lambda tokens: tokens * 1e-5)
+    speed = measure_speed(bundle, device.run, limit_tokens=65536, clock=device.clock)
+    assert speed.budget_tokens == FIRST_BUDGET_TOKENS
+    assert speed.seconds_per_token == pytest.approx(1e-5)
+    assert max(device.sizes) <= 4 * FIRST_BUDGET_TOKENS, "it stops when larger batches stop being faster"
+
+
+def test_the_smallest_budget_near_the_best_rate_is_taken(bundle: Bundle) -> None:
+    # A fixed cost of a millisecond: 95% of the best rate needs batches that take 19 ms.
+    device = Device(lambda tokens: 1e-3 + tokens * 1e-5)
+    speed = measure_speed(bundle, device.run, limit_tokens=8192, clock=device.clock)
+    assert speed.budget_tokens == 2048
+
+
+def test_the_limit_is_kept(bundle: Bundle) -> None:
+    device = Device(lambda _: 1e-3)
+    assert measure_speed(bundle, device.run, limit_tokens=1000, clock=device.clock).budget_tokens == 512
+    assert max(device.sizes) <= 1000
+
+
+def test_a_slow_machine_is_not_kept_waiting(bundle: Bundle) -> None:
+    device = Device(lambda tokens: tokens * 0.1)
+    assert (
+        measure_speed(bundle, device.run, limit_tokens=65536, clock=device.clock).budget_tokens == FIRST_BUDGET_TOKENS
+    )
+    assert len(device.sizes) == 3
+    assert device.now > SEARCH_FOR_S
+
+
+def test_what_else_the_machine_does_for_a_while_does_not_choose_the_budget(bundle: Bundle) -> None:
+    slowed = iter([1.0, 1.0, 1.3, 1.3])  # the search's runs of the second size; they are left alone later
+
+    def seconds(tokens: int) -> float:
+        return (1e-4 + tokens * 1e-6) * next(slowed, 1.0)
+
+    device = Device(seconds)
+    quiet = Device(lambda tokens: 1e-4 + tokens * 1e-6)
+    chosen = measure_speed(bundle, device.run, limit_tokens=256, clock=device.clock).budget_tokens
+    assert chosen == measure_speed(bundle, quiet.run, limit_tokens=256, clock=quiet.clock).budget_tokens == 256
+
+
+def test_a_device_that_loads_its_kernels_first_is_given_time(bundle: Bundle) -> None:
+    """Each size takes 0.2 s when it is new, and is twice as fast by the token as the one before."""
+    seen: set[int] = set()
+
+    def seconds(tokens: int) -> float:
+        is_new = tokens not in seen
+        seen.add(tokens)
+        return 0.2 * is_new + 1e-3
+
+    hasty, patient = Device(seconds), Device(seconds)
+    chosen = measure_speed(bundle, hasty.run, limit_tokens=16384, clock=hasty.clock).budget_tokens
+    seen.clear()
+    better = measure_speed(
+        bundle, patient.run, limit_tokens=16384, search_for_s=SEARCH_DEVICE_FOR_S, clock=patient.clock
+    ).budget_tokens
+    assert (chosen, better) == (256, 16384)
+
+
+def test_batches_are_made_of_golden_cases(bundle: Bundle) -> None:
+    device = Device(lambda tokens: tokens * 1e-5)
+    measure_speed(bundle, device.run, limit_tokens=256, clock=device.clock)
+    longest = max(map(len, golden_sequences(bundle)))
+    assert all(size > budget - longest for size, budget in zip(device.sizes[:4:2], (128, 256), strict=True))
+
+
+@pytest.mark.parametrize("limit", [1, 60])
+def test_a_limit_below_the_first_size_is_measured_too(bundle: Bundle, limit: int) -> None:
+    device = Device(lambda tokens: tokens * 1e-5)
+    assert measure_speed(bundle, device.run, limit_tokens=limit, clock=device.clock).budget_tokens == limit
+
+
+def test_a_batch_that_does_not_fit_ends_the_search(bundle: Bundle) -> None:
+    def seconds(tokens: int) -> float:
+        if tokens > 1024:
+            raise OutOfDeviceMemory("Failed to allocate memory")
+        return 1e-3
+
+    device = Device(seconds)
+    assert measure_speed(bundle, device.run, limit_tokens=65536, clock=device.clock).budget_tokens == 1024
+
+
+def test_memory_that_is_too_small_for_anything_stops_the_start(bundle: Bundle) -> None:
+    def seconds(tokens: int) -> float:
+        raise OutOfDeviceMemory("Failed to allocate memory")
+
+    with pytest.raises(OutOfDeviceMemory):
+        measure_speed(bundle, Device(seconds).run, limit_tokens=65536)
+
+
+class Timed:
+    """A runner whose runs take as long as its number of threads says."""
+
+    def __init__(self, threads: int | None, took_s: float, clock: "Clock") -> None:
+        self.threads = threads
+        self.took_s = took_s
+        self.clock = clock
+
+    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        self.clock.now += self.took_s * len(batch)
+        return []
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "chosen", "tried"),
+    [
+        ({8: 0.3, 4: 0.3, 2: 0.35, 1: 0.4}, 1, [8, 4, 2, 1]),
+        ({8: 0.3, 4: 0.3, 2: 0.5}, 4, [8, 4, 2]),
+        ({8: 1.0, 4: 1.9}, 8, [8, 4]),
+        ({8: 6.0}, 8, [8]),  # not even tried
+        ({8: 0.001, 4: 0.001, 2: 6.0}, 4, [8, 4, 2]),
+    ],
+)
+def test_as_few_threads_as_answer_about_as_fast(
+    bundle: Bundle, took_ms: dict[int, float], chosen: int, tried: list[int]
+) -> None:
+    clock = Clock()
+    opened: list[int] = []
+
+    def open_runner(threads: int) -> Timed:
+        opened.append(threads)
+        return Timed(threads, took_ms[threads] / 1e3, clock)
+
+    assert open_with_few_threads(bundle, open_runner, cpus=8, clock=clock).threads == chosen
+    assert opened == tried
+
+
+def test_threads_of_a_gpu_are_not_searched(bundle: Bundle) -> None:
+    opened: list[int] = []
+
+    def open_runner(threads: int) -> Timed:
+        opened.append(threads)
+        return Timed(None, 1e-4, Clock())
+
+    assert open_with_few_threads(bundle, open_runner, cpus=8, clock=Clock()).threads is None
+    assert opened == [8]
