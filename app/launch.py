@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from app import __version__
 from app.bundle import find_bundles
 from app.engine import LocalEngine
-from app.errors import StartupError
+from app.errors import EngineLost, StartupError
 from app.front_end import FrontEnd
 from app.ipc.client import RemoteEngine
 from app.ipc.server import EngineServer
@@ -49,6 +49,9 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
     except StartupError as error:
         log.critical("cannot start: %s", error)
         return EXIT_CONFIGURATION
+    except EngineLost as error:
+        log.critical("the device failed while the models were loading: %s", error.__cause__ or error)
+        return EXIT_ENGINE_LOST
 
 
 async def _serve_alone(settings: Settings) -> int:

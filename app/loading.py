@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from app.bundle import Bundle
 from app.cpus import usable_cpus
 from app.engine import LocalEngine, Runner
+from app.errors import OutOfDeviceMemory, StartupError
 from app.messages import Loaded
 from app.metrics import Metrics, ServedModel
 from app.ort_runner import OrtRunner, open_runner
@@ -19,7 +20,8 @@ async def load_models(
 
     Raises:
         BundleError: a bundle is damaged.
-        StartupError: the device that was asked for does not work.
+        StartupError: the device that was asked for does not work, or has too little memory.
+        EngineLost: the device failed meanwhile.
     """
 
     def open_one(bundle: Bundle) -> Runner:
@@ -45,13 +47,20 @@ async def load_models(
     loaded: dict[str, Loaded] = {}
     for bundle in bundles:
         task = bundle.manifest.task
-        loaded[bundle.name] = one = await engine.load(
-            bundle,
-            open_one,
-            metrics.add_model(bundle.name, task),
-            budget_tokens=settings.batch_tokens or None,
-            max_queue_s=settings.max_queue_s,
-            timeout_s=settings.request_timeout_s,
-        )
+        try:
+            one = await engine.load(
+                bundle,
+                open_one,
+                metrics.add_model(bundle.name, task),
+                budget_tokens=settings.batch_tokens or None,
+                max_queue_s=settings.max_queue_s,
+                timeout_s=settings.request_timeout_s,
+            )
+        except OutOfDeviceMemory as error:
+            raise StartupError(
+                f"Model {bundle.name} does not fit into what is left of the device's memory: {error}. Lower "
+                "BERT_BATCH_TOKENS, raise BERT_GPU_MEMORY_MIB if it is set, or serve fewer models on this device."
+            ) from error
+        loaded[bundle.name] = one
         metrics.model_loaded(ServedModel(bundle.name, task, one.variant, one.provider), one.budget_tokens, one.lanes)
     return loaded

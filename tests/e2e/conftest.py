@@ -36,6 +36,10 @@ class Device:
         """Fail for good with the next batch."""
         (self.faults / "lost").touch()
 
+    def shrink(self, sequences: int) -> None:
+        """Have memory for batches of so many sequences only."""
+        (self.faults / "room").write_text(str(sequences))
+
 
 @dataclass(frozen=True)
 class Steady:

@@ -65,3 +65,26 @@ def test_a_lost_device_is_told_to_all_and_ends_the_process(serve_faulty: ServeFa
         levels = [(record["level"], record["message"]) for record in server.records]
     assert ("critical", "the device failed: a fault that a test wanted") in levels
     assert ("error", "the engine was lost: not ready") in levels
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_device_that_is_lost_while_models_load_ends_the_start(
+    serve_faulty: ServeFaulty, device: Device, workers: str
+) -> None:
+    device.lose()
+    with serve_faulty("--workers", workers, wait=False) as server:
+        assert server.process.wait(HAPPEN_WITHIN_S) == 70
+        log = server.log
+    assert "the device failed while the models were loading: a fault that a test wanted" in log
+    assert "Traceback" not in log
+
+
+def test_a_model_that_does_not_fit_ends_the_start_and_says_what_to_change(
+    serve_faulty: ServeFaulty, device: Device
+) -> None:
+    device.shrink(0)
+    with serve_faulty(wait=False) as server:
+        assert server.process.wait(HAPPEN_WITHIN_S) == 1
+        [told] = [record["message"] for record in server.records if record["level"] == "critical"]
+    assert told.startswith("cannot start: Model sentiment does not fit")
+    assert "BERT_BATCH_TOKENS" in told
