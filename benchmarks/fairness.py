@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Iterator
 
-from benchmarks.common import CONNECTIONS, MAX_CONNECTIONS, Row, ours, say
+from benchmarks.common import CONNECTIONS, MAX_CONNECTIONS, Row, ours_loaded, say
 from benchmarks.load import closed_loop, open_loop, poisson_schedule, quantile_ms
 from benchmarks.systems import Running, serving
 from benchmarks.texts import http_request, read_texts
@@ -16,7 +16,7 @@ from benchmarks.workplace import Workplace
 def fairness(place: Workplace, model: str, *, rate_per_s: float, duration_s: float, rounds: int) -> list[Row]:
     """Measure single texts on schedule while another client sends requests of 512 texts without pause."""
     rows = []
-    for number, system in itertools.product(range(rounds), ours(place, model)):
+    for number, system in itertools.product(range(rounds), ours_loaded(place, model)):
         say(f"fairness: {model}, round {number + 1}: {system.setting}")
         with serving(system) as running:
             requests = running.requests(read_texts("reviews"))

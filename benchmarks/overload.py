@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from benchmarks.common import CONNECTIONS, MAX_CONNECTIONS, Row, ours, say, token_counts
+from benchmarks.common import CONNECTIONS, MAX_CONNECTIONS, Row, ours_loaded, say, token_counts
 from benchmarks.load import Load, closed_loop, open_loop, poisson_schedule, quantile_ms
 from benchmarks.systems import serving
 from benchmarks.texts import read_texts
@@ -20,7 +20,7 @@ def overload(
     """
     tokens = np.array(token_counts(place, model, read_texts("reviews")))
     rows = []
-    for number, system in itertools.product(range(rounds), ours(place, model)):
+    for number, system in itertools.product(range(rounds), ours_loaded(place, model)):
         say(f"overload: {model}, round {number + 1}: {system.setting}")
         with serving(system) as running:
             texts = running.requests(read_texts("reviews"))
