@@ -27,6 +27,7 @@ from benchmarks.own_engine import own_engine
 from benchmarks.plots import write_plots
 from benchmarks.report import render
 from benchmarks.serving import Amount, compare, serving_systems
+from benchmarks.side_by_side import side_by_side
 from benchmarks.systems import DidNotStart, Layout
 from benchmarks.workplace import ROOT, Workplace, versions
 
@@ -153,6 +154,13 @@ def _parts(place: Workplace, form: Form) -> Mapping[str, Callable[[], Any]]:
         "offline": lambda: [offline(place, "base", rounds=form.rounds, count=form.offline_texts)],
         "base": lambda: serving("base", form.base),
         "tiny": lambda: serving("tiny", form.tiny),
+        "side-by-side": lambda: [
+            row
+            for model, amount in (("base", form.base), ("tiny", form.tiny))
+            for row in side_by_side(
+                place, model, count=amount.requests["reviews"] // 2, rounds=2 * max(form.rounds, 2) + 1
+            )
+        ],
         "own-engine": lambda: own_engine(place, "base", count=form.own_engine_texts, rounds=max(2, form.rounds)),
         "front-end": lambda: front_end(place, count=form.front_end_requests, rounds=form.rounds),
         "idle": lambda: [

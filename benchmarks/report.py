@@ -26,6 +26,7 @@ def render(results: Mapping[str, Any]) -> str:
         *_reached(results),
         *(line for model in MODELS if model in results for line in _serving(model, results[model]["rows"])),
         *_offline(results),
+        *_side_by_side(results),
         *_own_engine(results),
         *_front_end(results),
         *_idle(results),
@@ -100,6 +101,7 @@ def _aims(results: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
             if ours and mosec:
                 value = f"{_ratio(ours, mosec)} ({ours['setting']})"
                 yield f"2-layer BERT {precision}, against mosec at its best", "1.5 x", value
+    yield from _aims_side_by_side(results.get("side-by-side", {}).get("rows", []))
     for row in medians(results.get("own-engine", {}).get("rows", ()), "setting"):
         yield f"BERT-base, against its own engine alone ({row['setting']})", "0.95 x", f"{row['share']:.2f} x"
     if "front-end" in results:
@@ -128,6 +130,44 @@ def _aims_of_base(results: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
             yield f"BERT-base {precision}, against the best at batch 16 ({at_16['system']})", bound, _ratio(ours, at_16)
             best = f"BERT-base {precision}, against the best of all ({any_peer['system']}, {any_peer['setting']})"
             yield best, "1.25 x" if precision == "fp32" else "", _ratio(ours, any_peer)
+
+
+def _aims_side_by_side(rows: list[dict[str, Any]]) -> Iterable[tuple[str, str, str]]:
+    bounds = {
+        ("base", "fp32"): ("1.9 x", "1.25 x"),
+        ("base", "int8"): ("4 x", ""),
+        ("tiny", "fp32"): ("1.5 x", "1.5 x"),
+        ("tiny", "int8"): ("1.5 x", "1.5 x"),
+    }
+    for (model, precision), (bound_at_16, bound) in bounds.items():
+        chosen = [row for row in rows if row["model"] == model]
+        merged = medians(chosen, "system", "setting")
+        ours = _best(merged, lambda row, p=precision: _is_ours(row) and p in row["setting"])
+        at_16 = [row for row in merged if not _is_ours(row) and "batch 16" in row["setting"]]
+        unbatched = [row for row in merged if not _is_ours(row) and "no batching" in row["setting"]]
+        name = f"{'BERT-base' if model == 'base' else '2-layer BERT'} {precision}, side by side"
+        for peers, aim, what in (
+            (at_16, bound_at_16, "mosec at batch 16"),
+            (unbatched, bound, "the best without batching"),
+        ):
+            if ours and peers:
+                told = f"{ratio(chosen, ours, peers):.2f} x ({ours['setting']})"
+                yield f"{name} with {what}", aim, told
+
+
+def ratio(rows: Sequence[Row], ours: Row, peers: Sequence[Row]) -> float:
+    """Return the median over the rounds of a system's rate to that of the best of some others in the same round."""
+
+    def rate(row: Row, number: int) -> float:
+        [found] = [
+            float(one["rate_per_s"])
+            for one in rows
+            if (one["system"], one["setting"], one["round"]) == (row["system"], row["setting"], number)
+        ]
+        return found
+
+    numbers = {row["round"] for row in rows}
+    return median(rate(ours, number) / max(rate(peer, number) for peer in peers) for number in numbers)
 
 
 def _is_ours(row: Row) -> bool:
@@ -198,6 +238,27 @@ def _offline(results: Mapping[str, Any]) -> list[str]:
         "This project's graph computes in its last layer only what is answered: less than all the products.",
         "",
     ]
+    return lines
+
+
+def _side_by_side(results: Mapping[str, Any]) -> list[str]:
+    rows = results.get("side-by-side", {}).get("rows", [])
+    lines: list[str] = []
+    for model, description in MODELS.items():
+        merged = sorted(
+            medians([row for row in rows if row["model"] == model], "system", "setting"),
+            key=lambda row: -row["rate_per_s"],
+        )
+        if merged:
+            rounds = 1 + max(row["round"] for row in rows if row["model"] == model)
+            lines += [f"## Side by side: {description}", ""]
+            lines += [f"All of them up at once and asked in turns, {rounds} rounds, review sentences; medians.", ""]
+            lines += ["| server | setting | requests/s |", "|---|---|---|"]
+            lines += [
+                f"| {'**this server**' if _is_ours(row) else row['system']} | {row['setting']} | {row['rate_per_s']:.4g} |"
+                for row in merged
+            ]
+            lines.append("")
     return lines
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.report import closed, medians, render
+from benchmarks.report import closed, medians, ratio, render
 from benchmarks.texts import http_request, read_texts
 
 
@@ -79,3 +79,32 @@ def test_a_request_says_how_long_it_is() -> None:
 def test_text_sets_are_what_the_tables_say() -> None:
     assert len(read_texts("reviews")) == 1000
     assert len(read_texts("mix")) == 400
+
+
+def turn(system: str, setting: str, number: int, rate: float) -> dict[str, Any]:
+    return {"model": "tiny", "round": number, "system": system, "setting": setting, "rate_per_s": rate}
+
+
+def test_ratios_side_by_side_are_those_within_a_round() -> None:
+    """The machine is half as fast in the second round, for all of them."""
+    speeds = (1.0, 0.5, 1.0)
+    rows = [
+        turn(system, setting, number, rate * speed)
+        for number, speed in enumerate(speeds)
+        for system, setting, rate in (
+            ("this server", "fp32, 1 process", 30.0),
+            ("mosec", "batch 16, 1 x 2 threads", 15.0),
+            ("mosec", "no batching, 2 x 1 threads", 18.0),
+            ("FastAPI", "no batching, 2 x 1 threads", 20.0),
+        )
+    ]
+    ours, mosec = rows[0], rows[1]
+    assert ratio(rows, ours, [mosec]) == 2.0
+    rows[4]["rate_per_s"] = 3.0  # a stall of ours in one round is not the median
+    assert ratio(rows, ours, [mosec]) == 2.0
+    text = render(results(side_by_side=rows))
+    assert "| 2-layer BERT fp32, side by side with mosec at batch 16 | 1.5 x | 2.00 x (fp32, 1 process) |" in text
+    assert (
+        "| 2-layer BERT fp32, side by side with the best without batching | 1.5 x | 1.50 x (fp32, 1 process) |" in text
+    )
+    assert "asked in turns, 3 rounds" in text
