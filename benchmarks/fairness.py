@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import re
 import threading
 from collections.abc import Iterator
 
@@ -24,9 +23,9 @@ def fairness(place: Workplace, model: str, *, rate_per_s: float, duration_s: flo
             due_s = poisson_schedule(rate_per_s, duration_s, seed=3)
             alone = open_loop(running.port, requests, due_s=due_s / 2, connections=MAX_CONNECTIONS)
             with _bulk(running) as bulk:
-                before = _batches(running)
+                before = running.batches()
                 load = open_loop(running.port, requests, due_s=due_s, connections=MAX_CONNECTIONS)
-                after = _batches(running)
+                after = running.batches()
         batch_ms = 1e3 * (after[0] - before[0]) / (after[1] - before[1])
         answered_s = load.latency_s[load.is_ok]
         p99_ms = quantile_ms(answered_s, 0.99) if answered_s.size else None
@@ -69,16 +68,3 @@ def _bulk(running: Running) -> Iterator[list[int]]:
     finally:
         stopping.set()
         thread.join()
-
-
-def _batches(running: Running) -> tuple[float, float]:
-    """Return the seconds and the number of all batches that ran."""
-    text = running.get("/metrics")
-    seconds, count = (
-        sum(
-            float(value)
-            for value in re.findall(rf"^bert_inference_duration_seconds_{name}{{.*}} (\S+)$", text, re.MULTILINE)
-        )
-        for name in ("sum", "count")
-    )
-    return seconds, count

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import re
 import shutil
 import signal
 import socket
@@ -142,6 +143,18 @@ class Running:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
         connection.request("GET", path)
         return connection.getresponse().read().decode()
+
+    def batches(self) -> tuple[float, float]:
+        """Return the seconds and the number of all batches that ran, of a server of ours."""
+        text = self.get("/metrics")
+        seconds, count = (
+            sum(
+                float(value)
+                for value in re.findall(rf"^bert_inference_duration_seconds_{name}{{.*}} (\S+)$", text, re.MULTILINE)
+            )
+            for name in ("sum", "count")
+        )
+        return seconds, count
 
 
 @contextlib.contextmanager
