@@ -10,6 +10,8 @@ from pydantic import BaseModel
 from app.bundle import Task
 from app.catalog import Model
 from app.messages import IntArray, SequenceResult, TokenSequence
+from app.schemas import Truncation
+from app.tokenization import TextInput
 
 Req_contra = TypeVar("Req_contra", bound=BaseModel, contravariant=True)
 Pre = TypeVar("Pre", bound="Prepared")
@@ -32,6 +34,21 @@ class Prepared:
     @property
     def tokens(self) -> int:
         return sum(map(len, self.sequences))
+
+
+def prepare_whole(model: Model, inputs: Sequence[TextInput], parameters: Truncation) -> Prepared:
+    """Tokenize inputs that are one sequence each, cut as the parameters say.
+
+    Raises:
+        ValidationFailed: one is too long, and may not be cut.
+    """
+    encoded = model.tokenizer.encode(
+        inputs, truncation=parameters.truncation, direction=parameters.truncation_direction
+    )
+    return Prepared(
+        [TokenSequence(one.input_ids, one.token_type_ids, NO_MASKS) for one in encoded],
+        sum(one.was_truncated for one in encoded),
+    )
 
 
 class TaskHandler(Protocol[Req_contra, Pre, Res_contra]):

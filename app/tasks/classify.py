@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from app.bundle import Manifest, Task
 from app.catalog import Model
-from app.messages import FloatArray, TokenSequence
+from app.messages import FloatArray
 from app.schemas import ClassifyRequest, ClassifyResponse
-from app.tasks.base import NO_MASKS, SHORT_BYTES, Prepared
+from app.tasks.base import SHORT_BYTES, Prepared, prepare_whole
 
 Function = Literal["softmax", "sigmoid", "none"]
 
@@ -28,15 +28,7 @@ class Classify:
         return {"model": model.name, "inputs": "I love this product"}
 
     def prepare(self, model: Model, request: ClassifyRequest) -> Prepared:
-        encoded = model.tokenizer.encode(
-            request.listed,
-            truncation=request.parameters.truncation,
-            direction=request.parameters.truncation_direction,
-        )
-        return Prepared(
-            [TokenSequence(text.input_ids, text.token_type_ids, NO_MASKS) for text in encoded],
-            sum(text.was_truncated for text in encoded),
-        )
+        return prepare_whole(model, request.listed, request.parameters)
 
     def answer(
         self,

@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from app.bundle import Task
 from app.catalog import Model
-from app.messages import FloatArray, TokenSequence
+from app.messages import FloatArray
 from app.schemas import EmbedRequest, EmbedResponse
-from app.tasks.base import NO_MASKS, SHORT_BYTES, Prepared
+from app.tasks.base import SHORT_BYTES, Prepared, prepare_whole
 
 SHORTEST: Final = 1e-12
 """What a length is divided by at least, as in torch's `normalize`."""
@@ -32,15 +32,7 @@ class Embed:
         return {"model": model.name, "inputs": ["How do I get to the station?", "The trains leave from there."]}
 
     def prepare(self, model: Model, request: EmbedRequest) -> Prepared:
-        encoded = model.tokenizer.encode(
-            request.listed,
-            truncation=request.parameters.truncation,
-            direction=request.parameters.truncation_direction,
-        )
-        return Prepared(
-            [TokenSequence(text.input_ids, text.token_type_ids, NO_MASKS) for text in encoded],
-            sum(text.was_truncated for text in encoded),
-        )
+        return prepare_whole(model, request.listed, request.parameters)
 
     def answer(
         self,

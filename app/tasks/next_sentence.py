@@ -7,9 +7,9 @@ from pydantic import BaseModel
 
 from app.bundle import Task
 from app.catalog import Model
-from app.messages import FloatArray, TokenSequence
+from app.messages import FloatArray
 from app.schemas import NextSentenceRequest, NextSentenceResponse
-from app.tasks.base import NO_MASKS, SHORT_BYTES, Prepared
+from app.tasks.base import SHORT_BYTES, Prepared, prepare_whole
 from app.tasks.classify import softmax
 
 
@@ -26,15 +26,7 @@ class NextSentence:
         return {"model": model.name, "inputs": {"text": "It began to rain.", "text_pair": "She opened her umbrella."}}
 
     def prepare(self, model: Model, request: NextSentenceRequest) -> Prepared:
-        encoded = model.tokenizer.encode(
-            request.listed,
-            truncation=request.parameters.truncation,
-            direction=request.parameters.truncation_direction,
-        )
-        return Prepared(
-            [TokenSequence(pair.input_ids, pair.token_type_ids, NO_MASKS) for pair in encoded],
-            sum(pair.was_truncated for pair in encoded),
-        )
+        return prepare_whole(model, request.listed, request.parameters)
 
     def answer(
         self,
