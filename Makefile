@@ -5,6 +5,7 @@ VENV := .venv
 TORCH_VENV := .venv-torch
 BENCH_VENV := .venv-bench
 INFINITY_VENV := .venv-bench-infinity
+CUDA_VENV := .venv-cuda-test
 EXPORT_VENV ?= .venv-export
 # The export environment can serve on a CPU as it is; onnxruntime-gpu must not be installed over onnxruntime.
 SERVE_VENV := $(if $(filter cpu,$(EXTRA)),$(EXPORT_VENV),.venv-gpu)
@@ -32,7 +33,8 @@ models/masked-token/manifest.json: | $(EXPORT_VENV)/installed
 $(EXPORT_VENV)/installed: requirements/export.txt
 .venv-gpu/installed: requirements/gpu.txt
 $(VENV)/installed: requirements/dev.txt
-$(EXPORT_VENV)/installed .venv-gpu/installed $(VENV)/installed:
+$(CUDA_VENV)/installed: requirements/cuda-test.txt
+$(EXPORT_VENV)/installed .venv-gpu/installed $(VENV)/installed $(CUDA_VENV)/installed:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --require-hashes -r $<
 	@touch $@
@@ -48,12 +50,17 @@ $(TORCH_VENV)/installed: requirements/dev.txt
 .PHONY: test
 test: $(VENV)/installed
 	monitoring/install-prometheus.sh
-	$(VENV)/bin/python -m pytest -m "not torch" $(ARGS)
+	$(VENV)/bin/python -m pytest -m "not torch and not cuda" $(ARGS)
 
 ## make test-torch  compare with transformers and torch, live
 .PHONY: test-torch
 test-torch: $(TORCH_VENV)/installed
 	$(TORCH_VENV)/bin/python -m pytest -m torch $(ARGS)
+
+## make cuda-test   the GPU's ONNX Runtime and this server on a simulated GPU: what runs where, in what memory, with what answers
+.PHONY: cuda-test
+cuda-test: $(CUDA_VENV)/installed
+	LD_LIBRARY_PATH=$$($(CUDA_VENV)/bin/python tests/cuda/simulator/build.py) $(CUDA_VENV)/bin/python -m pytest -m cuda $(ARGS)
 
 ## make container-test  build the images, bring the whole stack up, use it, stop it (needs root or a Docker engine)
 .PHONY: container-test

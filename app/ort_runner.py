@@ -51,6 +51,8 @@ OUT_OF_MEMORY: Final = (
 NO_CODE: Final = (
     "no kernel image is available"  # CUDA failure 209, of the first run on a GPU that the build does not know
 )
+NOTHING_BUT_ITS_END: Final = 4
+"""How much ONNX Runtime writes to stderr itself, past our log: what fails is raised as well, and told there once."""
 RECORDS_PLACEMENT: Final = "session.record_ep_graph_assignment_info"
 # Operators whose work grows with the tokens. ONNX Runtime gives what it has no CUDA kernel for to the CPU, as it does on
 # purpose with the arithmetic of shapes; with one of these, a batch would wait for the CPU and two copies.
@@ -62,6 +64,9 @@ LARGE: Final = frozenset(
 )
 UNREADABLE: Final = "Load model from"
 """What every message about a file has that is no graph of this ONNX Runtime; the device is only tried after that."""
+
+
+ort.set_default_logger_severity(NOTHING_BUT_ITS_END)
 
 
 class _DeviceUnavailable(Exception):
@@ -381,7 +386,7 @@ def _session_options(threads: int, target: Target) -> Any:  # noqa: ANN401 - onn
         # shapes may be others, takes all of it in one piece beside what it needs: it would double the arena.
         options.enable_mem_pattern = False
         options.add_session_config_entry(RECORDS_PLACEMENT, "1")
-    options.log_severity_level = 3  # errors only; ours are logged with their cause
+    options.log_severity_level = NOTHING_BUT_ITS_END
     # Threads that spin after a run take the cores from the front end and from other models' sessions: with six
     # sessions that took turns on 2 cores a short run went from 2.5 ms to 13.6 ms. They still spin during a run.
     options.add_session_config_entry("session.force_spinning_stop", "1")

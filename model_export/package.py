@@ -4,8 +4,9 @@ import gc
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, Literal
 
@@ -58,8 +59,8 @@ DEFAULT_VARIANTS: Final = ("cpu-fp32", "cuda-fp16", "cuda-fp32")
 NEXT_SENTENCE_LABELS: Final = ("IS_NEXT", "NOT_NEXT")
 """Of the two logits of BERT's head, in its order."""
 
-# The libraries that decide what a bundle holds.
-_LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "safetensors", "tokenizers", "transformers")
+# The libraries that decide what a bundle holds. ONNX Runtime comes under one of two names, by what it runs on.
+_LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "safetensors", "tokenizers", "transformers")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHORTEST: Final = 3
 
@@ -165,11 +166,19 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
             tokenizer=describe_file(folder / TOKENIZER_FILE),
             golden=describe_file(folder / GOLDEN_FILE),
             source=source,
-            exported_with={"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
+            exported_with=_versions(),
         )
         # Last, so that a folder with a manifest is whole.
         (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2, exclude_none=True), encoding="utf-8")
     return manifest
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def _write_variant(

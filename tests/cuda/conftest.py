@@ -1,0 +1,69 @@
+"""Bundles for a GPU, and the switches of the simulated one (`simulator/cudart.cpp`).
+
+Every test here runs ONNX Runtime's own CUDA provider, in libraries of the `onnxruntime-gpu` wheel that are not changed. What
+stands in is NVIDIA's part: runtime, cuBLAS and kernels. So the tests tell which kernels are asked for, on what data, in what
+memory and in what order, and what the service makes of it; not how fast a card is, nor whether its kernels are right.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from model_export.package import ExportOptions, export
+from tests.oracle.answers import Oracle, oracles
+
+GpuBundleOf = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def gpu_bundle_of(tmp_path_factory: pytest.TempPathFactory) -> GpuBundleOf:
+    """Export the checkpoint of an oracle for GPU and CPU, once, and return its folder. Nobody may change it."""
+    folder = tmp_path_factory.mktemp("gpu")
+    by_name: dict[str, Oracle] = {oracle.name: oracle for oracle in oracles()}
+
+    def gpu_bundle_of(name: str) -> Path:
+        if not (folder / name).exists():
+            oracle = by_name[name]
+            variants = ["cpu-fp32", "cuda-fp16", "cuda-fp32"]
+            options = ExportOptions(str(oracle.checkpoint), folder / name, task=oracle.task, variants=variants)
+            export(options, lambda _: None)
+        return folder / name
+
+    return gpu_bundle_of
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The simulated GPU of this process, and of those that it starts with `environment`."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        names = {"LOG": "log", "FAULT": "fault", "IDLE": "idle"}
+        return {f"SIMULATED_CUDA_{name}": str(self.folder / file) for name, file in names.items()}
+
+    def idle(self) -> None:
+        """Compute nothing from now on: for what takes a processor too long and whose answers nobody reads."""
+        (self.folder / "idle").touch()
+
+    def fail(self, error: int) -> None:
+        """Fail for good at the next call, with a number of CUDA's."""
+        (self.folder / "fault").write_text(str(error))
+
+    def calls(self) -> list[str]:
+        """What was asked of it since the last time: kernels, copies, waits."""
+        log = self.folder / "log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return lines
+
+
+@pytest.fixture
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    gpu = Gpu(tmp_path)
+    for name, value in gpu.environment.items():
+        monkeypatch.setenv(name, value)
+    return gpu

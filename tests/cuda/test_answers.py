@@ -1,0 +1,109 @@
+"""On a GPU the service answers as the transformers pipelines do, in company of everything else, through two processes."""
+
+import random
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from app.bundle import Precision
+from tests.cuda.conftest import GpuBundleOf
+from tests.oracle.answers import Oracle, Question, assert_same, each_oracle, oracles
+from tests.oracle.client import Reply, connect
+from tests.support import serving
+
+pytestmark = pytest.mark.cuda
+
+CONNECTIONS: Final = 24
+SEED: Final = 7
+SMALL: Final = [oracle for oracle in oracles() if not oracle.name.startswith("demo")]
+SCORE_TOLERANCE: Final = 2e-3
+"""What is promised of a score in fp16; and that a label stays the best if it leads by more than this:"""
+SURE: Final = 0.01
+
+Replies = Mapping[str, Sequence[tuple[Question, Reply]]]
+
+
+def ask_everything(models: Path, precision: Precision) -> Replies:
+    """Ask all questions of all oracles in random order from many connections."""
+    asked = [(oracle, question) for oracle in SMALL for question in oracle.questions]
+    random.Random(SEED).shuffle(asked)
+    answered: dict[str, list[tuple[Question, Reply]]] = {oracle.name: [] for oracle in SMALL}
+    options = (
+        "--device",
+        "cuda",
+        "--precision",
+        precision,
+        "--batch-tokens",
+        "512",
+        "--workers",
+        "2",
+        "--no-access-log",
+    )
+    with serving(models, *options, "--max-queue-s", "600", "--request-timeout-s", "600") as server:
+
+        def ask(first: int) -> None:
+            with connect(server.url) as connection:
+                for oracle, question in asked[first::CONNECTIONS]:
+                    reply = connection.ask(oracle, question.input, question.parameters)
+                    answered[oracle.name].append((question, reply))
+
+        with ThreadPoolExecutor(CONNECTIONS) as threads:
+            list(threads.map(ask, range(CONNECTIONS)))
+        on_cuda = server.metric("bert_model_info", provider="CUDAExecutionProvider", variant=f"cuda-{precision}")
+        assert on_cuda == len(SMALL)
+        assert server.stop() == 0, server.log
+    return answered
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, gpu_bundle_of: GpuBundleOf) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    for oracle in SMALL:
+        (folder / oracle.name).symlink_to(gpu_bundle_of(oracle.name))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fp32(models: Path) -> Replies:
+    return ask_everything(models, "fp32")
+
+
+@pytest.fixture(scope="session")
+def fp16(models: Path) -> Replies:
+    return ask_everything(models, "fp16")
+
+
+@each_oracle(demo=False)
+def test_fp32_answers_are_those_of_the_pipeline(oracle: Oracle, fp32: Replies) -> None:
+    assert len(fp32[oracle.name]) == len(list(oracle.questions))
+    for question, reply in fp32[oracle.name]:
+        asked = f"{question.input!r} with {question.parameters}"
+        assert reply.status == 200, f"{asked}: {reply.body}"
+        assert_same(reply.body["predictions"], [question.prediction], asked)
+        assert reply.body["usage"] == {"tokens": question.tokens, "truncated": question.truncated}, asked
+
+
+@each_oracle(demo=False)
+def test_fp16_scores_are_near_and_sure_labels_stay(oracle: Oracle, fp16: Replies) -> None:
+    for question, reply in fp16[oracle.name]:
+        asked = f"{question.input!r} with {question.parameters}"
+        assert reply.status == 200, f"{asked}: {reply.body}"
+        assert reply.body["usage"] == {"tokens": question.tokens, "truncated": question.truncated}, asked
+        if oracle.task == "classify" and "regression" not in oracle.name and _are_scores(question):
+            _assert_near(reply.body["predictions"][0], question.prediction, asked)
+
+
+def _are_scores(question: Question) -> bool:
+    return question.parameters.get("function_to_apply") != "none"  # then they are logits, of any size
+
+
+def _assert_near(got: list[Any], expected: list[Any], asked: str) -> None:
+    scores = {one["label"]: one["score"] for one in got}
+    if len(expected) == 1 or expected[0]["score"] - expected[1]["score"] > SURE:
+        assert got[0]["label"] == expected[0]["label"] or len(expected) == 1, asked
+    for one in expected:
+        if one["label"] in scores:
+            assert scores[one["label"]] == pytest.approx(one["score"], abs=SCORE_TOLERANCE), asked

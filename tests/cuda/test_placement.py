@@ -1,0 +1,82 @@
+"""What a batch asks of the GPU: kernels, copies and waits."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from app.bundle import Precision
+from tests.cuda.conftest import GpuBundleOf
+from tests.oracle.answers import Oracle, each_oracle
+from tests.support import ROOT
+
+pytestmark = pytest.mark.cuda
+
+FLASH = "flash::flash_fwd_kernel<"
+MEMORY_EFFICIENT = "attention_kernel_batched_impl<"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One batch's calls. Kernels by the name of their function, with all its parameters."""
+
+    nodes_on_cpu: list[str]
+    kernels: list[str]
+    copies: list[str]
+    waits: int
+
+    def count(self, kernel: str) -> int:
+        return sum(kernel in one for one in self.kernels)
+
+
+def replay(bundle: Path, precision: Precision, folder: Path, capability: str = "9.0") -> Asked:
+    """Hold a bundle to its golden answers on a card of some compute capability, and run all of them in one batch more."""
+    calls = folder / "calls"
+    command = [sys.executable, "-m", "tests.cuda.replay", str(bundle), precision, str(calls)]
+    environment = os.environ | {"SIMULATED_CUDA_CAPABILITY": capability}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    lines = calls.read_text().splitlines()
+    return Asked(
+        json.loads(ended.stdout)["nodes_on_cpu"],
+        [line.removeprefix("kernel ") for line in lines if line.startswith("kernel ")],
+        [line for line in lines if line.startswith("copy ")],
+        sum(line.startswith("wait") for line in lines),
+    )
+
+
+@each_oracle(demo=False)
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_everything_runs_on_the_gpu(
+    oracle: Oracle, precision: Precision, gpu_bundle_of: GpuBundleOf, tmp_path: Path
+) -> None:
+    asked = replay(gpu_bundle_of(oracle.name), precision, tmp_path)
+    assert asked.nodes_on_cpu == []
+    [upload, *answers] = asked.copies
+    assert upload.endswith("to device"), "all inputs go in one copy"
+    assert len(answers) == (2 if oracle.task == "fill-mask" else 1)
+    assert all(answer.endswith("to host") for answer in answers)
+    assert asked.waits == 1
+    if precision == "fp16":
+        assert asked.count(FLASH)
+        assert not asked.count(MEMORY_EFFICIENT)
+    else:
+        assert asked.count(MEMORY_EFFICIENT)
+    padded = re.compile("Transpose|Padding|TokenOffset")
+    assert not [kernel for kernel in asked.kernels if padded.search(kernel)], "nothing is padded"
+
+
+# Turing, two Amperes, Ada, Hopper, Blackwell: all that the wheel has code for.
+@pytest.mark.parametrize("capability", ["7.5", "8.0", "8.6", "8.9", "9.0", "12.0"])
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_no_card_pads(precision: Precision, capability: str, gpu_bundle_of: GpuBundleOf, tmp_path: Path) -> None:
+    asked = replay(gpu_bundle_of("bert-single-label"), precision, tmp_path, capability)
+    has_flash = precision == "fp16" and capability != "7.5"
+    assert asked.count(FLASH if has_flash else MEMORY_EFFICIENT)
+    assert not asked.count("Transpose")
+    assert asked.nodes_on_cpu == []
