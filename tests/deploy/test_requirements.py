@@ -14,6 +14,7 @@ EXTRAS = {
     "gpu": ("gpu", "otel"),
     "export": ("cpu", "export"),
     "dev": ("cpu", "otel", "export", "test", "check"),
+    "cuda-test": ("cuda-test", "otel", "export", "test"),
 }
 CUDA = re.compile(r"nvidia|cuda|torch|triton|onnxruntime-gpu", re.IGNORECASE)
 EACH = pytest.mark.parametrize("name", EXTRAS)
@@ -58,7 +59,7 @@ def test_no_file_names_a_place(name: str) -> None:
 
 @EACH
 def test_cuda_is_for_gpu_hosts_only(name: str) -> None:
-    assert any(map(CUDA.search, pins(name))) == (name == "gpu")
+    assert any(map(CUDA.search, pins(name))) == (name in ("gpu", "cuda-test"))
 
 
 @EACH
@@ -87,3 +88,4 @@ def test_what_is_deployed_is_what_is_tested(name: str) -> None:
 
 def test_both_runtimes_are_of_one_version() -> None:
     assert version_of(pins("cpu")["onnxruntime"]) == version_of(pins("gpu")["onnxruntime-gpu"])
+    assert pins("cuda-test")["onnxruntime-gpu"].specifier == pins("gpu")["onnxruntime-gpu"].specifier
