@@ -29,4 +29,5 @@ compile requirements/cpu.txt --extra cpu --extra otel --constraints requirements
 compile requirements/export.txt --extra cpu --extra export --constraints requirements/dev.txt "$@"
 # Not constrained by the CPU runtime; the shared packages are pinned alike all the same.
 compile requirements/gpu.txt --extra gpu --extra otel --constraints requirements/dev.txt "$@"
-compile requirements/cuda-test.txt --extra cuda-test --extra otel --extra export --extra test --constraints requirements/gpu.txt "$@"
+compile requirements/cuda-test.txt --extra cuda-test --extra otel --extra export --extra test \
+    --constraints requirements/dev.txt --constraints requirements/gpu.txt "$@"
