@@ -1,7 +1,7 @@
-"""The little of CUDA's runtime that the runner needs itself: page-locked host memory, device memory and one stream.
+"""The little of CUDA's runtime that the runner needs itself: page-locked host memory, device memory, one stream and events.
 
 Called in the engine's threads. Loads NVIDIA's `libcudart` with ctypes, which releases the GIL while it is in there;
-imports nothing of the project. Functions and constants: CUDA Runtime API reference, sections 6.4 and 6.9 to 6.10.
+imports nothing of the project. Functions and constants: CUDA Runtime API reference, sections 6.4, 6.5 and 6.9 to 6.10.
 """
 
 import ctypes
@@ -14,7 +14,9 @@ import numpy.typing as npt
 Bytes = npt.NDArray[np.uint8]
 
 _TO_DEVICE: Final = 1
+_TO_HOST: Final = 2
 _STREAM_NON_BLOCKING: Final = 1
+_EVENT_DISABLE_TIMING: Final = 2
 
 
 class CudaError(RuntimeError):
@@ -60,19 +62,40 @@ class Cuda:
         self._call("cudaFree", ctypes.c_void_p(address))
 
     def upload(self, source: Bytes, address: int) -> None:
-        """Copy to the device, after what was put on the stream before. `source` must stay as it is until `wait`."""
-        self._call(
-            "cudaMemcpyAsync",
-            ctypes.c_void_p(address),
-            ctypes.c_void_p(source.ctypes.data),
-            ctypes.c_size_t(source.nbytes),
-            ctypes.c_int(_TO_DEVICE),
-            ctypes.c_void_p(self.stream),
-        )
+        """Copy to the device, after what was put on the stream before. `source` must stay as it is until then."""
+        self._copy(address, source.ctypes.data, source.nbytes, _TO_DEVICE)
+
+    def download(self, address: int, destination: Bytes) -> None:
+        """Copy to page-locked memory, after what was put on the stream before. It is there after a mark that comes later."""
+        self._copy(destination.ctypes.data, address, destination.nbytes, _TO_HOST)
+
+    def create_mark(self) -> int:
+        """Return a mark (a CUDA event) that is nowhere yet."""
+        mark = ctypes.c_void_p()
+        self._call("cudaEventCreateWithFlags", ctypes.byref(mark), ctypes.c_uint(_EVENT_DISABLE_TIMING))
+        return mark.value or 0
+
+    def mark(self, mark: int) -> None:
+        """Set a mark behind everything that is on the stream now."""
+        self._call("cudaEventRecord", ctypes.c_void_p(mark), ctypes.c_void_p(self.stream))
+
+    def wait_for(self, mark: int) -> None:
+        """Wait for everything before a mark, and for nothing behind it."""
+        self._call("cudaEventSynchronize", ctypes.c_void_p(mark))
 
     def wait(self) -> None:
         """Wait for everything on the stream."""
         self._call("cudaStreamSynchronize", ctypes.c_void_p(self.stream))
+
+    def _copy(self, to: int, source: int, size: int, direction: int) -> None:
+        self._call(
+            "cudaMemcpyAsync",
+            ctypes.c_void_p(to),
+            ctypes.c_void_p(source),
+            ctypes.c_size_t(size),
+            ctypes.c_int(direction),
+            ctypes.c_void_p(self.stream),
+        )
 
     def _allocated(self, function: str, size: int, *flags: ctypes.c_uint) -> int:
         address = ctypes.c_void_p()

@@ -12,8 +12,8 @@ class Device:
 
     A batch takes its share of the room: on a GPU all of it, on a CPU as many cores as it has threads.
 
-    Once `pack_ahead` was called, a second batch may be taken from the queue while one runs, so that the device finds it
-    packed. It gives up the company of whatever comes meanwhile, so only a batch that is full is taken ahead.
+    Once `launch_ahead` was called, a second batch may be taken from the queue while one runs, so that the device finds it
+    behind the first. What comes meanwhile cannot join it, so only a batch that is full is taken ahead.
     """
 
     def __init__(self, room: int = 1) -> None:
@@ -24,12 +24,12 @@ class Device:
         self._changed = asyncio.Event()
         self._is_ahead = False
         self.batches = 0
-        """That run or are packed to run."""
+        """That run or are launched to run."""
         self.answered_at = -math.inf
         """When the last batch was."""
 
-    def pack_ahead(self) -> None:
-        """Allow one batch to be packed while another runs."""
+    def launch_ahead(self) -> None:
+        """Allow one batch to be launched while another runs."""
         if not self._is_ahead:
             self._is_ahead = True
             self._release(self.room)
@@ -39,7 +39,7 @@ class Device:
         self._changed.set()
 
     def started_at(self, taken_at: float) -> float:
-        """Return when a batch that was just answered began to run: one that was packed ahead had to wait for the other."""
+        """Return when a batch that was just answered began to run: one that was launched ahead had to wait for the other."""
         return max(taken_at, self.answered_at) if self._is_ahead else taken_at
 
     @asynccontextmanager

@@ -1,8 +1,8 @@
 """The seam between HTTP and models, and the engine that runs in the same process.
 
-`LocalEngine` owns one thread, in which every session of the device is made and run, one that packs the next batch
-meanwhile where that pays, a thread for each batch of models that run several at once, and one batcher per model. Its
-methods are called on the event loop. Imports nothing of HTTP.
+`LocalEngine` owns one thread, in which every session of the device is made and batches are launched, one that waits for what a
+GPU was asked for, a thread for each batch of models that run several at once, and one batcher per model. Its methods are
+called on the event loop. Imports nothing of HTTP.
 """
 
 import asyncio
@@ -38,8 +38,8 @@ last answer of the batch before is written: with short texts and a small model a
 class Runner(Protocol):
     """Runs batches of one model.
 
-    Called in one thread of the engine's, but for `prepare` where it packs ahead, and for `run` on a CPU, which several
-    threads may call at once.
+    Called in one thread of the engine's, but for `run` on a CPU, which several threads may call at once, and for what `launch`
+    returns.
     """
 
     @property
@@ -53,11 +53,11 @@ class Runner(Protocol):
         """How many CPU cores a run takes; None where another device runs."""
 
     @property
-    def packs_ahead(self) -> bool:
-        """Whether a batch should be prepared while another one runs."""
+    def launches_ahead(self) -> bool:
+        """Whether a batch should be launched while another one runs."""
 
-    def prepare(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
-        """Pack a batch; what is returned runs it, once."""
+    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
+        """Begin to run a batch. What is returned must be called once, in any thread, and waits for the results."""
 
     def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]: ...
 
@@ -115,7 +115,7 @@ class LocalEngine:
         # A GPU, or all cores together, run one batch at a time: a second would only share their caches and lengthen both.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._lanes = ThreadPoolExecutor(cpus, thread_name_prefix="lane")
-        self._packer = ThreadPoolExecutor(1, thread_name_prefix="packer")
+        self._waiter = ThreadPoolExecutor(1, thread_name_prefix="waiter")
         self._device = Device(cpus)
         self._batchers: dict[str, SequenceBatcher] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -154,9 +154,9 @@ class LocalEngine:
                 bundle,
                 runner.run,
                 limit_tokens=budget_tokens or MAX_BUDGET_TOKENS,
-                search_for_s=SEARCH_DEVICE_FOR_S if runner.packs_ahead else SEARCH_FOR_S,
+                search_for_s=SEARCH_DEVICE_FOR_S if runner.launches_ahead else SEARCH_FOR_S,
             )
-            if runner.packs_ahead:
+            if runner.launches_ahead:
                 run_every_shape(bundle, runner.run, runner.trim, budget_tokens or speed.budget_tokens)
             return runner, speed
 
@@ -168,13 +168,16 @@ class LocalEngine:
         thread = self._thread if lanes == 1 else self._lanes
 
         async def run(batch: list[TokenSequence]) -> list[SequenceResult]:
-            if not runner.packs_ahead or self._device.batches == 1:
-                begun = threading.Event()
+            begun = threading.Event()
+            if runner.launches_ahead:
+                launched = self._thread.submit(_launch, runner, batch, begun)
+                # In a thread of its own, so that the next batch is on its way to the device before this one is back.
+                answers = loop.run_in_executor(self._waiter, _finish, launched)
+            else:
                 answers = loop.run_in_executor(thread, _run, runner, batch, begun)
+            if self._device.batches == 1 or not runner.launches_ahead:
                 begun.wait(HAND_OVER_WITHIN_S)
-                return await answers
-            prepared = self._packer.submit(runner.prepare, batch)
-            return await loop.run_in_executor(self._thread, _call_result, prepared)
+            return await answers
 
         batcher = Batcher(
             run,
@@ -184,10 +187,10 @@ class LocalEngine:
             device=self._device,
             observer=observer,
             lanes=lanes,
-            ahead=runner.packs_ahead,
+            ahead=runner.launches_ahead,
         )
-        if runner.packs_ahead:
-            self._device.pack_ahead()
+        if runner.launches_ahead:
+            self._device.launch_ahead()
         batcher.expect(speed.seconds_per_token)
         self._batchers[bundle.name] = batcher
         self._tasks.append(asyncio.create_task(self._work(batcher, observer), name=f"batches of {bundle.name}"))
@@ -257,17 +260,22 @@ class LocalEngine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         # It is idle, but for a model that is loading or a device that is stuck: neither is waited for.
-        for threads in (self._packer, self._thread, self._lanes):
+        for threads in (self._thread, self._waiter, self._lanes):
             threads.shutdown(wait=False)
 
 
-def _run(runner: Runner, batch: Sequence[TokenSequence], begun: threading.Event) -> list[SequenceResult]:
+def _launch(
+    runner: Runner, batch: Sequence[TokenSequence], begun: threading.Event
+) -> Callable[[], list[SequenceResult]]:
     try:
-        execute = runner.prepare(batch)
+        return runner.launch(batch)
     finally:
         begun.set()
-    return execute()
 
 
-def _call_result(prepared: "Future[Callable[[], list[SequenceResult]]]") -> list[SequenceResult]:
-    return prepared.result()()
+def _run(runner: Runner, batch: Sequence[TokenSequence], begun: threading.Event) -> list[SequenceResult]:
+    return _launch(runner, batch, begun)()
+
+
+def _finish(launched: "Future[Callable[[], list[SequenceResult]]]") -> list[SequenceResult]:
+    return launched.result()()

@@ -117,3 +117,7 @@ class BundleError(StartupError):
 
 class OutOfDeviceMemory(MemoryError):
     """A batch did not fit into the device's memory; a smaller one may."""
+
+
+class NotFinite(ArithmeticError):
+    """A model answered with NaN or infinity: an overflow in fp16, or damaged weights."""

@@ -1,7 +1,7 @@
 """Run packed batches of one model with ONNX Runtime.
 
-The only module of the server that imports `onnxruntime`. A runner is made and runs in the engine's one thread, which
-releases the GIL while the device works; another thread may prepare a batch meanwhile.
+The only module of the server that imports `onnxruntime`. A runner is made and launches batches in the engine's one thread; they
+may be finished in another. Both release the GIL while the device works.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKern
 from app.bundle import Bundle, Precision, Target, Variant
 from app.cpus import has_exact_int8_products
 from app.cuda import Cuda
-from app.errors import BundleError, EngineLost, OutOfDeviceMemory, StartupError
+from app.errors import BundleError, EngineLost, NotFinite, OutOfDeviceMemory, StartupError
 from app.execution import DeviceExecution, Execution, HostExecution, RunOptions
 from app.gpu import count_gpus
 from app.heads import HEADS
@@ -93,6 +93,7 @@ class OrtRunner:
         manifest = bundle.manifest
         self._head: Final = HEADS[manifest.task]
         self._position_offset: Final = manifest.position_offset
+        self._options: Final = _run_options(variant.target)
         self.nodes_on_cpu: Sequence[str] = ()
         """Of a session on CUDA, the nodes that are in the wrong place: their operators and names."""
         # First, as it decides whether the files matter.
@@ -129,9 +130,9 @@ class OrtRunner:
         return self.variant.name
 
     @property
-    def packs_ahead(self) -> bool:
-        """Whether a batch should be prepared while another one runs."""
-        return self._execution.packs_ahead
+    def launches_ahead(self) -> bool:
+        """Whether a batch should be launched while another one runs."""
+        return self._execution.launches_ahead
 
     def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
         """Return the results of the sequences, in order. No result depends on the others in the batch.
@@ -140,28 +141,25 @@ class OrtRunner:
             EngineLost: the device failed for good.
             OutOfDeviceMemory: the batch is too large for what is left of the device's memory.
             StartupError: ONNX Runtime has no code for the GPU, which the first run tells.
+            NotFinite: the model answers with NaN or infinity.
         """
-        return self.prepare(batch)()
+        return self.launch(batch)()
 
     def trim(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
         """Run a batch as `run` does, then give back the device's memory that no run needs now."""
-        options = ort.RunOptions()
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", ARENAS[self.variant.target])
         try:
-            return self._prepare(batch, options)()
+            return self._launch(batch, _run_options(self.variant.target, shrinks_arena=True))()
         except (EngineLost, OutOfDeviceMemory):
             raise
         except Exception as error:  # it finds no arena: more memory than need be is held, and all else is well
             log.warning("the memory that warm-up took is kept: %s", _first_line(error))
             return self.run(batch)
 
-    def prepare(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
-        """Pack a batch. What is returned runs it as `run` does, in the engine's thread, and may be called once."""
-        return self._prepare(batch)
+    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
+        """Begin to run a batch. What is returned must be called once, in any thread: it returns or raises what `run` does."""
+        return self._launch(batch, self._options)
 
-    def _prepare(
-        self, batch: Sequence[TokenSequence], options: RunOptions = None
-    ) -> Callable[[], list[SequenceResult]]:
+    def _launch(self, batch: Sequence[TokenSequence], options: RunOptions) -> Callable[[], list[SequenceResult]]:
         lengths = np.fromiter(map(len, batch), np.int64, len(batch))
         feeds = pack(
             np.concatenate([sequence.input_ids for sequence in batch]),
@@ -174,18 +172,20 @@ class OrtRunner:
         feeds |= self._head.inputs(batch, starts)
         outputs = self._head.outputs(batch)
         try:
-            run = self._execution.prepare(feeds, outputs, options)
+            finish = self._execution.launch(feeds, outputs, options)
         except Exception as error:
             raise self._classified(error) from error
 
-        def execute() -> list[SequenceResult]:
+        def results() -> list[SequenceResult]:
             try:
-                values = run()
+                values = finish()
             except Exception as error:
                 raise self._classified(error) from error
+            if not all(np.isfinite(value).all() for value in values):
+                raise NotFinite("the model answers with NaN or infinity")
             return self._head.cut(dict(zip(outputs, values, strict=True)), batch, starts)
 
-        return execute
+        return results
 
     def _classified(self, error: Exception) -> Exception:
         message = str(error)
@@ -376,6 +376,15 @@ def _missing_library() -> str | None:
     except OSError as error:
         return f"{error}; install the gpu extra anew, it brings every library but the driver's"
     return None
+
+
+def _run_options(target: Target, *, shrinks_arena: bool = False) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    options = ort.RunOptions()
+    if target == "cuda":
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # whoever finishes the run waits
+    if shrinks_arena:
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", ARENAS[target])
+    return options
 
 
 def _session_options(threads: int, target: Target) -> Any:  # noqa: ANN401 - onnxruntime has no types

@@ -1,13 +1,13 @@
-"""Where a batch's inputs lie on their way to the device: end to end in page-locked memory, copied over in one piece.
+"""Where a batch's inputs and outputs lie on their way to and from a device: end to end in page-locked host memory.
 
-A batch is laid out (`lay`) while another one runs, so there are several places, and each is used again. Knows no
-runtime and no graph; `app.cuda` has the memory of a GPU.
+One batch is staged while another one runs, so there are two buffers, and each is used again. Knows no runtime and no graph;
+`app.cuda` has the memory of a GPU.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,78 +15,116 @@ import numpy.typing as npt
 from app.packing import Feeds
 
 ALIGNMENT: Final = 256
-"""Of every input in bytes, which is what cudaMalloc aligns to: no kernel asks for more."""
+"""Of every tensor in bytes, which is what cudaMalloc aligns to: no kernel asks for more."""
+
+Bytes = npt.NDArray[np.uint8]
 
 
 class DeviceMemory(Protocol):
-    """A device's memory, and the host memory that it reads fastest."""
+    """A device's memory, the host memory that it reads fastest, and one stream on which everything happens in order."""
 
     @property
     def name(self) -> str:
         """As ONNX Runtime calls the device."""
 
-    def allocate_host(self, size: int) -> npt.NDArray[np.uint8]: ...
+    def allocate_host(self, size: int) -> Bytes: ...
 
-    def free_host(self, memory: npt.NDArray[np.uint8]) -> None: ...
+    def free_host(self, memory: Bytes) -> None: ...
 
     def allocate_device(self, size: int) -> int: ...
 
     def free_device(self, address: int) -> None: ...
 
-    def upload(self, source: npt.NDArray[np.uint8], address: int) -> None:
-        """Copy in the order of the stream; `source` must stay as it is until `wait`."""
+    def upload(self, source: Bytes, address: int) -> None:
+        """Copy in the order of the stream; `source` must stay as it is until then."""
+
+    def download(self, address: int, destination: Bytes) -> None:
+        """Copy in the order of the stream."""
+
+    def create_mark(self) -> int:
+        """Return something that `mark` can put on the stream, again and again."""
+
+    def mark(self, mark: int) -> None:
+        """Put a mark behind everything that was asked of the device."""
+
+    def wait_for(self, mark: int) -> None:
+        """Wait for everything before a mark."""
 
     def wait(self) -> None:
         """Wait for everything that was asked of the device."""
 
 
 @dataclass(frozen=True, slots=True)
-class Input:
-    """One input of a laid out batch: where it will be on the device, and what it is."""
+class Tensor:
+    """A tensor in the device's memory."""
 
     address: int
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
 
+    @property
+    def size_bytes(self) -> int:
+        return int(np.prod(self.shape)) * self.dtype.itemsize
 
-class Place:
-    """Room for one batch's inputs, on the host and on the device. It grows to the largest batch and stays."""
+
+class StagingBuffer:
+    """Room for the inputs and outputs of one batch at a time. It grows to the largest batch and stays."""
 
     def __init__(self, memory: DeviceMemory) -> None:
         self._memory: Final = memory
         self._host = memory.allocate_host(ALIGNMENT)
         self._address = memory.allocate_device(ALIGNMENT)
+        self._outputs = memory.allocate_host(ALIGNMENT)
+        self._downloaded: Final = memory.create_mark()
         self._used = 0
 
-    def lay(self, feeds: Feeds, dtypes: Mapping[str, np.dtype[np.generic]]) -> dict[str, Input]:
+    def lay(self, feeds: Feeds, dtypes: Mapping[str, np.dtype[np.generic]]) -> dict[str, Tensor]:
         """Copy inputs into the host memory, in the types that are asked for, and return where each will be.
 
-        Whoever calls it has the place to themselves: nothing that was uploaded from it still runs.
+        Nothing that was uploaded from this buffer may still run.
         """
-        offsets: dict[str, int] = {}
-        end = 0
-        for name, dtype in dtypes.items():
-            offsets[name] = end
-            end += -(-feeds[name].size * dtype.itemsize // ALIGNMENT) * ALIGNMENT
+        *offsets, end = _offsets(feeds[name].size * dtype.itemsize for name, dtype in dtypes.items())
         self._make_room(end)
-        inputs: dict[str, Input] = {}
-        for name, offset in offsets.items():
-            values, dtype = feeds[name], dtypes[name]
+        tensors: dict[str, Tensor] = {}
+        for (name, dtype), offset in zip(dtypes.items(), offsets, strict=True):
+            values = feeds[name]
             room = self._host[offset : offset + values.size * dtype.itemsize]
             np.copyto(room.view(dtype).reshape(values.shape), values, casting="same_kind")
-            inputs[name] = Input(self._address + offset, dtype, values.shape)
+            tensors[name] = Tensor(self._address + offset, dtype, values.shape)
         self._used = end
-        return inputs
+        return tensors
 
     def upload(self) -> None:
         """Copy what was laid out to the device."""
         self._memory.upload(self._host[: self._used], self._address)
 
+    def download(self, tensors: Sequence[Tensor]) -> list[npt.NDArray[Any]]:
+        """Copy tensors to the host behind what computes them, and return where they will be after `wait`.
+
+        The device may use their memory for what comes later on the stream. The arrays are overwritten by the next batch.
+        """
+        *offsets, end = _offsets(tensor.size_bytes for tensor in tensors)
+        if end > len(self._outputs):
+            outputs = self._memory.allocate_host(_next_power_of_two(end))
+            self._memory.free_host(self._outputs)
+            self._outputs = outputs
+        arrays: list[npt.NDArray[Any]] = []
+        for tensor, offset in zip(tensors, offsets, strict=True):
+            room = self._outputs[offset : offset + tensor.size_bytes]
+            self._memory.download(tensor.address, room)
+            arrays.append(room.view(tensor.dtype).reshape(tensor.shape))
+        self._memory.mark(self._downloaded)
+        return arrays
+
+    def wait(self) -> None:
+        """Wait until what was asked for is downloaded."""
+        self._memory.wait_for(self._downloaded)
+
     def _make_room(self, size: int) -> None:
         if size <= len(self._host):
             return
-        size = 1 << (size - 1).bit_length()
-        # One after the other, so that a failure leaves the place as it was.
+        size = _next_power_of_two(size)
+        # One after the other, so that a failure leaves the buffer as it was.
         host = self._memory.allocate_host(size)
         try:
             address = self._memory.allocate_device(size)
@@ -98,18 +136,31 @@ class Place:
         self._host, self._address = host, address
 
 
-class Places:
-    """The places of one session: one is run from while the other is laid out."""
+class StagingBuffers:
+    """The buffers of one session: one is run from while the other is filled."""
 
     def __init__(self, memory: DeviceMemory, count: int = 2) -> None:
-        self._free: SimpleQueue[Place] = SimpleQueue()
+        self._free: SimpleQueue[StagingBuffer] = SimpleQueue()
         for _ in range(count):
-            self._free.put(Place(memory))
+            self._free.put(StagingBuffer(memory))
 
-    def take(self) -> Place:
-        """Return a place that nobody uses, once there is one."""
+    def take(self) -> StagingBuffer:
+        """Return a buffer that nobody uses, once there is one."""
         return self._free.get()
 
-    def give_back(self, place: Place) -> None:
+    def give_back(self, buffer: StagingBuffer) -> None:
         """Let others have it."""
-        self._free.put(place)
+        self._free.put(buffer)
+
+
+def _offsets(sizes_bytes: Iterable[int]) -> Iterator[int]:
+    """Yield where each of these begins if they lie end to end, and where the last one ends."""
+    end = 0
+    yield end
+    for size in sizes_bytes:
+        end += -(-size // ALIGNMENT) * ALIGNMENT
+        yield end
+
+
+def _next_power_of_two(size: int) -> int:
+    return 1 << (size - 1).bit_length()

@@ -16,7 +16,7 @@ from app.cuda import Cuda
 from app.messages import TokenSequence
 from app.ort_runner import CUDA_OPTIONS, PROVIDERS, _session_options
 from app.packing import Feeds, pack
-from app.staging import DeviceMemory, Place
+from app.staging import DeviceMemory, StagingBuffer
 from benchmarks.common import Row
 from benchmarks.gpu_check.bench import Bench, NotRun
 from benchmarks.gpu_check.offline import random_sequence
@@ -81,10 +81,10 @@ def captured(session: Any, memory: DeviceMemory, target: Target, first: TokenSeq
         first: A sequence of the length.
         graph_id: Tells the captures of one session apart.
     """
-    place = Place(memory)
+    buffer = StagingBuffer(memory)
     dtypes = {node.name: np.dtype(_DTYPES[node.type]) for node in session.get_inputs()}
     binding = session.io_binding()
-    for name, one in place.lay(_feeds(first, target), dtypes).items():
+    for name, one in buffer.lay(_feeds(first, target), dtypes).items():
         binding.bind_input(name, memory.name, 0, one.dtype.type, one.shape, one.address)
     [output] = session.get_outputs()
     logits = ort.OrtValue.ortvalue_from_shape_and_type([1, output.shape[1]], _DTYPES[output.type], memory.name, 0)
@@ -93,8 +93,8 @@ def captured(session: Any, memory: DeviceMemory, target: Target, first: TokenSeq
     options.add_run_config_entry("gpu_graph_id", str(graph_id))
 
     def replay(sequence: TokenSequence) -> Any:  # noqa: ANN401
-        place.lay(_feeds(sequence, target), dtypes)
-        place.upload()
+        buffer.lay(_feeds(sequence, target), dtypes)
+        buffer.upload()
         session.run_with_iobinding(binding, options)
         return logits.numpy()[0]
 

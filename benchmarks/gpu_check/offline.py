@@ -1,11 +1,9 @@
 """Sequences and tokens per second of the engine alone, by batch budget, beside the device's own matrix products."""
 
-import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import cycle, islice
 from typing import Protocol
 
@@ -31,11 +29,9 @@ class Runner(Protocol):
     """What of a runner is measured."""
 
     @property
-    def packs_ahead(self) -> bool: ...
+    def launches_ahead(self) -> bool: ...
 
-    def prepare(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]: ...
-
-    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]: ...
+    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]: ...
 
 
 def offline(bench: Bench) -> Iterator[Row]:
@@ -110,27 +106,17 @@ def _measure(runner: Runner, batches: Batches, form: Form) -> Row:
     }
 
 
-def run_all(runner: Runner, batches: Sequence[list[TokenSequence]] | Iterator[list[TokenSequence]]) -> None:
-    """Run batches one after the other, as the engine does: the next is packed in a second thread while one runs."""
-    if not runner.packs_ahead:
+def run_all(runner: Runner, batches: Iterable[list[TokenSequence]]) -> None:
+    """Run batches one after the other, as the engine does: on a device the next is launched while one runs."""
+    unfinished: list[Callable[[], list[SequenceResult]]] = []
+    try:
         for batch in batches:
-            runner.run(batch)
-        return
-    with ThreadPoolExecutor(1) as packer:
-        waiting: Future[Callable[[], list[SequenceResult]]] | None = None
-        for batch in batches:
-            prepared, waiting = waiting, packer.submit(runner.prepare, batch)
-            if prepared is None:
-                continue
-            try:
-                prepared.result()()
-            except OutOfDeviceMemory:
-                # A prepared batch holds memory until it is run.
-                with contextlib.suppress(OutOfDeviceMemory):
-                    waiting.result()()
-                raise
-        if waiting is not None:
-            waiting.result()()
+            unfinished.append(runner.launch(batch))
+            if len(unfinished) > runner.launches_ahead:
+                unfinished.pop(0)()
+    finally:  # a batch that was launched holds memory until it is finished
+        for finish in unfinished:
+            finish()
 
 
 def flops_per_sequence(architecture: Architecture, batches: Batches) -> float:

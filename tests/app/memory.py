@@ -11,7 +11,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class HostMemory:
-    """Counts what is allocated and copied; fails to allocate over a limit."""
+    """Counts what is allocated and copied; fails to allocate over a limit. What was downloaded is there after the mark only."""
 
     name = "cpu"
 
@@ -21,6 +21,9 @@ class HostMemory:
         self.device: dict[int, Bytes] = {}
         self.uploads: list[int] = []
         self.waits = 0
+        self._marks = 0
+        self._unmarked: list[tuple[int, Bytes]] = []
+        self._marked: dict[int, list[tuple[int, Bytes]]] = {}
 
     def allocate_host(self, size: int) -> Bytes:
         memory = np.full(size, 0xEE, np.uint8)
@@ -44,6 +47,22 @@ class HostMemory:
     def upload(self, source: Bytes, address: int) -> None:
         ctypes.memmove(address, source.ctypes.data, source.nbytes)
         self.uploads.append(source.nbytes)
+
+    def download(self, address: int, destination: Bytes) -> None:
+        # The session may use its memory again at once, so it is read now; but nobody may look before the mark.
+        content = np.frombuffer(ctypes.string_at(address, destination.nbytes), np.uint8)
+        self._unmarked.append((destination.ctypes.data, content))
+
+    def create_mark(self) -> int:
+        self._marks += 1
+        return self._marks
+
+    def mark(self, mark: int) -> None:
+        self._marked[mark], self._unmarked = self._unmarked, []
+
+    def wait_for(self, mark: int) -> None:
+        for address, content in self._marked.pop(mark):
+            ctypes.memmove(address, content.ctypes.data, content.nbytes)
 
     def wait(self) -> None:
         self.waits += 1

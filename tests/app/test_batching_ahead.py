@@ -84,7 +84,7 @@ def with_bench(test: Callable[[Bench], Awaitable[None]]) -> None:
     async def run() -> None:
         clock, observed, device = Clock(), Observed(), Device()
         runner = Runner(clock)
-        device.pack_ahead()
+        device.launch_ahead()
         batcher: Batcher[int, int] = Batcher(
             runner.run,
             budget_tokens=BUDGET,

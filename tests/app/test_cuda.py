@@ -25,6 +25,7 @@ class Runtime:
             "cudaMalloc": self.allocate,
             "cudaFree": self.free,
             "cudaMemcpyAsync": self.copy,
+            "cudaEventCreateWithFlags": self.make_event,
         }
 
     def __getattr__(self, name: str) -> Any:
@@ -44,6 +45,10 @@ class Runtime:
         assert flags.value == 1
         stream._obj.value = 77
 
+    def make_event(self, event: Any, flags: Any) -> None:
+        assert flags.value == 2
+        event._obj.value = 88
+
     def allocate_host(self, address: Any, size: Any, flags: Any) -> None:
         assert flags.value == 0
         self.allocate(address, size)
@@ -57,7 +62,8 @@ class Runtime:
         del self.memory[address.value]
 
     def copy(self, to: Any, source: Any, size: Any, kind: Any, stream: Any) -> None:
-        assert (kind.value, stream.value) == (1, 77)
+        assert kind.value in (1, 2)
+        assert stream.value == 77
         ctypes.memmove(to.value, source.value, size.value)
 
 
@@ -92,10 +98,23 @@ def test_memory_is_allocated_copied_and_freed(runtime: Runtime) -> None:
     copied = np.frombuffer(runtime.memory[address], np.uint8)
     np.testing.assert_array_equal(copied[:600], host[:600])
     assert not copied[600:].any()
+    back, mark = device.allocate_host(600), device.create_mark()
+    device.download(address, back)
+    device.mark(mark)
+    device.wait_for(mark)
+    np.testing.assert_array_equal(back, host[:600])
+    copies = [call[4].value for call in runtime.calls if call[0] == "cudaMemcpyAsync"]
+    assert copies == [1, 2], "to the device, to the host"
+    assert [(call[0], call[1].value) for call in runtime.calls[-2:]] == [
+        ("cudaEventRecord", 88),
+        ("cudaEventSynchronize", 88),
+    ]
+    device.wait()
     device.free_host(host)
+    device.free_host(back)
     device.free_device(address)
     assert not runtime.memory
-    assert runtime.calls[-3][0] == "cudaStreamSynchronize"
+    assert runtime.calls[-4][0] == "cudaStreamSynchronize"
 
 
 @pytest.mark.parametrize(

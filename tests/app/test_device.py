@@ -32,8 +32,8 @@ def run(test: Callable[[Device], Awaitable[None]], *, ahead: bool) -> None:
     async def body() -> None:
         device = Device()
         if ahead:
-            device.pack_ahead()
-            device.pack_ahead()  # of another model: nothing changes
+            device.launch_ahead()
+            device.launch_ahead()  # of another model: nothing changes
         await asyncio.wait_for(test(device), 10)
 
     asyncio.run(body())

@@ -37,7 +37,7 @@ class Device:
     provider = "CPUExecutionProvider"
     variant_name = "cpu-fp32"
     threads = None  # one batch at a time, as on a GPU
-    packs_ahead = False
+    launches_ahead = False
 
     def __init__(self, bundle: Bundle) -> None:
         self._runner = OrtRunner(bundle, bundle.manifest.variants[0], threads=1)
@@ -47,7 +47,7 @@ class Device:
         self.is_lost = False
         self.hold, self.release = self._may_run.clear, self._may_run.set
 
-    def prepare(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
+    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
         return lambda: self.run(batch)
 
     def trim(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
@@ -486,9 +486,9 @@ def test_every_error_of_an_engine_is_of_the_catalogue(with_engine: WithEngine) -
     with_engine(test)
 
 
-@pytest.mark.parametrize(("packs_ahead", "within_s"), [(True, SEARCH_DEVICE_FOR_S), (False, SEARCH_FOR_S)])
+@pytest.mark.parametrize(("launches_ahead", "within_s"), [(True, SEARCH_DEVICE_FOR_S), (False, SEARCH_FOR_S)])
 def test_the_search_for_the_budget_has_time_for_the_device(
-    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, packs_ahead: bool, within_s: float
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, launches_ahead: bool, within_s: float
 ) -> None:
     asked: list[float] = []
 
@@ -499,7 +499,7 @@ def test_the_search_for_the_budget_has_time_for_the_device(
     monkeypatch.setattr("app.engine.measure_speed", measure)
     bundle = load_bundle(bundle_of(CLASSIFY))
     device = Device(bundle)
-    device.packs_ahead = packs_ahead
+    device.launches_ahead = launches_ahead
 
     async def load() -> Loaded:
         engine = LocalEngine()

@@ -53,42 +53,42 @@ def test_answers_are_those_of_a_plain_run(bundle_of: BundleOf, name: str) -> Non
     plain, bound = HostExecution(session), DeviceExecution(session, memory)
     for count in (1, 20, 3, 60, 1, 7):
         feeds, outputs = feeds_of(bundle, count, count)
-        assert same(bound.prepare(feeds, outputs)(), plain.prepare(feeds, outputs)())
+        assert same(bound.launch(feeds, outputs)(), plain.launch(feeds, outputs)())
     assert len(memory.uploads) == 6, "one copy a batch"
-    assert len(memory.host) == len(memory.device) == 2, "two places, and they are used again"
+    assert (len(memory.host), len(memory.device)) == (4, 2), "two buffers, and they are used again"
 
 
-def test_a_batch_is_laid_out_while_another_waits(bundle_of: BundleOf) -> None:
+def test_a_batch_is_launched_while_another_runs(bundle_of: BundleOf) -> None:
     bundle = load_bundle(bundle_of("bert-single-label"))
     session = session_of(bundle)
     plain, bound = HostExecution(session), DeviceExecution(session, HostMemory())
     (first, outputs), (second, _) = feeds_of(bundle, 0, 9), feeds_of(bundle, 3, 15)
-    run_first, run_second = bound.prepare(first, outputs), bound.prepare(second, outputs)
-    assert same(run_first(), plain.prepare(first, outputs)())
-    run_third = bound.prepare(first, outputs)
-    assert same(run_second(), plain.prepare(second, outputs)())
-    assert same(run_third(), plain.prepare(first, outputs)())
+    finish_first, finish_second = bound.launch(first, outputs), bound.launch(second, outputs)
+    assert same(finish_first(), plain.launch(first, outputs)())
+    finish_third = bound.launch(first, outputs)
+    assert same(finish_second(), plain.launch(second, outputs)())
+    assert same(finish_third(), plain.launch(first, outputs)())
 
 
-def test_a_third_batch_waits_for_a_place(bundle_of: BundleOf) -> None:
+def test_a_third_batch_waits_for_a_buffer(bundle_of: BundleOf) -> None:
     bundle = load_bundle(bundle_of("bert-single-label"))
     bound = DeviceExecution(session_of(bundle), HostMemory())
     feeds, outputs = feeds_of(bundle, 0, 2)
-    run_first = bound.prepare(feeds, outputs)
-    bound.prepare(feeds, outputs)
-    prepared = threading.Event()
+    finish_first = bound.launch(feeds, outputs)
+    bound.launch(feeds, outputs)
+    launched = threading.Event()
 
     def third() -> None:
-        bound.prepare(feeds, outputs)
-        prepared.set()
+        bound.launch(feeds, outputs)
+        launched.set()
 
     threading.Thread(target=third, daemon=True).start()
-    assert not prepared.is_set()
-    run_first()
-    assert prepared.wait(20)
+    assert not launched.is_set()
+    finish_first()
+    assert launched.wait(20)
 
 
-def test_a_failed_run_gives_its_place_back(bundle_of: BundleOf) -> None:
+def test_a_failed_run_gives_its_buffer_back(bundle_of: BundleOf) -> None:
     bundle = load_bundle(bundle_of("bert-single-label"))
     memory = HostMemory()
     bound = DeviceExecution(session_of(bundle), memory)
@@ -96,20 +96,20 @@ def test_a_failed_run_gives_its_place_back(bundle_of: BundleOf) -> None:
     wrong = feeds | {"input_ids": np.full_like(feeds["input_ids"], 10**9)}
     for _ in range(5):
         with pytest.raises(Exception, match=r"(?i)indices|index"):
-            bound.prepare(wrong, outputs)()
-    assert memory.waits == 5, "nothing may still read a place that is given back"
-    assert len(bound.prepare(feeds, outputs)()[0]) == 4
+            bound.launch(wrong, outputs)()
+    assert memory.waits == 5, "nothing may still read a buffer that is given back"
+    assert len(bound.launch(feeds, outputs)()[0]) == 4
 
 
-def test_memory_that_runs_out_while_a_place_grows_takes_nothing_along(bundle_of: BundleOf) -> None:
+def test_memory_that_runs_out_while_a_buffer_grows_takes_nothing_along(bundle_of: BundleOf) -> None:
     bundle = load_bundle(bundle_of("bert-single-label"))
     bound = DeviceExecution(session_of(bundle), HostMemory(limit=8192))
     small, outputs = feeds_of(bundle, 0, 2)
     large, _ = feeds_of(bundle, 0, 200)
     for _ in range(5):
         with pytest.raises(MemoryError):
-            bound.prepare(large, outputs)
-    assert len(bound.prepare(small, outputs)()[0]) == 2
+            bound.launch(large, outputs)
+    assert len(bound.launch(small, outputs)()[0]) == 2
 
 
 def test_inputs_are_given_in_the_types_of_the_graph(bundle_of: BundleOf) -> None:
@@ -117,12 +117,12 @@ def test_inputs_are_given_in_the_types_of_the_graph(bundle_of: BundleOf) -> None
     session = session_of(bundle)
     feeds, outputs = feeds_of(bundle, 0, 5)
     narrow: Feeds = {name: values.astype(np.int32) for name, values in feeds.items()}
-    expected = HostExecution(session).prepare(feeds, outputs)()
+    expected = HostExecution(session).launch(feeds, outputs)()
     for execution in (HostExecution(session), DeviceExecution(session, HostMemory())):
-        assert same(execution.prepare(narrow, outputs)(), expected)
+        assert same(execution.launch(narrow, outputs)(), expected)
 
 
-def test_an_engine_that_packs_ahead_answers_as_the_runner_does(
+def test_an_engine_that_launches_ahead_answers_as_the_runner_does(
     bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = load_bundle(bundle_of("bert-single-label"))
@@ -130,13 +130,19 @@ def test_an_engine_that_packs_ahead_answers_as_the_runner_does(
     sequences = golden_sequences(bundle)
     alone = [runner.run([one])[0] for one in sequences]
     threads = set()
-    prepare = OrtRunner.prepare
+    launch = OrtRunner.launch
 
     def told(self: OrtRunner, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
-        threads.add(threading.current_thread().name)
-        return prepare(self, batch)
+        finish = launch(self, batch)
 
-    monkeypatch.setattr(OrtRunner, "prepare", told)
+        def told_too() -> list[SequenceResult]:
+            threads.add((launched_in, threading.current_thread().name))
+            return finish()
+
+        launched_in = threading.current_thread().name
+        return told_too
+
+    monkeypatch.setattr(OrtRunner, "launch", told)
     monkeypatch.setattr(runner, "_execution", DeviceExecution(session_of(bundle), HostMemory()))
     monkeypatch.setattr(runner, "threads", None)  # as on a GPU: one batch at a time
     observed = Observed()
@@ -151,7 +157,7 @@ def test_an_engine_that_packs_ahead_answers_as_the_runner_does(
         await engine.close()
 
     asyncio.run(serve())
-    assert {"engine_0", "packer_0"} <= threads
+    assert ("engine_0", "waiter_0") in threads
     ran = observed.batches
     assert all(a.started_at + a.duration_s <= b.started_at + 1e-9 for a, b in pairwise(ran)), "time is counted once"
 

@@ -215,7 +215,7 @@ def test_auto_takes_cuda_where_it_works(both: Bundle, gpu: Gpu, caplog: pytest.L
     for device in ("auto", "cuda"):
         chosen = open_runner(both, device=device, precision="auto", threads=1, gpu_memory_bytes=1 << 30)  # type: ignore[arg-type]
         assert (chosen.variant_name, chosen.provider) == ("cuda-fp16", "CUDAExecutionProvider")
-        assert chosen.packs_ahead
+        assert chosen.launches_ahead
     for options, provider_options in gpu.options:
         assert provider_options is not None
         assert provider_options["user_compute_stream"] == "77"
@@ -358,7 +358,7 @@ def test_a_graph_that_cannot_be_loaded(folder: Path) -> None:
         ("Got invalid dimensions for input: input_ids", RuntimeError),
     ],
 )
-@pytest.mark.parametrize("fails", ["prepare", "execute"])
+@pytest.mark.parametrize("fails", ["launch", "finish"])
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
 def test_a_fault_of_the_device_is_told_from_one_of_the_batch(
     bundle_of: BundleOf,
@@ -373,12 +373,12 @@ def test_a_fault_of_the_device_is_told_from_one_of_the_batch(
     fault = RuntimeError(f"[ONNXRuntimeError] : 1 : FAIL : {message}")
 
     class Execution:
-        def prepare(self, *_: Any) -> Any:
-            if fails == "prepare":
+        def launch(self, *_: Any) -> Any:
+            if fails == "launch":
                 raise fault
-            return self.execute
+            return self.finish
 
-        def execute(self) -> None:
+        def finish(self) -> None:
             raise fault
 
     monkeypatch.setattr(runner, "_execution", Execution())
@@ -443,11 +443,11 @@ def test_trimming_hides_no_lost_device(
     runner = load(bundle)
     asked: list[Any] = []
 
-    def prepare(batch: Any, options: Any = None) -> Any:
+    def launch(batch: Any, options: Any = None) -> Any:
         asked.append(options)
         raise kind("it broke")
 
-    monkeypatch.setattr(runner, "_prepare", prepare)
+    monkeypatch.setattr(runner, "_launch", launch)
     with pytest.raises(kind):
         runner.trim(golden_sequences(bundle))
     assert len(asked) == 1, "it is not run again"

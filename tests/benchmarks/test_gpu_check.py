@@ -272,30 +272,38 @@ def test_it_needs_nothing_that_the_gpu_environment_lacks() -> None:
 
 
 class Ahead:
-    """A runner that packs ahead, with two places; it has memory for so many sequences."""
+    """A runner that launches ahead, with two buffers; it has memory for so many sequences, or tells later that it has not."""
 
-    packs_ahead = True
+    launches_ahead = True
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, *, tells_late: bool = False) -> None:
         self.room = room
-        self.places = 2
+        self.tells_late = tells_late
+        self.buffers = 2
+        self.most_launched = 0
         self.ran: list[int] = []
 
-    def prepare(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
-        assert self.places, "a prepared batch was never run"
-        self.places -= 1
+    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
+        assert self.buffers, "a batch that was launched was never finished"
+        if not self.tells_late:
+            self._check(batch)
+        self.buffers -= 1
+        self.most_launched = max(self.most_launched, 2 - self.buffers)
 
-        def execute() -> list[SequenceResult]:
-            self.places += 1
-            if len(batch) > self.room:
-                raise OutOfDeviceMemory("Failed to allocate memory")
+        def finish() -> list[SequenceResult]:
+            self.buffers += 1
+            self._check(batch)
             self.ran.append(len(batch))
             return [np.zeros(2, np.float32)] * len(batch)
 
-        return execute
+        return finish
 
     def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
-        return self.prepare(batch)()
+        return self.launch(batch)()
+
+    def _check(self, batch: Sequence[TokenSequence]) -> None:
+        if len(batch) > self.room:
+            raise OutOfDeviceMemory("Failed to allocate memory")
 
 
 def sequence_of(length: int, start: int = 5) -> TokenSequence:
@@ -303,19 +311,20 @@ def sequence_of(length: int, start: int = 5) -> TokenSequence:
     return TokenSequence(ids, np.zeros_like(ids), np.empty(0, np.int64))
 
 
-def test_the_next_batch_is_prepared_while_one_runs() -> None:
+def test_the_next_batch_is_launched_while_one_runs() -> None:
     runner = Ahead(room=10)
     run_all(runner, [[sequence_of(3)] * count for count in (1, 2, 3, 4)])
     assert runner.ran == [1, 2, 3, 4]
-    assert runner.places == 2
+    assert (runner.buffers, runner.most_launched) == (2, 2)
 
 
+@pytest.mark.parametrize("tells_late", [False, True])
 @pytest.mark.parametrize("sizes", [(1, 11, 2, 3), (11, 11, 1), (1, 11)])
-def test_running_out_of_memory_leaves_no_batch_prepared(sizes: Sequence[int]) -> None:
-    runner = Ahead(room=10)
+def test_running_out_of_memory_leaves_no_batch_unfinished(sizes: Sequence[int], tells_late: bool) -> None:
+    runner = Ahead(room=10, tells_late=tells_late)
     with pytest.raises(OutOfDeviceMemory):
         run_all(runner, [[sequence_of(3)] * size for size in sizes])
-    assert runner.places == 2
+    assert runner.buffers == 2
     run_all(runner, [[sequence_of(3)]] * 3)
 
 

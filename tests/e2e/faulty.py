@@ -21,7 +21,7 @@ open_runner = app.loading.open_runner
 
 
 class FaultyRunner:
-    packs_ahead = False
+    launches_ahead = False
     threads = None
 
     def __init__(self, runner: Runner) -> None:
@@ -29,7 +29,7 @@ class FaultyRunner:
         self.variant_name = runner.variant_name
         self._run = runner.run
 
-    def prepare(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
+    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
         return lambda: self.run(batch)
 
     def trim(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:

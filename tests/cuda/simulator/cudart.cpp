@@ -10,6 +10,7 @@
 // SIMULATED_CUDA_LOG          a file to which every launch, copy and wait is added
 #include <cuda_runtime_api.h>
 #include <cxxabi.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -117,11 +118,12 @@ bool lies_in(const std::map<const char*, size_t>& blocks, const void* address) {
   return block != blocks.begin() && static_cast<const char*>(address) < (--block)->first + block->second;
 }
 
+// Pages of the host that take none until they are written: an idle device may have more memory than the host.
 void* allocate(std::map<const char*, size_t>& blocks, size_t size) {
-  // Aligned as CUDA's. Filled with NaN, so that what nobody wrote is not taken for a number.
-  const size_t room = (size + 255) / 256 * 256;
-  void* block = std::aligned_alloc(256, room ? room : 256);
-  if (gpu().computes) std::memset(block, 0xFF, room);
+  void* block = mmap(nullptr, size + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (block == MAP_FAILED) device::give_up("the host has no memory left", __func__);
+  // NaN, so that what nobody wrote is not taken for a number; an idle device answers with zeros.
+  if (gpu().computes) std::memset(block, 0xFF, size);
   blocks[static_cast<const char*>(block)] = size;
   return block;
 }
@@ -133,8 +135,8 @@ cudaError_t release(std::map<const char*, size_t>& blocks, void* block, size_t* 
   const auto found = blocks.find(static_cast<const char*>(block));
   if (found == blocks.end()) device::give_up("freed what was not allocated", __func__);
   if (used) *used -= found->second;
+  munmap(block, found->second + 1);
   blocks.erase(found);
-  std::free(block);
   return status(gpu().lost);
 }
 
