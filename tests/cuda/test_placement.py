@@ -23,7 +23,7 @@ MEMORY_EFFICIENT = "attention_kernel_batched_impl<"
 
 @dataclass(frozen=True)
 class Asked:
-    """One batch's calls. Kernels by the name of their function, with all its parameters."""
+    """One batch's calls. Kernels by the name of their function, with all its parameters; copies between host and device."""
 
     nodes_on_cpu: list[str]
     kernels: list[str]
@@ -45,7 +45,7 @@ def replay(bundle: Path, precision: Precision, folder: Path, capability: str = "
     return Asked(
         json.loads(ended.stdout)["nodes_on_cpu"],
         [line.removeprefix("kernel ") for line in lines if line.startswith("kernel ")],
-        [line for line in lines if line.startswith("copy ")],
+        [line for line in lines if line.startswith("copy ") and not line.endswith(" within")],
         sum(line.startswith("wait") for line in lines),
     )
 

@@ -273,7 +273,8 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t size, cudaMemcpyKind kind, cudaStream_t stream) {
   if (const int error = device::failure()) return status(error);
   Lock lock(gpu().mutex);
-  note("copy " + std::to_string(size) + (kind == cudaMemcpyDeviceToHost ? " to host" : " to device"));
+  const char* way = kind == cudaMemcpyDeviceToHost ? " to host" : kind == cudaMemcpyHostToDevice ? " to device" : " within";
+  note("copy " + std::to_string(size) + way);
   const bool to_pageable = kind == cudaMemcpyDeviceToHost && !lies_in(gpu().pinned, to);
   const bool from_pageable = kind == cudaMemcpyHostToDevice && !lies_in(gpu().pinned, from);
   if (from_pageable && !is_forbidden()) {  // it is read before the call returns
