@@ -230,7 +230,7 @@ MISSING: dict[str, Any] = {
     "device": ({"session": RuntimeError("CUDA failure 100: no device")}, "no session could be made.*CUDA failure 100"),
     "library": (
         {"session": NoKernel("No kernel for PackedMultiHeadAttention")},
-        r"libcudnn\.so\.9.*install the gpu extra",
+        r"libcublas\.so\.13.*install the gpu extra",
     ),
     "fallback": ({}, "fell back to the CPU"),
 }
@@ -247,7 +247,7 @@ def test_cuda_is_never_replaced_silently(
         gpu.install(**broken)
     if missing == "library":
         monkeypatch.setattr(
-            ort_runner, "_missing_library", lambda: "libcudnn.so.9: no such file; install the gpu extra"
+            ort_runner, "_missing_library", lambda: "libcublas.so.13: no such file; install the gpu extra"
         )
     with pytest.raises(StartupError, match=rf"BERT_DEVICE is cuda, but.*{message}.*BERT_DEVICE=cpu"):
         open_runner(both, device="cuda", precision="auto", threads=1)
