@@ -86,7 +86,9 @@ def _serving(rows: Sequence[Row], parts: Mapping[str, Any]) -> Iterator[Line]:
     for row in rows:
         what = f"{row['model']} {row['precision']}, {row['front_ends']} front ends, {row['requests']}"
         failed = "".join(f", **{count} of {row['sent']} got {status}**" for status, count in row["failed"].items())
-        latency = f"p50 {row['p50_ms']:.3g} ms, p99 {row['p99_ms']:.3g} ms{failed}"
+        answered = row["p50_ms"] is not None
+        latency = f"p50 {row['p50_ms']:.3g} ms, p99 {row['p99_ms']:.3g} ms" if answered else "nothing was answered"
+        latency += failed
         is_full = row["front_ends"] == AIM_SINGLE_FRONT_ENDS
         if row["kind"] == "idle":
             yield f"{what}, one short text at a time", latency, f"p50 < {AIM_IDLE_MS} ms"

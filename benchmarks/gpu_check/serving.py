@@ -113,11 +113,12 @@ def _closed(
 
 def _latencies(load: Load) -> Row:
     statuses, counts = np.unique(load.status[~load.is_ok], return_counts=True)
+    latency_s = load.latency_s[load.is_ok]
     return {
         "sent": len(load.request),
         # By status; 0 is a connection that ended without an answer.
         "failed": dict(zip(map(str, statuses.tolist()), counts.tolist(), strict=True)),
-        "p50_ms": quantile_ms(load.latency_s[load.is_ok], 0.5),
-        "p99_ms": quantile_ms(load.latency_s[load.is_ok], 0.99),
+        "p50_ms": quantile_ms(latency_s, 0.5) if len(latency_s) else None,
+        "p99_ms": quantile_ms(latency_s, 0.99) if len(latency_s) else None,
         "generator_cpu": load.generator_cpu,
     }
