@@ -61,6 +61,7 @@ void multiply(const Product& p) {
 template <typename T>
 int enqueue(void* handle, const Product& product) {
   if (device::failure()) return kExecutionFailed;
+  device::take_time_of(2.0 * product.m * product.n * product.k);
   if (device::computes())
     device::enqueue(static_cast<Handle*>(handle)->stream, [product] { multiply<T>(product); });
   return kSuccess;

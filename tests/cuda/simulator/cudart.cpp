@@ -7,12 +7,15 @@
 // SIMULATED_CUDA_CAPABILITY   its compute capability (9.0)
 // SIMULATED_CUDA_FAULT        a file; once it is there, it is taken away and the device fails for good with the number in it
 // SIMULATED_CUDA_IDLE         a file; while it is there kernels do nothing, and device memory takes none of the host's
+// SIMULATED_CUDA_TFLOPS       while it is idle, let products take as long as at this rate and every launch 3 us (no time)
 // SIMULATED_CUDA_LOG          a file to which every launch, copy and wait is added
 #include <cuda_runtime_api.h>
 #include <cxxabi.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -22,6 +25,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -33,9 +37,14 @@ namespace {
 using device::Work;
 using Works = std::vector<Work>;
 
+using Clock = std::chrono::steady_clock;
+
 struct Event {
   cudaStream_t stream = nullptr;
+  Clock::time_point done_at;
 };
+
+constexpr double kLaunch = 3e-6;  // seconds
 
 struct Configuration {
   dim3 grid, block;
@@ -61,6 +70,8 @@ struct Device {
   Works captured;
   std::unordered_map<const void*, std::string> kernels;  // by the host's stub: its demangled name
   bool computes = true;
+  const double flops = std::atof(setting("SIMULATED_CUDA_TFLOPS", "0")) * 1e12;
+  Clock::time_point busy_until;
   int lost = 0;
 };
 
@@ -93,6 +104,18 @@ cudaError_t status(int error) {
 void note(const std::string& line) {
   const char* path = std::getenv("SIMULATED_CUDA_LOG");
   if (path && *path) std::ofstream(path, std::ios::app) << line << "\n";
+}
+
+// One queue, whatever the stream: work begins when what was asked for before is done.
+void take_time(double seconds) {
+  if (!gpu().flops || gpu().computes) return;
+  const auto duration = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  gpu().busy_until = std::max(gpu().busy_until, Clock::now()) + duration;
+}
+
+Clock::time_point done_at() {
+  Lock lock(gpu().mutex);
+  return gpu().busy_until;
 }
 
 void drain(cudaStream_t stream) {
@@ -149,6 +172,7 @@ cudaError_t launch(const void* stub, dim3 grid, void** arguments, cudaStream_t s
   const auto found = gpu().kernels.find(stub);
   if (found == gpu().kernels.end()) device::give_up("a kernel that was never registered", __func__);
   note("kernel " + found->second);
+  take_time(kLaunch);
   auto work = kernel(found->second, grid, arguments);  // also to see that there is such a kernel
   if (gpu().computes) device::enqueue(stream, std::move(work));
   return cudaSuccess;
@@ -172,6 +196,11 @@ std::size_t used_bytes() {
 }
 
 std::size_t total_bytes() { return gpu().total; }
+
+void take_time_of(double operations) {
+  Lock lock(gpu().mutex);
+  take_time(kLaunch + (gpu().flops ? operations / gpu().flops : 0));
+}
 
 bool computes() {
   Lock lock(gpu().mutex);
@@ -327,6 +356,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (const int error = device::failure()) return status(error);
   if (is_forbidden()) return status(cudaErrorStreamCaptureUnsupported);
   note("wait");
+  std::this_thread::sleep_until(done_at());
   drain(stream);
   return status(gpu().lost);
 }
@@ -351,12 +381,19 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  Lock lock(gpu().mutex);
   reinterpret_cast<Event*>(event)->stream = stream;
+  reinterpret_cast<Event*>(event)->done_at = gpu().busy_until;
   return status(device::failure());
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  return cudaStreamSynchronize(reinterpret_cast<Event*>(event)->stream);
+  if (const int error = device::failure()) return status(error);
+  if (is_forbidden()) return status(cudaErrorStreamCaptureUnsupported);
+  note("wait");
+  std::this_thread::sleep_until(reinterpret_cast<Event*>(event)->done_at);
+  drain(reinterpret_cast<Event*>(event)->stream);
+  return status(gpu().lost);
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t event, unsigned) { return cudaEventSynchronize(event); }

@@ -18,6 +18,9 @@ std::size_t total_bytes();
 // Whether kernels and products do anything.
 bool computes();
 
+// Let the device be busy for as long as these floating-point operations take, if it is told how fast it is.
+void take_time_of(double operations);
+
 // A failure that the next call must return, as tests ask for it; 0 if none. A device that failed for good keeps failing.
 int failure();
 
