@@ -3,7 +3,7 @@
 A request's sequences wait in a job. Whenever the runner is free it takes what waits: no timer, no minimum. Jobs take
 turns of one sequence, so a request of 512 texts and a request of one advance at the same pace. Work that was cancelled
 or is past its deadline is dropped before it runs. If a batch fails, its sequences run again one by one, so that a
-poisoned input fails alone; a lost engine fails every waiter.
+poisoned input fails alone; in halves, if it did not fit into the device's memory. A lost engine fails every waiter.
 
 Lives on one event loop and is called from it alone. Knows no model: a payload is opaque and counts a number of tokens.
 Imports only `errors`, the device's turns and what it tells.
@@ -20,7 +20,7 @@ from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
 from app.device import Device
-from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, Overloaded
+from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, OutOfDeviceMemory, Overloaded
 from app.messages import BatchRan, QueueStatistics, Timeline
 
 log = logging.getLogger(__name__)
@@ -275,29 +275,63 @@ class Batcher(Generic[P, R]):
         return batch
 
     async def _run_batch(self, batch: list[tuple[Job[P, R], int]], wanted_at: float) -> None:
-        taken_at = self._clock()
         running_tokens = sum(job.tokens[i] for job, i in batch)
+        try:
+            error = await self._run_together(batch, wanted_at)
+            if error is not None:
+                await self._run_again(batch, error)
+        finally:
+            self._running_tokens -= running_tokens
+
+    async def _run_together(
+        self, batch: list[tuple[Job[P, R], int]], wanted_at: float | None = None
+    ) -> Exception | None:
+        """Answer these sequences with one run, or return why it failed. `wanted_at` makes it one to learn the speed from.
+
+        Raises:
+            EngineLost: nothing will ever be answered again.
+        """
+        taken_at = self._clock()
+        tokens = [job.tokens[i] for job, i in batch]
         try:
             results = await self._run_payloads([job.payloads[i] for job, i in batch])
         except EngineLost:
             raise
-        except Exception:
-            log.exception("a batch of %d sequences failed; each runs again alone", len(batch))
-            await self._run_one_by_one(batch)
-            return
+        except Exception as error:
+            return error
         finally:
-            self._running_tokens -= running_tokens
             now, started_at = self._clock(), self._device.started_at(taken_at)
-            if self._ahead:  # until then it waited behind a batch of ours
+            if self._ahead and wanted_at is not None:  # until then it waited behind a batch of ours
                 wanted_at = max(wanted_at, self._answered_at)
             self._answered_at = self._device.answered_at = now
-        # From wanting the device to having the answer: other models' turns count, as they do for whoever waits.
-        self._learn((now - wanted_at) / running_tokens / self._lanes)
-        longest = max(job.tokens[i] for job, i in batch)
-        ran = BatchRan(len(batch), running_tokens, longest, started_at, now - started_at)
+        if wanted_at is not None:
+            # From wanting the device to having the answer: other models' turns count, as they do for whoever waits.
+            self._learn((now - wanted_at) / sum(tokens) / self._lanes)
+        ran = BatchRan(len(batch), sum(tokens), max(tokens), started_at, now - started_at)
         self._observer.ran(ran)
         for (job, i), result in zip(batch, results, strict=True):
             self._answer(job, i, result, ran)
+        return None
+
+    async def _run_again(self, batch: list[tuple[Job[P, R], int]], error: Exception) -> None:
+        """Answer the sequences of a batch that failed: by its halves if it did not fit into memory, else one by one."""
+        if isinstance(error, OutOfDeviceMemory) and len(batch) > 1:
+            log.warning("%d sequences did not fit into memory together; the halves run instead: %s", len(batch), error)
+            size = -(-len(batch) // 2)
+        else:
+            log.error("a batch of %d sequences failed; each runs again alone", len(batch), exc_info=error)
+            size = 1
+        for first in range(0, len(batch), size):
+            part = [(job, i) for job, i in batch[first : first + size] if not job.future.done()]
+            failed = await self._run_together(part) if part else None
+            if failed is None:
+                continue
+            if len(part) > 1:
+                await self._run_again(part, failed)
+                continue
+            [(job, i)] = part
+            log.error("a sequence of %d tokens failed alone", job.tokens[i], exc_info=failed)
+            self._fail(job, Internal(f"inputs[{i}] could not be run. The log has the cause under the request id."))
 
     def _learn(self, seconds_per_token: float) -> None:
         average = self._seconds_per_token
@@ -310,21 +344,6 @@ class Batcher(Generic[P, R]):
         if len(results) != len(payloads):
             raise RuntimeError(f"The runner gave {len(results)} results for {len(payloads)} sequences.")
         return results
-
-    async def _run_one_by_one(self, batch: list[tuple[Job[P, R], int]]) -> None:
-        for job, i in batch:
-            if job.future.done():
-                continue
-            tokens, started_at = job.tokens[i], self._clock()
-            try:
-                [result] = await self._run_payloads([job.payloads[i]])
-            except EngineLost:
-                raise
-            except Exception:
-                log.exception("a sequence of %d tokens failed alone", tokens)
-                self._fail(job, Internal(f"inputs[{i}] could not be run. The log has the cause under the request id."))
-            else:
-                self._answer(job, i, result, BatchRan(1, tokens, tokens, started_at, self._clock() - started_at))
 
     def _answer(self, job: Job[P, R], i: int, result: R, ran: BatchRan) -> None:
         if job.future.done():

@@ -5,8 +5,10 @@ may be finished in another. Both release the GIL while the device works.
 """
 
 import ctypes
+import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -338,21 +340,42 @@ def _session_on_cuda(
             f"BERT_GPU_MEMORY_MIB is {gpu_memory_bytes >> 20}, but the weights of {bundle.name} alone take "
             f"{-(-weights_bytes >> 20)}. Raise it, or set 0 for what the model needs."
         )
+    with _telling_what_is_printed() as printed:
+        try:
+            with redirect_stdout(printed):
+                ort.preload_dlls()  # finds CUDA's libraries in the nvidia-* wheels; the host needs the driver only
+            cuda = Cuda(ort.cuda_version)
+        except Exception as error:
+            raise _DeviceUnavailable(f"{_first_line(error)}; check the driver with nvidia-smi") from error
+        provider_options = CUDA_OPTIONS | {"user_compute_stream": str(cuda.stream)}
+        if gpu_memory_bytes:
+            provider_options["gpu_mem_limit"] = str(gpu_memory_bytes)
+        try:
+            session = _session(path, options, PROVIDERS["cuda"], provider_options)
+        except Exception as error:
+            raise _why_no_session(path, error) from error
+        if session.get_providers()[0] != PROVIDERS["cuda"]:
+            raise _DeviceUnavailable(_missing_library() or "ONNX Runtime fell back to the CPU, and its log says why")
+        return session, cuda
+
+
+@contextmanager
+def _telling_what_is_printed() -> Iterator[io.StringIO]:
+    """Put what ONNX Runtime prints of CUDA's libraries into the log, where every line is one of ours.
+
+    It prints each library that does not load and why, where the error that follows names one. If CUDA works all the
+    same, they were found elsewhere or nothing of the graph needs them.
+    """
+    printed, level = io.StringIO(), logging.DEBUG
     try:
-        ort.preload_dlls()  # finds CUDA's libraries in the nvidia-* wheels; the host needs the driver only
-        cuda = Cuda(ort.cuda_version)
-    except Exception as error:
-        raise _DeviceUnavailable(f"{_first_line(error)}; check the driver with nvidia-smi") from error
-    provider_options = CUDA_OPTIONS | {"user_compute_stream": str(cuda.stream)}
-    if gpu_memory_bytes:
-        provider_options["gpu_mem_limit"] = str(gpu_memory_bytes)
-    try:
-        session = _session(path, options, PROVIDERS["cuda"], provider_options)
-    except Exception as error:
-        raise _why_no_session(path, error) from error
-    if session.get_providers()[0] != PROVIDERS["cuda"]:
-        raise _DeviceUnavailable(_missing_library() or "ONNX Runtime fell back to the CPU, and its log says why")
-    return session, cuda
+        yield printed
+    except _DeviceUnavailable:
+        level = logging.WARNING
+        raise
+    finally:
+        lines = printed.getvalue().splitlines()
+        if lines:
+            log.log(level, "ONNX Runtime looked for CUDA's libraries: %s", "; ".join(lines))
 
 
 def _why_no_session(path: Path, error: Exception) -> Exception:

@@ -48,7 +48,7 @@ def run_every_shape(bundle: Bundle, run: Run, trim: Run, budget_tokens: int) -> 
     except OutOfDeviceMemory:
         log.warning(
             "model %s: a text of %d tokens and %d of the shortest in one batch do not fit into the device's memory. Should "
-            "they come together, they run one by one; a smaller BERT_BATCH_TOKENS than %d avoids it",
+            "they come together, they run in halves; a smaller BERT_BATCH_TOKENS than %d avoids it",
             bundle.name,
             long,
             len(widest) - 1,

@@ -28,7 +28,7 @@ NORMAL_TEXTS: Final = 16
 SERVED_BUDGET_TOKENS: Final = 16384
 MASKS: Final = 62
 """Of a text of 64 tokens: a full batch of such has a score of the whole vocabulary for nearly every token."""
-FAILED: Final = "each runs again alone"
+FAILED: Final = "the halves run instead"
 """What the server's log says of a batch that failed."""
 ANSWERED_WITHIN_S: Final = 120.0
 

@@ -135,7 +135,7 @@ def _out_of_memory(rows: Sequence[Row], _: Mapping[str, Any]) -> Iterator[Line]:
             again = "as before" if row["same_after"] else "not as before"
             measured = (
                 f"{row['failed_batches']} batches failed; status {row['status']}, {row['answered']} of {row['texts']} texts "
-                f"answered one by one; the next request {again}"
+                f"answered in halves; the next request {again}"
             )
             yield f"{what}, served", _judged(measured, row), "all answered, and the next as before"
             continue

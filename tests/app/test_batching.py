@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.batching import Batcher
 from app.device import Device
-from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, Overloaded
+from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, OutOfDeviceMemory, Overloaded
 from app.messages import BatchRan, Timeline
 
 BUDGET = 16
@@ -50,6 +50,9 @@ class Runner:
         self.running: tuple[list[int], asyncio.Future[None]] | None = None
         self.batches: list[list[int]] = []
         self.poisoned: set[int] = set()
+        self.heavy: set[int] = set()
+        self.room = BUDGET
+        self.refused: list[list[int]] = []
         self.is_lost = False
         self.is_held = True
 
@@ -63,6 +66,9 @@ class Runner:
         self.clock.now += 0.01
         if self.is_lost:
             raise EngineLost("lost")
+        if len(batch) > self.room or self.heavy & set(batch):
+            self.refused.append(batch)
+            raise OutOfDeviceMemory("Failed to allocate memory")
         if self.poisoned & set(batch):
             raise ValueError("poisoned")
         return [f"answer {payload}" for payload in batch]
@@ -345,6 +351,92 @@ def test_a_poisoned_sequence_fails_alone() -> None:
     with_bench(test)
 
 
+def test_a_batch_that_does_not_fit_runs_in_halves(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(bench: Bench) -> None:
+        bench.runner.room = 2
+        timelines = [Timeline() for _ in range(7)]
+        requests = [bench.submit(2, timeline=timeline) for timeline in timelines]
+        await bench.run_out()
+        assert [await request for request in requests] == [answers(i) for i in range(7)]
+        assert bench.runner.batches == [[*range(7)], [0, 1, 2, 3], [0, 1], [2, 3], [4, 5, 6], [4, 5], [6]]
+        # Every run that answered is told, once, and none of those that did not.
+        assert [ran.sequences for ran in bench.observed.batches] == [2, 2, 2, 1]
+        assert [ran.tokens for ran in bench.observed.batches] == [4, 4, 4, 2]
+        assert [timeline.runs for timeline in timelines] == [[bench.observed.batches[i // 2]] for i in range(7)]
+
+    with_bench(test)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    assert "7 sequences did not fit into memory together; the halves run instead: Failed" in caplog.messages[0]
+
+
+def test_a_sequence_that_fits_nowhere_fails_alone() -> None:
+    async def test(bench: Bench) -> None:
+        bench.runner.heavy = {5}
+        requests = [bench.submit(1) for _ in range(16)]
+        await bench.run_out()
+        with pytest.raises(Internal, match=r"inputs\[0\]"):
+            await requests.pop(5)
+        await asyncio.gather(*requests)
+        # In halves the way to one of 16 takes four steps of two runs.
+        assert [len(batch) for batch in bench.runner.batches] == [16, 8, 4, 4, 2, 1, 1, 2, 8]
+
+    with_bench(test)
+
+
+def test_a_sequence_that_fits_nowhere_fails_alone_by_itself_too() -> None:
+    async def test(bench: Bench) -> None:
+        bench.runner.heavy = {0}
+        request = bench.submit(3)
+        await bench.run_out()
+        with pytest.raises(Internal):
+            await request
+        assert bench.runner.batches == [[0], [0]]
+
+    with_bench(test)
+
+
+def test_a_poisoned_half_runs_one_by_one() -> None:
+    async def test(bench: Bench) -> None:
+        bench.runner.room, bench.runner.poisoned = 3, {4}
+        requests = [bench.submit(2) for _ in range(6)]
+        await bench.run_out()
+        assert bench.runner.batches == [[*range(6)], [0, 1, 2], [3, 4, 5], [3], [4], [5]]
+        results = await asyncio.gather(*requests, return_exceptions=True)
+        assert [isinstance(result, Internal) for result in results] == [i == 4 for i in range(6)]
+
+    with_bench(test)
+
+
+def test_halves_are_without_what_nobody_waits_for() -> None:
+    async def test(bench: Bench) -> None:
+        bench.runner.room = 2
+        requests = [bench.submit(4) for _ in range(4)]
+        await bench.settle()
+        requests[1].cancel()
+        await bench.settle()
+        bench.runner.let_go()  # the whole
+        await bench.settle()
+        assert bench.runner.batches[1:] == [[0]]
+        requests[2].cancel()
+        requests[3].cancel()
+        await bench.run_out()
+        assert bench.runner.batches[1:] == [[0]]
+        assert await requests[0] == answers(0)
+
+    with_bench(test)
+
+
+def test_the_speed_is_not_learnt_from_what_runs_again() -> None:
+    async def test(bench: Bench) -> None:
+        bench.batcher.expect(0.1)
+        bench.runner.room = 1
+        await asyncio.gather(bench.submit(4), bench.submit(4), bench.run_out())
+        assert len(bench.runner.batches) == 3
+        assert bench.batcher._seconds_per_token == 0.1
+
+    with_bench(test)
+
+
 def test_a_lost_engine_fails_every_waiter_and_admits_no_more() -> None:
     async def test(bench: Bench) -> None:
         requests = [bench.submit(16) for _ in range(3)]
@@ -464,6 +556,7 @@ ACTIONS: st.SearchStrategy[Sequence[Action | tuple[str, list[int]]]] = st.lists(
         st.tuples(st.just("submit"), st.lists(st.integers(1, BUDGET + 4), min_size=1, max_size=12)),
         st.tuples(st.just("cancel"), st.integers(0, 100)),
         st.tuples(st.just("poison"), st.integers(0, 60)),
+        st.tuples(st.just("room"), st.integers(1, 8)),
         st.tuples(st.just("wait"), st.integers(1, 40)),
         st.tuples(st.just("run"), st.integers(1, 3)),
     ),
@@ -489,6 +582,9 @@ def test_whatever_happens_each_request_is_answered_once_within_the_budget(
                 requests[value % len(requests)][1].cancel()
             elif action == "poison":
                 bench.runner.poisoned.add(value)
+            elif action == "room":
+                assert isinstance(value, int)
+                bench.runner.room = value
             elif action == "wait":
                 bench.clock.now += value
                 bench.batcher.expire()
@@ -515,9 +611,13 @@ def test_whatever_happens_each_request_is_answered_once_within_the_budget(
                 assert isinstance(error, DeadlineExceeded | Internal | Overloaded)
                 if isinstance(error, Internal):
                     assert bench.runner.poisoned & set(payloads)
-        # A sequence runs once, and once more alone if its batch failed.
-        together = [payload for batch in bench.runner.batches if len(batch) > 1 for payload in batch]
+        # A sequence runs once where it fits, and once more alone if its batch failed for another reason.
+        refused = bench.runner.refused
+        together = [
+            payload for batch in bench.runner.batches if len(batch) > 1 for payload in batch if batch not in refused
+        ]
         assert len(together) == len(set(together))
+        assert all(sum(payload in batch for batch in refused) <= BUDGET.bit_length() for payload in lengths)
         assert all(sum(batch == [payload] for batch in bench.runner.batches) <= 2 for payload in lengths)
         assert (bench.batcher.queued_sequences, bench.batcher.queued_tokens) == (0, 0)
         assert bench.batcher.statistics.backlog_s == 0

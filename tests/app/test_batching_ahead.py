@@ -8,7 +8,7 @@ import pytest
 
 from app.batching import Batcher
 from app.device import Device
-from app.errors import EngineLost
+from app.errors import EngineLost, OutOfDeviceMemory
 from app.messages import BatchRan
 
 BUDGET = 16
@@ -177,6 +177,22 @@ def test_a_batch_that_fails_leaves_the_one_behind_it_alone() -> None:
         await bench.run_out()
         assert await request == [-1, -2, -3, -4]
         assert bench.runner.batches == [[1, 2], [3, 4], [1], [2]]
+
+    with_bench(test)
+
+
+def test_halves_of_a_batch_run_behind_the_one_that_was_taken_ahead() -> None:
+    async def test(bench: Bench) -> None:
+        request = bench.submit(*[8] * 4)
+        await bench.settle()
+        bench.runner.finish(took_s=1, error=OutOfDeviceMemory("Failed to allocate memory"))
+        await bench.settle()
+        assert bench.runner.batches == [[1, 2], [3, 4], [1]]
+        for took_s in (2, 3, 4):  # the one behind, then the halves
+            bench.runner.finish(took_s=took_s)
+            await bench.settle()
+        assert await request == [-1, -2, -3, -4]
+        assert [(ran.started_at, ran.duration_s) for ran in bench.observed.batches] == [(1, 2), (3, 3), (6, 4)]
 
     with_bench(test)
 

@@ -6,6 +6,7 @@ import json
 import random
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,7 @@ class Gpu:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.monkeypatch = monkeypatch
         self.fell_back = False
+        self.printed = ""
         self.options: list[tuple[Any, dict[str, str] | None]] = []
         self.see(0)
 
@@ -168,7 +170,7 @@ class Gpu:
             return Session(made, ["CPUExecutionProvider"] if self.fell_back else [provider, "CPUExecutionProvider"])
 
         self.monkeypatch.setattr(ort, "get_available_providers", lambda: list(ort_runner.PROVIDERS.values()))
-        self.monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+        self.monkeypatch.setattr(ort, "preload_dlls", lambda: sys.stdout.write(self.printed))
         self.monkeypatch.setattr(ort_runner, "Cuda", Device)
         self.monkeypatch.setattr(ort_runner, "_session", session)
         self.monkeypatch.setattr(ort_runner, "_missing_library", lambda: None)
@@ -257,6 +259,29 @@ def test_cuda_is_never_replaced_silently(
     [told] = caplog.records
     assert told.levelname == "WARNING"
     assert re.search(rf"does not run on CUDA, although this machine has 1 GPU: .*{message}.*=cpu", told.getMessage())
+
+
+PRINTED = "Failed to load libcublasLt.so.13: no such file\nPlease follow https://onnxruntime.ai to install CUDA.\n"
+
+
+@pytest.mark.parametrize("step", ["libraries", "session", "fallback", "none"])
+def test_what_is_printed_of_libraries_goes_to_the_log(
+    both: Bundle, gpu: Gpu, step: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("DEBUG")
+    gpu.printed = PRINTED
+    gpu.fell_back = step == "fallback"
+    gpu.install(**{step: RuntimeError("it does not work")})
+    chosen = open_runner(both, device="auto", precision="auto", threads=1)
+    told = [(one.levelname, one.getMessage()) for one in caplog.records if "libcublasLt" in one.getMessage()]
+    message = "ONNX Runtime looked for CUDA's libraries: " + PRINTED.strip().replace("\n", "; ")
+    if step == "none":
+        assert chosen.provider == "CUDAExecutionProvider"
+        assert told == [("DEBUG", message)]
+    else:
+        assert chosen.provider == "CPUExecutionProvider"
+        assert told == [("WARNING", message)]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_bundle_for_the_cpu_on_a_gpu_is_told(folder: Path, gpu: Gpu, caplog: pytest.LogCaptureFixture) -> None:
