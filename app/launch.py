@@ -28,7 +28,7 @@ from app.loading import load_models
 from app.logs import configure
 from app.metrics import Metrics
 from app.server import listen
-from app.settings import Settings
+from app.settings import Settings, unknown_variables
 from app.supervisor import EXIT_CONFIGURATION, EXIT_ENGINE_LOST, Supervisor
 from app.tracing import require_opentelemetry
 
@@ -40,6 +40,9 @@ _Future = asyncio.Future[Any]
 def launch(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
     configure(settings.log_level, settings.log_format)
+    # Those that look like a setting have ended the start in `__main__`; these may be another program's.
+    if unknown := unknown_variables(os.environ):
+        log.warning("not a setting of this server, and ignored: %s", ", ".join(unknown))
     return _run(_serve_alone(settings) if settings.workers == 1 else _supervise(settings))
 
 
