@@ -1,7 +1,7 @@
 """Every metric of the service, in one class on one registry.
 
-The only module that knows Prometheus. Methods are called on the event loop of the process only. All series of a model
-exist from start-up, so that rates and alerts need no first request.
+The only module that knows Prometheus. Methods are called on the event loop of the process only, but for `expose`, which is
+called in a thread. All series of a model exist from start-up, so that rates and alerts need no first request.
 
 With several processes each counts into files of a folder that prometheus_client names by an environment variable, and
 whichever of them is asked adds up all of them. Those files have no place for exemplars, which only one process keeps.
