@@ -202,14 +202,17 @@ class Bundle:
         path = self.path(file)
         try:
             size_bytes = path.stat().st_size
-        except OSError as error:
+            if size_bytes != file.size_bytes:
+                raise BundleError(
+                    f"{path} has {size_bytes} bytes, its manifest says {file.size_bytes}: the copy is incomplete. "
+                    "Copy the bundle again, or export the model again."
+                )
+            sha256 = sha256_of(path)
+        except FileNotFoundError as error:
             raise BundleError(f"{path} is missing from the bundle. Export the model again.") from error
-        if size_bytes != file.size_bytes:
-            raise BundleError(
-                f"{path} has {size_bytes} bytes, its manifest says {file.size_bytes}: the copy is incomplete. "
-                "Copy the bundle again, or export the model again."
-            )
-        if sha256_of(path) != file.sha256:
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if sha256 != file.sha256:
             raise BundleError(
                 f"{path} is not the file that was exported: its sha256 differs from the manifest's. "
                 "Copy the bundle again, or export the model again."
@@ -271,22 +274,41 @@ def find_bundles(models: Path) -> list[Bundle]:
     """Return the bundles under `models`, by name; `models` may itself be a bundle.
 
     Raises:
-        BundleError: there is none, or one is damaged.
+        BundleError: there is none, or one is damaged or cannot be read.
     """
-    if (models / MANIFEST_FILE).exists():
+    try:
+        is_bundle = (models / MANIFEST_FILE).exists()
+    except OSError as error:
+        raise _unreadable(models, error) from error
+    if is_bundle:
         return [load_bundle(models.resolve() if models.name in ("", "..") else models)]
     if not models.is_dir():
         raise BundleError(
             f"The models folder {models} does not exist. Make a bundle with "
             f"'python -m model_export export --checkpoint DIR_OR_HUB_ID --output {models}/NAME', or set --models."
         )
-    folders = sorted(folder for folder in models.iterdir() if (folder / MANIFEST_FILE).exists())
+    try:
+        # Passed over: what fill_models and the export keep there (.versions, a link that was never put in its place), and
+        # what a file system does, which only root may open.
+        folders = sorted(
+            folder
+            for folder in models.iterdir()
+            if not folder.name.startswith(".") and folder.name != "lost+found" and (folder / MANIFEST_FILE).exists()
+        )
+    except OSError as error:
+        raise _unreadable(Path(error.filename or models), error) from error
     if not folders:
         raise BundleError(
             f"No bundle in {models}. Make one with "
             f"'python -m model_export export --checkpoint DIR_OR_HUB_ID --output {models}/NAME', or set --models."
         )
     return [load_bundle(folder) for folder in folders]
+
+
+def _unreadable(path: Path, error: OSError) -> BundleError:
+    return BundleError(
+        f"{path} cannot be read: {error.strerror}. Let the user that serves read it, or take it out of the models folder."
+    )
 
 
 def _first_problem(error: ValidationError) -> str:

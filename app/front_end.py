@@ -71,7 +71,8 @@ class FrontEnd:
             )
             for handler in TASKS.values()
         ]
-        self.application: Final = Gateway(make_application(routers, catalog), endpoints)
+        application = make_application(routers, catalog, asks_for_key=api_key is not None)
+        self.application: Final = Gateway(application, endpoints)
         self.server: Final = Server(
             uvicorn.Config(
                 self.application,

@@ -28,7 +28,7 @@ from app.loading import load_models
 from app.logs import configure
 from app.metrics import Metrics
 from app.server import listen
-from app.settings import Settings
+from app.settings import Settings, unknown_variables
 from app.supervisor import EXIT_CONFIGURATION, EXIT_ENGINE_LOST, Supervisor
 from app.tracing import require_opentelemetry
 
@@ -40,6 +40,9 @@ _Future = asyncio.Future[Any]
 def launch(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
     configure(settings.log_level, settings.log_format)
+    # Those that look like a setting have ended the start in `__main__`; these may be another program's.
+    if unknown := unknown_variables(os.environ):
+        log.warning("not a setting of this server, and ignored: %s", ", ".join(unknown))
     return _run(_serve_alone(settings) if settings.workers == 1 else _supervise(settings))
 
 
@@ -126,7 +129,8 @@ async def _serve_front_end(settings: Settings, listener: socket.socket, socket_p
 def run_engine(settings: Settings, socket_path: Path, restarts: int, parent: Connection) -> None:
     """Be the engine: load the models, batch and run what front ends ask for at `socket_path`."""
     configure(settings.log_level, settings.log_format)
-    raise SystemExit(_run(_serve_engine(settings, socket_path, restarts, parent)))
+    status = _run(_serve_engine(settings, socket_path, restarts, parent))
+    os._exit(status)  # as in `__main__`: a thread may be loading a model, or be stuck in a lost device
 
 
 async def _serve_engine(settings: Settings, socket_path: Path, restarts: int, parent: Connection) -> int:
@@ -139,10 +143,15 @@ async def _serve_engine(settings: Settings, socket_path: Path, restarts: int, pa
     if restarts:
         metrics.engine_restarts.inc()
     engine = LocalEngine()
-    server = EngineServer(engine, await load_models(settings, find_bundles(settings.models), engine, metrics))
+    loading = asyncio.create_task(load_models(settings, find_bundles(settings.models), engine, metrics))
+    stopped = asyncio.create_task(stopping.wait())
+    await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not loading.done():
+        log.info("stopped while the models were loading")
+        return 0
+    server = EngineServer(engine, loading.result())
     metrics.engine_up.set(1)
     serving = asyncio.create_task(server.serve(socket_path))
-    stopped = asyncio.create_task(stopping.wait())
     waiting: set[_Future] = {serving, stopped, engine.lost}
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,7 @@
 """Every metric of the service, in one class on one registry.
 
-The only module that knows Prometheus. Methods are called on the event loop of the process only. All series of a model
-exist from start-up, so that rates and alerts need no first request.
+The only module that knows Prometheus. Methods are called on the event loop of the process only, but for `expose`, which is
+called in a thread. All series of a model exist from start-up, so that rates and alerts need no first request.
 
 With several processes each counts into files of a folder that prometheus_client names by an environment variable, and
 whichever of them is asked adds up all of them. Those files have no place for exemplars, which only one process keeps.
@@ -37,7 +37,7 @@ SEQUENCES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, math.inf)
 TOKENS: Final = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, math.inf)
 RATIO: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, math.inf)
 
-STATUSES: Final = ("200", "400", "401", "413", "422", "429", "500", "503", "504")
+STATUSES: Final = ("200", "400", "401", "404", "405", "413", "422", "429", "500", "503", "504")
 REJECTIONS: Final = ("overloaded", "not_ready", "engine_lost", "deadline_exceeded")
 NO_MODEL: Final = "none"
 """Label of requests that named no model that exists: what a caller writes never becomes a label."""
@@ -215,8 +215,22 @@ class _Processes(Collector):
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
+        if self._is_alone:
+            return self._read([os.getpid()]).values()
+        supervisor = os.getppid()
+        while True:
+            # A process that ends meanwhile is counted once: with the living or with the dead.
+            dead_s = _cpu_of_the_dead(supervisor)
+            totals = self._read(_family(supervisor))
+            if _cpu_of_the_dead(supervisor) == dead_s:
+                break
+        [living] = totals["process_cpu_seconds"].samples
+        totals["process_cpu_seconds"].samples = [living._replace(value=living.value + dead_s)]
+        return totals.values()
+
+    def _read(self, pids: Iterable[int]) -> dict[str, Metric]:
         totals: dict[str, Metric] = {}
-        for pid in [os.getpid()] if self._is_alone else _family(os.getppid()):
+        for pid in pids:
             for metric in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
                 [sample] = metric.samples
                 so_far = totals.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
@@ -226,7 +240,7 @@ class _Processes(Collector):
                     # The service started when its first process did; its limits are those of one process.
                     value = min(before, value) if metric.name in _NOT_ADDED else before + value
                 so_far.add_sample(sample.name, {}, value)
-        return totals.values()
+        return totals
 
 
 class _Gpus(Collector):
@@ -256,6 +270,13 @@ def _family(parent: int) -> list[int]:
     """Return a process and its children."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii")
     return [parent, *map(int, children.split())]
+
+
+def _cpu_of_the_dead(parent: int) -> float:
+    """Return the processor time of the children that a process has outlived: a counter must not fall with them."""
+    # The name of the program, in brackets, may hold spaces. What follows it is described in proc_pid_stat(5), from field 3.
+    fields = Path(f"/proc/{parent}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 
 def _all_processes() -> CollectorRegistry:

@@ -4,18 +4,25 @@ Read once, in `launch`, from the command line and from the environment (`BERT_<N
 object. Imports nothing of the project.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
-from pydantic import Field, HttpUrl, SecretStr
+from pydantic import Field, HttpUrl, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX: Final = "BERT_"
+_MEANT: Final = 0.7
+"""How alike two names are, of 1, of which one is the other misspelt. Slips, a plural and a unit left out are above 0.72; what
+other software calls its own (`BERT_BASE_DIR`, `BERT_SERVICE_HOST` of a Kubernetes Service) is below 0.67."""
 
 
 class Settings(BaseSettings):
     """Serve BERT bundles over HTTP. Each flag can also be set in the environment, as BERT_<NAME>."""
 
     model_config = SettingsConfigDict(
-        env_prefix="BERT_",
+        env_prefix=PREFIX,
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_prog_name="python -m app",
@@ -71,3 +78,24 @@ class Settings(BaseSettings):
         None,
         description="where traces go: the OTLP/HTTP address of an OpenTelemetry collector, as in http://localhost:4318",
     )
+
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _without_its_line_end(cls, key: object) -> object:
+        """Take a key as one out of a file: what `$(cat key)` or a Secret's editor puts around it is no part of it."""
+        return key.strip() if isinstance(key, str) else key
+
+
+def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
+    """Return the variables with the prefix that are no settings, each with the one that was probably meant, if any."""
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    unknown: dict[str, str | None] = {}
+    for variable in sorted(environment):
+        name = variable.upper()  # their case does not count
+        if name.startswith(PREFIX) and name not in known:
+            # Without the prefix, which would make all names alike.
+            alike = get_close_matches(
+                name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], n=1, cutoff=_MEANT
+            )
+            unknown[variable] = f"{PREFIX}{alike[0]}" if alike else None
+    return unknown

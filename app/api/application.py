@@ -21,7 +21,7 @@ Every error has the same shape and a stable `error_type`; `429` and `503` say in
 """
 
 
-def make_application(routers: Iterable[APIRouter], catalog: Catalog) -> FastAPI:
+def make_application(routers: Iterable[APIRouter], catalog: Catalog, *, asks_for_key: bool) -> FastAPI:
     """Return the application with these routes."""
     app = FastAPIOffline(
         title="BERT inference service",
@@ -39,7 +39,7 @@ def make_application(routers: Iterable[APIRouter], catalog: Catalog) -> FastAPI:
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
-        return describe(plain(), catalog)
+        return describe(plain(), catalog, asks_for_key=asks_for_key)
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app

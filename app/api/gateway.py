@@ -5,13 +5,12 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.http import error_body, error_headers, request_id_of, respond
+from app.api.http import request_id_of
 from app.api.inference import InferenceEndpoint
-from app.errors import MethodNotAllowed
 
 
 class Gateway:
-    """Sends `POST /v1/<task>` to its endpoint and everything else to the FastAPI application."""
+    """Sends `/v1/<task>` to its endpoint and everything else to the FastAPI application."""
 
     def __init__(self, application: ASGIApp, endpoints: Iterable[InferenceEndpoint]) -> None:
         self._application: Final = application
@@ -24,11 +23,7 @@ class Gateway:
         request_id = request_id_of(scope)
         endpoint = self._endpoints.get(scope["path"])
         if endpoint is not None:
-            if scope["method"] == "POST":
-                await endpoint(scope, receive, send, request_id)
-            else:
-                error = MethodNotAllowed("This route takes POST only.", "POST")
-                await respond(send, error.status, error_body(error, request_id), request_id, *error_headers(error))
+            await endpoint(scope, receive, send, request_id)
             return
         scope["request_id"] = request_id
         if scope["method"] == "HEAD":  # the server leaves out the body

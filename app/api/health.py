@@ -1,5 +1,7 @@
 """`/livez`, `/readyz` and `/metrics`: what supervisors and Prometheus ask."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
@@ -19,6 +21,8 @@ class Health(BaseModel):
 def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     """Return the routes. They need no API key."""
     router = APIRouter(tags=["health"])
+    # Of its own: the loop's threads may all be tokenizing, and that is when one wants to see why.
+    collector = ThreadPoolExecutor(1, thread_name_prefix="metrics")
 
     @router.get("/livez", summary="Whether the process answers at all")
     async def livez() -> Health:
@@ -35,7 +39,9 @@ def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
 
     @router.get("/metrics", include_in_schema=False)
     async def prometheus(request: Request) -> Response:
-        page, content_type = metrics.expose(request.headers.get("accept", ""))
+        # Files of every process are read and GPUs are asked: 10 ms and more, in which the loop would answer nobody.
+        accept = request.headers.get("accept", "")
+        page, content_type = await asyncio.get_running_loop().run_in_executor(collector, metrics.expose, accept)
         return Response(page, headers={"Content-Type": content_type, "Vary": "Accept"})
 
     return router

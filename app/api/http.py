@@ -44,8 +44,9 @@ def authorize(scope: Scope, api_key: str | None) -> None:
     """
     if api_key is None:
         return
-    given = header(scope, b"authorization") or b""
-    if not compare_digest(given, b"Bearer " + api_key.encode()):
+    scheme, _, given = (header(scope, b"authorization") or b"").partition(b" ")
+    # Whatever its case, and with one space or more: RFC 9110, 11.1 and 11.4.
+    if scheme.lower() != b"bearer" or not compare_digest(given.lstrip(b" "), api_key.encode()):
         raise Unauthorized("The API key is missing or wrong. Send it as 'Authorization: Bearer KEY'.")
 
 

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.http import ClientGone, authorize, error_body, error_headers, read_body, respond
 from app.catalog import Catalog, Model
 from app.engine import EngineClient
-from app.errors import Internal, NotReady, ServiceError, ValidationFailed
+from app.errors import Internal, MethodNotAllowed, NotReady, ServiceError, ValidationFailed
 from app.messages import SequenceResult, Timeline, TokenSequence
 from app.metrics import REJECTIONS, Metrics, ModelMetrics
 from app.readiness import Readiness
@@ -131,6 +131,8 @@ class InferenceEndpoint:
             )
 
     async def _answer(self, scope: Scope, receive: Receive, request: "_Request") -> bytes:
+        if scope["method"] != "POST":
+            raise MethodNotAllowed("This route takes POST only.", "POST")
         authorize(scope, self._limits.api_key)
         self._readiness.check()
         body = await read_body(scope, receive, self._limits.max_body_bytes)

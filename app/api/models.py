@@ -1,12 +1,14 @@
 """`GET /v1/models`: what this server serves and how."""
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 
 from app.api.http import authorize
+from app.bundle import Source
 from app.catalog import Catalog, Model
 from app.messages import Loaded
 from app.schemas import ErrorResponse
@@ -78,5 +80,12 @@ def _card(model: Model, loaded: Loaded | None) -> ModelCard:
         variant=None if loaded is None else loaded.variant,
         provider=None if loaded is None else loaded.provider,
         architecture=manifest.architecture.model_dump(),
-        source=manifest.source.model_dump(),
+        source=_public(manifest.source).model_dump(),
     )
+
+
+def _public(source: Source) -> Source:
+    """Leave out where a folder was on the machine that exported it. Only a checkpoint of the hub has a revision."""
+    if source.revision is not None:
+        return source
+    return source.model_copy(update={"checkpoint": PurePath(source.checkpoint).name or source.checkpoint})

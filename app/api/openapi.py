@@ -26,8 +26,8 @@ _ERRORS: tuple[type[ServiceError], ...] = (
 )  # fmt: skip
 
 
-def describe(document: dict[str, Any], catalog: Catalog) -> dict[str, Any]:
-    """Add a path for every task to an OpenAPI document, once, and return it."""
+def describe(document: dict[str, Any], catalog: Catalog, *, asks_for_key: bool) -> dict[str, Any]:
+    """Add a path for every task, and the key if one is needed, to an OpenAPI document, once, and return it."""
     if any(f"/v1/{task}" in document["paths"] for task in TASKS):
         return document
     models = [model for handler in TASKS.values() for model in (handler.request, handler.response)]
@@ -70,6 +70,12 @@ def describe(document: dict[str, Any], catalog: Catalog) -> dict[str, Any]:
             }
         }
     document["paths"] = dict(sorted(document["paths"].items()))
+    if asks_for_key:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path, methods in document["paths"].items():
+            if path.startswith("/v1/"):
+                for operation in methods.values():
+                    operation["security"] = [{"key": []}]
     return document
 
 

@@ -1,8 +1,11 @@
 """Bundles on disk: what is found, and what is told of those that are not whole."""
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +150,64 @@ def test_bundles_are_found_by_name(folder: Path, bundle_of: BundleOf) -> None:
     (models / "notes").mkdir()
     (models / "README.md").touch()
     assert [bundle.name for bundle in find_bundles(models)] == ["masked", "sentiment"]
+
+
+@pytest.mark.parametrize("name", [".sentiment.new", "lost+found"])
+def test_what_others_keep_beside_the_bundles_is_not_served(folder: Path, name: str) -> None:
+    (folder.parent / name).symlink_to(folder)  # as a fill_models that was killed leaves one
+    assert [bundle.name for bundle in find_bundles(folder.parent)] == ["sentiment"]
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Let permissions hold, which root does not ask for."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A models folder that everybody may read: pytest's own folders are for one user."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(0o700)
+
+
+def test_a_new_file_system_is_a_folder_of_bundles_like_any_other(public: Path, bundle_of: BundleOf) -> None:
+    shutil.copytree(bundle_of("bert-single-label"), public / "sentiment")
+    (public / "sentiment").chmod(0o755)
+    (public / "lost+found").mkdir()
+    (public / "lost+found").chmod(0)
+    with as_nobody():
+        assert [bundle.name for bundle in find_bundles(public)] == ["sentiment"]
+
+
+def test_a_folder_that_may_not_be_opened_is_named(public: Path) -> None:
+    (public / "private").mkdir()
+    (public / "private").chmod(0)
+    for closed, models in ((public / "private", public), (public, public)):
+        closed.chmod(0)
+        with as_nobody(), pytest.raises(BundleError, match=f"^{closed}.* cannot be read: Permission denied"):
+            find_bundles(models)
+
+
+def test_a_file_that_may_not_be_read_is_named(public: Path, bundle_of: BundleOf) -> None:
+    shutil.copytree(bundle_of("bert-single-label"), public / "sentiment")
+    (public / "sentiment").chmod(0o755)
+    bundle = load_bundle(public / "sentiment")
+    graph = bundle.manifest.variants[0].graph
+    bundle.path(graph).chmod(0)
+    with as_nobody(), pytest.raises(BundleError, match=rf"{graph.file} cannot be read: Permission denied"):
+        bundle.verify_file(graph)
 
 
 def test_a_bundle_may_be_meant_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 import app.__main__ as command
-from app.settings import Settings
+from app.settings import Settings, unknown_variables
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
         taken: list[Settings] = []
         monkeypatch.setattr(command, "launch", lambda settings: taken.append(settings) or 0)
         monkeypatch.setattr(sys, "argv", ["app", *arguments])
-        for name in [name for name in os.environ if name.startswith("BERT_")]:
+        for name in [name for name in os.environ if name.upper().startswith("BERT_")]:
             monkeypatch.delenv(name)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -65,6 +65,52 @@ def test_a_key_is_not_shown(start: Any) -> None:
     assert "s3cret" not in repr(start(BERT_API_KEY="s3cret"))
 
 
+def test_a_key_is_without_what_surrounds_it(start: Any) -> None:
+    assert start(BERT_API_KEY=" s3cret\r\n").api_key == SecretStr("s3cret")
+    assert start("--api-key", "s3cret\n").api_key == SecretStr("s3cret")
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("BERT_MAX_QUEUES", "BERT_MAX_QUEUE_S"),
+        ("BERT_API_KYE", "BERT_API_KEY"),
+        ("BERT_WORKER", "BERT_WORKERS"),
+        ("BERT_MAX_BODY", "BERT_MAX_BODY_BYTES"),
+        ("bert_prot", "BERT_PORT"),
+    ],
+)
+def test_a_misspelt_setting_ends_the_start(
+    start: Any, capsys: pytest.CaptureFixture[str], variable: str, meant: str
+) -> None:
+    assert start(**{variable: "3"}) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{variable}: there is no such setting. Did you mean {meant}?")
+
+
+def test_every_problem_is_told_at_once(start: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert start(BERT_MAX_QUEUES="3", BERT_PORT="http", BERT_TREADS="1") == 2
+    told = [line.split(" ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert told == ["BERT_MAX_QUEUES:", "BERT_TREADS:", "--port"]
+
+
+FOREIGN = [
+    "BERT_BASE_DIR",
+    "BERT_SERVICE_HOST",
+    "BERT_SERVICE_PORT_HTTP",
+    "BERT_PORT_8000_TCP_ADDR",
+    "BERT_CANARY_PORT",
+]
+
+
+def test_what_is_another_programs_is_passed_over(start: Any) -> None:
+    variables = dict.fromkeys(FOREIGN, "tcp://10.0.0.1:8000")
+    assert start(**variables).port == 8000
+    assert unknown_variables([*variables, "BERT_PORT", "bert_port", "PATH", "ALBERT_X"]) == dict.fromkeys(
+        sorted(FOREIGN)
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
@@ -82,6 +128,7 @@ def test_a_key_is_not_shown(start: Any) -> None:
         ("max_inputs", "100000", "less than or equal to 4096"),
         ("max_body_bytes", "4MB", "valid integer"),
         ("api_key", "", "at least 1"),
+        ("api_key", " \n", "at least 1"),
         ("log_level", "loud", "'debug'"),
         ("access_log", "maybe", "boolean"),
         ("otlp_endpoint", "collector", "valid URL"),

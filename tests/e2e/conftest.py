@@ -22,6 +22,11 @@ class Device:
         """Run nothing, until it is released."""
         (self.faults / "hold").touch()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a batch has met with `hold`."""
+        return (self.faults / "held").exists()
+
     def release(self) -> None:
         (self.faults / "hold").unlink(missing_ok=True)
 

@@ -1,7 +1,8 @@
 """The server on a device that waits and fails when it is told to: `python -m tests.e2e.faulty`, else as `python -m app`.
 
-Told by files in the folder that the environment variable FAULTS names: `hold` stops the device until it is gone, `lost`
-loses it, `poison` holds the id of a token that it fails on, `room` the most sequences that its memory takes.
+Told by files in the folder that the environment variable FAULTS names: `hold` stops the device until it is gone, and is
+answered by `held`; `lost` loses it, `poison` holds the id of a token that it fails on, `room` the most sequences that its
+memory takes.
 """
 
 import os
@@ -37,6 +38,7 @@ class FaultyRunner:
 
     def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
         while (FAULTS / "hold").exists():
+            (FAULTS / "held").touch()
             time.sleep(0.001)
         if (FAULTS / "lost").exists():
             raise EngineLost("The device failed.") from RuntimeError("a fault that a test wanted")

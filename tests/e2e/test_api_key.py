@@ -27,7 +27,8 @@ def locked(
 
 
 def test_the_key_opens(locked: ServerProcess) -> None:
-    assert locked.post("/v1/classify", GOOD, authorization=f"Bearer {KEY}").status == 200
+    for scheme in ("Bearer", "bearer"):
+        assert locked.post("/v1/classify", GOOD, authorization=f"{scheme} {KEY}").status == 200
     for path in ("/v1/models", "/v1/models/sentiment"):
         assert locked.ask("GET", path, headers={"Authorization": f"Bearer {KEY}"}).status == 200
 
@@ -56,3 +57,16 @@ def test_nothing_else_does(locked: ServerProcess, given: str | None) -> None:
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/docs", "/openapi.json"])
 def test_what_supervisors_ask_needs_none(locked: ServerProcess, path: str) -> None:
     assert locked.ask("GET", path).status == 200
+
+
+def test_the_description_says_where_a_key_is_needed(locked: ServerProcess, shared_server: ServerProcess) -> None:
+    described = locked.ask("GET", "/openapi.json").json
+    assert described["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+    needed = {path: one.get("security") for path, methods in described["paths"].items() for one in methods.values()}
+    assert {path for path, security in needed.items() if security == [{"key": []}]} == {
+        path for path in needed if path.startswith("/v1/")
+    }
+    assert not [path for path, security in needed.items() if security and not path.startswith("/v1/")]
+    without = shared_server.ask("GET", "/openapi.json").body
+    assert b"securitySchemes" not in without
+    assert b'"security"' not in without

@@ -141,6 +141,20 @@ def test_a_bad_setting() -> None:
     ]
 
 
+def test_a_misspelt_setting() -> None:
+    complaint = refusal(status=2, BERT_MAX_QUEUES="3")
+    assert complaint.startswith("BERT_MAX_QUEUES: there is no such setting. Did you mean BERT_MAX_QUEUE_S? Rename it")
+
+
+def test_a_variable_that_may_be_another_programs_is_told_and_no_obstacle(tmp_path: Path) -> None:
+    ended = run_app("--models", str(tmp_path), BERT_PORT="0", BERT_BASE_DIR="/bert", BERT_SERVICE_HOST="10.0.0.1")
+    told = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert [record["message"] for record in told if record["level"] == "warning"] == [
+        "not a setting of this server, and ignored: BERT_BASE_DIR, BERT_SERVICE_HOST"
+    ]
+    assert "No bundle in" in told[-1]["message"]  # it went on, to what a start needs
+
+
 def test_a_key_file_without_a_key(models: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"\n")
     complaint = refusal("--models", str(models), "--api-key-file", str(tmp_path / "key"))

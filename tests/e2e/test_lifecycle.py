@@ -100,12 +100,14 @@ def test_a_stop_waits_no_longer_than_it_may(serve_faulty: ServeFaulty, device: D
             assert "stopped" in reply.result().error
 
 
-def test_a_stop_waits_for_no_model(serve_faulty: ServeFaulty, device: Device) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_stop_waits_for_no_model(serve_faulty: ServeFaulty, device: Device, workers: str) -> None:
     device.hold()
-    with serve_faulty(wait=False) as server:
-        eventually(lambda: is_alive(server))
+    with serve_faulty("--workers", workers, "--shutdown-timeout-s", "1", wait=False) as server:
+        eventually(lambda: device.is_held and is_alive(server))
         assert server.stop() == 0
         assert "while the models were loading" in server.log
+        assert "killed" not in server.log
 
 
 def test_a_second_ctrl_c_waits_for_nothing(serve_faulty: ServeFaulty, device: Device) -> None:

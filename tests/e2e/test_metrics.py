@@ -1,6 +1,5 @@
 """The metrics of the server: there from the start, and true."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def test_every_series_of_every_model_is_there_from_the_start(at_start: str, name
 
 def test_counts_by_status_and_reason_are_there_from_the_start(at_start: str) -> None:
     for model, task in MODELS.items():
-        for status in ("200", "400", "413", "422", "429", "500", "503", "504"):
+        for status in ("200", "400", "401", "404", "405", "413", "422", "429", "500", "503", "504"):
             assert f'bert_requests_total{{model="{model}",status="{status}",task="{task}"}} 0.0' in at_start
         for reason in REJECTIONS:
             assert f'bert_rejected_total{{model="{model}",reason="{reason}",task="{task}"}} 0.0' in at_start
@@ -98,17 +97,13 @@ def test_metrics_follow_requests(shared_server: ServerProcess) -> None:
         ({"inputs": ""}, "422", "none"),
         ({"model": "nobody", "inputs": TEXT}, "404", "none"),
         ({"model": "sentiment", "inputs": "a " * 100, "parameters": {"truncation": False}}, "422", "sentiment"),
+        (None, "405", "none"),
     ],
 )
 def test_refused_requests_are_counted(shared_server: ServerProcess, body: Any, status: str, model: str) -> None:
-    def count() -> float:
-        pattern = re.compile(rf'bert_requests_total{{model="{model}",status="{status}",.*}} (.*)')
-        found = pattern.search(shared_server.ask("GET", "/metrics").body.decode())
-        return float(found[1]) if found else 0.0
-
-    before = count()
-    assert shared_server.post("/v1/classify", body).status == int(status)
-    assert count() == before + 1
+    before = shared_server.metric("bert_requests_total", model=model, status=status)
+    assert shared_server.ask("GET" if body is None else "POST", "/v1/classify", body).status == int(status)
+    assert shared_server.metric("bert_requests_total", model=model, status=status) == before + 1
 
 
 def test_what_callers_write_makes_no_series(shared_server: ServerProcess) -> None:

@@ -139,6 +139,15 @@ def test_an_engine_that_dies_is_told_and_replaced(server: ServerProcess) -> None
     assert classify(server, TEXTS).status_code == 200
 
 
+def test_processor_time_never_falls(doomed: ServerProcess) -> None:
+    """Not even by what the engine took, which is the most of it, when it is gone."""
+    told = [metric(doomed, "process_cpu_seconds_total")]
+    os.kill(engine_of(doomed), signal.SIGKILL)
+    until(lambda: told.append(metric(doomed, "process_cpu_seconds_total")) or "starting another" in doomed.log)
+    told += [metric(doomed, "process_cpu_seconds_total") for _ in range(4)]
+    assert told == sorted(told)
+
+
 def test_a_front_end_that_dies_loses_only_its_own_requests_and_is_replaced(server: ServerProcess) -> None:
     engine = engine_of(server)
     before = workers(server)

@@ -161,6 +161,8 @@ def test_models(shared_server: ServerProcess) -> None:
     assert sentiment["labels"] == ["négatif", "neutral", "positive"]
     assert sentiment["mask_token"] is None
     assert sentiment["architecture"]["family"] == "bert"
+    # The name of the checkpoint, not where it was on the machine that exported it.
+    assert sentiment["source"]["checkpoint"] == "bert-single-label"
 
 
 @pytest.mark.parametrize("given", ["a", "job-7_part.3", "A" * 128])

@@ -124,13 +124,16 @@ def test_no_key_is_needed_where_there_is_none() -> None:
     authorize(scope(authorization="Bearer anything"), None)
 
 
-def test_the_right_key() -> None:
-    authorize(scope(authorization="Bearer s3cret"), "s3cret")
+@pytest.mark.parametrize("given", ["Bearer s3cret", "bearer s3cret", "BEARER s3cret", "Bearer  s3cret"])
+def test_the_right_key(given: str) -> None:
+    authorize(scope(authorization=given), "s3cret")
 
 
 @pytest.mark.parametrize(
-    "given", ["", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3crett", "s3cret", "Bearer  s3cret", "Bearer \xe9"]
-)
+    "given",
+    ["", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3crett", "Bearer S3cret", "s3cret", "Basic s3cret", "Bearer\ts3cret",
+     "Bearers3cret", "Bearer s3cret Bearer s3cret", "Bearer \xe9"],
+)  # fmt: skip
 def test_any_other_key(given: str) -> None:
     with pytest.raises(Unauthorized, match="Authorization: Bearer KEY"):
         authorize(scope(authorization=given), "s3cret")
