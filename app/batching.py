@@ -22,17 +22,12 @@ from typing import Generic, Protocol, TypeVar
 from app.device import Device
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, OutOfDeviceMemory, Overloaded
 from app.messages import BatchRan, QueueStatistics, Timeline
+from app.pace import Pace
 
 log = logging.getLogger(__name__)
 
 P = TypeVar("P")
 R = TypeVar("R")
-
-# Weight of the newest batch in the moving average of seconds per token: about the last ten batches count.
-SMOOTHING = 0.2
-# A batch that was held up counts as this many times the average at most: one stall of the machine would else have
-# requests refused for as long as the queue takes. A device that is slower for good is known after a few batches.
-MOST_OF_AVERAGE = 4.0
 
 
 @dataclass(eq=False, slots=True)
@@ -133,16 +128,16 @@ class Batcher(Generic[P, R]):
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed: EngineLost | NotReady | None = None
-        self._seconds_per_token = 0.0
+        self._pace = Pace(budget_tokens, lanes)
         self._running_tokens = 0
         self._turn_tokens = 0  # the next sequence of every job that waits
         self._answered_at = -math.inf
         self.queued_sequences = 0
         self.queued_tokens = 0
 
-    def expect(self, seconds_per_token: float) -> None:
-        """Say how long a token of a batch takes before the first batch has shown it."""
-        self._seconds_per_token = seconds_per_token / self._lanes
+    def expect(self, seconds_by_tokens: Sequence[tuple[int, float]]) -> None:
+        """Say how long batches of some sizes take, from the smallest to the largest, before the first has shown it."""
+        self._pace.expect(seconds_by_tokens)
 
     @property
     def statistics(self) -> QueueStatistics:
@@ -150,9 +145,9 @@ class Batcher(Generic[P, R]):
         return QueueStatistics(
             self.queued_sequences,
             self.queued_tokens,
-            self._running_tokens * self._seconds_per_token,
-            self.queued_tokens * self._seconds_per_token,
-            self._turn_tokens * self._seconds_per_token,
+            self._pace.seconds(self._running_tokens),
+            self._pace.seconds(self.queued_tokens),
+            self._pace.seconds(self._turn_tokens),
         )
 
     def check(self, sequences: int) -> None:
@@ -186,6 +181,7 @@ class Batcher(Generic[P, R]):
     def submit(self, payloads: Sequence[P], tokens: Sequence[int], timeline: Timeline | None = None) -> Job[P, R]:
         """Admit a job at once or raise, as `infer` does; its `future` is set when it is over."""
         self.check(len(payloads))
+        self._refuse_late_answer(tokens)
         now = self._clock()
         future: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
         job = Job(payloads, tokens, now, now + self._timeout_s, future, timeline)
@@ -201,6 +197,23 @@ class Batcher(Generic[P, R]):
         if self._ahead and self._is_full():
             self._device.look_again()
         return job
+
+    def _refuse_late_answer(self, tokens: Sequence[int]) -> None:
+        """Refuse a job that cannot be answered in time: it would keep the device from others for nothing."""
+        own_s = self._pace.seconds(sum(tokens))
+        if own_s > self._timeout_s:
+            fitting = int(len(tokens) * self._timeout_s / own_s)
+            raise DeadlineExceeded(
+                f"{len(tokens)} inputs of {sum(tokens)} tokens would take about {own_s:.0f} s, the most is "
+                f"{self._timeout_s:g} s. Send at most about {fitting} such inputs at once."
+            )
+        wait_s = self.statistics.wait_s(len(tokens))
+        if wait_s + own_s > self._timeout_s:
+            raise Overloaded(
+                f"The request would be answered in about {wait_s + own_s:.1f} s, after the {self._timeout_s:g} s that "
+                "requests may take. Retry after the time in Retry-After, or send fewer inputs at once.",
+                retry_after_s=max(1, math.ceil(wait_s + own_s - self._timeout_s)),
+            )
 
     def withdraw(self, job: Job[P, R]) -> None:
         """Run no more of a job that nobody waits for."""
@@ -306,7 +319,7 @@ class Batcher(Generic[P, R]):
             self._answered_at = self._device.answered_at = now
         if wanted_at is not None:
             # From wanting the device to having the answer: other models' turns count, as they do for whoever waits.
-            self._learn((now - wanted_at) / sum(tokens) / self._lanes)
+            self._pace.learn(sum(tokens), now - wanted_at)
         ran = BatchRan(len(batch), sum(tokens), max(tokens), started_at, now - started_at)
         self._observer.ran(ran)
         for (job, i), result in zip(batch, results, strict=True):
@@ -332,12 +345,6 @@ class Batcher(Generic[P, R]):
             [(job, i)] = part
             log.error("a sequence of %d tokens failed alone", job.tokens[i], exc_info=failed)
             self._fail(job, Internal(f"inputs[{i}] could not be run. The log has the cause under the request id."))
-
-    def _learn(self, seconds_per_token: float) -> None:
-        average = self._seconds_per_token
-        if average:
-            average += SMOOTHING * (min(seconds_per_token, MOST_OF_AVERAGE * average) - average)
-        self._seconds_per_token = average or seconds_per_token
 
     async def _run_payloads(self, payloads: list[P]) -> list[R]:
         results = await self._run(payloads)

@@ -191,7 +191,7 @@ class LocalEngine:
         )
         if runner.launches_ahead:
             self._device.launch_ahead()
-        batcher.expect(speed.seconds_per_token)
+        batcher.expect(speed.seconds_by_tokens)
         self._batchers[bundle.name] = batcher
         self._tasks.append(asyncio.create_task(self._work(batcher, observer), name=f"batches of {bundle.name}"))
         log.info(

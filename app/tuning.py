@@ -48,10 +48,12 @@ R = TypeVar("R", bound=CpuRunner)
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What warm-up measured: the budget to batch up to and how long its tokens take."""
+    """What warm-up measured: the budget to batch up to, how long its tokens take, and how long batches of some sizes do."""
 
     budget_tokens: int
     seconds_per_token: float
+    seconds_by_tokens: Sequence[tuple[int, float]]
+    """From the smallest batch, of one short sequence, to the largest."""
 
 
 def open_with_few_threads(
@@ -149,7 +151,12 @@ def measure_speed(
             break
     best = min(seconds.values())
     chosen = min(size for size, per_token in seconds.items() if GOOD_ENOUGH * per_token <= best)
-    return Speed(chosen, seconds[chosen])
+    tokens = {size: sum(map(len, batch)) for size, batch in batches.items()}
+    by_tokens = {tokens[size]: per_token * tokens[size] for size, per_token in seconds.items()}
+    shortest = min(sequences, key=len)
+    if len(shortest) < min(by_tokens):
+        by_tokens[len(shortest)] = _timed(run, [shortest], clock)
+    return Speed(chosen, seconds[chosen], sorted(by_tokens.items()))
 
 
 def _batch_of(sequences: Sequence[TokenSequence], budget_tokens: int) -> list[TokenSequence]:

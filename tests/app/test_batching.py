@@ -258,7 +258,7 @@ def test_expired_work_never_runs_and_is_told() -> None:
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_return() -> None:
     async def test(bench: Bench) -> None:
-        bench.batcher.expect(seconds_per_token=1.0)
+        bench.batcher.expect([(1, 1.0)])
         first = bench.submit(4)
         await bench.settle()
         assert bench.batcher.statistics.backlog_s == pytest.approx(4)
@@ -277,7 +277,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_return() -> None:
 
 def test_a_small_request_is_not_refused_for_a_large_one() -> None:
     async def test(bench: Bench) -> None:
-        bench.batcher.expect(seconds_per_token=0.01)
+        bench.batcher.expect([(1, 0.01)])
         large = bench.submit(*[8] * 100)
         await bench.settle()
         queue = bench.batcher.statistics
@@ -295,7 +295,7 @@ def test_a_small_request_is_not_refused_for_a_large_one() -> None:
 
 def test_many_small_requests_are_refused_for_what_waits() -> None:
     async def test(bench: Bench) -> None:
-        bench.batcher.expect(seconds_per_token=1.0)
+        bench.batcher.expect([(1, 1.0)])
         admitted = [bench.submit(2) for _ in range(3)]
         await bench.settle()
         with pytest.raises(Overloaded, match=r"6\.0 s"):
@@ -320,9 +320,45 @@ def test_the_estimate_follows_the_runner() -> None:
     with_bench(test)
 
 
+def test_short_requests_alone_do_not_refuse_the_next_burst() -> None:
+    """A batch takes 10 ms whatever is in it; by the token, short ones would look sixteen times as slow as full ones."""
+
+    async def test(bench: Bench) -> None:
+        bench.batcher.expect([(1, 0.01), (16, 0.01)])
+        bench.runner.is_held = False
+        for _ in range(100):
+            await bench.submit(1)
+        bench.runner.is_held = True
+        burst = [bench.submit(8) for _ in range(800)]
+        await bench.settle()
+        assert bench.batcher.statistics.backlog_s == pytest.approx(400 * 0.01)
+        await bench.run_out()
+        await asyncio.gather(*burst)
+
+    with_bench(test)
+
+
+def test_a_request_that_would_be_late_is_refused_at_once() -> None:
+    async def test(bench: Bench) -> None:
+        bench.batcher.expect([(1, 0.1)])
+        with pytest.raises(
+            DeadlineExceeded, match=r"100 inputs of 800 tokens would take about 80 s.*at most about 37 "
+        ):
+            await bench.submit(*[8] * 100)
+        first = bench.submit(*[8] * 4)
+        await bench.settle()
+        with pytest.raises(Overloaded, match=r"in about 3\d\.\d s, after the 30 s") as refusal:
+            await bench.submit(*[8] * 35)
+        assert refusal.value.retry_after_s > 1
+        await bench.run_out()
+        assert await first == answers(*range(100, 104))
+
+    with_bench(test)
+
+
 def test_one_stall_is_no_new_speed() -> None:
     async def test(bench: Bench) -> None:
-        bench.batcher.expect(seconds_per_token=0.001)
+        bench.batcher.expect([(1, 0.001)])
         request = bench.submit(10)
         await bench.settle()
         bench.clock.now += 20
@@ -428,11 +464,11 @@ def test_halves_are_without_what_nobody_waits_for() -> None:
 
 def test_the_speed_is_not_learnt_from_what_runs_again() -> None:
     async def test(bench: Bench) -> None:
-        bench.batcher.expect(0.1)
+        bench.batcher.expect([(1, 0.1)])
         bench.runner.room = 1
         await asyncio.gather(bench.submit(4), bench.submit(4), bench.run_out())
         assert len(bench.runner.batches) == 3
-        assert bench.batcher._seconds_per_token == 0.1
+        assert bench.batcher._pace.seconds(1) == 0.1
 
     with_bench(test)
 

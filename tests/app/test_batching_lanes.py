@@ -100,7 +100,7 @@ def test_a_free_lane_takes_what_waits_at_once(lanes: Lanes) -> None:
 def test_time_is_told_of_each_batch_and_shared_by_the_lanes(lanes: Lanes) -> None:
     async def test() -> None:
         batcher = batcher_of(lanes, Device(LANES))
-        batcher.expect(1.0)
+        batcher.expect([(1, 1.0)])
         work = asyncio.ensure_future(batcher.work())
         request = submit(batcher, *[16] * 4)
         await settle()

@@ -494,7 +494,7 @@ def test_the_search_for_the_budget_has_time_for_the_device(
 
     def measure(*_: Any, search_for_s: float, **__: Any) -> Speed:
         asked.append(search_for_s)
-        return Speed(64, 1e-5)
+        return Speed(64, 1e-5, [(1, 1e-5)])
 
     monkeypatch.setattr("app.engine.measure_speed", measure)
     bundle = load_bundle(bundle_of(CLASSIFY))

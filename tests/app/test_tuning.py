@@ -49,6 +49,14 @@ def test_the_smallest_budget_near_the_best_rate_is_taken(bundle: Bundle) -> None
     assert speed.budget_tokens == 2048
 
 
+def test_sizes_are_told_from_one_short_sequence_on(bundle: Bundle) -> None:
+    device = Device(lambda tokens: 1e-3 + tokens * 1e-5)
+    by_tokens = measure_speed(bundle, device.run, limit_tokens=1024, clock=device.clock).seconds_by_tokens
+    assert by_tokens[0][0] == min(map(len, golden_sequences(bundle)))
+    assert len(by_tokens) == 5
+    assert all(seconds == pytest.approx(device.seconds(tokens)) for tokens, seconds in by_tokens)
+
+
 def test_the_limit_is_kept(bundle: Bundle) -> None:
     device = Device(lambda _: 1e-3)
     assert measure_speed(bundle, device.run, limit_tokens=1000, clock=device.clock).budget_tokens == 512
@@ -60,7 +68,7 @@ def test_a_slow_machine_is_not_kept_waiting(bundle: Bundle) -> None:
     assert (
         measure_speed(bundle, device.run, limit_tokens=65536, clock=device.clock).budget_tokens == FIRST_BUDGET_TOKENS
     )
-    assert len(device.sizes) == 3
+    assert len(device.sizes) == 4
     assert device.now > SEARCH_FOR_S
 
 
