@@ -22,6 +22,7 @@ from app.bundle import find_bundles
 from app.engine import LocalEngine
 from app.errors import EngineLost, StartupError
 from app.front_end import FrontEnd
+from app.garbage import settle
 from app.ipc.client import RemoteEngine
 from app.ipc.server import EngineServer
 from app.loading import load_models
@@ -141,6 +142,7 @@ async def _serve_engine(settings: Settings, socket_path: Path, restarts: int, pa
     engine = LocalEngine()
     server = EngineServer(engine, await load_models(settings, find_bundles(settings.models), engine, metrics))
     metrics.engine_up.set(1)
+    settle()
     serving = asyncio.create_task(server.serve(socket_path))
     stopped = asyncio.create_task(stopping.wait())
     waiting: set[_Future] = {serving, stopped, engine.lost}
