@@ -54,16 +54,12 @@ class Job(Generic[P, R]):
     answered: int = 0
     answers: dict[int, R] = field(default_factory=dict)
 
-    @property
-    def is_waiting(self) -> bool:
-        return self.next < len(self.payloads) and not self.future.done()
-
 
 class BatchObserver(Protocol):
     """Hears what the batcher does. Called on the event loop; must not raise or block."""
 
-    def started(self, queued_s: float) -> None:
-        """A request's first sequence is about to run."""
+    def started(self, queued_s: Sequence[float]) -> None:
+        """The first sequences of some requests are about to run, in one batch, after so long."""
 
     def ran(self, batch: BatchRan) -> None:
         """A batch was answered."""
@@ -245,11 +241,12 @@ class Batcher(Generic[P, R]):
         """Take turns until the next sequence is over the budget. That sequence is first in the next batch."""
         self.expire()
         batch: list[tuple[Job[P, R], int]] = []
+        queued_s: list[float] = []
         room = self.budget_tokens
         now = self._clock()
         while self._turns:
             job = self._turns[0]
-            if not job.is_waiting:
+            if job.future.done():
                 self._turns.popleft()
                 continue
             tokens = job.tokens[job.next]
@@ -257,16 +254,18 @@ class Batcher(Generic[P, R]):
                 break
             room -= tokens
             if job.next == 0:
-                self._observer.started(now - job.admitted_at)
+                queued_s.append(now - job.admitted_at)
                 if job.timeline is not None:
                     job.timeline.started_at = now
             batch.append((job, job.next))
             job.next += 1
             self._turn_tokens -= tokens
             self._turns.popleft()
-            if job.is_waiting:
+            if job.next < len(job.tokens):
                 self._turns.append(job)
                 self._turn_tokens += job.tokens[job.next]
+        if queued_s:
+            self._observer.started(queued_s)
         self._running_tokens += self.budget_tokens - room
         self.queued_tokens -= self.budget_tokens - room
         self.queued_sequences -= len(batch)
@@ -346,9 +345,9 @@ class Batcher(Generic[P, R]):
     def _leave(self, job: Job[P, R]) -> None:
         """Take a job off the books. Its place among the turns is passed over later."""
         del self._open[job]
-        self.queued_sequences -= len(job.payloads) - job.next
-        self.queued_tokens -= sum(job.tokens[job.next :])
         if job.next < len(job.tokens):
+            self.queued_sequences -= len(job.tokens) - job.next
+            self.queued_tokens -= sum(job.tokens[job.next :])
             self._turn_tokens -= job.tokens[job.next]
         if not self._open:
             self._idle.set()
