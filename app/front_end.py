@@ -1,7 +1,6 @@
 """Everything of a process that answers HTTP, put together around an engine client."""
 
 import asyncio
-import gc
 import logging
 import math
 import time
@@ -19,6 +18,7 @@ from app.bundle import Bundle
 from app.catalog import Catalog, load_model
 from app.engine import EngineClient
 from app.errors import StartupError
+from app.garbage import settle
 from app.messages import Loaded
 from app.metrics import Metrics
 from app.protocol import WholeAnswers
@@ -29,9 +29,6 @@ from app.tasks import TASKS
 from app.tracing import Tracer
 
 log = logging.getLogger(__name__)
-
-# Requests make few cycles: with this many new objects between rounds a short one cost 103 us of CPU instead of 139.
-GC_THRESHOLD: Final = 50_000
 
 # Longer than the proxies and load balancers before it keep a connection they may use again (most: 60 s): whoever closes
 # first must not be the one that is just being written to, which would be a reset for a request that did nothing wrong.
@@ -95,7 +92,7 @@ class FrontEnd:
         self._metrics.engine_up.set(1)
         if self.readiness.state != "draining":
             self.readiness.state = "ready"
-            _settle()
+            settle()
             log.info("ready in %.2f s", time.perf_counter() - self._without_engine_since)
 
     def engine_lost(self) -> None:
@@ -110,13 +107,6 @@ class FrontEnd:
         """Send the last traces, when all is answered."""
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)
-
-
-def _settle() -> None:
-    """Take what was made for good out of the garbage collector's rounds, which else cost every fourth request's time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 20)
 
 
 def _api_key(settings: Settings) -> str | None:

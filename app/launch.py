@@ -22,6 +22,7 @@ from app.bundle import find_bundles
 from app.engine import LocalEngine
 from app.errors import EngineLost, StartupError
 from app.front_end import FrontEnd
+from app.garbage import settle
 from app.ipc.client import RemoteEngine
 from app.ipc.server import EngineServer
 from app.loading import load_models
@@ -151,6 +152,7 @@ async def _serve_engine(settings: Settings, socket_path: Path, restarts: int, pa
         return 0
     server = EngineServer(engine, loading.result())
     metrics.engine_up.set(1)
+    settle()
     serving = asyncio.create_task(server.serve(socket_path))
     waiting: set[_Future] = {serving, stopped, engine.lost}
     try:

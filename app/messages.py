@@ -12,9 +12,9 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TokenSequence:
-    """One tokenized input with its special tokens.
+    """One tokenized input with its special tokens. Nobody changes one: it is not frozen as that takes longer to make.
 
     `masks` holds the positions of its mask tokens, empty unless the task asks for them. `top_k` is how many tokens are
     wanted per mask; `targets` names the only token ids that may be answered.
@@ -59,9 +59,9 @@ class Loaded:
     lanes: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class QueueStatistics:
-    """What one model has to run.
+    """What one model has to run, as it was when this was made.
 
     `running_s` is how long the batches take that run, `queued_s` everything that waits, and `turn_s` one sequence of each
     request that waits: as requests take turns, a request of one sequence waits for no more of the queue.

@@ -9,7 +9,9 @@ whichever of them is asked adds up all of them. Those files have no place for ex
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -97,9 +99,9 @@ class ModelMetrics:
         if truncated:
             self._truncated.inc(truncated)
 
-    def started(self, queued_s: float) -> None:
-        """Record that a request's first sequence is about to run."""
-        self._queue_duration.observe(queued_s)
+    def started(self, queued_s: Sequence[float]) -> None:
+        """Record that the first sequences of some requests are about to run."""
+        self._queue_duration.observe_all(queued_s)
 
     def ran(self, batch: BatchRan) -> None:
         """Record one batch that ran."""
@@ -136,8 +138,8 @@ class Metrics:
         ) -> Gauge:
             return Gauge(f"bert_{name}", text, labels, registry=registry, multiprocess_mode=over_processes)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"bert_{name}", text, by_model, buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> "_Histogram":
+            return _Histogram(f"bert_{name}", text, by_model, buckets=buckets, registry=registry)
 
         self.requests = counter("requests_total", "Answered inference requests.", (*by_model, "status"))
         self.request_duration = histogram(
@@ -205,6 +207,16 @@ class Metrics:
             page: bytes = openmetrics.generate_latest(self._read)  # type: ignore[no-untyped-call]
             return page, openmetrics.CONTENT_TYPE_LATEST
         return self.render(), CONTENT_TYPE
+
+
+class _Histogram(Histogram):
+    """One that takes many values in one go: counting each by itself took a tenth of the engine's time."""
+
+    def observe_all(self, amounts: Sequence[float]) -> None:
+        """Do what `observe` does, for each of some values."""
+        self._sum.inc(sum(amounts))
+        for bucket, count in Tally(bisect_left(self._upper_bounds, amount) for amount in amounts).items():
+            self._buckets[bucket].inc(count)
 
 
 class _Processes(Collector):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.common import say
+from benchmarks.engine_process import engine_process
 from benchmarks.fairness import fairness
 from benchmarks.front_end import front_end
 from benchmarks.idle import idle
@@ -49,6 +50,7 @@ class Form:
     offline_texts: int
     own_engine_texts: int
     front_end_requests: int
+    engine_process_requests: int
     idle_requests: int
     overload_s: float
     fairness_s: float
@@ -64,6 +66,7 @@ SMOKE: Final = Form(
     offline_texts=8,
     own_engine_texts=32,
     front_end_requests=500,
+    engine_process_requests=2000,
     idle_requests=20,
     overload_s=8,
     fairness_s=8,
@@ -78,6 +81,7 @@ SHORT: Final = Form(
     offline_texts=48,
     own_engine_texts=256,
     front_end_requests=8000,
+    engine_process_requests=50000,
     idle_requests=100,
     overload_s=16,
     fairness_s=30,
@@ -92,6 +96,7 @@ FULL: Final = Form(
     offline_texts=64,
     own_engine_texts=512,
     front_end_requests=30000,
+    engine_process_requests=100000,
     idle_requests=300,
     overload_s=20,
     fairness_s=40,
@@ -163,6 +168,7 @@ def _parts(place: Workplace, form: Form) -> Mapping[str, Callable[[], Any]]:
         ],
         "own-engine": lambda: own_engine(place, "base", count=form.own_engine_texts, rounds=max(2, form.rounds)),
         "front-end": lambda: front_end(place, count=form.front_end_requests, rounds=form.rounds),
+        "engine-process": lambda: engine_process(place, count=form.engine_process_requests, rounds=form.rounds),
         "idle": lambda: [
             row
             for model in ("demo", "base")

@@ -3,18 +3,22 @@
 One frame holds many requests: a table with a row for each, then all their numbers end to end, so that the work in
 Python is per frame but for a few slices per sequence.
 
-    requests   int64[requests, 6]   id, model, sequences, top_k, targets (-1: none were named), is_timed
+    requests   int64[4]             how many requests, sequences, tokens and masks follow
+               int64[requests, 6]   id, model, sequences, top_k, targets (-1: none were named), is_timed
                int64[sequences, 2]  tokens, masks
                int32[tokens] input_ids, int32[tokens] token_type_ids, int32[masks] masks, int32[targets] targets
-    replies    int64[replies, 5]    id, kind, rows, columns, runs (-1: no timeline); then for each its body and timeline
+    replies    int64[1]             how many follow
+               int64[replies, 5]    id, kind, rows, columns, runs (-1: no timeline); then for each its body and timeline
                float64[2] admitted_at, started_at (NaN: it was not); float64[runs, 5] the fields of BatchRan
 """
 
 import json
 import math
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from typing import Final, TypeVar
+from itertools import chain, islice
+from typing import Final, TypeVar, cast
 
 import numpy as np
 
@@ -34,7 +38,7 @@ _ERRORS: Final[dict[str, type[errors.ServiceError]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WireRequest:
     """One request on its way to the engine. Its sequences share one top_k and one list of targets."""
 
@@ -44,7 +48,7 @@ class WireRequest:
     is_timed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WireReply:
     """The results of one request, or why there are none; with its timeline if it was to be timed and was admitted."""
 
@@ -55,21 +59,22 @@ class WireReply:
 
 def encode_requests(requests: Sequence[WireRequest]) -> bytes:
     """Return the body of a REQUESTS frame."""
-    table = np.empty((len(requests), 6), np.int64)
+    table: list[int] = []
     targets: list[IntArray] = []
-    for row, request in zip(table, requests, strict=True):
+    for request in requests:
         first = request.sequences[0]
         count = _NO_TARGETS if first.targets is None else len(first.targets)
-        row[:] = request.id, request.model, len(request.sequences), first.top_k, count, request.is_timed
+        table += (request.id, request.model, len(request.sequences), first.top_k, count, request.is_timed)
         if first.targets is not None:
             targets.append(first.targets)
     sequences = [sequence for request in requests for sequence in request.sequences]
-    counts = np.array([(len(sequence.input_ids), len(sequence.masks)) for sequence in sequences], np.int64)
+    tokens = [len(sequence.input_ids) for sequence in sequences]
+    masks = [len(sequence.masks) for sequence in sequences]
     return b"".join(
         (
-            np.int64(len(requests)).tobytes(),
-            table.tobytes(),
-            counts.tobytes(),
+            _int64(len(requests), len(sequences), sum(tokens), sum(masks)),
+            _int64(*table),
+            _int64(*chain(*zip(tokens, masks, strict=True))),
             _flat([sequence.input_ids for sequence in sequences]),
             _flat([sequence.token_type_ids for sequence in sequences]),
             _flat([sequence.masks for sequence in sequences]),
@@ -81,60 +86,54 @@ def encode_requests(requests: Sequence[WireRequest]) -> bytes:
 def decode_requests(body: bytes) -> list[WireRequest]:
     """Return the requests of a REQUESTS frame."""
     reader = _Reader(body)
-    [size] = reader.int64(1)
-    table = reader.int64(int(size) * 6).reshape(-1, 6).tolist()
-    counts = reader.int64(2 * sum(row[2] for row in table)).reshape(-1, 2)
-    tokens, masks = counts.sum(axis=0).tolist()
-    input_ids, token_type_ids, mask_positions = reader.ints(tokens), reader.ints(tokens), reader.ints(masks)
-    pairs = iter(counts.tolist())
-    token = mask = 0
+    size, sequence_count, tokens, masks = reader.int64(4)
+    table, counts = reader.rows(size, 6), reader.rows(sequence_count, 2)
+    numbers = reader.ints()
+    token, mask, target = 0, 2 * tokens, 2 * tokens + masks
     requests = []
     for id_, model, length, top_k, target_count, is_timed in table:
-        targets = None if target_count == _NO_TARGETS else reader.ints(target_count)
+        targets = None
+        if target_count != _NO_TARGETS:
+            targets = numbers[target : target + target_count]
+            target += target_count
         sequences = []
-        for _ in range(length):
-            token_count, mask_count = next(pairs)
-            next_token, next_mask = token + token_count, mask + mask_count
-            sequences.append(
-                TokenSequence(
-                    input_ids[token:next_token],
-                    token_type_ids[token:next_token],
-                    mask_positions[mask:next_mask],
-                    top_k,
-                    targets,
-                )
-            )
-            token, mask = next_token, next_mask
+        for token_count, mask_count in islice(counts, length):
+            end, mask_end = token + token_count, mask + mask_count
+            types = numbers[tokens + token : tokens + end]
+            sequences.append(TokenSequence(numbers[token:end], types, numbers[mask:mask_end], top_k, targets))
+            token, mask = end, mask_end
         requests.append(WireRequest(id_, model, sequences, bool(is_timed)))
     return requests
 
 
 def encode_replies(replies: Sequence[WireReply]) -> bytes:
     """Return the body of a REPLIES frame."""
-    table = np.empty((len(replies), 5), np.int64)
-    bodies = []
-    for row, reply in zip(table, replies, strict=True):
-        outcome, timeline = reply.outcome, reply.timeline
-        runs = _NO_TIMELINE if timeline is None else len(timeline.runs)
-        if isinstance(outcome, errors.ServiceError):
-            body = _encode_error(outcome)
-            row[:] = reply.id, _ERROR, len(body), 0, runs
-            bodies.append(body)
-        elif isinstance(outcome[0], MaskScores):
-            results = [result for result in outcome if isinstance(result, MaskScores)]
-            tokens = np.concatenate([result.tokens for result in results])
-            scores = np.concatenate([result.scores for result in results])
-            row[:] = reply.id, _MASKS, *tokens.shape, runs
-            bodies += [tokens.tobytes(), scores.tobytes()]
-        else:
-            arrays = [result for result in outcome if not isinstance(result, MaskScores)]
-            kind, join = (_ROWS, np.stack) if arrays[0].ndim == 1 else (_TOKENS, np.concatenate)
-            joined = join(arrays)
-            row[:] = reply.id, kind, *joined.shape, runs
-            bodies.append(joined.tobytes())
-        if timeline is not None:
-            bodies.append(_encode_timeline(timeline))
-    return b"".join((np.int64(len(replies)).tobytes(), table.tobytes(), *bodies))
+    table: list[int] = []
+    bodies: list[bytes] = []
+    for reply in replies:
+        kind, rows, columns, body = _encode_outcome(reply.outcome)
+        table += (reply.id, kind, rows, columns, _NO_TIMELINE if reply.timeline is None else len(reply.timeline.runs))
+        bodies.append(body)
+        if reply.timeline is not None:
+            bodies.append(_encode_timeline(reply.timeline))
+    return b"".join((_int64(len(replies)), _int64(*table), *bodies))
+
+
+def _encode_outcome(outcome: Sequence[SequenceResult] | errors.ServiceError) -> tuple[int, int, int, bytes]:
+    """Return kind, rows, columns and body."""
+    if isinstance(outcome, errors.ServiceError):
+        body = _encode_error(outcome)
+        return _ERROR, len(body), 0, body
+    if isinstance(outcome[0], MaskScores):
+        results = cast("Sequence[MaskScores]", outcome)
+        tokens = np.concatenate([result.tokens for result in results])
+        scores = np.concatenate([result.scores for result in results])
+        return _MASKS, *tokens.shape, tokens.tobytes() + scores.tobytes()
+    arrays = cast("Sequence[FloatArray]", outcome)
+    body = b"".join([array.tobytes() for array in arrays])
+    if arrays[0].ndim == 1:
+        return _ROWS, len(arrays), len(arrays[0]), body
+    return _TOKENS, sum(map(len, arrays)), arrays[0].shape[1], body
 
 
 def decode_replies(body: bytes, asked: Callable[[int], Sequence[TokenSequence] | None]) -> Iterator[WireReply]:
@@ -147,7 +146,7 @@ def decode_replies(body: bytes, asked: Callable[[int], Sequence[TokenSequence] |
     """
     reader = _Reader(body)
     [size] = reader.int64(1)
-    for id_, kind, rows, columns, runs in reader.int64(int(size) * 5).reshape(-1, 5).tolist():
+    for id_, kind, rows, columns, runs in reader.rows(size, 5):
         outcome: list[SequenceResult] | errors.ServiceError
         sequences = asked(id_)
         if kind == _ERROR:
@@ -157,7 +156,7 @@ def decode_replies(body: bytes, asked: Callable[[int], Sequence[TokenSequence] |
         elif kind == _TOKENS:
             outcome = list(_shared_out(reader.floats(rows, columns), map(len, sequences or ())))
         else:
-            tokens = reader.int64(rows * columns).reshape(rows, columns)
+            tokens = np.array(reader.int64(rows * columns)).reshape(rows, columns)
             scores = reader.floats(rows, columns)
             counts = [len(sequence.masks) for sequence in sequences or ()]
             shares = zip(_shared_out(tokens, counts), _shared_out(scores, counts), strict=True)
@@ -172,6 +171,10 @@ def _shared_out(rows: Rows, counts: Iterable[int]) -> Iterator[Rows]:
     for count in counts:
         start, end = end, end + count
         yield rows[start:end]
+
+
+def _int64(*values: int) -> bytes:
+    return array("q", values).tobytes()
 
 
 def _flat(arrays: Sequence[IntArray]) -> bytes:
@@ -208,7 +211,7 @@ def _decode_error(body: bytes) -> errors.ServiceError:
 
 
 class _Reader:
-    """Reads arrays off a body, one after the other."""
+    """Reads numbers off a body, one lot after the other."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -218,11 +221,15 @@ class _Reader:
         self._at += size
         return self._body[self._at - size : self._at]
 
-    def int64(self, count: int) -> IntArray:
-        return np.frombuffer(self.take(8 * count), np.int64)
+    def int64(self, count: int) -> "array[int]":
+        return array("q", self.take(8 * count))
 
-    def ints(self, count: int) -> IntArray:
-        return np.frombuffer(self.take(4 * count), np.int32).astype(np.int64)
+    def rows(self, count: int, columns: int) -> Iterator[tuple[int, ...]]:
+        return zip(*[iter(self.int64(count * columns))] * columns, strict=True)
+
+    def ints(self) -> IntArray:
+        """Read all that is left."""
+        return np.frombuffer(self._body, np.int32, offset=self._at).astype(np.int64)
 
     def doubles(self, count: int) -> list[float]:
         values: list[float] = np.frombuffer(self.take(8 * count), np.float64).tolist()

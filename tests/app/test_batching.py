@@ -32,8 +32,8 @@ class Observed:
     batches: list[BatchRan] = field(default_factory=list)
     cancellations: int = 0
 
-    def started(self, queued_s: float) -> None:
-        self.started_s.append(queued_s)
+    def started(self, queued_s: Sequence[float]) -> None:
+        self.started_s += queued_s
 
     def ran(self, batch: BatchRan) -> None:
         self.batches.append(batch)
@@ -629,7 +629,7 @@ def test_whatever_happens_each_request_is_answered_once_within_the_budget(
                     await bench.settle()
                     bench.runner.let_go()
             await bench.settle()
-            turns = sum(job.tokens[job.next] for job in bench.batcher._turns if job.is_waiting)
+            turns = sum(job.tokens[job.next] for job in bench.batcher._turns if not job.future.done())
             assert bench.batcher._turn_tokens == turns
         await bench.run_out()
 
@@ -642,7 +642,6 @@ def test_whatever_happens_each_request_is_answered_once_within_the_budget(
             error = request.exception()
             if error is None:
                 assert request.result() == answers(*payloads)
-                assert not bench.runner.poisoned.issuperset(payloads) or not payloads
             else:
                 assert isinstance(error, DeadlineExceeded | Internal | Overloaded)
                 if isinstance(error, Internal):

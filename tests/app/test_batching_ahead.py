@@ -1,7 +1,7 @@
 """The batcher of a device that has its next batch packed while it runs one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -25,7 +25,7 @@ class Clock:
 class Observed:
     batches: list[BatchRan] = field(default_factory=list)
 
-    def started(self, queued_s: float) -> None: ...
+    def started(self, queued_s: Sequence[float]) -> None: ...
 
     def ran(self, batch: BatchRan) -> None:
         self.batches.append(batch)

@@ -1,6 +1,7 @@
 """The batcher of a model that runs several batches at once, each on its share of the cores."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -39,7 +40,7 @@ class Lanes:
             done.set_exception(error)
         await settle()
 
-    def started(self, queued_s: float) -> None: ...
+    def started(self, queued_s: Sequence[float]) -> None: ...
 
     def ran(self, batch: BatchRan) -> None:
         self.ran_batches.append(batch)

@@ -70,8 +70,8 @@ class Observed:
     cancellations: int = 0
     queues: list[QueueStatistics] = field(default_factory=list)
 
-    def started(self, queued_s: float) -> None:
-        self.started_s.append(queued_s)
+    def started(self, queued_s: Sequence[float]) -> None:
+        self.started_s += queued_s
 
     def ran(self, batch: BatchRan) -> None:
         self.batches.append(batch)

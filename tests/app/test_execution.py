@@ -166,7 +166,7 @@ class Observed:
     def __init__(self) -> None:
         self.batches: list[BatchRan] = []
 
-    def started(self, queued_s: float) -> None: ...
+    def started(self, queued_s: Sequence[float]) -> None: ...
 
     def ran(self, batch: BatchRan) -> None:
         self.batches.append(batch)

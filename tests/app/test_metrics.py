@@ -42,7 +42,7 @@ def test_a_request(metrics: Metrics) -> None:
     model = metrics.for_model("sentiment")
     model.inflight.inc()
     model.tokenized(2, 0.5)
-    model.started(0.125)
+    model.started([0.125])
     model.answered(200, 1.0)
     model.answered(418, 2.0)
     model.rejected("overloaded")
@@ -56,6 +56,20 @@ def test_a_request(metrics: Metrics) -> None:
     assert {name: value(metrics, name) for name in expected} == expected
     assert value(metrics, "requests_total", status="200") == value(metrics, "requests_total", status="418") == 1
     assert value(metrics, "rejected_total", reason="overloaded") == 1
+
+
+def test_requests_that_start_together_are_counted_as_if_each_did_alone(metrics: Metrics) -> None:
+    together, alone = metrics.for_model("sentiment"), metrics.add_model("other", "classify")
+    queued_s = [0.0, 0.001, 0.0011, 0.3, 0.3, 60.0, 61.0]  # a bucket's bound belongs to it
+    together.started(queued_s)
+    for one in queued_s:
+        alone.started([one])
+        alone._queue_duration.observe(one)
+    for name in [f"queue_duration_seconds_{part}" for part in ("sum", "count")]:
+        assert 2 * value(metrics, name) == pytest.approx(value(metrics, name, model="other"))
+    for le in ("0.001", "0.0025", "0.25", "0.5", "30.0", "60.0", "+Inf"):
+        name = "queue_duration_seconds_bucket"
+        assert 2 * value(metrics, name, le=le) == value(metrics, name, le=le, model="other")
 
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -57,5 +57,12 @@ def test_lanes_run_at_once() -> None:
     assert measured(1024, lanes=2).seconds(10_000) == pytest.approx(measured(1024).seconds(10_000) / 2)
 
 
+@pytest.mark.parametrize("tokens", [1, 5000, 8192, 20_000])
+def test_the_quick_answer_is_never_too_low(tokens: int) -> None:
+    pace = measured(8192)
+    pace.learn(100, 3 * gpu(100))
+    assert 3 * pace.seconds(tokens) <= pace.at_most(3 * tokens)
+
+
 def test_nothing_takes_no_time() -> None:
     assert measured(1024).seconds(0) == 0

@@ -61,6 +61,17 @@ def test_what_was_refused_is_told_beside_the_latency_of_the_rest() -> None:
     assert "| 4 of 24 |" in text
 
 
+def test_the_threads_of_the_engines_process_are_added_up() -> None:
+    rows = [
+        {
+            "round": number, "in_flight": 192, "requests_per_batch": 96.0, "rate_per_s": 20000.0, "event_loop_us": loop_us,
+            "device_thread_us": 3.0, "packer_us": 0.0,
+        }
+        for number, loop_us in enumerate((16.0, 18.0, 40.0))
+    ]  # fmt: skip
+    assert "| 192 | 96 | 20000 | 18.0 | 3.0 | 0.0 | 21.0 |" in render(results(engine_process=rows))
+
+
 def test_a_server_that_did_not_start_is_named() -> None:
     failed = {"kind": "failed", "system": "infinity (torch)", "setting": "batch 16", "error": "x"}
     assert "infinity (torch), batch 16: not measured" in render(results(base=[row("mosec", "x", 1.0), failed]))
