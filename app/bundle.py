@@ -123,8 +123,9 @@ class Manifest(Strict):
     """Everything the server must know about a model that is not in its graphs.
 
     `position_offset` is the position id of the first token (2 for RoBERTa, else 0). `max_length` counts special tokens.
-    `labels` are those of texts, of tokens (entities), or IS_NEXT and NOT_NEXT. `pooling` and `normalizes`, whether
-    embeddings are made one long unless a request says otherwise, are there for `embed` alone.
+    `labels` are those of texts, of tokens (entities), or IS_NEXT and NOT_NEXT. Three are for `embed` alone: `pooling`;
+    `normalizes`, whether embeddings are scaled to unit length unless a request says otherwise; `strips_whitespace`,
+    whether whitespace around a text is removed before it is tokenized (None, as in older bundles, is no).
     """
 
     schema_version: Literal[1]
@@ -134,6 +135,7 @@ class Manifest(Strict):
     problem_type: ProblemType | None = None
     pooling: Pooling | None = None
     normalizes: bool | None = None
+    strips_whitespace: bool | None = None
     max_length: int = Field(ge=3)
     position_offset: int = Field(ge=0)
     special_tokens: SpecialTokens
