@@ -5,12 +5,14 @@ caller's text.
 """
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 from pydantic_core import PydanticCustomError
 
 from app.errors import InvalidJson, ServiceError, ValidationFailed
+
+T = TypeVar("T")
 
 MAX_TOP_K: Final = 1000
 MAX_INPUTS: Final = 4096
@@ -206,6 +208,23 @@ class EmbedParameters(Truncation):
     )
 
 
+def as_list(inputs: T | list[T]) -> list[T]:
+    """Return `inputs` of a request as a list: a single one is a list of one."""
+    return inputs if isinstance(inputs, list) else [inputs]
+
+
+class TextsRequest(Request):
+    """What requests have in common whose inputs are texts."""
+
+    model: ModelName = None
+    inputs: TextInputs
+
+    @property
+    def listed(self) -> list[str]:
+        """The inputs as a list."""
+        return as_list(self.inputs)
+
+
 class ClassifyRequest(Request):
     """Texts, or pairs of texts, to classify."""
 
@@ -216,24 +235,17 @@ class ClassifyRequest(Request):
     @property
     def listed(self) -> list[str | tuple[str, str]]:
         """The inputs as a list, a pair as a tuple. An empty second text is no second text."""
-        inputs = self.inputs if isinstance(self.inputs, list) else [self.inputs]
+        inputs: list[str | TextPair] = as_list(self.inputs)
         return [
             item if isinstance(item, str) else (item.text, item.text_pair) if item.text_pair else item.text
             for item in inputs
         ]
 
 
-class FillMaskRequest(Request):
+class FillMaskRequest(TextsRequest):
     """Texts with one or more mask tokens to fill."""
 
-    model: ModelName = None
-    inputs: TextInputs
     parameters: FillMaskParameters = FillMaskParameters()
-
-    @property
-    def listed(self) -> list[str]:
-        """The inputs as a list."""
-        return self.inputs if isinstance(self.inputs, list) else [self.inputs]
 
 
 class NextSentenceRequest(Request):
@@ -246,21 +258,13 @@ class NextSentenceRequest(Request):
     @property
     def listed(self) -> list[tuple[str, str]]:
         """The inputs as a list of pairs."""
-        inputs = self.inputs if isinstance(self.inputs, list) else [self.inputs]
-        return [(pair.text, pair.text_pair) for pair in inputs]
+        return [(pair.text, pair.text_pair) for pair in as_list(self.inputs)]
 
 
-class EntitiesRequest(Request):
+class EntitiesRequest(TextsRequest):
     """Texts to find entities in."""
 
-    model: ModelName = None
-    inputs: TextInputs
     parameters: EntitiesParameters = EntitiesParameters()
-
-    @property
-    def listed(self) -> list[str]:
-        """The inputs as a list."""
-        return self.inputs if isinstance(self.inputs, list) else [self.inputs]
 
 
 class AnswerRequest(Request):
@@ -273,21 +277,13 @@ class AnswerRequest(Request):
     @property
     def listed(self) -> list[tuple[str, str]]:
         """The inputs as a list of question and context."""
-        inputs = self.inputs if isinstance(self.inputs, list) else [self.inputs]
-        return [(one.question, one.context) for one in inputs]
+        return [(one.question, one.context) for one in as_list(self.inputs)]
 
 
-class EmbedRequest(Request):
+class EmbedRequest(TextsRequest):
     """Texts to embed."""
 
-    model: ModelName = None
-    inputs: TextInputs
     parameters: EmbedParameters = EmbedParameters()
-
-    @property
-    def listed(self) -> list[str]:
-        """The inputs as a list."""
-        return self.inputs if isinstance(self.inputs, list) else [self.inputs]
 
 
 class Usage(BaseModel):
