@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import BundleError
 
@@ -47,12 +47,12 @@ class Parity(Strict):
     """How far a variant's answers were from the reference when it was exported.
 
     Differences are the largest over all outputs of the parity batches: of the softmax over the vocabulary for masked
-    tokens, of embeddings before they are normalized, else of logits. `company` compares each sequence alone with itself in
-    a packed batch.
+    tokens, of embeddings before they are normalized, else of logits. `alone` compares each sequence in a packed batch with
+    the same sequence alone; bundles of older releases call it `company`.
     """
 
     reference_max_abs_diff: float
-    company_max_abs_diff: float
+    alone_max_abs_diff: float = Field(validation_alias=AliasChoices("alone_max_abs_diff", "company_max_abs_diff"))
     tolerance: float
     checked_with: Literal["onnxruntime", "onnx.reference"]
 
