@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import BundleError
 
@@ -47,12 +47,12 @@ class Parity(Strict):
     """How far a variant's answers were from the reference when it was exported.
 
     Differences are the largest over all outputs of the parity batches: of the softmax over the vocabulary for masked
-    tokens, of embeddings before they are normalized, else of logits. `company` compares each sequence alone with itself in
-    a packed batch.
+    tokens, of embeddings before they are normalized, else of logits. `alone` compares each sequence in a packed batch with
+    the same sequence alone; bundles of older releases call it `company`.
     """
 
     reference_max_abs_diff: float
-    company_max_abs_diff: float
+    alone_max_abs_diff: float = Field(validation_alias=AliasChoices("alone_max_abs_diff", "company_max_abs_diff"))
     tolerance: float
     checked_with: Literal["onnxruntime", "onnx.reference"]
 
@@ -123,8 +123,9 @@ class Manifest(Strict):
     """Everything the server must know about a model that is not in its graphs.
 
     `position_offset` is the position id of the first token (2 for RoBERTa, else 0). `max_length` counts special tokens.
-    `labels` are those of texts, of tokens (entities), or IS_NEXT and NOT_NEXT. `pooling` and `normalizes`, whether
-    embeddings are made one long unless a request says otherwise, are there for `embed` alone.
+    `labels` are those of texts, of tokens (entities), or IS_NEXT and NOT_NEXT. Three are for `embed` alone: `pooling`;
+    `normalizes`, whether embeddings are scaled to unit length unless a request says otherwise; `strips_whitespace`,
+    whether whitespace around a text is removed before it is tokenized (None, as in older bundles, is no).
     """
 
     schema_version: Literal[1]
@@ -134,6 +135,7 @@ class Manifest(Strict):
     problem_type: ProblemType | None = None
     pooling: Pooling | None = None
     normalizes: bool | None = None
+    strips_whitespace: bool | None = None
     max_length: int = Field(ge=3)
     position_offset: int = Field(ge=0)
     special_tokens: SpecialTokens

@@ -8,14 +8,10 @@ from typing import ClassVar
 
 
 class ServiceError(Exception):
-    """A failure that a caller is told about.
-
-    The message says what happened and what to do. `retryable` tells whether the same request may succeed later.
-    """
+    """A failure that is reported to the caller. The message says what happened and what to do."""
 
     status: ClassVar[int] = 500
     error_type: ClassVar[str] = "internal"
-    retryable: ClassVar[bool] = False
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -72,7 +68,6 @@ class Overloaded(ServiceError):
 
     status = 429
     error_type = "overloaded"
-    retryable = True
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
@@ -88,7 +83,6 @@ class NotReady(ServiceError):
 
     status = 503
     error_type = "not_ready"
-    retryable = True
 
 
 class EngineLost(ServiceError):
@@ -96,7 +90,6 @@ class EngineLost(ServiceError):
 
     status = 503
     error_type = "engine_lost"
-    retryable = True
 
 
 class DeadlineExceeded(ServiceError):
@@ -104,7 +97,6 @@ class DeadlineExceeded(ServiceError):
 
     status = 504
     error_type = "deadline_exceeded"
-    retryable = True
 
 
 class StartupError(Exception):

@@ -1,25 +1,27 @@
 """The requests and answers of the HTTP API, as callers see them in OpenAPI.
 
-Requests are validated strictly straight from the body's bytes; what is wrong is told by place and kind, never with the
-caller's text.
+Requests are validated strictly, straight from the body's bytes. An error names the place and the kind of the problem and
+never repeats the caller's text.
 """
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 from pydantic_core import PydanticCustomError
 
 from app.errors import InvalidJson, ServiceError, ValidationFailed
 
+T = TypeVar("T")
+
 MAX_TOP_K: Final = 1000
 MAX_INPUTS: Final = 4096
-"""The most that `--max-inputs` may be. Known to the schema, so that a body of a million items is refused at the first
-item too many: one of 4 MB took 13 s to refuse when each of its items was told."""
-TOLD_PROBLEMS: Final = 5
+"""Largest value of `--max-inputs`. Part of the schema, so that a body of a million items is refused at the first item too
+many: one of 4 MB took 13 s to refuse when each of its items was reported."""
+SHOWN_PROBLEMS: Final = 5
 KINDS: Final = frozenset({"<text>", "<pair>", "<list>", "<one>"})
-"""Tags of the kinds of inputs. They stand in pydantic's places, and are passed over in ours."""
-# An unknown key is repeated to its sender only if it looks like a name: it may as well be a text in the wrong place.
+"""Tags of the kinds of inputs. Pydantic puts them into an error's location; callers do not get to see them."""
+# An unknown key is repeated in an error only if it looks like a name: it may also be a text in the wrong place.
 KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
 
 
@@ -39,7 +41,7 @@ Text = Annotated[str, AfterValidator(_sayable)]
 
 
 def _kind(value: object) -> str | None:
-    """Name the kind of an input, so that an error speaks of the one that was meant and not of every alternative."""
+    """Name the kind of an input, so that an error is about the kind that was sent and not about every alternative."""
     kinds: dict[type, str] = {str: "<text>", dict: "<pair>", list: "<list>", TextPair: "<pair>"}
     return kinds.get(type(value))
 
@@ -72,7 +74,7 @@ class QuestionContext(Request):
 
 
 def _one_or_list(value: object) -> str | None:
-    """Name the kind of inputs where each must be an object."""
+    """Name the kind of inputs that are objects or a list of objects."""
     if isinstance(value, list):
         return "<list>"
     return "<one>" if isinstance(value, dict | Request) else None
@@ -123,39 +125,39 @@ QuestionInputs = Annotated[
     ),
 ]
 ModelName = Annotated[
-    str | None, Field(description="Which model; may be left out where one model does this task.", examples=[None])
+    str | None, Field(description="The model's name; optional if only one model does this task.", examples=[None])
 ]
 
 
 class Truncation(Request):
-    """What becomes of inputs that are too long."""
+    """What happens to inputs that are too long."""
 
-    truncation: bool = Field(True, description="Cut inputs that are too long; if false they are an error.")
-    truncation_direction: Literal["right", "left"] = Field("right", description="Which end is cut off.")
+    truncation: bool = Field(True, description="Cut inputs that are too long; if false, they are an error.")
+    truncation_direction: Literal["right", "left"] = Field("right", description="The end that is cut off.")
 
 
 class ClassifyParameters(Truncation):
     """How to classify."""
 
-    top_k: int | None = Field(None, ge=1, le=MAX_TOP_K, description="How many of the best labels; all if left out.")
+    top_k: int | None = Field(None, ge=1, le=MAX_TOP_K, description="Return only the best labels; default: all.")
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = Field(
         None,
-        description="What turns logits into scores. If left out: none for regression, sigmoid for multi-label models "
-        "and models of one label, else softmax.",
+        description="Turns logits into scores. Default: none for regression, sigmoid for multi-label models and models "
+        "with one label, else softmax.",
     )
 
 
 class FillMaskParameters(Request):
     """How to fill masks."""
 
-    top_k: int = Field(5, ge=1, le=MAX_TOP_K, description="How many of the best tokens for each mask.")
+    top_k: int = Field(5, ge=1, le=MAX_TOP_K, description="How many tokens to return for each mask.")
     targets: list[Text] | None = Field(
-        None, min_length=1, max_length=MAX_TOP_K, description="The only words to choose from; each is one token."
+        None, min_length=1, max_length=MAX_TOP_K, description="Choose among these words only; each must be one token."
     )
 
 
 class NextSentenceParameters(Truncation):
-    """How to read pairs."""
+    """How to tokenize pairs."""
 
 
 class EntitiesParameters(Truncation):
@@ -163,35 +165,35 @@ class EntitiesParameters(Truncation):
 
     aggregation_strategy: Literal["none", "simple", "first", "average", "max"] = Field(
         "simple",
-        description="How tokens become entities. none: they do not, every token is told. simple: neighbours of one label "
-        "are joined. first, average, max: as simple, but the tokens of a word have one label: that of its first, the best "
-        "on average, or the most certain.",
+        description="How tokens become entities. none: every token is returned by itself. simple: adjacent tokens with the "
+        "same label are joined. first, average, max: like simple, but all tokens of a word get the same label: that of its "
+        "first token, the best on average, or that of the token with the highest score.",
     )
     ignore_labels: list[str] = Field(
-        ["O"], max_length=MAX_TOP_K, description="What is left out: labels with none, else groups."
+        ["O"], max_length=MAX_TOP_K, description="Labels to leave out (with none), or entity groups."
     )
     stride: int | None = Field(
         None,
         ge=0,
-        description="Read a text that is too long in windows of the model's length that share so many tokens, instead of "
-        "cutting it.",
+        description="Read a text that is too long in windows of the model's maximum length instead of cutting it; "
+        "consecutive windows share this many tokens. Not with none.",
     )
 
 
 class AnswerParameters(Request):
     """How to find answers."""
 
-    top_k: int = Field(1, ge=1, le=MAX_TOP_K, description="How many of the best answers.")
-    max_answer_length: int = Field(15, ge=1, description="Tokens of an answer, at most.")
-    max_question_length: int = Field(64, ge=1, description="Tokens of a question, at most; more are cut off.")
+    top_k: int = Field(1, ge=1, le=MAX_TOP_K, description="How many answers to return.")
+    max_answer_length: int = Field(15, ge=1, description="Longest answer, in tokens.")
+    max_question_length: int = Field(64, ge=1, description="Longest question, in tokens; the rest is cut off.")
     stride: int | None = Field(
         None,
         ge=0,
-        description="How many tokens the windows share in which a long context is read. If left out: 128, or half of a "
-        "window if that is less.",
+        description="A long context is read in windows; consecutive windows share this many tokens. Default: 128, or half "
+        "a window if that is less.",
     )
     handle_impossible_answer: bool = Field(
-        False, description="Whether there may be no answer: then an empty one takes part, with a score of its own."
+        False, description='Let "no answer" compete: it is returned as an empty answer with its own score.'
     )
 
 
@@ -199,11 +201,30 @@ class EmbedParameters(Truncation):
     """How to embed."""
 
     normalize: bool | None = Field(
-        None, description="Make every embedding one long. If left out: as the model's sentence-transformers files say."
+        None,
+        description="Scale every embedding to unit length (L2). Default: what the model's sentence-transformers files say, "
+        "otherwise false.",
     )
     encoding_format: Literal["float", "base64"] = Field(
-        "float", description="base64: the bytes of little-endian float32 numbers, which is a quarter as long."
+        "float", description="base64: the bytes of little-endian float32 numbers, a quarter of the size."
     )
+
+
+def as_list(inputs: T | list[T]) -> list[T]:
+    """Return the `inputs` of a request as a list, also if there is only one."""
+    return inputs if isinstance(inputs, list) else [inputs]
+
+
+class TextsRequest(Request):
+    """The common part of requests whose inputs are texts."""
+
+    model: ModelName = None
+    inputs: TextInputs
+
+    @property
+    def listed(self) -> list[str]:
+        """The inputs as a list."""
+        return as_list(self.inputs)
 
 
 class ClassifyRequest(Request):
@@ -215,29 +236,22 @@ class ClassifyRequest(Request):
 
     @property
     def listed(self) -> list[str | tuple[str, str]]:
-        """The inputs as a list, a pair as a tuple. An empty second text is no second text."""
-        inputs = self.inputs if isinstance(self.inputs, list) else [self.inputs]
+        """The inputs as a list, pairs as tuples. An empty second text counts as none."""
+        inputs: list[str | TextPair] = as_list(self.inputs)
         return [
             item if isinstance(item, str) else (item.text, item.text_pair) if item.text_pair else item.text
             for item in inputs
         ]
 
 
-class FillMaskRequest(Request):
+class FillMaskRequest(TextsRequest):
     """Texts with one or more mask tokens to fill."""
 
-    model: ModelName = None
-    inputs: TextInputs
     parameters: FillMaskParameters = FillMaskParameters()
-
-    @property
-    def listed(self) -> list[str]:
-        """The inputs as a list."""
-        return self.inputs if isinstance(self.inputs, list) else [self.inputs]
 
 
 class NextSentenceRequest(Request):
-    """Pairs of texts, to be told whether the second continues the first."""
+    """Pairs of texts: does the second continue the first?"""
 
     model: ModelName = None
     inputs: SentenceInputs
@@ -246,21 +260,13 @@ class NextSentenceRequest(Request):
     @property
     def listed(self) -> list[tuple[str, str]]:
         """The inputs as a list of pairs."""
-        inputs = self.inputs if isinstance(self.inputs, list) else [self.inputs]
-        return [(pair.text, pair.text_pair) for pair in inputs]
+        return [(pair.text, pair.text_pair) for pair in as_list(self.inputs)]
 
 
-class EntitiesRequest(Request):
+class EntitiesRequest(TextsRequest):
     """Texts to find entities in."""
 
-    model: ModelName = None
-    inputs: TextInputs
     parameters: EntitiesParameters = EntitiesParameters()
-
-    @property
-    def listed(self) -> list[str]:
-        """The inputs as a list."""
-        return self.inputs if isinstance(self.inputs, list) else [self.inputs]
 
 
 class AnswerRequest(Request):
@@ -272,26 +278,18 @@ class AnswerRequest(Request):
 
     @property
     def listed(self) -> list[tuple[str, str]]:
-        """The inputs as a list of question and context."""
-        inputs = self.inputs if isinstance(self.inputs, list) else [self.inputs]
-        return [(one.question, one.context) for one in inputs]
+        """The inputs as a list of (question, context)."""
+        return [(one.question, one.context) for one in as_list(self.inputs)]
 
 
-class EmbedRequest(Request):
+class EmbedRequest(TextsRequest):
     """Texts to embed."""
 
-    model: ModelName = None
-    inputs: TextInputs
     parameters: EmbedParameters = EmbedParameters()
-
-    @property
-    def listed(self) -> list[str]:
-        """The inputs as a list."""
-        return self.inputs if isinstance(self.inputs, list) else [self.inputs]
 
 
 class Usage(BaseModel):
-    """What the request cost: tokens that ran, special tokens and every window included, and how many inputs were cut."""
+    """How many tokens the model processed, including special tokens and every window, and how many inputs were cut."""
 
     tokens: int
     truncated: int
@@ -330,7 +328,7 @@ class ClassifyResponse(BaseModel):
 
 
 class TokenScore(BaseModel):
-    """A token for a mask: its id, its text, its share of the softmax over the vocabulary, the text with it in place."""
+    """A token for a mask: its id, its text, its softmax score over the vocabulary, and the input with the mask replaced."""
 
     token: int
     token_str: str
@@ -364,7 +362,7 @@ class NextSentenceResponse(BaseModel):
 
 
 class Entity(BaseModel):
-    """Neighbouring tokens of one label. `start` and `end` count characters of the text: `text[start:end]` in Python."""
+    """Adjacent tokens with the same label. `start` and `end` are character offsets: `text[start:end]` in Python."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -376,7 +374,7 @@ class Entity(BaseModel):
 
 
 class LabelledToken(BaseModel):
-    """A token and its label, as they are told with the aggregation strategy none. `index` counts tokens, special ones too."""
+    """A token and its label, for the aggregation strategy none. `index` counts tokens, including special ones."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -389,7 +387,7 @@ class LabelledToken(BaseModel):
 
 
 class EntitiesResponse(BaseModel):
-    """`predictions[i]` belongs to `inputs[i]`, in the order of the text."""
+    """`predictions[i]` belongs to `inputs[i]`, in text order."""
 
     model_config = _example(
         [{"entity_group": "PER", "score": 0.9981, "word": "Ada Lovelace", "start": 0, "end": 12}], tokens=9
@@ -401,7 +399,7 @@ class EntitiesResponse(BaseModel):
 
 
 class Answer(BaseModel):
-    """A part of the context, `context[start:end]` in Python; empty where there may be none."""
+    """A part of the context, `context[start:end]` in Python; empty for "no answer"."""
 
     answer: str
     score: float
@@ -420,7 +418,7 @@ class AnswerResponse(BaseModel):
 
 
 class EmbedResponse(BaseModel):
-    """`predictions[i]` belongs to `inputs[i]`: numbers, or text where base64 was asked for."""
+    """`predictions[i]` belongs to `inputs[i]`: numbers, or text if base64 was requested."""
 
     model_config = _example([0.0713, -0.0265, 0.0498], tokens=6)
 
@@ -430,7 +428,7 @@ class EmbedResponse(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """What every failure looks like."""
+    """The body of every error."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -453,8 +451,8 @@ class ErrorResponse(BaseModel):
 
 
 def explain(error: ValidationError) -> ServiceError:
-    """Return the catalogue's error for a body that did not validate."""
-    if error.error_count() > MAX_INPUTS + TOLD_PROBLEMS:  # only unknown keys can be so many
+    """Turn pydantic's error for a body into one of the catalogue."""
+    if error.error_count() > MAX_INPUTS + SHOWN_PROBLEMS:  # only unknown keys can be so many
         return ValidationFailed(f"The body has {error.error_count()} problems; /docs shows what a request looks like.")
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     if problems[0]["type"] == "json_invalid":
@@ -462,13 +460,13 @@ def explain(error: ValidationError) -> ServiceError:
         return InvalidJson(
             f'The body is not valid JSON: {detail}. Send uncompressed UTF-8 such as {{"inputs": "some text"}}.'
         )
-    told = "; ".join(f"{_place(problem['loc'])}: {_message(problem)}" for problem in problems[:TOLD_PROBLEMS])
-    more = f"; and {len(problems) - TOLD_PROBLEMS} more" if len(problems) > TOLD_PROBLEMS else ""
-    return ValidationFailed(f"{told}{more}")
+    shown = "; ".join(f"{_place(problem['loc'])}: {_message(problem)}" for problem in problems[:SHOWN_PROBLEMS])
+    more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+    return ValidationFailed(f"{shown}{more}")
 
 
 def _place(loc: tuple[int | str, ...]) -> str:
-    """Write a place as the caller would: `inputs[3].text`."""
+    """Write a location as the caller would: `inputs[3].text`."""
     place = ""
     for part in loc:
         if isinstance(part, int):

@@ -37,6 +37,7 @@ def idle(place: Workplace, model: str, *, count: int, rounds: int) -> list[Row]:
             {
                 "model": model,
                 "setting": system.setting,
+                "requests": len(served),
                 "p50_ms": p50,
                 "bare_p50_ms": bare_p50,
                 "added_ms": p50 - bare_p50,

@@ -57,6 +57,7 @@ def _under_overload(load: Load, tokens: np.ndarray, start_s: float, end_s: float
     return {
         "goodput_per_s": float(good.sum()) / (end_s - start_s),
         "goodput_tokens_per_s": float(tokens[load.request[good] % len(tokens)].sum()) / (end_s - start_s),
+        "answered": int(good.sum()),
         "refused": int(refused.sum()),
         "refusal_p50_ms": quantile_ms(late_refusals, 0.5) if late_refusals.size else None,
         "refusal_p99_ms": quantile_ms(late_refusals, 0.99) if late_refusals.size else None,

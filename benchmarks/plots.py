@@ -9,7 +9,7 @@ import matplotlib as mpl
 mpl.use("svg")
 from matplotlib import pyplot as plt
 
-from benchmarks.report import closed, medians
+from benchmarks.report import ENOUGH, closed, medians
 
 OURS: Final = "#0b6e4f"
 PEER: Final = "#9aa5b1"
@@ -43,6 +43,7 @@ def _throughput(rows: Sequence[Mapping[str, Any]], model: str, path: Path) -> No
 
 def _latency(points: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 4.5))
+    share = "p99" if all(point.get("requests", 0) >= ENOUGH for point in points) else "p50"
     curves: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for point in medians(points, "system", "setting", "offered_per_s"):
         curves.setdefault((point["system"], point["setting"]), []).append(point)
@@ -51,14 +52,14 @@ def _latency(points: Sequence[Mapping[str, Any]], path: Path) -> None:
         is_ours = system == "this server"
         axes.plot(
             [point["offered_per_s"] for point in curve],
-            [point["p99_ms"] for point in curve],
+            [point[f"{share}_ms"] for point in curve],
             marker="o",
             linewidth=2.5 if is_ours else 1,
             label=f"{system}, {setting}",
         )
     axes.set_yscale("log")
     axes.set_xlabel("offered requests/s (independent callers)")
-    axes.set_ylabel("p99 latency from the scheduled time, ms")
+    axes.set_ylabel(f"{share} latency from the scheduled time, ms")
     axes.set_title("BERT-base, review sentences")
     axes.legend(fontsize=7)
     _save(figure, axes, path)

@@ -89,6 +89,7 @@ def _curve(running: Running, our_rate: float, own_rate: float, duration_s: float
             "kind": "open",
             "texts": "reviews",
             "offered_per_s": rate,
+            "requests": len(due_s),
             "p50_ms": quantile_ms(load.latency_s, 0.5),
             "p99_ms": quantile_ms(load.latency_s, 0.99),
             "failed": int((~load.is_ok).sum()),

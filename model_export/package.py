@@ -150,6 +150,7 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
             problem_type=config.problem_type if task == "classify" else None,
             pooling=settings.pooling if settings else None,
             normalizes=settings.normalizes if settings else None,
+            strips_whitespace=settings.strips_whitespace if settings else None,
             max_length=max_length,
             position_offset=config.position_offset,
             special_tokens=tokenizer.special_tokens,

@@ -5,6 +5,7 @@ in for are understood; what a model does besides is refused by name.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ POOLING_FILES: Final = "*_Pooling/config.json"
 """A pattern of the files in subfolders that are read."""
 
 _SETTINGS_FILE: Final = "sentence_bert_config.json"
+_VERSIONS_FILE: Final = "config_sentence_transformers.json"
+_STRIPS_BEFORE: Final = (5, 4)
+"""Releases before this one call `str.strip` on each text before they tokenize it. This one dropped it."""
 _ORDERS: Final = (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
 _POOLINGS: Final[Mapping[str, Pooling]] = {
     "pooling_mode_mean_tokens": "mean",
@@ -29,10 +33,14 @@ _POOLINGS: Final[Mapping[str, Pooling]] = {
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSettings:
-    """How a checkpoint's embeddings are made. `max_length` is None where only the checkpoint itself says."""
+    """How a checkpoint's embeddings are made. `max_length` is None where only the checkpoint itself says.
+
+    `strips_whitespace` is whether whitespace around a text is removed before it is tokenized.
+    """
 
     pooling: Pooling
     normalizes: bool = False
+    strips_whitespace: bool = False
     max_length: int | None = None
     lowercases: bool = False
 
@@ -57,6 +65,7 @@ def read_embedding_settings(folder: Path, pooling: Pooling | Literal["auto"]) ->
     return EmbeddingSettings(
         pooling=_pooling(folder / modules["Pooling"] / "config.json") if pooling == "auto" else pooling,
         normalizes="Normalize" in modules,
+        strips_whitespace=_strips_whitespace(folder / _VERSIONS_FILE),
         max_length=max_length,
         lowercases=bool(settings.get("do_lower_case")),
     )
@@ -98,6 +107,22 @@ def _pooling(path: Path) -> Pooling:
             "be exported. Choose another model."
         )
     return _POOLINGS[modes[0]]
+
+
+def _strips_whitespace(path: Path) -> bool:
+    """Return whether the release that saved the folder strips texts: what the model was trained with.
+
+    Folders saved before release 2.0 have no such file.
+    """
+    if not path.is_file():
+        return True
+    versions = _read(path).get("__version__")
+    version = versions.get("sentence_transformers") if isinstance(versions, Mapping) else None
+    if version is None:
+        return True
+    if not isinstance(version, str) or (found := re.match(r"(\d+)\.(\d+)", version)) is None:
+        raise ExportError(f"{path} names no release of sentence-transformers in __version__. Correct it.")
+    return (int(found[1]), int(found[2])) < _STRIPS_BEFORE
 
 
 def _read(path: Path, kind: type[Mapping[str, Any]] | type[Sequence[Any]] = dict) -> Any:  # noqa: ANN401  # JSON

@@ -1,4 +1,4 @@
-"""Hold the graphs of a bundle against expected answers, and every sequence alone against itself in company.
+"""Compare the graphs of a bundle with expected answers, and every sequence in a batch with the same sequence alone.
 
 CPU graphs run in ONNX Runtime with the session options of the server; CUDA graphs in `onnx.reference`, which needs no
 GPU. The only module of the export that imports `onnxruntime`.
@@ -28,18 +28,18 @@ from model_export.samples import Sample, random_samples
 TOLERANCE: Final[Mapping[Precision, float]] = MappingProxyType({"fp32": 1e-4, "fp16": 5e-3, "int8": 0.15})
 """Most that an answer may differ from the reference; in fp16 and int8 of the largest answer, if that is over 1.
 
-fp16 rounds each of hundreds of results by up to 2**-11 (4.9e-4) of itself. Measured over the random checkpoints of the
-tests, answers are off by five such roundings at most (2.5e-3 of the largest), over the demo checkpoint by one. int8 was off by 0.07 of the largest at most over both; whether it is good
-enough `model_export.comparison` tells.
+fp16 rounds each of hundreds of results by up to 2**-11 (4.9e-4) of itself. For the random checkpoints of the tests, answers
+are off by at most five such roundings (2.5e-3 of the largest), for the demo checkpoint by one. int8 was off by at most 0.07
+of the largest for both; `model_export.comparison` decides whether it is good enough.
 """
-COMPANY_TOLERANCE: Final[Mapping[Target, float | None]] = MappingProxyType({"cpu": 0.0, "cuda": None})
-"""ONNX Runtime's CPU kernels sum a row alike in any batch: there is nothing to tolerate. The BLAS that `onnx.reference`
-runs on does not, so there it is the tolerance of the reference."""
+ALONE_TOLERANCE: Final[Mapping[Target, float | None]] = MappingProxyType({"cpu": 0.0, "cuda": None})
+"""ONNX Runtime's CPU kernels sum a row in the same order in any batch, so no difference is allowed. The BLAS under
+`onnx.reference` does not, so there the tolerance of the reference applies."""
 TOP_K: Final = 5
 MOST_SCORE_DIFFERENCE: Final = 2e-3
-"""Most that a score of a classifier may differ in half precision, as a caller gets it: through softmax or sigmoid."""
+"""Largest difference of a classifier's score in half precision, as callers get it, after softmax or sigmoid."""
 SURE: Final = 0.01
-"""Where the best score leads by more than this, half precision may not make another the best."""
+"""Half precision may not change the best label if its score led by more than this."""
 
 _CHECKERS: Final[Mapping[Target, Literal["onnxruntime", "onnx.reference"]]] = MappingProxyType(
     {"cpu": "onnxruntime", "cuda": "onnx.reference"}
@@ -138,34 +138,34 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What a graph is asked: a batch of every length, whose samples are run alone, too, and one of texts."""
+    """What a graph is tested with: a batch of every length, whose samples also run alone, and a batch of texts."""
 
     lengths: Batch
     texts: Batch
 
     def tolerance(self, precision: Precision) -> float:
-        """Return the default tolerance of a precision, for answers of the size of the expected ones."""
+        """Return the default tolerance of a precision, scaled to the expected answers."""
         if precision == "fp32":
             return TOLERANCE[precision]
         largest = max(float(np.abs(answer).max(initial=0.0)) for answer in self.lengths.expected)
         return TOLERANCE[precision] * max(1.0, largest)
 
     def measure(self, graph: RunnableGraph, tolerance: float) -> Parity:
-        """Return how far a graph's answers are from the expected ones, and from its own without company."""
+        """Return how far a graph's answers are from the expected ones, and from its own to each sample alone."""
         together = graph.answers(self.lengths.samples)
         return Parity(
             reference_max_abs_diff=max(
                 largest_difference(together, self.lengths.expected),
                 largest_difference(graph.answers(self.texts.samples), self.texts.expected),
             ),
-            company_max_abs_diff=_company_difference(graph, self.lengths.samples, together),
+            alone_max_abs_diff=_difference_from_alone(graph, self.lengths.samples, together),
             tolerance=tolerance,
             checked_with=_CHECKERS[graph.target],
         )
 
 
-def _company_difference(graph: RunnableGraph, samples: Sequence[Sample], together: Sequence[FloatArray]) -> float:
-    """Return how far the answers `together` are from those to each sample alone."""
+def _difference_from_alone(graph: RunnableGraph, samples: Sequence[Sample], together: Sequence[FloatArray]) -> float:
+    """Return how far the answers in a batch, `together`, are from those to each sample alone."""
     return largest_difference(together, [graph.answers([sample])[0] for sample in samples])
 
 
@@ -179,18 +179,18 @@ def check(name: str, target: Target, parity: Parity) -> None:
     """Refuse a variant whose differences are over the tolerance.
 
     Raises:
-        ExportError: the answers are wrong, or depend on the company.
+        ExportError: the answers are wrong, or depend on the other sequences of the batch.
     """
     if not parity.reference_max_abs_diff <= parity.tolerance:
         raise ExportError(
-            f"{name} differs from the reference by {parity.reference_max_abs_diff:.2g}, and {parity.tolerance:.2g} is "
+            f"{name} differs from the reference by {parity.reference_max_abs_diff:.2g}; {parity.tolerance:.2g} is "
             "allowed. Leave it out of --variants, or allow more with --tolerance."
         )
-    allowed = COMPANY_TOLERANCE[target]
-    if not parity.company_max_abs_diff <= (parity.tolerance if allowed is None else allowed):
+    allowed = ALONE_TOLERANCE[target]
+    if not parity.alone_max_abs_diff <= (parity.tolerance if allowed is None else allowed):
         raise ExportError(
             f"The answers of {name} depend on the other sequences of the batch: they differ by "
-            f"{parity.company_max_abs_diff:.2g} from those alone. Leave it out of --variants and report this."
+            f"{parity.alone_max_abs_diff:.2g} from those to each sequence alone. Leave it out of --variants and report this."
         )
 
 
@@ -200,7 +200,7 @@ def check_scores(
     """Refuse a variant of a classifier whose scores or best labels are not those of the reference.
 
     Raises:
-        ExportError: a score is off by too much, or a label that was sure is another.
+        ExportError: a score differs by too much, or a best label with a clear lead changed.
     """
     expected = np.stack([to_scores(answer) for answer in batch.expected])
     scores = np.stack([to_scores(answer) for answer in answers])
@@ -210,20 +210,20 @@ def check_scores(
     flips = int((is_sure & (expected.argmax(axis=1) != scores.argmax(axis=1))).sum())
     if not worst <= MOST_SCORE_DIFFERENCE or flips:
         raise ExportError(
-            f"The scores of {name} differ from the reference by {worst:.2g}, and {MOST_SCORE_DIFFERENCE:g} is allowed; "
+            f"The scores of {name} differ from the reference by {worst:.2g}; {MOST_SCORE_DIFFERENCE:g} is allowed; "
             f"{flips} of {len(expected)} texts get another label. Leave it out of --variants, or allow more with --tolerance."
         )
 
 
 def verify_bundle(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, Parity]:
-    """Check a bundle without its checkpoint: every file, the golden answers, and each sequence alone and in company.
+    """Check a bundle without its checkpoint: every file, the golden answers, and each sequence alone and in a batch.
 
     Returns:
         What was measured now, by variant, with the tolerances of the export.
 
     Raises:
         BundleError: a file is missing or changed.
-        ExportError: a variant does not give the golden answers, or its answers depend on the company.
+        ExportError: a variant does not give the golden answers, or its answers depend on the rest of the batch.
     """
     manifest = bundle.manifest
     mask = manifest.special_tokens.mask
@@ -249,7 +249,7 @@ def verify_bundle(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, 
         answers = graph.answers(golden_samples)
         measured[variant.name] = Parity(
             reference_max_abs_diff=max(map(_golden_difference, cases, answers)),
-            company_max_abs_diff=_company_difference(graph, samples, graph.answers(samples)),
+            alone_max_abs_diff=_difference_from_alone(graph, samples, graph.answers(samples)),
             tolerance=variant.parity.tolerance,
             checked_with=variant.parity.checked_with,
         )
@@ -270,4 +270,6 @@ def _check_tokenizer(bundle: Bundle, cases: Sequence[GoldenCase]) -> None:
     tokenizer = tokenizers.Tokenizer.from_file(str(path))
     for case in cases:
         if tuple(tokenizer.encode(case.text, case.text_pair).ids) != case.input_ids:
-            raise ExportError(f"{path} does not cut the golden texts as it did at the export. Export the model again.")
+            raise ExportError(
+                f"{path} tokenizes the golden texts differently than at the export. Export the model again."
+            )

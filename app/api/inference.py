@@ -23,7 +23,7 @@ from app.errors import Internal, MethodNotAllowed, NotReady, ServiceError, Valid
 from app.messages import SequenceResult, Timeline, TokenSequence
 from app.metrics import REJECTIONS, Metrics, ModelMetrics
 from app.readiness import Readiness
-from app.schemas import explain
+from app.schemas import as_list, explain
 from app.tasks.base import TaskHandler
 from app.tracing import RequestTrace, Tracer
 
@@ -143,7 +143,7 @@ class InferenceEndpoint:
             raise explain(error) from None
         model = self._catalog.for_task(handler.task, asked.model)
         request.found(model, self._metrics.for_model(model.name))
-        inputs = len(asked.inputs) if isinstance(asked.inputs, list) else 1
+        inputs = len(as_list(asked.inputs))
         if inputs > self._limits.max_inputs:
             raise ValidationFailed(
                 f"inputs: has {inputs} items, the most is {self._limits.max_inputs}. "

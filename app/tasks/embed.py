@@ -32,7 +32,10 @@ class Embed:
         return {"model": model.name, "inputs": ["How do I get to the station?", "The trains leave from there."]}
 
     def prepare(self, model: Model, request: EmbedRequest) -> Prepared:
-        return prepare_whole(model, request.listed, request.parameters)
+        texts = request.listed
+        if model.manifest.strips_whitespace:
+            texts = [text.strip() for text in texts]
+        return prepare_whole(model, texts, request.parameters)
 
     def answer(
         self,

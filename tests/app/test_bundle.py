@@ -50,6 +50,15 @@ def test_a_manifest_cannot_be_changed_by_accident(bundle: Bundle) -> None:
         bundle.manifest.max_length = 5  # type: ignore[misc]
 
 
+def test_bundles_of_older_releases_are_read(folder: Path, bundle: Bundle) -> None:
+    """They have another name for a parity figure."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for variant in manifest["variants"]:
+        variant["parity"]["company_max_abs_diff"] = variant["parity"].pop("alone_max_abs_diff")
+    change(folder, variants=manifest["variants"])
+    assert load_bundle(folder).manifest == bundle.manifest
+
+
 def edit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-2] ^= 1

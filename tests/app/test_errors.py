@@ -6,24 +6,24 @@ from app import errors
 from app.errors import ServiceError
 
 CATALOGUE = {
-    "InvalidJson": (400, "invalid_json", False),
-    "Unauthorized": (401, "unauthorized", False),
-    "NotFound": (404, "not_found", False),
-    "MethodNotAllowed": (405, "not_found", False),
-    "PayloadTooLarge": (413, "payload_too_large", False),
-    "ValidationFailed": (422, "validation", False),
-    "Overloaded": (429, "overloaded", True),
-    "ServiceError": (500, "internal", False),
-    "Internal": (500, "internal", False),
-    "NotReady": (503, "not_ready", True),
-    "EngineLost": (503, "engine_lost", True),
-    "DeadlineExceeded": (504, "deadline_exceeded", True),
+    "InvalidJson": (400, "invalid_json"),
+    "Unauthorized": (401, "unauthorized"),
+    "NotFound": (404, "not_found"),
+    "MethodNotAllowed": (405, "not_found"),
+    "PayloadTooLarge": (413, "payload_too_large"),
+    "ValidationFailed": (422, "validation"),
+    "Overloaded": (429, "overloaded"),
+    "ServiceError": (500, "internal"),
+    "Internal": (500, "internal"),
+    "NotReady": (503, "not_ready"),
+    "EngineLost": (503, "engine_lost"),
+    "DeadlineExceeded": (504, "deadline_exceeded"),
 }
 
 
-def test_status_type_and_whether_a_retry_helps() -> None:
+def test_status_and_type() -> None:
     found = {
-        name: (error.status, error.error_type, error.retryable)
+        name: (error.status, error.error_type)
         for name, error in vars(errors).items()
         if isinstance(error, type) and issubclass(error, ServiceError)
     }

@@ -83,7 +83,7 @@ def test_threads_do_not_change_which_answer_is_given(bundle_of: BundleOf) -> Non
 
 def variant(target: Target, precision: str) -> dict[str, Any]:
     file = {"file": f"{target}-{precision}.onnx", "sha256": "", "size_bytes": 0}
-    parity = {"reference_max_abs_diff": 0, "company_max_abs_diff": 0, "tolerance": 1, "checked_with": "onnxruntime"}
+    parity = {"reference_max_abs_diff": 0, "alone_max_abs_diff": 0, "tolerance": 1, "checked_with": "onnxruntime"}
     return {"target": target, "precision": precision, "graph": file, "parity": parity}
 
 

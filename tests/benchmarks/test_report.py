@@ -57,7 +57,10 @@ def test_what_was_refused_is_told_beside_the_latency_of_the_rest() -> None:
         "p99_batches": 2.0, "alone_p50_ms": 30.0,
     }  # fmt: skip
     text = render(results(fairness=[fair]))
-    assert "| 2.00 batches, 20 of 24 refused |" in text
+    assert (
+        "| beside bulk, p99 of 4 texts (fp32, 1 process) | 2.5 batches at most | 2.00 batches, 20 of 24 refused |"
+        in text
+    )
     assert "| 4 of 24 |" in text
 
 
@@ -70,6 +73,19 @@ def test_the_threads_of_the_engines_process_are_added_up() -> None:
         for number, loop_us in enumerate((16.0, 18.0, 40.0))
     ]  # fmt: skip
     assert "| 192 | 96 | 20000 | 18.0 | 3.0 | 0.0 | 21.0 |" in render(results(engine_process=rows))
+
+
+def test_a_p99_is_shown_of_enough_samples_only() -> None:
+    few = render(results(base=[row("mosec", "x", 1.0, requests=499)]))
+    many = render(results(base=[row("mosec", "x", 1.0, requests=500)]))
+    assert "| mosec | x | 1 | 27 | 1 ms | 100% |" in few
+    assert "| mosec | x | 1 | 27 | 1 ms | 2 ms | 100% |" in many
+
+
+def test_machine_speed_is_relative_to_the_median_row() -> None:
+    rows = [row(name, "x", 1.0, gemm_gflops=speed) for name, speed in (("a", 50.0), ("b", 100.0), ("c", 110.0))]
+    text = render(results(base=rows))
+    assert [line.split("|")[-2].strip() for line in text.splitlines() if "| x |" in line] == ["50%", "100%", "110%"]
 
 
 def test_a_server_that_did_not_start_is_named() -> None:
@@ -118,4 +134,4 @@ def test_ratios_side_by_side_are_those_within_a_round() -> None:
     assert (
         "| 2-layer BERT fp32, side by side with the best without batching | 1.5 x | 1.50 x (fp32, 1 process) |" in text
     )
-    assert "asked in turns, 3 rounds" in text
+    assert "in turns, 3 rounds" in text

@@ -90,7 +90,8 @@ def answered_cases(bundle: Bundle) -> tuple[list[Sample], list[FloatArray]]:
         direction = case["answers"][0]["parameters"].get("truncation_direction", "right")
         strategy = "only_second" if bundle.manifest.task == "answer" else "longest_first"
         tokenizer.enable_truncation(bundle.manifest.max_length, direction=direction, strategy=strategy)
-        encoding = tokenizer.encode(*texts_of(case["input"]))
+        first, second = texts_of(case["input"])
+        encoding = tokenizer.encode(first.strip() if bundle.manifest.strips_whitespace else first, second)
         assert encoding.ids == case["input_ids"], case["input"]
         ids = np.array(encoding.ids)
         masks = np.flatnonzero(ids == mask.id) if mask and bundle.manifest.task == "fill-mask" else np.empty(0, int)

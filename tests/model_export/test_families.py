@@ -75,7 +75,7 @@ def test_manifest_says_what_was_measured(bundles: Mapping[str, Bundle], name: st
     assert manifest.max_length == answers["max_length"]
     assert [variant.name for variant in manifest.variants] == ["cpu-fp32", "cuda-fp16", "cuda-fp32"]
     cpu, half, cuda = (variant.parity for variant in manifest.variants)
-    assert cpu.company_max_abs_diff == 0.0
+    assert cpu.alone_max_abs_diff == 0.0
     assert 0 < cpu.reference_max_abs_diff < 5e-5
     assert 0 < cuda.reference_max_abs_diff < 5e-5
     assert cpu.tolerance == cuda.tolerance == 1e-4

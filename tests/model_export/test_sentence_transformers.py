@@ -36,9 +36,48 @@ def write(path: Path, content: Any) -> None:
 
 def test_folder_is_read() -> None:
     settings = read_embedding_settings(CHECKPOINTS / "bert-embed", "auto")
-    assert settings == EmbeddingSettings("mean", normalizes=True, max_length=32, lowercases=False)
+    assert settings == EmbeddingSettings(
+        "mean", normalizes=True, strips_whitespace=True, max_length=32, lowercases=False
+    )
     settings = read_embedding_settings(CHECKPOINTS / "distilbert-embed-cls", "auto")
-    assert settings == EmbeddingSettings("cls", normalizes=False, max_length=32, lowercases=False)
+    assert settings == EmbeddingSettings(
+        "cls", normalizes=False, strips_whitespace=True, max_length=32, lowercases=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("versions", "strips"),
+    [
+        ({"__version__": {"sentence_transformers": "2.0.0", "transformers": "4.6.1"}}, True),
+        ({"__version__": {"sentence_transformers": "5.3.0"}}, True),
+        ({"__version__": {"sentence_transformers": "5.4.0.dev0"}}, False),
+        ({"__version__": {"sentence_transformers": "5.10.0"}}, False),
+        ({"__version__": {"sentence_transformers": "10.0"}}, False),
+        ({"__version__": {}}, True),
+        ({}, True),
+    ],
+)
+def test_texts_are_stripped_as_by_the_release_that_saved_the_folder(copy_of: Copy, versions: Any, strips: bool) -> None:
+    folder = copy_of("bert-embed")
+    write(folder / "config_sentence_transformers.json", versions)
+    assert read_embedding_settings(folder, "auto").strips_whitespace is strips
+
+
+def test_release_that_is_no_number(copy_of: Copy) -> None:
+    folder = copy_of("bert-embed")
+    write(folder / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": "new"}})
+    with pytest.raises(ExportError, match=r"config_sentence_transformers\.json names no release"):
+        read_embedding_settings(folder, "auto")
+
+
+@pytest.mark.parametrize(("release", "strips"), [("5.3.0", True), ("5.4.0", False)])
+def test_the_manifest_says_whether_texts_are_stripped(
+    copy_of: Copy, tmp_path: Path, release: str, strips: bool
+) -> None:
+    folder = copy_of("bert-embed")
+    write(folder / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": release}})
+    options = ExportOptions(str(folder), tmp_path / "out", variants=["cpu-fp32"])
+    assert export(options, lambda _: None).strips_whitespace is strips
 
 
 def test_what_is_asked_for_comes_first(copy_of: Copy) -> None:

@@ -58,6 +58,19 @@ def test_inputs_become_sequences(model: Model) -> None:
     assert prepared.truncated == 1
 
 
+@pytest.mark.parametrize("strips", [True, False, None])
+def test_white_space_around_a_text_is_removed_where_the_manifest_says_so(
+    bundle_of: BundleOf, strips: bool | None
+) -> None:
+    """For a byte-level tokenizer it is tokens of its own. That the vectors are right is the oracle's to tell."""
+    model = load_model(load_bundle(bundle_of("roberta-embed")))
+    model = Model(model.name, model.manifest.model_copy(update={"strips_whitespace": strips}), model.tokenizer)
+    request = EmbedRequest.model_validate({"inputs": ["good day", " good day\n", "\u3000good day\x85", "\t "]})
+    bare, *surrounded, blank = (one.input_ids.tolist() for one in Embed().prepare(model, request).sequences)
+    assert [one == bare for one in surrounded] == [bool(strips)] * 2
+    assert (len(blank) == 2) == bool(strips)
+
+
 def test_the_weight_grows_with_the_numbers(model: Model) -> None:
     def weight(inputs: int) -> int:
         request = EmbedRequest.model_validate({"inputs": ["good"] * inputs})
