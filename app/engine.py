@@ -205,7 +205,7 @@ class LocalEngine:
             budget,
             time.perf_counter() - started_at,
         )
-        return Loaded(runner.variant_name, runner.provider, budget, lanes)
+        return Loaded(runner.variant_name, runner.provider, budget, lanes, bundle.identity)
 
     async def _work(self, batcher: SequenceBatcher, observer: EngineObserver) -> None:
         watch = asyncio.create_task(self._tick(batcher, observer))

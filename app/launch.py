@@ -7,9 +7,11 @@ The composition root. `launch` runs in the main thread of the process that was s
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from app import __version__
 from app.bundle import find_bundles
 from app.engine import LocalEngine
-from app.errors import EngineLost, StartupError
+from app.errors import EngineLost, OtherBundles, StartupError
 from app.front_end import FrontEnd
 from app.ipc.client import RemoteEngine
 from app.ipc.server import EngineServer
@@ -29,7 +31,7 @@ from app.logs import configure
 from app.metrics import Metrics
 from app.server import listen
 from app.settings import Settings
-from app.supervisor import EXIT_CONFIGURATION, EXIT_ENGINE_LOST, Supervisor
+from app.supervisor import EXIT_CONFIGURATION, EXIT_ENGINE_LOST, EXIT_OTHER_BUNDLES, Supervisor
 from app.tracing import require_opentelemetry
 
 log = logging.getLogger(__name__)
@@ -107,15 +109,25 @@ async def _serve_front_end(settings: Settings, listener: socket.socket, socket_p
         socket_path,
         max_queue_s=settings.max_queue_s,
         timeout_s=settings.request_timeout_s,
+        identities={bundle.name: bundle.identity for bundle in bundles},
         # The front end needs its engine first, and is told of it later.
         connected=lambda loaded: front_end.engine_found(loaded),  # noqa: PLW0108
         lost=lambda: front_end.engine_lost(),  # noqa: PLW0108
     )
     front_end = FrontEnd(settings, bundles, engine, Metrics(CollectorRegistry()))
-    _end_with(parent)
+    stop = partial(front_end.server.stop, "the supervisor has died", logging.ERROR)
+    _end_with(parent, socket_path.parent, stop)
+    serving = asyncio.create_task(front_end.server.serve(sockets=[listener]))
     connection = asyncio.create_task(engine.stay_connected())
     try:
-        await front_end.server.serve(sockets=[listener])
+        await asyncio.wait({serving, connection}, return_when=asyncio.FIRST_COMPLETED)
+        if connection.done():
+            front_end.server.stop(str(connection.exception()), logging.WARNING)
+        await serving
+        if connection.done():
+            await connection
+    except OtherBundles:
+        return EXIT_OTHER_BUNDLES  # and the next one reads those that are there now
     finally:
         connection.cancel()
         await asyncio.gather(connection, return_exceptions=True)
@@ -123,20 +135,20 @@ async def _serve_front_end(settings: Settings, listener: socket.socket, socket_p
     return 0
 
 
-def run_engine(settings: Settings, socket_path: Path, restarts: int, parent: Connection) -> None:
+def run_engine(settings: Settings, socket_path: Path, was_lost: bool, parent: Connection) -> None:
     """Be the engine: load the models, batch and run what front ends ask for at `socket_path`."""
     configure(settings.log_level, settings.log_format)
-    raise SystemExit(_run(_serve_engine(settings, socket_path, restarts, parent)))
+    status = _run(_serve_engine(settings, socket_path, was_lost, parent))
+    os._exit(status)  # as in `__main__`: a thread may be loading a model, or be stuck in a lost device
 
 
-async def _serve_engine(settings: Settings, socket_path: Path, restarts: int, parent: Connection) -> int:
+async def _serve_engine(settings: Settings, socket_path: Path, was_lost: bool, parent: Connection) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches every process; the front ends go first
-    _end_with(parent)
+    _end_with(parent, socket_path.parent, stopping.set)
     metrics = Metrics(CollectorRegistry())
-    if restarts:
+    if was_lost:
         metrics.engine_restarts.inc()
     engine = LocalEngine()
     server = EngineServer(engine, await load_models(settings, find_bundles(settings.models), engine, metrics))
@@ -164,12 +176,19 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _end_with(parent: Connection) -> None:
-    """End this process as on SIGTERM when its parent is gone, however that came."""
+def _end_with(parent: Connection, folder: Path, stop: Callable[[], None]) -> None:
+    """Stop this process when its parent is gone, however that came.
+
+    Args:
+        parent: Its end of a pipe.
+        folder: Of all processes of this start, which would be left behind: what each needs of it, it has open.
+        stop: Has it finish what it accepted.
+    """
     loop = asyncio.get_running_loop()
 
     def gone() -> None:
         loop.remove_reader(parent.fileno())
-        os.kill(os.getpid(), signal.SIGTERM)
+        shutil.rmtree(folder, ignore_errors=True)
+        stop()
 
     loop.add_reader(parent.fileno(), gone)

@@ -50,13 +50,14 @@ float32[tokens, labels] (entities, answer).
 class Loaded:
     """What became of a bundle: the variant, the execution provider and the batch budget that serve it.
 
-    `lanes` is how many batches run at once.
+    `lanes` is how many batches run at once, `identity` that of the bundle.
     """
 
     variant: str
     provider: str
     budget_tokens: int
     lanes: int = 1
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)

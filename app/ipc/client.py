@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from app.batching import refuse_long_wait
-from app.errors import EngineLost
+from app.errors import EngineLost, OtherBundles
 from app.ipc.codec import WireRequest, decode_replies, encode_requests
 from app.ipc.frames import HELLO, REPLIES, REQUESTS, STATISTICS, WITHDRAW, FrameReader, frame
 from app.messages import Loaded, QueueStatistics, SequenceResult, Timeline, TokenSequence
@@ -41,6 +41,7 @@ class RemoteEngine:
         *,
         max_queue_s: float,
         timeout_s: float,
+        identities: Mapping[str, str],
         connected: Callable[[Mapping[str, Loaded]], None],
         lost: Callable[[], None],
     ) -> None:
@@ -50,12 +51,14 @@ class RemoteEngine:
             socket_path: Where the engine listens.
             max_queue_s: The engine's longest estimated wait.
             timeout_s: The engine's longest time from admission to answer.
+            identities: The bundles that requests are made for, by name.
             connected: Called with the engine's models when it is ready.
             lost: Called when a connected engine goes away.
         """
         self._socket_path = socket_path
         self._max_queue_s = max_queue_s
         self._timeout_s = timeout_s
+        self._identities = identities
         self._connected = connected
         self._lost = lost
         self._writer: asyncio.StreamWriter | None = None
@@ -100,7 +103,11 @@ class RemoteEngine:
             self._writer.close()
 
     async def stay_connected(self) -> None:
-        """Keep a connection to whichever engine listens, until closed or cancelled."""
+        """Keep a connection to whichever engine listens, until closed or cancelled.
+
+        Raises:
+            OtherBundles: it must not be asked, as requests are not made for what it has loaded.
+        """
         while not self._closing:
             try:
                 reader, writer = await asyncio.open_unix_connection(str(self._socket_path))
@@ -127,6 +134,7 @@ class RemoteEngine:
                     self._statistics = {name: QueueStatistics(*row) for name, row in json.loads(body).items()}
                 elif kind == HELLO:
                     loaded = {name: Loaded(*row) for name, row in json.loads(body).items()}
+                    refuse_other_bundles(self._identities, {name: one.identity for name, one in loaded.items()})
                     self._models = {name: index for index, name in enumerate(loaded)}
                     self._connected(loaded)
 
@@ -172,3 +180,21 @@ class RemoteEngine:
             self._writer.write(frame(REQUESTS, encode_requests(outbox)))
         if withdrawn:
             self._writer.write(frame(WITHDRAW, np.array(withdrawn, np.int64).tobytes()))
+
+
+def refuse_other_bundles(mine: Mapping[str, str], engines: Mapping[str, str]) -> None:
+    """Raise if the bundles that requests are made for are not those that an engine has, each by name.
+
+    Raises:
+        OtherBundles: a name is missing on one side, or means another bundle there.
+    """
+    if mine == engines:
+        return
+    both = sorted(mine.keys() & engines.keys())
+    differences = {
+        "replaced": [name for name in both if mine[name] != engines[name]],
+        "only in the engine": sorted(engines.keys() - mine.keys()),
+        "only in this front end": sorted(mine.keys() - engines.keys()),
+    }
+    told = "; ".join(f"{', '.join(names)} {what}" for what, names in differences.items() if names)
+    raise OtherBundles(f"the engine has read other bundles than this front end: {told}")

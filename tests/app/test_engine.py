@@ -17,7 +17,16 @@ import pytest
 
 from app.bundle import Bundle, load_bundle
 from app.engine import EngineClient, LocalEngine
-from app.errors import BundleError, DeadlineExceeded, EngineLost, Internal, NotReady, Overloaded, ServiceError
+from app.errors import (
+    BundleError,
+    DeadlineExceeded,
+    EngineLost,
+    Internal,
+    NotReady,
+    OtherBundles,
+    Overloaded,
+    ServiceError,
+)
 from app.golden import golden_sequences
 from app.ipc.client import RemoteEngine
 from app.ipc.server import EngineServer
@@ -171,6 +180,7 @@ async def behind_a_socket(bundle_of: BundleOf, **options: Any) -> AsyncIterator[
                 path,
                 max_queue_s=options.get("max_queue_s", 600.0),
                 timeout_s=options.get("timeout_s", 600.0),
+                identities={name: one.identity for name, one in bench.loaded.items()},
                 connected=lambda _: connected.set(),
                 lost=connected.clear,
             )
@@ -453,6 +463,60 @@ def test_what_a_front_end_asked_is_withdrawn_when_it_goes(bundle_of: BundleOf) -
                     await request
             await bench.until_waiting(0)
             bench.device.release()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda mine: mine | {CLASSIFY: "another"}, f"{CLASSIFY} replaced"),
+        (lambda mine: mine | {"new": "another"}, "new only in this front end"),
+        (lambda mine: {CLASSIFY: mine[CLASSIFY]}, f"{FILL_MASK} only in the engine"),
+    ],
+)
+def test_an_engine_with_other_bundles_is_not_asked(
+    bundle_of: BundleOf, change: Callable[[dict[str, str]], dict[str, str]], says: str
+) -> None:
+    async def main() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "engine.sock"
+            async with asyncio.timeout(WITHIN_S), loaded(bundle_of) as bench:
+                identities = change({name: one.identity for name, one in bench.loaded.items()})
+                told: list[str] = []
+                client = RemoteEngine(
+                    path,
+                    max_queue_s=600,
+                    timeout_s=600,
+                    identities=identities,
+                    connected=lambda _: told.append("connected"),
+                    lost=lambda: told.append("lost"),
+                )
+                serving = asyncio.create_task(EngineServer(bench.local, bench.loaded).serve(path))
+                with pytest.raises(OtherBundles, match=says):
+                    await client.stay_connected()
+                with pytest.raises(EngineLost):
+                    await client.infer(CLASSIFY, [sequence(3)])
+                assert not told
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_an_engine_that_ends_takes_no_more_front_ends(bundle_of: BundleOf) -> None:
+    async def main() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "engine.sock"
+            async with asyncio.timeout(WITHIN_S), loaded(bundle_of) as bench:
+                server = EngineServer(bench.local, bench.loaded)
+                serving = asyncio.create_task(server.serve(path))
+                await bench.until(path.exists)
+                await server.until_alone()
+                with pytest.raises((FileNotFoundError, ConnectionRefusedError)):
+                    await asyncio.open_unix_connection(str(path))
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
 
     asyncio.run(main())
 
