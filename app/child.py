@@ -23,7 +23,7 @@ class Child:
         """The place of this process in the order in which all were started: what has a smaller one has read older files."""
         self.is_replaced = False
         """Whether it ends because another one is wanted: that is no death."""
-        self.was_silent = False
+        self.was_hung = False
         self.was_lost = False
         """Whether the process before it ended without being told to."""
         self.mismatches: Final[list[float]] = []
@@ -31,7 +31,7 @@ class Child:
 
     def start(self, number: int) -> None:
         """Start a process in this place."""
-        self.number, self.is_replaced, self.was_silent = number, False, False
+        self.number, self.is_replaced, self.was_hung = number, False, False
         self.process = self._make()
         # A terminal sends Ctrl-C to every process. What then becomes of the children, their supervisor says: from its first
         # moment on a child has the signal blocked. The tracker unblocks it when it starts, so it comes first.
@@ -84,5 +84,5 @@ class Child:
             return f"ended with status {status}"
         told = f"ended with status {status}, killed by {signal.Signals(-status).name}"
         if status == -signal.SIGKILL:
-            told += " as it had hung" if self.was_silent else ", often by the kernel for want of memory"
+            told += " as it had hung" if self.was_hung else ", often by the kernel for want of memory"
         return told

@@ -35,6 +35,13 @@ HAND_OVER_WITHIN_S: Final = 0.001
 last answer of the batch before is written: with short texts and a small model a batch began a millisecond late, and lasted 3."""
 
 
+STUCK_S: Final = 60.0
+STUCK_TIMEOUTS: Final = 2
+STUCK_BATCHES: Final = 20
+"""A batch that has been running for a minute, for twice the longest time to an answer, and for this many times as long as a full
+one was measured to take, never comes back: the longest of the three, so that a slow CPU is not taken for a stuck device."""
+
+
 class Runner(Protocol):
     """Runs batches of one model.
 
@@ -119,6 +126,8 @@ class LocalEngine:
         self._device = Device(cpus)
         self._batchers: dict[str, SequenceBatcher] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        # Those that run, and when each is given up.
+        self._running: dict[object, float] = {}
         self.lost: Final[asyncio.Future[EngineLost]] = asyncio.get_running_loop().create_future()
 
     async def load(
@@ -166,9 +175,12 @@ class LocalEngine:
         budget = budget_tokens or speed.budget_tokens
         lanes = 1 if runner.threads is None else max(1, self._device.room // runner.threads)
         thread = self._thread if lanes == 1 else self._lanes
+        longest_tokens = max(budget, bundle.manifest.max_length)
+        stuck_s = stuck_after_s(timeout_s, longest_tokens * speed.seconds_per_token)
 
         async def run(batch: list[TokenSequence]) -> list[SequenceResult]:
             begun = threading.Event()
+            self._running[begun] = time.monotonic() + stuck_s
             if runner.launches_ahead:
                 launched = self._thread.submit(_launch, runner, batch, begun)
                 # In a thread of its own, so that the next batch is on its way to the device before this one is back.
@@ -177,7 +189,10 @@ class LocalEngine:
                 answers = loop.run_in_executor(thread, _run, runner, batch, begun)
             if self._device.batches == 1 or not runner.launches_ahead:
                 begun.wait(HAND_OVER_WITHIN_S)
-            return await answers
+            try:
+                return await answers
+            finally:
+                del self._running[begun]
 
         batcher = Batcher(
             run,
@@ -231,6 +246,9 @@ class LocalEngine:
             await asyncio.sleep(TICK_S)
             batcher.expire()
             observer.queued(batcher.statistics)
+            if self._running and min(self._running.values()) < time.monotonic() and not self.lost.done():
+                log.critical("the device is stuck: a batch that should have been back long ago still runs")
+                self._lose(EngineLost("The device does not answer and the engine is replaced. Retry in a few seconds."))
 
     async def infer(
         self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None
@@ -262,6 +280,11 @@ class LocalEngine:
         # It is idle, but for a model that is loading or a device that is stuck: neither is waited for.
         for threads in (self._thread, self._waiter, self._lanes):
             threads.shutdown(wait=False)
+
+
+def stuck_after_s(timeout_s: float, full_batch_s: float) -> float:
+    """Return for how long a batch may run until the device is taken for lost."""
+    return max(STUCK_S, STUCK_TIMEOUTS * timeout_s, STUCK_BATCHES * full_batch_s)
 
 
 def _launch(

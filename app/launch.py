@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -97,14 +98,23 @@ async def _supervise(settings: Settings) -> int:
     return status
 
 
-def run_front_end(settings: Settings, listener: socket.socket, socket_path: Path, parent: Connection) -> None:
+def run_front_end(
+    settings: Settings, listener: socket.socket, socket_path: Path, parent: Connection, reports: Connection
+) -> None:
     """Be a front end: read HTTP, tokenize, ask the engine at `socket_path`."""
     configure(settings.log_level, settings.log_format)
-    raise SystemExit(_run(_serve_front_end(settings, listener, socket_path, parent)))
+    raise SystemExit(_run(_serve_front_end(settings, listener, socket_path, parent, reports)))
 
 
-async def _serve_front_end(settings: Settings, listener: socket.socket, socket_path: Path, parent: Connection) -> int:
+async def _serve_front_end(
+    settings: Settings, listener: socket.socket, socket_path: Path, parent: Connection, reports: Connection
+) -> int:
     bundles = find_bundles(settings.models)
+
+    def report_hanging(pid: int) -> None:
+        with suppress(OSError):  # a supervisor that has died replaces nothing
+            reports.send(pid)
+
     engine = RemoteEngine(
         socket_path,
         max_queue_s=settings.max_queue_s,
@@ -113,6 +123,7 @@ async def _serve_front_end(settings: Settings, listener: socket.socket, socket_p
         # The front end needs its engine first, and is told of it later.
         connected=lambda loaded: front_end.engine_found(loaded),  # noqa: PLW0108
         lost=lambda: front_end.engine_lost(),  # noqa: PLW0108
+        hangs=report_hanging,
     )
     front_end = FrontEnd(settings, bundles, engine, Metrics(CollectorRegistry()))
     stop = partial(front_end.server.stop, "the supervisor has died", logging.ERROR)

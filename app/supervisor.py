@@ -51,6 +51,7 @@ class Supervisor:
         # Forking a process with threads, as ONNX Runtime's and tokenizers' are, is not safe.
         self._context: Final = multiprocessing.get_context("spawn")
         self._parent_end, self._own_end = self._context.Pipe(duplex=False)
+        self._reports, self._reporting_end = self._context.Pipe(duplex=False)
         self._engine: Final = Child("engine", self._make_engine)
         self._front_ends: Final = [Child(f"front end {i}", self._make_front_end) for i in range(settings.workers)]
         self._numbers: Final = count()
@@ -65,6 +66,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
+        loop.add_reader(self._reports.fileno(), self._on_report)
         with tempfile.TemporaryDirectory(prefix="bert-") as folder:
             self._socket_path = Path(folder) / "engine.sock"
             self._metrics_folder = Path(folder) / "metrics"
@@ -97,12 +99,20 @@ class Supervisor:
         if not self._stop.done():
             self._stop.set_result(status)
 
+    def _on_report(self) -> None:
+        """Kill an engine that a front end says hangs. What was told of one that is gone already is of no use."""
+        pid: int = self._reports.recv()
+        if pid == self._engine.process.pid and not self._engine.was_hung:
+            log.error("the engine hangs: killing it")
+            self._engine.was_hung = True
+            self._engine.kill()
+
     def _make_engine(self) -> SpawnProcess:
         arguments = (self._settings, self._socket_path, self._engine.was_lost, self._parent_end)
         return self._process("engine", self._run_engine, arguments)
 
     def _make_front_end(self) -> SpawnProcess:
-        arguments = (self._settings, self._listener, self._socket_path, self._parent_end)
+        arguments = (self._settings, self._listener, self._socket_path, self._parent_end, self._reporting_end)
         return self._process("front end", self._run_front_end, arguments)
 
     def _process(self, name: str, target: Callable[..., None], arguments: tuple[Any, ...]) -> SpawnProcess:

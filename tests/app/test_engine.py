@@ -4,6 +4,7 @@ The models are real; the device waits and fails when a test says so.
 """
 
 import asyncio
+import os
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from app.bundle import Bundle, load_bundle
-from app.engine import EngineClient, LocalEngine
+from app.engine import EngineClient, LocalEngine, stuck_after_s
 from app.errors import (
     BundleError,
     DeadlineExceeded,
@@ -101,6 +102,7 @@ class Bench:
     devices: dict[str, Device]
     observed: dict[str, Observed]
     loaded: dict[str, Loaded] = field(default_factory=dict)
+    hanging: list[int] = field(default_factory=list)
 
     @property
     def device(self) -> Device:
@@ -183,6 +185,7 @@ async def behind_a_socket(bundle_of: BundleOf, **options: Any) -> AsyncIterator[
                 identities={name: one.identity for name, one in bench.loaded.items()},
                 connected=lambda _: connected.set(),
                 lost=connected.clear,
+                hangs=bench.hanging.append,
             )
             tasks = [
                 asyncio.create_task(EngineServer(bench.local, bench.loaded).serve(path)),
@@ -319,6 +322,67 @@ def test_late_requests_are_told_though_the_device_is_stuck(with_engine: WithEngi
         assert bench.device.batches == [[3]]
 
     with_engine(test, timeout_s=0.05)
+
+
+def test_a_device_that_never_comes_back_is_lost(
+    with_engine: WithEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("app.engine.STUCK_S", 0.05)
+
+    async def test(bench: Bench) -> None:
+        running = await bench.hold()
+        with pytest.raises((DeadlineExceeded, EngineLost)):
+            await running
+        assert isinstance(await bench.local.lost, EngineLost)
+        with pytest.raises(EngineLost, match="Retry"):
+            await bench.ask(3)
+        assert "the device is stuck" in caplog.text
+
+    with_engine(test, timeout_s=0.05)
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "full_batch_s", "expected_s"), [(1.0, 0.1, 60.0), (300.0, 0.1, 600.0), (1.0, 15.0, 300.0)]
+)
+def test_a_slow_device_is_no_stuck_one(timeout_s: float, full_batch_s: float, expected_s: float) -> None:
+    assert stuck_after_s(timeout_s, full_batch_s) == expected_s
+
+
+def remote(bench: Bench) -> RemoteEngine:
+    assert isinstance(bench.client, RemoteEngine)
+    return bench.client
+
+
+def test_an_engine_that_does_not_tell_late_requests(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.ipc.client.WATCH_EVERY_S", 0.01)
+    monkeypatch.setattr("app.ipc.client.LATE_S", 0.0)
+
+    async def main() -> None:
+        async with asyncio.timeout(WITHIN_S), behind_a_socket(bundle_of) as bench:
+            remote(bench)._timeout_s = 0.01
+            bench.device.hold()
+            for late in [bench.ask(3), bench.ask(5, 6)]:
+                with pytest.raises(DeadlineExceeded, match=r"0\.01 s"):
+                    await late
+            await bench.until(lambda: bench.observed[CLASSIFY].cancellations == 2)  # they were withdrawn
+            bench.device.release()
+
+    asyncio.run(main())
+
+
+def test_an_engine_that_says_nothing_is_lost(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.ipc.client.WATCH_EVERY_S", 0.01)
+
+    async def main() -> None:
+        async with asyncio.timeout(WITHIN_S), behind_a_socket(bundle_of) as bench:
+            running = await bench.hold()
+            monkeypatch.setattr("app.ipc.client.SILENCE_S", 0.01)
+            with pytest.raises(EngineLost, match="Retry"):
+                await running
+            assert bench.hanging[0] == os.getpid()  # here it is this process that has both ends
+            bench.device.release()
+
+    asyncio.run(main())
 
 
 def test_a_cancelled_request_is_withdrawn(with_engine: WithEngine) -> None:
@@ -491,6 +555,7 @@ def test_an_engine_with_other_bundles_is_not_asked(
                     identities=identities,
                     connected=lambda _: told.append("connected"),
                     lost=lambda: told.append("lost"),
+                    hangs=lambda _: told.append("hangs"),
                 )
                 serving = asyncio.create_task(EngineServer(bench.local, bench.loaded).serve(path))
                 with pytest.raises(OtherBundles, match=says):

@@ -89,6 +89,25 @@ def test_an_engine_that_dies_is_told_and_replaced(server: ServerProcess) -> None
     assert classify(server, TEXTS).status_code == 200
 
 
+def test_an_engine_that_hangs_is_told_and_replaced(models: Path) -> None:
+    with serving(models, "--workers", "2", "--threads", "1", "--request-timeout-s", "1") as server:
+        until(lambda: all_ready(server))
+        engine = engine_of(server)
+        os.kill(engine, signal.SIGSTOP)
+        with ThreadPoolExecutor(8) as threads:
+            late = list(threads.map(lambda text: classify(server, text), TEXTS * 2))
+        assert {(reply.status_code, reply.json()["error_type"]) for reply in late} == {(504, "deadline_exceeded")}
+        until(lambda: "the engine hangs: killing it" in server.log)
+        until(lambda: all_ready(server))
+        assert engine_of(server) != engine
+        assert classify(server, TEXTS).status_code == 200
+        assert metric(server, "bert_engine_restarts_total") == 1
+        messages = [record["message"] for record in server.records]
+    # Each front end has heard nothing of it, and took no more requests.
+    assert messages.count("the engine was lost: not ready") == 2
+    assert messages.count("engine ended with status -9, killed by SIGKILL as it had hung; starting another") == 1
+
+
 def test_a_front_end_that_dies_loses_only_its_own_requests_and_is_replaced(server: ServerProcess) -> None:
     engine = engine_of(server)
     before = workers(server)
