@@ -5,10 +5,18 @@ import logging
 import signal
 from collections.abc import Callable
 from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Final
+from typing import Final, NamedTuple
 
 log = logging.getLogger(__name__)
+
+
+class Ties(NamedTuple):
+    """What ties a child to its supervisor: the end of a pipe that closes with the supervisor, and one to report on."""
+
+    parent: Connection
+    reports: Connection
 
 
 class Child:

@@ -139,6 +139,7 @@ class LocalEngine:
         budget_tokens: int | None,
         max_queue_s: float,
         timeout_s: float,
+        before: Loaded | None = None,
     ) -> Loaded:
         """Load a model, warm it up with its golden answers, and serve it from now on.
 
@@ -149,6 +150,8 @@ class LocalEngine:
             budget_tokens: Most tokens that share a batch; None measures what is best here.
             max_queue_s: Longest estimated wait at which a request is still admitted.
             timeout_s: Longest time from admission to answer.
+            before: What became of this bundle in an engine that was lost. If it runs the same way again, its speed is not
+                measured anew, on a machine that is busy with those who wait.
 
         Raises:
             BundleError: a file is damaged, or the golden answers do not come out.
@@ -159,12 +162,15 @@ class LocalEngine:
         def load() -> tuple[Runner, Speed]:
             runner = open_runner(bundle)
             replay_golden(bundle, runner.variant_name, runner.run)
-            speed = measure_speed(
-                bundle,
-                runner.run,
-                limit_tokens=budget_tokens or MAX_BUDGET_TOKENS,
-                search_for_s=SEARCH_DEVICE_FOR_S if runner.launches_ahead else SEARCH_FOR_S,
-            )
+            if before is not None and _runs_as(before, runner):
+                speed = Speed(before.budget_tokens, before.seconds_per_token)
+            else:
+                speed = measure_speed(
+                    bundle,
+                    runner.run,
+                    limit_tokens=budget_tokens or MAX_BUDGET_TOKENS,
+                    search_for_s=SEARCH_DEVICE_FOR_S if runner.launches_ahead else SEARCH_FOR_S,
+                )
             if runner.launches_ahead:
                 run_every_shape(bundle, runner.run, runner.trim, budget_tokens or speed.budget_tokens)
             return runner, speed
@@ -220,7 +226,15 @@ class LocalEngine:
             budget,
             time.perf_counter() - started_at,
         )
-        return Loaded(runner.variant_name, runner.provider, budget, lanes, bundle.identity)
+        return Loaded(
+            runner.variant_name,
+            runner.provider,
+            budget,
+            lanes,
+            bundle.identity,
+            runner.threads,
+            speed.seconds_per_token,
+        )
 
     async def _work(self, batcher: SequenceBatcher, observer: EngineObserver) -> None:
         watch = asyncio.create_task(self._tick(batcher, observer))
@@ -280,6 +294,11 @@ class LocalEngine:
         # It is idle, but for a model that is loading or a device that is stuck: neither is waited for.
         for threads in (self._thread, self._waiter, self._lanes):
             threads.shutdown(wait=False)
+
+
+def _runs_as(before: Loaded, runner: Runner) -> bool:
+    """Whether a model runs as it did before, so that it is as fast."""
+    return (before.variant, before.provider, before.threads) == (runner.variant_name, runner.provider, runner.threads)
 
 
 def stuck_after_s(timeout_s: float, full_batch_s: float) -> float:

@@ -10,10 +10,9 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from app import __version__
 from app.bundle import find_bundles
+from app.child import Ties
 from app.engine import LocalEngine
 from app.errors import EngineLost, OtherBundles, StartupError
 from app.front_end import FrontEnd
@@ -29,6 +29,7 @@ from app.ipc.client import RemoteEngine
 from app.ipc.server import EngineServer
 from app.loading import load_models
 from app.logs import configure
+from app.messages import Loaded
 from app.metrics import Metrics
 from app.server import listen
 from app.settings import Settings
@@ -98,23 +99,14 @@ async def _supervise(settings: Settings) -> int:
     return status
 
 
-def run_front_end(
-    settings: Settings, listener: socket.socket, socket_path: Path, parent: Connection, reports: Connection
-) -> None:
+def run_front_end(settings: Settings, listener: socket.socket, socket_path: Path, ties: Ties) -> None:
     """Be a front end: read HTTP, tokenize, ask the engine at `socket_path`."""
     configure(settings.log_level, settings.log_format)
-    raise SystemExit(_run(_serve_front_end(settings, listener, socket_path, parent, reports)))
+    raise SystemExit(_run(_serve_front_end(settings, listener, socket_path, ties)))
 
 
-async def _serve_front_end(
-    settings: Settings, listener: socket.socket, socket_path: Path, parent: Connection, reports: Connection
-) -> int:
+async def _serve_front_end(settings: Settings, listener: socket.socket, socket_path: Path, ties: Ties) -> int:
     bundles = find_bundles(settings.models)
-
-    def report_hanging(pid: int) -> None:
-        with suppress(OSError):  # a supervisor that has died replaces nothing
-            reports.send(pid)
-
     engine = RemoteEngine(
         socket_path,
         max_queue_s=settings.max_queue_s,
@@ -123,11 +115,11 @@ async def _serve_front_end(
         # The front end needs its engine first, and is told of it later.
         connected=lambda loaded: front_end.engine_found(loaded),  # noqa: PLW0108
         lost=lambda: front_end.engine_lost(),  # noqa: PLW0108
-        hangs=report_hanging,
+        hangs=partial(_report, ties),
     )
     front_end = FrontEnd(settings, bundles, engine, Metrics(CollectorRegistry()))
     stop = partial(front_end.server.stop, "the supervisor has died", logging.ERROR)
-    _end_with(parent, socket_path.parent, stop)
+    _end_with(ties, socket_path.parent, stop)
     serving = asyncio.create_task(front_end.server.serve(sockets=[listener]))
     connection = asyncio.create_task(engine.stay_connected())
     try:
@@ -146,23 +138,37 @@ async def _serve_front_end(
     return 0
 
 
-def run_engine(settings: Settings, socket_path: Path, was_lost: bool, parent: Connection) -> None:
+def run_engine(
+    settings: Settings,
+    socket_path: Path,
+    was_lost: bool,
+    before: Mapping[str, Loaded],
+    ties: Ties,
+) -> None:
     """Be the engine: load the models, batch and run what front ends ask for at `socket_path`."""
     configure(settings.log_level, settings.log_format)
-    status = _run(_serve_engine(settings, socket_path, was_lost, parent))
+    status = _run(_serve_engine(settings, socket_path, was_lost, before, ties))
     os._exit(status)  # as in `__main__`: a thread may be loading a model, or be stuck in a lost device
 
 
-async def _serve_engine(settings: Settings, socket_path: Path, was_lost: bool, parent: Connection) -> int:
+async def _serve_engine(
+    settings: Settings,
+    socket_path: Path,
+    was_lost: bool,
+    before: Mapping[str, Loaded],
+    ties: Ties,
+) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    _end_with(parent, socket_path.parent, stopping.set)
+    _end_with(ties, socket_path.parent, stopping.set)
     metrics = Metrics(CollectorRegistry())
     if was_lost:
         metrics.engine_restarts.inc()
     engine = LocalEngine()
-    server = EngineServer(engine, await load_models(settings, find_bundles(settings.models), engine, metrics))
+    loaded = await load_models(settings, find_bundles(settings.models), engine, metrics, before)
+    _report(ties, loaded)
+    server = EngineServer(engine, loaded)
     metrics.engine_up.set(1)
     serving = asyncio.create_task(server.serve(socket_path))
     stopped = asyncio.create_task(stopping.wait())
@@ -187,19 +193,25 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _end_with(parent: Connection, folder: Path, stop: Callable[[], None]) -> None:
+def _report(ties: Ties, what: object) -> None:
+    """Tell the supervisor something."""
+    with suppress(OSError):  # it has died, and replaces nothing
+        ties.reports.send(what)
+
+
+def _end_with(ties: Ties, folder: Path, stop: Callable[[], None]) -> None:
     """Stop this process when its parent is gone, however that came.
 
     Args:
-        parent: Its end of a pipe.
+        ties: To its parent.
         folder: Of all processes of this start, which would be left behind: what each needs of it, it has open.
         stop: Has it finish what it accepted.
     """
     loop = asyncio.get_running_loop()
 
     def gone() -> None:
-        loop.remove_reader(parent.fileno())
+        loop.remove_reader(ties.parent.fileno())
         shutil.rmtree(folder, ignore_errors=True)
         stop()
 
-    loop.add_reader(parent.fileno(), gone)
+    loop.add_reader(ties.parent.fileno(), gone)

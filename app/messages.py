@@ -50,7 +50,8 @@ float32[tokens, labels] (entities, answer).
 class Loaded:
     """What became of a bundle: the variant, the execution provider and the batch budget that serve it.
 
-    `lanes` is how many batches run at once, `identity` that of the bundle.
+    `lanes` is how many batches run at once, `identity` that of the bundle. `threads` (None: it runs on no CPU) and
+    `seconds_per_token` were chosen and measured with the budget, so that an engine that comes after it need not.
     """
 
     variant: str
@@ -58,6 +59,8 @@ class Loaded:
     budget_tokens: int
     lanes: int = 1
     identity: str = ""
+    threads: int | None = None
+    seconds_per_token: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

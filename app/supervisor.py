@@ -17,7 +17,8 @@ from pathlib import Path
 from socket import socket
 from typing import Any, Final
 
-from app.child import Child
+from app.child import Child, Ties
+from app.messages import Loaded
 from app.metrics import MULTIPROCESS_FOLDER, forget_process
 from app.settings import Settings
 
@@ -50,14 +51,17 @@ class Supervisor:
         self._run_front_end = run_front_end
         # Forking a process with threads, as ONNX Runtime's and tokenizers' are, is not safe.
         self._context: Final = multiprocessing.get_context("spawn")
-        self._parent_end, self._own_end = self._context.Pipe(duplex=False)
-        self._reports, self._reporting_end = self._context.Pipe(duplex=False)
+        parent, self._own_end = self._context.Pipe(duplex=False)
+        self._reports, reports = self._context.Pipe(duplex=False)
+        self._ties: Final = Ties(parent, reports)
         self._engine: Final = Child("engine", self._make_engine)
         self._front_ends: Final = [Child(f"front end {i}", self._make_front_end) for i in range(settings.workers)]
         self._numbers: Final = count()
         self._deaths: Final[list[float]] = []
         # A little more than a process gives itself.
         self._end_within_s: Final = settings.shutdown_timeout_s + 5
+        # What the last engine measured of each model, for the one that replaces it.
+        self._loaded: dict[str, Loaded] = {}
         self._is_interrupted = False
         self._stop: Final[asyncio.Future[int]] = asyncio.get_running_loop().create_future()
 
@@ -100,19 +104,21 @@ class Supervisor:
             self._stop.set_result(status)
 
     def _on_report(self) -> None:
-        """Kill an engine that a front end says hangs. What was told of one that is gone already is of no use."""
-        pid: int = self._reports.recv()
-        if pid == self._engine.process.pid and not self._engine.was_hung:
+        """Hear of a child: what an engine has loaded, or, from a front end, the process of one that hangs and is to be killed."""
+        report: dict[str, Loaded] | int = self._reports.recv()
+        if isinstance(report, dict):
+            self._loaded = report
+        elif report == self._engine.process.pid and not self._engine.was_hung:
             log.error("the engine hangs: killing it")
             self._engine.was_hung = True
             self._engine.kill()
 
     def _make_engine(self) -> SpawnProcess:
-        arguments = (self._settings, self._socket_path, self._engine.was_lost, self._parent_end)
+        arguments = (self._settings, self._socket_path, self._engine.was_lost, self._loaded, self._ties)
         return self._process("engine", self._run_engine, arguments)
 
     def _make_front_end(self) -> SpawnProcess:
-        arguments = (self._settings, self._listener, self._socket_path, self._parent_end, self._reporting_end)
+        arguments = (self._settings, self._listener, self._socket_path, self._ties)
         return self._process("front end", self._run_front_end, arguments)
 
     def _process(self, name: str, target: Callable[..., None], arguments: tuple[Any, ...]) -> SpawnProcess:
@@ -127,6 +133,8 @@ class Supervisor:
             except asyncio.CancelledError:
                 await child.terminate(self._end_within_s)
                 raise
+            if self._is_interrupted:
+                return
             forget_process(child.process.pid, self._metrics_folder)
             status = self._status_after(child)
             if status is not None:

@@ -640,3 +640,30 @@ def test_the_search_for_the_budget_has_time_for_the_device(
 
     assert asyncio.run(load()).budget_tokens == 64
     assert asked == [within_s]
+
+
+@pytest.mark.parametrize(("threads", "measures"), [(None, False), (2, True)])
+def test_nothing_is_measured_anew_of_a_model_that_runs_as_before(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, threads: int | None, measures: bool
+) -> None:
+    measured: list[Bundle] = []
+
+    def measure(bundle: Bundle, *_: Any, **__: Any) -> Speed:
+        measured.append(bundle)
+        return Speed(128, 1e-5)
+
+    monkeypatch.setattr("app.engine.measure_speed", measure)
+    bundle = load_bundle(bundle_of(CLASSIFY))
+    before = Loaded("cpu-fp32", "CPUExecutionProvider", 96, threads=threads, seconds_per_token=2e-5)
+
+    async def load() -> Loaded:
+        engine = LocalEngine()
+        loaded = await engine.load(
+            bundle, Device, Observed(), budget_tokens=None, max_queue_s=60, timeout_s=60, before=before
+        )
+        await engine.close()
+        return loaded
+
+    loaded = asyncio.run(load())
+    assert bool(measured) == measures
+    assert (loaded.budget_tokens, loaded.seconds_per_token) == ((128, 1e-5) if measures else (96, 2e-5))
