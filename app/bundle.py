@@ -7,6 +7,7 @@ writes it with the models below, the server reads it with the same ones. Runs at
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -191,6 +192,11 @@ class Bundle:
     def name(self) -> str:
         """The name it is served under: that of its folder, so that a link or a rename deploys another version."""
         return self.folder.name
+
+    @cached_property
+    def identity(self) -> str:
+        """Tells it from every other bundle that was ever there under its name: the manifest holds the hashes of all files."""
+        return hashlib.sha256(self.manifest.model_dump_json().encode()).hexdigest()
 
     def path(self, file: BundleFile) -> Path:
         return self.folder / file.file

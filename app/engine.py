@@ -35,6 +35,13 @@ HAND_OVER_WITHIN_S: Final = 0.001
 last answer of the batch before is written: with short texts and a small model a batch began a millisecond late, and lasted 3."""
 
 
+STUCK_S: Final = 60.0
+STUCK_TIMEOUTS: Final = 2
+STUCK_BATCHES: Final = 20
+"""A batch that has been running for a minute, for twice the longest time to an answer, and for this many times as long as a full
+one was measured to take, never comes back: the longest of the three, so that a slow CPU is not taken for a stuck device."""
+
+
 class Runner(Protocol):
     """Runs batches of one model.
 
@@ -119,6 +126,8 @@ class LocalEngine:
         self._device = Device(cpus)
         self._batchers: dict[str, SequenceBatcher] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        # Those that run, and when each is given up.
+        self._running: dict[object, float] = {}
         self.lost: Final[asyncio.Future[EngineLost]] = asyncio.get_running_loop().create_future()
 
     async def load(
@@ -130,6 +139,7 @@ class LocalEngine:
         budget_tokens: int | None,
         max_queue_s: float,
         timeout_s: float,
+        before: Loaded | None = None,
     ) -> Loaded:
         """Load a model, warm it up with its golden answers, and serve it from now on.
 
@@ -140,6 +150,8 @@ class LocalEngine:
             budget_tokens: Most tokens that share a batch; None measures what is best here.
             max_queue_s: Longest estimated wait at which a request is still admitted.
             timeout_s: Longest time from admission to answer.
+            before: What became of this bundle in an engine that was lost. If it runs the same way again, its speed is not
+                measured anew, on a machine that is busy with those who wait.
 
         Raises:
             BundleError: a file is damaged, or the golden answers do not come out.
@@ -150,12 +162,15 @@ class LocalEngine:
         def load() -> tuple[Runner, Speed]:
             runner = open_runner(bundle)
             replay_golden(bundle, runner.variant_name, runner.run)
-            speed = measure_speed(
-                bundle,
-                runner.run,
-                limit_tokens=budget_tokens or MAX_BUDGET_TOKENS,
-                search_for_s=SEARCH_DEVICE_FOR_S if runner.launches_ahead else SEARCH_FOR_S,
-            )
+            if before is not None and _runs_as(before, runner):
+                speed = Speed(before.budget_tokens, before.seconds_per_token, before.seconds_by_tokens)
+            else:
+                speed = measure_speed(
+                    bundle,
+                    runner.run,
+                    limit_tokens=budget_tokens or MAX_BUDGET_TOKENS,
+                    search_for_s=SEARCH_DEVICE_FOR_S if runner.launches_ahead else SEARCH_FOR_S,
+                )
             if runner.launches_ahead:
                 run_every_shape(bundle, runner.run, runner.trim, budget_tokens or speed.budget_tokens)
             return runner, speed
@@ -166,9 +181,12 @@ class LocalEngine:
         budget = budget_tokens or speed.budget_tokens
         lanes = 1 if runner.threads is None else max(1, self._device.room // runner.threads)
         thread = self._thread if lanes == 1 else self._lanes
+        longest_tokens = max(budget, bundle.manifest.max_length)
+        stuck_s = stuck_after_s(timeout_s, longest_tokens * speed.seconds_per_token)
 
         async def run(batch: list[TokenSequence]) -> list[SequenceResult]:
             begun = threading.Event()
+            self._running[begun] = time.monotonic() + stuck_s
             if runner.launches_ahead:
                 launched = self._thread.submit(_launch, runner, batch, begun)
                 # In a thread of its own, so that the next batch is on its way to the device before this one is back.
@@ -177,7 +195,10 @@ class LocalEngine:
                 answers = loop.run_in_executor(thread, _run, runner, batch, begun)
             if self._device.batches == 1 or not runner.launches_ahead:
                 begun.wait(HAND_OVER_WITHIN_S)
-            return await answers
+            try:
+                return await answers
+            finally:
+                del self._running[begun]
 
         batcher = Batcher(
             run,
@@ -205,7 +226,16 @@ class LocalEngine:
             budget,
             time.perf_counter() - started_at,
         )
-        return Loaded(runner.variant_name, runner.provider, budget, lanes)
+        return Loaded(
+            runner.variant_name,
+            runner.provider,
+            budget,
+            lanes,
+            bundle.identity,
+            runner.threads,
+            speed.seconds_per_token,
+            speed.seconds_by_tokens,
+        )
 
     async def _work(self, batcher: SequenceBatcher, observer: EngineObserver) -> None:
         watch = asyncio.create_task(self._tick(batcher, observer))
@@ -231,6 +261,9 @@ class LocalEngine:
             await asyncio.sleep(TICK_S)
             batcher.expire()
             observer.queued(batcher.statistics)
+            if self._running and min(self._running.values()) < time.monotonic() and not self.lost.done():
+                log.critical("the device is stuck: a batch that should have been back long ago still runs")
+                self._lose(EngineLost("The device does not answer and the engine is replaced. Retry in a few seconds."))
 
     async def infer(
         self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None
@@ -262,6 +295,16 @@ class LocalEngine:
         # It is idle, but for a model that is loading or a device that is stuck: neither is waited for.
         for threads in (self._thread, self._waiter, self._lanes):
             threads.shutdown(wait=False)
+
+
+def _runs_as(before: Loaded, runner: Runner) -> bool:
+    """Whether a model runs as it did before, so that it is as fast."""
+    return (before.variant, before.provider, before.threads) == (runner.variant_name, runner.provider, runner.threads)
+
+
+def stuck_after_s(timeout_s: float, full_batch_s: float) -> float:
+    """Return for how long a batch may run until the device is taken for lost."""
+    return max(STUCK_S, STUCK_TIMEOUTS * timeout_s, STUCK_BATCHES * full_batch_s)
 
 
 def _launch(

@@ -107,6 +107,10 @@ class BundleError(StartupError):
     """A bundle is missing, damaged or of another schema version."""
 
 
+class OtherBundles(Exception):
+    """The engine has loaded other bundles than this front end: its answers would be given the wrong labels."""
+
+
 class OutOfDeviceMemory(MemoryError):
     """A batch did not fit into the device's memory; a smaller one may."""
 

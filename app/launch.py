@@ -7,10 +7,12 @@ The composition root. `launch` runs in the main thread of the process that was s
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import socket
-from collections.abc import Coroutine
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,20 @@ from prometheus_client import CollectorRegistry
 
 from app import __version__
 from app.bundle import find_bundles
+from app.child import Ties
 from app.engine import LocalEngine
-from app.errors import EngineLost, StartupError
+from app.errors import EngineLost, OtherBundles, StartupError
 from app.front_end import FrontEnd
 from app.garbage import settle
 from app.ipc.client import RemoteEngine
 from app.ipc.server import EngineServer
 from app.loading import load_models
 from app.logs import configure
+from app.messages import Loaded
 from app.metrics import Metrics
 from app.server import listen
 from app.settings import Settings, unknown_variables
-from app.supervisor import EXIT_CONFIGURATION, EXIT_ENGINE_LOST, Supervisor
+from app.supervisor import EXIT_CONFIGURATION, EXIT_ENGINE_LOST, EXIT_OTHER_BUNDLES, Supervisor
 from app.tracing import require_opentelemetry
 
 log = logging.getLogger(__name__)
@@ -99,27 +103,38 @@ async def _supervise(settings: Settings) -> int:
     return status
 
 
-def run_front_end(settings: Settings, listener: socket.socket, socket_path: Path, parent: Connection) -> None:
+def run_front_end(settings: Settings, listener: socket.socket, socket_path: Path, ties: Ties) -> None:
     """Be a front end: read HTTP, tokenize, ask the engine at `socket_path`."""
     configure(settings.log_level, settings.log_format)
-    raise SystemExit(_run(_serve_front_end(settings, listener, socket_path, parent)))
+    raise SystemExit(_run(_serve_front_end(settings, listener, socket_path, ties)))
 
 
-async def _serve_front_end(settings: Settings, listener: socket.socket, socket_path: Path, parent: Connection) -> int:
+async def _serve_front_end(settings: Settings, listener: socket.socket, socket_path: Path, ties: Ties) -> int:
     bundles = find_bundles(settings.models)
     engine = RemoteEngine(
         socket_path,
         max_queue_s=settings.max_queue_s,
         timeout_s=settings.request_timeout_s,
+        identities={bundle.name: bundle.identity for bundle in bundles},
         # The front end needs its engine first, and is told of it later.
         connected=lambda loaded: front_end.engine_found(loaded),  # noqa: PLW0108
         lost=lambda: front_end.engine_lost(),  # noqa: PLW0108
+        hangs=partial(_report, ties),
     )
     front_end = FrontEnd(settings, bundles, engine, Metrics(CollectorRegistry()))
-    _end_with(parent)
+    stop = partial(front_end.server.stop, "the supervisor has died", logging.ERROR)
+    _end_with(ties, socket_path.parent, stop)
+    serving = asyncio.create_task(front_end.server.serve(sockets=[listener]))
     connection = asyncio.create_task(engine.stay_connected())
     try:
-        await front_end.server.serve(sockets=[listener])
+        await asyncio.wait({serving, connection}, return_when=asyncio.FIRST_COMPLETED)
+        if connection.done():
+            front_end.server.stop(str(connection.exception()), logging.WARNING)
+        await serving
+        if connection.done():
+            await connection
+    except OtherBundles:
+        return EXIT_OTHER_BUNDLES  # and the next one reads those that are there now
     finally:
         connection.cancel()
         await asyncio.gather(connection, return_exceptions=True)
@@ -127,30 +142,43 @@ async def _serve_front_end(settings: Settings, listener: socket.socket, socket_p
     return 0
 
 
-def run_engine(settings: Settings, socket_path: Path, restarts: int, parent: Connection) -> None:
+def run_engine(
+    settings: Settings,
+    socket_path: Path,
+    was_lost: bool,
+    before: Mapping[str, Loaded],
+    ties: Ties,
+) -> None:
     """Be the engine: load the models, batch and run what front ends ask for at `socket_path`."""
     configure(settings.log_level, settings.log_format)
-    status = _run(_serve_engine(settings, socket_path, restarts, parent))
+    status = _run(_serve_engine(settings, socket_path, was_lost, before, ties))
     os._exit(status)  # as in `__main__`: a thread may be loading a model, or be stuck in a lost device
 
 
-async def _serve_engine(settings: Settings, socket_path: Path, restarts: int, parent: Connection) -> int:
+async def _serve_engine(
+    settings: Settings,
+    socket_path: Path,
+    was_lost: bool,
+    before: Mapping[str, Loaded],
+    ties: Ties,
+) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches every process; the front ends go first
-    _end_with(parent)
+    _end_with(ties, socket_path.parent, stopping.set)
     metrics = Metrics(CollectorRegistry())
-    if restarts:
+    if was_lost:
         metrics.engine_restarts.inc()
     engine = LocalEngine()
-    loading = asyncio.create_task(load_models(settings, find_bundles(settings.models), engine, metrics))
+    loading = asyncio.create_task(load_models(settings, find_bundles(settings.models), engine, metrics, before))
     stopped = asyncio.create_task(stopping.wait())
     await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if not loading.done():
         log.info("stopped while the models were loading")
         return 0
-    server = EngineServer(engine, loading.result())
+    loaded = loading.result()
+    _report(ties, loaded)
+    server = EngineServer(engine, loaded)
     metrics.engine_up.set(1)
     settle()
     serving = asyncio.create_task(server.serve(socket_path))
@@ -175,12 +203,25 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _end_with(parent: Connection) -> None:
-    """End this process as on SIGTERM when its parent is gone, however that came."""
+def _report(ties: Ties, what: object) -> None:
+    """Tell the supervisor something."""
+    with suppress(OSError):  # it has died, and replaces nothing
+        ties.reports.send(what)
+
+
+def _end_with(ties: Ties, folder: Path, stop: Callable[[], None]) -> None:
+    """Stop this process when its parent is gone, however that came.
+
+    Args:
+        ties: To its parent.
+        folder: Of all processes of this start, which would be left behind: what each needs of it, it has open.
+        stop: Has it finish what it accepted.
+    """
     loop = asyncio.get_running_loop()
 
     def gone() -> None:
-        loop.remove_reader(parent.fileno())
-        os.kill(os.getpid(), signal.SIGTERM)
+        loop.remove_reader(ties.parent.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        stop()
 
-    loop.add_reader(parent.fileno(), gone)
+    loop.add_reader(ties.parent.fileno(), gone)

@@ -1,6 +1,7 @@
 """Load every bundle into an engine, as the settings say. Runs in the process that owns the device."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from app.bundle import Bundle
 from app.cpus import usable_cpus
@@ -14,15 +15,30 @@ from app.tuning import open_with_few_threads
 
 
 async def load_models(
-    settings: Settings, bundles: Sequence[Bundle], engine: LocalEngine, metrics: Metrics
+    settings: Settings,
+    bundles: Sequence[Bundle],
+    engine: LocalEngine,
+    metrics: Metrics,
+    before: Mapping[str, Loaded] = MappingProxyType({}),
 ) -> dict[str, Loaded]:
     """Load, warm up and serve the bundles one after the other; return what became of each.
+
+    Args:
+        settings: How.
+        bundles: Which.
+        engine: Where.
+        metrics: Gets the series of each.
+        before: What became of them in an engine that was lost. Of those that are still the same nothing is measured anew.
 
     Raises:
         BundleError: a bundle is damaged.
         StartupError: the device that was asked for does not work, or has too little memory.
         EngineLost: the device failed meanwhile.
     """
+
+    def known(bundle: Bundle) -> Loaded | None:
+        one = before.get(bundle.name)
+        return one if one is not None and one.identity == bundle.identity else None
 
     def open_one(bundle: Bundle) -> Runner:
         device = settings.device
@@ -40,8 +56,10 @@ async def load_models(
                 device = "cpu"  # what CUDA lacks was told once, and is not tried again
             return runner
 
-        if settings.threads:
-            return with_threads(settings.threads)
+        one = known(bundle)
+        threads = settings.threads or (None if one is None else one.threads)
+        if threads:
+            return with_threads(threads)
         return open_with_few_threads(bundle, with_threads, cpus=usable_cpus())
 
     loaded: dict[str, Loaded] = {}
@@ -55,6 +73,7 @@ async def load_models(
                 budget_tokens=settings.batch_tokens or None,
                 max_queue_s=settings.max_queue_s,
                 timeout_s=settings.request_timeout_s,
+                before=known(bundle),
             )
         except OutOfDeviceMemory as error:
             raise StartupError(

@@ -3,6 +3,7 @@
 Plain data, so that the engine may be in another process. Imports nothing of the project.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,13 +51,19 @@ float32[tokens, labels] (entities, answer).
 class Loaded:
     """What became of a bundle: the variant, the execution provider and the batch budget that serve it.
 
-    `lanes` is how many batches run at once.
+    `lanes` is how many batches run at once, `identity` that of the bundle. `threads` (None: it runs on no CPU),
+    `seconds_per_token` and `seconds_by_tokens` were chosen and measured with the budget, so that an engine that comes after it
+    need not.
     """
 
     variant: str
     provider: str
     budget_tokens: int
     lanes: int = 1
+    identity: str = ""
+    threads: int | None = None
+    seconds_per_token: float = 0.0
+    seconds_by_tokens: Sequence[tuple[int, float]] = ()
 
 
 @dataclass(slots=True)

@@ -38,9 +38,13 @@ class Server(uvicorn.Server):
         if self.should_exit and number == signal.SIGINT:
             log.warning("SIGINT again: stopping without what was accepted")
             os._exit(128 + number)  # whatever the device or a caller is stuck in
+        self.stop(signal.Signals(number).name)
+
+    def stop(self, why: str, level: int = logging.INFO) -> None:
+        """Accept nothing more, and end once all that was accepted is answered."""
         self._readiness.state = "draining"
         self.should_exit = True
-        log.info("%s: finishing what was accepted", signal.Signals(number).name)
+        log.log(level, "%s: finishing what was accepted", why)
 
 
 def listen(host: str, port: int) -> socket.socket:

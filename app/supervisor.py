@@ -11,19 +11,25 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import count
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from socket import socket
 from typing import Any, Final
 
+from app.child import Child, Ties
+from app.messages import Loaded
 from app.metrics import MULTIPROCESS_FOLDER, forget_process
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
 EXIT_CONFIGURATION: Final = 1
+EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
 EXIT_ENGINE_LOST: Final = 70
 """EX_SOFTWARE of sysexits.h: whoever watches this service should start it again."""
+EXIT_OTHER_BUNDLES: Final = 75
+"""EX_TEMPFAIL: a front end that met an engine with other bundles than it has read. No death: the next one reads them anew."""
 RESTARTS: Final = 5
 RESTARTS_WITHIN_S: Final = 60.0
 """A process that dies more often than this will not get better by being started again."""
@@ -45,9 +51,18 @@ class Supervisor:
         self._run_front_end = run_front_end
         # Forking a process with threads, as ONNX Runtime's and tokenizers' are, is not safe.
         self._context: Final = multiprocessing.get_context("spawn")
-        self._parent_end, self._own_end = self._context.Pipe(duplex=False)
-        self._deaths: list[float] = []
-        self._engine_restarts = 0
+        parent, self._own_end = self._context.Pipe(duplex=False)
+        self._reports, reports = self._context.Pipe(duplex=False)
+        self._ties: Final = Ties(parent, reports)
+        self._engine: Final = Child("engine", self._make_engine)
+        self._front_ends: Final = [Child(f"front end {i}", self._make_front_end) for i in range(settings.workers)]
+        self._numbers: Final = count()
+        self._deaths: Final[list[float]] = []
+        # A little more than a process gives itself.
+        self._end_within_s: Final = settings.shutdown_timeout_s + 5
+        # What the last engine measured of each model, for the one that replaces it.
+        self._loaded: dict[str, Loaded] = {}
+        self._is_interrupted = False
         self._stop: Final[asyncio.Future[int]] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> int:
@@ -55,26 +70,32 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
+        loop.add_reader(self._reports.fileno(), self._on_report)
         with tempfile.TemporaryDirectory(prefix="bert-") as folder:
             self._socket_path = Path(folder) / "engine.sock"
             self._metrics_folder = Path(folder) / "metrics"
             self._metrics_folder.mkdir()
             # Read when prometheus_client is imported: every process that is started from here shares its counts.
             os.environ[MULTIPROCESS_FOLDER] = str(self._metrics_folder)
-            engine = asyncio.create_task(self._keep("engine", self._start_engine))
-            front_ends = [
-                asyncio.create_task(self._keep(f"front end {i}", self._start_front_end))
-                for i in range(self._settings.workers)
-            ]
+            engine = asyncio.create_task(self._keep(self._engine))
+            front_ends = [asyncio.create_task(self._keep(child)) for child in self._front_ends]
             status = await self._stop
+            # Once the front ends have closed theirs too, a new connection is refused at once instead of waiting for nobody.
+            self._listener.close()
             for task in front_ends:
                 task.cancel()
             await asyncio.gather(*front_ends, return_exceptions=True)
             engine.cancel()
             await asyncio.gather(engine, return_exceptions=True)
-            return status
+            return EXIT_INTERRUPTED if self._is_interrupted else status
 
     def _on_signal(self, number: int) -> None:
+        if self._stop.done() and number == signal.SIGINT:
+            log.warning("SIGINT again: stopping without what was accepted")
+            self._is_interrupted = True
+            for child in (*self._front_ends, self._engine):
+                child.kill()
+            return
         log.info("%s: finishing what was accepted", signal.Signals(number).name)
         self._end(0)
 
@@ -82,60 +103,84 @@ class Supervisor:
         if not self._stop.done():
             self._stop.set_result(status)
 
-    def _start_engine(self) -> SpawnProcess:
-        arguments = (self._settings, self._socket_path, self._engine_restarts, self._parent_end)
-        self._engine_restarts += 1
-        return self._started("engine", self._run_engine, arguments)
+    def _on_report(self) -> None:
+        """Hear of a child: what an engine has loaded, or, from a front end, the process of one that hangs and is to be killed."""
+        report: dict[str, Loaded] | int = self._reports.recv()
+        if isinstance(report, dict):
+            self._loaded = report
+        elif report == self._engine.process.pid and not self._engine.was_hung:
+            log.error("the engine hangs: killing it")
+            self._engine.was_hung = True
+            self._engine.kill()
 
-    def _start_front_end(self) -> SpawnProcess:
-        arguments = (self._settings, self._listener, self._socket_path, self._parent_end)
-        return self._started("front end", self._run_front_end, arguments)
+    def _make_engine(self) -> SpawnProcess:
+        arguments = (self._settings, self._socket_path, self._engine.was_lost, self._loaded, self._ties)
+        return self._process("engine", self._run_engine, arguments)
 
-    def _started(self, name: str, target: Callable[..., None], arguments: tuple[Any, ...]) -> SpawnProcess:
-        process = self._context.Process(target=target, args=arguments, name=name)
-        process.start()
-        return process
+    def _make_front_end(self) -> SpawnProcess:
+        arguments = (self._settings, self._listener, self._socket_path, self._ties)
+        return self._process("front end", self._run_front_end, arguments)
 
-    async def _keep(self, name: str, start: Callable[[], SpawnProcess]) -> None:
+    def _process(self, name: str, target: Callable[..., None], arguments: tuple[Any, ...]) -> SpawnProcess:
+        return self._context.Process(target=target, args=arguments, name=name)
+
+    async def _keep(self, child: Child) -> None:
         """Start a process again whenever it ends; when cancelled, end it."""
         while True:
-            process = start()
-            ended = self._ended(process)
+            child.start(next(self._numbers))
             try:
-                await asyncio.shield(ended)
+                await asyncio.shield(child.ended)
             except asyncio.CancelledError:
-                await self._terminate(name, process, ended)
+                await child.terminate(self._end_within_s)
                 raise
-            forget_process(process.pid, self._metrics_folder)
-            if process.exitcode == EXIT_CONFIGURATION:
-                self._end(EXIT_CONFIGURATION)
+            if self._is_interrupted:
                 return
-            now = time.monotonic()
-            self._deaths = [*(at for at in self._deaths if at > now - RESTARTS_WITHIN_S), now]
-            if len(self._deaths) > RESTARTS:
-                log.critical("%s ended with status %s, again and again: giving up", name, process.exitcode)
-                self._end(EXIT_ENGINE_LOST)
+            forget_process(child.process.pid, self._metrics_folder)
+            status = self._status_after(child)
+            if status is not None:
+                self._end(status)
                 return
-            log.error("%s ended with status %s; starting another", name, process.exitcode)
 
-    async def _terminate(self, name: str, process: SpawnProcess, ended: "asyncio.Future[None]") -> None:
-        process.terminate()
-        try:
-            # A little more than the process gives itself.
-            await asyncio.wait_for(ended, self._settings.shutdown_timeout_s + 5)
-        except TimeoutError:
-            log.error("%s did not end in time: killed", name)  # noqa: TRY400
-            process.kill()
+    def _status_after(self, child: Child) -> int | None:
+        """Return with which status the service has to end as this process has ended; None if another is started."""
+        child.was_lost = False
+        if child.is_replaced:
+            log.info("%s has ended to be replaced; starting another", child.name)
+            return None
+        if child.process.exitcode == EXIT_CONFIGURATION:
+            return EXIT_CONFIGURATION
+        if child.process.exitcode == EXIT_OTHER_BUNDLES:
+            self._replace_older(child)
+            times = child.mismatches
+        else:
+            child.was_lost = True
+            times = self._deaths
+        if _too_often(times):
+            log.critical("%s %s, again and again: giving up", child.name, child.how_it_ended)
+            return EXIT_ENGINE_LOST
+        if child.was_lost:
+            log.error("%s %s; starting another", child.name, child.how_it_ended)
+        return None
 
-    def _ended(self, process: SpawnProcess) -> "asyncio.Future[None]":
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
+    def _replace_older(self, front_end: Child) -> None:
+        """Replace what read the bundles before a front end did that met an engine with other ones.
 
-        def on_exit() -> None:
-            loop.remove_reader(process.sentinel)
-            process.join()
-            if not ended.done():
-                ended.set_result(None)
+        If that is the engine, the front ends that agree with it go too, and finish what they accepted before the engine ends.
+        Else it is this front end alone, and the others that are as old will find out for themselves. Of an engine and a front
+        end that disagree the older one goes, so that once the files stay as they are, two rounds at most make all agree.
+        """
+        if self._engine.number > front_end.number or self._engine.is_replaced:
+            return
+        log.warning(
+            "the engine has read bundles that are no longer there: replacing it, and the front ends from before"
+        )
+        for child in (*self._front_ends, self._engine):
+            if child.number < front_end.number:
+                child.replace(self._end_within_s)
 
-        loop.add_reader(process.sentinel, on_exit)
-        return ended
+
+def _too_often(times: list[float]) -> bool:
+    """Add the present to the times of something that shall not happen often, and return whether it does."""
+    now = time.monotonic()
+    times[:] = [*(at for at in times if at > now - RESTARTS_WITHIN_S), now]
+    return len(times) > RESTARTS

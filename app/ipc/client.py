@@ -7,15 +7,17 @@ connects to the engine that replaces it.
 import asyncio
 import json
 import logging
+import socket
+import struct
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from app.batching import refuse_long_wait
-from app.errors import EngineLost
+from app.errors import DeadlineExceeded, EngineLost, OtherBundles
 from app.ipc.codec import WireRequest, decode_replies, encode_requests
 from app.ipc.frames import HELLO, REPLIES, REQUESTS, STATISTICS, WITHDRAW, FrameReader, frame
 from app.messages import Loaded, QueueStatistics, SequenceResult, Timeline, TokenSequence
@@ -23,6 +25,12 @@ from app.messages import Loaded, QueueStatistics, SequenceResult, Timeline, Toke
 log = logging.getLogger(__name__)
 
 RECONNECT_EVERY_S: Final = 0.05
+WATCH_EVERY_S: Final = 0.5
+SILENCE_S: Final = 10.0
+"""An engine that has said nothing for so long is lost. It tells its statistics ten times a second; on a machine with too much to
+do that may take a second or two, and only a process that hangs takes longer."""
+LATE_S: Final = 2.0
+"""So much later than the engine should a front end tells that a request is past its deadline."""
 _LOST: Final = "The engine was lost and is being replaced. Retry in a few seconds."
 
 
@@ -30,6 +38,7 @@ class _Waiting(NamedTuple):
     sequences: Sequence[TokenSequence]
     future: asyncio.Future[list[SequenceResult]]
     timeline: Timeline | None
+    deadline: float
 
 
 class RemoteEngine:
@@ -41,8 +50,10 @@ class RemoteEngine:
         *,
         max_queue_s: float,
         timeout_s: float,
+        identities: Mapping[str, str],
         connected: Callable[[Mapping[str, Loaded]], None],
         lost: Callable[[], None],
+        hangs: Callable[[int], None],
     ) -> None:
         """Connect to nothing yet: `stay_connected` does.
 
@@ -50,14 +61,19 @@ class RemoteEngine:
             socket_path: Where the engine listens.
             max_queue_s: The engine's longest estimated wait.
             timeout_s: The engine's longest time from admission to answer.
+            identities: The bundles that requests are made for, by name.
             connected: Called with the engine's models when it is ready.
             lost: Called when a connected engine goes away.
+            hangs: Called with the id of an engine's process that has said nothing for a long time, and should be replaced.
         """
         self._socket_path = socket_path
         self._max_queue_s = max_queue_s
         self._timeout_s = timeout_s
+        self._identities = identities
         self._connected = connected
         self._lost = lost
+        self._hangs = hangs
+        self._silent_s = 0.0
         self._writer: asyncio.StreamWriter | None = None
         self._models: dict[str, int] = {}
         self._statistics: dict[str, QueueStatistics] = {}
@@ -73,8 +89,9 @@ class RemoteEngine:
         if model not in self._models:
             raise EngineLost(_LOST)
         id_ = next(self._ids)
-        future: asyncio.Future[list[SequenceResult]] = asyncio.get_running_loop().create_future()
-        self._waiting[id_] = _Waiting(sequences, future, timeline)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[SequenceResult]] = loop.create_future()
+        self._waiting[id_] = _Waiting(sequences, future, timeline, loop.time() + self._timeout_s + LATE_S)
         self._outbox.append(WireRequest(id_, self._models[model], sequences, timeline is not None))
         self._flush_soon()
         try:
@@ -100,7 +117,11 @@ class RemoteEngine:
             self._writer.close()
 
     async def stay_connected(self) -> None:
-        """Keep a connection to whichever engine listens, until closed or cancelled."""
+        """Keep a connection to whichever engine listens, until closed or cancelled.
+
+        Raises:
+            OtherBundles: it must not be asked, as requests are not made for what it has loaded.
+        """
         while not self._closing:
             try:
                 reader, writer = await asyncio.open_unix_connection(str(self._socket_path))
@@ -108,18 +129,22 @@ class RemoteEngine:
                 await asyncio.sleep(RECONNECT_EVERY_S)  # it is loading its models
                 continue
             self._writer = writer
+            watching = asyncio.create_task(self._watch(writer))
             try:
                 await self._read(reader)
             except ConnectionError as error:
                 log.debug("the connection to the engine broke: %s", error)
             finally:
+                watching.cancel()
                 self._disconnect()
                 writer.close()
             await asyncio.sleep(RECONNECT_EVERY_S)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         frames = FrameReader()
+        self._silent_s = 0.0
         while data := await reader.read(1 << 20):
+            self._silent_s = 0.0
             for kind, body in frames.feed(data):
                 if kind == REPLIES:
                     self._deliver(body)
@@ -127,8 +152,37 @@ class RemoteEngine:
                     self._statistics = {name: QueueStatistics(*row) for name, row in json.loads(body).items()}
                 elif kind == HELLO:
                     loaded = {name: Loaded(*row) for name, row in json.loads(body).items()}
+                    refuse_other_bundles(self._identities, {name: one.identity for name, one in loaded.items()})
                     self._models = {name: index for index, name in enumerate(loaded)}
                     self._connected(loaded)
+
+    async def _watch(self, writer: asyncio.StreamWriter) -> None:
+        """Tell late requests, and break with an engine that says nothing."""
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            self._expire()
+            # Not read off a clock: where this process itself was stopped, the engine's silence was not heard.
+            self._silent_s += WATCH_EVERY_S
+            if self._silent_s >= SILENCE_S:
+                log.error("the engine has said nothing for %g s: it hangs", SILENCE_S)
+                pid = _process_behind(writer)
+                writer.transport.abort()
+                self._hangs(pid)
+                return
+
+    def _expire(self) -> None:
+        now = asyncio.get_running_loop().time()
+        # In the order of their deadlines, as all have one timeout.
+        for id_ in list(takewhile(lambda id_: self._waiting[id_].deadline <= now, self._waiting)):
+            future = self._waiting.pop(id_).future
+            if not future.done():
+                future.set_exception(
+                    DeadlineExceeded(
+                        f"No answer within {self._timeout_s:g} s, and none from the engine that there is none. Retry later."
+                    )
+                )
+            self._withdrawn.append(id_)
+            self._flush_soon()
 
     def _deliver(self, body: bytes) -> None:
         def asked(id_: int) -> Sequence[TokenSequence] | None:
@@ -136,7 +190,7 @@ class RemoteEngine:
             return None if waiting is None else waiting.sequences
 
         for reply in decode_replies(body, asked):
-            _, future, timeline = self._waiting.pop(reply.id)
+            _, future, timeline, _ = self._waiting.pop(reply.id)
             if timeline is not None and reply.timeline is not None:
                 timeline.become(reply.timeline)
             if future.done():
@@ -172,3 +226,29 @@ class RemoteEngine:
             self._writer.write(frame(REQUESTS, encode_requests(outbox)))
         if withdrawn:
             self._writer.write(frame(WITHDRAW, np.array(withdrawn, np.int64).tobytes()))
+
+
+def refuse_other_bundles(mine: Mapping[str, str], engines: Mapping[str, str]) -> None:
+    """Raise if the bundles that requests are made for are not those that an engine has, each by name.
+
+    Raises:
+        OtherBundles: a name is missing on one side, or means another bundle there.
+    """
+    if mine == engines:
+        return
+    both = sorted(mine.keys() & engines.keys())
+    differences = {
+        "replaced": [name for name in both if mine[name] != engines[name]],
+        "only in the engine": sorted(engines.keys() - mine.keys()),
+        "only in this front end": sorted(mine.keys() - engines.keys()),
+    }
+    told = "; ".join(f"{', '.join(names)} {what}" for what, names in differences.items() if names)
+    raise OtherBundles(f"the engine has read other bundles than this front end: {told}")
+
+
+def _process_behind(writer: asyncio.StreamWriter) -> int:
+    """Return the id of the process that listens at the other end; the kernel knows it, whether or not that process does anything."""
+    size = struct.calcsize("3i")
+    credentials = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid

@@ -102,12 +102,13 @@ class EngineServer:
         self.hello: Final = json.dumps({name: astuple(one) for name, one in loaded.items()}).encode()
         self.front_ends: set[_FrontEnd] = set()
         self.left = asyncio.Event()
+        self._listening: asyncio.Server | None = None
 
     async def serve(self, socket_path: Path) -> None:
         """Take connections until cancelled."""
         _remove(socket_path)  # of an engine that died
         loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(lambda: _FrontEnd(self), str(socket_path))
+        self._listening = await loop.create_unix_server(lambda: _FrontEnd(self), str(socket_path))
         try:
             while True:
                 await asyncio.sleep(STATISTICS_EVERY_S)
@@ -116,10 +117,12 @@ class EngineServer:
                     assert front_end.transport is not None
                     front_end.transport.write(frame(STATISTICS, json.dumps(rows).encode()))
         finally:
-            server.close()
+            self._listening.close()
 
     async def until_alone(self) -> None:
-        """Wait until no front end is connected."""
+        """Take no more connections, and wait until no front end is connected."""
+        if self._listening is not None:
+            self._listening.close()
         while self.front_ends:
             self.left.clear()
             await self.left.wait()

@@ -4,6 +4,7 @@ The models are real; the device waits and fails when a test says so.
 """
 
 import asyncio
+import os
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -16,8 +17,17 @@ import numpy as np
 import pytest
 
 from app.bundle import Bundle, load_bundle
-from app.engine import EngineClient, LocalEngine
-from app.errors import BundleError, DeadlineExceeded, EngineLost, Internal, NotReady, Overloaded, ServiceError
+from app.engine import EngineClient, LocalEngine, stuck_after_s
+from app.errors import (
+    BundleError,
+    DeadlineExceeded,
+    EngineLost,
+    Internal,
+    NotReady,
+    OtherBundles,
+    Overloaded,
+    ServiceError,
+)
 from app.golden import golden_sequences
 from app.ipc.client import RemoteEngine
 from app.ipc.server import EngineServer
@@ -92,6 +102,7 @@ class Bench:
     devices: dict[str, Device]
     observed: dict[str, Observed]
     loaded: dict[str, Loaded] = field(default_factory=dict)
+    hanging: list[int] = field(default_factory=list)
 
     @property
     def device(self) -> Device:
@@ -171,8 +182,10 @@ async def behind_a_socket(bundle_of: BundleOf, **options: Any) -> AsyncIterator[
                 path,
                 max_queue_s=options.get("max_queue_s", 600.0),
                 timeout_s=options.get("timeout_s", 600.0),
+                identities={name: one.identity for name, one in bench.loaded.items()},
                 connected=lambda _: connected.set(),
                 lost=connected.clear,
+                hangs=bench.hanging.append,
             )
             tasks = [
                 asyncio.create_task(EngineServer(bench.local, bench.loaded).serve(path)),
@@ -309,6 +322,67 @@ def test_late_requests_are_told_though_the_device_is_stuck(with_engine: WithEngi
         assert bench.device.batches == [[3]]
 
     with_engine(test, timeout_s=0.05)
+
+
+def test_a_device_that_never_comes_back_is_lost(
+    with_engine: WithEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("app.engine.STUCK_S", 0.05)
+
+    async def test(bench: Bench) -> None:
+        running = await bench.hold()
+        with pytest.raises((DeadlineExceeded, EngineLost)):
+            await running
+        assert isinstance(await bench.local.lost, EngineLost)
+        with pytest.raises(EngineLost, match="Retry"):
+            await bench.ask(3)
+        assert "the device is stuck" in caplog.text
+
+    with_engine(test, timeout_s=0.05)
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "full_batch_s", "expected_s"), [(1.0, 0.1, 60.0), (300.0, 0.1, 600.0), (1.0, 15.0, 300.0)]
+)
+def test_a_slow_device_is_no_stuck_one(timeout_s: float, full_batch_s: float, expected_s: float) -> None:
+    assert stuck_after_s(timeout_s, full_batch_s) == expected_s
+
+
+def remote(bench: Bench) -> RemoteEngine:
+    assert isinstance(bench.client, RemoteEngine)
+    return bench.client
+
+
+def test_an_engine_that_does_not_tell_late_requests(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.ipc.client.WATCH_EVERY_S", 0.01)
+    monkeypatch.setattr("app.ipc.client.LATE_S", 0.0)
+
+    async def main() -> None:
+        async with asyncio.timeout(WITHIN_S), behind_a_socket(bundle_of) as bench:
+            remote(bench)._timeout_s = 0.01
+            bench.device.hold()
+            for late in [bench.ask(3), bench.ask(5, 6)]:
+                with pytest.raises(DeadlineExceeded, match=r"0\.01 s"):
+                    await late
+            await bench.until(lambda: bench.observed[CLASSIFY].cancellations == 2)  # they were withdrawn
+            bench.device.release()
+
+    asyncio.run(main())
+
+
+def test_an_engine_that_says_nothing_is_lost(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.ipc.client.WATCH_EVERY_S", 0.01)
+
+    async def main() -> None:
+        async with asyncio.timeout(WITHIN_S), behind_a_socket(bundle_of) as bench:
+            running = await bench.hold()
+            monkeypatch.setattr("app.ipc.client.SILENCE_S", 0.01)
+            with pytest.raises(EngineLost, match="Retry"):
+                await running
+            assert bench.hanging[0] == os.getpid()  # here it is this process that has both ends
+            bench.device.release()
+
+    asyncio.run(main())
 
 
 def test_a_cancelled_request_is_withdrawn(with_engine: WithEngine) -> None:
@@ -457,6 +531,61 @@ def test_what_a_front_end_asked_is_withdrawn_when_it_goes(bundle_of: BundleOf) -
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda mine: mine | {CLASSIFY: "another"}, f"{CLASSIFY} replaced"),
+        (lambda mine: mine | {"new": "another"}, "new only in this front end"),
+        (lambda mine: {CLASSIFY: mine[CLASSIFY]}, f"{FILL_MASK} only in the engine"),
+    ],
+)
+def test_an_engine_with_other_bundles_is_not_asked(
+    bundle_of: BundleOf, change: Callable[[dict[str, str]], dict[str, str]], says: str
+) -> None:
+    async def main() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "engine.sock"
+            async with asyncio.timeout(WITHIN_S), loaded(bundle_of) as bench:
+                identities = change({name: one.identity for name, one in bench.loaded.items()})
+                told: list[str] = []
+                client = RemoteEngine(
+                    path,
+                    max_queue_s=600,
+                    timeout_s=600,
+                    identities=identities,
+                    connected=lambda _: told.append("connected"),
+                    lost=lambda: told.append("lost"),
+                    hangs=lambda _: told.append("hangs"),
+                )
+                serving = asyncio.create_task(EngineServer(bench.local, bench.loaded).serve(path))
+                with pytest.raises(OtherBundles, match=says):
+                    await client.stay_connected()
+                with pytest.raises(EngineLost):
+                    await client.infer(CLASSIFY, [sequence(3)])
+                assert not told
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_an_engine_that_ends_takes_no_more_front_ends(bundle_of: BundleOf) -> None:
+    async def main() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "engine.sock"
+            async with asyncio.timeout(WITHIN_S), loaded(bundle_of) as bench:
+                server = EngineServer(bench.local, bench.loaded)
+                serving = asyncio.create_task(server.serve(path))
+                await bench.until(path.exists)
+                await server.until_alone()
+                with pytest.raises((FileNotFoundError, ConnectionRefusedError)):
+                    await asyncio.open_unix_connection(str(path))
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("error", [BundleError("broken"), RuntimeError("out of memory")])
 def test_a_model_that_cannot_be_loaded_is_not_served(bundle_of: BundleOf, error: Exception) -> None:
     def fail(_: Bundle) -> Device:
@@ -511,3 +640,30 @@ def test_the_search_for_the_budget_has_time_for_the_device(
 
     assert asyncio.run(load()).budget_tokens == 64
     assert asked == [within_s]
+
+
+@pytest.mark.parametrize(("threads", "measures"), [(None, False), (2, True)])
+def test_nothing_is_measured_anew_of_a_model_that_runs_as_before(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, threads: int | None, measures: bool
+) -> None:
+    measured: list[Bundle] = []
+
+    def measure(bundle: Bundle, *_: Any, **__: Any) -> Speed:
+        measured.append(bundle)
+        return Speed(128, 1e-5, [(128, 128e-5)])
+
+    monkeypatch.setattr("app.engine.measure_speed", measure)
+    bundle = load_bundle(bundle_of(CLASSIFY))
+    before = Loaded("cpu-fp32", "CPUExecutionProvider", 96, threads=threads, seconds_per_token=2e-5)
+
+    async def load() -> Loaded:
+        engine = LocalEngine()
+        loaded = await engine.load(
+            bundle, Device, Observed(), budget_tokens=None, max_queue_s=60, timeout_s=60, before=before
+        )
+        await engine.close()
+        return loaded
+
+    loaded = asyncio.run(load())
+    assert bool(measured) == measures
+    assert (loaded.budget_tokens, loaded.seconds_per_token) == ((128, 1e-5) if measures else (96, 2e-5))

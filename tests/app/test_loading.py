@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from app import loading
 from app.bundle import load_bundle
 from app.engine import LocalEngine
+from app.messages import Loaded
 from app.metrics import Metrics
 from app.ort_runner import OrtRunner
 from app.settings import Settings
@@ -39,3 +40,33 @@ def test_what_cuda_lacks_is_told_once(bundle_of: BundleOf, monkeypatch: pytest.M
 
     asyncio.run(load())
     assert asked == ["auto", "cpu", "cpu"]
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_the_threads_of_a_lost_engine_are_those_of_the_next(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, is_same: bool
+) -> None:
+    """Of the same bundle, that is: another one under its name may be another model."""
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    tried: list[int] = []
+
+    def open_with_few_threads(_: Any, with_threads: Any, *, cpus: int) -> OrtRunner:
+        tried.append(cpus)
+        return with_threads(1)
+
+    monkeypatch.setattr(loading, "open_with_few_threads", open_with_few_threads)
+    identity = bundle.identity if is_same else "another"
+    before = {bundle.name: Loaded("cpu-fp32", "CPUExecutionProvider", 96, 1, identity, 1, 2e-5)}
+
+    async def load() -> dict[str, Loaded]:
+        engine = LocalEngine()
+        settings, metrics = Settings(models=Path()), Metrics(CollectorRegistry())
+        loaded = await loading.load_models(settings, [bundle], engine, metrics, before)
+        await engine.close()
+        return loaded
+
+    loaded = asyncio.run(load())[bundle.name]
+    assert bool(tried) != is_same
+    assert loaded.threads == 1
+    assert loaded.identity == bundle.identity
+    assert (loaded.seconds_per_token == 2e-5) == is_same

@@ -68,9 +68,11 @@ ServeFaulty = Callable[..., AbstractContextManager[ServerProcess]]
 
 
 @contextmanager
-def _serving(models: Path, device: Device, *arguments: str, wait: bool = True) -> Iterator[ServerProcess]:
+def _serving(
+    models: Path, device: Device, *arguments: str, wait: bool = True, **environment: str
+) -> Iterator[ServerProcess]:
     arguments = ("--threads", "1", *arguments)
-    faults = {"FAULTS": str(device.faults)}
+    faults = {"FAULTS": str(device.faults)} | environment
     with serving(models, *arguments, wait=wait, module="tests.e2e.faulty", **faults) as server:
         yield server
 

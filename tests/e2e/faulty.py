@@ -3,6 +3,7 @@
 Told by files in the folder that the environment variable FAULTS names: `hold` stops the device until it is gone, and is
 answered by `held`; `lost` loses it, `poison` holds the id of a token that it fails on, `room` the most sequences that its
 memory takes.
+The environment variable STUCK_S is how long a batch may run at least.
 """
 
 import os
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import app.engine
 import app.loading
 from app.engine import Runner
 from app.errors import EngineLost, OutOfDeviceMemory
@@ -56,6 +58,7 @@ def open_faulty(*arguments: Any, **options: Any) -> Runner:
 
 
 app.loading.open_runner = open_faulty  # type: ignore[assignment]
+app.engine.STUCK_S = float(os.environ.get("STUCK_S", app.engine.STUCK_S))  # type: ignore[misc]
 
 if __name__ == "__main__":
     runpy.run_module("app", run_name="__main__")

@@ -88,3 +88,20 @@ def test_a_model_that_does_not_fit_ends_the_start_and_says_what_to_change(
         [told] = [record["message"] for record in server.records if record["level"] == "critical"]
     assert told.startswith("cannot start: Model sentiment does not fit")
     assert "BERT_BATCH_TOKENS" in told
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_device_that_never_comes_back_is_lost(serve_faulty: ServeFaulty, device: Device, workers: str) -> None:
+    patience = ("--request-timeout-s", "0.5", "--batch-tokens", "64")
+    with serve_faulty("--workers", workers, *patience, STUCK_S="0.1") as server:
+        device.hold()
+        assert ask(server, GOOD).json["error_type"] == "deadline_exceeded"
+        if workers == "1":
+            assert server.process.wait(HAPPEN_WITHIN_S) == 70
+        else:
+            eventually(lambda: "engine ended with status 70; starting another" in server.log)
+            device.release()
+            eventually(lambda: ask(server, GOOD).status == 200)
+        levels = [(record["level"], record["message"]) for record in server.records]
+    assert ("critical", "the device is stuck: a batch that should have been back long ago still runs") in levels
+    assert ("error", "the engine was lost: not ready") in levels

@@ -2,21 +2,21 @@
 
 import os
 import signal
+import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from model_export.package import ExportOptions, export
+from tests.e2e.processes import WITHIN_S, all_ready, classify, engine_of, metric, until, workers
 from tests.support import ROOT, ServerProcess, serving
 
-WITHIN_S = 30.0
 TEXTS = ["a", "the cat sat on the mat", "Hello, world!", "one two three four five six seven eight nine ten"]
 
 
@@ -41,57 +41,6 @@ def doomed(models: Path) -> Iterator[ServerProcess]:
     """For tests that end it."""
     with serving(models, "--workers", "2", "--threads", "1") as server:
         yield server
-
-
-def children(pid: int) -> dict[int, str]:
-    """The supervisor's processes by what they do: only the engine maps ONNX graphs' runtime threads."""
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {int(child): Path(f"/proc/{child}/cmdline").read_text() for child in listed}
-
-
-def workers(server: ServerProcess) -> list[int]:
-    return sorted(pid for pid, command in children(server.process.pid).items() if "spawn_main" in command)
-
-
-def engine_of(server: ServerProcess) -> int:
-    """The process that listens on the engine's socket."""
-    sockets = {
-        line.split()[6]
-        for line in Path("/proc/net/unix").read_text().splitlines()
-        if line.endswith("engine.sock") and line.split()[5] == "01" and line.split()[3] == "00010000"
-    }
-    for pid in workers(server):
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            target = str(descriptor.readlink())
-            if target.startswith("socket:[") and target[8:-1] in sockets:
-                return pid
-    pytest.fail("no process listens on the engine's socket")
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + WITHIN_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return value
-
-
-def classify(server: ServerProcess, inputs: Any, **options: Any) -> httpx.Response:
-    body = {"model": "bert-single-label", "inputs": inputs}
-    return httpx.post(f"{server.url}/v1/classify", json=body, timeout=60, **options)
-
-
-def metric(server: ServerProcess, name: str) -> float:
-    """The sum of a metric's series, as one scrape tells it."""
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
-
-
-def all_ready(server: ServerProcess) -> bool:
-    """Whether every front end is: connections are spread over them, so one answer says little."""
-    return metric(server, "bert_engine_up") == 1 and all(
-        httpx.get(f"{server.url}/readyz").status_code == 200 for _ in range(8)
-    )
 
 
 def test_answers_are_those_of_one_process(models: Path, server: ServerProcess) -> None:
@@ -134,6 +83,11 @@ def test_an_engine_that_dies_is_told_and_replaced(server: ServerProcess) -> None
     assert all("retry-after" in reply.headers for reply in replies)
     until(lambda: all_ready(server))
     assert engine_of(server) != engine
+    # What the first one measured holds for the second, which had no quiet machine to measure on.
+    told = [record["message"] for record in server.records if record["message"].startswith("model bert-single-label")]
+    first, second = (message.partition(", loaded in")[0] for message in told)
+    assert second == first
+    assert "engine ended with status -9, killed by SIGKILL, often by the kernel for want of memory" in server.log
     assert metric(server, "bert_engine_restarts_total") == 1
     assert metric(server, "bert_engine_up") == 1
     assert classify(server, TEXTS).status_code == 200
@@ -146,6 +100,25 @@ def test_processor_time_never_falls(doomed: ServerProcess) -> None:
     until(lambda: told.append(metric(doomed, "process_cpu_seconds_total")) or "starting another" in doomed.log)
     told += [metric(doomed, "process_cpu_seconds_total") for _ in range(4)]
     assert told == sorted(told)
+
+
+def test_an_engine_that_hangs_is_told_and_replaced(models: Path) -> None:
+    with serving(models, "--workers", "2", "--threads", "1", "--request-timeout-s", "1") as server:
+        until(lambda: all_ready(server))
+        engine = engine_of(server)
+        os.kill(engine, signal.SIGSTOP)
+        with ThreadPoolExecutor(8) as threads:
+            late = list(threads.map(lambda text: classify(server, text), TEXTS * 2))
+        assert {(reply.status_code, reply.json()["error_type"]) for reply in late} == {(504, "deadline_exceeded")}
+        until(lambda: "the engine hangs: killing it" in server.log)
+        until(lambda: all_ready(server))
+        assert engine_of(server) != engine
+        assert classify(server, TEXTS).status_code == 200
+        assert metric(server, "bert_engine_restarts_total") == 1
+        messages = [record["message"] for record in server.records]
+    # Each front end has heard nothing of it, and took no more requests.
+    assert messages.count("the engine was lost: not ready") == 2
+    assert messages.count("engine ended with status -9, killed by SIGKILL as it had hung; starting another") == 1
 
 
 def test_a_front_end_that_dies_loses_only_its_own_requests_and_is_replaced(server: ServerProcess) -> None:
@@ -187,17 +160,67 @@ def test_sigterm_loses_nothing_and_leaves_nothing(doomed: ServerProcess) -> None
         until(lambda: metric(doomed, "bert_inflight_requests") == 16)
         doomed.process.send_signal(signal.SIGTERM)
         until(lambda: doomed.log.count("SIGTERM") == 3)
+        # What comes now is refused at once, as with one process, and not left waiting for nobody.
+        until(lambda: not takes_connections(doomed))
         os.kill(engine, signal.SIGCONT)
         assert [reply.result().status_code for reply in waiting] == [200] * 16
     assert doomed.process.wait(WITHIN_S) == 0
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
-def test_without_a_supervisor_nothing_runs_on(doomed: ServerProcess) -> None:
-    pids = workers(doomed)
-    doomed.process.kill()
-    doomed.process.wait()
-    until(lambda: not [pid for pid in pids if Path(f"/proc/{pid}").exists()])
+def takes_connections(server: ServerProcess) -> bool:
+    """Whether a connection is taken at all, be it to wait for somebody who reads it."""
+    url = urlsplit(server.url)
+    try:
+        with socket.create_connection((url.hostname, url.port or 0)):
+            return True
+    except ConnectionRefusedError:
+        return False
+
+
+def test_ctrl_c_reaches_every_process_and_loses_nothing(doomed: ServerProcess) -> None:
+    pids, engine = workers(doomed), engine_of(doomed)
+    os.kill(engine, signal.SIGSTOP)
+    with ThreadPoolExecutor(16) as threads:
+        waiting = [threads.submit(classify, doomed, TEXTS) for _ in range(16)]
+        until(lambda: metric(doomed, "bert_inflight_requests") == 16)
+        doomed.process.send_signal(signal.SIGINT)
+        until(lambda: doomed.log.count("SIGTERM: finishing") == 2)  # the supervisor has told the front ends
+        for pid in pids:
+            os.kill(pid, signal.SIGINT)  # as the terminal does, whenever it comes
+        os.kill(engine, signal.SIGCONT)
+        assert [reply.result().status_code for reply in waiting] == [200] * 16
+    assert doomed.process.wait(WITHIN_S) == 0
+    assert "again" not in doomed.log
+
+
+def test_a_second_ctrl_c_waits_for_nothing(doomed: ServerProcess) -> None:
+    pids, engine = workers(doomed), engine_of(doomed)
+    os.kill(engine, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(classify, doomed, TEXTS)
+        until(lambda: metric(doomed, "bert_inflight_requests") == 1)
+        doomed.process.send_signal(signal.SIGINT)
+        until(lambda: "SIGINT: finishing" in doomed.log)
+        doomed.process.send_signal(signal.SIGINT)
+        assert doomed.process.wait(WITHIN_S) == 128 + signal.SIGINT
+        with pytest.raises(httpx.TransportError):
+            waiting.result()
+    assert "SIGINT again" in doomed.log
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_without_a_supervisor_nothing_runs_on_and_nothing_is_left(models: Path, tmp_path: Path) -> None:
+    with serving(models, "--workers", "2", "--threads", "1", TMPDIR=str(tmp_path)) as doomed:
+        pids = workers(doomed)
+        assert list(tmp_path.glob("bert-*"))
+        doomed.process.kill()
+        doomed.process.wait()
+        until(lambda: not [pid for pid in pids if Path(f"/proc/{pid}").exists()])
+        log = doomed.log
+    assert log.count("the supervisor has died: finishing what was accepted") == 2
+    assert "SIGTERM" not in log
+    assert not list(tmp_path.glob("bert-*"))
 
 
 def test_what_cannot_start_is_told_once_and_ends(models: Path, tmp_path: Path) -> None:

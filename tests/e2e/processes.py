@@ -1,0 +1,64 @@
+"""What a test sees of a server with several processes, and asks of it."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support import ServerProcess
+
+WITHIN_S = 30.0
+
+
+def children(pid: int) -> dict[int, str]:
+    """The supervisor's processes by what they do: only the engine maps ONNX graphs' runtime threads."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {int(child): Path(f"/proc/{child}/cmdline").read_text() for child in listed}
+
+
+def workers(server: ServerProcess) -> list[int]:
+    return sorted(pid for pid, command in children(server.process.pid).items() if "spawn_main" in command)
+
+
+def engine_of(server: ServerProcess) -> int:
+    """The process that listens on the engine's socket."""
+    sockets = {
+        line.split()[6]
+        for line in Path("/proc/net/unix").read_text().splitlines()
+        if line.endswith("engine.sock") and line.split()[5] == "01" and line.split()[3] == "00010000"
+    }
+    for pid in workers(server):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            target = str(descriptor.readlink())
+            if target.startswith("socket:[") and target[8:-1] in sockets:
+                return pid
+    pytest.fail("no process listens on the engine's socket")
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + WITHIN_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return value
+
+
+def classify(server: ServerProcess, inputs: Any, **options: Any) -> httpx.Response:
+    body = {"model": "bert-single-label", "inputs": inputs}
+    return httpx.post(f"{server.url}/v1/classify", json=body, timeout=60, **options)
+
+
+def metric(server: ServerProcess, name: str) -> float:
+    """The sum of a metric's series, as one scrape tells it."""
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+
+def all_ready(server: ServerProcess) -> bool:
+    """Whether every front end is: connections are spread over them, so one answer says little."""
+    return metric(server, "bert_engine_up") == 1 and all(
+        httpx.get(f"{server.url}/readyz").status_code == 200 for _ in range(8)
+    )

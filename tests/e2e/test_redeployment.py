@@ -1,0 +1,118 @@
+"""Bundles that change on disk while they are served with `--workers 2`, and a process that dies then."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from model_export.package import ExportOptions, export
+from tests.e2e.processes import all_ready, engine_of, metric, until, workers
+from tests.support import ROOT, ServerProcess, serving
+
+CHECKPOINT = ROOT / "tests/fixtures/checkpoints/bert-single-label"
+GOOD = {"inputs": "the cat sat on the mat"}
+VERSIONS = ("1", "2")
+
+
+def turned_round(folder: Path) -> Path:
+    """Write the same model with its labels, and the rows of its classifier, in the other order."""
+    shutil.copytree(CHECKPOINT, folder)
+    tensors = load_file(folder / "model.safetensors")
+    for name in ("classifier.weight", "classifier.bias"):
+        tensors[name] = np.ascontiguousarray(tensors[name][::-1])
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    labels = list(reversed(config["id2label"].values()))
+    config["id2label"] = {str(i): label for i, label in enumerate(labels)}
+    config["label2id"] = {label: i for i, label in enumerate(labels)}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two versions of one model, which give a text the same scores by label."""
+    folder = tmp_path_factory.mktemp("versions")
+    checkpoints = (CHECKPOINT, turned_round(folder / "checkpoint"))
+    for version, checkpoint in zip(VERSIONS, checkpoints, strict=True):
+        export(ExportOptions(str(checkpoint), folder / version, variants=["cpu-fp32"]), lambda _: None)
+    return folder
+
+
+@pytest.fixture
+def models(tmp_path: Path, versions: Path) -> Path:
+    (tmp_path / "a").symlink_to(versions / "1")
+    return tmp_path
+
+
+@pytest.fixture
+def server(models: Path) -> Iterator[ServerProcess]:
+    with serving(models, "--workers", "2", "--threads", "1", "--batch-tokens", "64") as server:
+        until(lambda: all_ready(server))
+        yield server
+
+
+def deploy(models: Path, version: Path) -> None:
+    """As `ln -sfn` does."""
+    link = models / ".a"
+    link.symlink_to(version)
+    link.replace(models / "a")
+
+
+def scores(server: ServerProcess) -> dict[str, float] | None:
+    """What a text is given, by label; None from a server that is not ready."""
+    try:
+        reply = server.post("/v1/classify", GOOD)
+    except OSError:
+        return None  # its process has ended
+    if reply.status == 503:
+        return None
+    assert reply.status == 200, reply.body
+    return {one["label"]: one["score"] for one in reply.json["predictions"][0]}
+
+
+def labels(server: ServerProcess) -> list[str]:
+    reply = server.ask("GET", "/v1/models")
+    return [label for model in reply.json["models"] for label in model["labels"]]
+
+
+@pytest.mark.parametrize("victim", ["engine", "front end"])
+def test_no_answer_has_the_labels_of_another_version(
+    models: Path, versions: Path, server: ServerProcess, victim: str
+) -> None:
+    expected, before = scores(server), labels(server)
+    assert expected is not None
+    engine = engine_of(server)
+    front_end = next(pid for pid in workers(server) if pid != engine)
+    deploy(models, versions / "2")
+    os.kill(engine if victim == "engine" else front_end, signal.SIGKILL)
+
+    def all_tell_the_new_labels() -> bool:
+        # Whatever process takes the connection, and however far they are.
+        told = scores(server)
+        assert told is None or told == pytest.approx(expected, abs=1e-5)
+        return told is not None and all(labels(server) == before[::-1] for _ in range(8)) and all_ready(server)
+
+    until(all_tell_the_new_labels)
+    for _ in range(16):
+        assert scores(server) == pytest.approx(expected, abs=1e-5)
+    assert "the engine has read other bundles than this front end: a replaced" in server.log
+    assert "again and again" not in server.log
+    # What is replaced on purpose was not lost.
+    assert metric(server, "bert_engine_restarts_total") == (victim == "engine")
+    assert server.stop() == 0
+
+
+def test_a_bundle_has_its_new_name_when_the_engine_was_replaced(models: Path, server: ServerProcess) -> None:
+    (models / "a").rename(models / "b")
+    os.kill(engine_of(server), signal.SIGKILL)
+    until(lambda: server.post("/v1/classify", GOOD | {"model": "b"}).status == 200 and all_ready(server))
+    assert {server.post("/v1/classify", GOOD | {"model": "b"}).status for _ in range(16)} == {200}
+    assert {server.post("/v1/classify", GOOD | {"model": "a"}).status for _ in range(16)} == {404}
+    assert "b only in the engine; a only in this front end" in server.log
