@@ -228,7 +228,8 @@ def _to_scores(network: Network) -> Callable[[FloatArray], FloatArray] | None:
 
 def _answered(network: Network, samples: Sequence[Sample]) -> Batch:
     reference = Reference(network)
-    answers = [reference.answer(sample.input_ids, sample.token_type_ids, sample.masks) for sample in samples]
+    with np.errstate(all="ignore"):  # what overflows ends as infinity or NaN, and is told below
+        answers = [reference.answer(sample.input_ids, sample.token_type_ids, sample.masks) for sample in samples]
     if not all(np.isfinite(answer).all() for answer in answers):
         raise ExportError(
             "The checkpoint answers with infinity or NaN: its weights are damaged. Train or download it again."

@@ -1,8 +1,10 @@
 """Which tensors a network needs, under which names and in which shapes, and reading them from a checkpoint."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import numpy as np
 
 from app.bundle import Pooling, Task
 from model_export.config import CONFIG_FILE, Config
@@ -69,6 +71,7 @@ def read_network(
             )
     arrays = {found: _read(found, weights.tensors[found]) for found in dict.fromkeys(names.values())}
     tensors = {part: arrays[found] for part, found in names.items()}
+    _refuse_damaged(name, {names[part]: tensor for part, tensor in tensors.items() if part != "head.output.bias"})
     decoder, words = tensors.get("head.output.weight"), tensors["word_embeddings.weight"]
     if decoder is not None and decoder.shape == words.shape and (decoder == words).all():
         tensors["head.output.weight"] = words  # files of both are common, and the graph would be, too
@@ -152,14 +155,26 @@ def _find(spec: TensorSpec, weights: Weights) -> str | None:
 def _refuse_missing(checkpoint: str, task: Task, missing: Mapping[str, str]) -> None:
     if not missing:
         return
-    names = list(missing.values())
-    listed = ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
+    listed = _few(list(missing.values()))
     if any(part.startswith("head.") for part in missing):
         raise ExportError(
             f"{checkpoint} has no trained {_HEAD_NAMES[task]} head: it lacks {listed}. "
             "Fine-tune it for the task first, or choose another --task."
         )
     raise ExportError(f"{checkpoint} lacks the tensors {listed}. Save or download the checkpoint again, whole.")
+
+
+def _refuse_damaged(checkpoint: str, tensors: Mapping[str, FloatArray]) -> None:
+    """The output's bias is none of them: -infinity there forbids an answer, and what else it may hold shows in the answers."""
+    damaged = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
+    if damaged:
+        raise ExportError(
+            f"{checkpoint} has infinity or NaN in {_few(damaged)}: its weights are damaged. Train or download it again."
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
 
 
 def _setting(part: str) -> str:

@@ -122,10 +122,30 @@ def test_missing_tensors_are_named(copy_of: Copy, tmp_path: Path) -> None:
     assert "lacks the tensors bert.encoder.layer.1.output.LayerNorm.bias. Save or download" in message
 
 
-def test_weights_that_are_not_numbers(copy_of: Copy, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "tensor", ["bert.pooler.dense.bias", "bert.encoder.layer.0.attention.output.dense.bias", "classifier.bias"]
+)
+def test_weights_that_are_not_numbers(copy_of: Copy, tmp_path: Path, tensor: str, value: float) -> None:
     folder = copy_of("bert-single-label")
-    edit_tensors(folder, lambda tensors: tensors["bert.pooler.dense.bias"].fill(np.nan))
-    assert "infinity or NaN" in refusal(folder, tmp_path / "out")
+    edit_tensors(folder, lambda tensors: np.put(tensors[tensor], 0, value))
+    message = refusal(folder, tmp_path / "out")
+    where = "The checkpoint answers with" if tensor == "classifier.bias" else "has"
+    assert f"{where} infinity or NaN" in message
+    assert (f"infinity or NaN in {tensor}: its weights are damaged" in message) == (where == "has")
+
+
+def test_weights_too_large_for_the_reference(copy_of: Copy, tmp_path: Path) -> None:
+    """Each is a number; what they add up to is none."""
+    folder = copy_of("bert-single-label")
+    edit_tensors(folder, lambda tensors: tensors["bert.encoder.layer.0.output.dense.bias"].fill(3e38))
+    assert "answers with infinity or NaN: its weights are damaged" in refusal(folder, tmp_path / "out")
+
+
+def test_answer_that_a_bias_of_infinity_forbids(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-fill-mask")
+    edit_tensors(folder, lambda tensors: np.put(tensors["cls.predictions.bias"], 7, -np.inf))
+    export(ExportOptions(str(folder), tmp_path / "out", variants=["cpu-fp32"]), lambda _: None)
 
 
 def test_weights_beyond_half_precision(copy_of: Copy, tmp_path: Path) -> None:
