@@ -41,7 +41,7 @@ from model_export.onnx_file import write_onnx
 from model_export.reference import Reference, sigmoid, softmax
 from model_export.samples import Sample, golden_cases, random_samples
 from model_export.sentence_transformers import EmbeddingSettings, read_embedding_settings
-from model_export.tensors import read_network
+from model_export.tensors import read_network, trained_heads
 from model_export.tokenizer import CheckpointTokenizer, read_tokenizer
 from model_export.verify import TOP_K, Batch, Examination, RunnableGraph, check, check_scores
 from model_export.weights import open_weights
@@ -96,12 +96,12 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
     progress("Reading the checkpoint")
     checkpoint = find_checkpoint(options.checkpoint, options.revision)
     config = checkpoint.config
-    task = choose_task(checkpoint, options.task)
+    weights = open_weights(checkpoint.folder)
+    task = choose_task(checkpoint, options.task, trained_heads(config, weights))
     tokenizer = read_tokenizer(checkpoint.folder)
     _check_vocabulary(checkpoint, tokenizer, task)
     settings = _embedding_settings(checkpoint, tokenizer, task, options.pooling)
     max_length = _max_length(checkpoint, tokenizer, settings, options.max_length)
-    weights = open_weights(checkpoint.folder)
     network = read_network(
         checkpoint.name,
         config,

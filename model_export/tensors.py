@@ -12,7 +12,7 @@ from model_export.errors import ExportError, one_line
 from model_export.network import FloatArray, Network
 from model_export.weights import StoredTensor, Weights
 
-_HEAD_NAMES: Final[Mapping[Task, str]] = {
+HEAD_NAMES: Final[Mapping[Task, str]] = {
     "classify": "sequence-classification",
     "fill-mask": "masked-token",
     "next-sentence": "next-sentence",
@@ -56,7 +56,7 @@ def read_network(
     """
     if task != "embed" and task not in config.family.heads:
         raise ExportError(
-            f"{name} is of the family {config.model_type}, which has no {_HEAD_NAMES[task]} head. Choose another --task."
+            f"{name} is of the family {config.model_type}, which has no {HEAD_NAMES[task]} head. Choose another --task."
         )
     specs = tensor_specs(config, task)
     stored = {part: _find(spec, weights) for part, spec in specs.items()}
@@ -77,6 +77,15 @@ def read_network(
         tensors["head.output.weight"] = words  # files of both are common, and the graph would be, too
     uses_token_types = config.token_types > 1 and tokenizer_tells_types
     return Network(config, task, uses_token_types, tensors, pooling)
+
+
+def trained_heads(config: Config, weights: Weights) -> list[Task]:
+    """Return the tasks whose heads are among the weights, whatever the config says of them."""
+    return [
+        task
+        for task in config.family.heads
+        if all(_find(spec, weights) for part, spec in tensor_specs(config, task).items() if part.startswith("head."))
+    ]
 
 
 def tensor_specs(config: Config, task: Task) -> dict[str, TensorSpec]:
@@ -158,7 +167,7 @@ def _refuse_missing(checkpoint: str, task: Task, missing: Mapping[str, str]) -> 
     listed = _few(list(missing.values()))
     if any(part.startswith("head.") for part in missing):
         raise ExportError(
-            f"{checkpoint} has no trained {_HEAD_NAMES[task]} head: it lacks {listed}. "
+            f"{checkpoint} has no trained {HEAD_NAMES[task]} head: it lacks {listed}. "
             "Fine-tune it for the task first, or choose another --task."
         )
     raise ExportError(f"{checkpoint} lacks the tensors {listed}. Save or download the checkpoint again, whole.")
