@@ -52,6 +52,7 @@ def _export(options: argparse.Namespace) -> None:
                 pooling=options.pooling,
             ),
             step,
+            lambda text: print(f"warning: {text}", file=sys.stderr),  # noqa: T201
         )
     measured = {variant.name: variant.parity for variant in manifest.variants}
     print_bundle(f"Exported {options.output}", manifest, measured, time.perf_counter() - started_at)

@@ -34,7 +34,7 @@ from model_export.atomic import replacing
 from model_export.checkpoint import Checkpoint, choose_task, find_checkpoint
 from model_export.comparison import Comparison, check_agreement, observe
 from model_export.config import CONFIG_FILE
-from model_export.errors import ExportError
+from model_export.errors import ExportError, few
 from model_export.graph import build_graph
 from model_export.network import FloatArray, Network
 from model_export.onnx_file import write_onnx
@@ -43,6 +43,7 @@ from model_export.samples import Sample, golden_cases, random_samples
 from model_export.sentence_transformers import EmbeddingSettings, read_embedding_settings
 from model_export.tensors import read_network, trained_heads
 from model_export.tokenizer import CheckpointTokenizer, read_tokenizer
+from model_export.unused import find_unused
 from model_export.verify import TOP_K, Batch, Examination, RunnableGraph, check, check_scores
 from model_export.weights import open_weights
 
@@ -86,8 +87,13 @@ class ExportOptions:
     pooling: Pooling | Literal["auto"] = "auto"
 
 
-def export(options: ExportOptions, progress: Progress) -> Manifest:
+def export(options: ExportOptions, progress: Progress, warn: Callable[[str], None] = lambda _: None) -> Manifest:
     """Write the bundle of a checkpoint, whole and checked, or leave everything as it was.
+
+    Args:
+        options: What to export.
+        progress: Called with each step.
+        warn: Called with what a person should look at, though the export goes on.
 
     Raises:
         ExportError: the checkpoint or an option cannot be used, or a graph does not answer as the reference does.
@@ -110,6 +116,12 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
         tokenizer_tells_types=tokenizer.tells_types,
         pooling=settings.pooling if settings else None,
     )
+    unused = find_unused(checkpoint.name, config, weights)
+    if unused:
+        warn(
+            f"{checkpoint.name} has tensors of no head that can be exported: {few(unused)}. They are left out; "
+            "if its answers depend on them, do not use this bundle."
+        )
     source = Source(checkpoint=checkpoint.name, revision=checkpoint.revision, sha256=weights.sha256())
     del weights  # and with them the pages of their files
 

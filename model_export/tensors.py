@@ -1,6 +1,6 @@
 """Which tensors a network needs, under which names and in which shapes, and reading them from a checkpoint."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from app.bundle import Pooling, Task
 from model_export.config import CONFIG_FILE, Config
-from model_export.errors import ExportError, one_line
+from model_export.errors import ExportError, few, one_line
 from model_export.network import FloatArray, Network
 from model_export.weights import StoredTensor, Weights
 
@@ -21,7 +21,6 @@ HEAD_NAMES: Final[Mapping[Task, str]] = {
 }
 _OUTPUTS: Final[Mapping[Task, int]] = {"next-sentence": 2, "answer": 2}
 """Where it is not the config's labels that decide."""
-_FEW: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ def _find(spec: TensorSpec, weights: Weights) -> str | None:
 def _refuse_missing(checkpoint: str, task: Task, missing: Mapping[str, str]) -> None:
     if not missing:
         return
-    listed = _few(list(missing.values()))
+    listed = few(list(missing.values()))
     if any(part.startswith("head.") for part in missing):
         raise ExportError(
             f"{checkpoint} has no trained {HEAD_NAMES[task]} head: it lacks {listed}. "
@@ -178,12 +177,8 @@ def _refuse_damaged(checkpoint: str, tensors: Mapping[str, FloatArray]) -> None:
     damaged = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
     if damaged:
         raise ExportError(
-            f"{checkpoint} has infinity or NaN in {_few(damaged)}: its weights are damaged. Train or download it again."
+            f"{checkpoint} has infinity or NaN in {few(damaged)}: its weights are damaged. Train or download it again."
         )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
 
 
 def _setting(part: str) -> str:
