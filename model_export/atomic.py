@@ -15,6 +15,22 @@ _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2  # linux/fs.h
 
 
+def check_place(target: Path) -> None:
+    """Pass if `replacing` could make its folder now, by making one in the nearest folder that is there.
+
+    Permissions alone do not tell: a file system may be read-only, or full.
+
+    Raises:
+        OSError: it could not; with the name of the folder that does not take one.
+    """
+    parent = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
+    try:
+        Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=parent)).rmdir()
+    except OSError as error:
+        error.filename = str(parent)
+        raise
+
+
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Give an empty folder to fill, which takes the place of `target` when the block ends without an error.

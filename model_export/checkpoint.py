@@ -46,7 +46,13 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         ExportError: there is none, or it is of a kind that cannot be exported.
     """
     folder = Path(name)
-    if folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except OSError as error:  # one above it may not be searched
+        raise ExportError(
+            f"{name} cannot be read: {error.strerror}. Let the user that runs the export read it."
+        ) from error
+    if is_folder:
         if revision is not None:
             raise ExportError(f"--revision is for checkpoints of the hub, and {name} is a folder. Leave it out.")
         return Checkpoint(name, folder, None, read_config(folder))

@@ -21,3 +21,10 @@ def one_line(error: Exception) -> str:
 def few(names: Sequence[str]) -> str:
     """Return a list of names that is not too long for a sentence."""
     return ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
+
+
+def of_system(error: OSError) -> str:
+    """Return what the system says of a file, as a sentence; what is written does not always tell which file it is."""
+    if error.strerror is None:
+        return one_line(error)
+    return f"{error.filename or 'A file of the export'} cannot be read or written: {error.strerror}."

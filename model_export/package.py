@@ -1,6 +1,7 @@
 """Make a bundle of a checkpoint."""
 
 import gc
+import os
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from app.bundle import (
     Variant,
     describe_file,
 )
-from model_export.atomic import replacing
+from model_export.atomic import check_place, replacing
 from model_export.checkpoint import Checkpoint, choose_task, find_checkpoint
 from model_export.comparison import Comparison, check_agreement, observe
 from model_export.config import CONFIG_FILE
@@ -270,10 +271,24 @@ def _check_output(output: Path) -> None:
             f"--output {output} does not end in a name to serve the model under: letters, digits, dots, dashes and "
             "underscores, the first a letter or a digit."
         )
-    if output.exists() and not output.is_dir():
+    try:
+        check_place(output)
+        is_file = output.exists() and not output.is_dir()
+        is_other = output.is_dir() and any(output.iterdir()) and not (output / MANIFEST_FILE).is_file()
+    except OSError as error:
+        raise ExportError(
+            f"--output {output} cannot be written: {error.filename}: {error.strerror}. "
+            "Let the user that runs the export write there, or choose another folder."
+        ) from error
+    if is_file:
         raise ExportError(f"--output {output} is a file. Choose the name of a folder.")
-    if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST_FILE).is_file():
+    if is_other:
         raise ExportError(f"--output {output} holds something else than a bundle. Choose another name, or empty it.")
+    if os.path.ismount(output):  # of a link, Path.is_mount asks what it leads to
+        raise ExportError(
+            f"--output {output} is where a file system is mounted, which no folder can take the place of. "
+            f"Choose one in it: {output}/NAME."
+        )
 
 
 def _check_vocabulary(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, task: Task) -> None:

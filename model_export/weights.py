@@ -11,6 +11,7 @@ import numpy as np
 
 from model_export.errors import ExportError, one_line
 from model_export.network import FloatArray
+from model_export.readable import check_readable
 
 SAFETENSORS: Final = "model.safetensors"
 PICKLED: Final = "pytorch_model.bin"
@@ -52,6 +53,7 @@ def open_weights(folder: Path) -> Weights:
     for name, tensors_of in ((SAFETENSORS, _safetensors), (PICKLED, _pickled)):
         files = _files(folder, name)
         if files:
+            check_readable(*files)
             tensors = {key: tensor for file in files for key, tensor in tensors_of(file).items()}
             return Weights(files, tensors)
     raise ExportError(
@@ -66,6 +68,7 @@ def _files(folder: Path, name: str) -> tuple[Path, ...]:
     index = folder / f"{name}.index.json"
     if not index.is_file():
         return ()
+    check_readable(index)
     try:
         shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -125,8 +125,28 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file")
     done = run("export", "--checkpoint", CHECKPOINTS / "bert-single-label", "--output", tmp_path / "models" / "mood")
     assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert re.fullmatch(r"error: .*(Not a directory|File exists): '.*models.*'", done.stderr.splitlines()[-1])
+    [error] = done.stderr.splitlines()  # before the first step
+    expected = r"error: --output .*mood cannot be written: .*models: Not a directory\. Let the user .* or choose another folder\."
+    assert re.fullmatch(expected, error)
+
+
+def test_disk_that_is_full_is_told_in_a_sentence(tmp_path: Path) -> None:
+    program = """if True:
+        import errno, os, sys
+        import model_export.__main__ as command
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        command.export = full
+        sys.exit(command.main(sys.argv[1:]))
+    """
+    arguments = ["export", "--checkpoint", "x", "--output", str(tmp_path / "mood")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: A file of the export cannot be read or written: No space left on device.\n"
 
 
 def test_no_bundle_to_verify(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_no_weights(copy_of: Copy, tmp_path: Path) -> None:
 def test_no_config(copy_of: Copy, tmp_path: Path) -> None:
     folder = copy_of("bert-single-label")
     (folder / "config.json").unlink()
-    assert "is not a checkpoint: it has no readable config.json" in refusal(folder, tmp_path / "out")
+    assert "is not a checkpoint: it has no config.json" in refusal(folder, tmp_path / "out")
 
 
 def test_config_that_is_not_json(copy_of: Copy, tmp_path: Path) -> None:
