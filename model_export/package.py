@@ -31,6 +31,7 @@ from app.bundle import (
     Variant,
     describe_file,
 )
+from model_export.adapters import refuse_wrapped
 from model_export.atomic import check_place, replacing
 from model_export.checkpoint import Checkpoint, choose_task, find_checkpoint
 from model_export.comparison import Comparison, check_agreement, observe
@@ -104,6 +105,7 @@ def export(options: ExportOptions, progress: Progress, warn: Callable[[str], Non
     checkpoint = find_checkpoint(options.checkpoint, options.revision)
     config = checkpoint.config
     weights = open_weights(checkpoint.folder)
+    refuse_wrapped(checkpoint.name, weights.tensors)
     task = choose_task(checkpoint, options.task, trained_heads(config, weights))
     tokenizer = read_tokenizer(checkpoint.folder)
     _check_vocabulary(checkpoint, tokenizer, task)

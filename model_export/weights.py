@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from model_export.adapters import refuse_adapter_folder
 from model_export.errors import ExportError, one_line
 from model_export.network import FloatArray
 from model_export.readable import check_readable
@@ -56,6 +57,7 @@ def open_weights(folder: Path) -> Weights:
             check_readable(*files)
             tensors = {key: tensor for file in files for key, tensor in tensors_of(file).items()}
             return Weights(files, tensors)
+    refuse_adapter_folder(folder)
     raise ExportError(
         f"{folder} has no weights: neither {SAFETENSORS} nor {PICKLED}, whole or sharded. "
         "Save the model with save_pretrained() and export that folder."
