@@ -195,6 +195,23 @@ def test_interrupted_export_leaves_no_bundle(tmp_path: Path, number: signal.Sign
         assert list((tmp_path / "models").iterdir()) == []
 
 
+def test_next_export_removes_what_killed_ones_left_and_no_other(tmp_path: Path) -> None:
+    output = tmp_path / "models" / "mood"
+    interrupt(paused_export(output), signal.SIGKILL)
+    [killed] = output.parent.iterdir()
+    living = paused_export(output)
+    [of_the_living] = set(output.parent.iterdir()) - {killed}
+    assert not killed.exists()
+    done = run(
+        "export", "--checkpoint", CHECKPOINTS / "bert-single-label", "--output", output, "--variants", "cpu-fp32"
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(output.parent.iterdir()) == [of_the_living, output]
+    living.communicate("go on\n", timeout=TIMEOUT_S)
+    assert living.returncode == 0
+    assert list(output.parent.iterdir()) == [output]
+
+
 def test_killed_export_leaves_the_bundle_that_was_there(bundles: Mapping[str, Bundle], tmp_path: Path) -> None:
     output = tmp_path / "models" / "mood"
     shutil.copytree(bundles["distilbert-two-labels"].folder, output)
