@@ -12,7 +12,7 @@ from typing import get_args
 
 from app.bundle import Pooling, Task, load_bundle
 from app.errors import BundleError
-from model_export.errors import ExportError
+from model_export.errors import ExportError, of_system
 from model_export.package import DEFAULT_VARIANTS, VARIANTS, ExportOptions, export
 from model_export.report import print_bundle, progress
 from model_export.verify import TOLERANCE, verify_bundle
@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _verify(options.bundle)
     except (ExportError, BundleError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        said = of_system(error) if isinstance(error, OSError) else error
+        print(f"error: {said}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -52,6 +53,7 @@ def _export(options: argparse.Namespace) -> None:
                 pooling=options.pooling,
             ),
             step,
+            lambda text: print(f"warning: {text}", file=sys.stderr),  # noqa: T201
         )
     measured = {variant.name: variant.parity for variant in manifest.variants}
     print_bundle(f"Exported {options.output}", manifest, measured, time.perf_counter() - started_at)

@@ -1,7 +1,8 @@
 """Find a checkpoint, in a folder or on the hub, and the head of it that is to be exported."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -9,22 +10,23 @@ from app.bundle import Task
 from model_export.config import Config, read_config
 from model_export.errors import ExportError, one_line
 from model_export.sentence_transformers import MODULES_FILE, POOLING_FILES
+from model_export.tensors import HEAD_NAMES
 from model_export.weights import PICKLED, SAFETENSORS
 
 _SMALL_FILES: Final = ("*.json", "*.txt", "*.model")
-_TASKS: Final[Mapping[str, Task]] = {
-    "ForSequenceClassification": "classify",
-    "ForMaskedLM": "fill-mask",
-    "BertForPreTraining": "fill-mask",
-    "ForNextSentencePrediction": "next-sentence",
-    "ForTokenClassification": "entities",
-    "ForQuestionAnswering": "answer",
-    "BertModel": "embed",
-    "RobertaModel": "embed",
-    "CamembertModel": "embed",
-    "ElectraModel": "embed",
+_TASKS: Final[Mapping[str, tuple[Task, ...]]] = {
+    "ForSequenceClassification": ("classify",),
+    "ForMaskedLM": ("fill-mask",),
+    "BertForPreTraining": ("fill-mask", "next-sentence"),
+    "ForNextSentencePrediction": ("next-sentence",),
+    "ForTokenClassification": ("entities",),
+    "ForQuestionAnswering": ("answer",),
+    "BertModel": ("embed",),
+    "RobertaModel": ("embed",),
+    "CamembertModel": ("embed",),
+    "ElectraModel": ("embed",),
 }
-"""By the end of an architecture's name."""
+"""By the end of an architecture's name; the first is what it is exported for when nobody says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,13 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         ExportError: there is none, or it is of a kind that cannot be exported.
     """
     folder = Path(name)
-    if folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except OSError as error:  # one above it may not be searched
+        raise ExportError(
+            f"{name} cannot be read: {error.strerror}. Let the user that runs the export read it."
+        ) from error
+    if is_folder:
         if revision is not None:
             raise ExportError(f"--revision is for checkpoints of the hub, and {name} is a folder. Leave it out.")
         return Checkpoint(name, folder, None, read_config(folder))
@@ -79,27 +87,40 @@ def _download(name: str, revision: str | None) -> Path:
         ) from error
 
 
-def choose_task(checkpoint: Checkpoint, task: Task | Literal["auto"]) -> Task:
+def choose_task(checkpoint: Checkpoint, task: Task | Literal["auto"], trained: Collection[Task]) -> Task:
     """Return the task to export: the one asked for, or that of the one head that the config names.
 
     A folder of sentence-transformers is for `embed`, and so is a model without a head.
 
+    Args:
+        checkpoint: What to export.
+        task: What is asked for.
+        trained: The tasks whose heads are among the weights, by their tensors' names.
+
     Raises:
-        ExportError: the config names no head or several, or one that only looks like the one asked for.
+        ExportError: the config names no head or several, or not the one asked for.
     """
-    named = checkpoint.config.architectures
-    tasks = {found for name in named for suffix, found in _TASKS.items() if name.endswith(suffix)}
-    if {task} | tasks == {"classify", "entities"} and task not in ("auto", *tasks):
-        # Both heads are called classifier, and may be of one shape.
-        raise ExportError(f"{checkpoint.name} is for --task {tasks.pop()} ({', '.join(named)}). Choose that.")
-    if task != "auto":
-        return task
-    if (checkpoint.folder / MODULES_FILE).is_file():
-        return "embed"
-    if len(tasks) == 1:
-        return tasks.pop()
-    heads = "two heads" if tasks else "no head that can be exported"
-    raise ExportError(
-        f"The config of {checkpoint.name} names {heads} ({', '.join(named) or 'no architecture'}). "
-        f"Say which one to export: --task {' or --task '.join(get_args(Task))}."
-    )
+    architectures = checkpoint.config.architectures
+    named = [tasks for name in architectures for suffix, tasks in _TASKS.items() if name.endswith(suffix)]
+    # Names of tensors are not enough where the config has its own: a classifier of texts would give labels to tokens.
+    # Any encoder gives embeddings.
+    heads = set(chain(*named)) if architectures else set(trained)
+    possible = [known for known in get_args(Task) if known in heads | {"embed"}]
+    choice = " or ".join(f"--task {known}" for known in possible)
+    names = ", ".join(architectures) or "no architecture"
+    if task == "auto":
+        if (checkpoint.folder / MODULES_FILE).is_file():
+            return "embed"
+        defaults = {tasks[0] for tasks in named}
+        if len(defaults) == 1:
+            return defaults.pop()
+        found = "several heads" if defaults else "no head that can be exported"
+        raise ExportError(
+            f"The config of {checkpoint.name} names {found} ({names}). Say which one to export: {choice}."
+        )
+    if architectures and task not in possible:
+        raise ExportError(
+            f"{checkpoint.name} has no trained {HEAD_NAMES[task]} head: its config names {names}. "
+            f"Choose {choice}, or fine-tune it for the task first."
+        )
+    return task

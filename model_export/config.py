@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.bundle import ProblemType
+from model_export.adapters import refuse_adapter_folder
 from model_export.errors import ExportError, one_line
 from model_export.families import ACTIVATIONS, FAMILIES, Activation, Family
+from model_export.readable import check_readable
 
 CONFIG_FILE: Final = "config.json"
 
@@ -88,10 +90,12 @@ def read_config(folder: Path) -> Config:
 
 
 def _model_type(path: Path) -> str:
+    check_readable(path)
+    if not path.is_file():
+        refuse_adapter_folder(path.parent)
+        raise ExportError(f"{path.parent} is not a checkpoint: it has no {CONFIG_FILE}.")
     try:
         model_type = json.loads(path.read_bytes())["model_type"]
-    except OSError as error:
-        raise ExportError(f"{path.parent} is not a checkpoint: it has no readable {CONFIG_FILE}.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{path} is not a JSON object with a model_type. Download the checkpoint again.") from error
     if model_type not in FAMILIES:

@@ -1,6 +1,7 @@
 """Make a bundle of a checkpoint."""
 
 import gc
+import os
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -30,19 +31,21 @@ from app.bundle import (
     Variant,
     describe_file,
 )
-from model_export.atomic import replacing
+from model_export.adapters import refuse_wrapped
+from model_export.atomic import check_place, replacing
 from model_export.checkpoint import Checkpoint, choose_task, find_checkpoint
 from model_export.comparison import Comparison, check_agreement, observe
 from model_export.config import CONFIG_FILE
-from model_export.errors import ExportError
+from model_export.errors import ExportError, few
 from model_export.graph import build_graph
 from model_export.network import FloatArray, Network
 from model_export.onnx_file import write_onnx
 from model_export.reference import Reference, sigmoid, softmax
 from model_export.samples import Sample, golden_cases, random_samples
 from model_export.sentence_transformers import EmbeddingSettings, read_embedding_settings
-from model_export.tensors import read_network
+from model_export.tensors import read_network, trained_heads
 from model_export.tokenizer import CheckpointTokenizer, read_tokenizer
+from model_export.unused import find_unused
 from model_export.verify import TOP_K, Batch, Examination, RunnableGraph, check, check_scores
 from model_export.weights import open_weights
 
@@ -86,8 +89,13 @@ class ExportOptions:
     pooling: Pooling | Literal["auto"] = "auto"
 
 
-def export(options: ExportOptions, progress: Progress) -> Manifest:
+def export(options: ExportOptions, progress: Progress, warn: Callable[[str], None] = lambda _: None) -> Manifest:
     """Write the bundle of a checkpoint, whole and checked, or leave everything as it was.
+
+    Args:
+        options: What to export.
+        progress: Called with each step.
+        warn: Called with what a person should look at, though the export goes on.
 
     Raises:
         ExportError: the checkpoint or an option cannot be used, or a graph does not answer as the reference does.
@@ -96,12 +104,13 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
     progress("Reading the checkpoint")
     checkpoint = find_checkpoint(options.checkpoint, options.revision)
     config = checkpoint.config
-    task = choose_task(checkpoint, options.task)
+    weights = open_weights(checkpoint.folder)
+    refuse_wrapped(checkpoint.name, weights.tensors)
+    task = choose_task(checkpoint, options.task, trained_heads(config, weights))
     tokenizer = read_tokenizer(checkpoint.folder)
     _check_vocabulary(checkpoint, tokenizer, task)
     settings = _embedding_settings(checkpoint, tokenizer, task, options.pooling)
     max_length = _max_length(checkpoint, tokenizer, settings, options.max_length)
-    weights = open_weights(checkpoint.folder)
     network = read_network(
         checkpoint.name,
         config,
@@ -110,6 +119,12 @@ def export(options: ExportOptions, progress: Progress) -> Manifest:
         tokenizer_tells_types=tokenizer.tells_types,
         pooling=settings.pooling if settings else None,
     )
+    unused = find_unused(checkpoint.name, config, weights)
+    if unused:
+        warn(
+            f"{checkpoint.name} has tensors of no head that can be exported: {few(unused)}. They are left out; "
+            "if its answers depend on them, do not use this bundle."
+        )
     source = Source(checkpoint=checkpoint.name, revision=checkpoint.revision, sha256=weights.sha256())
     del weights  # and with them the pages of their files
 
@@ -229,7 +244,8 @@ def _to_scores(network: Network) -> Callable[[FloatArray], FloatArray] | None:
 
 def _answered(network: Network, samples: Sequence[Sample]) -> Batch:
     reference = Reference(network)
-    answers = [reference.answer(sample.input_ids, sample.token_type_ids, sample.masks) for sample in samples]
+    with np.errstate(all="ignore"):  # what overflows ends as infinity or NaN, and is told below
+        answers = [reference.answer(sample.input_ids, sample.token_type_ids, sample.masks) for sample in samples]
     if not all(np.isfinite(answer).all() for answer in answers):
         raise ExportError(
             "The checkpoint answers with infinity or NaN: its weights are damaged. Train or download it again."
@@ -258,10 +274,24 @@ def _check_output(output: Path) -> None:
             f"--output {output} does not end in a name to serve the model under: letters, digits, dots, dashes and "
             "underscores, the first a letter or a digit."
         )
-    if output.exists() and not output.is_dir():
+    try:
+        check_place(output)
+        is_file = output.exists() and not output.is_dir()
+        is_other = output.is_dir() and any(output.iterdir()) and not (output / MANIFEST_FILE).is_file()
+    except OSError as error:
+        raise ExportError(
+            f"--output {output} cannot be written: {error.filename}: {error.strerror}. "
+            "Let the user that runs the export write there, or choose another folder."
+        ) from error
+    if is_file:
         raise ExportError(f"--output {output} is a file. Choose the name of a folder.")
-    if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST_FILE).is_file():
+    if is_other:
         raise ExportError(f"--output {output} holds something else than a bundle. Choose another name, or empty it.")
+    if os.path.ismount(output):  # of a link, Path.is_mount asks what it leads to
+        raise ExportError(
+            f"--output {output} is where a file system is mounted, which no folder can take the place of. "
+            f"Choose one in it: {output}/NAME."
+        )
 
 
 def _check_vocabulary(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, task: Task) -> None:

@@ -28,8 +28,10 @@ def erf(x: FloatArray) -> FloatArray:
     nearest = np.rint(clipped * np.float32(_STEPS))
     point = nearest / np.float32(_STEPS)
     step = clipped - point
-    index = nearest.astype(np.int32) + _REACH * _STEPS
-    return np.asarray(_ERF[index] + _SLOPE[index] * step * (1 - point * step))
+    with np.errstate(invalid="ignore"):  # a NaN has no nearest point; its step makes the result one, whichever is taken
+        index = nearest.astype(np.int32) + _REACH * _STEPS
+    value, slope = (table.take(index, mode="clip") for table in (_ERF, _SLOPE))
+    return np.asarray(value + slope * step * (1 - point * step))
 
 
 def gelu(x: FloatArray) -> FloatArray:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from app.bundle import Pooling
 from model_export.errors import ExportError
+from model_export.readable import check_readable
 
 MODULES_FILE: Final = "modules.json"
 POOLING_FILES: Final = "*_Pooling/config.json"
@@ -126,6 +127,7 @@ def _strips_whitespace(path: Path) -> bool:
 
 
 def _read(path: Path, kind: type[Mapping[str, Any]] | type[Sequence[Any]] = dict) -> Any:  # noqa: ANN401  # JSON
+    check_readable(path)
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:

@@ -4,13 +4,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from app.bundle import Pooling, Task
 from model_export.config import CONFIG_FILE, Config
-from model_export.errors import ExportError, one_line
+from model_export.errors import ExportError, few, one_line
 from model_export.network import FloatArray, Network
 from model_export.weights import StoredTensor, Weights
 
-_HEAD_NAMES: Final[Mapping[Task, str]] = {
+HEAD_NAMES: Final[Mapping[Task, str]] = {
     "classify": "sequence-classification",
     "fill-mask": "masked-token",
     "next-sentence": "next-sentence",
@@ -19,7 +21,6 @@ _HEAD_NAMES: Final[Mapping[Task, str]] = {
 }
 _OUTPUTS: Final[Mapping[Task, int]] = {"next-sentence": 2, "answer": 2}
 """Where it is not the config's labels that decide."""
-_FEW: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def read_network(
     """
     if task != "embed" and task not in config.family.heads:
         raise ExportError(
-            f"{name} is of the family {config.model_type}, which has no {_HEAD_NAMES[task]} head. Choose another --task."
+            f"{name} is of the family {config.model_type}, which has no {HEAD_NAMES[task]} head. Choose another --task."
         )
     specs = tensor_specs(config, task)
     stored = {part: _find(spec, weights) for part, spec in specs.items()}
@@ -69,11 +70,21 @@ def read_network(
             )
     arrays = {found: _read(found, weights.tensors[found]) for found in dict.fromkeys(names.values())}
     tensors = {part: arrays[found] for part, found in names.items()}
+    _refuse_damaged(name, {names[part]: tensor for part, tensor in tensors.items() if part != "head.output.bias"})
     decoder, words = tensors.get("head.output.weight"), tensors["word_embeddings.weight"]
     if decoder is not None and decoder.shape == words.shape and (decoder == words).all():
         tensors["head.output.weight"] = words  # files of both are common, and the graph would be, too
     uses_token_types = config.token_types > 1 and tokenizer_tells_types
     return Network(config, task, uses_token_types, tensors, pooling)
+
+
+def trained_heads(config: Config, weights: Weights) -> list[Task]:
+    """Return the tasks whose heads are among the weights, whatever the config says of them."""
+    return [
+        task
+        for task in config.family.heads
+        if all(_find(spec, weights) for part, spec in tensor_specs(config, task).items() if part.startswith("head."))
+    ]
 
 
 def tensor_specs(config: Config, task: Task) -> dict[str, TensorSpec]:
@@ -152,14 +163,22 @@ def _find(spec: TensorSpec, weights: Weights) -> str | None:
 def _refuse_missing(checkpoint: str, task: Task, missing: Mapping[str, str]) -> None:
     if not missing:
         return
-    names = list(missing.values())
-    listed = ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
+    listed = few(list(missing.values()))
     if any(part.startswith("head.") for part in missing):
         raise ExportError(
-            f"{checkpoint} has no trained {_HEAD_NAMES[task]} head: it lacks {listed}. "
+            f"{checkpoint} has no trained {HEAD_NAMES[task]} head: it lacks {listed}. "
             "Fine-tune it for the task first, or choose another --task."
         )
     raise ExportError(f"{checkpoint} lacks the tensors {listed}. Save or download the checkpoint again, whole.")
+
+
+def _refuse_damaged(checkpoint: str, tensors: Mapping[str, FloatArray]) -> None:
+    """The output's bias is none of them: -infinity there forbids an answer, and what else it may hold shows in the answers."""
+    damaged = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
+    if damaged:
+        raise ExportError(
+            f"{checkpoint} has infinity or NaN in {few(damaged)}: its weights are damaged. Train or download it again."
+        )
 
 
 def _setting(part: str) -> str:

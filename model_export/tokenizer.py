@@ -8,6 +8,7 @@ import tokenizers
 
 from app.bundle import SpecialToken, SpecialTokens
 from model_export.errors import ExportError, one_line
+from model_export.readable import check_readable
 
 # transformers makes an empty vocabulary where there is no file, and says nothing.
 _VOCABULARIES: Final = (
@@ -18,6 +19,7 @@ _VOCABULARIES: Final = (
     "spiece.model",
     "tokenizer.model",
 )
+_OTHER_FILES: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ def read_tokenizer(folder: Path) -> CheckpointTokenizer:
             f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}. "
             "Save the tokenizer the model was trained with into it, with save_pretrained()."
         )
+    check_readable(*(folder / name for name in (*_VOCABULARIES, *_OTHER_FILES)))
     from transformers import AutoTokenizer  # noqa: PLC0415  # takes a second
     from transformers.tokenization_utils_base import LARGE_INTEGER  # noqa: PLC0415
 

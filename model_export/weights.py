@@ -9,8 +9,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from model_export.adapters import refuse_adapter_folder
 from model_export.errors import ExportError, one_line
 from model_export.network import FloatArray
+from model_export.readable import check_readable
 
 SAFETENSORS: Final = "model.safetensors"
 PICKLED: Final = "pytorch_model.bin"
@@ -52,8 +54,10 @@ def open_weights(folder: Path) -> Weights:
     for name, tensors_of in ((SAFETENSORS, _safetensors), (PICKLED, _pickled)):
         files = _files(folder, name)
         if files:
+            check_readable(*files)
             tensors = {key: tensor for file in files for key, tensor in tensors_of(file).items()}
             return Weights(files, tensors)
+    refuse_adapter_folder(folder)
     raise ExportError(
         f"{folder} has no weights: neither {SAFETENSORS} nor {PICKLED}, whole or sharded. "
         "Save the model with save_pretrained() and export that folder."
@@ -66,6 +70,7 @@ def _files(folder: Path, name: str) -> tuple[Path, ...]:
     index = folder / f"{name}.index.json"
     if not index.is_file():
         return ()
+    check_readable(index)
     try:
         shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -125,8 +125,28 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file")
     done = run("export", "--checkpoint", CHECKPOINTS / "bert-single-label", "--output", tmp_path / "models" / "mood")
     assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert re.fullmatch(r"error: .*(Not a directory|File exists): '.*models.*'", done.stderr.splitlines()[-1])
+    [error] = done.stderr.splitlines()  # before the first step
+    expected = r"error: --output .*mood cannot be written: .*models: Not a directory\. Let the user .* or choose another folder\."
+    assert re.fullmatch(expected, error)
+
+
+def test_disk_that_is_full_is_told_in_a_sentence(tmp_path: Path) -> None:
+    program = """if True:
+        import errno, os, sys
+        import model_export.__main__ as command
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        command.export = full
+        sys.exit(command.main(sys.argv[1:]))
+    """
+    arguments = ["export", "--checkpoint", "x", "--output", str(tmp_path / "mood")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: A file of the export cannot be read or written: No space left on device.\n"
 
 
 def test_no_bundle_to_verify(tmp_path: Path) -> None:
@@ -173,6 +193,23 @@ def test_interrupted_export_leaves_no_bundle(tmp_path: Path, number: signal.Sign
         find_bundles(tmp_path / "models")
     if number != signal.SIGKILL:
         assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_next_export_removes_what_killed_ones_left_and_no_other(tmp_path: Path) -> None:
+    output = tmp_path / "models" / "mood"
+    interrupt(paused_export(output), signal.SIGKILL)
+    [killed] = output.parent.iterdir()
+    living = paused_export(output)
+    [of_the_living] = set(output.parent.iterdir()) - {killed}
+    assert not killed.exists()
+    done = run(
+        "export", "--checkpoint", CHECKPOINTS / "bert-single-label", "--output", output, "--variants", "cpu-fp32"
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(output.parent.iterdir()) == [of_the_living, output]
+    living.communicate("go on\n", timeout=TIMEOUT_S)
+    assert living.returncode == 0
+    assert list(output.parent.iterdir()) == [output]
 
 
 def test_killed_export_leaves_the_bundle_that_was_there(bundles: Mapping[str, Bundle], tmp_path: Path) -> None:

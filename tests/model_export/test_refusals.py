@@ -10,11 +10,20 @@ import numpy as np
 import pytest
 
 from app.bundle import Task
+from model_export.checkpoint import choose_task, find_checkpoint
 from model_export.errors import ExportError
 from model_export.package import ExportOptions, export
-from tests.model_export.support import edit_tensors
+from tests.model_export.support import CHECKPOINTS, ROOT, edit_tensors
 
 Copy = Callable[..., Path]
+
+ARCHITECTURES: dict[Task, str] = {
+    "classify": "ForSequenceClassification",
+    "fill-mask": "ForMaskedLM",
+    "next-sentence": "ForNextSentencePrediction",
+    "entities": "ForTokenClassification",
+    "answer": "ForQuestionAnswering",
+}
 
 
 def refusal(folder: Path | str, output: Path, **options: Any) -> str:
@@ -47,10 +56,22 @@ def refusal(folder: Path | str, output: Path, **options: Any) -> str:
         ({"intermediate_size": 65}, "intermediate.dense.weight .* Correct the sizes of the layers"),
         ({"id2label": {"0": "a", "1": "b"}}, "classifier.weight .* Correct id2label"),
         ({"id2label": {"0": "a", "2": "b"}}, "id2label in .* does not number the labels"),
-        ({"architectures": ["BertForMultipleChoice"]}, r"no head that .* \(BertForMultipleChoice\)\. Say which"),
-        ({"architectures": ["BertLMHeadModel"]}, r"no head that .* \(BertLMHeadModel\)\. Say which"),
-        ({"architectures": None}, r"no head that .* \(no architecture\)\. Say which one to export: --task classify or"),
-        ({"architectures": ["BertForMaskedLM", "BertForSequenceClassification"]}, "names two heads .* --task classify"),
+        (
+            {"architectures": ["BertForMultipleChoice"]},
+            r"no head that .* \(BertForMultipleChoice\)\. Say which .*: --task embed\.$",
+        ),
+        (
+            {"architectures": ["BertLMHeadModel"]},
+            r"no head that .* \(BertLMHeadModel\)\. Say which .*: --task embed\.$",
+        ),
+        (
+            {"architectures": None},
+            r"\(no architecture\)\. Say which one to export: --task classify or --task entities or --task embed\.$",
+        ),
+        (
+            {"architectures": ["BertForMaskedLM", "BertForSequenceClassification"]},
+            "names several heads .*: --task classify or --task fill-mask or --task embed\\.$",
+        ),
     ],
 )
 def test_config(copy_of: Copy, tmp_path: Path, config: dict[str, Any], expected: str) -> None:
@@ -80,14 +101,22 @@ def test_family_whose_positions_follow_padding_needs_a_pad_token(copy_of: Copy, 
 def test_head_that_is_not_there_is_never_made_up(
     copy_of: Copy, tmp_path: Path, name: str, task: Task, head: str
 ) -> None:
+    [own] = json.loads((CHECKPOINTS / name / "config.json").read_text())["architectures"]
     message = refusal(copy_of(name), tmp_path / "out", task=task)
-    assert "has no trained" in message
-    assert head in message
-    assert "--task" in message
+    assert re.search(rf"has no trained .* head: its config names {own}\. Choose --task ", message)
+    # Where the config does not tell, or tells what is not so, the tensors do.
+    for claimed in (None, [own.split("For")[0] + ARCHITECTURES[task]]):
+        path = tmp_path / name / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"architectures": claimed}))
+        message = refusal(tmp_path / name, tmp_path / "out", task=task)
+        assert "has no trained" in message
+        assert head in message
+        assert "--task" in message
 
 
 def test_head_that_the_family_does_not_have(copy_of: Copy, tmp_path: Path) -> None:
-    message = refusal(copy_of("roberta-fill-mask"), tmp_path / "out", task="next-sentence")
+    folder = copy_of("roberta-fill-mask", architectures=["RobertaForNextSentencePrediction"])
+    message = refusal(folder, tmp_path / "out", task="next-sentence")
     assert "is of the family roberta, which has no next-sentence head. Choose another --task." in message
 
 
@@ -102,7 +131,29 @@ def test_head_that_the_family_does_not_have(copy_of: Copy, tmp_path: Path) -> No
 )
 def test_head_of_the_same_name(copy_of: Copy, tmp_path: Path, name: str, task: Task, own: str) -> None:
     """A classifier of texts would give labels to tokens, and nobody would see that they mean nothing."""
-    assert f"is for --task {own} (" in refusal(copy_of(name), tmp_path / "out", task=task)
+    message = refusal(copy_of(name), tmp_path / "out", task=task)
+    assert "has no trained" in message
+    assert f". Choose --task {own} or --task embed, or " in message
+
+
+@pytest.mark.parametrize("task", ["entities", "answer", "next-sentence"])
+def test_head_that_is_none_of_several(tmp_path: Path, task: Task) -> None:
+    """The demo checkpoint has a classifier, of texts."""
+    message = refusal(ROOT / "model_export" / "demo_checkpoint", tmp_path / "out", task=task)
+    assert "head: its config names BertForMaskedLM, BertForSequenceClassification. " in message
+    assert "Choose --task classify or --task fill-mask or --task embed, or fine-tune" in message
+
+
+def test_second_head_of_pretraining_is_named(copy_of: Copy) -> None:
+    checkpoint = find_checkpoint(str(copy_of("bert-next-sentence", architectures=["BertForPreTraining"])))
+    assert choose_task(checkpoint, "next-sentence", []) == "next-sentence"
+    assert choose_task(checkpoint, "auto", []) == "fill-mask"
+
+
+def test_head_that_the_config_does_not_name_is_found_by_its_tensors(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-single-label", architectures=None)
+    options = ExportOptions(str(folder), tmp_path / "out", task="classify", variants=["cpu-fp32"])
+    assert export(options, lambda _: None).task == "classify"
 
 
 def test_pooling_of_another_task(copy_of: Copy, tmp_path: Path) -> None:
@@ -122,10 +173,30 @@ def test_missing_tensors_are_named(copy_of: Copy, tmp_path: Path) -> None:
     assert "lacks the tensors bert.encoder.layer.1.output.LayerNorm.bias. Save or download" in message
 
 
-def test_weights_that_are_not_numbers(copy_of: Copy, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "tensor", ["bert.pooler.dense.bias", "bert.encoder.layer.0.attention.output.dense.bias", "classifier.bias"]
+)
+def test_weights_that_are_not_numbers(copy_of: Copy, tmp_path: Path, tensor: str, value: float) -> None:
     folder = copy_of("bert-single-label")
-    edit_tensors(folder, lambda tensors: tensors["bert.pooler.dense.bias"].fill(np.nan))
-    assert "infinity or NaN" in refusal(folder, tmp_path / "out")
+    edit_tensors(folder, lambda tensors: np.put(tensors[tensor], 0, value))
+    message = refusal(folder, tmp_path / "out")
+    where = "The checkpoint answers with" if tensor == "classifier.bias" else "has"
+    assert f"{where} infinity or NaN" in message
+    assert (f"infinity or NaN in {tensor}: its weights are damaged" in message) == (where == "has")
+
+
+def test_weights_too_large_for_the_reference(copy_of: Copy, tmp_path: Path) -> None:
+    """Each is a number; what they add up to is none."""
+    folder = copy_of("bert-single-label")
+    edit_tensors(folder, lambda tensors: tensors["bert.encoder.layer.0.output.dense.bias"].fill(3e38))
+    assert "answers with infinity or NaN: its weights are damaged" in refusal(folder, tmp_path / "out")
+
+
+def test_answer_that_a_bias_of_infinity_forbids(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-fill-mask")
+    edit_tensors(folder, lambda tensors: np.put(tensors["cls.predictions.bias"], 7, -np.inf))
+    export(ExportOptions(str(folder), tmp_path / "out", variants=["cpu-fp32"]), lambda _: None)
 
 
 def test_weights_beyond_half_precision(copy_of: Copy, tmp_path: Path) -> None:
@@ -164,7 +235,7 @@ def test_no_weights(copy_of: Copy, tmp_path: Path) -> None:
 def test_no_config(copy_of: Copy, tmp_path: Path) -> None:
     folder = copy_of("bert-single-label")
     (folder / "config.json").unlink()
-    assert "is not a checkpoint: it has no readable config.json" in refusal(folder, tmp_path / "out")
+    assert "is not a checkpoint: it has no config.json" in refusal(folder, tmp_path / "out")
 
 
 def test_config_that_is_not_json(copy_of: Copy, tmp_path: Path) -> None:

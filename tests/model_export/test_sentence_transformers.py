@@ -183,7 +183,7 @@ def test_lower_case_is_the_tokenizers(copy_of: Copy, tmp_path: Path, name: str, 
     ],
 )
 def test_task_by_the_architecture(copy_of: Copy, name: str, architecture: str, expected: Task) -> None:
-    assert choose_task(find_checkpoint(str(copy_of(name, architectures=[architecture]))), "auto") == expected
+    assert choose_task(find_checkpoint(str(copy_of(name, architectures=[architecture]))), "auto", []) == expected
 
 
 @pytest.mark.parametrize(

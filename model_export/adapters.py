@@ -1,0 +1,48 @@
+"""Tell what peft writes for a model: an adapter alone, or weights with adapters around them. Neither is a whole model."""
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from model_export.errors import ExportError, few
+
+ADAPTER_FILE: Final = "adapter_config.json"
+
+_WRAPPED: Final = ("base_model.model.", ".base_layer.", ".lora_", ".modules_to_save.", ".original_module.")
+"""Parts of names that peft gives to tensors."""
+
+
+def refuse_adapter_folder(folder: Path) -> None:
+    """Pass unless `folder`, which lacks what a model has, holds an adapter instead.
+
+    Raises:
+        ExportError: it does.
+    """
+    path = folder / ADAPTER_FILE
+    if not path.is_file():
+        return
+    base = None
+    with suppress(OSError, ValueError, AttributeError):
+        base = json.loads(path.read_bytes()).get("base_model_name_or_path")
+    raise ExportError(
+        f"{folder} is an adapter (it has {ADAPTER_FILE}), not a whole model. Merge it first: load "
+        f"{base or 'the model it was trained on'} with its head as base, run "
+        f"PeftModel.from_pretrained(base, '{folder}').merge_and_unload().save_pretrained('MERGED'), save the tokenizer "
+        "there too, and export MERGED."
+    )
+
+
+def refuse_wrapped(name: str, tensors: Iterable[str]) -> None:
+    """Pass unless the names of a checkpoint's tensors are those of a model with adapters around its layers.
+
+    Raises:
+        ExportError: they are.
+    """
+    wrapped = sorted(stored for stored in tensors if any(part in stored for part in _WRAPPED))
+    if wrapped:
+        raise ExportError(
+            f"{name} holds a model wrapped by an adapter: {few(wrapped)}. Merge it first: load it with peft as it was "
+            "made, run model.merge_and_unload().save_pretrained('MERGED'), save the tokenizer there too, and export MERGED."
+        )
