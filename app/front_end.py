@@ -5,7 +5,8 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final
+from functools import partial
+from typing import Final, cast
 
 import uvicorn
 
@@ -21,7 +22,7 @@ from app.errors import StartupError
 from app.garbage import settle
 from app.messages import Loaded
 from app.metrics import Metrics
-from app.protocol import WholeAnswers
+from app.protocol import HttpProtocol
 from app.readiness import Readiness
 from app.server import Server
 from app.settings import Settings
@@ -73,7 +74,7 @@ class FrontEnd:
         self.server: Final = Server(
             uvicorn.Config(
                 self.application,
-                http=WholeAnswers,
+                http=cast("type[asyncio.Protocol]", partial(HttpProtocol, read_timeout_s=settings.read_timeout_s)),
                 ws="none",
                 lifespan="off",
                 log_config=None,
