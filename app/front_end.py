@@ -91,17 +91,17 @@ class FrontEnd:
         """Take requests: an engine has these models."""
         self._loaded.update(loaded)
         self._metrics.engine_up.set(1)
-        if self.readiness.state != "draining":
-            self.readiness.state = "ready"
+        self.readiness.engine = "ready"
+        if not self.readiness.is_draining:
             settle()
             log.info("ready in %.2f s", time.perf_counter() - self._without_engine_since)
 
     def engine_lost(self) -> None:
         """Take no requests until there is an engine again."""
         self._metrics.engine_up.set(0)
-        if self.readiness.state != "draining":
-            self.readiness.state = "lost"
-            self._without_engine_since = time.perf_counter()
+        self.readiness.engine = "lost"
+        self._without_engine_since = time.perf_counter()
+        if not self.readiness.is_draining:  # the end of a front end takes its connection to the engine with it
             log.error("the engine was lost: not ready")
 
     async def close(self) -> None:

@@ -134,7 +134,7 @@ class InferenceEndpoint:
         if scope["method"] != "POST":
             raise MethodNotAllowed("This route takes POST only.", "POST")
         authorize(scope, self._limits.api_key)
-        self._readiness.check()
+        self._readiness.check_engine()
         body = await read_body(scope, receive, self._limits.max_body_bytes)
         handler = self._handler
         try:
