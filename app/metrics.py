@@ -143,7 +143,7 @@ class Metrics:
 
         self.requests = counter("requests_total", "Answered inference requests.", (*by_model, "status"))
         self.request_duration = histogram(
-            "request_duration_seconds", "From the request's first byte to its answer.", SECONDS
+            "request_duration_seconds", "From when a request has been read, its last byte, to its answer.", SECONDS
         )
         self.tokenize_duration = histogram("tokenize_duration_seconds", "Tokenizing one request.", SECONDS)
         self.queue_duration = histogram(
