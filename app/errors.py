@@ -25,6 +25,12 @@ class InvalidJson(ServiceError):
     error_type = "invalid_json"
 
 
+class TooSlow(InvalidJson):
+    """The request did not arrive in time."""
+
+    status = 408
+
+
 class Unauthorized(ServiceError):
     """The API key is missing or wrong."""
 
@@ -54,6 +60,12 @@ class PayloadTooLarge(ServiceError):
 
     status = 413
     error_type = "payload_too_large"
+
+
+class HeadTooLarge(PayloadTooLarge):
+    """The head of the request is over the limit."""
+
+    status = 431
 
 
 class ValidationFailed(ServiceError):

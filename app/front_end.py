@@ -5,7 +5,8 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final
+from functools import partial
+from typing import Final, cast
 
 import uvicorn
 
@@ -21,7 +22,7 @@ from app.errors import StartupError
 from app.garbage import settle
 from app.messages import Loaded
 from app.metrics import Metrics
-from app.protocol import WholeAnswers
+from app.protocol import HttpProtocol
 from app.readiness import Readiness
 from app.server import Server
 from app.settings import Settings
@@ -73,7 +74,7 @@ class FrontEnd:
         self.server: Final = Server(
             uvicorn.Config(
                 self.application,
-                http=WholeAnswers,
+                http=cast("type[asyncio.Protocol]", partial(HttpProtocol, read_timeout_s=settings.read_timeout_s)),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -90,17 +91,17 @@ class FrontEnd:
         """Take requests: an engine has these models."""
         self._loaded.update(loaded)
         self._metrics.engine_up.set(1)
-        if self.readiness.state != "draining":
-            self.readiness.state = "ready"
+        self.readiness.engine = "ready"
+        if not self.readiness.is_draining:
             settle()
             log.info("ready in %.2f s", time.perf_counter() - self._without_engine_since)
 
     def engine_lost(self) -> None:
         """Take no requests until there is an engine again."""
         self._metrics.engine_up.set(0)
-        if self.readiness.state != "draining":
-            self.readiness.state = "lost"
-            self._without_engine_since = time.perf_counter()
+        self.readiness.engine = "lost"
+        self._without_engine_since = time.perf_counter()
+        if not self.readiness.is_draining:  # the end of a front end takes its connection to the engine with it
             log.error("the engine was lost: not ready")
 
     async def close(self) -> None:

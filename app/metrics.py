@@ -39,7 +39,7 @@ SEQUENCES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, math.inf)
 TOKENS: Final = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, math.inf)
 RATIO: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, math.inf)
 
-STATUSES: Final = ("200", "400", "401", "404", "405", "413", "422", "429", "500", "503", "504")
+STATUSES: Final = ("200", "400", "401", "404", "405", "408", "413", "422", "429", "500", "503", "504")
 REJECTIONS: Final = ("overloaded", "not_ready", "engine_lost", "deadline_exceeded")
 NO_MODEL: Final = "none"
 """Label of requests that named no model that exists: what a caller writes never becomes a label."""
@@ -143,7 +143,7 @@ class Metrics:
 
         self.requests = counter("requests_total", "Answered inference requests.", (*by_model, "status"))
         self.request_duration = histogram(
-            "request_duration_seconds", "From the request's first byte to its answer.", SECONDS
+            "request_duration_seconds", "From when a request has been read, its last byte, to its answer.", SECONDS
         )
         self.tokenize_duration = histogram("tokenize_duration_seconds", "Tokenizing one request.", SECONDS)
         self.queue_duration = histogram(

@@ -1,47 +1,220 @@
-"""uvicorn's HTTP protocol, with three things otherwise.
+"""uvicorn's HTTP protocol, and what it lacks where callers cannot be trusted.
 
-An answer's head and body leave in one piece: uvicorn writes them one after the other, which is two system calls here and
-two packets on the way. An offer of another protocol is passed over, and what is no HTTP at all is told in the shape of
-every other error.
+- An answer's head and body leave in one piece: uvicorn writes them one after the other, which is two system calls here and
+  two packets on the way.
+- A request has limits: the size of its head, the time it takes to arrive, and how many wait behind one that is not answered.
+- An offer of another protocol is passed over.
+- A server that stops answers what still comes on connections that are open, each time as the last.
+- What is no request is told in the shape of every other error.
 """
 
 import asyncio
-import re
+import logging
 import secrets
-from typing import Any, Final, cast
+from time import monotonic
+from typing import Any, Final, NoReturn, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.errors import InvalidJson
+from app.arrival import READ_AT, STALLED
+from app.errors import HeadTooLarge, InvalidJson, ServiceError, TooSlow
 from app.schemas import ErrorResponse
 
-# Java's HttpClient offers h2c with every request. httptools would stop there and skip the body.
-_OFFER: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
-_IGNORED: Final = b"\r\nx-offer:"
-"""As long as the offer. In a JSON body neither can stand: a line break is not allowed in a string."""
+log = logging.getLogger(__name__)
+
+HEAD_BYTES: Final = 64 * 1024
+"""The largest head, and the most that is read without a head or a piece of a body coming out of it."""
+PIPELINED: Final = 128
+"""The most requests that wait for the answer of an earlier one: each takes kilobytes, and few bytes to send."""
+LAST_WORD_S: Final = 0.5
+"""How long a connection stays open when its end is decided: for requests that are on their way when the server stops, and
+for callers to read why they were refused, which a reset would take from them."""
 
 
-class WholeAnswers(HttpToolsProtocol):
-    """Joins what is written in one turn of the event loop."""
+class HttpProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *arguments: Any, read_timeout_s: float, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
+        super().__init__(*arguments, **options)
+        self._read_timeout_s = read_timeout_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._latest: RequestResponseCycle | None = None  # whose head arrived last
+        self._is_between = True  # what has begun to arrive has arrived
+        self._idle_bytes = 0  # read since the last head or piece of a body
+        self._fault: ServiceError | None = None  # why the parser was stopped
+        self._is_draining = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", _JoiningTransport(transport, self.loop)))
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(_OFFER.sub(_IGNORED, data))
+        self._unset_keepalive_if_required()
+        self._idle_bytes += len(data)
+        try:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stopped:
+                self._parse_without_offer(data[stopped.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(self._fault or _NO_HTTP)
+            return
+        if self._is_between and self._latest is not None and not self._latest.response_complete:
+            if self._timer is not None:
+                self._stop_timer()  # it is for the server to go on
+        elif self._idle_bytes > HEAD_BYTES:
+            self._refuse(_HEAD_TOO_LARGE)
+        elif self._timer is None:
+            self._start_timer()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
-        error = ErrorResponse(
-            error="This cannot be read as an HTTP/1.1 request. Check its Content-Length, its headers and its path.",
-            error_type=InvalidJson.error_type,
-            request_id=secrets.token_hex(8),
+    def _parse_without_offer(self, rest: bytes) -> None:
+        """Read a head again, and what follows it: the parser took that for the protocol that was offered."""
+        while True:
+            head = self._head_without_offer()
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            data = head + rest
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stopped:
+                rest = data[stopped.args[0] :]
+            else:
+                return
+
+    def _head_without_offer(self) -> bytes:
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            raise httptools.HttpParserError
+        headers = b"".join(b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade")
+        return b"%s %s HTTP/%s\r\n%s\r\n" % (method, self.url, version, headers)
+
+    # What the parser calls. uvicorn's own are short, and calling them from here would cost as much as they do.
+
+    def on_url(self, url: bytes) -> None:
+        self._is_between = False
+        self.url += url
+
+    def on_headers_complete(self) -> None:
+        if self._idle_bytes > HEAD_BYTES and self._head_bytes() > HEAD_BYTES:
+            self._stop_parser(_HEAD_TOO_LARGE)
+        super().on_headers_complete()
+        if self.cycle is self._latest:
+            return  # it offers another protocol, and is read again
+        self._latest = self.cycle
+        self._idle_bytes = 0
+        self.headers = _NO_TRAILERS
+        if self.pipeline and len(self.pipeline) > PIPELINED:
+            self._stop_parser(_TOO_MANY)
+        if self._is_draining:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        self._idle_bytes = 0
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        self._is_between = True
+        self.scope[READ_AT] = monotonic()  # type: ignore[typeddict-unknown-key]
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
+
+    def _should_upgrade(self) -> bool:
+        return True  # uvicorn then starts nothing
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _stop_parser(self, fault: ServiceError) -> NoReturn:
+        self._fault = fault
+        raise httptools.HttpParserError
+
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(self._read_timeout_s, self._time_is_up)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _time_is_up(self) -> None:
+        cycle = self._latest
+        is_its_body = cycle is not None and cycle.scope is self.scope
+        if self.flow.read_paused:
+            self._start_timer()  # by the server itself
+        elif cycle is not None and not cycle.response_complete:
+            if is_its_body:
+                self.scope[STALLED] = True  # type: ignore[typeddict-unknown-key]
+                cycle.message_event.set()  # for whoever waits for the rest to see it
+            else:
+                cycle.keep_alive = False
+        elif self._is_between or is_its_body:
+            self.transport.close()
+        else:
+            self._refuse(TooSlow(f"The head of the request had not arrived after {self._read_timeout_s:g} s."))
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Say why nothing more is read on this connection, and end it."""
+        told = ErrorResponse.model_validate(
+            {"error": error.message, "error_type": error.error_type, "request_id": secrets.token_hex(8)}
         )
-        body = error.model_dump_json().encode()
+        log.warning("no request: %s", error.message, extra={"request_id": told.request_id})
+        body = told.model_dump_json().encode()
         self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-            b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n%s" % (error.request_id.encode(), len(body), body)
+            b"%scontent-type: application/json\r\nconnection: close\r\nx-request-id: %s\r\ncontent-length: %d\r\n\r\n%s"
+            % (STATUS_LINE[error.status], told.request_id.encode(), len(body), body)
         )
-        self.transport.close()
+        self.transport.write_eof()
+        self.pipeline.clear()
+        if self._latest is not None:
+            self._latest.disconnected = True
+            self._latest.message_event.set()
+        self.flow.resume_reading()
+        self.transport.set_protocol(_Deaf(self))
+        self._stop_timer()
+        self._timer = self.loop.call_later(LAST_WORD_S, self.transport.close)
+
+    def shutdown(self) -> None:
+        """Answer what has begun to arrive and what is on its way, and say each time that it is the last."""
+        self._is_draining = True
+        if self._latest is not None and not self._latest.response_complete:
+            self._latest.keep_alive = False
+        elif self._is_between:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(LAST_WORD_S, self.timeout_keep_alive_handler)
+        elif self._latest is not None and self._latest.scope is self.scope:
+            self.transport.close()  # it was answered, and nobody waits for the rest of its body
+
+
+class _Deaf(asyncio.Protocol):
+    """Drops what a caller that was refused still sends, so that nothing unread resets the connection."""
+
+    def __init__(self, connection: HttpProtocol) -> None:
+        self._connection = connection
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+
+class _NoTrailers(list[tuple[bytes, bytes]]):
+    """Where headers go that follow a body: nobody reads them, and they have no end."""
+
+    def append(self, header: tuple[bytes, bytes], /) -> None:
+        pass
 
 
 class _JoiningTransport:
@@ -57,6 +230,11 @@ class _JoiningTransport:
         if len(self._pieces) == 1:
             self._loop.call_soon(self._flush)
 
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+        self.write = lambda _: None  # type: ignore[method-assign, assignment] # an answer that was not waited for
+
     def close(self) -> None:
         self._flush()
         self._transport.close()
@@ -68,3 +246,11 @@ class _JoiningTransport:
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the real transport has
         return getattr(self._transport, name)
+
+
+_NO_TRAILERS: Final = _NoTrailers()
+_NO_HTTP: Final = InvalidJson(
+    "This cannot be read as an HTTP/1.1 request. Check its Content-Length, its headers and its path."
+)
+_HEAD_TOO_LARGE: Final = HeadTooLarge(f"The head is over {HEAD_BYTES} bytes. Send fewer or shorter headers.")
+_TOO_MANY: Final = InvalidJson(f"Over {PIPELINED} requests wait on this connection. Read their answers first.")

@@ -17,7 +17,10 @@ log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with an end of our own: readiness turns off first, and a signal that was obeyed is not an error."""
+    """uvicorn, with an end of our own: readiness turns off first, and a signal that was obeyed is not an error.
+
+    Within 0.1 s uvicorn then closes the listening sockets and tells each connection (`HttpProtocol.shutdown`).
+    """
 
     def __init__(self, config: uvicorn.Config, readiness: Readiness) -> None:
         super().__init__(config)
@@ -41,8 +44,8 @@ class Server(uvicorn.Server):
         self.stop(signal.Signals(number).name)
 
     def stop(self, why: str, level: int = logging.INFO) -> None:
-        """Accept nothing more, and end once all that was accepted is answered."""
-        self._readiness.state = "draining"
+        """Ask for nothing more, and end once all that was accepted is answered."""
+        self._readiness.is_draining = True
         self.should_exit = True
         log.log(level, "%s: finishing what was accepted", why)
 

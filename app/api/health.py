@@ -13,7 +13,7 @@ from app.schemas import ErrorResponse
 
 
 class Health(BaseModel):
-    """`ready` answers inference requests; `alive` says nothing of that."""
+    """`ready` asks for inference requests, `draining` answers those that still come; `alive` says nothing of that."""
 
     status: Literal["alive", "starting", "ready", "draining", "lost"]
 
@@ -30,7 +30,7 @@ def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
 
     @router.get(
         "/readyz",
-        summary="Whether inference requests are answered",
+        summary="Whether inference requests should be sent here",
         responses={503: {"model": ErrorResponse, "description": "Starting, stopping, or without an engine."}},
     )
     async def readyz() -> Health:

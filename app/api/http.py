@@ -9,7 +9,8 @@ from typing import Any, Final
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
-from app.errors import MethodNotAllowed, Overloaded, PayloadTooLarge, ServiceError, Unauthorized
+from app.arrival import STALLED
+from app.errors import MethodNotAllowed, Overloaded, PayloadTooLarge, ServiceError, TooSlow, Unauthorized
 
 RETRY_SOON_S: Final = 2
 DROP_UP_TO: Final = 10
@@ -58,6 +59,7 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
 
     Raises:
         PayloadTooLarge: it is, or says it is, over the limit.
+        TooSlow: its time to arrive is over.
         ClientGone: the connection closed first.
     """
     too_large = PayloadTooLarge(
@@ -77,9 +79,11 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         size += len(chunk)
         if size > limit_bytes:
             chunks.clear()
-            if message.get("more_body", False) and size <= DROP_UP_TO * limit_bytes:
+            if message.get("more_body", False) and size <= DROP_UP_TO * limit_bytes and STALLED not in scope:
                 continue
             raise too_large
+        if message.get("more_body", False) and STALLED in scope:
+            raise TooSlow("The body had not arrived after BERT_READ_TIMEOUT_S.")
         if not message.get("more_body", False):
             return chunk if not chunks else b"".join([*chunks, chunk])
         chunks.append(chunk)
@@ -122,6 +126,6 @@ def error_headers(error: ServiceError) -> Headers:
         return [(b"www-authenticate", b"Bearer")]
     if isinstance(error, MethodNotAllowed):
         return [(b"allow", error.allowed.encode())]
-    if error.status == 413:
+    if error.status in (408, 413):
         return [(b"connection", b"close")]  # the rest of the body may not have been read
     return []

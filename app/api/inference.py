@@ -17,6 +17,7 @@ from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from app.api.http import ClientGone, authorize, error_body, error_headers, read_body, respond
+from app.arrival import READ_AT
 from app.catalog import Catalog, Model
 from app.engine import EngineClient
 from app.errors import Internal, MethodNotAllowed, NotReady, ServiceError, ValidationFailed
@@ -103,7 +104,8 @@ class InferenceEndpoint:
             await respond(send, status, error_body(fault, request_id), request_id, *headers)
         finally:
             request.finish()
-        duration_s = monotonic() - request.started_at
+        # From its last byte: how long a caller takes to send it says nothing of this service.
+        duration_s = monotonic() - scope.get(READ_AT, request.started_at)
         if status != CLIENT_GONE:
             request.metrics.answered(status, duration_s, None if trace is None else trace.sampled_id)
         if self._access_log:
@@ -134,7 +136,7 @@ class InferenceEndpoint:
         if scope["method"] != "POST":
             raise MethodNotAllowed("This route takes POST only.", "POST")
         authorize(scope, self._limits.api_key)
-        self._readiness.check()
+        self._readiness.check_engine()
         body = await read_body(scope, receive, self._limits.max_body_bytes)
         handler = self._handler
         try:

@@ -7,6 +7,7 @@ from pydantic.json_schema import models_json_schema
 from app.catalog import Catalog
 from app.errors import (
     DeadlineExceeded,
+    HeadTooLarge,
     Internal,
     InvalidJson,
     NotFound,
@@ -14,6 +15,7 @@ from app.errors import (
     Overloaded,
     PayloadTooLarge,
     ServiceError,
+    TooSlow,
     Unauthorized,
     ValidationFailed,
 )
@@ -21,8 +23,8 @@ from app.schemas import ErrorResponse
 from app.tasks import TASKS
 
 _ERRORS: tuple[type[ServiceError], ...] = (
-    InvalidJson, Unauthorized, NotFound, PayloadTooLarge, ValidationFailed, Overloaded, Internal, NotReady,
-    DeadlineExceeded,
+    InvalidJson, Unauthorized, NotFound, TooSlow, PayloadTooLarge, ValidationFailed, Overloaded, HeadTooLarge, Internal,
+    NotReady, DeadlineExceeded,
 )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ class Replica:
 
     async def _close(self) -> None:
         """Answer what the engine still has, release the device, send the last traces."""
-        self._front_end.readiness.state = "draining"
+        self._front_end.readiness.is_draining = True
         await self._engine.close()
         await self._front_end.close()
 

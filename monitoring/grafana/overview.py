@@ -136,7 +136,7 @@ def dashboard() -> models.Dashboard:
         [
             lines(
                 "Latency by model and task",
-                "From a request's first byte to its answer. Red line: the 0.5 s that 99 % should meet. To find slow "
+                "From a request's last byte to its answer. Red line: the 0.5 s that 99 % should meet. To find slow "
                 f"requests in the log: {SLOW_REQUESTS} A dot is a sampled request: its trace_id is in the log, too.",
                 [
                     *(

@@ -7,10 +7,12 @@ from app.errors import ServiceError
 
 CATALOGUE = {
     "InvalidJson": (400, "invalid_json"),
+    "TooSlow": (408, "invalid_json"),
     "Unauthorized": (401, "unauthorized"),
     "NotFound": (404, "not_found"),
     "MethodNotAllowed": (405, "not_found"),
     "PayloadTooLarge": (413, "payload_too_large"),
+    "HeadTooLarge": (431, "payload_too_large"),
     "ValidationFailed": (422, "validation"),
     "Overloaded": (429, "overloaded"),
     "ServiceError": (500, "internal"),

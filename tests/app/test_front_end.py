@@ -67,13 +67,13 @@ def test_ready_with_an_engine_and_not_without(shared_models: Path) -> None:
     assert (front.readiness.state, engine_up(metrics)) == ("ready", True)
 
 
-def test_one_that_is_stopping_is_not_ready_again(shared_models: Path) -> None:
+def test_one_that_is_stopping_is_not_ready_again_and_has_its_engine(shared_models: Path) -> None:
     front, _ = front_end(shared_models)
-    front.readiness.state = "draining"
+    front.readiness.is_draining = True
     front.engine_found(LOADED)
-    assert front.readiness.state == "draining"
+    assert (front.readiness.state, front.readiness.engine) == ("draining", "ready")
     front.engine_lost()
-    assert front.readiness.state == "draining"
+    assert (front.readiness.state, front.readiness.engine) == ("draining", "lost")
 
 
 def test_every_model_has_its_series_before_there_is_an_engine(shared_models: Path) -> None:

@@ -40,7 +40,8 @@ def test_the_defaults(start: Any) -> None:
 def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
     given: dict[str, Any] = {
         "models": Path("elsewhere"), "host": "0.0.0.0", "port": 1, "workers": 3, "device": "cpu", "precision": "fp32",
-        "threads": 2, "gpu_memory_mib": 512, "batch_tokens": 99, "max_queue_s": 0.5, "request_timeout_s": 1.5, "shutdown_timeout_s": 2.5,
+        "threads": 2, "gpu_memory_mib": 512, "batch_tokens": 99, "max_queue_s": 0.5, "request_timeout_s": 1.5, "read_timeout_s": 3.5,
+            "shutdown_timeout_s": 2.5,
         "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"),
         "log_level": "debug", "log_format": "text", "access_log": False, "otlp_endpoint": "http://collector:4318/",
     }  # fmt: skip

@@ -5,13 +5,14 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.settings import Settings
 from tests.e2e.wire import head, message, wire
-from tests.support import ServerProcess, eventually
+from tests.support import ServerProcess, eventually, serving
 
 # Stands for what a caller wrote. It must not come back and not be logged.
 SECRET = "Zwetschgenknoedel"
@@ -265,7 +266,6 @@ def test_a_body_of_just_the_limit_is_read(shared_server: ServerProcess) -> None:
         pytest.param(head("Content-Length: 5", "Transfer-Encoding: chunked"), id="Content-Length and chunks"),
         pytest.param(head("Transfer-Encoding: chunked") + b"zz\r\nhello\r\n", id="broken chunk"),
         pytest.param(message(b"{}", path="/caf\xe9"), id="path that is not ASCII"),
-        pytest.param(message(b"{}", path="/" + "a" * 2**17), id="path of 128 KiB"),
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64), id="TLS"),
         pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="HTTP/2"),
         pytest.param(SECRET.encode() + b"\r\n\r\n", id="no HTTP"),
@@ -278,6 +278,38 @@ def test_what_is_no_http(shared_server: ServerProcess, data: bytes) -> None:
         assert reply.status == 400
         assert "HTTP/1.1" in reply.error
         assert line.is_closed()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(message(b"{}", path="/" + "a" * 2**17), id="path of 128 KiB"),
+        pytest.param(message(b"{}", *[f"X-{i}: {'a' * 1000}" for i in range(200)]), id="200 headers"),
+        pytest.param(head()[:-2] + b"x: y\r\n" * 2**17, id="headers without end"),
+    ],
+)
+def test_a_head_over_the_limit(shared_server: ServerProcess, data: bytes) -> None:
+    with wire(shared_server.url) as line:
+        line.send(data)
+        reply = line.reply()
+        assert reply.status == 431
+        assert reply.json["error_type"] == "payload_too_large"
+        assert "65536 bytes" in reply.error
+        assert line.is_closed()
+
+
+def test_a_body_that_does_not_come_is_told_and_counted(shared_models: Path) -> None:
+    with serving(shared_models / "sentiment", "--threads", "1", "--read-timeout-s", "2") as server:
+        with wire(server.url) as line:
+            line.send(head("Content-Length: 100", "X-Request-Id: late") + b'{"inputs": "a')
+            reply = line.reply()
+            assert reply.status == 408
+            assert "BERT_READ_TIMEOUT_S" in reply.error
+            assert reply.headers["x-request-id"] == "late"
+            assert line.is_closed()
+        assert server.metric("bert_requests_total", status="408") == 1
+        [told] = [record for record in server.records if record.get("request_id") == "late"]
+        assert told["status"] == 408
 
 
 def test_a_body_that_is_longer_than_it_says(shared_server: ServerProcess) -> None:

@@ -1,11 +1,14 @@
 """The metrics of the server: there from the start, and true."""
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.metrics import REJECTIONS
+from tests.e2e.wire import head, wire
 from tests.support import ServerProcess, serving
 
 TEXT = "The cat sat on the mat."
@@ -88,6 +91,23 @@ def test_metrics_follow_requests(shared_server: ServerProcess) -> None:
     assert after["truncated_total"] == 1
     assert 1 <= after["inference_duration_seconds_count"] <= 3
     assert 0 < after["batch_fill_ratio_sum"] <= 3
+
+
+def test_the_time_that_a_caller_takes_is_not_the_services(shared_server: ServerProcess) -> None:
+    body = json.dumps({"model": "sentiment", "inputs": TEXT}).encode()
+    before = shared_server.metric("bert_request_duration_seconds_sum", model="sentiment")
+    with wire(shared_server.url) as line:
+        line.send(head(f"Content-Length: {len(body)}", "Expect: 100-continue", "X-Request-Id: slow"))
+        assert line.reply().status == 100  # it is in hand
+        for _ in range(50):
+            shared_server.ask("GET", "/livez")
+        sent_at = time.monotonic()
+        line.send(body)
+        assert line.reply().status == 200
+        within_s = time.monotonic() - sent_at
+    assert 0 < shared_server.metric("bert_request_duration_seconds_sum", model="sentiment") - before < within_s
+    [told] = [record for record in shared_server.records if record.get("request_id") == "slow"]
+    assert 0 < told["duration_ms"] <= within_s * 1e3
 
 
 @pytest.mark.parametrize(
