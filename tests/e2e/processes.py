@@ -53,12 +53,12 @@ def classify(server: ServerProcess, inputs: Any, **options: Any) -> httpx.Respon
 
 def metric(server: ServerProcess, name: str) -> float:
     """The sum of a metric's series, as one scrape tells it."""
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    lines = httpx.get(f"{server.url}/metrics", timeout=60).text.splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
 
 def all_ready(server: ServerProcess) -> bool:
     """Whether every front end is: connections are spread over them, so one answer says little."""
     return metric(server, "bert_engine_up") == 1 and all(
-        httpx.get(f"{server.url}/readyz").status_code == 200 for _ in range(8)
+        httpx.get(f"{server.url}/readyz", timeout=60).status_code == 200 for _ in range(8)
     )

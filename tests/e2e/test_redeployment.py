@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from model_export.package import ExportOptions, export
+from tests.e2e.conftest import Device
 from tests.e2e.processes import all_ready, engine_of, metric, until, workers
 from tests.support import ROOT, ServerProcess, serving
 
 CHECKPOINT = ROOT / "tests/fixtures/checkpoints/bert-single-label"
 GOOD = {"inputs": "the cat sat on the mat"}
 VERSIONS = ("1", "2")
+CALLERS = 16
 
 
 def turned_round(folder: Path) -> Path:
@@ -107,6 +110,33 @@ def test_no_answer_has_the_labels_of_another_version(
     # What is replaced on purpose was not lost.
     assert metric(server, "bert_engine_restarts_total") == (victim == "engine")
     assert server.stop() == 0
+
+
+def test_what_was_accepted_is_finished_before_its_engine_is_replaced(
+    models: Path, versions: Path, device: Device
+) -> None:
+    arguments = ("--workers", "2", "--threads", "1", "--batch-tokens", "64")
+    faults = {"FAULTS": str(device.faults)}
+    with (
+        serving(models, *arguments, module="tests.e2e.faulty", **faults) as server,
+        ThreadPoolExecutor(CALLERS) as threads,
+    ):
+        until(lambda: all_ready(server))
+        engine = engine_of(server)
+        victim = next(pid for pid in workers(server) if pid != engine)
+        device.hold()
+        waiting = [threads.submit(server.post, "/v1/classify", GOOD) for _ in range(CALLERS)]
+        until(lambda: server.metric("bert_inflight_requests") == CALLERS)
+        deploy(models, versions / "2")
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: "the engine has read bundles that are no longer there" in server.log)
+        device.release()
+        # But for those that the victim had in hand.
+        wait(waiting)
+        assert {reply.result().status for reply in waiting if reply.exception() is None} <= {200}
+        until(lambda: all_ready(server) and engine_of(server) != engine)
+        assert 'killed"' not in server.log
+        assert server.metric("bert_rejected_total") == 0
 
 
 def test_a_bundle_has_its_new_name_when_the_engine_was_replaced(models: Path, server: ServerProcess) -> None:
