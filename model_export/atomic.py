@@ -17,15 +17,15 @@ _RENAME_EXCHANGE: Final = 2  # linux/fs.h
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give an empty folder to fill, which takes the place of `target` when the block ends without an error.
+    """Give an empty folder to fill, which replaces `target` when the block ends without an error.
 
-    The folder is made on the same file system, two levels deep beside the target, where nobody looks for bundles. What
-    stood at `target` is there until the moment the new one is.
+    The folder is on the same file system, two levels below the target's parent, where nobody looks for bundles. The old
+    content of `target` stays until the new one takes its place.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        staging.chmod(0o755)  # mkdtemp's is for this user alone, and a server is often another
+        staging.chmod(0o755)  # mkdtemp's is readable by this user only, and the server often runs as another
         folder = staging / target.name
         folder.mkdir()
         yield folder
@@ -41,7 +41,7 @@ def _move(folder: Path, target: Path) -> None:
     if not os.path.lexists(target):
         folder.rename(target)
     elif not _exchange(folder, target):
-        # Where the system cannot exchange two names, there is an instant without the target, but never half of one.
+        # If the system cannot exchange two names, the target is missing for an instant, but never incomplete.
         old = folder.with_name(f"{folder.name}.old")
         target.rename(old)
         try:
@@ -52,7 +52,7 @@ def _move(folder: Path, target: Path) -> None:
 
 
 def _exchange(a: Path, b: Path) -> bool:
-    """Exchange two names in one step; false where the system or the file system cannot."""
+    """Exchange two names atomically; return False if the system or the file system cannot."""
     if sys.platform != "linux":
         return False
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
@@ -67,7 +67,7 @@ def _exchange(a: Path, b: Path) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Wait until the content of a file or folder is on the disk."""
+    """Wait until a file or folder is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
