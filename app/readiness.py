@@ -1,4 +1,4 @@
-"""Whether this process takes requests: starting, ready, draining or lost. Read and changed on the event loop only."""
+"""Whether this process takes requests: starting, ready, draining or lost. Used on the event loop only."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ State = Literal["starting", "ready", "draining", "lost"]
 
 
 class Readiness:
-    """The state that `/readyz` tells and that every inference request asks first."""
+    """The state that `/readyz` reports and that every inference request checks first."""
 
     def __init__(self) -> None:
         self.state: State = "starting"

@@ -1,4 +1,4 @@
-"""`/livez`, `/readyz` and `/metrics`: what supervisors and Prometheus ask."""
+"""`/livez`, `/readyz` and `/metrics`, for orchestrators and Prometheus."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from app.schemas import ErrorResponse
 
 
 class Health(BaseModel):
-    """`ready` answers inference requests; `alive` says nothing of that."""
+    """`ready`: inference requests are answered. `alive`: the process responds, ready or not."""
 
     status: Literal["alive", "starting", "ready", "draining", "lost"]
 
@@ -24,14 +24,16 @@ def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     # Of its own: the loop's threads may all be tokenizing, and that is when one wants to see why.
     collector = ThreadPoolExecutor(1, thread_name_prefix="metrics")
 
-    @router.get("/livez", summary="Whether the process answers at all")
+    @router.get("/livez", summary="Whether the process responds at all")
     async def livez() -> Health:
         return Health(status="alive")
 
     @router.get(
         "/readyz",
         summary="Whether inference requests are answered",
-        responses={503: {"model": ErrorResponse, "description": "Starting, stopping, or without an engine."}},
+        responses={
+            503: {"model": ErrorResponse, "description": "The service is starting, stopping, or without an engine."}
+        },
     )
     async def readyz() -> Health:
         readiness.check()

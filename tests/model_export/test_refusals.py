@@ -42,7 +42,10 @@ def refusal(folder: Path | str, output: Path, **options: Any) -> str:
         ({"num_hidden_layers": "two"}, "transformers cannot read"),
         ({"num_hidden_layers": 3}, "lacks the tensors bert.encoder.layer.2.attention.self.query.weight, "),
         ({"vocab_size": 300}, "token ids up to 399, but its config.json has a vocab_size of 300"),
-        ({"vocab_size": 500}, "word_embeddings.weight in .* has the shape .400, 32., but by config.json it should be .500, 32."),
+        (
+            {"vocab_size": 500},
+            "word_embeddings.weight in .* has the shape .400, 32., but by config.json it should be .500, 32.",
+        ),
         ({"max_position_embeddings": 99}, "position_embeddings.weight .* Correct max_position_embeddings"),
         ({"intermediate_size": 65}, "intermediate.dense.weight .* Correct the sizes of the layers"),
         ({"id2label": {"0": "a", "1": "b"}}, "classifier.weight .* Correct id2label"),

@@ -66,7 +66,9 @@ def test_texts_are_stripped_as_by_the_release_that_saved_the_folder(copy_of: Cop
 def test_release_that_is_no_number(copy_of: Copy) -> None:
     folder = copy_of("bert-embed")
     write(folder / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": "new"}})
-    with pytest.raises(ExportError, match=r"config_sentence_transformers\.json has no valid sentence-transformers release"):
+    with pytest.raises(
+        ExportError, match=r"config_sentence_transformers\.json has no valid sentence-transformers release"
+    ):
         read_embedding_settings(folder, "auto")
 
 
