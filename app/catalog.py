@@ -1,6 +1,6 @@
-"""The models that are served, as a front end knows them: names, tasks, labels and tokenizers.
+"""The served models, as a front end knows them: names, tasks, labels and tokenizers.
 
-Holds no weights. Made at start-up, read from the event loop.
+Contains no weights. Made at start-up, used on the event loop.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,10 +25,10 @@ class Model:
 
 
 def load_model(bundle: Bundle) -> Model:
-    """Read what a front end needs of a bundle, and hold the tokenizer to the golden token ids.
+    """Read the parts of a bundle that a front end needs, and check the tokenizer against the golden token ids.
 
     Raises:
-        BundleError: a file is damaged, or this release of tokenizers gives other ids than the export's.
+        BundleError: a file is damaged, or this release of tokenizers returns other ids than at the export.
     """
     model = Model(bundle.name, bundle.manifest, Tokenizer(bundle))
     for i, case in enumerate(bundle.golden().cases):
@@ -36,14 +36,14 @@ def load_model(bundle: Bundle) -> Model:
         [encoded] = model.tokenizer.encode([text])
         if encoded.input_ids.tolist() != list(case.input_ids):
             raise BundleError(
-                f"The tokenizer of bundle {bundle.name} does not give the token ids of golden case {i}. "
+                f"The tokenizer of bundle {bundle.name} returns other token ids than at the export (golden case {i}). "
                 "Export the model again with the model_export of this release."
             )
     return model
 
 
 class Catalog:
-    """Finds the model that a request means."""
+    """Finds the model for a request."""
 
     def __init__(self, models: Iterable[Model]) -> None:
         self._models = {model.name: model for model in models}
@@ -55,18 +55,18 @@ class Catalog:
         """Return a model by name.
 
         Raises:
-            NotFound: there is none of that name.
+            NotFound: there is no model of that name.
         """
         if name not in self._models:
             raise NotFound(f"There is no such model. This server has: {_listed(list(self._models))}.")
         return self._models[name]
 
     def for_task(self, task: Task, name: str | None) -> Model:
-        """Return the model a request for `task` means: the one it names, or the only one there is.
+        """Return the model for a request: the one it names, or the only one for `task`.
 
         Raises:
-            NotFound: no model of that name, or none that does this task.
-            ValidationFailed: the request names none and there are several.
+            NotFound: there is no model of that name, or none for this task.
+            ValidationFailed: the request names no model and there are several.
         """
         able = [model for model in self if model.task == task]
         if name is not None:
@@ -81,7 +81,7 @@ class Catalog:
             raise NotFound(f"This server has no model for {task}.")
         if len(able) > 1:
             raise ValidationFailed(
-                f"model: this server has several models for {task}, name one of: "
+                f"model: this server has several models for {task}; name one of: "
                 f"{_listed([model.name for model in able])}."
             )
         return able[0]

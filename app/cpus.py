@@ -1,7 +1,7 @@
-"""How many CPU cores this process may really use, and whether they add 8-bit products exactly.
+"""How many CPU cores this process may use, and whether they add 8-bit products exactly.
 
-A container's CPU limit is a quota of the control group, which `os.cpu_count` and the affinity mask do not show; more
-threads than the quota are throttled together. Imports nothing of the project.
+A container's CPU limit is a quota of the control group, which `os.cpu_count` and the affinity mask do not show. With more
+threads than the quota, all of them are throttled. Imports nothing of the project.
 """
 
 import math
@@ -14,14 +14,14 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def usable_cpus() -> int:
-    """Return the number of cores the affinity mask and the control group's quota allow, at least 1."""
+    """Return the number of cores that the affinity mask and the control group's quota allow, at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota()
     return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
 
 
 def _quota() -> float | None:
-    """Return the control group's quota in cores, None if there is no limit to read."""
+    """Return the control group's quota in cores, or None without a readable limit."""
     try:
         if CGROUP_V2.exists():
             quota, period = CGROUP_V2.read_text().split()
@@ -36,7 +36,7 @@ def _quota() -> float | None:
 def has_exact_int8_products() -> bool:
     """Return whether the cores have VNNI, which adds 8-bit products in 32 bits.
 
-    Older x86 cores add pairs of them in 16 bits and cut sums off. Where nothing tells, the answer is no.
+    Older x86 cores add pairs of them in 16 bits, where sums saturate. If it cannot be found out, the answer is no.
     """
     try:
         flags = next(line for line in CPUINFO.read_text().splitlines() if line.startswith("flags"))

@@ -1,6 +1,6 @@
-"""The little of CUDA's runtime that the runner needs itself: page-locked host memory, device memory, one stream and events.
+"""The part of CUDA's runtime that the runner needs: page-locked host memory, device memory, one stream and events.
 
-Called in the engine's threads. Loads NVIDIA's `libcudart` with ctypes, which releases the GIL while it is in there;
+Called in the engine's threads. Loads NVIDIA's `libcudart` with ctypes, which releases the GIL during calls;
 imports nothing of the project. Functions and constants: CUDA Runtime API reference, sections 6.4, 6.5 and 6.9 to 6.10.
 """
 
@@ -20,11 +20,11 @@ _EVENT_DISABLE_TIMING: Final = 2
 
 
 class CudaError(RuntimeError):
-    """A call of CUDA's runtime failed. The message has its number and its words, as ONNX Runtime's have."""
+    """A call of CUDA's runtime failed. The message has CUDA's number and text, like ONNX Runtime's messages."""
 
 
 class Cuda:
-    """Memory of the current device, and the stream on which copies and runs follow each other."""
+    """Memory of the current device, and the stream for copies and runs."""
 
     name: Final = "cuda"
 
@@ -32,10 +32,10 @@ class Cuda:
         """Load the runtime and make a stream.
 
         Args:
-            version: CUDA's, as in 13.0: the runtime that ONNX Runtime was built for, and loads from the nvidia-* wheels.
+            version: The version of CUDA, such as 13.0, that ONNX Runtime was built for and loads from the nvidia-* wheels.
 
         Raises:
-            OSError: there is no such library.
+            OSError: the library is missing.
             CudaError: there is no device, or it is broken.
         """
         self._library = ctypes.CDLL(f"libcudart.so.{version.partition('.')[0]}")
@@ -45,12 +45,12 @@ class Cuda:
         self.stream: Final = stream.value or 0
 
     def allocate_host(self, size: int) -> Bytes:
-        """Return page-locked memory of this many bytes; its pages are the process's until it ends."""
+        """Return page-locked memory of this many bytes. It stays allocated until `free_host`."""
         address = self._allocated("cudaHostAlloc", size, ctypes.c_uint(0))
         return np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(ctypes.c_uint8)), (size,))
 
     def free_host(self, memory: Bytes) -> None:
-        """Give page-locked memory back."""
+        """Free page-locked memory."""
         self._call("cudaFreeHost", ctypes.c_void_p(memory.ctypes.data))
 
     def allocate_device(self, size: int) -> int:
@@ -58,29 +58,29 @@ class Cuda:
         return self._allocated("cudaMalloc", size)
 
     def free_device(self, address: int) -> None:
-        """Give device memory back, when all that was asked of the device is done."""
+        """Free device memory, after all work on the device is done."""
         self._call("cudaFree", ctypes.c_void_p(address))
 
     def upload(self, source: Bytes, address: int) -> None:
-        """Copy to the device, after what was put on the stream before. `source` must stay as it is until then."""
+        """Queue a copy to the device on the stream. `source` must not change until it is done."""
         self._copy(address, source.ctypes.data, source.nbytes, _TO_DEVICE)
 
     def download(self, address: int, destination: Bytes) -> None:
-        """Copy to page-locked memory, after what was put on the stream before. It is there after a mark that comes later."""
+        """Queue a copy to page-locked memory on the stream. It is done when a later mark is reached."""
         self._copy(destination.ctypes.data, address, destination.nbytes, _TO_HOST)
 
     def create_mark(self) -> int:
-        """Return a mark (a CUDA event) that is nowhere yet."""
+        """Return a new mark (a CUDA event)."""
         mark = ctypes.c_void_p()
         self._call("cudaEventCreateWithFlags", ctypes.byref(mark), ctypes.c_uint(_EVENT_DISABLE_TIMING))
         return mark.value or 0
 
     def mark(self, mark: int) -> None:
-        """Set a mark behind everything that is on the stream now."""
+        """Put a mark on the stream, after everything that is on it now."""
         self._call("cudaEventRecord", ctypes.c_void_p(mark), ctypes.c_void_p(self.stream))
 
     def wait_for(self, mark: int) -> None:
-        """Wait for everything before a mark, and for nothing behind it."""
+        """Wait until the stream reaches a mark."""
         self._call("cudaEventSynchronize", ctypes.c_void_p(mark))
 
     def wait(self) -> None:
@@ -106,7 +106,7 @@ class Cuda:
         call: Callable[..., int] = getattr(self._library, function)
         status = call(*arguments)
         if status:
-            # The error stays in this thread until it is read, and the next kernel there would be taken for its cause.
+            # The error stays set in this thread until it is read; otherwise the next kernel would be blamed for it.
             self._library.cudaGetLastError()
             text: bytes = self._library.cudaGetErrorString(status)
             raise CudaError(f"CUDA failure {status}: {text.decode(errors='replace')} ({function})")

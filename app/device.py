@@ -1,4 +1,4 @@
-"""Whose turn it is on the device that the batchers of all models share. Lives on one event loop; imports nothing."""
+"""Schedule the device, which the batchers of all models share. Used on one event loop; imports nothing of the project."""
 
 import asyncio
 import math
@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 
 
 class Device:
-    """Batches run first come, first served, as many at once as there is room for.
+    """Batches run first come, first served, as many in parallel as there is room for.
 
     A batch takes its share of the room: on a GPU all of it, on a CPU as many cores as it has threads.
 
-    Once `launch_ahead` was called, a second batch may be taken from the queue while one runs, so that the device finds it
-    behind the first. What comes meanwhile cannot join it, so only a batch that is full is taken ahead.
+    After `launch_ahead`, a second batch may be launched while one runs, so that the device can go on with it at once.
+    Requests that arrive later cannot join that batch, so only a full batch is launched ahead.
     """
 
     def __init__(self, room: int = 1) -> None:
@@ -24,9 +24,9 @@ class Device:
         self._changed = asyncio.Event()
         self._is_ahead = False
         self.batches = 0
-        """That run or are launched to run."""
+        """Batches that are running or launched."""
         self.answered_at = -math.inf
-        """When the last batch was."""
+        """When the last batch was answered."""
 
     def launch_ahead(self) -> None:
         """Allow one batch to be launched while another runs."""
@@ -35,25 +35,25 @@ class Device:
             self._release(self.room)
 
     def look_again(self) -> None:
-        """Say that a batch may be full now."""
+        """Call when a batch may have become full."""
         self._changed.set()
 
     def started_at(self, taken_at: float) -> float:
-        """Return when a batch that was just answered began to run: one that was launched ahead had to wait for the other."""
+        """Return when a batch that was just answered began to run: a batch that was launched ahead waited for the one before."""
         return max(taken_at, self.answered_at) if self._is_ahead else taken_at
 
     @asynccontextmanager
     async def turn(self, share: int, is_full: Callable[[], bool]) -> AsyncIterator[None]:
-        """Wait until a batch may be taken from the queue; the turn lasts until it was answered.
+        """Wait until a batch may be taken from the queue. The turn lasts until the batch is answered.
 
         Args:
             share: How much of the room it takes, at most all.
-            is_full: Tells whether waiting would add nothing to the batch.
+            is_full: Whether the batch cannot take more requests.
         """
         await self._acquire(share)
         try:
             if self._is_ahead:
-                await self._wait_for_company(is_full)
+                await self._wait_until_full_or_idle(is_full)
             self.batches += 1
             try:
                 yield
@@ -63,7 +63,7 @@ class Device:
         finally:
             self._release(share)
 
-    async def _wait_for_company(self, is_full: Callable[[], bool]) -> None:
+    async def _wait_until_full_or_idle(self, is_full: Callable[[], bool]) -> None:
         async with self._first:
             while self.batches and not is_full():
                 self._changed.clear()
@@ -81,7 +81,7 @@ class Device:
             was_granted = not granted.cancelled()
             if not was_granted and (share, granted) in self._waiting:
                 self._waiting.remove((share, granted))
-            self._release(share if was_granted else 0)  # those behind it may need less
+            self._release(share if was_granted else 0)  # the next ones may need less room
             raise
 
     def _release(self, share: int) -> None:

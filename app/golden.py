@@ -1,6 +1,6 @@
-"""Hold a freshly loaded model to the golden answers, those of its source checkpoint.
+"""Compare a newly loaded model with the golden answers, which are those of its source checkpoint.
 
-Runs in the engine's thread before the model serves anyone. Works on token ids, so an engine needs no tokenizer.
+Runs in the engine's thread before the model serves requests. Works on token ids, so the engine needs no tokenizer.
 """
 
 import math
@@ -16,13 +16,13 @@ from app.messages import MaskScores, SequenceResult, TokenSequence
 Run = Callable[[Sequence[TokenSequence]], list[SequenceResult]]
 """Runs a batch."""
 
-# The same graph on another machine may use other kernels (AVX2 for AVX-512, another GPU), whose sums are rounded
-# elsewhere: half a tolerance more than the export allowed itself.
+# On another machine the same graph may use other kernels (AVX2 instead of AVX-512, another GPU), which round differently:
+# half a tolerance more than at the export.
 TOLERANCE_FACTOR: Final = 1.5
 
 
 def replay_golden(bundle: Bundle, variant_name: str, run: Run) -> None:
-    """Run every golden case alone and all of them together.
+    """Run every golden case alone, and all of them in one batch.
 
     Raises:
         BundleError: an answer differs from the source checkpoint's by more than the variant's tolerance.
@@ -43,7 +43,7 @@ def replay_golden(bundle: Bundle, variant_name: str, run: Run) -> None:
         if not worst <= tolerance:
             raise BundleError(
                 f"Variant {variant_name} of bundle {bundle.name} does not give the golden answers on this machine: they "
-                f"differ by {worst:.2g}, at most {tolerance:.2g} is allowed. "
+                f"differ by {worst:.2g}; {tolerance:.2g} is allowed. "
                 "Export the model again, or serve another variant with BERT_PRECISION."
             )
 

@@ -1,7 +1,7 @@
-"""What NVIDIA's management library tells of the GPUs, if there is one.
+"""Read the state of the GPUs from NVIDIA's management library, if there is one.
 
-The only module that imports `pynvml` (nvidia-ml-py, part of the `gpu` extra). Asked whenever metrics are read, and when a
-model is about to run on the CPU.
+The only module that imports `pynvml` (nvidia-ml-py, part of the `gpu` extra). Called whenever metrics are read, and before a
+model runs on the CPU.
 """
 
 import ctypes
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class GpuState:
-    """Memory and work of one GPU, by any process that uses it.
+    """Memory and utilization of one GPU, by all processes together.
 
-    `utilization` is the share of the last moments (up to a second) in which a kernel ran. It says nothing of how full
-    the card was.
+    `utilization` is the share of the last moments (up to a second) in which a kernel ran. It does not show how much of
+    the card the kernel used.
     """
 
     gpu: str
@@ -29,9 +29,9 @@ class GpuState:
 
 
 def open_gpus() -> Callable[[], Sequence[GpuState]] | None:
-    """Return a reader of every GPU's state, or None where the library, the driver or a GPU is missing.
+    """Return a function that reads every GPU's state, or None if the library, the driver or a GPU is missing.
 
-    A GPU that does not answer is left out of what is read.
+    The function leaves out a GPU that does not respond.
     """
     try:
         nvml: ModuleType = importlib.import_module("pynvml")
@@ -39,7 +39,7 @@ def open_gpus() -> Callable[[], Sequence[GpuState]] | None:
         handles = {str(i): nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())}
     except ImportError:
         return None
-    except Exception as error:  # NVMLError; the class cannot be named without the library
+    except Exception as error:  # NVMLError, which exists only in the library
         log.info("no GPU metrics: %s", error)
         return None
 
@@ -49,8 +49,8 @@ def open_gpus() -> Callable[[], Sequence[GpuState]] | None:
             try:
                 memory = nvml.nvmlDeviceGetMemoryInfo(handle)
                 percent = nvml.nvmlDeviceGetUtilizationRates(handle).gpu
-            except Exception as error:  # it fell off the bus, or its driver is replaced: all other metrics go on
-                log.warning("GPU %s does not answer: %s", gpu, error)
+            except Exception as error:  # it is gone, or its driver is being replaced: the other metrics stay
+                log.warning("GPU %s does not respond: %s", gpu, error)
                 continue
             states.append(GpuState(gpu, memory.used, memory.total, percent / 100))
         return states
@@ -59,9 +59,9 @@ def open_gpus() -> Callable[[], Sequence[GpuState]] | None:
 
 
 def count_gpus() -> int:
-    """Return how many GPUs the driver shows to this process, whatever is installed beside the driver.
+    """Return how many GPUs the driver shows to this process, whatever else is installed.
 
-    The library is the driver's own, so it is there without the `gpu` extra. Functions: NVML API reference.
+    The library is part of the driver, so the `gpu` extra is not needed. Functions: NVML API reference.
     """
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")

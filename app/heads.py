@@ -1,6 +1,6 @@
-"""What each task's graph takes beside the packed tokens, what it returns, and how that is cut up by sequence.
+"""The task-specific inputs and outputs of a graph, and how the outputs are split by sequence.
 
-The one place to teach the engine a new task. Pure NumPy, runs in the engine's thread.
+This is all that the engine has to know of a task. Pure NumPy, runs in the engine's thread.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ Outputs = dict[str, npt.NDArray[np.generic]]
 
 
 class Head(Protocol):
-    """The end of a graph, as the runner sees it. `starts` is int64[batch], where each sequence begins."""
+    """The end of a graph, as the runner sees it. `starts` is int64[batch], the first token of each sequence."""
 
     def inputs(self, batch: Sequence[TokenSequence], starts: IntArray) -> Feeds:
-        """Return the inputs of this head's graph that are not `app.packing`'s."""
+        """Return the graph's inputs beyond those of `app.packing`."""
 
     def outputs(self, batch: Sequence[TokenSequence]) -> list[str]:
         """Return the names of the outputs this batch needs."""
@@ -46,7 +46,7 @@ class SequenceHead:
 
 
 class TokenHead:
-    """`token_logits` float32[tokens, labels], a sequence's rows from where it starts."""
+    """`token_logits` float32[tokens, labels]; the rows of a sequence begin at its start."""
 
     def inputs(self, batch: Sequence[TokenSequence], starts: IntArray) -> Feeds:  # noqa: ARG002
         return {}
@@ -60,9 +60,9 @@ class TokenHead:
 
 
 class FillMaskHead:
-    """`top_scores` and `top_tokens` [masks, k]; `scores` float32[masks, vocab] where a sequence names its targets.
+    """`top_scores` and `top_tokens` [masks, k]; `scores` float32[masks, vocab] if a sequence has targets.
 
-    One `k` serves the batch, the largest: the best tokens are sorted, so each sequence's own are the first of them.
+    `k` is the largest `top_k` in the batch: the best tokens are sorted, so each sequence takes the first ones.
     """
 
     def inputs(self, batch: Sequence[TokenSequence], starts: IntArray) -> Feeds:
@@ -74,7 +74,7 @@ class FillMaskHead:
 
     def outputs(self, batch: Sequence[TokenSequence]) -> list[str]:
         names = ["top_scores", "top_tokens"]
-        # The whole vocabulary's scores leave the device only when somebody asks for tokens of their own.
+        # The scores of the whole vocabulary are copied from the device only if a request has targets.
         return [*names, "scores"] if any(sequence.targets is not None for sequence in batch) else names
 
     def cut(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""Load every bundle into an engine, as the settings say. Runs in the process that owns the device."""
+"""Load every bundle into an engine, according to the settings. Runs in the process that owns the device."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -21,7 +21,7 @@ async def load_models(
     metrics: Metrics,
     before: Mapping[str, Loaded] = MappingProxyType({}),
 ) -> dict[str, Loaded]:
-    """Load, warm up and serve the bundles one after the other; return what became of each.
+    """Load, warm up and serve the bundles one after the other; return how each was loaded.
 
     Args:
         settings: How.
@@ -32,8 +32,8 @@ async def load_models(
 
     Raises:
         BundleError: a bundle is damaged.
-        StartupError: the device that was asked for does not work, or has too little memory.
-        EngineLost: the device failed meanwhile.
+        StartupError: the requested device does not work, or has too little memory.
+        EngineLost: the device failed while loading.
     """
 
     def known(bundle: Bundle) -> Loaded | None:
@@ -53,7 +53,7 @@ async def load_models(
                 gpu_memory_bytes=settings.gpu_memory_mib * 2**20,
             )
             if runner.threads is not None:
-                device = "cpu"  # what CUDA lacks was told once, and is not tried again
+                device = "cpu"  # the log has the reason; do not try CUDA and log it again
             return runner
 
         one = known(bundle)
@@ -77,7 +77,7 @@ async def load_models(
             )
         except OutOfDeviceMemory as error:
             raise StartupError(
-                f"Model {bundle.name} does not fit into what is left of the device's memory: {error}. Lower "
+                f"Model {bundle.name} does not fit into the free memory of the device: {error}. Lower "
                 "BERT_BATCH_TOKENS, raise BERT_GPU_MEMORY_MIB if it is set, or serve fewer models on this device."
             ) from error
         loaded[bundle.name] = one

@@ -1,6 +1,6 @@
-"""Logs as lines: JSON for machines, short text for a person at a terminal.
+"""Log formats: JSON lines for machines, short text for a terminal.
 
-Set up once, in `launch`. What a record carries in `extra` becomes a field. Texts of requests are never logged.
+Set up once, in `launch`. A record's `extra` becomes fields. Texts of requests are never logged.
 """
 
 import json
@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any, Final, Literal
 
-# The attributes every record has; anything else came in through `extra`.
+# The attributes of every record; all others come from `extra`.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
@@ -42,16 +42,16 @@ class TextFormatter(logging.Formatter):
     """Time, level and message, then the fields as key=value."""
 
     def format(self, record: logging.LogRecord) -> str:
-        told = "".join(f" {key}={value}" for key, value in fields(record).items())
-        line = f"{_time(record)} {record.levelname.lower():<8} {record.getMessage()}{told}"
+        shown = "".join(f" {key}={value}" for key, value in fields(record).items())
+        line = f"{_time(record)} {record.levelname.lower():<8} {record.getMessage()}{shown}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
-    """Send every log to stderr, as `style` says; auto is text on a terminal."""
+    """Write every log to stderr in the given style; auto is text on a terminal, else JSON."""
     is_text = sys.stderr.isatty() if style == "auto" else style == "text"
     handler = logging.StreamHandler()
     handler.setFormatter(TextFormatter() if is_text else JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # What uvicorn would say of starting and stopping, `launch` says with more to it.
+    # `launch` logs start and stop with more detail than uvicorn.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

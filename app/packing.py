@@ -1,30 +1,30 @@
 """Lay sequences out as one padding-free batch.
 
-Owns the names, types and meaning of the graph's inputs. Pure NumPy, called in the engine's thread (and by
-`model_export.verify`); imports nothing of the project but types.
+Defines the names, types and meaning of the graph's inputs. Pure NumPy, called in the engine's thread and by
+`model_export.verify`. Of the project it imports only types.
 
-Every graph takes a flat run of tokens, all sequences end to end:
+Every graph takes the tokens of all sequences, end to end:
 
     input_ids, token_type_ids, position_ids   int64[tokens]
-    cls_index     int64[batch]        where each sequence starts, in the order they were given
+    cls_index     int64[batch]        first token of each sequence, in the given order of the sequences
     mask_index    int64[masks]        masked tokens: flat positions of the mask tokens
     k             int64[1]            masked tokens: how many of the best tokens to return per mask
 
-A graph that answers with a row for each sequence gives them in the order of `cls_index`, as they were given. One that answers
-with a row for each token gives them in the packed order, so that a sequence's rows start at its `cls_index`:
+A graph that returns a row for each sequence returns them in the order of `cls_index`. One that returns a row for each token
+returns them in packed order, so the rows of a sequence start at its `cls_index`:
 
     logits        float32[batch, labels]     classification, next sentence
     embeddings    float32[batch, hidden]     embeddings, pooled and not normalized
     token_logits  float32[tokens, labels]    entities; answers, whose two columns are start and end
 
-A CPU graph attends within groups of sequences of one length. So the batch is laid out shortest first, and `cls_index`
-tells where each sequence went:
+A CPU graph attends within groups of sequences of equal length. Therefore the batch is sorted by length, and `cls_index`
+gives the new position of each sequence:
 
     group_start   int64[groups, 1]    first token of each group
-    group_end     int64[groups, 1]    the one after its last
-    group_shape   int64[groups, 3]    its sequences, their length, and -1 for the hidden size
+    group_end     int64[groups, 1]    one past its last token
+    group_shape   int64[groups, 3]    number of sequences, their length, and -1 for the hidden size
 
-A CUDA graph (com.microsoft.PackedMultiHeadAttention) takes them in any order:
+A CUDA graph (com.microsoft.PackedMultiHeadAttention) takes sequences in any order:
 
     token_offset  int32[batch, seq]   flat padded positions of the tokens first, then of the padding
     cu_seqlens    int32[batch + 1]    cumulative sequence lengths, from 0
@@ -49,7 +49,7 @@ INPUTS: Final[Mapping[Target, frozenset[str]]] = MappingProxyType(
         "cuda": _EVERYWHERE | {"token_offset", "cu_seqlens"},
     }
 )
-"""What a graph may want, by target; each wants those it uses, as int64 or int32."""
+"""Possible inputs of a graph, by target. A graph declares those it uses, as int64 or int32."""
 
 
 def pack(
@@ -67,8 +67,8 @@ def pack(
         token_type_ids: int64[tokens].
         lengths: int64[batch], tokens per sequence, each at least 1; they add up to `tokens`.
         target: The kind of device that the graph was written for.
-        position_offset: The position id of a sequence's first token. Where it is not 0 (RoBERTa and its kin) the id
-            before it is the pad token's, and a pad token in the text takes that position and is not counted.
+        position_offset: The position id of a sequence's first token. If it is not 0 (RoBERTa and the like), the id before
+            it is the pad token's: a pad token in the text gets that position and is not counted.
     """
     starts = np.cumsum(lengths) - lengths
     cls_index = starts

@@ -1,15 +1,14 @@
 """Traces of inference requests, sent to an OpenTelemetry collector.
 
-The only module that knows OpenTelemetry, whose SDK it imports when a `Tracer` is made: without an endpoint nothing here
-runs. Spans are made of stamps that were taken on the way, when the answer has left. Methods are called on the event loop
-of a front end; a thread of the SDK's sends what ended, in batches.
+The only module that uses OpenTelemetry. It imports the SDK when a `Tracer` is made; without an endpoint nothing here runs.
+Spans are made after the answer was sent, from timestamps taken on the way. Methods are called on the event loop of a front
+end; a thread of the SDK sends finished spans in batches.
 
 A request is a server span, named and described by OpenTelemetry's semantic conventions for HTTP, with three kinds of
-children: `tokenize`, `queue` (from admission until its first sequence runs) and a `run` for each batch that held a sequence
-of it, which says the same of a batch in every request that shared it. No span holds a text, nor a query or a header that the
-caller wrote.
+children: `tokenize`, `queue` (from admission until its first sequence runs) and a `run` for each batch with a sequence of the
+request. A batch has the same `run` in every request that shared it. No span contains a text, query or header of the caller.
 
-The SDK reads OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES, OTEL_EXPORTER_OTLP_HEADERS and their like by itself.
+The SDK itself reads OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES, OTEL_EXPORTER_OTLP_HEADERS and the like.
 """
 
 import asyncio
@@ -34,7 +33,7 @@ log = logging.getLogger(__name__)
 
 SERVICE_NAME: Final = "bert-inference-service"
 FLUSH_WITHIN_S: Final = 3.0
-"""The longest that an end waits for a collector; a supervisor gives its processes 5 s beyond the shutdown timeout."""
+"""Longest wait for the collector at shutdown; a supervisor gives its processes 5 s beyond the shutdown timeout."""
 _CONTEXT_HEADERS: Final = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
 
 
@@ -59,10 +58,10 @@ class Tracer:
     """Makes the traces of one process and sends them to a collector."""
 
     def __init__(self, endpoint: str) -> None:
-        """Send nothing yet, and do not look for the collector: it may come and go.
+        """Connect to nothing yet: the collector may come and go.
 
         Args:
-            endpoint: Its OTLP/HTTP address, without the path of a signal.
+            endpoint: The collector's OTLP/HTTP address, without the path of a signal.
 
         Raises:
             StartupError: OpenTelemetry is not installed.
@@ -84,7 +83,7 @@ class Tracer:
         }
         self._provider: Final = sdk.TracerProvider(
             resource=Resource.create(described).merge(OTELResourceDetector().detect()),
-            shutdown_on_exit=False,  # `close` does that, and no longer than the process has
+            shutdown_on_exit=False,  # `close` does that, with a time limit
         )
         self._exporter: Final[SpanExporter] = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")
         self._processor: Final = BatchSpanProcessor(self._exporter)
@@ -97,12 +96,12 @@ class Tracer:
         self._sdk: Final = sdk
 
     def begin(self, route: str, scope: Mapping[str, Any], request_id: str) -> "RequestTrace":
-        """Return the trace of a request that just came in; it goes on with its caller's trace if it names one.
+        """Return the trace of a request that just arrived. It continues the caller's trace if the request names one.
 
         Args:
-            route: The path under which it was found.
-            scope: Its ASGI scope.
-            request_id: What the log calls it.
+            route: The route's path.
+            scope: The request's ASGI scope.
+            request_id: Its id in the log.
         """
         carrier: dict[str, str] = {}
         for key, value in scope["headers"]:
@@ -130,7 +129,7 @@ class Tracer:
         return RequestTrace(self, span, clock)
 
     def add(self, parent: "SpanContext", name: str, start_ns: int, end_ns: int, attributes: dict[str, int]) -> None:
-        """Record a part of a sampled request. As it is over, it need not be started and ended, at a tenth of the cost."""
+        """Record a part of a sampled request. It is over, so a finished span is made directly, at a tenth of the cost."""
         span_id = self._provider.id_generator.generate_span_id()
         self._processor.on_end(
             self._sdk.ReadableSpan(
@@ -146,16 +145,16 @@ class Tracer:
         )
 
     def fail(self, span: "Span") -> None:
-        """Say that the service is to blame."""
+        """Mark a span as an error of the service."""
         span.set_status(self._api.StatusCode.ERROR)
 
     def close(self) -> None:
-        """Send what is left, and wait at most `FLUSH_WITHIN_S` for the collector to take it."""
+        """Send the remaining spans, waiting at most `FLUSH_WITHIN_S` for the collector."""
         flush = Thread(target=self._provider.shutdown, name="flush traces", daemon=True)
         flush.start()
         flush.join(FLUSH_WITHIN_S)
         if flush.is_alive():
-            log.warning("the collector at BERT_OTLP_ENDPOINT does not answer: the last traces are lost")
+            log.warning("the collector at BERT_OTLP_ENDPOINT does not respond: the last traces are lost")
             self._exporter.shutdown()
 
 
@@ -167,32 +166,32 @@ class RequestTrace:
         self.trace_id: Final = f"{context.trace_id:032x}"
         answer = f"00-{self.trace_id}-{context.span_id:016x}-{context.trace_flags:02x}"
         self.headers: Final = ((b"traceresponse", answer.encode()),)
-        """What the answer tells its caller, as the W3C's draft for responses has it."""
+        """Headers of the answer, from the W3C's draft for responses."""
         self.timeline: Final = Timeline() if span.is_recording() else None
-        """For the engine to fill in; None if the request is not sampled."""
+        """Filled in by the engine; None if the request is not sampled."""
         self.sampled_id: Final = self.trace_id if context.trace_flags.sampled else None
-        """What a collector will find it under; None if it is not sampled."""
+        """The trace id if the request is sampled, else None."""
         self._tracer = tracer
         self._span = span
         self._clock = clock
         self._tokenized: tuple[float, float] | None = None
 
     def tokenized(self, started_at: float, ended_at: float) -> None:
-        """Note when it was tokenized, by the monotonic clock."""
+        """Record when it was tokenized, by the monotonic clock."""
         self._tokenized = started_at, ended_at
 
     def end(
         self, *, status: int | None, error_type: str | None, task: str, model: str | None, sequences: int, tokens: int
     ) -> None:
-        """Record the request once its answer has left.
+        """Record the request after its answer was sent.
 
         Args:
-            status: That of the answer, None if there was nobody to answer.
-            error_type: Why it failed, None if it did not.
-            task: What was asked for.
-            model: Of whom; None if no such model exists.
-            sequences: How many were tokenized.
-            tokens: How many they have.
+            status: The answer's status; None if the caller was gone.
+            error_type: Why it failed; None if it did not.
+            task: The requested task.
+            model: The model; None if there is no such model.
+            sequences: Number of its sequences.
+            tokens: Number of their tokens.
         """
         if self.timeline is None:
             return
@@ -201,13 +200,13 @@ class RequestTrace:
             attributes["bert.model"] = model
         if status is not None:
             attributes["http.response.status_code"] = status
-        # By the conventions, what the caller did wrong (4xx) is no error of a server's span.
+        # By the conventions, a caller's mistake (4xx) is not an error of the server span.
         if error_type is not None and (status is None or status >= 500):
             attributes["error.type"] = error_type
         self._span.set_attributes(attributes)
         if status is not None and status >= 500:
             self._tracer.fail(self._span)
-        # An answer is written at the end of the loop's turn: this may not come before it.
+        # The answer is written at the end of this iteration of the event loop: record after that.
         asyncio.get_running_loop().call_soon(self._record, self.timeline, time.monotonic(), sequences, tokens)
 
     def _record(self, timeline: Timeline, ended_at: float, sequences: int, tokens: int) -> None:
@@ -232,7 +231,7 @@ class RequestTrace:
 
 
 class _Clock:
-    """Turns the monotonic clock's time into that since the epoch, as both were when it was made."""
+    """Converts monotonic time to time since the epoch, by the difference when it was made."""
 
     def __init__(self) -> None:
         self.epoch_ns: Final = time.time_ns()

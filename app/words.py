@@ -1,12 +1,12 @@
 """WordPiece on plain text, without the Rust tokenizer: a table lookup for each word.
 
-Most requests are a short text of ASCII letters and punctuation, and to tokenize one was a third of what it cost. On such
-a text BERT's normalizer and pre-tokenizer come down to a lower case and one regular expression, and most words are in
-the vocabulary as they are. Whatever is not plain is left to the real tokenizer. The table is made of the vocabulary
-alone: no caller's words are kept.
+Most requests are a short text of ASCII letters and punctuation, and tokenizing was a third of the cost of one. For such
+a text, BERT's normalizer and pre-tokenizer amount to lowercasing and one regular expression, and most words are in the
+vocabulary as they are. All other texts are left to the real tokenizer. The table contains the vocabulary only: callers'
+words are not stored.
 
-Source: BertNormalizer, BertPreTokenizer, WordPiece and AddedVocabulary of the `tokenizers` library, whose results these
-are (`tests/app/test_words.py`).
+Source: BertNormalizer, BertPreTokenizer, WordPiece and AddedVocabulary of the `tokenizers` library. The results are equal
+(`tests/app/test_words.py`).
 """
 
 import re
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, cast
 
-# Runs of letters and digits, and every ASCII punctuation mark for itself, as Rust's char::is_ascii_punctuation has them.
+# Runs of letters and digits, and single ASCII punctuation marks as in Rust's char::is_ascii_punctuation.
 _WORD: Final = re.compile(r"[0-9A-Za-z]+|[!-/:-@\[-`{-~]")
 _TO_SPACES: Final = str.maketrans("\t\n\r", "   ")
 
@@ -23,7 +23,7 @@ class Words:
     """Turns plain texts into token ids, without special tokens."""
 
     def __init__(self, definition: Mapping[str, Any], split: Callable[[str], Sequence[int]]) -> None:
-        """Make the table. `definition` must be one that `can_read` is true for.
+        """Make the table. `can_read(definition)` must be true.
 
         Args:
             definition: The content of tokenizer.json.
@@ -44,20 +44,20 @@ class Words:
         self._may_be_added: Final = re.compile("[" + re.escape("".join(sorted(first))) + "]") if first else None
 
     def ids(self, text: str) -> list[int] | None:
-        """Return the ids of a text, None if it is not plain."""
+        """Return the ids of a text, or None if it is not plain."""
         if not text.isascii() or (self._may_be_added is not None and self._may_be_added.search(text)):
             return None
         if not text.isprintable():
             text = text.translate(_TO_SPACES)
             if not text.isprintable():
-                return None  # the normalizer drops control characters, within words too
+                return None  # the normalizer drops control characters, even within words
         if self._is_lower:
             text = text.lower()
         return list(chain.from_iterable(map(self._ids.__getitem__, _WORD.findall(text))))
 
 
 def can_read(definition: Mapping[str, Any]) -> bool:
-    """Return whether a tokenizer.json is of BERT's kind and none of its added tokens starts like a word."""
+    """Return whether a tokenizer.json is of BERT's kind and no added token starts with a letter or digit."""
     kinds = [(definition.get(part) or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
     if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"]:
         return False
@@ -65,7 +65,7 @@ def can_read(definition: Mapping[str, Any]) -> bool:
 
 
 class _Table(dict[str, Sequence[int]]):
-    """The ids of whole words; others are split."""
+    """The ids of words in the vocabulary; other words are split."""
 
     def __init__(self, words: Mapping[str, Sequence[int]], split: Callable[[str], Sequence[int]]) -> None:
         super().__init__(words)

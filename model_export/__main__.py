@@ -19,9 +19,9 @@ from model_export.verify import TOLERANCE, verify_bundle
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, or 1 after one line that says what went wrong."""
+    """Run a command. Return 0, or print one line that says what went wrong and return 1."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files are removed
     try:
         if options.command == "export":
             _export(options)
@@ -68,11 +68,11 @@ def _verify(folder: Path) -> None:
 
 
 def _import_transformers() -> None:
-    """Import transformers without torch, which it takes seconds to import wherever it is installed."""
+    """Import transformers without torch: if torch is installed, importing it takes seconds."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if "torch" in sys.modules:
         return
-    sys.modules["torch"] = None  # type: ignore[assignment]  # find_spec and import both take it for missing
+    sys.modules["torch"] = None  # type: ignore[assignment]  # find_spec and import both treat it as missing
     try:
         importlib.import_module("transformers")
     finally:
@@ -96,39 +96,46 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint", required=True, metavar="DIR_OR_HUB_ID", help="a folder, or OWNER/NAME on the hub"
     )
     command.add_argument(
-        "--output", required=True, type=Path, metavar="models/NAME", help="the bundle; replaced if there is one"
+        "--output",
+        required=True,
+        type=Path,
+        metavar="models/NAME",
+        help="the bundle's folder; an existing bundle is replaced",
     )
     command.add_argument(
-        "--task", choices=("auto", *get_args(Task)), default="auto", help="which head (default: the config's)"
+        "--task",
+        choices=("auto", *get_args(Task)),
+        default="auto",
+        help="the head to export (default: the one that the config names)",
     )
     command.add_argument(
         "--pooling",
         choices=("auto", *get_args(Pooling)),
         default="auto",
-        help="of embed (default: what sentence-transformers left in the folder, else the mean)",
+        help="for embed (default: what the folder's sentence-transformers files say, else mean)",
     )
     command.add_argument(
         "--variants",
         type=_variants,
         default=list(DEFAULT_VARIANTS),
         metavar="NAME,...",
-        help=f"of {','.join(VARIANTS)} (default: {','.join(DEFAULT_VARIANTS)})",
+        help=f"choose from {','.join(VARIANTS)} (default: {','.join(DEFAULT_VARIANTS)})",
     )
     command.add_argument(
-        "--max-length", type=int, metavar="TOKENS", help="most tokens of a sequence (default: the checkpoint's)"
+        "--max-length", type=int, metavar="TOKENS", help="maximum tokens of a sequence (default: the checkpoint's)"
     )
-    command.add_argument("--revision", help="branch, tag or commit of a checkpoint of the hub")
+    command.add_argument("--revision", help="branch, tag or commit of a checkpoint on the hub")
     tolerances = f"{TOLERANCE['fp32']:g} in fp32, {TOLERANCE['fp16']:g} of the largest answer in fp16, {TOLERANCE['int8']:g} in int8"
     command.add_argument(
         "--tolerance",
         type=float,
         metavar="DIFFERENCE",
-        help=f"most that answers may differ from the reference (default: {tolerances})",
+        help=f"largest allowed difference from the reference (default: {tolerances})",
     )
     command.add_argument(
         "--keep-inaccurate",
         action="store_true",
-        help="keep a cpu-int8 that changes more best answers than is allowed",
+        help="keep a cpu-int8 variant that changes more best answers than allowed",
     )
 
     command = commands.add_parser("verify", help="check the files and the answers of a bundle")

@@ -35,7 +35,7 @@ def check_place(target: Path) -> None:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give an empty folder to fill, which takes the place of `target` when the block ends without an error.
+    """Give an empty folder to fill, which replaces `target` when the block ends without an error.
 
     The folder is made on the same file system, two levels deep beside the target, where nobody looks for bundles. What
     stood at `target` is there until the moment the new one is. A process that is killed leaves its folder: the next one
@@ -62,7 +62,7 @@ def _move(folder: Path, target: Path) -> None:
     if not os.path.lexists(target):
         folder.rename(target)
     elif not _exchange(folder, target):
-        # Where the system cannot exchange two names, there is an instant without the target, but never half of one.
+        # If the system cannot exchange two names, the target is missing for an instant, but never incomplete.
         old = folder.with_name(f"{folder.name}.old")
         target.rename(old)
         try:
@@ -73,7 +73,7 @@ def _move(folder: Path, target: Path) -> None:
 
 
 def _exchange(a: Path, b: Path) -> bool:
-    """Exchange two names in one step; false where the system or the file system cannot."""
+    """Exchange two names atomically; return False if the system or the file system cannot."""
     if sys.platform != "linux":
         return False
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
@@ -88,7 +88,7 @@ def _exchange(a: Path, b: Path) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Wait until the content of a file or folder is on the disk."""
+    """Wait until a file or folder is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

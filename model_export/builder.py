@@ -1,12 +1,12 @@
-"""Write a network as an ONNX graph in ONNX Runtime's operators, on a batch without padding: what all targets share.
+"""Write a network as an ONNX graph in ONNX Runtime's operators, for batches without padding: what all targets share.
 
-One builder for every family and task; what a layer is made of is the target's (`cpu_graph`, `cuda_graph`). `app.packing`
-describes the inputs; a graph declares those it uses. Outputs are float32 in every precision:
+One builder for every family and task; the operators of a layer depend on the target (`cpu_graph`, `cuda_graph`).
+`app.packing` describes the inputs; a graph declares those it uses. Outputs are float32 in every precision:
 
     logits        float32[batch, labels]   classification, next sentence
     token_logits  float32[tokens, labels]  entities, answers
     embeddings    float32[batch, hidden]   embeddings, not normalized
-    top_scores    float32[masks, k]        masked tokens: shares of the softmax over the vocabulary, best first
+    top_scores    float32[masks, k]        masked tokens: softmax over the vocabulary, best first
     top_tokens    int64[masks, k]
     scores        float32[masks, vocab]
 
@@ -49,7 +49,7 @@ INPUTS: Final[Mapping[str, tuple[str | int, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A graph whose initializers are not serialized yet."""
+    """A graph whose initializers have not been serialized."""
 
     nodes: list[NodeProto]
     inputs: list[ValueInfoProto]
@@ -61,7 +61,7 @@ class GraphBuilder(ABC):
     """Builds one graph. `dtype` and `epsilon` are those of the encoder and its normalizations."""
 
     index_type: ClassVar[int] = TensorProto.INT64
-    """Of every input but `k`, which TopK has as int64."""
+    """Type of every input except `k`, which must be int64 for TopK."""
 
     def __init__(self, network: Network, dtype: type[np.float16 | np.float32], epsilon: float) -> None:
         self._network = network
@@ -99,9 +99,9 @@ class GraphBuilder(ABC):
     # --- the network
 
     def _encoder(self, answered: str | None = None) -> str:
-        """Return the last hidden states of the tokens that the input `answered` points at, or of all.
+        """Return the last hidden states of the tokens that the input `answered` points at, or of all tokens.
 
-        The last layer needs the others' keys and values, but nothing else of them.
+        Of the other tokens, the last layer needs only the keys and values.
         """
         x = self._embeddings()
         last = self._config.layers - 1
@@ -124,7 +124,7 @@ class GraphBuilder(ABC):
             kinds = self._op("Gather", [self._weight("token_type_embeddings.weight"), "token_type_ids"], "types")
             words = self._op("Add", [words, kinds], "typed_words")
         elif "token_type_embeddings.weight" in tensors:
-            # The one type in use is added to every position, not to the words: a decoder may be tied to those.
+            # The only type in use is added to the positions, not to the words, as a decoder may be tied to the words.
             places = places + tensors["token_type_embeddings.weight"][0]
         position_table = self._constant("position_embeddings.weight", places)
         positions = self._op("Gather", [position_table, "position_ids"], "positions")
@@ -155,7 +155,7 @@ class GraphBuilder(ABC):
         self._output("top_tokens", TensorProto.INT64, ["masks", "k"])
         self._output(scores, TensorProto.FLOAT, ["masks", self._config.vocab_size])
 
-    # Heads are fp32 in every precision: they see one row an answer, and fp16 would round the very logits.
+    # Heads are fp32 in every precision: they process one row per result, and fp16 would round the logits themselves.
 
     @property
     def _labels(self) -> int:
@@ -230,12 +230,12 @@ class GraphBuilder(ABC):
         return self._constant(name, self._network.tensors[name])
 
     def _bias(self, module: str) -> str:
-        """The bias of a dense layer in the precision of the graph, that of the values within that of their output."""
+        """The bias of a dense layer in the precision of the graph; the attention output's includes that of the values."""
         tensors = self._network.tensors
         bias: FloatArray = tensors[f"{module}.bias"]
         layer, _, part = module.rpartition(".")
         if part == "attention_output":
-            # The shares that a token gives to the values add up to 1: so their bias comes out as it went in.
+            # Attention weights sum to 1, so the bias of the values passes through attention unchanged.
             bias = bias + tensors[f"{module}.weight"] @ tensors[f"{layer}.value.bias"]
         return self._constant(f"{module}.bias", bias)
 
@@ -257,7 +257,7 @@ class GraphBuilder(ABC):
 
 
 def _inputs(nodes: Iterable[NodeProto]) -> Iterator[str]:
-    """Yield the names that nodes read, those within the bodies of loops too."""
+    """Yield the names that nodes read, including those in the bodies of loops."""
     for node in nodes:
         yield from node.input
         for attribute in node.attribute:

@@ -1,4 +1,4 @@
-"""Find a checkpoint, in a folder or on the hub, and the head of it that is to be exported."""
+"""Find a checkpoint, in a folder or on the hub, and choose which of its heads to export."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ _TASKS: Final[Mapping[str, tuple[Task, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint on this machine. `revision` is the commit of the hub that it was downloaded at."""
+    """A checkpoint on this machine. `revision` is the commit on the hub that was downloaded."""
 
     name: str
     folder: Path
@@ -40,7 +40,7 @@ class Checkpoint:
 
 
 def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
-    """Return the checkpoint in the folder `name`, or that of the hub.
+    """Return the checkpoint in the folder `name`, or the one of that name on the hub.
 
     Raises:
         ExportError: there is none, or it is of a kind that cannot be exported.
@@ -54,7 +54,7 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         ) from error
     if is_folder:
         if revision is not None:
-            raise ExportError(f"--revision is for checkpoints of the hub, and {name} is a folder. Leave it out.")
+            raise ExportError(f"--revision is for checkpoints on the hub, but {name} is a folder. Leave it out.")
         return Checkpoint(name, folder, None, read_config(folder))
     folder = _download(name, revision)
     return Checkpoint(name, folder, folder.name, read_config(folder))
@@ -76,13 +76,11 @@ def _download(name: str, revision: str | None) -> Path:
         folder = download(SAFETENSORS, "model-*.safetensors")
         return folder if any(folder.glob("model*.safetensors")) else download(PICKLED, "pytorch_model-*.bin")
     except HFValidationError as error:
-        raise ExportError(
-            f"{name} is neither a folder nor an id of the hub (OWNER/NAME). Check --checkpoint."
-        ) from error
+        raise ExportError(f"{name} is neither a folder nor a hub id (OWNER/NAME). Check --checkpoint.") from error
     except Exception as error:  # the hub's client, its transport and the disk all raise their own
         at = f" at revision {revision}" if revision else ""
         raise ExportError(
-            f"{name} is no folder, and could not be downloaded{at} ({one_line(error)}). Check --checkpoint, "
+            f"{name} is not a folder and could not be downloaded{at} ({one_line(error)}). Check --checkpoint, "
             "--revision, the network, and HF_TOKEN if it is private; or download it elsewhere and give its folder."
         ) from error
 
@@ -90,7 +88,7 @@ def _download(name: str, revision: str | None) -> Path:
 def choose_task(checkpoint: Checkpoint, task: Task | Literal["auto"], trained: Collection[Task]) -> Task:
     """Return the task to export: the one asked for, or that of the one head that the config names.
 
-    A folder of sentence-transformers is for `embed`, and so is a model without a head.
+    A sentence-transformers folder is for `embed`, and so is a model without a head.
 
     Args:
         checkpoint: What to export.

@@ -1,6 +1,6 @@
-"""What the fp32 graph of a network does with sentences: how large its activations get, and what it answers.
+"""Run the fp32 graph of a network on sentences, to measure the ranges of its activations and to keep its answers.
 
-A precision that rounds for its speed is fitted to the former and judged by the latter.
+int8 is calibrated with the ranges and judged by the answers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,10 @@ MOST_CHANGED: Final[Mapping[Task, float]] = MappingProxyType(
 )
 """Largest share of best answers that may differ from fp32.
 
-A mask's two best words often are as likely, and as good, and so are the sentences nearest to one: of the demo checkpoint's
-embeddings 6% changed, each to the second nearest, whose cosine was lower by 0.009 at most; of the random ones of the tests 8.5%.
-Of answers to questions 2.7% changed there, which no fine-tuning had made sure; of tokens' labels 0.9%.
+A mask's two best words are often nearly as likely and as good as each other, and so are the nearest sentences. For embeddings, 6%
+changed with the demo checkpoint, each to the second nearest, whose cosine was lower by at most 0.009, and 8.5% with the random
+checkpoints of the tests. Of the answers to questions 2.7% changed with the random checkpoints, which are not fine-tuned to be
+certain, and of the tokens' labels 0.9%.
 """
 
 _BATCH: Final = 16
@@ -40,7 +41,7 @@ _MOVED: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Sentences and what fp32 answers to them, and the activations' ranges on others. See `observe`."""
+    """Sentences and fp32's answers to them, and the activations' ranges on other sentences. See `observe`."""
 
     task: Task
     samples: Sequence[Sample]
@@ -48,7 +49,7 @@ class Comparison:
     ranges: Mapping[str, FloatArray]
 
     def agreement(self, graph: RunnableGraph) -> Agreement:
-        """Return how often a graph's best answers are others."""
+        """Return how often a graph's best answers differ from fp32's."""
         scores, expected = (choices(self.task, answers) for answers in (_answers(graph, self.samples), self.answers))
         changed = [
             one.argmax() != other.argmax() if len(other) > 1 else abs(one - other)[0] > _MOVED * np.ptp(expected)
@@ -58,18 +59,18 @@ class Comparison:
 
 
 def choices(task: Task, answers: Sequence[FloatArray]) -> list[FloatArray]:
-    """Return the scores that each best answer is the largest of, float32[choices].
+    """Return for each best answer the scores that it is the largest of, float32[choices].
 
     Args:
-        task: What is asked.
-        answers: What a graph says to each sample.
+        task: The task.
+        answers: A graph's answers to the samples.
     """
     match task:
         case "classify" | "next-sentence":
             return list(answers)
         case "fill-mask":
             return [row for rows in answers for row in rows]
-        case "entities":  # nobody is told the labels of the special tokens at both ends
+        case "entities":  # the labels of the special tokens at both ends are never returned
             return [row for rows in answers for row in rows[1:-1]]
         case "answer":
             return [column for rows in answers for column in rows.T]
@@ -84,7 +85,7 @@ def choices(task: Task, answers: Sequence[FloatArray]) -> list[FloatArray]:
 def observe(
     network: Network, tokenizer: tokenizers.Tokenizer, *, max_length: int, mask: SpecialToken | None
 ) -> Comparison:
-    """Run the fp32 CPU graph of a network on sentences: some to find ranges with, the others to compare answers on."""
+    """Run the fp32 CPU graph of a network on sentences: some to measure ranges, the others to compare answers."""
     samples = _samples(tokenizer, network.task, max_length=max_length, mask=mask)
     calibration = samples[::_CALIBRATION_EVERY]
     compared = [sample for i, sample in enumerate(samples) if i % _CALIBRATION_EVERY]
@@ -108,7 +109,7 @@ def check_agreement(name: str, task: Task, agreement: Agreement) -> None:
     share = agreement.changed / agreement.answers
     if share > MOST_CHANGED[task]:
         raise ExportError(
-            f"{name} changes {agreement.changed} of {agreement.answers} best answers ({share:.1%}), and "
+            f"{name} changes {agreement.changed} of {agreement.answers} best answers ({share:.1%}); "
             f"{MOST_CHANGED[task]:.0%} is allowed. Leave it out of --variants, or keep it with --keep-inaccurate."
         )
 

@@ -1,6 +1,6 @@
-"""Read a checkpoint's config, with the defaults that transformers has for its family, into the numbers that matter.
+"""Read what the export needs of a checkpoint's config, with transformers' defaults for its family.
 
-What the graph cannot do is refused here: to leave it out would give wrong answers.
+Features that the graph does not support are refused here, as ignoring them would give wrong answers.
 """
 
 import json
@@ -20,11 +20,11 @@ CONFIG_FILE: Final = "config.json"
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The architecture of a checkpoint, and what it says of its labels.
+    """The architecture of a checkpoint, and its labels.
 
     `token_types` is 0 where the family has none. `position_offset` is the position id of the first token.
-    `problem_type` is None where there is one label and the checkpoint does not say what it is: the pipeline of
-    transformers applies a sigmoid to that, and nothing to a regression.
+    `problem_type` is None if there is one label and the checkpoint does not name the type: transformers' pipeline then
+    applies a sigmoid, which it does not for a regression.
     """
 
     model_type: str

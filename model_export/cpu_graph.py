@@ -1,6 +1,6 @@
-"""The layers of a CPU graph: no padding anywhere, and the operators that ONNX Runtime's CPU kernels are fastest in.
+"""The layers of a CPU graph: without padding, in the operators for which ONNX Runtime has the fastest CPU kernels.
 
-Which those are was measured (docs/performance.md), and is not what the optimizer would choose.
+These were measured (docs/performance.md); the optimizer would choose others.
 """
 
 from typing import Final
@@ -19,19 +19,19 @@ class CpuBuilder(GraphBuilder):
     """Builds graphs in fp32."""
 
     def __init__(self, network: Network, *, shows_norms: bool = False) -> None:
-        """Args: shows_norms: whether normalized activations are outputs of the graph, under their names."""
+        """Args: shows_norms: whether normalized activations are outputs of the graph, by name."""
         super().__init__(network, np.float32, network.config.norm_epsilon)
         self._shows_norms = shows_norms
 
     def _attention(self, x: str, layer: str) -> str:
-        # A key's bias adds the same to all scores of a query, and the softmax takes it away again.
+        # A key's bias adds the same value to all scores of a query, so it cancels in the softmax.
         query, key = self._dense(x, f"{layer}.query"), self._product(x, f"{layer}.key")
         return self._attend(query, key, self._product(x, f"{layer}.value"), layer)
 
     def _attend(self, query: str, key: str, value: str, layer: str) -> str:
-        """Attend within each group of sequences of one length: nothing is padded or masked, at one kernel call a group.
+        """Attend within each group of sequences of equal length: no padding, no mask, one kernel call per group.
 
-        The operator's kernel without a mask also is the faster one, and works on each sequence and head by itself.
+        The operator's kernel without a mask is also faster, and computes each sequence and head separately.
         """
         body, out = f"{layer}.group", f"{layer}.attention"
         parts = {f"{body}.query": query, f"{body}.key": key, f"{body}.value": value}
@@ -41,7 +41,7 @@ class CpuBuilder(GraphBuilder):
         return self._by_group(parts, [attention, rows], body, out)
 
     def _mean(self, x: str) -> str:
-        # The product with a row of shares: ReduceMean sums in another order where a group is one sequence.
+        # A product with a row of 1/length: ReduceMean sums in another order if a group is a single sequence.
         body = "mean.group"
         self._initializers |= {"mean.second": np.array([1], np.int64), "mean.third": np.array([2], np.int64)}
         node = helper.make_node
@@ -53,21 +53,21 @@ class CpuBuilder(GraphBuilder):
             node("MatMul", [f"{body}.shares", f"{body}.hidden"], [f"{body}.rows"]),
         ]
         means = self._by_group({f"{body}.hidden": x}, nodes, body, "means")
-        # They lie as the sequences do. Which of these are the first, second and so on, cls_index tells.
+        # They are in the order of the packed sequences. Sorting cls_index gives the requested order.
         batch = self._op("Shape", ["cls_index"], "batch")
         self._node("TopK", ["cls_index", batch], ["sorted_starts", "sequences"], axis=0, largest=0)
         sequences = self._op("Unsqueeze", ["sequences", "mean.second"], "sequence_rows")
         return self._op("ScatterND", [means, sequences, means], "ordered_means")
 
     def _by_group(self, parts: dict[str, str], nodes: list[NodeProto], body: str, out: str) -> str:
-        """Run nodes on each group of sequences of one length, and return their rows, group after group.
+        """Run nodes on each group of sequences of equal length, and return their rows, group after group.
 
         Args:
-            parts: The tensors with a row a token that the nodes read, by the names they read a group's share under, as
+            parts: The tensors that the nodes read, with a row per token. The keys are the names of a group's part, which is
                 float32[sequences, length, hidden].
-            nodes: Write `{body}.rows`, and may read the group's three numbers as `{body}.shape`.
-            body: The name of the loop's body, and what the names within it begin with.
-            out: The result.
+            nodes: Write `{body}.rows`, and may read the group's shape, three numbers, as `{body}.shape`.
+            body: The name of the loop's body, and the prefix of the names in it.
+            out: The result's name.
         """
         node, value_info = helper.make_node, helper.make_tensor_value_info
         before = [
@@ -101,14 +101,14 @@ class CpuBuilder(GraphBuilder):
         return self._op("ConcatFromSequence", [f"{out}.groups"], out, axis=0)
 
     def _groups(self) -> tuple[str, str]:
-        """Return the number of groups, and the sequence that what they attend to is put into."""
+        """Return the number of groups, and the empty sequence that collects their results."""
         if EMPTY not in (node.name for node in self._nodes):
             self._op("Shape", ["group_shape"], "groups", end=1)
             self._op("SequenceEmpty", [], EMPTY, dtype=TensorProto.FLOAT)
         return "groups", EMPTY
 
     def _inner(self, x: str, module: str, activation: Activation) -> str:
-        # Gelu after a biased product takes half the time of BiasGelu.
+        # A Gelu after a product with bias takes half the time of BiasGelu.
         return self._activated(self._dense(x, module), activation)
 
     def _add_norm(self, x: str, inner: str, module: str, norm: str) -> str:
@@ -125,7 +125,7 @@ class CpuBuilder(GraphBuilder):
     def _project(self, x: str, module: str) -> str:
         return self._dense(x, module)
 
-    # --- products: the only nodes that another precision writes otherwise
+    # --- products: the only nodes that differ in another precision
 
     def _dense(self, x: str, module: str) -> str:
         """Return the product with a dense layer's weights plus its bias."""

@@ -19,16 +19,16 @@ class CudaBuilder(GraphBuilder):
     def __init__(self, network: Network, precision: Precision) -> None:
         epsilon = network.config.norm_epsilon
         if precision == "fp16":
-            # The smallest epsilons in use (1e-12) are 0 in fp16, and a constant row would divide by it.
+            # The smallest epsilons in use (1e-12) are 0 in fp16, and a constant row would be divided by zero.
             super().__init__(network, np.float16, max(epsilon, 1e-7))
         else:
             super().__init__(network, np.float32, epsilon)
 
     def _attention(self, x: str, layer: str) -> str:
-        # A key's bias adds the same to all scores of a query, and the softmax takes it away again.
+        # A key's bias adds the same value to all scores of a query, so it cancels in the softmax.
         query, key = self._project(x, f"{layer}.query"), self._product(x, f"{layer}.key")
-        # Three inputs, not one: a merged one is laid out head by head, as the weights are not. And no biases, with which the
-        # operator would copy all three, into memory for as many tokens as if every sequence were as long as the longest.
+        # Three inputs, because a merged one is laid out head by head, unlike the weights. No biases, because with them the
+        # operator copies all three inputs, into memory for a batch that is padded to its longest sequence.
         return self._packed_attention(query, key, self._product(x, f"{layer}.value"), f"{layer}.attention")
 
     def _packed_attention(self, query: str, key: str, value: str, out: str) -> str:
@@ -52,8 +52,8 @@ class CudaBuilder(GraphBuilder):
         return self._op("SkipLayerNormalization", inputs, norm, CONTRIB, epsilon=self._epsilon)
 
     def _mean(self, x: str) -> str:
-        # Attention whose queries are all 0 gives each token the mean of its sequence, summed in fp32: in memory that grows
-        # with the tokens, without padding, and by the operator that the layers are made of.
+        # Attention with all queries 0 gives each token the mean of its sequence, summed in fp32. It needs no padding and
+        # memory in proportion to the tokens, and the layers use the same operator.
         nothing = self._op("Mul", [x, self._constant("zero", np.zeros((), np.float32))], "no_queries")
         means = self._packed_attention(nothing, x, x, "means")
         return self._exact_hidden(self._op("Gather", [means, "cls_index"], "mean", axis=0))

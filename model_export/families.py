@@ -1,7 +1,7 @@
-"""The table of families: which state-dict names stand for which part of a network, and where families differ.
+"""The table of families: the state-dict names of each part of a network, and how families differ.
 
-Names as in the checkpoints that transformers writes; they have not changed since 2019, but for `LayerNorm.gamma` and
-`LayerNorm.beta` of the first BERT checkpoints.
+The names are those that transformers writes. They have not changed since 2019, except for `LayerNorm.gamma` and
+`LayerNorm.beta` in the first BERT checkpoints.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from app.bundle import Task
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "tanh"]
 
-# Formulas of one function under several names: gelu_fast and gelu_accurate are gelu_new factored otherwise.
+# Some functions have several names: gelu_fast and gelu_accurate are gelu_new, factored differently.
 ACTIVATIONS: Final[Mapping[str, Activation]] = MappingProxyType(
     {
         "gelu": "gelu",
@@ -30,9 +30,9 @@ ACTIVATIONS: Final[Mapping[str, Activation]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a head's tensors are: dense, activation, norm if there is one, output.
+    """The names of a head's tensors: dense, activation, norm if there is one, output.
 
-    `activation` is None where it is the encoder's own, `dense` where the output reads the hidden states themselves.
+    `activation` is None if it is the encoder's, `dense` if the output reads the hidden states directly.
     """
 
     dense: str | None
@@ -40,7 +40,7 @@ class Head:
     output: str
     norm: str | None = None
     older_output_bias: tuple[str, ...] = ()
-    """Where the output's bias is in checkpoints that keep it apart from the tied weight."""
+    """Name of the output's bias in checkpoints that store it apart from the tied weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Family:
     intermediate_size: str = "intermediate_size"
     activation: str = "hidden_act"
     norm_epsilon: float | None = None
-    """A constant of the family's code; None where the config says."""
+    """A constant in the family's code; None if the config has it."""
     embeddings_projection: str | None = None
     has_token_types: bool = True
     positions_follow_padding: bool = False
@@ -63,7 +63,7 @@ class Family:
 
     @property
     def prefix(self) -> str:
-        """What the encoder's names begin with, but for a model that was saved without a head."""
+        """The prefix of the encoder's names, which is missing in a model that was saved without a head."""
         return self.embeddings.removesuffix("embeddings.")
 
 

@@ -1,4 +1,4 @@
-"""Choose the builder of a graph by target and precision."""
+"""Choose the graph builder by target and precision."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -22,8 +22,8 @@ def build_graph(
     Args:
         network: The weights.
         target: The kind of device.
-        precision: Not every target has every one.
-        ranges: For int8 the largest magnitude of each channel, of the activations named; see `model_export.quantize`.
+        precision: Not every target has every precision.
+        ranges: For int8, the largest magnitude of each channel, by activation; see `model_export.quantize`.
 
     Raises:
         ExportError: the weights do not fit into the precision.

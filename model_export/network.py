@@ -7,7 +7,7 @@ The names are the same for every family:
     layer.<i>.<query|key|value|attention_output|attention_norm|intermediate|output|output_norm>.{weight,bias}
     head.dense.{weight,bias}, head.norm.{weight,bias}, head.output.{weight,bias}
 
-Weights of dense layers lie as in the state dict: [outputs, inputs].
+Weights of dense layers are [outputs, inputs], as in the state dict.
 """
 
 from collections.abc import Mapping
@@ -26,10 +26,10 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One encoder with one head, or with a pooling where the task is `embed`.
+    """One encoder with one head, or with pooling if the task is `embed`.
 
-    `uses_token_types` is false where every token has type 0: the family has no types, the checkpoint knows one, or its
-    tokenizer does not tell. A decoder that is tied to the word embeddings is the same array.
+    `uses_token_types` is false if every token has type 0: the family has no types, the checkpoint has only one, or its
+    tokenizer does not return them. A decoder that is tied to the word embeddings is the same array.
     """
 
     config: Config
@@ -40,7 +40,7 @@ class Network:
 
     @property
     def answers_tokens(self) -> bool:
-        """Whether each token has an answer of its own."""
+        """Whether there is a result for each token."""
         return self.task in ("entities", "answer")
 
     @property
@@ -53,5 +53,5 @@ class Network:
 
     @property
     def parameters(self) -> int:
-        """Weights that this task uses, each counted once."""
+        """Number of weights that this task uses, each counted once."""
         return sum(tensor.size for tensor in {id(tensor): tensor for tensor in self.tensors.values()}.values())

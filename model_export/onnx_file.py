@@ -1,4 +1,4 @@
-"""Serialize a graph: weights inside the file, or beside it where they are too large for a protobuf message."""
+"""Serialize a graph: with its weights in the file, or in a second file if they are too large for a protobuf message."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,17 +12,17 @@ from model_export.builder import CONTRIB, OPSET, Graph
 
 IR_VERSION: Final = 10
 EXTERNAL_OVER_BYTES: Final = 1 << 30
-"""A message may have 2 GiB; half of it leaves room for what reads the graph and writes it again."""
+"""A message may have 2 GiB; half of it leaves room for programs that read the graph and write it again."""
 ALIGNMENT_BYTES: Final = 4096
-"""A page, so that ONNX Runtime can map the tensors (onnx.proto on external data). What is smaller stays in the message,
-where shape inference must find the shapes that a graph computes with."""
+"""A page, so that ONNX Runtime can map the tensors (onnx.proto on external data). Smaller tensors stay in the message,
+where shape inference needs those that are used as shapes."""
 
 
 def write_onnx(graph: Graph, path: Path, *, external_over_bytes: int = EXTERNAL_OVER_BYTES) -> Path | None:
-    """Write a graph to `path`, and return the file of its weights if that is one of its own.
+    """Write a graph to `path`, and return the file of its weights if there is a separate one.
 
-    Serialized messages one after another are one message, merged (protobuf's encoding specification). So each weight is
-    written by itself, and there are never two copies of the network in memory.
+    Protobuf merges serialized messages that follow each other into one (protobuf's encoding specification). Therefore
+    each weight is written separately, and there are never two copies of the network in memory.
     """
     total_bytes = sum(value.nbytes for value in graph.initializers.values())
     data = path.with_name(f"{path.name}.data") if total_bytes > external_over_bytes else None

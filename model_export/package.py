@@ -57,25 +57,25 @@ VARIANTS: Final[Mapping[str, tuple[Target, Precision]]] = {
 }
 """What can be exported."""
 DEFAULT_VARIANTS: Final = ("cpu-fp32", "cuda-fp16", "cuda-fp32")
-"""int8 changes answers and is served when asked for; so it is made when asked for."""
+"""int8 changes answers: it is served only on request, and so it is exported only on request."""
 
 NEXT_SENTENCE_LABELS: Final = ("IS_NEXT", "NOT_NEXT")
-"""Of the two logits of BERT's head, in its order."""
+"""Labels of the two logits of BERT's head, in order."""
 
-# The libraries that decide what a bundle holds. ONNX Runtime comes under one of two names, by what it runs on.
+# The libraries that influence a bundle. ONNX Runtime has one name for the CPU and one for the GPU.
 _LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "safetensors", "tokenizers", "transformers")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHORTEST: Final = 3
 
 Progress = Callable[[str], None]
-"""Called with what is about to be done."""
+"""Called with the step that starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
     """What to export, how and where to.
 
-    `tolerance` replaces that of every variant; with `keeps_inaccurate` one is kept that changes too many answers.
+    `tolerance` replaces that of every variant; `keeps_inaccurate` keeps a variant that changes too many answers.
     """
 
     checkpoint: str
@@ -98,7 +98,7 @@ def export(options: ExportOptions, progress: Progress, warn: Callable[[str], Non
         warn: Called with what a person should look at, though the export goes on.
 
     Raises:
-        ExportError: the checkpoint or an option cannot be used, or a graph does not answer as the reference does.
+        ExportError: the checkpoint or an option cannot be used, or a graph's answers differ from the reference's.
     """
     _check_output(options.output)
     progress("Reading the checkpoint")
@@ -126,7 +126,7 @@ def export(options: ExportOptions, progress: Progress, warn: Callable[[str], Non
             "if its answers depend on them, do not use this bundle."
         )
     source = Source(checkpoint=checkpoint.name, revision=checkpoint.revision, sha256=weights.sha256())
-    del weights  # and with them the pages of their files
+    del weights  # also frees the mapped pages of their files
 
     progress("Answering with the reference")
     mask = tokenizer.special_tokens.mask
@@ -155,7 +155,7 @@ def export(options: ExportOptions, progress: Progress, warn: Callable[[str], Non
                     network, variant, folder, examination=examination, comparison=comparison, options=options
                 )
             )
-            gc.collect()  # evaluators are in cycles, each with a copy of the weights
+            gc.collect()  # evaluators are in reference cycles, each with a copy of the weights
         progress("Writing the manifest")
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -184,7 +184,7 @@ def export(options: ExportOptions, progress: Progress, warn: Callable[[str], Non
             source=source,
             exported_with=_versions(),
         )
-        # Last, so that a folder with a manifest is whole.
+        # Written last, so that a folder with a manifest is complete.
         (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2, exclude_none=True), encoding="utf-8")
     return manifest
 
@@ -209,7 +209,7 @@ def _write_variant(
     target, precision = VARIANTS[name]
     path = folder / f"{name}.onnx"
     ranges = comparison.ranges if comparison else {}
-    # The graph's copy of the weights is freed before the file is loaded to be checked.
+    # Frees the graph's copy of the weights before the file is loaded for the check.
     external_data = write_onnx(build_graph(network, target=target, precision=precision, ranges=ranges), path)
     graph = RunnableGraph(path, target=target, task=network.task, position_offset=network.config.position_offset)
     tolerance = examination.tolerance(precision) if options.tolerance is None else options.tolerance
@@ -232,7 +232,7 @@ def _write_variant(
 
 
 def _to_scores(network: Network) -> Callable[[FloatArray], FloatArray] | None:
-    """Return what turns logits into the scores that a caller gets by default, None where these are the answers."""
+    """Return the function that turns logits into default scores; None if scores are not made of logits."""
     if network.task == "next-sentence":
         return softmax
     if network.task != "classify" or network.config.problem_type == "regression":
@@ -248,7 +248,7 @@ def _answered(network: Network, samples: Sequence[Sample]) -> Batch:
         answers = [reference.answer(sample.input_ids, sample.token_type_ids, sample.masks) for sample in samples]
     if not all(np.isfinite(answer).all() for answer in answers):
         raise ExportError(
-            "The checkpoint answers with infinity or NaN: its weights are damaged. Train or download it again."
+            "The checkpoint's answers contain infinity or NaN: its weights are damaged. Train or download it again."
         )
     return Batch(samples, answers)
 
@@ -271,8 +271,8 @@ def _golden(case: GoldenCase, answer: FloatArray, task: Task) -> GoldenCase:
 def _check_output(output: Path) -> None:
     if not _NAME.fullmatch(output.name):
         raise ExportError(
-            f"--output {output} does not end in a name to serve the model under: letters, digits, dots, dashes and "
-            "underscores, the first a letter or a digit."
+            f"--output {output} does not end in a valid model name: letters, digits, dots, dashes and underscores, "
+            "starting with a letter or a digit."
         )
     try:
         check_place(output)
@@ -298,9 +298,9 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, ta
     vocab_size = checkpoint.config.vocab_size
     if tokenizer.ids > vocab_size:
         raise ExportError(
-            f"The tokenizer of {checkpoint.name} has token ids up to {tokenizer.ids - 1}, "
-            f"its {CONFIG_FILE} a vocab_size of {vocab_size}: they belong to different models. "
-            "Put the model's own tokenizer there."
+            f"The tokenizer of {checkpoint.name} has token ids up to {tokenizer.ids - 1}, but "
+            f"its {CONFIG_FILE} has a vocab_size of {vocab_size}: they belong to different models. "
+            "Replace it with the model's own tokenizer."
         )
     if task == "fill-mask" and tokenizer.special_tokens.mask is None:
         raise ExportError(
@@ -314,12 +314,12 @@ def _embedding_settings(
 ) -> EmbeddingSettings | None:
     if task != "embed":
         if pooling != "auto":
-            raise ExportError(f"--pooling {pooling} is for --task embed, and this is {task}. Leave it out.")
+            raise ExportError(f"--pooling {pooling} is for --task embed, but the task is {task}. Leave it out.")
         return None
     settings = read_embedding_settings(checkpoint.folder, pooling)
     if settings.lowercases and tokenizer.fast.encode("A").ids != tokenizer.fast.encode("a").ids:
         raise ExportError(
-            f"{checkpoint.name} is made for texts in lower case, and its tokenizer does not make them so. "
+            f"{checkpoint.name} expects texts in lower case, but its tokenizer does not lowercase them. "
             "Add a Lowercase normalizer to its tokenizer.json."
         )
     return settings
@@ -338,7 +338,7 @@ def _max_length(
     said = [positions, tokenizer.max_length, settings.max_length if settings else None]
     max_length = min(length for length in said if length) if asked is None else asked
     if max_length > positions:
-        raise ExportError(f"--max-length {asked} is over the {positions} positions of {checkpoint.name}. Lower it.")
+        raise ExportError(f"--max-length {asked} exceeds the {positions} positions of {checkpoint.name}. Lower it.")
     if max_length < _SHORTEST:
         raise ExportError(f"A maximum length of {max_length} tokens leaves no room for text. Raise --max-length.")
     return max_length

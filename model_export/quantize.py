@@ -1,14 +1,14 @@
 """The products of a CPU graph in 8-bit integers.
 
-Weights have a scale for each output, found here. Activations have a scale for each token, found in the graph by each run,
-as in ZeroQuant (Yao et al., 2022, section 3.2): an answer then does not depend on its neighbours in the batch, as it does
-with DynamicQuantizeMatMul's scale for the whole tensor. Sums of integers are exact, so answers are the same to the last bit
-alone and in company.
+Weights have one scale per output, computed here. Activations have one scale per token, computed in the graph at run time, as
+in ZeroQuant (Yao et al., 2022, section 3.2). Therefore an answer does not depend on the other sequences of the batch, as it
+would with DynamicQuantizeMatMul's scale for the whole tensor. Sums of integers are exact, so answers are bit-identical alone
+and in a batch.
 
-A few channels of BERT's normalized activations are ten times as large as the others, which are left with few of the 256
-steps. Such channels are made smaller before they are quantized, and their weights larger, by factors that do not change the
-product: SmoothQuant (Xiao et al., 2023, section 4) with the square root of what a channel's range exceeds the median by.
-Ranges come from sentences; a text unlike them loses precision at worst, as no value is ever cut off.
+A few channels of BERT's normalized activations are ten times as large as the others, which leaves few of the 256 steps for
+the rest. These channels are scaled down before they are quantized, and their weights scaled up by the same factors, so that
+the product does not change: SmoothQuant (Xiao et al., 2023, section 4), with the square root of the ratio of a channel's range
+to the median. Ranges are measured on sentences. A text unlike these only loses precision, as values are never clipped.
 
 Embeddings, attention, normalizations and heads stay in fp32.
 """
@@ -27,7 +27,7 @@ from model_export.network import FloatArray, Network
 
 LARGEST: Final = 127
 TINY: Final = np.float32(1e-30)
-"""The least scale: a row of zeros has one too."""
+"""The smallest scale, for a row of zeros."""
 
 # Activations are unsigned: ONNX Runtime has fast kernels for unsigned by signed integers only.
 MIDDLE: Final = 128
@@ -59,7 +59,7 @@ class _Quantized:
 
 
 class QuantizedBuilder(CpuBuilder):
-    """Builds graphs in int8. Activations that `ranges` names are smoothed by their largest magnitudes float32[channels]."""
+    """Builds graphs in int8. Activations in `ranges` are smoothed by their largest magnitudes, float32[channels]."""
 
     def __init__(self, network: Network, ranges: Mapping[str, FloatArray]) -> None:
         super().__init__(network)
@@ -73,7 +73,7 @@ class QuantizedBuilder(CpuBuilder):
         return out
 
     def _project(self, x: str, module: str) -> str:
-        return super()._dense(x, module)  # one small product before all layers: not worth its error
+        return super()._dense(x, module)  # one small product before the layers, not worth the error
 
     def _dense(self, x: str, module: str) -> str:
         return self._op("Add", [self._product(x, module), self._bias(module)], f"{module}.biased")

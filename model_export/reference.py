@@ -1,9 +1,10 @@
-"""A second BERT, in NumPy, one sequence at a time: what every exported graph is held against.
+"""A second implementation of BERT, in NumPy, one sequence at a time. Every exported graph is compared with it.
 
-Written from the papers' formulas, without batches, fusion or packing, and sharing nothing with `graph` but the weights:
+It follows the papers' formulas, without batches, fusion or packing, and shares only the weights with `graph`:
 attention and the position-wise feed-forward from "Attention Is All You Need" (Vaswani et al., 2017, sections 3.2, 3.3),
 embeddings, pooler and heads from BERT (Devlin et al., 2018), RoBERTa (Liu et al., 2019), DistilBERT (Sanh et al., 2019)
-and ELECTRA (Clark et al., 2020), mean pooling from Sentence-BERT (Reimers and Gurevych, 2019, section 3), GELU and its approximation from Hendrycks and Gimpel (2016).
+and ELECTRA (Clark et al., 2020), mean pooling from Sentence-BERT (Reimers and Gurevych, 2019, section 3), GELU and its
+approximation from Hendrycks and Gimpel (2016).
 """
 
 import math
@@ -53,7 +54,7 @@ ACTIVATIONS: Final[Mapping[Activation, Callable[[FloatArray], FloatArray]]] = {
 
 
 def softmax(x: FloatArray) -> FloatArray:
-    """Return the shares of the exponentials along the last axis."""
+    """Return the softmax along the last axis."""
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
@@ -72,7 +73,7 @@ class Reference:
         self._tensors = network.tensors
 
     def answer(self, input_ids: IntArray, token_type_ids: IntArray, masks: IntArray) -> FloatArray:
-        """Return what the task asks of a sequence: one of the following."""
+        """Return the task's result for a sequence, by one of the methods below."""
         match self._network.task:
             case "classify" | "next-sentence":
                 return self.logits(input_ids, token_type_ids)
@@ -118,7 +119,7 @@ class Reference:
     def _embed(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
         tensors, offset = self._tensors, self._config.position_offset
         positions = np.arange(len(input_ids))
-        if offset:  # a pad token stands at its own position and does not count
+        if offset:  # a pad token has its own position and is not counted
             counts = input_ids != offset - 1
             positions = np.cumsum(counts) * counts + offset - 1
         x = tensors["word_embeddings.weight"][input_ids] + tensors["position_embeddings.weight"][positions]

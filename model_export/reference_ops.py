@@ -1,7 +1,7 @@
-"""NumPy implementations of the operators of the CUDA graphs, for `onnx.reference`, where there is no GPU.
+"""NumPy implementations of the CUDA graphs' operators, for `onnx.reference` on machines without a GPU.
 
 Written from the operators' specifications (docs/ContribOperators.md in ONNX Runtime's repository). As on tensor cores,
-sums are taken in fp32 and each result is rounded to the type of the graph.
+sums are computed in fp32 and each result is rounded to the graph's type.
 """
 
 from typing import Any, Final
@@ -22,10 +22,10 @@ def _wide(x: Array) -> Array:
 
 
 class PackedMultiHeadAttention(OpRun):
-    """Attention over tokens that lie end to end.
+    """Attention over packed tokens.
 
-    `token_offset` holds the positions of the tokens in the padded batch, then those of the padding; `cu_seqlens` tells
-    how many tokens each row has. A GPU kernel reads one or the other, so that they agree is checked here.
+    `token_offset` holds the positions of the tokens in the padded batch, then those of the padding; `cu_seqlens` holds the
+    cumulative lengths of the rows. A GPU kernel reads one or the other, so this checks that they agree.
     """
 
     op_domain = CONTRIB
@@ -47,7 +47,7 @@ class PackedMultiHeadAttention(OpRun):
         is_token = np.arange(columns) < np.diff(cu_seqlens)[:, None]
         if not (np.array_equal(positions, np.flatnonzero(is_token)) and set(padding) == set(np.flatnonzero(~is_token))):
             raise ValueError("token_offset and cu_seqlens do not describe one batch.")
-        padded = np.full((3, rows * columns, hidden), np.nan, np.float32)  # to show if padding is ever looked at
+        padded = np.full((3, rows * columns, hidden), np.nan, np.float32)  # so that reading padding shows
         for part, packed in enumerate((query, key, value)):
             padded[part, positions] = _wide(packed)
             if bias is not None:
@@ -88,7 +88,7 @@ class BiasGelu(OpRun):
 
 
 class FastGelu(OpRun):
-    """The GELU approximated with tanh, of the sum."""
+    """The tanh approximation of GELU, of the sum."""
 
     op_domain = CONTRIB
 

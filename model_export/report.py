@@ -1,4 +1,4 @@
-"""What a person sees: the step under way on stderr, a short table on stdout."""
+"""Output for people: the current step on stderr, a short table on stdout."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ _FEW: Final = 6
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """Give a function that shows the step under way: a spinner on a terminal, a line for each step elsewhere."""
+    """Give a function that shows the current step: a spinner on a terminal, else a line per step."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield lambda step: console.print(f"{step} ...")
@@ -26,16 +26,16 @@ def progress() -> Iterator[Callable[[str], None]]:
 
 
 def print_bundle(title: str, manifest: Manifest, parities: Mapping[str, Parity], duration_s: float) -> None:
-    """Print what a bundle holds and how long that took.
+    """Print what a bundle contains and how long the command took.
 
-    Of each variant the largest difference of its answers from the reference, and of those in a batch from those alone;
-    of one that gives up precision the share of sentences with another best answer than in fp32.
+    For each variant: its answers' largest difference from the reference, and between a batch and each sequence alone; for
+    int8, also the share of best answers that differ from fp32's.
     """
     console = Console(highlight=False)
     console.print(f"\n{title} in {duration_s:.1f} s", markup=False)
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for row in _facts(manifest):
-        facts.add_row(*map(Text, row))  # a label may hold what rich takes for markup
+        facts.add_row(*map(Text, row))  # a label may look like markup of rich
     console.print(facts)
     variants = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("variant", "size", "vs reference", "vs alone", "tolerance", "changed", "checked with"):

@@ -1,4 +1,4 @@
-"""The inputs that bundles are checked on: random batches of mixed lengths, and sentences for the golden answers."""
+"""The inputs that bundles are checked with: random batches of mixed lengths, and sentences for the golden answers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _LONG: Final = (
     "costs less, yet it forgets its settings each night, its manual is wrong, and nobody answers our letters."
 )
 
-# {mask} is the checkpoint's own mask token. The first text is a single token, for models of the shortest length.
+# {mask} is the checkpoint's mask token. The first text is a single token, for models with a very small maximum length.
 _SENTENCES: Final = (
     ("!", None),
     ("I love this product", None),
@@ -39,7 +39,7 @@ _SENTENCES: Final = (
     ("Is the shop open on Sundays?", "No, it opens from Monday to Saturday, from nine until six."),
     (_LONG, None),
 )
-# A sentence and what may come after it, or a question and what may hold its answer.
+# A sentence and a possible next one, or a question and a possible context.
 _PAIRS: Final = (
     ("!", "!"),
     ("Where?", "In Paris."),
@@ -82,7 +82,7 @@ _MASKED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sequence. `masks` int64[masks] are the positions of its mask tokens; empty where the task is not fill-mask."""
+    """One sequence. `masks` int64[masks] are the positions of its mask tokens; empty if the task is not fill-mask."""
 
     input_ids: IntArray
     token_type_ids: IntArray
@@ -114,7 +114,7 @@ def random_samples(*, max_length: int, vocab_size: int, mask: SpecialToken | Non
 def golden_cases(
     tokenizer: tokenizers.Tokenizer, *, max_length: int, mask: SpecialToken | None, task: Task
 ) -> list[GoldenCase]:
-    """Return the sentences, tokenized and not yet answered, that fit into `max_length`.
+    """Return the sentences that fit into `max_length`, tokenized but without answers.
 
     Raises:
         ExportError: none fits.

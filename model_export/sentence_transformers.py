@@ -1,7 +1,7 @@
-"""What sentence-transformers keeps beside a checkpoint: how a text's vectors are pooled, and whether the result is normalized.
+"""Read the files that sentence-transformers adds to a checkpoint: pooling, normalization and how texts are prepared.
 
-`modules.json` lists the modules of a model, in their order, and where each keeps its files. Those that the server stands
-in for are understood; what a model does besides is refused by name.
+`modules.json` lists the modules of a model, in order, and where each keeps its files. Only those that the server implements
+are accepted; others are refused by name.
 """
 
 import json
@@ -17,12 +17,12 @@ from model_export.readable import check_readable
 
 MODULES_FILE: Final = "modules.json"
 POOLING_FILES: Final = "*_Pooling/config.json"
-"""A pattern of the files in subfolders that are read."""
+"""Pattern of the files that are read in subfolders."""
 
 _SETTINGS_FILE: Final = "sentence_bert_config.json"
 _VERSIONS_FILE: Final = "config_sentence_transformers.json"
 _STRIPS_BEFORE: Final = (5, 4)
-"""Releases before this one call `str.strip` on each text before they tokenize it. This one dropped it."""
+"""Releases before this one call `str.strip` on each text before they tokenize it; later ones do not."""
 _ORDERS: Final = (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
 _POOLINGS: Final[Mapping[str, Pooling]] = {
     "pooling_mode_mean_tokens": "mean",
@@ -34,7 +34,7 @@ _POOLINGS: Final[Mapping[str, Pooling]] = {
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSettings:
-    """How a checkpoint's embeddings are made. `max_length` is None where only the checkpoint itself says.
+    """How a checkpoint's embeddings are made. `max_length` is None if these files do not name it.
 
     `strips_whitespace` is whether whitespace around a text is removed before it is tokenized.
     """
@@ -47,14 +47,14 @@ class EmbeddingSettings:
 
 
 def read_embedding_settings(folder: Path, pooling: Pooling | Literal["auto"]) -> EmbeddingSettings:
-    """Return the settings of the checkpoint in `folder`; a plain one is pooled by the mean.
+    """Return the settings of the checkpoint in `folder`; the default pooling is the mean.
 
     Args:
         folder: The checkpoint.
-        pooling: What is asked for; `auto` does as the folder says.
+        pooling: The requested pooling; `auto` is the folder's own.
 
     Raises:
-        ExportError: it is of a model with other modules or another pooling, or its files are damaged.
+        ExportError: the model has other modules or another pooling, or its files are damaged.
     """
     if not (folder / MODULES_FILE).is_file():
         return EmbeddingSettings("mean" if pooling == "auto" else pooling)
@@ -62,7 +62,7 @@ def read_embedding_settings(folder: Path, pooling: Pooling | Literal["auto"]) ->
     settings = _read(folder / _SETTINGS_FILE) if (folder / _SETTINGS_FILE).is_file() else {}
     max_length = settings.get("max_seq_length")
     if not isinstance(max_length, int | None):
-        raise ExportError(f"max_seq_length in {folder / _SETTINGS_FILE} is no number of tokens. Correct it.")
+        raise ExportError(f"max_seq_length in {folder / _SETTINGS_FILE} is not a number of tokens. Correct it.")
     return EmbeddingSettings(
         pooling=_pooling(folder / modules["Pooling"] / "config.json") if pooling == "auto" else pooling,
         normalizes="Normalize" in modules,
@@ -83,12 +83,12 @@ def _modules(path: Path) -> dict[str, str]:
         ) from error
     if list(modules) not in _ORDERS or len(listed) != len(modules):
         raise ExportError(
-            f"{path} lists the modules {', '.join(modules) or 'of nothing'}; only Transformer, Pooling and, after "
-            "them, Normalize can be exported. Choose a model made of these."
+            f"{path} lists {', '.join(modules) or 'no modules'}; only Transformer, Pooling and an optional Normalize, in this "
+            "order, can be exported. Choose a model made of these."
         )
     if modules["Transformer"]:
         raise ExportError(
-            f"{path} has its Transformer in {modules['Transformer']}, not beside it. "
+            f"{path} has its Transformer in the folder {modules['Transformer']}, not next to it. "
             "Load the model with sentence-transformers and save it again."
         )
     return modules
@@ -104,14 +104,14 @@ def _pooling(path: Path) -> Pooling:
     )
     if len(modes) != 1 or modes[0] not in _POOLINGS:
         raise ExportError(
-            f"{path} pools by {' and '.join(modes) or 'nothing'}; only the mean of all tokens or the first one's can "
-            "be exported. Choose another model."
+            f"{path} has the pooling {' and '.join(modes) or 'none'}; only the mean of all tokens or the first token's "
+            "vector can be exported. Choose another model."
         )
     return _POOLINGS[modes[0]]
 
 
 def _strips_whitespace(path: Path) -> bool:
-    """Return whether the release that saved the folder strips texts: what the model was trained with.
+    """Return whether the release that saved the folder strips texts, as it did in training.
 
     Folders saved before release 2.0 have no such file.
     """
@@ -122,7 +122,7 @@ def _strips_whitespace(path: Path) -> bool:
     if version is None:
         return True
     if not isinstance(version, str) or (found := re.match(r"(\d+)\.(\d+)", version)) is None:
-        raise ExportError(f"{path} names no release of sentence-transformers in __version__. Correct it.")
+        raise ExportError(f"{path} has no valid sentence-transformers release in __version__. Correct it.")
     return (int(found[1]), int(found[2])) < _STRIPS_BEFORE
 
 
@@ -131,9 +131,9 @@ def _read(path: Path, kind: type[Mapping[str, Any]] | type[Sequence[Any]] = dict
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
-        raise ExportError(f"{path} is missing. Download the checkpoint again, whole.") from error
+        raise ExportError(f"{path} is missing. Download the complete checkpoint again.") from error
     except ValueError as error:
         raise ExportError(f"{path} is not JSON. Download the checkpoint again.") from error
     if not isinstance(content, kind):
-        raise ExportError(f"{path} holds something else than it should. Download the checkpoint again.")
+        raise ExportError(f"{path} does not have the expected content. Download the checkpoint again.")
     return content

@@ -1,7 +1,7 @@
-"""Sentences like those a model is asked about, to count how often a precision changes its answer.
+"""Generated sentences, similar to real input, to count how often a precision changes the answer.
 
-Put together from phrases: many, of all lengths from 1 word to 40, in many fields and moods, and the same in each export.
-That they stand for real ones was measured: docs/performance.md.
+They are put together from phrases, have 1 to 40 words and many topics and moods, and are the same in each export. On real
+sentences the changes are similar: docs/performance.md.
 """
 
 import random

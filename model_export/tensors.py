@@ -25,7 +25,7 @@ _OUTPUTS: Final[Mapping[Task, int]] = {"next-sentence": 2, "answer": 2}
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One tensor that a checkpoint must have, under the first of `names` that is there."""
+    """One tensor that a checkpoint must have, under the first of `names` that exists."""
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
@@ -45,13 +45,13 @@ def read_network(
     Args:
         name: The checkpoint, for messages.
         config: Its config.
-        task: Which head.
+        task: The task, which decides the head.
         weights: Its weights.
         tokenizer_tells_types: Whether its tokenizer gives token types to the model; if not, all are 0.
-        pooling: How `embed` makes one vector of a text's.
+        pooling: How `embed` makes one vector from those of the tokens.
 
     Raises:
-        ExportError: it lacks the head or other tensors, or they are not of the config's sizes.
+        ExportError: the head or other tensors are missing, or their sizes are not those of the config.
     """
     if task != "embed" and task not in config.family.heads:
         raise ExportError(
@@ -65,15 +65,15 @@ def read_network(
         shape = weights.tensors[found].shape
         if shape != specs[part].shape:
             raise ExportError(
-                f"{found} in {name} has the shape {shape}, {CONFIG_FILE} makes it {specs[part].shape}. "
-                f"Correct {_setting(part)}, or take the config that belongs to these weights."
+                f"{found} in {name} has the shape {shape}, but by {CONFIG_FILE} it should be {specs[part].shape}. "
+                f"Correct {_setting(part)}, or use the config that belongs to these weights."
             )
     arrays = {found: _read(found, weights.tensors[found]) for found in dict.fromkeys(names.values())}
     tensors = {part: arrays[found] for part, found in names.items()}
     _refuse_damaged(name, {names[part]: tensor for part, tensor in tensors.items() if part != "head.output.bias"})
     decoder, words = tensors.get("head.output.weight"), tensors["word_embeddings.weight"]
     if decoder is not None and decoder.shape == words.shape and (decoder == words).all():
-        tensors["head.output.weight"] = words  # files of both are common, and the graph would be, too
+        tensors["head.output.weight"] = words  # many files hold it twice, and the graph should not
     uses_token_types = config.token_types > 1 and tokenizer_tells_types
     return Network(config, task, uses_token_types, tensors, pooling)
 
@@ -92,7 +92,7 @@ def tensor_specs(config: Config, task: Task) -> dict[str, TensorSpec]:
     specs = _Specs(config.family.prefix)
     head = config.family.heads.get(task)
     words = f"{config.family.embeddings}word_embeddings.weight"
-    # A tied matrix is stored under either name or under both; where both are there and differ, each stands for itself.
+    # A tied matrix is stored under either name or under both; if both exist and differ, they are not tied.
     tied = [f"{head.output}.weight"] if head and task == "fill-mask" and config.is_tied else []
     specs.add("word_embeddings.weight", (config.vocab_size, config.embedding_size), words, *tied)
     _add_encoder(specs, config)
@@ -110,10 +110,10 @@ def tensor_specs(config: Config, task: Task) -> dict[str, TensorSpec]:
 
 
 class _Specs:
-    """Collects tensors by their part of the network."""
+    """Collects tensors by part of the network."""
 
     def __init__(self, prefix: str) -> None:
-        """Args: prefix: what a model that was saved without a head leaves out of its names."""
+        """Args: prefix: the part of the names that is missing in a model that was saved without a head."""
         self._prefix = prefix
         self.by_part: dict[str, TensorSpec] = {}
 
@@ -169,7 +169,7 @@ def _refuse_missing(checkpoint: str, task: Task, missing: Mapping[str, str]) -> 
             f"{checkpoint} has no trained {HEAD_NAMES[task]} head: it lacks {listed}. "
             "Fine-tune it for the task first, or choose another --task."
         )
-    raise ExportError(f"{checkpoint} lacks the tensors {listed}. Save or download the checkpoint again, whole.")
+    raise ExportError(f"{checkpoint} lacks the tensors {listed}. Save or download the complete checkpoint again.")
 
 
 def _refuse_damaged(checkpoint: str, tensors: Mapping[str, FloatArray]) -> None:

@@ -10,7 +10,7 @@ from app.bundle import SpecialToken, SpecialTokens
 from model_export.errors import ExportError, one_line
 from model_export.readable import check_readable
 
-# transformers makes an empty vocabulary where there is no file, and says nothing.
+# Without one of these files, transformers silently makes an empty vocabulary.
 _VOCABULARIES: Final = (
     "tokenizer.json",
     "vocab.txt",
@@ -26,7 +26,7 @@ _OTHER_FILES: Final = ("tokenizer_config.json", "special_tokens_map.json", "adde
 class CheckpointTokenizer:
     """The tokenizer of a checkpoint, without truncation and padding.
 
-    `max_length` is None where the checkpoint does not say. `tells_types` is whether its token types are given to the
+    `max_length` is None if the checkpoint does not name it. `tells_types` is whether its token types are passed to the
     model, `cleans_up` whether decoding joins punctuation to the word before it.
     """
 
@@ -46,7 +46,7 @@ def read_tokenizer(folder: Path) -> CheckpointTokenizer:
     """Return the tokenizer of the checkpoint in `folder`.
 
     Raises:
-        ExportError: there is none, or it exists in slow Python only.
+        ExportError: there is none, or there is only a slow one in Python.
     """
     if not any((folder / name).is_file() for name in _VOCABULARIES):
         raise ExportError(

@@ -1,4 +1,4 @@
-"""Read tensors from a checkpoint's weight files: safetensors, or a pickle where torch is there to read it safely."""
+"""Read tensors from a checkpoint's weight files: safetensors, or a pickle if torch is installed to read it safely."""
 
 import hashlib
 import json
@@ -59,7 +59,7 @@ def open_weights(folder: Path) -> Weights:
             return Weights(files, tensors)
     refuse_adapter_folder(folder)
     raise ExportError(
-        f"{folder} has no weights: neither {SAFETENSORS} nor {PICKLED}, whole or sharded. "
+        f"{folder} has no weights: neither {SAFETENSORS} nor {PICKLED}, in one file or in shards. "
         "Save the model with save_pretrained() and export that folder."
     )
 
@@ -87,7 +87,9 @@ def _safetensors(path: Path) -> dict[str, StoredTensor]:
     try:
         stored: Any = safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:
-        raise ExportError(f"{path} is not a whole safetensors file ({one_line(error)}). Download it again.") from error
+        raise ExportError(
+            f"{path} is not a complete safetensors file ({one_line(error)}). Download it again."
+        ) from error
 
     def tensor(name: str) -> StoredTensor:
         return StoredTensor(
@@ -102,7 +104,7 @@ def _pickled(path: Path) -> dict[str, StoredTensor]:
         import torch  # noqa: PLC0415  # optional, and slow to import
     except ImportError as error:
         raise ExportError(
-            f"{path} is a pickle, which only torch reads safely, and torch is not installed. Install the train extra, "
+            f"{path} is a pickle, which only torch reads safely, but torch is not installed. Install the train extra, "
             "or convert the checkpoint: load it and save it again with save_pretrained()."
         ) from error
     try:

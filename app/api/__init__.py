@@ -1,5 +1,5 @@
-"""HTTP: the only package that knows FastAPI and Starlette.
+"""HTTP: the only package that uses FastAPI and Starlette.
 
-`gateway` is the ASGI application that uvicorn calls; inference requests go straight from it to `inference`, everything
-else goes through the FastAPI application of `application`.
+`gateway` is the ASGI application that uvicorn calls. It passes inference requests directly to `inference`, and everything
+else to the FastAPI application of `application`.
 """

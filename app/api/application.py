@@ -1,4 +1,4 @@
-"""The FastAPI application: everything but inference, its description, and the shape of its errors."""
+"""The FastAPI application: all routes except inference, OpenAPI, and the form of errors."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,8 +16,8 @@ from app.errors import Internal, MethodNotAllowed, NotFound, ServiceError
 DESCRIPTION = """
 Classification, masked tokens, next sentences, entities, answers and embeddings from BERT models, in batches without padding.
 
-Every error has the same shape and a stable `error_type`; `429` and `503` say in `Retry-After` when to try again.
-`X-Request-Id` is taken from the request or made, and comes back in the answer and in the log.
+Every error has the same form and a stable `error_type`; `429` and `503` have a `Retry-After` header.
+`X-Request-Id` is taken from the request or generated; it is in the answer and in the log.
 """
 
 

@@ -1,4 +1,4 @@
-"""The ASGI application that the server calls: request ids for all, the short way for inference requests."""
+"""The ASGI application that uvicorn calls: assigns request ids and passes inference requests on directly."""
 
 from collections.abc import Iterable
 from typing import Final

@@ -1,4 +1,4 @@
-"""`/livez`, `/readyz` and `/metrics`: what supervisors and Prometheus ask."""
+"""`/livez`, `/readyz` and `/metrics`, for orchestrators and Prometheus."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,7 @@ def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     # Of its own: the loop's threads may all be tokenizing, and that is when one wants to see why.
     collector = ThreadPoolExecutor(1, thread_name_prefix="metrics")
 
-    @router.get("/livez", summary="Whether the process answers at all")
+    @router.get("/livez", summary="Whether the process responds at all")
     async def livez() -> Health:
         return Health(status="alive")
 

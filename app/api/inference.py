@@ -1,7 +1,7 @@
-"""The hot path: one inference request from its bytes to its answer.
+"""The hot path: one inference request, from its bytes to its answer.
 
-A plain ASGI endpoint, so that a request costs its validation, its tokenization and the wait for its batch, and little
-else. What it does is described to OpenAPI by `openapi`.
+A plain ASGI endpoint, so that a request costs little more than validation, tokenization and the wait for its batch.
+`openapi` describes it in OpenAPI.
 """
 
 import asyncio
@@ -33,17 +33,17 @@ access = logging.getLogger("app.access")
 
 T = TypeVar("T")
 
-# Over this, an answer takes longer than a switch to a worker thread is worth: about 1 ms.
+# Over this weight, about 1 ms, an answer is made in a worker thread.
 INLINE_WEIGHT: Final = 256
-# A task that watches the connection costs more than most requests wait: only those that wait long get one.
+# A task that watches the connection costs more than most requests wait, so only those that wait longer get one.
 WATCH_AFTER_S: Final = 0.05
 CLIENT_GONE: Final = 499
-"""The status that is logged for a caller that went away, as nginx does; it is never sent."""
+"""Status that is logged if the caller closed the connection, as in nginx; it is never sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request may ask for."""
+    """Limits of a request, and the API key."""
 
     max_body_bytes: int
     max_inputs: int
@@ -51,7 +51,7 @@ class Limits:
 
 
 class InferenceEndpoint:
-    """Answers `POST /v1/<task>` for every model of a task."""
+    """Answers `POST /v1/<task>` for all models of a task."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class InferenceEndpoint:
         self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
-        """Answer one request. Never raises but when it is cancelled."""
+        """Answer one request. Raises only if it is cancelled."""
         trace = None if self._tracer is None else self._tracer.begin(self.path, scope, request_id)
         headers = () if trace is None else trace.headers
         request = _Request(request_id, self._metrics.for_model(None), trace)
@@ -92,7 +92,7 @@ class InferenceEndpoint:
             await respond(send, status, error_body(error, request_id), request_id, *headers, *error_headers(error))
         except ClientGone:
             status, error_type = CLIENT_GONE, "client_gone"
-        except asyncio.CancelledError:  # the server stops, and has waited for as long as it may
+        except asyncio.CancelledError:  # the server is stopping, and the time to finish requests is over
             stopped = NotReady("The service stopped before it could answer. Retry in a few seconds.")
             status, error_type = stopped.status, stopped.error_type
             answer = error_body(stopped, request_id)
@@ -148,7 +148,7 @@ class InferenceEndpoint:
         inputs = len(as_list(asked.inputs))
         if inputs > self._limits.max_inputs:
             raise ValidationFailed(
-                f"inputs: has {inputs} items, the most is {self._limits.max_inputs}. "
+                f"inputs: has {inputs} items; at most {self._limits.max_inputs} are allowed. "
                 "Send several requests, or raise BERT_MAX_INPUTS."
             )
         self._engine.check(model.name, inputs)
@@ -170,7 +170,7 @@ class InferenceEndpoint:
 
         def write() -> bytes:
             predictions = handler.answer(model, asked, prepared, results)
-            # One by one: `to_json` keeps the GIL for as long as it takes.
+            # One by one, because `to_json` holds the GIL until it is done.
             pieces = [to_json(prediction) for prediction in predictions]
             whole = b",".join(pieces)
             return b'{"model":%s,"predictions":[%s],"usage":%s}' % (to_json(model.name), whole, to_json(usage))
@@ -180,7 +180,7 @@ class InferenceEndpoint:
     async def _infer(
         self, model: Model, sequences: Sequence[TokenSequence], timeline: Timeline | None, receive: Receive
     ) -> list[SequenceResult]:
-        """Wait for the engine, and withdraw the request if its caller goes away meanwhile."""
+        """Wait for the engine, and cancel the request if the caller closes the connection."""
         this = asyncio.current_task()
         assert this is not None  # a coroutine runs in a task
         loop = asyncio.get_running_loop()
@@ -212,7 +212,7 @@ class InferenceEndpoint:
 
 
 class _Request:
-    """What is told of a request when it is over."""
+    """What the log, metrics and trace report about a request."""
 
     def __init__(self, request_id: str, unrouted: ModelMetrics, trace: RequestTrace | None) -> None:
         self.request_id = request_id
@@ -234,5 +234,5 @@ class _Request:
 
 
 async def _call(function: Callable[[], T], *, inline: bool) -> T:
-    """Call on the event loop if that is short, else in a worker thread."""
+    """Call a function on the event loop if it is short, else in a worker thread."""
     return function() if inline else await asyncio.get_running_loop().run_in_executor(None, function)

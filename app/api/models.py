@@ -1,4 +1,4 @@
-"""`GET /v1/models`: what this server serves and how."""
+"""`GET /v1/models`: the models of this server."""
 
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -15,7 +15,7 @@ from app.schemas import ErrorResponse
 
 
 class ModelCard(BaseModel):
-    """What a served model is; `variant` and `provider` say how it runs, null while it loads."""
+    """A served model. `variant` and `provider` say how it runs; they are null while it loads."""
 
     name: str
     task: str

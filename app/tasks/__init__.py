@@ -1,6 +1,6 @@
-"""What a task does before and after the model: from a validated request to token sequences, from results to answers.
+"""The task-specific steps before and after the model: request to token sequences, and results to answers.
 
-To add a task: its schemas in `app.schemas`, a module here and its line in `TASKS`, its graph's end in `app.heads`.
+`docs/architecture.md` explains how to add a task.
 """
 
 from typing import Any, Final

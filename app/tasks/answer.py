@@ -1,13 +1,13 @@
-"""Answers to questions: the likeliest parts of a context, as transformers' question-answering pipeline chose them.
+"""Answers to questions: the most likely spans of a context, as in transformers' question-answering pipeline.
 
-transformers 5 has none any more; this is like that of its last version 4, which is right but for these:
+transformers 5 has no such pipeline any more. This follows that of the last version 4, except for its mistakes:
 
-- It adds up the scores of an answer that several windows hold, which may then be over 1 and prefers what stands where windows
-  overlap. Here an answer has the score of the window that is surest of it.
-- Of a short context, which has fewer spans than it looks for, it also tells spans that begin with the special token of the
-  start, with a score of 0; and if a question holds the text of that token, it may be the answer. Here neither is.
-- With the tokenizers of today it does not cut a question that is longer than it was told, and fails where its windows do not
-  fit beside one.
+- It adds up the scores of an answer that is in several windows. The sum may exceed 1 and favours text where windows overlap.
+  Here an answer has its highest score of any window.
+- For a short context, which has fewer spans than it looks for, it also returns spans that begin with the special token at
+  the start, with a score of 0; and if a question contains the text of that token, that may be the answer. Not here.
+- With current tokenizers it does not cut a question that is longer than the limit, and fails if its windows do not fit next to
+  the question.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,10 +34,10 @@ from app.tasks.windows import (
 from app.tokenization import Located
 
 MAX_TOKENS: Final = 384
-"""Of a window, as in the pipeline: what models for question answering are fine-tuned with since BERT's own SQuAD script."""
+"""Maximum tokens of a window, as in the pipeline and in fine-tuning since BERT's SQuAD script."""
 DEFAULT_STRIDE: Final = 128
 WEIGHT_OF_WINDOW: Final = 24
-"""What it takes to look through one window, as `weight` counts; a third of one is what a candidate takes."""
+"""Cost of searching one window, in units of `weight`; a candidate costs a third of a unit."""
 
 
 class QuestionAnswering:
@@ -85,7 +85,7 @@ class QuestionAnswering:
             answers = list(found.values())
             if parameters.handle_impossible_answer:
                 answers.append({"answer": "", "score": least_null, "start": 0, "end": 0})
-            # Python's sort is stable: of equal scores the first window's comes first.
+            # Python's sort is stable: of equal scores, that of the first window comes first.
             predictions.append(sorted(answers, key=_score, reverse=True)[: parameters.top_k])
         return predictions
 
@@ -94,7 +94,7 @@ class QuestionAnswering:
 
 
 class _Plan(NamedTuple):
-    """How an input is read: the tokens before its context, and the room for it in a window."""
+    """How an input is read: the tokens before the context, and the room for the context in a window."""
 
     located: Located
     before: IntArray
@@ -131,7 +131,7 @@ def _plan(i: int, located: Located, max_tokens: int, parameters: AnswerParameter
 
 
 def probabilities(logits: FloatArray, one: Window) -> FloatArray:
-    """Return the softmax over the first token, which stands for no answer, and the tokens of the context."""
+    """Return the softmax over the first token, which means "no answer", and the tokens of the context."""
     chosen = np.concatenate([logits[:1], logits[one.begin : one.begin + len(one.offsets)]])
     exponentials = np.exp(chosen - chosen.max())
     shares: FloatArray = exponentials / exponentials.sum()
@@ -144,10 +144,10 @@ def best_spans(
     """Return the first and last token and the score of the `count` spans with the largest start x end, best first.
 
     Args:
-        start: float[tokens], how likely an answer starts there.
-        end: float[tokens], how likely it ends there.
-        max_length: The most tokens of a span.
-        count: How many, if there are as many.
+        start: float[tokens], probability that an answer starts there.
+        end: float[tokens], probability that it ends there.
+        max_length: Maximum tokens of a span.
+        count: How many to return, if there are that many.
     """
     tokens = len(start)
     width = np.arange(min(max_length, tokens))
@@ -159,7 +159,7 @@ def best_spans(
         chosen = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
     else:
         chosen = np.arange(len(scores))
-    # Stable: of equal scores the first in the text comes first.
+    # Stable: of equal scores, the first in the text comes first.
     best = chosen[np.argsort(-scores[chosen], kind="stable")][:count]
     return firsts[best], lasts[best], scores[best]
 
@@ -167,9 +167,9 @@ def best_spans(
 def _answers(
     context: str, one: Window, start: FloatArray, end: FloatArray, parameters: AnswerParameters
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the answers of a window, those of one wording together, with the wording that they are told apart by."""
+    """Yield the answers of a window by lowercased text; spans with the same text are one answer."""
     firsts, lasts, scores = best_spans(start, end, parameters.max_answer_length, _candidates(parameters))
-    # An answer has whole words, as far as they stand in the window.
+    # An answer is extended to whole words, as far as these are in the window.
     begins = one.offsets[np.searchsorted(one.words, one.words[firsts], "left"), 0]
     ends = one.offsets[np.searchsorted(one.words, one.words[lasts], "right") - 1, 1]
     found: dict[str, dict[str, Any]] = {}
@@ -181,7 +181,7 @@ def _answers(
 
 
 def _candidates(parameters: AnswerParameters) -> int:
-    """Return how many spans are looked at: some of them turn out to be the same words."""
+    """Return how many spans to consider: more than `top_k`, as some have the same text."""
     return 2 * parameters.top_k + 10
 
 

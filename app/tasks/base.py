@@ -1,4 +1,4 @@
-"""What the HTTP endpoint asks of a task."""
+"""The interface of a task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ Res_contra = TypeVar("Res_contra", bound=SequenceResult, contravariant=True)
 
 
 SHORT_BYTES: Final = 16 * 1024
-"""Largest body that most tasks prepare on the event loop: over it, that takes longer than a switch to a worker thread is
-worth, about 1 ms."""
+"""Largest body that most tasks prepare on the event loop. A larger one takes over about 1 ms, so that a worker thread is
+better."""
 NO_MASKS: Final[IntArray] = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The inputs of one request, ready for the engine; what its answer needs beside them, where it is of a task's own kind."""
+    """The inputs of one request, ready for the engine. Subclasses add what the task needs for the answer."""
 
     sequences: list[TokenSequence]
     truncated: int
@@ -37,10 +37,10 @@ class Prepared:
 
 
 def prepare_whole(model: Model, inputs: Sequence[TextInput], parameters: Truncation) -> Prepared:
-    """Tokenize inputs that are one sequence each, cut as the parameters say.
+    """Tokenize inputs that are one sequence each, with the truncation of the parameters.
 
     Raises:
-        ValidationFailed: one is too long, and may not be cut.
+        ValidationFailed: an input is too long and truncation is off.
     """
     encoded = model.tokenizer.encode(
         inputs, truncation=parameters.truncation, direction=parameters.truncation_direction
@@ -52,7 +52,7 @@ def prepare_whole(model: Model, inputs: Sequence[TextInput], parameters: Truncat
 
 
 class TaskHandler(Protocol[Req_contra, Pre, Res_contra]):
-    """One task of the API. Has no state; `prepare` and `answer` may run in a worker thread."""
+    """One task of the API. Stateless; `prepare` and `answer` may run in a worker thread."""
 
     task: ClassVar[Task]
     summary: ClassVar[str]
@@ -63,20 +63,20 @@ class TaskHandler(Protocol[Req_contra, Pre, Res_contra]):
     """The largest body that is prepared on the event loop."""
 
     def example(self, model: Model) -> dict[str, Any]:
-        """Return a request that this model answers, for the description of the API."""
+        """Return an example request for this model, for OpenAPI."""
 
     def prepare(self, model: Model, request: Req_contra) -> Pre:
         """Tokenize a request's inputs.
 
         Raises:
-            ValidationFailed: the model cannot answer one of them.
+            ValidationFailed: the model cannot process one of them.
         """
 
     def answer(self, model: Model, request: Req_contra, prepared: Pre, results: Sequence[Res_contra]) -> list[Any]:
-        """Return `predictions`: for each input what the response model says, as plain data.
+        """Return `predictions`, one for each input, as plain data in the form of the response model.
 
-        `results` are those of the prepared sequences, in their order.
+        `results` has one result for each prepared sequence, in order.
         """
 
     def weight(self, model: Model, request: Req_contra, prepared: Pre) -> int:
-        """Return how long it takes to make the answer, in about 4 us: long ones are made off the event loop."""
+        """Estimate how long `answer` takes, in units of about 4 us: long ones run in a worker thread."""

@@ -53,7 +53,7 @@ class Classify:
 
 
 def default_function(manifest: Manifest) -> Function:
-    """Return what turns a model's logits into scores when the request does not say."""
+    """Return the default function from a model's logits to scores."""
     if manifest.problem_type == "regression":
         return "none"
     if manifest.problem_type == "multi_label_classification" or len(manifest.labels) == 1:
@@ -62,7 +62,7 @@ def default_function(manifest: Manifest) -> Function:
 
 
 def softmax(logits: list[float]) -> list[float]:
-    """Return exp(x) / sum(exp(x)); the largest logit is taken off first so that nothing overflows."""
+    """Return exp(x) / sum(exp(x)); the largest logit is subtracted first to prevent overflow."""
     largest = max(logits)
     exponentials = [exp(logit - largest) for logit in logits]
     total = sum(exponentials)
@@ -79,7 +79,7 @@ def identity(logits: list[float]) -> list[float]:
     return logits
 
 
-# Plain Python in double precision: for a handful of labels several times as fast as NumPy's calls.
+# Plain Python in double precision: for a few labels several times as fast as NumPy.
 FUNCTIONS: Final[dict[Function, Callable[[list[float]], list[float]]]] = {
     "softmax": softmax,
     "sigmoid": sigmoid,

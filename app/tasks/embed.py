@@ -1,4 +1,4 @@
-"""Embeddings: one vector for a text, as sentence-transformers makes it. The graph has pooled it already."""
+"""Embeddings: one vector per text, as in sentence-transformers. Pooling is part of the graph."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from app.schemas import EmbedRequest, EmbedResponse
 from app.tasks.base import SHORT_BYTES, Prepared, prepare_whole
 
 SHORTEST: Final = 1e-12
-"""What a length is divided by at least, as in torch's `normalize`."""
+"""Smallest norm that a vector is divided by, as in torch's `normalize`."""
 NUMBERS_A_WEIGHT: Final = 64
-"""Numbers that are written in the time of one of `weight`."""
+"""Numbers that are written in one unit of `weight`."""
 
 
 class Embed:

@@ -1,4 +1,4 @@
-"""Entities: labels of tokens to parts of the text, as transformers' token-classification pipeline makes them."""
+"""Entities: token labels to spans of the text, as in transformers' token-classification pipeline."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -42,17 +42,17 @@ class Entities:
         parameters, max_length = request.parameters, model.tokenizer.max_length
         if parameters.stride is not None and parameters.aggregation_strategy == "none":
             raise ValidationFailed(
-                "parameters.stride: windows are joined by their entities, and there are none with aggregation_strategy "
-                "none. Leave out one of the two."
+                "parameters.stride: windows are merged by their entities, and aggregation_strategy none has no entities. "
+                "Leave out one of the two."
             )
         if parameters.stride is None:
             return _cut(model.tokenizer, request)
         stride = parameters.stride
         texts = model.tokenizer.encode_located(request.listed, cut=None)
-        [room, *_] = {max_length - len(text.input_ids) + len(text.texts[0]) for text in texts}  # the same for all
+        [room, *_] = {max_length - len(text.input_ids) + len(text.texts[0]) for text in texts}  # the same for all texts
         if stride >= room:
             raise ValidationFailed(
-                f"parameters.stride: must be less than {room}, which is how many tokens of a text this model takes."
+                f"parameters.stride: must be less than {room}, the number of text tokens that this model reads at once."
             )
         refuse_many(sum(count_windows(len(text.texts[0]), room, stride) for text in texts))
         windows = [
@@ -79,7 +79,7 @@ class Entities:
 
 
 class Token(NamedTuple):
-    """A token of the text and how its labels score, or a word of several tokens."""
+    """A token of the text, or a word of several tokens, with the scores of its labels."""
 
     text: str
     scores: FloatArray  # float[labels]
@@ -87,7 +87,7 @@ class Token(NamedTuple):
     start: int
     end: int
     goes_on: bool
-    """Whether it goes on with the word of the token before."""
+    """Whether it continues the word of the token before."""
 
 
 class Tagged(NamedTuple):
@@ -112,7 +112,7 @@ def read_tokens(tokenizer: Tokenizer, text: str, one: Window, logits: FloatArray
             token = tokenizer.token(id_)
             if tokenizer.marks_subwords:
                 goes_on = len(token) != end - start
-            else:  # what does not follow a space, and has none itself
+            else:  # it neither contains a space nor follows one
                 goes_on = start > 0 and " " not in text[start - 1 : start + 1]
         tokens.append(Token(token, scores[i], one.begin + i, start, end, goes_on))
     return tokens
@@ -157,7 +157,7 @@ def words(tokens: Sequence[Token]) -> list[list[Token]]:
 
 
 def _word(tokens: Sequence[Token], strategy: str, labels: Sequence[str], join: Join) -> Tagged:
-    """Return a word with the one label that its tokens get by the strategy."""
+    """Return a word with the label that the strategy gives to all of its tokens."""
     if strategy == "first" or len(tokens) == 1:
         scores = tokens[0].scores
     elif strategy == "max":
@@ -172,7 +172,7 @@ def _word(tokens: Sequence[Token], strategy: str, labels: Sequence[str], join: J
 
 
 def grouped(tagged: Sequence[Tagged], join: Join, ignored: Collection[str]) -> list[dict[str, Any]]:
-    """Join neighbours of one label. A label that begins with B- begins another group."""
+    """Join adjacent tokens with the same label. A label that begins with B- starts a new group."""
     groups: list[list[Tagged]] = []
     for one in tagged:
         if groups and not one.label.startswith("B-") and _tag_name(one.label) == _tag_name(groups[-1][-1].label):
@@ -197,7 +197,7 @@ def _tag_name(label: str) -> str:
 
 
 def without_overlaps(entities: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of entities that windows found in the same place, return the longest, of these the most certain, in order of the text."""
+    """Return the entities in text order; of overlapping ones only the longest, and of equally long ones the best score."""
     kept: list[dict[str, Any]] = []
     for one in sorted(entities, key=lambda entity: int(entity["start"])):
         last = kept[-1] if kept else None
@@ -212,7 +212,7 @@ def _cut(tokenizer: Tokenizer, request: EntitiesRequest) -> PreparedWindows:
     """Return each text as one window, cut if it is too long.
 
     Raises:
-        ValidationFailed: it is, and may not be cut.
+        ValidationFailed: a text is too long and truncation is off.
     """
     parameters = request.parameters
     texts = tokenizer.encode_located(request.listed, parameters.truncation_direction)

@@ -1,4 +1,4 @@
-"""Masked tokens: the best tokens for each mask, as transformers' fill-mask pipeline tells them."""
+"""Masked tokens: the best tokens for each mask, as in transformers' fill-mask pipeline."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
@@ -14,8 +14,8 @@ from app.schemas import FillMaskRequest, FillMaskResponse
 from app.tasks.base import SHORT_BYTES, Prepared
 
 MAX_CANDIDATES: Final = 20_000
-"""The most tokens that one answer may list: inputs x masks x top_k. Each repeats its text, so that without a limit a small
-request could ask for more than there is memory. As many are about a second's work for sentences."""
+"""Most tokens that one answer may list: inputs x masks x top_k. Each repeats its text, so without a limit a small request
+could need more memory than there is. For sentences, this many take about a second."""
 
 
 class FillMask:
@@ -40,12 +40,12 @@ class FillMask:
         for i, encoded in enumerate(model.tokenizer.encode(request.listed, truncation=False)):
             masks = np.flatnonzero(encoded.input_ids == mask.id)
             if not len(masks):
-                raise ValidationFailed(f"inputs[{i}] has no mask token; write {mask.text} where a word is wanted.")
+                raise ValidationFailed(f"inputs[{i}] has no mask token; write {mask.text} in place of a word.")
             sequences.append(TokenSequence(encoded.input_ids, encoded.token_type_ids, masks, top_k, targets))
         candidates = _candidates(sequences)
         if candidates > MAX_CANDIDATES:
             raise ValidationFailed(
-                f"The answer would list {candidates} tokens (masks x top_k), the most is {MAX_CANDIDATES}. "
+                f"The answer would list {candidates} tokens (masks x top_k); at most {MAX_CANDIDATES} are allowed. "
                 "Lower parameters.top_k, or send fewer inputs or masks."
             )
         return Prepared(sequences, truncated=0)
@@ -58,7 +58,7 @@ class FillMask:
             token = model.tokenizer.token_id(text)
             if token is None:
                 raise ValidationFailed(
-                    f"parameters.targets[{i}] is not one token of this model's vocabulary; leave it out."
+                    f"parameters.targets[{i}] is not a single token of this model's vocabulary; leave it out."
                 )
             ids.append(token)
         return np.unique(np.array(ids, np.int64))
@@ -87,7 +87,7 @@ class FillMask:
                             "token": token,
                             "token_str": model.tokenizer.decode([token], skip_special_tokens=False),
                             "score": score,
-                            # With several masks the others stay visible, and so do all special tokens.
+                            # With several masks, the other masks and all special tokens stay visible.
                             "sequence": model.tokenizer.decode(
                                 [one for one in filled if one != pad], skip_special_tokens=only_mask
                             ),

@@ -1,4 +1,4 @@
-"""Next sentence: whether the second text of a pair continues the first, as BERT was pre-trained to tell."""
+"""Next sentence: whether the second text of a pair continues the first, as in BERT's pre-training."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar

@@ -1,6 +1,6 @@
-"""A text of whatever length as what a model can read: cut, or in windows that share some tokens.
+"""Fit a text of any length to the model: cut it, or read it in windows that share some tokens.
 
-The windows are those of the `tokenizers` library's truncation with a stride.
+The windows equal those of the `tokenizers` library's truncation with a stride.
 """
 
 from dataclasses import dataclass
@@ -15,19 +15,16 @@ from app.tasks.base import NO_MASKS, Prepared
 from app.tokenization import Direction, Located
 
 MAX_WINDOWS: Final = MAX_INPUTS
-"""The most that one request may make, which is the most sequences that any other request may have. A stride of nearly the
-model's length would make a window for each token of a text: of 4 MB more than there is memory."""
+"""Most windows of a request, equal to the most sequences that any other request may have. With a stride of nearly the
+model's length, each token of a text makes a window, which for a text of 4 MB takes more memory than there is."""
 
 SHORT_BYTES: Final = 2048
-"""Largest body whose texts are tokenized and spread on the event loop: about 1 ms, as the offsets take most of the time."""
+"""Largest body that is tokenized on the event loop, which takes about 1 ms; the offsets take most of that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A sequence, and which of its tokens are those of the text.
-
-    They are the ones from `begin`, as many as there are offsets.
-    """
+    """A sequence, and which of its tokens belong to the text: those from `begin`, one for each of the offsets."""
 
     sequence: TokenSequence
     begin: int
@@ -37,25 +34,25 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class PreparedWindows(Prepared):
-    """The inputs of one request, each in as many windows as it takes; `sequences` are those of all windows, in order."""
+    """The inputs of one request, each as a list of windows; `sequences` are those of all windows, in order."""
 
     windows: list[list[Window]]
 
 
 def prepared_windows(windows: list[list[Window]], truncated: int) -> PreparedWindows:
-    """Return what is to be run for these windows, a list for each input."""
+    """Return the sequences to run for these windows, which are one list per input."""
     return PreparedWindows([one.sequence for some in windows for one in some], truncated, windows)
 
 
 def count_windows(tokens: int, room: int, stride: int) -> int:
-    """Return how many windows `spread` makes of so many tokens."""
+    """Return how many windows `spread` makes of this many tokens."""
     return 1 + max(0, -(-(tokens - room) // (room - stride)))
 
 
 def spread(text: range, room: int, stride: int, direction: Direction = "right") -> list[range]:
-    """Return windows of `room` tokens, of which the last may be shorter; each shares `stride` tokens with the one before.
+    """Return windows of `room` tokens; the last may be shorter. Each shares `stride` tokens with the one before.
 
-    They begin at the end that would be kept if the text were cut: with `left` the first one is the end of the text.
+    The first window is at the end that truncation would keep: with `left` that is the end of the text.
     """
     if direction == "left":
         return [part[::-1] for part in spread(text[::-1], room, stride)]
@@ -64,26 +61,26 @@ def spread(text: range, room: int, stride: int, direction: Direction = "right") 
 
 
 def refuse_many(windows: int) -> None:
-    """Raise if a request makes too many windows. Ask before they are made.
+    """Refuse a request with too many windows. Call this before they are made.
 
     Raises:
-        ValidationFailed: it does.
+        ValidationFailed: there are too many.
     """
     if windows > MAX_WINDOWS:
         raise ValidationFailed(
-            f"The inputs make {windows} windows, the most is {MAX_WINDOWS}. "
+            f"The inputs make {windows} windows; at most {MAX_WINDOWS} are allowed. "
             "Lower parameters.stride, or send fewer or shorter inputs."
         )
 
 
 def window(located: Located, before: IntArray, text: range, after: IntArray) -> Window:
-    """Return the window of these tokens of the text, with these other tokens around them.
+    """Return a window with some tokens of the text and others around them.
 
     Args:
-        located: What they are tokens of.
-        before: int64[tokens], positions.
-        text: Positions of one text's tokens.
-        after: int64[tokens], positions.
+        located: The tokenized input.
+        before: int64[tokens], positions of the tokens before those of the text.
+        text: Positions of the text's tokens.
+        after: int64[tokens], positions of the tokens after those of the text.
     """
 
     def around(array: IntArray) -> IntArray:

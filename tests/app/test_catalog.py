@@ -32,7 +32,7 @@ def test_the_only_model_of_a_task_needs_no_name(catalog: Catalog) -> None:
 @pytest.mark.parametrize(
     ("task", "name", "error", "says"),
     [
-        ("classify", None, ValidationFailed, "several models for classify, name one of: sentiment, toxicity"),
+        ("classify", None, ValidationFailed, "several models for classify; name one of: sentiment, toxicity"),
         ("classify", "nobody", NotFound, "no such model. This server has: masked, sentiment, toxicity"),
         ("classify", "masked", NotFound, "does fill-mask, not classify: post to /v1/fill-mask"),
         ("classify", "", NotFound, "no such model"),

@@ -187,7 +187,7 @@ def test_many_answers_are_those_of_few(server: ServerProcess, task: Task) -> Non
         ("answer", QUESTION | {"question": "good " * 64}, {}, "inputs[0].question leaves no room for the context"),
         ("entities", LONG, {"truncation": False}, "inputs[0] has more than 40 tokens"),
         ("entities", TEXT, {"stride": 40}, "parameters.stride: must be less than 38"),
-        ("entities", [LONG * 50], {"stride": 37}, f"the most is {MAX_WINDOWS}"),
+        ("entities", [LONG * 50], {"stride": 37}, f"at most {MAX_WINDOWS}"),
         ("embed", {"text": TEXT}, {}, "inputs: should be a text or a list of texts"),
         ("embed", TEXT, {"pooling": "mean"}, "parameters.pooling: is not a parameter of this endpoint"),
     ],

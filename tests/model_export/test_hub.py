@@ -135,7 +135,7 @@ def test_checkpoint_that_the_hub_does_not_have(hub: Hub, tmp_path: Path) -> None
     done = export("someone/else", tmp_path / "mood", "--revision", "v2", **hub.environment)
     assert done.returncode == 1
     error = done.stderr.splitlines()[-1]
-    assert error.startswith("error: someone/else is no folder, and could not be downloaded at revision v2")
+    assert error.startswith("error: someone/else is not a folder and could not be downloaded at revision v2")
     assert "Check --checkpoint" in error
     assert "Traceback" not in done.stderr
 

@@ -134,7 +134,7 @@ def test_best_answers_of_each_task() -> None:
 
 def test_too_many_changed_answers_are_refused() -> None:
     check_agreement("cpu-int8", "classify", Agreement(answers=400, changed=4))
-    with pytest.raises(ExportError, match=r"5 of 400 best answers \(1\.2%\), and 1% .* --keep-inaccurate"):
+    with pytest.raises(ExportError, match=r"5 of 400 best answers \(1\.2%\); 1% .* --keep-inaccurate"):
         check_agreement("cpu-int8", "classify", Agreement(answers=400, changed=5))
 
 

@@ -50,8 +50,11 @@ def refusal(folder: Path | str, output: Path, **options: Any) -> str:
         ({"num_attention_heads": 5}, "hidden size of 32, which 5 attention heads cannot share"),
         ({"num_hidden_layers": "two"}, "transformers cannot read"),
         ({"num_hidden_layers": 3}, "lacks the tensors bert.encoder.layer.2.attention.self.query.weight, "),
-        ({"vocab_size": 300}, "token ids up to 399, its config.json a vocab_size of 300"),
-        ({"vocab_size": 500}, "word_embeddings.weight in .* has the shape .400, 32., config.json makes it .500, 32."),
+        ({"vocab_size": 300}, "token ids up to 399, but its config.json has a vocab_size of 300"),
+        (
+            {"vocab_size": 500},
+            "word_embeddings.weight in .* has the shape .400, 32., but by config.json it should be .500, 32.",
+        ),
         ({"max_position_embeddings": 99}, "position_embeddings.weight .* Correct max_position_embeddings"),
         ({"intermediate_size": 65}, "intermediate.dense.weight .* Correct the sizes of the layers"),
         ({"id2label": {"0": "a", "1": "b"}}, "classifier.weight .* Correct id2label"),
@@ -158,7 +161,7 @@ def test_head_that_the_config_does_not_name_is_found_by_its_tensors(copy_of: Cop
 
 def test_pooling_of_another_task(copy_of: Copy, tmp_path: Path) -> None:
     message = refusal(copy_of("bert-entities"), tmp_path / "out", pooling="cls")
-    assert message == "--pooling cls is for --task embed, and this is entities. Leave it out."
+    assert message == "--pooling cls is for --task embed, but the task is entities. Leave it out."
 
 
 def test_untied_decoder_that_is_not_there(copy_of: Copy, tmp_path: Path) -> None:
@@ -245,17 +248,17 @@ def test_config_that_is_not_json(copy_of: Copy, tmp_path: Path) -> None:
 
 
 def test_checkpoint_that_is_nowhere(tmp_path: Path) -> None:
-    assert "neither a folder nor an id of the hub" in refusal(tmp_path / "a" / "b", tmp_path / "out")
+    assert "neither a folder nor a hub id" in refusal(tmp_path / "a" / "b", tmp_path / "out")
 
 
 def test_revision_of_a_folder(copy_of: Copy, tmp_path: Path) -> None:
     message = refusal(copy_of("bert-single-label"), tmp_path / "out", revision="main")
-    assert "--revision is for checkpoints of the hub" in message
+    assert "--revision is for checkpoints on the hub" in message
 
 
 @pytest.mark.parametrize(
     ("max_length", "expected"),
-    [(41, "--max-length 41 is over the 40 positions"), (2, "leaves no room for text"), (3, None)],
+    [(41, "--max-length 41 exceeds the 40 positions"), (2, "leaves no room for text"), (3, None)],
 )
 def test_max_length(copy_of: Copy, tmp_path: Path, max_length: int, expected: str | None) -> None:
     folder = copy_of("bert-single-label")
@@ -279,13 +282,13 @@ def test_output_that_is_a_file(copy_of: Copy, tmp_path: Path) -> None:
 def test_output_that_holds_something_else(copy_of: Copy, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")
-    assert "holds something else than a bundle" in refusal(copy_of("bert-single-label"), tmp_path / "out")
+    assert "is not empty and is not a bundle" in refusal(copy_of("bert-single-label"), tmp_path / "out")
     assert (tmp_path / "out" / "thesis.tex").read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["a b", ".hidden", "ünïcode"])
 def test_output_that_is_no_name(copy_of: Copy, tmp_path: Path, name: str) -> None:
-    assert "does not end in a name" in refusal(copy_of("bert-single-label"), tmp_path / name)
+    assert "does not end in a valid model name" in refusal(copy_of("bert-single-label"), tmp_path / name)
 
 
 def test_scores_that_half_precision_changes(copy_of: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

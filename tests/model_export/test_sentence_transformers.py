@@ -66,7 +66,9 @@ def test_texts_are_stripped_as_by_the_release_that_saved_the_folder(copy_of: Cop
 def test_release_that_is_no_number(copy_of: Copy) -> None:
     folder = copy_of("bert-embed")
     write(folder / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": "new"}})
-    with pytest.raises(ExportError, match=r"config_sentence_transformers\.json names no release"):
+    with pytest.raises(
+        ExportError, match=r"config_sentence_transformers\.json has no valid sentence-transformers release"
+    ):
         read_embedding_settings(folder, "auto")
 
 
@@ -103,14 +105,14 @@ def test_pooling_may_be_one_name(copy_of: Copy) -> None:
     ("modules", "expected"),
     [
         ([module("Transformer"), module("Pooling", "1_Pooling"), module("Dense", "2_Dense")], "Pooling, Dense; only"),
-        ([module("Transformer")], "the modules Transformer; only"),
+        ([module("Transformer")], "lists Transformer; only"),
         ([module("Transformer"), module("Normalize"), module("Pooling", "1_Pooling")], "Normalize, Pooling; only"),
         ([module("MLMTransformer"), module("SpladePooling", "1_SpladePooling")], "MLMTransformer, SpladePooling; only"),
-        ([module("Transformer", "0_BERT"), module("Pooling", "1_Pooling")], "has its Transformer in 0_BERT"),
+        ([module("Transformer", "0_BERT"), module("Pooling", "1_Pooling")], "has its Transformer in the folder 0_BERT"),
         ([module("Transformer"), module("Pooling", "other")], r"other/config\.json is missing"),
-        ([], "modules of nothing"),
+        ([], "lists no modules; only"),
         (["Transformer"], "is not a list of modules with type and path"),
-        ({"Transformer": ""}, "holds something else than it should"),
+        ({"Transformer": ""}, "does not have the expected content"),
     ],
 )
 def test_other_modules_are_refused(copy_of: Copy, modules: Any, expected: str) -> None:
@@ -123,10 +125,10 @@ def test_other_modules_are_refused(copy_of: Copy, modules: Any, expected: str) -
 @pytest.mark.parametrize(
     ("pooling", "expected"),
     [
-        ({"pooling_mode_max_tokens": True}, "pools by pooling_mode_max_tokens; only"),
+        ({"pooling_mode_max_tokens": True}, "has the pooling pooling_mode_max_tokens; only"),
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "cls_token and pooling_mode_mean_tokens"),
-        ({"pooling_mode": "lasttoken"}, "pools by lasttoken; only"),
-        ({"word_embedding_dimension": 32}, "pools by nothing; only"),
+        ({"pooling_mode": "lasttoken"}, "has the pooling lasttoken; only"),
+        ({"word_embedding_dimension": 32}, "has the pooling none; only"),
     ],
 )
 def test_other_poolings_are_refused(copy_of: Copy, pooling: Any, expected: str) -> None:
@@ -139,7 +141,7 @@ def test_other_poolings_are_refused(copy_of: Copy, pooling: Any, expected: str) 
 def test_length_that_is_no_number(copy_of: Copy) -> None:
     folder = copy_of("bert-embed")
     write(folder / "sentence_bert_config.json", {"max_seq_length": "long"})
-    with pytest.raises(ExportError, match=r"max_seq_length in .*sentence_bert_config\.json is no number"):
+    with pytest.raises(ExportError, match=r"max_seq_length in .*sentence_bert_config\.json is not a number"):
         read_embedding_settings(folder, "auto")
 
 
@@ -157,7 +159,7 @@ def test_lower_case_is_the_tokenizers(copy_of: Copy, tmp_path: Path, name: str, 
     write(folder / "sentence_bert_config.json", {"max_seq_length": None, "do_lower_case": True})
     options = ExportOptions(str(folder), tmp_path / "out", variants=["cpu-fp32"])
     if is_refused:
-        with pytest.raises(ExportError, match="made for texts in lower case"):
+        with pytest.raises(ExportError, match="expects texts in lower case"):
             export(options, lambda _: None)
     else:
         assert export(options, lambda _: None).max_length == 40

@@ -63,7 +63,7 @@ def test_truncated_safetensors(copy_of: Copy, kept: float) -> None:
     path = copy_of("bert-single-label") / "model.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(ExportError, match="is not a whole safetensors file"):
+    with pytest.raises(ExportError, match="is not a complete safetensors file"):
         open_weights(path.parent)
 
 
@@ -89,7 +89,7 @@ def test_pickle_without_torch(copy_of: Copy, monkeypatch: pytest.MonkeyPatch) ->
     folder = copy_of("bert-single-label")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ExportError, match="is a pickle, which only torch reads safely, and torch is not installed"):
+    with pytest.raises(ExportError, match="is a pickle, which only torch reads safely, but torch is not installed"):
         open_weights(folder)
 
 

@@ -186,7 +186,7 @@ def test_a_long_question_is_cut(model: Model) -> None:
     [
         (asked("late " * 37), r"inputs\[0\].question leaves no room.*40 tokens.*max_question_length"),
         (asked(context=LONG, stride=40), r"parameters.stride: must be less than \d+.*question of inputs\[0\]"),
-        (asked(context=LONG * 400, stride=30), r"make \d+ windows, the most is 4096"),
+        (asked(context=LONG * 400, stride=30), r"make \d+ windows; at most 4096"),
     ],
 )
 def test_what_cannot_be_answered(model: Model, request_: AnswerRequest, says: str) -> None:

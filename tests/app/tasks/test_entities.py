@@ -213,7 +213,7 @@ def test_overlaps(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -
         (["a", LONG], {"truncation": False}, r"inputs\[1\] has more than 40 tokens.*parameters.stride"),
         ("a", {"stride": 38}, r"parameters.stride: must be less than 38"),
         ("a", {"stride": 3, "aggregation_strategy": "none"}, r"parameters.stride: .*aggregation_strategy none"),
-        (LONG * 60, {"stride": 37}, r"make \d+ windows, the most is 4096"),
+        (LONG * 60, {"stride": 37}, r"make \d+ windows; at most 4096"),
     ],
 )
 def test_what_cannot_be_answered(model: Model, inputs: Any, parameters: dict[str, Any], says: str) -> None:

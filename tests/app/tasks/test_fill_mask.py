@@ -59,8 +59,8 @@ def test_targets_are_tokens_each_once(model: Model) -> None:
         ("good", {}, r"inputs\[0\] has no mask token; write \[MASK\]"),
         (["[MASK]", "<mask>"], {}, r"inputs\[1\] has no mask token"),
         ("[MASK] " + "good " * 40, {}, r"inputs\[0\] has more than 40 tokens"),
-        ("[MASK]", {"targets": ["good", "nowhere"]}, r"targets\[1\] is not one token"),
-        ("[MASK]", {"targets": ["good late"]}, r"targets\[0\] is not one token"),
+        ("[MASK]", {"targets": ["good", "nowhere"]}, r"targets\[1\] is not a single token"),
+        ("[MASK]", {"targets": ["good late"]}, r"targets\[0\] is not a single token"),
     ],
 )
 def test_what_cannot_be_answered(model: Model, inputs: Any, parameters: dict[str, Any], says: str) -> None:
@@ -71,7 +71,7 @@ def test_what_cannot_be_answered(model: Model, inputs: Any, parameters: dict[str
 def test_an_answer_has_a_limit(model: Model) -> None:
     inputs = ["[MASK] [MASK]"] * (MAX_CANDIDATES // 200)
     assert len(prepare(model, inputs, top_k=100).sequences) == len(inputs)
-    with pytest.raises(ValidationFailed, match=f"list {MAX_CANDIDATES + 100} tokens.*most is {MAX_CANDIDATES}.*top_k"):
+    with pytest.raises(ValidationFailed, match=f"list {MAX_CANDIDATES + 100} tokens.*at most {MAX_CANDIDATES}.*top_k"):
         prepare(model, [*inputs, "[MASK]"], top_k=100)
 
 
