@@ -193,7 +193,7 @@ def test_weights_too_large_for_the_reference(copy_of: Copy, tmp_path: Path) -> N
     """Each is a number; what they add up to is none."""
     folder = copy_of("bert-single-label")
     edit_tensors(folder, lambda tensors: tensors["bert.encoder.layer.0.output.dense.bias"].fill(3e38))
-    assert "answers with infinity or NaN: its weights are damaged" in refusal(folder, tmp_path / "out")
+    assert "answers contain infinity or NaN: its weights are damaged" in refusal(folder, tmp_path / "out")
 
 
 def test_answer_that_a_bias_of_infinity_forbids(copy_of: Copy, tmp_path: Path) -> None:
