@@ -7,9 +7,10 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from app.bundle import load_bundle
+from app.bundle import Bundle, load_bundle
 from app.errors import ValidationFailed
 from app.tokenization import LONG_TEXT, Direction, Encoded, TextInput, Tokenizer, clean_up
+from tests.app import library
 from tests.conftest import BundleOf
 from tests.fixtures.corpus import CLASSIFY
 
@@ -18,8 +19,13 @@ INPUTS: list[TextInput] = [one if isinstance(one, str) else (one["text"], one["t
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def tokenizer(request: pytest.FixtureRequest, bundle_of: BundleOf) -> Tokenizer:
-    return Tokenizer(load_bundle(bundle_of(request.param)))
+def bundle(request: pytest.FixtureRequest, bundle_of: BundleOf) -> Bundle:
+    return load_bundle(bundle_of(request.param))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(bundle: Bundle) -> Tokenizer:
+    return Tokenizer(bundle)
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +46,12 @@ def test_alone_and_in_company_texts_are_encoded_alike(tokenizer: Tokenizer, dire
 
 @pytest.mark.parametrize("direction", get_args(Direction))
 @pytest.mark.parametrize("text", ["good late very ", "天気 ", "a", "\u0301", " "])
-def test_long_and_short_texts_are_encoded_alike(tokenizer: Tokenizer, text: str, direction: Direction) -> None:
+def test_long_and_short_texts_are_encoded_alike(
+    bundle: Bundle, tokenizer: Tokenizer, text: str, direction: Direction
+) -> None:
     """They take different ways into the tokenizer."""
     long = text * LONG_TEXT
-    encoder = tokenizer._for(direction)
-    expected = encoder.encode(long)
+    expected = library.cutting(bundle, direction).encode(long)
     [got] = tokenizer.encode([long], direction=direction)
     assert listed([got]) == [(expected.ids, expected.type_ids, bool(expected.overflowing))]
     assert len(got.input_ids) <= tokenizer.max_length
@@ -99,7 +106,9 @@ def test_tokens_to_text(bert: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("text", [*INPUTS, "good " * LONG_TEXT, ("a", "good " * LONG_TEXT)])
-def test_a_whole_text_is_never_cut_and_says_where_its_tokens_are(tokenizer: Tokenizer, text: TextInput) -> None:
+def test_a_whole_text_is_never_cut_and_says_where_its_tokens_are(
+    bundle: Bundle, tokenizer: Tokenizer, text: TextInput
+) -> None:
     parts = (text,) if isinstance(text, str) else text
     [whole] = tokenizer.encode_located([text], cut=None)
     [cut] = tokenizer.encode([text])
@@ -122,7 +131,7 @@ def test_a_whole_text_is_never_cut_and_says_where_its_tokens_are(tokenizer: Toke
     assert (
         (whole.words == -1).sum()
         == len(whole.input_ids) - inside
-        == tokenizer._for(None).num_special_tokens_to_add(len(parts) == 2)
+        == library.whole(bundle).num_special_tokens_to_add(len(parts) == 2)
     )
 
 
@@ -170,7 +179,7 @@ def test_punctuation_joins_the_word_before() -> None:
 
 
 def test_threads_may_share_a_tokenizer(bundle_of: BundleOf) -> None:
-    """Both directions are asked for at once, and the second is made when it is first asked for."""
+    """Both directions are asked for at once."""
     fresh = Tokenizer(load_bundle(bundle_of("bert-single-label")))
     text = "good " * 50 + "late " * 50
     directions: list[Direction] = ["left", "right"] * 16

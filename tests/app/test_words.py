@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,8 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.bundle import load_bundle
-from app.tokenization import PLAIN_TEXT, Tokenizer
+from app.tokenization import PLAIN_TEXT, Direction, Tokenizer
 from app.words import Words, can_read
+from tests.app import library
 from tests.conftest import BundleOf
 from tests.support import ROOT
 
@@ -72,17 +73,21 @@ DEMOS = {
 def test_a_text_is_tokenized_and_cut_as_the_library_does(
     bundle_of: BundleOf, name: str, pieces: list[str], direction: Any, repeat: int
 ) -> None:
-    tokenizer = TOKENIZERS.get(name) or TOKENIZERS.setdefault(name, Tokenizer(load_bundle(bundle_of(name))))
+    if name not in TOKENIZERS:
+        bundle = load_bundle(bundle_of(name))
+        theirs = {end: library.cutting(bundle, end) for end in get_args(Direction)}
+        TOKENIZERS[name] = Tokenizer(bundle), theirs
+    tokenizer, theirs = TOKENIZERS[name]
     assert tokenizer._words is not None
     text = " ".join(pieces * repeat)
-    [ours], expected = tokenizer.encode([text], direction=direction), tokenizer._for(direction).encode(text)
+    [ours], expected = tokenizer.encode([text], direction=direction), theirs[direction].encode(text)
     assert ours.input_ids.tolist() == expected.ids
     assert ours.token_type_ids.tolist() == expected.type_ids
     assert ours.was_truncated == bool(expected.overflowing)
     assert ours.input_ids.dtype == ours.token_type_ids.dtype == np.int64
 
 
-TOKENIZERS: dict[str, Tokenizer] = {}
+TOKENIZERS: dict[str, tuple[Tokenizer, dict[Direction, tokenizers.Tokenizer]]] = {}
 
 
 def test_plain_and_other_texts_keep_their_order(bundle_of: BundleOf) -> None:

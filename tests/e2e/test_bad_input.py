@@ -352,13 +352,22 @@ def test_a_text_of_a_megabyte(shared_server: ServerProcess, model: str, text: st
     assert reply.json["usage"]["tokens"] <= 40
 
 
+@pytest.mark.parametrize("model", ["sentiment", "toxicity"])
+def test_a_pair_of_two_megabytes(shared_server: ServerProcess, model: str) -> None:
+    pair = {"text": "a b " * 500_000, "text_pair": "c " * 1_000_000}
+    reply = shared_server.post("/v1/classify", {"model": model, "inputs": pair})
+    assert reply.status == 200
+    assert reply.json["usage"] == {"tokens": 40, "truncated": 1}
+
+
 def test_a_long_text_delays_nobody(shared_server: ServerProcess) -> None:
-    body = {"model": "sentiment", "inputs": "a " * 500_000}
+    """One that is read to its end: most of others is not."""
+    body = {"model": "sentiment", "inputs": " " * 4_000_000 + "a"}
     answered = 0
     with ThreadPoolExecutor(1) as threads:
         long = threads.submit(shared_server.post, "/v1/classify", body)
         while not long.done():
             assert shared_server.post("/v1/classify", GOOD).status == 200
             answered += 1
-    assert long.result().json["usage"] == {"tokens": 40, "truncated": 1}
+    assert long.result().json["usage"] == {"tokens": 3, "truncated": 0}
     assert answered > 20  # hundreds; one to three if the tokenizer keeps the GIL

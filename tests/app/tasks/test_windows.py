@@ -11,6 +11,7 @@ from app.bundle import load_bundle
 from app.errors import ValidationFailed
 from app.tasks.windows import MAX_WINDOWS, count_windows, prepared_windows, refuse_many, spread, window
 from app.tokenization import Direction, Tokenizer
+from tests.app import library
 from tests.conftest import BundleOf
 
 LONG = " ".join(["The cat sat on the mat, and it was late."] * 12)
@@ -50,10 +51,9 @@ def test_from_the_end_they_are_the_same_the_other_way_round(
 def test_they_are_those_of_the_tokenizers_library(
     bundle_of: BundleOf, name: str, stride: int, direction: Direction
 ) -> None:
-    tokenizer = Tokenizer(load_bundle(bundle_of(name)))
-    theirs = tokenizer._make(None)
-    theirs.enable_truncation(tokenizer.max_length, stride=stride, direction=direction)
-    encoding = theirs.encode(LONG)
+    bundle = load_bundle(bundle_of(name))
+    tokenizer = Tokenizer(bundle)
+    encoding = library.cutting(bundle, direction, stride).encode(LONG)
     [whole] = tokenizer.encode_located([LONG], cut=None)
     [text] = whole.texts
     before, after = np.arange(text.start), np.arange(text.stop, len(whole.input_ids))
@@ -71,7 +71,9 @@ def test_they_are_those_of_the_tokenizers_library(
 
 def test_windows_have_a_limit() -> None:
     refuse_many(MAX_WINDOWS)
-    with pytest.raises(ValidationFailed, match=rf"make {MAX_WINDOWS + 1} windows; at most {MAX_WINDOWS} are allowed.*stride"):
+    with pytest.raises(
+        ValidationFailed, match=rf"make {MAX_WINDOWS + 1} windows; at most {MAX_WINDOWS} are allowed.*stride"
+    ):
         refuse_many(MAX_WINDOWS + 1)
 
 
