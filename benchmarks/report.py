@@ -156,8 +156,8 @@ def _aims_side_by_side(rows: list[dict[str, Any]]) -> Iterable[tuple[str, str, s
             (unbatched, bound, "the best without batching"),
         ):
             if ours and peers:
-                told = f"{ratio(chosen, ours, peers):.2f} x ({ours['setting']})"
-                yield f"{name} with {what}", aim, told
+                value = f"{ratio(chosen, ours, peers):.2f} x ({ours['setting']})"
+                yield f"{name} with {what}", aim, value
 
 
 def ratio(rows: Sequence[Row], ours: Row, peers: Sequence[Row]) -> float:

@@ -1,4 +1,4 @@
-"""The sentences that are sent. Where they come from is told in `data/README.md`."""
+"""The sentences that are sent. `data/README.md` says where they come from."""
 
 import json
 from pathlib import Path

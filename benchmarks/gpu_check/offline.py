@@ -35,7 +35,7 @@ class Runner(Protocol):
 
 
 def offline(bench: Bench) -> Iterator[Row]:
-    """Measure the device's rate, then every model, precision, length and budget. A budget that does not fit is told."""
+    """Measure the device's rate, then every model, precision, length and budget. A budget that does not fit is reported."""
     rates = {}
     for precision in bench.precisions:
         rates[precision] = matrix_rate(

@@ -1,4 +1,4 @@
-"""Whether a batch that does not fit into the device's memory is told, and leaves the runner and the server as they were."""
+"""Whether a batch that does not fit into the device's memory is reported, and the runner and the server still work after it."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""Whether the answers are right: the source checkpoint's, the same alone and in company, and fp32's as callers see them."""
+"""Whether the answers are right: compared with the source checkpoint, alone with in a batch, and fp16 scores with fp32's."""
 
 from collections.abc import Iterator, Sequence
 
@@ -52,13 +52,13 @@ def parity(bench: Bench) -> Iterator[Row]:
             )
             yield {
                 **row,
-                **_told(scores),
+                **_columns(scores),
                 "nodes_on_cpu": list(runner.nodes_on_cpu),
                 "passed": bool(worst <= tolerance) and scores.is_good and not runner.nodes_on_cpu,
             }
 
 
-def _told(scores: Comparison) -> Row:
+def _columns(scores: Comparison) -> Row:
     return {"answers": scores.answers, "score_difference": scores.difference, "flips": scores.flips}
 
 

@@ -140,10 +140,10 @@ def _out_of_memory(rows: Sequence[Row], _: Mapping[str, Any]) -> Iterator[Line]:
             yield f"{what}, served", _judged(measured, row), "all answered, and the next as before"
             continue
         if "failed_at_tokens" in row:
-            measured = f"told at {row['failed_at_tokens']} tokens; answers after it off by {row['answers_off']:.2g}"
+            measured = f"reported at {row['failed_at_tokens']} tokens; later answers off by {row['answers_off']:.2g}"
         else:
             measured = f"{row['message']} up to {row['largest_tokens']} tokens"
-        yield what, _judged(measured, row), "told, and answers as before"
+        yield what, _judged(measured, row), "reported, and answers as before"
 
 
 def _cuda_graphs(rows: Sequence[Row], _: Mapping[str, Any]) -> Iterator[Line]:

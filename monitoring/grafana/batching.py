@@ -17,7 +17,7 @@ def dashboard() -> models.Dashboard:
         [
             stat(
                 "Tokens/s",
-                "Tokens that ran, special tokens included; there is no padding.",
+                "Tokens that ran, including special tokens; there is no padding.",
                 Query(f"sum(model_task:bert_tokens:rate1m{{{SELECTED}}})"),
                 unit="short",
             ),
@@ -31,7 +31,7 @@ def dashboard() -> models.Dashboard:
             ),
             stat(
                 "Sequences per batch",
-                "Mean. 1 on a quiet service: nobody waits for company.",
+                "Mean. 1 on a quiet service, where requests seldom overlap.",
                 Query(
                     f"sum(rate(bert_batch_sequences_sum{{{SELECTED}}}[$__rate_interval])) "
                     f"/ sum(rate(bert_batch_sequences_count{{{SELECTED}}}[$__rate_interval]))"
@@ -74,7 +74,7 @@ def dashboard() -> models.Dashboard:
         [
             lines(
                 "Tokens/s by model and task",
-                "What the service gets done.",
+                "Throughput of the service.",
                 [Query(f"model_task:bert_tokens:rate1m{{{SELECTED}}}", LEGEND)],
                 unit="short",
                 is_stacked=True,

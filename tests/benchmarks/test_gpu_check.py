@@ -439,7 +439,7 @@ def test_what_is_wrong_is_in_the_table() -> None:
         "scores against fp32 0.003, 2 of 162 sure answers changed; nodes on the CPU: TopK best: **failed** "
         "| <= 0.01; scores <= 0.002, none changed |"
     ) in table
-    assert "limit 1,024 MiB | told at 32768 tokens; answers after it off by 0 |" in table
+    assert "limit 1,024 MiB | reported at 32768 tokens; later answers off by 0 |" in table
     assert (
         "limit 1,024 MiB, served | 3 batches failed; status 500, 0 of 256 texts answered in halves; the next request not "
         "as before: **failed** |"
