@@ -116,7 +116,7 @@ class ModelMetrics:
         """Set how much waits to run."""
         self._queue_sequences.set(queue.sequences)
         self._queue_tokens.set(queue.tokens)
-        self._queue_wait.set(queue.backlog_s)
+        self._queue_wait.set(queue.wait_s(1))
 
     def cancelled(self) -> None:
         """Count one request whose caller went away before its answer."""
@@ -157,7 +157,7 @@ class Metrics:
         )
         self.queue_sequences = gauge("queue_sequences", "Sequences waiting to run.")
         self.queue_tokens = gauge("queue_tokens", "Tokens waiting to run.")
-        self.queue_wait = gauge("queue_wait_seconds", "Estimated wait of a request that came now.")
+        self.queue_wait = gauge("queue_wait_seconds", "Estimated wait of a request with one text that came now.")
         self.inflight_requests = gauge("inflight_requests", "Requests being answered.")
         self.rejected = counter("rejected_total", "Requests refused or dropped.", (*by_model, "reason"))
         self.cancelled = counter("cancelled_total", "Requests whose caller went away first.")

@@ -51,7 +51,7 @@ def test_a_request(metrics: Metrics) -> None:
     expected = {
         "inflight_requests": 1, "tokenize_duration_seconds_sum": 0.5, "truncated_total": 2, "queue_duration_seconds_sum": 0.125,
         "request_duration_seconds_sum": 3, "cancelled_total": 1, "queue_sequences": 5, "queue_tokens": 60,
-        "queue_wait_seconds": 0.75,
+        "queue_wait_seconds": 0.35,
     }  # fmt: skip
     assert {name: value(metrics, name) for name in expected} == expected
     assert value(metrics, "requests_total", status="200") == value(metrics, "requests_total", status="418") == 1

@@ -42,7 +42,9 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(serve_faulty: 
 def test_late_requests_are_told_though_the_device_is_stuck(serve_faulty: ServeFaulty, device: Device) -> None:
     with ThreadPoolExecutor(4) as threads, serve_faulty("--request-timeout-s", "0.3") as server:
         device.hold()
-        waiting = [threads.submit(ask, server) for _ in range(4)]
+        first = threads.submit(ask, server)
+        eventually((device.faults / "held").exists)
+        waiting = [first, *(threads.submit(ask, server) for _ in range(3))]
         for reply in waiting:
             assert reply.result().status == 504
             assert reply.result().json["error_type"] == "deadline_exceeded"
