@@ -43,7 +43,7 @@ def test_late_requests_are_told_though_the_device_is_stuck(serve_faulty: ServeFa
     with ThreadPoolExecutor(4) as threads, serve_faulty("--request-timeout-s", "0.3") as server:
         device.hold()
         first = threads.submit(ask, server)
-        eventually((device.faults / "held").exists)
+        eventually(lambda: device.is_held)
         waiting = [first, *(threads.submit(ask, server) for _ in range(3))]
         for reply in waiting:
             assert reply.result().status == 504
