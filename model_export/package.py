@@ -286,7 +286,9 @@ def _check_output(output: Path) -> None:
     if is_file:
         raise ExportError(f"--output {output} is a file. Choose the name of a folder.")
     if is_other:
-        raise ExportError(f"--output {output} is not empty and is not a bundle. Choose another name, or empty the folder.")
+        raise ExportError(
+            f"--output {output} is not empty and is not a bundle. Choose another name, or empty the folder."
+        )
     if os.path.ismount(output):  # of a link, Path.is_mount asks what it leads to
         raise ExportError(
             f"--output {output} is where a file system is mounted, which no folder can take the place of. "

@@ -71,7 +71,9 @@ def test_they_are_those_of_the_tokenizers_library(
 
 def test_windows_have_a_limit() -> None:
     refuse_many(MAX_WINDOWS)
-    with pytest.raises(ValidationFailed, match=rf"make {MAX_WINDOWS + 1} windows; at most {MAX_WINDOWS} are allowed.*stride"):
+    with pytest.raises(
+        ValidationFailed, match=rf"make {MAX_WINDOWS + 1} windows; at most {MAX_WINDOWS} are allowed.*stride"
+    ):
         refuse_many(MAX_WINDOWS + 1)
 
 
