@@ -74,7 +74,10 @@ class HttpProtocol(HttpToolsProtocol):
             self._start_timer()
 
     def _parse_without_offer(self, rest: bytes) -> None:
-        """Read a head again, and what follows it: the parser took that for the protocol that was offered."""
+        """Read a head again, and what follows it, which the parser took for the protocol that was offered.
+
+        Java's HttpClient offers h2c with a request, body and all.
+        """
         while True:
             head = self._head_without_offer()
             self.parser = httptools.HttpRequestParser(self)
