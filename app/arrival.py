@@ -1,11 +1,11 @@
-"""What the protocol tells the application of how a request arrived: keys of its ASGI scope.
+"""Keys of the ASGI scope by which `protocol` tells the application how a request has arrived.
 
-Absent where another server than ours reads HTTP. Imports nothing of the project.
+They are missing if another server reads HTTP. Imports nothing from this project.
 """
 
 from typing import Final
 
 READ_AT: Final = "bert.read_at"
-"""When its last byte had been read, by the monotonic clock. Absent until then."""
+"""When its last byte was read (monotonic clock); missing until then."""
 STALLED: Final = "bert.stalled"
-"""True once it may take no more time to arrive."""
+"""True once its time to arrive is over."""

@@ -101,7 +101,7 @@ class FrontEnd:
         self._metrics.engine_up.set(0)
         self.readiness.engine = "lost"
         self._without_engine_since = time.perf_counter()
-        if not self.readiness.is_draining:  # the end of a front end takes its connection to the engine with it
+        if not self.readiness.is_draining:  # a front end that ends closes its connection to the engine
             log.error("the engine was lost: not ready")
 
     async def close(self) -> None:

@@ -1,11 +1,10 @@
-"""uvicorn's HTTP protocol, and what it lacks where callers cannot be trusted.
+"""uvicorn's HTTP protocol with five changes.
 
-- An answer's head and body leave in one piece: uvicorn writes them one after the other, which is two system calls here and
-  two packets on the way.
-- A request has limits: the size of its head, the time it takes to arrive, and how many wait behind one that is not answered.
-- An offer of another protocol is passed over.
-- A server that stops answers what still comes on connections that are open, each time as the last.
-- What is no request is told in the shape of every other error.
+- The head and body of a response are sent in one write. uvicorn writes them separately: two system calls and two packets.
+- A connection has limits: the size of a request's head, the time for a request to arrive, and the number of pipelined requests.
+- The header `Upgrade` is ignored.
+- While the server shuts down, requests on open connections are still answered, each with `Connection: close`.
+- Input that is not valid HTTP gets an error of the same JSON form as all others.
 """
 
 import asyncio
@@ -25,12 +24,12 @@ from app.schemas import ErrorResponse
 log = logging.getLogger(__name__)
 
 HEAD_BYTES: Final = 64 * 1024
-"""The largest head, and the most that is read without a head or a piece of a body coming out of it."""
+"""The maximum size of a head, and of any other input that yields neither a head nor body data (trailers, chunk extensions)."""
 PIPELINED: Final = 128
-"""The most requests that wait for the answer of an earlier one: each takes kilobytes, and few bytes to send."""
-LAST_WORD_S: Final = 0.5
-"""How long a connection stays open when its end is decided: for requests that are on their way when the server stops, and
-for callers to read why they were refused, which a reset would take from them."""
+"""The maximum number of requests that wait for the response to an earlier one: each takes kilobytes, but few bytes to send."""
+LINGER_S: Final = 0.5
+"""How long a connection stays open before it is closed: during a shutdown, for requests that are already in flight; after a
+refusal, so that a TCP reset does not discard the response before the caller has read it."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -40,10 +39,10 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._read_timeout_s = read_timeout_s
         self._timer: asyncio.TimerHandle | None = None
-        self._latest: RequestResponseCycle | None = None  # whose head arrived last
-        self._is_between = True  # what has begun to arrive has arrived
-        self._idle_bytes = 0  # read since the last head or piece of a body
-        self._fault: ServiceError | None = None  # why the parser was stopped
+        self._latest: RequestResponseCycle | None = None  # of the last head
+        self._is_between = True  # no request has arrived in part
+        self._idle_bytes = 0  # read since the last head or body data
+        self._fault: ServiceError | None = None  # why a callback stopped the parser
         self._is_draining = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -61,22 +60,25 @@ class HttpProtocol(HttpToolsProtocol):
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as stopped:
-                self._parse_without_offer(data[stopped.args[0] :])
+                self._parse_without_upgrade(data[stopped.args[0] :])
         except httptools.HttpParserError:
             self._refuse(self._fault or _NO_HTTP)
             return
         if self._is_between and self._latest is not None and not self._latest.response_complete:
             if self._timer is not None:
-                self._stop_timer()  # it is for the server to go on
+                self._stop_timer()  # the server's turn
         elif self._idle_bytes > HEAD_BYTES:
             self._refuse(_HEAD_TOO_LARGE)
         elif self._timer is None:
             self._start_timer()
 
-    def _parse_without_offer(self, rest: bytes) -> None:
-        """Read a head again, and what follows it: the parser took that for the protocol that was offered."""
+    def _parse_without_upgrade(self, rest: bytes) -> None:
+        """Parse a head again without its `Upgrade`, and then `rest`, which the parser took for another protocol's data.
+
+        Java's HttpClient offers h2c this way, on requests with a body.
+        """
         while True:
-            head = self._head_without_offer()
+            head = self._head_without_upgrade()
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
             data = head + rest
@@ -87,14 +89,14 @@ class HttpProtocol(HttpToolsProtocol):
             else:
                 return
 
-    def _head_without_offer(self) -> bytes:
+    def _head_without_upgrade(self) -> bytes:
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
             raise httptools.HttpParserError
         headers = b"".join(b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade")
         return b"%s %s HTTP/%s\r\n%s\r\n" % (method, self.url, version, headers)
 
-    # What the parser calls. uvicorn's own are short, and calling them from here would cost as much as they do.
+    # Callbacks of the parser. Some replace uvicorn's instead of calling them: the calls would cost as much as the methods do.
 
     def on_url(self, url: bytes) -> None:
         self._is_between = False
@@ -105,7 +107,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._stop_parser(_HEAD_TOO_LARGE)
         super().on_headers_complete()
         if self.cycle is self._latest:
-            return  # it offers another protocol, and is read again
+            return  # it has an `Upgrade`, and will be parsed again
         self._latest = self.cycle
         self._idle_bytes = 0
         self.headers = _NO_TRAILERS
@@ -134,7 +136,7 @@ class HttpProtocol(HttpToolsProtocol):
             cycle.message_event.set()
 
     def _should_upgrade(self) -> bool:
-        return True  # uvicorn then starts nothing
+        return True  # so uvicorn does not start a request
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -155,11 +157,11 @@ class HttpProtocol(HttpToolsProtocol):
         cycle = self._latest
         is_its_body = cycle is not None and cycle.scope is self.scope
         if self.flow.read_paused:
-            self._start_timer()  # by the server itself
+            self._start_timer()  # the server has paused it
         elif cycle is not None and not cycle.response_complete:
             if is_its_body:
                 self.scope[STALLED] = True  # type: ignore[typeddict-unknown-key]
-                cycle.message_event.set()  # for whoever waits for the rest to see it
+                cycle.message_event.set()  # wakes who waits for the rest of the body
             else:
                 cycle.keep_alive = False
         elif self._is_between or is_its_body:
@@ -168,11 +170,11 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(TooSlow(f"The head of the request had not arrived after {self._read_timeout_s:g} s."))
 
     def _refuse(self, error: ServiceError) -> None:
-        """Say why nothing more is read on this connection, and end it."""
+        """Send an error, ignore all further input, and close."""
         told = ErrorResponse.model_validate(
             {"error": error.message, "error_type": error.error_type, "request_id": secrets.token_hex(8)}
         )
-        log.warning("no request: %s", error.message, extra={"request_id": told.request_id})
+        log.warning("refused input: %s", error.message, extra={"request_id": told.request_id})
         body = told.model_dump_json().encode()
         self.transport.write(
             b"%scontent-type: application/json\r\nconnection: close\r\nx-request-id: %s\r\ncontent-length: %d\r\n\r\n%s"
@@ -184,24 +186,24 @@ class HttpProtocol(HttpToolsProtocol):
             self._latest.disconnected = True
             self._latest.message_event.set()
         self.flow.resume_reading()
-        self.transport.set_protocol(_Deaf(self))
+        self.transport.set_protocol(_Discard(self))
         self._stop_timer()
-        self._timer = self.loop.call_later(LAST_WORD_S, self.transport.close)
+        self._timer = self.loop.call_later(LINGER_S, self.transport.close)
 
     def shutdown(self) -> None:
-        """Answer what has begun to arrive and what is on its way, and say each time that it is the last."""
+        """Answer what is in flight with `Connection: close`, and close the connection once it is idle."""
         self._is_draining = True
         if self._latest is not None and not self._latest.response_complete:
             self._latest.keep_alive = False
         elif self._is_between:
             self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(LAST_WORD_S, self.timeout_keep_alive_handler)
+            self.timeout_keep_alive_task = self.loop.call_later(LINGER_S, self.timeout_keep_alive_handler)
         elif self._latest is not None and self._latest.scope is self.scope:
-            self.transport.close()  # it was answered, and nobody waits for the rest of its body
+            self.transport.close()  # already answered, only the rest of its body is missing
 
 
-class _Deaf(asyncio.Protocol):
-    """Drops what a caller that was refused still sends, so that nothing unread resets the connection."""
+class _Discard(asyncio.Protocol):
+    """Reads and discards what the caller still sends: closing with unread input would reset the connection."""
 
     def __init__(self, connection: HttpProtocol) -> None:
         self._connection = connection
@@ -211,14 +213,14 @@ class _Deaf(asyncio.Protocol):
 
 
 class _NoTrailers(list[tuple[bytes, bytes]]):
-    """Where headers go that follow a body: nobody reads them, and they have no end."""
+    """Receives the headers of trailers, which nobody reads and whose number is not limited."""
 
     def append(self, header: tuple[bytes, bytes], /) -> None:
         pass
 
 
 class _JoiningTransport:
-    """A transport that writes at the end of the turn; everything else is the real one's."""
+    """A transport that writes at the end of the event loop's iteration; everything else is the real one's."""
 
     def __init__(self, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -233,7 +235,7 @@ class _JoiningTransport:
     def write_eof(self) -> None:
         self._flush()
         self._transport.write_eof()
-        self.write = lambda _: None  # type: ignore[method-assign, assignment] # an answer that was not waited for
+        self.write = lambda _: None  # type: ignore[method-assign, assignment] # by a request that was still running
 
     def close(self) -> None:
         self._flush()

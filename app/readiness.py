@@ -9,9 +9,9 @@ State = Literal["starting", "ready", "draining", "lost"]
 
 
 class Readiness:
-    """What `/readyz` tells, and what every inference request asks first.
+    """The state that `/readyz` reports, and that is checked for every inference request.
 
-    They differ while the server drains: it asks for no more requests, and answers those that still come.
+    They differ while the server shuts down: it wants no more requests, but answers those that still arrive.
     """
 
     def __init__(self) -> None:
@@ -20,11 +20,11 @@ class Readiness:
 
     @property
     def state(self) -> State:
-        """The one word for it."""
+        """The state that `/readyz` reports."""
         return "draining" if self.is_draining else self.engine
 
     def check(self) -> None:
-        """Pass if more requests should be sent here.
+        """Return if more requests should be sent here.
 
         Raises:
             NotReady: the service is starting or stopping. Retry later.
@@ -35,7 +35,7 @@ class Readiness:
         self.check_engine()
 
     def check_engine(self) -> None:
-        """Pass if a request that is here can be answered.
+        """Return if a request that has arrived can be answered.
 
         Raises:
             NotReady: the service is starting. Retry later.

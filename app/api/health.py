@@ -13,7 +13,7 @@ from app.schemas import ErrorResponse
 
 
 class Health(BaseModel):
-    """`ready` asks for inference requests, `draining` answers those that still come; `alive` says nothing of that."""
+    """`ready` means that inference requests should be sent here; `alive` says nothing about that."""
 
     status: Literal["alive", "starting", "ready", "draining", "lost"]
 
@@ -21,7 +21,7 @@ class Health(BaseModel):
 def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     """Return the routes. They need no API key."""
     router = APIRouter(tags=["health"])
-    # Of its own: the loop's threads may all be tokenizing, and that is when one wants to see why.
+    # A thread of its own: those of the event loop may all be tokenizing, which is when metrics are needed most.
     collector = ThreadPoolExecutor(1, thread_name_prefix="metrics")
 
     @router.get("/livez", summary="Whether the process responds at all")
@@ -39,7 +39,7 @@ def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
 
     @router.get("/metrics", include_in_schema=False)
     async def prometheus(request: Request) -> Response:
-        # Files of every process are read and GPUs are asked: 10 ms and more, in which the loop would answer nobody.
+        # Reading every process's files and querying GPUs takes 10 ms and more, which would block the event loop.
         accept = request.headers.get("accept", "")
         page, content_type = await asyncio.get_running_loop().run_in_executor(collector, metrics.expose, accept)
         return Response(page, headers={"Content-Type": content_type, "Vary": "Accept"})

@@ -385,7 +385,7 @@ def test_this_is_no_proxy(line: Wire) -> None:
 
 
 def test_a_request_on_its_way_is_answered_as_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "LAST_WORD_S", LONG_S)
+    monkeypatch.setattr(protocol, "LINGER_S", LONG_S)
     with running() as server, wire(server.url) as used, wire(server.url) as fresh, wire(server.url) as amid:
         used.send(message(b"a"))
         assert used.reply().body == b"a"
@@ -428,7 +428,7 @@ def test_a_connection_that_stays_idle_holds_up_no_end() -> None:
 
 
 def test_the_rest_of_a_body_that_was_answered_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "LAST_WORD_S", LONG_S)
+    monkeypatch.setattr(protocol, "LINGER_S", LONG_S)
     with running() as server, wire(server.url) as line:
         server.app.reads_bodies = False
         line.send(head("Content-Length: 5"))

@@ -3,8 +3,8 @@
 Told by files in the folder that the environment variable FAULTS names: `hold` stops the device until it is gone, and is
 answered by `held`; `lost` loses it, `poison` holds the id of a token that it fails on, `room` the most sequences that its
 memory takes.
-The environment variable STUCK_S is how long a batch may run at least, LAST_WORD_S how long a connection stays open when its end
-is decided.
+The environment variable STUCK_S is how long a batch may run at least, LINGER_S how long a connection
+stays open before it is closed.
 """
 
 import os
@@ -61,7 +61,7 @@ def open_faulty(*arguments: Any, **options: Any) -> Runner:
 
 app.loading.open_runner = open_faulty  # type: ignore[assignment]
 app.engine.STUCK_S = float(os.environ.get("STUCK_S", app.engine.STUCK_S))  # type: ignore[misc]
-app.protocol.LAST_WORD_S = float(os.environ.get("LAST_WORD_S", app.protocol.LAST_WORD_S))  # type: ignore[misc]
+app.protocol.LINGER_S = float(os.environ.get("LINGER_S", app.protocol.LINGER_S))  # type: ignore[misc]
 
 if __name__ == "__main__":
     runpy.run_module("app", run_name="__main__")

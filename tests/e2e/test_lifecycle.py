@@ -65,7 +65,7 @@ def test_alive_while_the_models_load_and_ready_after(serve_faulty: ServeFaulty, 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_stop_under_load_loses_nothing(serve_faulty: ServeFaulty, device: Device, workers: str) -> None:
-    with ThreadPoolExecutor(CALLERS) as threads, serve_faulty("--workers", workers, LAST_WORD_S="60") as server:
+    with ThreadPoolExecutor(CALLERS) as threads, serve_faulty("--workers", workers, LINGER_S="60") as server:
         idle = Connection(server.url)
         assert idle.ask("GET", "/livez").status == 200
         device.hold()
@@ -101,7 +101,7 @@ def test_a_stop_amid_traffic_loses_nothing(serve_faulty: ServeFaulty, workers: s
         finally:
             connection.close()
 
-    with ThreadPoolExecutor(CALLERS) as threads, serve_faulty("--workers", workers, LAST_WORD_S="60") as server:
+    with ThreadPoolExecutor(CALLERS) as threads, serve_faulty("--workers", workers, LINGER_S="60") as server:
         callers = [threads.submit(call, number) for number in range(CALLERS)]
         eventually(lambda: len(answered) == CALLERS)
         server.process.send_signal(signal.SIGTERM)
