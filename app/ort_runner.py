@@ -355,7 +355,7 @@ def _session_on_cuda(
         except Exception as error:
             raise _why_no_session(path, error) from error
         if session.get_providers()[0] != PROVIDERS["cuda"]:
-            raise _DeviceUnavailable(_missing_library() or "ONNX Runtime fell back to the CPU, and its log says why")
+            raise _DeviceUnavailable(_missing_library() or "ONNX Runtime fell back to the CPU and does not say why")
         return session, cuda
 
 

@@ -1,8 +1,5 @@
 """On a GPU the service answers as the transformers pipelines do, in company of everything else, through two processes."""
 
-import random
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,26 +8,19 @@ import pytest
 from app.bundle import Precision
 from tests.cuda.conftest import GpuBundleOf
 from tests.oracle.answers import Oracle, Question, assert_same, each_oracle, oracles
-from tests.oracle.client import Reply, connect
+from tests.oracle.client import Replies, ask_everything
 from tests.support import serving
 
 pytestmark = pytest.mark.cuda
 
-CONNECTIONS: Final = 24
-SEED: Final = 7
 SMALL: Final = [oracle for oracle in oracles() if not oracle.name.startswith("demo")]
 SCORE_TOLERANCE: Final = 2e-3
 """What is promised of a score in fp16; and that a label stays the best if it leads by more than this:"""
 SURE: Final = 0.01
 
-Replies = Mapping[str, Sequence[tuple[Question, Reply]]]
 
-
-def ask_everything(models: Path, precision: Precision) -> Replies:
-    """Ask all questions of all oracles in random order from many connections."""
-    asked = [(oracle, question) for oracle in SMALL for question in oracle.questions]
-    random.Random(SEED).shuffle(asked)
-    answered: dict[str, list[tuple[Question, Reply]]] = {oracle.name: [] for oracle in SMALL}
+def answers(models: Path, precision: Precision) -> Replies:
+    """What a server on the GPU answers to every question."""
     options = (
         "--device",
         "cuda",
@@ -43,19 +33,11 @@ def ask_everything(models: Path, precision: Precision) -> Replies:
         "--no-access-log",
     )
     with serving(models, *options, "--max-queue-s", "600", "--request-timeout-s", "600") as server:
-
-        def ask(first: int) -> None:
-            with connect(server.url) as connection:
-                for oracle, question in asked[first::CONNECTIONS]:
-                    reply = connection.ask(oracle, question.input, question.parameters)
-                    answered[oracle.name].append((question, reply))
-
-        with ThreadPoolExecutor(CONNECTIONS) as threads:
-            list(threads.map(ask, range(CONNECTIONS)))
+        replies = ask_everything(server.url, SMALL)
         on_cuda = server.metric("bert_model_info", provider="CUDAExecutionProvider", variant=f"cuda-{precision}")
         assert on_cuda == len(SMALL)
         assert server.stop() == 0, server.log
-    return answered
+    return replies
 
 
 @pytest.fixture(scope="session")
@@ -68,12 +50,12 @@ def models(tmp_path_factory: pytest.TempPathFactory, gpu_bundle_of: GpuBundleOf)
 
 @pytest.fixture(scope="session")
 def fp32(models: Path) -> Replies:
-    return ask_everything(models, "fp32")
+    return answers(models, "fp32")
 
 
 @pytest.fixture(scope="session")
 def fp16(models: Path) -> Replies:
-    return ask_everything(models, "fp16")
+    return answers(models, "fp16")
 
 
 @each_oracle(demo=False)

@@ -2,13 +2,18 @@
 
 import http.client
 import json
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tests.oracle.answers import Oracle
+from tests.oracle.answers import Oracle, Question
+
+CONNECTIONS: Final = 24
+SEED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -49,3 +54,24 @@ def connect(url: str) -> Iterator[Connection]:
         yield connection
     finally:
         connection.close()
+
+
+Replies = Mapping[str, Sequence[tuple[Question, Reply]]]
+"""What was asked of each oracle's model, and what came back."""
+
+
+def ask_everything(url: str, oracles: Sequence[Oracle]) -> Replies:
+    """Ask every question of the oracles, in random order from many connections at once."""
+    asked = [(oracle, question) for oracle in oracles for question in oracle.questions]
+    random.Random(SEED).shuffle(asked)
+    answered: dict[str, list[tuple[Question, Reply]]] = {oracle.name: [] for oracle in oracles}
+
+    def ask(first: int) -> None:
+        with connect(url) as connection:
+            for oracle, question in asked[first::CONNECTIONS]:
+                reply = connection.ask(oracle, question.input, question.parameters)
+                answered[oracle.name].append((question, reply))
+
+    with ThreadPoolExecutor(CONNECTIONS) as threads:
+        list(threads.map(ask, range(CONNECTIONS)))
+    return answered

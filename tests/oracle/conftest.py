@@ -3,21 +3,15 @@
 Each is made once for the session: exports in this process, the server in one of its own.
 """
 
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import pytest
 
 from model_export.package import ExportOptions, export
-from tests.oracle.answers import Question, oracles
-from tests.oracle.client import Reply, connect
+from tests.oracle.answers import oracles
+from tests.oracle.client import Replies, ask_everything
 from tests.support import ServerProcess, serving
-
-CONNECTIONS: Final = 24
-SEED: Final = 5
 
 
 @pytest.fixture(scope="session")
@@ -41,18 +35,6 @@ def server(models: Path) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture(scope="session")
-def replies(server: ServerProcess) -> Mapping[str, Sequence[tuple[Question, Reply]]]:
-    """For each oracle, what the server answers to its questions, all of all oracles asked in random order from many connections."""
-    asked = [(oracle, question) for oracle in oracles() for question in oracle.questions]
-    random.Random(SEED).shuffle(asked)
-    answered: dict[str, list[tuple[Question, Reply]]] = {oracle.name: [] for oracle in oracles()}
-
-    def ask(first: int) -> None:
-        with connect(server.url) as connection:
-            for oracle, question in asked[first::CONNECTIONS]:
-                reply = connection.ask(oracle, question.input, question.parameters)
-                answered[oracle.name].append((question, reply))
-
-    with ThreadPoolExecutor(CONNECTIONS) as threads:
-        list(threads.map(ask, range(CONNECTIONS)))
-    return answered
+def replies(server: ServerProcess) -> Replies:
+    """What the server answers to every question, in company of all others."""
+    return ask_everything(server.url, oracles())

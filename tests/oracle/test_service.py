@@ -1,15 +1,12 @@
 """The service answers as the transformers pipelines do, whatever else it is asked at the same time."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 
 import pytest
 
 from tests.oracle.answers import Oracle, Question, assert_same, each_oracle
-from tests.oracle.client import Reply, connect
+from tests.oracle.client import Replies, connect
 from tests.support import ServerProcess
-
-Replies = Mapping[str, Sequence[tuple[Question, Reply]]]
 
 
 @each_oracle()
