@@ -184,7 +184,7 @@ def test_weights_that_are_not_numbers(copy_of: Copy, tmp_path: Path, tensor: str
     folder = copy_of("bert-single-label")
     edit_tensors(folder, lambda tensors: np.put(tensors[tensor], 0, value))
     message = refusal(folder, tmp_path / "out")
-    where = "The checkpoint answers with" if tensor == "classifier.bias" else "has"
+    where = "The checkpoint's answers contain" if tensor == "classifier.bias" else "has"
     assert f"{where} infinity or NaN" in message
     assert (f"infinity or NaN in {tensor}: its weights are damaged" in message) == (where == "has")
 
