@@ -315,11 +315,11 @@ def _engine_process(results: Mapping[str, Any]) -> list[str]:
         "Single texts of 27.5 tokens from 12 front ends; the device sleeps for as long as a large GPU computes.",
         "Processor time a request, in us, of which 30,000 requests/s leave 33.",
         "",
-        "| in flight | in a batch | requests/s | event loop | device's thread | packer | together |",
+        "| in flight | in a batch | requests/s | event loop | launching | waiting | together |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in medians(results["engine-process"]["rows"], "in_flight"):
-        threads = [row["event_loop_us"], row["device_thread_us"], row["packer_us"]]
+        threads = [row["event_loop_us"], row["launcher_us"], row["waiter_us"]]
         shown = " | ".join(f"{one:.1f}" for one in [*threads, sum(threads)])
         batch = f"{row['in_flight']:.0f} | {row['requests_per_batch']:.0f} | {row['rate_per_s']:.0f}"
         lines.append(f"| {batch} | {shown} |")

@@ -1,8 +1,8 @@
 """What a request costs the engine's process, which all front ends share: its processor time by thread. Prints JSON.
 
-The process is that of `--workers`, with its metrics and its Unix socket. Its device packs batches as one on CUDA does, then
-sleeps for about as long as a large GPU would compute, and cuts zeros up: what is measured is everything but the model. The
-front ends are this process, which sends what they would: single texts, in small frames.
+The process is that of `--workers`, with its metrics and its Unix socket. Its device packs batches as one on CUDA does,
+sleeps for about as long as a large GPU would compute, and cuts zeros up: what is measured is everything but the model and what ONNX
+Runtime takes to launch it. The front ends are this process, which sends what they would: single texts, in small frames.
 
 Runs in the project's environment.
 
@@ -46,7 +46,7 @@ TOKEN_S: Final = 0.5e-6
 """A batch takes about so long, and so long for each token, in BERT-base on a large GPU."""
 LAST_OF_FRAME: Final = 0.5
 """How likely a request is the last one of its frame: two share one on average."""
-THREADS: Final = {"event_loop_us": "MainThread", "device_thread_us": "engine_0", "packer_us": "packer_0"}
+THREADS: Final = {"event_loop_us": "MainThread", "launcher_us": "engine_0", "waiter_us": "waiter_0"}
 WITHIN_S: Final = 300
 
 
@@ -64,17 +64,18 @@ class BlankDevice:
 
     provider = "none"
     threads = None
-    packs_ahead = True
+    launches_ahead = True
 
     def __init__(self, bundle: Bundle) -> None:
         self.variant_name: Final = bundle.manifest.variants[0].name
         self._head: Final = HEADS[bundle.manifest.task]
         self._labels: Final = len(bundle.manifest.labels)
+        self._free_at_s = 0.0
         self.batches = 0
         self.sleeping_s = 0.0
-        """What going to sleep costs: where there is a device, that is ONNX Runtime's time."""
+        """What going to sleep costs, which is no cost of the service's."""
 
-    def prepare(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
+    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
         lengths = np.fromiter(map(len, batch), np.int64, len(batch))
         feeds = pack(
             np.concatenate([sequence.input_ids for sequence in batch]),
@@ -85,17 +86,23 @@ class BlankDevice:
         starts = feeds["cls_index"].astype(np.int64, copy=False)
         [output] = self._head.outputs(batch)
 
-        def execute() -> list[SequenceResult]:
+        tokens = len(feeds["input_ids"])
+        self._free_at_s = max(self._free_at_s, time.perf_counter()) + BATCH_S + TOKEN_S * tokens
+        finished_at_s = self._free_at_s
+
+        def finish() -> list[SequenceResult]:
             started_s = time.thread_time()
-            time.sleep(BATCH_S + TOKEN_S * len(feeds["input_ids"]))
+            time.sleep(max(0.0, finished_at_s - time.perf_counter()))
             self.sleeping_s += time.thread_time() - started_s
             self.batches += 1
-            return self._head.cut({output: np.zeros((len(batch), self._labels), np.float16)}, batch, starts)
+            rows = np.zeros((len(batch), self._labels), np.float16)
+            assert np.isfinite(rows).all()
+            return self._head.cut({output: rows}, batch, starts)
 
-        return execute
+        return finish
 
     def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
-        return self.prepare(batch)()
+        return self.launch(batch)()
 
     trim = run
 
@@ -139,7 +146,7 @@ async def _serve(folder: Path, socket_path: Path, orders: Connection) -> None:
             for thread in threading.enumerate()
             if thread.ident is not None
         }
-        cpu_s[THREADS["device_thread_us"]] -= device.sleeping_s
+        cpu_s[THREADS["waiter_us"]] -= device.sleeping_s
         orders.send(Told(time.perf_counter(), device.batches, cpu_s))
 
     settle()
@@ -252,10 +259,7 @@ def measure(folder: Path, outstanding: int, count: int) -> dict[str, Any]:
         "requests": requests,
         "rate_per_s": requests / (after.at_s - before.at_s),
         "requests_per_batch": requests / (after.batches - before.batches),
-        **{
-            name: 1e6 * (after.cpu_s.get(thread, 0) - before.cpu_s.get(thread, 0)) / requests
-            for name, thread in THREADS.items()
-        },
+        **{name: 1e6 * (after.cpu_s[thread] - before.cpu_s[thread]) / requests for name, thread in THREADS.items()},
     }
 
 

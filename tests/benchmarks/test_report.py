@@ -68,11 +68,11 @@ def test_the_threads_of_the_engines_process_are_added_up() -> None:
     rows = [
         {
             "round": number, "in_flight": 192, "requests_per_batch": 96.0, "rate_per_s": 20000.0, "event_loop_us": loop_us,
-            "device_thread_us": 3.0, "packer_us": 0.0,
+            "launcher_us": 3.0, "waiter_us": 1.0,
         }
         for number, loop_us in enumerate((16.0, 18.0, 40.0))
     ]  # fmt: skip
-    assert "| 192 | 96 | 20000 | 18.0 | 3.0 | 0.0 | 21.0 |" in render(results(engine_process=rows))
+    assert "| 192 | 96 | 20000 | 18.0 | 3.0 | 1.0 | 22.0 |" in render(results(engine_process=rows))
 
 
 def test_a_p99_is_shown_of_enough_samples_only() -> None:
