@@ -348,7 +348,7 @@ class Batcher(Generic[P, R]):
                 continue
             [(job, i)] = part
             log.error("a sequence of %d tokens failed alone", job.tokens[i], exc_info=failed)
-            self._fail(job, Internal(f"inputs[{i}] could not be run. The log has the cause under the request id."))
+            self._fail(job, Internal(f"inputs[{i}] could not be run. The log of the service has the cause."))
 
     async def _run_payloads(self, payloads: list[P]) -> list[R]:
         results = await self._run(payloads)

@@ -87,7 +87,7 @@ class Overloaded(ServiceError):
 
 
 class Internal(ServiceError):
-    """A fault of this service; the log has the traceback under the request id."""
+    """A fault of this service; the log has the traceback."""
 
 
 class NotReady(ServiceError):
