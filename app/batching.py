@@ -199,13 +199,14 @@ class Batcher(Generic[P, R]):
 
     def _refuse_late_answer(self, tokens: Sequence[int]) -> None:
         """Refuse a job that cannot be answered in time: it would keep the device from others for nothing."""
-        if self._pace.at_most(self._running_tokens + self.queued_tokens + sum(tokens)) <= self._timeout_s:
+        own_tokens = sum(tokens)
+        if self._pace.at_most(self._running_tokens + self.queued_tokens + own_tokens) <= self._timeout_s:
             return
-        own_s = self._pace.seconds(sum(tokens))
+        own_s = self._pace.seconds(own_tokens)
         if own_s > self._timeout_s:
             fitting = int(len(tokens) * self._timeout_s / own_s)
             raise DeadlineExceeded(
-                f"{len(tokens)} inputs of {sum(tokens)} tokens would take about {own_s:.0f} s, the most is "
+                f"{len(tokens)} inputs of {own_tokens} tokens would take about {own_s:.0f} s, the most is "
                 f"{self._timeout_s:g} s. Send at most about {fitting} such inputs at once."
             )
         wait_s = self.statistics.wait_s(len(tokens))
@@ -309,7 +310,8 @@ class Batcher(Generic[P, R]):
             EngineLost: nothing will ever be answered again.
         """
         taken_at = self._clock()
-        tokens = [job.tokens[i] for job, i in batch]
+        lengths = [job.tokens[i] for job, i in batch]
+        tokens = sum(lengths)
         try:
             results = await self._run_payloads([job.payloads[i] for job, i in batch])
         except EngineLost:
@@ -323,8 +325,8 @@ class Batcher(Generic[P, R]):
             self._answered_at = self._device.answered_at = now
         if wanted_at is not None:
             # From wanting the device to having the answer: other models' turns count, as they do for whoever waits.
-            self._pace.learn(sum(tokens), now - wanted_at)
-        ran = BatchRan(len(batch), sum(tokens), max(tokens), started_at, now - started_at)
+            self._pace.learn(tokens, now - wanted_at)
+        ran = BatchRan(len(batch), tokens, max(lengths), started_at, now - started_at)
         self._observer.ran(ran)
         for (job, i), result in zip(batch, results, strict=True):
             self._answer(job, i, result, ran)

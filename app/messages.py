@@ -84,11 +84,6 @@ class QueueStatistics:
         """Return the estimated wait of a request that came now, with this many sequences, until its last one starts."""
         return self.running_s + min(self.queued_s, sequences * self.turn_s)
 
-    @property
-    def backlog_s(self) -> float:
-        """How long it takes to run all there is."""
-        return self.running_s + self.queued_s
-
 
 @dataclass(frozen=True, slots=True)
 class BatchRan:

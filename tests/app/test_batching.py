@@ -12,6 +12,7 @@ from app.batching import Batcher
 from app.device import Device
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, OutOfDeviceMemory, Overloaded
 from app.messages import BatchRan, Timeline
+from tests.app.backlog import backlog_s
 
 BUDGET = 16
 TIMEOUT_S = 30.0
@@ -261,7 +262,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_return() -> None:
         bench.batcher.expect([(1, 1.0)])
         first = bench.submit(4)
         await bench.settle()
-        assert bench.batcher.statistics.backlog_s == pytest.approx(4)
+        assert backlog_s(bench.batcher) == pytest.approx(4)
         second = bench.submit(16)
         await bench.settle()
         with pytest.raises(Overloaded, match=r"20\.0 s") as refusal:
@@ -270,7 +271,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_return() -> None:
         await bench.run_out()
         assert await first == answers(0)
         assert await second == answers(1)
-        assert bench.batcher.statistics.backlog_s == 0
+        assert backlog_s(bench.batcher) == 0
 
     with_bench(test)
 
@@ -314,7 +315,7 @@ def test_the_estimate_follows_the_runner() -> None:
         bench.runner.is_held = True
         bench.submit(10)
         await bench.settle()
-        assert bench.batcher.statistics.backlog_s == pytest.approx(0.01, rel=0.05)
+        assert backlog_s(bench.batcher) == pytest.approx(0.01, rel=0.05)
         await bench.run_out()
 
     with_bench(test)
@@ -331,7 +332,7 @@ def test_short_requests_alone_do_not_refuse_the_next_burst() -> None:
         bench.runner.is_held = True
         burst = [bench.submit(8) for _ in range(800)]
         await bench.settle()
-        assert bench.batcher.statistics.backlog_s == pytest.approx(400 * 0.01)
+        assert backlog_s(bench.batcher) == pytest.approx(400 * 0.01)
         await bench.run_out()
         await asyncio.gather(*burst)
 
@@ -367,7 +368,7 @@ def test_one_stall_is_no_new_speed() -> None:
         bench.runner.is_held = True
         bench.submit(10)
         await bench.settle()
-        assert bench.batcher.statistics.backlog_s == pytest.approx(0.016)
+        assert backlog_s(bench.batcher) == pytest.approx(0.016)
         await bench.run_out()
 
     with_bench(test)
@@ -655,7 +656,7 @@ def test_whatever_happens_each_request_is_answered_once_within_the_budget(
         assert all(sum(payload in batch for batch in refused) <= BUDGET.bit_length() for payload in lengths)
         assert all(sum(batch == [payload] for batch in bench.runner.batches) <= 2 for payload in lengths)
         assert (bench.batcher.queued_sequences, bench.batcher.queued_tokens) == (0, 0)
-        assert bench.batcher.statistics.backlog_s == 0
+        assert backlog_s(bench.batcher) == 0
 
     with_bench(test)
 

@@ -7,8 +7,8 @@ import pytest
 
 from app.bundle import Precision
 from tests.cuda.conftest import GpuBundleOf
-from tests.oracle.answers import Oracle, Question, assert_same, each_oracle, oracles
-from tests.oracle.client import Replies, ask_everything
+from tests.oracle.answers import Oracle, Question, each_oracle, oracles
+from tests.oracle.client import Replies, ask_everything, assert_as_stored
 from tests.support import serving
 
 pytestmark = pytest.mark.cuda
@@ -60,12 +60,7 @@ def fp16(models: Path) -> Replies:
 
 @each_oracle(demo=False)
 def test_fp32_answers_are_those_of_the_pipeline(oracle: Oracle, fp32: Replies) -> None:
-    assert len(fp32[oracle.name]) == len(list(oracle.questions))
-    for question, reply in fp32[oracle.name]:
-        asked = f"{question.input!r} with {question.parameters}"
-        assert reply.status == 200, f"{asked}: {reply.body}"
-        assert_same(reply.body["predictions"], [question.prediction], asked)
-        assert reply.body["usage"] == {"tokens": question.tokens, "truncated": question.truncated}, asked
+    assert_as_stored(oracle, fp32)
 
 
 @each_oracle(demo=False)

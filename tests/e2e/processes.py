@@ -1,6 +1,5 @@
 """What a test sees of a server with several processes, and asks of it."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support import ServerProcess
+from tests.support import ServerProcess, eventually
 
 WITHIN_S = 30.0
 
@@ -39,11 +38,7 @@ def engine_of(server: ServerProcess) -> int:
 
 
 def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + WITHIN_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return value
+    return eventually(condition, WITHIN_S)
 
 
 def classify(server: ServerProcess, inputs: Any, **options: Any) -> httpx.Response:

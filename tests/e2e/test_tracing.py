@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from app import __version__
 from model_export.package import ExportOptions, export
+from tests.e2e.processes import until
 from tests.support import ROOT, ServerProcess, run_app, serving
 
 WITHIN_S = 30.0
@@ -124,14 +125,6 @@ def trace_id_of(response: httpx.Response) -> str:
     version, trace_id, _, _ = response.headers["traceresponse"].split("-")
     assert version == "00"
     return str(trace_id)
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + WITHIN_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return value
 
 
 @pytest.fixture(scope="module")

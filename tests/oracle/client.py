@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tests.oracle.answers import Oracle, Question
+from tests.oracle.answers import Oracle, Question, assert_same
 
 CONNECTIONS: Final = 24
 SEED: Final = 5
@@ -75,3 +75,13 @@ def ask_everything(url: str, oracles: Sequence[Oracle]) -> Replies:
     with ThreadPoolExecutor(CONNECTIONS) as threads:
         list(threads.map(ask, range(CONNECTIONS)))
     return answered
+
+
+def assert_as_stored(oracle: Oracle, replies: Replies) -> None:
+    """Hold every reply to an oracle's questions to the stored answer, and see that none is missing."""
+    assert len(replies[oracle.name]) == len(list(oracle.questions))
+    for question, reply in replies[oracle.name]:
+        asked = f"{question.input!r} with {question.parameters}"
+        assert reply.status == 200, f"{asked}: {reply.body}"
+        assert_same(reply.body["predictions"], [question.prediction], asked)
+        assert reply.body["usage"] == {"tokens": question.tokens, "truncated": question.truncated}, asked

@@ -5,18 +5,13 @@ from collections import defaultdict
 import pytest
 
 from tests.oracle.answers import Oracle, Question, assert_same, each_oracle
-from tests.oracle.client import Replies, connect
+from tests.oracle.client import Replies, assert_as_stored, connect
 from tests.support import ServerProcess
 
 
 @each_oracle()
 def test_every_question_in_company_of_all_others(oracle: Oracle, replies: Replies) -> None:
-    assert len(replies[oracle.name]) == len(list(oracle.questions))
-    for question, reply in replies[oracle.name]:
-        asked = f"{question.input!r} with {question.parameters}"
-        assert reply.status == 200, f"{asked}: {reply.body}"
-        assert_same(reply.body["predictions"], [question.prediction], asked)
-        assert reply.body["usage"] == {"tokens": question.tokens, "truncated": question.truncated}, asked
+    assert_as_stored(oracle, replies)
 
 
 @each_oracle(demo=False)
