@@ -30,7 +30,6 @@ from model_export.package import ExportOptions, export
 from tests.e2e.processes import until
 from tests.support import ROOT, ServerProcess, run_app, serving
 
-WITHIN_S = 30.0
 SECRET = "xylophone"
 TEXTS = ["a", "the cat sat on the mat", "Hello, world!", "one two three four five six seven eight nine ten"]
 LATER_MS = "60000"
