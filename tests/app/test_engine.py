@@ -305,7 +305,7 @@ def test_what_would_be_refused_can_be_asked_before(with_engine: WithEngine) -> N
             bench.client.check(CLASSIFY, 1)
         bench.device.release()
         await waiting
-        await bench.until(lambda: bench.client.statistics()[CLASSIFY].backlog_s == 0)
+        await bench.until(lambda: bench.client.statistics()[CLASSIFY].wait_s(512) == 0)
         bench.client.check(CLASSIFY, 512)
 
     with_engine(test, max_queue_s=1e-6)
@@ -460,7 +460,7 @@ def test_statistics_tell_what_waits(with_engine: WithEngine) -> None:
         running = await bench.hold()
         waiting = bench.ask(5, 6, 7)
         await bench.until(lambda: queued() == (3, 18))
-        assert bench.client.statistics()[CLASSIFY].backlog_s > 0
+        assert bench.client.statistics()[CLASSIFY].wait_s(1) > 0
         assert bench.client.statistics()[FILL_MASK].sequences == 0
         await bench.until(lambda: any(queue.tokens == 18 for queue in bench.observed[CLASSIFY].queues))
         bench.device.release()
