@@ -37,7 +37,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         if (ROOT / name).is_file() and not name.startswith("tests/"):
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, checkout / name)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("BERT_")}
+    # Nor what was given to the `make` that runs the tests, such as ARGS.
+    ours = ("BERT_", "MAKE", "MFLAGS", "ARGS")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     # What `make serve` would install into is there already: this test is about everything after that.
     venv = checkout / "venv"
     venv.mkdir()
