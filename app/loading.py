@@ -9,7 +9,8 @@ from app.engine import LocalEngine, Runner
 from app.errors import OutOfDeviceMemory, StartupError
 from app.messages import Loaded
 from app.metrics import Metrics, ServedModel
-from app.ort_runner import OrtRunner, open_runner
+from app.ort.choice import open_runner
+from app.ort.runner import OrtRunner
 from app.settings import Settings
 from app.tuning import open_with_few_threads
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from app.bundle import Bundle, Precision, Target, load_bundle
 from app.cpus import usable_cpus
-from app.ort_runner import OrtRunner, open_runner
+from app.ort.choice import open_runner
+from app.ort.runner import OrtRunner
 from benchmarks.gpu_check.bundles import PRECISIONS, Bundles
 from benchmarks.gpu_check.forms import Form
 

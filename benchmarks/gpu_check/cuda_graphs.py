@@ -12,11 +12,11 @@ import onnxruntime as ort
 
 from app.bundle import Target
 from app.cpus import usable_cpus
-from app.cuda import Cuda
 from app.messages import TokenSequence
-from app.ort_runner import CUDA_OPTIONS, PROVIDERS, _session_options
+from app.ort.cuda import Cuda
+from app.ort.options import CUDA_OPTIONS, PROVIDERS, session_options
+from app.ort.staging import DeviceMemory, StagingBuffer
 from app.packing import Feeds, pack
-from app.staging import DeviceMemory, StagingBuffer
 from benchmarks.common import Row
 from benchmarks.gpu_check.bench import Bench, NotRun
 from benchmarks.gpu_check.offline import random_sequence
@@ -49,7 +49,7 @@ def cuda_graphs(bench: Bench) -> Iterator[Row]:
     provider_options = CUDA_OPTIONS | {"user_compute_stream": str(device.stream), "enable_cuda_graph": "1"}
     session = ort.InferenceSession(
         bundle.path(runner.variant.graph),
-        _session_options(usable_cpus(), "cuda"),
+        session_options(usable_cpus(), "cuda"),
         providers=[(PROVIDERS["cuda"], provider_options)],
         enable_fallback=0,
     )

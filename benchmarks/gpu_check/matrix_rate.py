@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 
 from app.bundle import Precision, Target
-from app.ort_runner import CUDA_OPTIONS, PROVIDERS
+from app.ort.options import CUDA_OPTIONS, PROVIDERS
 from benchmarks.gpu_check.bench import NotRun
 from benchmarks.gpu_check.bundles import Bundles
 

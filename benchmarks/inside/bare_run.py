@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 from app.bundle import load_bundle
 from app.cpus import usable_cpus
 from app.messages import TokenSequence
-from app.ort_runner import OrtRunner, open_runner
+from app.ort.choice import open_runner
+from app.ort.runner import OrtRunner
 from app.tuning import open_with_few_threads
 
 

@@ -22,7 +22,7 @@ import onnxruntime as ort
 from app.bundle import Variant, load_bundle
 from app.cpus import usable_cpus
 from app.messages import TokenSequence
-from app.ort_runner import OrtRunner
+from app.ort.runner import OrtRunner
 from benchmarks.inside.batches import filled, token_sequences
 from benchmarks.texts import read_texts
 

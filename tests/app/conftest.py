@@ -3,7 +3,7 @@
 import pytest
 
 from app.bundle import Bundle, load_bundle
-from app.ort_runner import OrtRunner
+from app.ort.runner import OrtRunner
 from model_export.package import ExportOptions, export
 from tests.support import ROOT
 

@@ -32,7 +32,7 @@ from app.golden import golden_sequences
 from app.ipc.client import RemoteEngine
 from app.ipc.server import EngineServer
 from app.messages import BatchRan, Loaded, MaskScores, QueueStatistics, SequenceResult, Timeline, TokenSequence
-from app.ort_runner import OrtRunner
+from app.ort.runner import OrtRunner
 from app.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, Speed
 from tests.conftest import BundleOf
 

@@ -9,7 +9,7 @@ from app.bundle import Bundle
 from app.errors import BundleError
 from app.golden import replay_golden
 from app.messages import SequenceResult, TokenSequence
-from app.ort_runner import OrtRunner
+from app.ort.runner import OrtRunner
 
 
 def test_a_good_bundle_gives_its_golden_answers(bundle: Bundle, runner: OrtRunner) -> None:

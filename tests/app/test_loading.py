@@ -12,7 +12,7 @@ from app.bundle import load_bundle
 from app.engine import LocalEngine
 from app.messages import Loaded
 from app.metrics import Metrics
-from app.ort_runner import OrtRunner
+from app.ort.runner import OrtRunner
 from app.settings import Settings
 from tests.conftest import BundleOf
 

@@ -8,7 +8,7 @@ import pytest
 from app.bundle import Bundle
 from app.errors import OutOfDeviceMemory
 from app.messages import SequenceResult, TokenSequence
-from app.ort_runner import OrtRunner
+from app.ort.runner import OrtRunner
 from app.packing import pack
 from app.warmup import run_every_shape
 

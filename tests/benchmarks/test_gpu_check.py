@@ -16,7 +16,7 @@ import pytest
 from app.bundle import Architecture, Bundle, load_bundle
 from app.errors import OutOfDeviceMemory
 from app.messages import MaskScores, SequenceResult, TokenSequence
-from app.ort_runner import open_runner
+from app.ort.choice import open_runner
 from benchmarks.gpu_check.bundles import MODELS
 from benchmarks.gpu_check.cuda_graphs import captured
 from benchmarks.gpu_check.forms import FORMS

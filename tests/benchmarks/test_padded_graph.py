@@ -7,7 +7,7 @@ import onnxruntime as ort
 
 from app.bundle import load_bundle
 from app.messages import TokenSequence
-from app.ort_runner import open_runner
+from app.ort.choice import open_runner
 from benchmarks.checkpoints import SIZES, checkpoint
 from benchmarks.padded_graph import write_padded_graph
 from model_export.package import ExportOptions, export

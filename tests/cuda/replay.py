@@ -10,7 +10,7 @@ from pathlib import Path
 
 from app.bundle import load_bundle
 from app.golden import golden_sequences, replay_golden
-from app.ort_runner import open_runner
+from app.ort.choice import open_runner
 
 folder, precision, calls = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 bundle = load_bundle(folder)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from app.bundle import Precision, load_bundle
-from app.ort_runner import open_runner
+from app.ort.choice import open_runner
 from app.warmup import run_every_shape
 from benchmarks.gpu_check.card import used_bytes
 from benchmarks.gpu_check.memory import random_batch

@@ -1,7 +1,7 @@
 """Where a batch's inputs and outputs lie on their way to and from a device: end to end in page-locked host memory.
 
 One batch is staged while another one runs, so there are two buffers, and each is used again. Knows no runtime and no graph;
-`app.cuda` has the memory of a GPU.
+`app.ort.cuda` has the memory of a GPU.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -11,8 +11,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from app.ort.staging import DeviceMemory, StagingBuffers, Tensor
 from app.packing import Feeds
-from app.staging import DeviceMemory, StagingBuffers, Tensor
 
 Values = list[npt.NDArray[Any]]
 Finish = Callable[[], Values]

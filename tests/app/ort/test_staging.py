@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.staging import ALIGNMENT, StagingBuffer, StagingBuffers, Tensor
+from app.ort.staging import ALIGNMENT, StagingBuffer, StagingBuffers, Tensor
 from tests.app.memory import HostMemory
 
 INT32, INT64 = np.dtype(np.int32), np.dtype(np.int64)

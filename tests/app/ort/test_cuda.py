@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app import cuda
-from app.cuda import Cuda, CudaError
+from app.ort import cuda
+from app.ort.cuda import Cuda, CudaError
 
 
 class Runtime:

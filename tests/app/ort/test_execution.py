@@ -12,11 +12,12 @@ import pytest
 
 from app.bundle import Bundle, load_bundle
 from app.engine import LocalEngine
-from app.execution import DeviceExecution, HostExecution
 from app.golden import golden_sequences
 from app.heads import HEADS
 from app.messages import BatchRan, QueueStatistics, SequenceResult, TokenSequence
-from app.ort_runner import OrtRunner, open_runner
+from app.ort.choice import open_runner
+from app.ort.execution import DeviceExecution, HostExecution
+from app.ort.runner import OrtRunner
 from app.packing import Feeds, pack
 from tests.app.memory import HostMemory
 from tests.conftest import BundleOf
