@@ -17,7 +17,7 @@ from app.api.inference import InferenceEndpoint, Limits
 from app.api.models import make_models_router
 from app.bundle import Bundle
 from app.catalog import Catalog, load_model
-from app.engine import EngineClient
+from app.engine.client import EngineClient
 from app.errors import StartupError
 from app.garbage import settle
 from app.messages import Loaded

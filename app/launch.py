@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from app import __version__
 from app.bundle import find_bundles
 from app.child import Ties
-from app.engine import LocalEngine
+from app.engine.local import LocalEngine
 from app.errors import EngineLost, OtherBundles, StartupError
 from app.front_end import FrontEnd
 from app.garbage import settle

@@ -5,14 +5,15 @@ from types import MappingProxyType
 
 from app.bundle import Bundle
 from app.cpus import usable_cpus
-from app.engine import LocalEngine, Runner
+from app.engine.local import LocalEngine
+from app.engine.runner import Runner
+from app.engine.tuning import open_with_few_threads
 from app.errors import OutOfDeviceMemory, StartupError
 from app.messages import Loaded
 from app.metrics import Metrics, ServedModel
 from app.ort.choice import open_runner
 from app.ort.runner import OrtRunner
 from app.settings import Settings
-from app.tuning import open_with_few_threads
 
 
 async def load_models(

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.http import ClientGone, authorize, error_body, error_headers, read_body, respond
 from app.arrival import READ_AT
 from app.catalog import Catalog, Model
-from app.engine import EngineClient
+from app.engine.client import EngineClient
 from app.errors import Internal, MethodNotAllowed, NotReady, ServiceError, ValidationFailed
 from app.messages import SequenceResult, Timeline, TokenSequence
 from app.metrics import REJECTIONS, Metrics, ModelMetrics

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from app.batching import refuse_long_wait
+from app.engine.batching import refuse_long_wait
 from app.errors import DeadlineExceeded, EngineLost, OtherBundles
 from app.ipc.codec import WireRequest, decode_replies, encode_requests
 from app.ipc.frames import HELLO, REPLIES, REQUESTS, STATISTICS, WITHDRAW, FrameReader, frame

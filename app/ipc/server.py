@@ -14,7 +14,7 @@ from typing import Final, cast
 
 import numpy as np
 
-from app.engine import LocalEngine, SubmittedJob
+from app.engine.local import LocalEngine, SubmittedJob
 from app.errors import Internal, ServiceError
 from app.ipc.codec import WireReply, decode_requests, encode_replies
 from app.ipc.frames import HELLO, REPLIES, REQUESTS, STATISTICS, WITHDRAW, FrameReader, frame

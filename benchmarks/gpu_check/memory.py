@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 
 from app.bundle import Bundle, Precision
+from app.engine.warmup import run_every_shape
 from app.messages import TokenSequence
-from app.warmup import run_every_shape
 from benchmarks.common import Row
 from benchmarks.gpu_check.bench import Bench
 from benchmarks.gpu_check.card import used_bytes

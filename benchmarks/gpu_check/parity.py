@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from app.bundle import Bundle, GoldenCase
-from app.golden import TOLERANCE_FACTOR, golden_sequences
+from app.engine.golden import TOLERANCE_FACTOR, golden_sequences
 from app.messages import MaskScores, SequenceResult, TokenSequence
 from benchmarks.common import Row
 from benchmarks.gpu_check.bench import Bench

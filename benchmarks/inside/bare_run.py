@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 
 from app.bundle import load_bundle
 from app.cpus import usable_cpus
+from app.engine.tuning import open_with_few_threads
 from app.messages import TokenSequence
 from app.ort.choice import open_runner
 from app.ort.runner import OrtRunner
-from app.tuning import open_with_few_threads
 
 
 def main(folder: str, text: str, count: int) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from app.bundle import load_bundle
-from app.engine import LocalEngine
+from app.engine.local import LocalEngine
 from app.loading import load_models
 from app.metrics import Metrics
 from app.settings import Settings

@@ -27,7 +27,7 @@ import numpy as np
 import uvloop
 
 from app.bundle import Bundle, Golden, load_bundle
-from app.engine import LocalEngine
+from app.engine.local import LocalEngine
 from app.errors import ServiceError
 from app.garbage import settle
 from app.heads import HEADS

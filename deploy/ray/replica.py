@@ -14,7 +14,7 @@ from ray import serve
 from starlette.types import ASGIApp
 
 from app.bundle import find_bundles
-from app.engine import LocalEngine
+from app.engine.local import LocalEngine
 from app.front_end import FrontEnd
 from app.loading import load_models
 from app.logs import configure

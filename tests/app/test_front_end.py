@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from app.bundle import find_bundles
-from app.engine import LocalEngine
+from app.engine.local import LocalEngine
 from app.errors import StartupError
 from app.front_end import FrontEnd
 from app.messages import Loaded

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from app import loading
 from app.bundle import load_bundle
-from app.engine import LocalEngine
+from app.engine.local import LocalEngine
 from app.messages import Loaded
 from app.metrics import Metrics
 from app.ort.runner import OrtRunner

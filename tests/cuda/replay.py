@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from app.bundle import load_bundle
-from app.golden import golden_sequences, replay_golden
+from app.engine.golden import golden_sequences, replay_golden
 from app.ort.choice import open_runner
 
 folder, precision, calls = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])

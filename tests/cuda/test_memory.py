@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from app.bundle import Precision, load_bundle
+from app.engine.warmup import run_every_shape
 from app.ort.choice import open_runner
-from app.warmup import run_every_shape
 from benchmarks.gpu_check.card import used_bytes
 from benchmarks.gpu_check.memory import random_batch
 from tests.cuda.conftest import Gpu, GpuBundleOf

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import app.engine
+import app.engine.threads
 import app.loading
 import app.protocol
-from app.engine import Runner
+from app.engine.runner import Runner
 from app.errors import EngineLost, OutOfDeviceMemory
 from app.messages import SequenceResult, TokenSequence
 
@@ -60,7 +60,7 @@ def open_faulty(*arguments: Any, **options: Any) -> Runner:
 
 
 app.loading.open_runner = open_faulty  # type: ignore[assignment]
-app.engine.STUCK_S = float(os.environ.get("STUCK_S", app.engine.STUCK_S))  # type: ignore[misc]
+app.engine.threads.STUCK_S = float(os.environ.get("STUCK_S", app.engine.threads.STUCK_S))  # type: ignore[misc]
 app.protocol.LINGER_S = float(os.environ.get("LINGER_S", app.protocol.LINGER_S))  # type: ignore[misc]
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import onnxruntime as ort
 import pytest
 
 from app.bundle import Bundle, load_bundle
-from app.engine import LocalEngine
-from app.golden import golden_sequences
+from app.engine.golden import golden_sequences
+from app.engine.local import LocalEngine
 from app.heads import HEADS
 from app.messages import BatchRan, QueueStatistics, SequenceResult, TokenSequence
 from app.ort.choice import open_runner

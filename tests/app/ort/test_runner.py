@@ -10,8 +10,8 @@ import onnxruntime as ort
 import pytest
 
 from app.bundle import Bundle, Target, load_bundle
+from app.engine.golden import golden_sequences
 from app.errors import EngineLost, OutOfDeviceMemory, StartupError
-from app.golden import golden_sequences
 from app.messages import MaskScores, SequenceResult, TokenSequence
 from app.ort import options
 from app.ort.choice import open_runner

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.pace import MOST_OF_AVERAGE, SMOOTHING, Pace
+from app.engine.pace import MOST_OF_AVERAGE, SMOOTHING, Pace
 
 
 def gpu(tokens: int) -> float:

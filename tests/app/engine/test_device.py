@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from app.device import Device
+from app.engine.device import Device
 
 
 async def settle() -> None:

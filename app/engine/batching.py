@@ -19,10 +19,10 @@ from itertools import takewhile
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
-from app.device import Device
+from app.engine.device import Device
+from app.engine.pace import Pace
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, OutOfDeviceMemory, Overloaded
 from app.messages import BatchRan, QueueStatistics, Timeline
-from app.pace import Pace
 
 log = logging.getLogger(__name__)
 

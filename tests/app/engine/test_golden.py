@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from app.bundle import Bundle
+from app.engine.golden import replay_golden
 from app.errors import BundleError
-from app.golden import replay_golden
 from app.messages import SequenceResult, TokenSequence
 from app.ort.runner import OrtRunner
 

@@ -11,8 +11,8 @@ from itertools import cycle
 from typing import Final, Protocol, TypeVar
 
 from app.bundle import Bundle
+from app.engine.golden import Run, golden_sequences
 from app.errors import OutOfDeviceMemory
-from app.golden import Run, golden_sequences
 from app.messages import SequenceResult, TokenSequence
 
 log = logging.getLogger(__name__)

@@ -5,16 +5,16 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from app.bundle import Bundle
-from app.errors import OutOfDeviceMemory
-from app.golden import golden_sequences
-from app.messages import SequenceResult, TokenSequence
-from app.tuning import (
+from app.engine.golden import golden_sequences
+from app.engine.tuning import (
     FIRST_BUDGET_TOKENS,
     SEARCH_DEVICE_FOR_S,
     SEARCH_FOR_S,
     measure_speed,
     open_with_few_threads,
 )
+from app.errors import OutOfDeviceMemory
+from app.messages import SequenceResult, TokenSequence
 
 
 class Device:

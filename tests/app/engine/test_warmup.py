@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from app.bundle import Bundle
+from app.engine.warmup import run_every_shape
 from app.errors import OutOfDeviceMemory
 from app.messages import SequenceResult, TokenSequence
 from app.ort.runner import OrtRunner
 from app.packing import pack
-from app.warmup import run_every_shape
 
 
 @pytest.mark.parametrize("budget", [1, 100, 4096])

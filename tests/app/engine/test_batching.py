@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.batching import Batcher
-from app.device import Device
+from app.engine.batching import Batcher
+from app.engine.device import Device
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, OutOfDeviceMemory, Overloaded
 from app.messages import BatchRan, Timeline
-from tests.app.backlog import backlog_s
+from tests.app.engine.backlog import backlog_s
 
 BUDGET = 16
 TIMEOUT_S = 30.0

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.batching import Batcher
-from app.device import Device
+from app.engine.batching import Batcher
+from app.engine.device import Device
 from app.errors import EngineLost, OutOfDeviceMemory
 from app.messages import BatchRan
-from tests.app.backlog import backlog_s
+from tests.app.engine.backlog import backlog_s
 
 BUDGET = 16
 

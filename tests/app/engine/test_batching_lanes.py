@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.batching import Batcher
-from app.device import Device
+from app.engine.batching import Batcher
+from app.engine.device import Device
 from app.errors import EngineLost
 from app.messages import BatchRan
 

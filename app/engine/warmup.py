@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 
 from app.bundle import Bundle
+from app.engine.golden import Run, golden_sequences
 from app.errors import OutOfDeviceMemory
-from app.golden import Run, golden_sequences
 from app.messages import TokenSequence
 
 log = logging.getLogger(__name__)

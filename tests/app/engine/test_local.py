@@ -17,7 +17,11 @@ import numpy as np
 import pytest
 
 from app.bundle import Bundle, load_bundle
-from app.engine import EngineClient, LocalEngine, stuck_after_s
+from app.engine.client import EngineClient
+from app.engine.golden import golden_sequences
+from app.engine.local import LocalEngine
+from app.engine.threads import stuck_after_s
+from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, Speed
 from app.errors import (
     BundleError,
     DeadlineExceeded,
@@ -28,12 +32,10 @@ from app.errors import (
     Overloaded,
     ServiceError,
 )
-from app.golden import golden_sequences
 from app.ipc.client import RemoteEngine
 from app.ipc.server import EngineServer
 from app.messages import BatchRan, Loaded, MaskScores, QueueStatistics, SequenceResult, Timeline, TokenSequence
 from app.ort.runner import OrtRunner
-from app.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, Speed
 from tests.conftest import BundleOf
 
 WITHIN_S = 20.0
@@ -327,7 +329,7 @@ def test_late_requests_are_told_though_the_device_is_stuck(with_engine: WithEngi
 def test_a_device_that_never_comes_back_is_lost(
     with_engine: WithEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("app.engine.STUCK_S", 0.05)
+    monkeypatch.setattr("app.engine.threads.STUCK_S", 0.05)
 
     async def test(bench: Bench) -> None:
         running = await bench.hold()
@@ -625,7 +627,7 @@ def test_the_search_for_the_budget_has_time_for_the_device(
         asked.append(search_for_s)
         return Speed(64, 1e-5, [(1, 1e-5)])
 
-    monkeypatch.setattr("app.engine.measure_speed", measure)
+    monkeypatch.setattr("app.engine.preparation.measure_speed", measure)
     bundle = load_bundle(bundle_of(CLASSIFY))
     device = Device(bundle)
     device.launches_ahead = launches_ahead
@@ -652,7 +654,7 @@ def test_nothing_is_measured_anew_of_a_model_that_runs_as_before(
         measured.append(bundle)
         return Speed(128, 1e-5, [(128, 128e-5)])
 
-    monkeypatch.setattr("app.engine.measure_speed", measure)
+    monkeypatch.setattr("app.engine.preparation.measure_speed", measure)
     bundle = load_bundle(bundle_of(CLASSIFY))
     before = Loaded("cpu-fp32", "CPUExecutionProvider", 96, threads=threads, seconds_per_token=2e-5)
 

@@ -1,0 +1,183 @@
+"""The engine that runs in this process: its models, one batcher for each, and the device that they share.
+
+Its methods are called on the event loop. Imports nothing of HTTP.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, Protocol
+
+from app.bundle import Bundle
+from app.cpus import usable_cpus
+from app.engine.batching import Batcher, BatchObserver, Job
+from app.engine.device import Device
+from app.engine.preparation import prepare
+from app.engine.runner import Runner
+from app.engine.threads import Threads, stuck_after_s
+from app.errors import EngineLost, NotReady
+from app.messages import Loaded, QueueStatistics, SequenceResult, Timeline, TokenSequence
+
+log = logging.getLogger(__name__)
+
+TICK_S: Final = 0.1
+"""How often late requests are told and the length of the queue is measured, whatever the device does."""
+
+
+class EngineObserver(BatchObserver, Protocol):
+    """Hears of one model's batches, and now and then of its queue."""
+
+    def queued(self, queue: QueueStatistics) -> None:
+        """This much waits to run."""
+
+
+SequenceBatcher = Batcher[TokenSequence, SequenceResult]
+SubmittedJob = Job[TokenSequence, SequenceResult]
+
+
+class LocalEngine:
+    """Batches and runs every model of this process on one device."""
+
+    def __init__(self) -> None:
+        cpus = usable_cpus()
+        self._threads = Threads(lanes=cpus)
+        self._device = Device(cpus)
+        self._batchers: dict[str, SequenceBatcher] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.lost: Final[asyncio.Future[EngineLost]] = asyncio.get_running_loop().create_future()
+
+    async def load(
+        self,
+        bundle: Bundle,
+        open_runner: Callable[[Bundle], Runner],
+        observer: EngineObserver,
+        *,
+        budget_tokens: int | None,
+        max_queue_s: float,
+        timeout_s: float,
+        before: Loaded | None = None,
+    ) -> Loaded:
+        """Load a model, warm it up with its golden answers, and serve it from now on.
+
+        Args:
+            bundle: The model.
+            open_runner: Makes its runner; called in the engine's thread.
+            observer: Hears of its batches and its queue.
+            budget_tokens: Most tokens that share a batch; None measures what is best here.
+            max_queue_s: Longest estimated wait at which a request is still admitted.
+            timeout_s: Longest time from admission to answer.
+            before: What became of this bundle in an engine that was lost. If it runs the same way again, its speed is not
+                measured anew, on a machine that is busy with those who wait.
+
+        Raises:
+            BundleError: a file is damaged, or the golden answers do not come out.
+            StartupError: the device that was asked for does not work.
+        """
+        started_at = time.perf_counter()
+        runner, speed = await self._threads.prepare(
+            partial(prepare, bundle, open_runner, budget_tokens=budget_tokens, before=before)
+        )
+        budget = budget_tokens or speed.budget_tokens
+        lanes = 1 if runner.threads is None else max(1, self._device.room // runner.threads)
+        longest_tokens = max(budget, bundle.manifest.max_length)
+        run = partial(
+            self._threads.run,
+            runner,
+            in_lane=lanes > 1,
+            stuck_s=stuck_after_s(timeout_s, longest_tokens * speed.seconds_per_token),
+        )
+        batcher = Batcher(
+            run,
+            budget_tokens=budget,
+            max_queue_s=max_queue_s,
+            timeout_s=timeout_s,
+            device=self._device,
+            observer=observer,
+            lanes=lanes,
+            ahead=runner.launches_ahead,
+        )
+        if runner.launches_ahead:
+            self._device.launch_ahead()
+        batcher.expect(speed.seconds_by_tokens)
+        self._batchers[bundle.name] = batcher
+        self._tasks.append(asyncio.create_task(self._work(batcher, observer), name=f"batches of {bundle.name}"))
+        log.info(
+            "model %s ready: %s, variant %s on %s, %.0f tokens/s in %s of %d tokens, loaded in %.2f s",
+            bundle.name,
+            bundle.manifest.task,
+            runner.variant_name,
+            runner.provider,
+            lanes / speed.seconds_per_token,
+            "batches" if lanes == 1 else f"{lanes} batches at once",
+            budget,
+            time.perf_counter() - started_at,
+        )
+        return Loaded(
+            runner.variant_name,
+            runner.provider,
+            budget,
+            lanes,
+            bundle.identity,
+            runner.threads,
+            speed.seconds_per_token,
+            speed.seconds_by_tokens,
+        )
+
+    async def _work(self, batcher: SequenceBatcher, observer: EngineObserver) -> None:
+        watch = asyncio.create_task(self._tick(batcher, observer))
+        try:
+            await batcher.work()
+        except EngineLost as error:
+            log.critical("the device failed: %s", error.__cause__ or error)
+            self._lose(error)
+        except Exception:
+            log.critical("the batch loop failed", exc_info=True)
+            self._lose(EngineLost("The engine failed and is being replaced. Retry in a few seconds."))
+        finally:
+            watch.cancel()
+
+    def _lose(self, error: EngineLost) -> None:
+        for batcher in self._batchers.values():
+            batcher.close(error)
+        if not self.lost.done():
+            self.lost.set_result(error)
+
+    async def _tick(self, batcher: SequenceBatcher, observer: EngineObserver) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            batcher.expire()
+            observer.queued(batcher.statistics)
+            if self._threads.is_stuck and not self.lost.done():
+                log.critical("the device is stuck: a batch that should have been back long ago still runs")
+                self._lose(EngineLost("The device does not answer and the engine is replaced. Retry in a few seconds."))
+
+    async def infer(
+        self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None
+    ) -> list[SequenceResult]:
+        return await self._batchers[model].infer(sequences, list(map(len, sequences)), timeline)
+
+    def submit(self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None) -> SubmittedJob:
+        """Admit a request at once or raise, as `infer` does, for whoever cannot wait for each."""
+        return self._batchers[model].submit(sequences, list(map(len, sequences)), timeline)
+
+    def withdraw(self, model: str, job: SubmittedJob) -> None:
+        """Run no more of a submitted request."""
+        self._batchers[model].withdraw(job)
+
+    def check(self, model: str, sequences: int) -> None:
+        self._batchers[model].check(sequences)
+
+    def statistics(self) -> Mapping[str, QueueStatistics]:
+        return {name: batcher.statistics for name, batcher in self._batchers.items()}
+
+    async def close(self) -> None:
+        if not self.lost.done():
+            await asyncio.gather(*(batcher.drain() for batcher in self._batchers.values()))
+        for batcher in self._batchers.values():
+            batcher.close(NotReady("The service is shutting down. Retry in a few seconds."))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._threads.shutdown()

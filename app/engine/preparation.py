@@ -1,0 +1,54 @@
+"""What happens to a model between being opened and serving. Runs in the engine's thread."""
+
+from collections.abc import Callable
+
+from app.bundle import Bundle
+from app.engine.golden import replay_golden
+from app.engine.runner import Runner
+from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, Speed, measure_speed
+from app.engine.warmup import run_every_shape
+from app.messages import Loaded
+
+MAX_BUDGET_TOKENS = 65536
+
+
+def prepare(
+    bundle: Bundle,
+    open_runner: Callable[[Bundle], Runner],
+    *,
+    budget_tokens: int | None,
+    before: Loaded | None = None,
+) -> tuple[Runner, Speed]:
+    """Open a model, compare its golden answers, measure how fast it is, and have the device take its memory.
+
+    Args:
+        bundle: The model.
+        open_runner: Makes its runner.
+        budget_tokens: Most tokens that share a batch; None measures what is best here.
+        before: What became of this bundle in an engine that was lost. If it runs the same way again, its speed is not measured
+            anew, on a machine that is busy with those who wait.
+
+    Raises:
+        BundleError: a file is damaged, or the golden answers do not come out.
+        StartupError: the device that was asked for does not work.
+        OutOfDeviceMemory: a batch of the budget does not fit.
+    """
+    runner = open_runner(bundle)
+    replay_golden(bundle, runner.variant_name, runner.run)
+    if before is not None and _runs_as(before, runner):
+        speed = Speed(before.budget_tokens, before.seconds_per_token, before.seconds_by_tokens)
+    else:
+        speed = measure_speed(
+            bundle,
+            runner.run,
+            limit_tokens=budget_tokens or MAX_BUDGET_TOKENS,
+            search_for_s=SEARCH_DEVICE_FOR_S if runner.launches_ahead else SEARCH_FOR_S,
+        )
+    if runner.launches_ahead:
+        run_every_shape(bundle, runner.run, runner.trim, budget_tokens or speed.budget_tokens)
+    return runner, speed
+
+
+def _runs_as(before: Loaded, runner: Runner) -> bool:
+    """Whether a model runs as it did before, so that it is as fast."""
+    return (before.variant, before.provider, before.threads) == (runner.variant_name, runner.provider, runner.threads)

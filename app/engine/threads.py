@@ -1,0 +1,105 @@
+"""The threads of an engine, in which models are loaded and batches run. Its methods are called on the event loop."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from app.engine.runner import Runner
+from app.messages import SequenceResult, TokenSequence
+
+T = TypeVar("T")
+
+HAND_OVER_WITHIN_S: Final = 0.001
+"""The event loop gives a batch's thread so long to begin. It needs the GIL for that, which the loop else keeps until the
+last answer of the batch before is written: with short texts and a small model a batch began a millisecond late, and lasted 3."""
+
+STUCK_S: Final = 60.0
+STUCK_TIMEOUTS: Final = 2
+STUCK_BATCHES: Final = 20
+"""A batch that has been running for a minute, for twice the longest time to an answer, and for this many times as long as a full
+one was measured to take, never comes back: the longest of the three, so that a slow CPU is not taken for a stuck device."""
+
+
+class Threads:
+    """One thread in which sessions are made and batches launched, one that waits for what a GPU was asked for, and lanes.
+
+    A GPU, or all cores together, run one batch at a time: a second would only share their caches and lengthen both.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        """Start no thread yet.
+
+        Args:
+            lanes: Most batches that run at once, of models that take only some of the cores.
+        """
+        self._main = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._waiter = ThreadPoolExecutor(1, thread_name_prefix="waiter")
+        self._lanes = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+        # The batches that run, and when each is given up.
+        self._running: dict[threading.Event, float] = {}
+
+    async def prepare(self, work: Callable[[], T]) -> T:
+        """Do what comes before the first batch, in the thread of all sessions."""
+        return await asyncio.get_running_loop().run_in_executor(self._main, work)
+
+    async def run(
+        self, runner: Runner, batch: Sequence[TokenSequence], *, in_lane: bool, stuck_s: float
+    ) -> list[SequenceResult]:
+        """Run a batch. It may be called again before the batch is back if that is to run behind it, or in a lane beside it.
+
+        Args:
+            runner: Of the batch's model.
+            batch: Its sequences.
+            in_lane: Whether other batches may run meanwhile.
+            stuck_s: After so long the device is taken for lost.
+        """
+        loop = asyncio.get_running_loop()
+        begun = threading.Event()
+        self._running[begun] = time.monotonic() + stuck_s
+        if runner.launches_ahead:
+            launched = self._main.submit(_launch, runner, batch, begun)
+            # In a thread of its own, so that the next batch is on its way to the device before this one is back.
+            results = loop.run_in_executor(self._waiter, _finish, launched)
+        else:
+            results = loop.run_in_executor(self._lanes if in_lane else self._main, _run, runner, batch, begun)
+        if len(self._running) == 1 or not runner.launches_ahead:
+            begun.wait(HAND_OVER_WITHIN_S)
+        try:
+            return await results
+        finally:
+            del self._running[begun]
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a batch runs that should have been back long ago."""
+        return bool(self._running) and min(self._running.values()) < time.monotonic()
+
+    def shutdown(self) -> None:
+        """End the threads that are idle. A model that is loading or a device that is stuck is not waited for."""
+        for threads in (self._main, self._waiter, self._lanes):
+            threads.shutdown(wait=False)
+
+
+def stuck_after_s(timeout_s: float, full_batch_s: float) -> float:
+    """Return for how long a batch may run until the device is taken for lost."""
+    return max(STUCK_S, STUCK_TIMEOUTS * timeout_s, STUCK_BATCHES * full_batch_s)
+
+
+def _launch(
+    runner: Runner, batch: Sequence[TokenSequence], begun: threading.Event
+) -> Callable[[], list[SequenceResult]]:
+    try:
+        return runner.launch(batch)
+    finally:
+        begun.set()
+
+
+def _run(runner: Runner, batch: Sequence[TokenSequence], begun: threading.Event) -> list[SequenceResult]:
+    return _launch(runner, batch, begun)()
+
+
+def _finish(launched: "Future[Callable[[], list[SequenceResult]]]") -> list[SequenceResult]:
+    return launched.result()()
