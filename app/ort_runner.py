@@ -49,6 +49,7 @@ OUT_OF_MEMORY: Final = (
     "Failed to allocate",
     "is smaller than requested bytes",  # of an arena that has reached `gpu_mem_limit`
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "bad_alloc",  # on a CPU
 )
 NO_CODE: Final = (
     "no kernel image is available"  # CUDA failure 209, of the first run on a GPU that the build does not know
@@ -87,6 +88,7 @@ class OrtRunner:
 
         Raises:
             BundleError: the graph is missing, damaged or not for this runtime.
+            OutOfDeviceMemory: the weights do not fit into the memory of this process.
             StartupError: the weights are over the limit of the GPU's memory.
         """
         self.variant = variant
@@ -112,6 +114,8 @@ class OrtRunner:
             try:
                 self._session = _session(path, options, self.provider)
             except Exception as error:
+                if any(sign in str(error) for sign in OUT_OF_MEMORY):
+                    raise OutOfDeviceMemory(_first_line(error)) from error
                 raise _unloadable(path, error) from error
             _check_inputs(path, self._session, "cpu")
             self._execution: Execution = HostExecution(self._session)

@@ -369,6 +369,15 @@ def test_a_graph_that_cannot_be_loaded(folder: Path) -> None:
         load(load_bundle(folder))
 
 
+def test_a_graph_for_which_there_is_no_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_memory(*_: object) -> None:
+        raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc")
+
+    monkeypatch.setattr(ort_runner, "_session", without_memory)
+    with pytest.raises(OutOfDeviceMemory, match="bad_alloc"):
+        load(load_bundle(folder))
+
+
 @pytest.mark.parametrize(
     ("message", "kind"),
     [
@@ -379,6 +388,7 @@ def test_a_graph_that_cannot_be_loaded(folder: Path) -> None:
         ("CUDA failure 2: out of memory", OutOfDeviceMemory),
         ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED", OutOfDeviceMemory),
         ("Failed to allocate memory for requested buffer of size 12884901888", OutOfDeviceMemory),
+        ("Exception during initialization: std::bad_alloc", OutOfDeviceMemory),
         ("Available memory of 8380416 is smaller than requested bytes of 25600000", OutOfDeviceMemory),
         ("Got invalid dimensions for input: input_ids", RuntimeError),
     ],
