@@ -32,7 +32,7 @@ from app.loading import load_models
 from app.logs import configure
 from app.messages import Loaded
 from app.metrics import Metrics
-from app.server import listen
+from app.server import allow_connections, listen
 from app.settings import Settings, unknown_variables
 from app.supervisor import EXIT_CONFIGURATION, EXIT_ENGINE_LOST, EXIT_OTHER_BUNDLES, Supervisor
 from app.tracing import require_opentelemetry
@@ -48,6 +48,7 @@ def launch(settings: Settings) -> int:
     # Those that look like a setting have ended the start in `__main__`; these may be another program's.
     if unknown := unknown_variables(os.environ):
         log.warning("not a setting of this server, and ignored: %s", ", ".join(unknown))
+    allow_connections()
     return _run(_serve_alone(settings) if settings.workers == 1 else _supervise(settings))
 
 

@@ -1,5 +1,6 @@
 """Load every bundle into an engine, according to the settings. Runs in the process that owns the device."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -14,6 +15,8 @@ from app.metrics import Metrics, ServedModel
 from app.ort.choice import open_runner
 from app.ort.runner import OrtRunner
 from app.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 async def load_models(
@@ -82,6 +85,11 @@ async def load_models(
                 f"Model {bundle.name} does not fit into the free memory of the device: {error}. Lower "
                 "BERT_BATCH_TOKENS, raise BERT_GPU_MEMORY_MIB if it is set, or serve fewer models on this device."
             ) from error
+        if one.threads is not None and one.threads > usable_cpus():
+            log.warning(
+                "BERT_THREADS is %d, but this process may use %d CPUs: batches run slower than with as many threads as CPUs",
+                *(one.threads, usable_cpus()),
+            )
         loaded[bundle.name] = one
         metrics.model_loaded(ServedModel(bundle.name, task, one.variant, one.provider), one.budget_tokens, one.lanes)
     return loaded

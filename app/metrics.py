@@ -249,8 +249,7 @@ class _Processes(Collector):
                 value = sample.value
                 if so_far.samples:
                     before = so_far.samples.pop().value
-                    # The service started when its first process did; its limits are those of one process.
-                    value = min(before, value) if metric.name in _NOT_ADDED else before + value
+                    value = _OF_TWO.get(metric.name, sum)((before, value))
                 so_far.add_sample(sample.name, {}, value)
         return totals
 
@@ -275,7 +274,13 @@ class _Gpus(Collector):
         return used, total, busy
 
 
-_NOT_ADDED: Final = ("process_start_time_seconds", "process_max_fds")
+_OF_TWO: Final[dict[str, Callable[[Iterable[float]], float]]] = {
+    "process_start_time_seconds": min,
+    "process_max_fds": min,
+    "process_open_fds": max,
+}
+"""What is told of two processes, other than the sum: the service started when its first process did, and the limit of open
+files is that of each, so that the fullest one meets it first."""
 
 
 def _family(parent: int) -> list[int]:

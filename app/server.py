@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
+from typing import Final
 
 import uvicorn
 
@@ -14,6 +16,8 @@ from app.errors import StartupError
 from app.readiness import Readiness
 
 log = logging.getLogger(__name__)
+
+FEW_FILES: Final = 1024
 
 
 class Server(uvicorn.Server):
@@ -48,6 +52,21 @@ class Server(uvicorn.Server):
         self._readiness.is_draining = True
         self.should_exit = True
         log.log(level, "%s: finishing what was accepted", why)
+
+
+def allow_connections() -> None:
+    """Let this process and those it starts open as many files as the system lets them: each connection is one.
+
+    What a shell or a container engine starts with is often 1,024, for the sake of programs that call `select`. At the limit
+    uvloop accepts connections only to close them, and tells nobody.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError):  # macOS calls its limit infinite, and takes less
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most != resource.RLIM_INFINITY and most < FEW_FILES:
+        log.warning(
+            "a process may open %d files only, and each connection is one: raise the hard limit of open files", most
+        )
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -116,6 +116,7 @@ class InferenceEndpoint:
                     "task": self._handler.task,
                     "model": request.model_name,
                     "status": status,
+                    **({} if error_type is None else {"error_type": error_type}),
                     "duration_ms": round(duration_s * 1e3, 3),
                     "sequences": request.sequences,
                     "tokens": request.tokens,

@@ -14,6 +14,7 @@ OUT_OF_MEMORY: Final = (
     "Failed to allocate",
     "is smaller than requested bytes",  # of an arena that has reached `gpu_mem_limit`
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "bad_alloc",  # on a CPU
 )
 NO_CODE: Final = (
     "no kernel image is available"  # CUDA failure 209, of the first run on a GPU that the build does not know
@@ -23,7 +24,7 @@ NO_CODE: Final = (
 def classified(error: Exception, target: Target) -> Exception:
     """Return a failed run's error as the one of the catalogue that it is, or as it was if it is of this batch alone."""
     message = str(error)
-    if any(sign in message for sign in OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return OutOfDeviceMemory(message)
     if NO_CODE in message:
         return StartupError(
@@ -33,6 +34,11 @@ def classified(error: Exception, target: Target) -> Exception:
     if target == "cuda" and any(sign in message for sign in LOST_DEVICE):
         return EngineLost("The device failed and the engine is being replaced. Retry in a few seconds.")
     return error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether less memory would have been enough."""
+    return any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def first_line(error: Exception) -> str:

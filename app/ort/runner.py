@@ -32,6 +32,7 @@ class OrtRunner:
 
         Raises:
             BundleError: the graph is missing, damaged or not for this runtime.
+            OutOfDeviceMemory: the weights do not fit into the memory of this process.
             StartupError: the weights are over the limit of the GPU's memory.
         """
         self.variant = variant

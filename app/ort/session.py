@@ -13,10 +13,10 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
 from app.bundle import Target
-from app.errors import BundleError
+from app.errors import BundleError, OutOfDeviceMemory
 from app.ort.cuda import Cuda
 from app.ort.execution import DeviceExecution, Execution, HostExecution
-from app.ort.failures import first_line
+from app.ort.failures import first_line, is_out_of_memory
 from app.ort.options import CUDA_OPTIONS, PROVIDERS, session_options
 from app.packing import INPUTS
 
@@ -56,10 +56,13 @@ def open_on_cpu(path: Path, *, threads: int) -> Execution:
 
     Raises:
         BundleError: it is not for this runtime.
+        OutOfDeviceMemory: its weights do not fit into the memory of this process.
     """
     try:
         session = _session(path, session_options(threads, "cpu"), PROVIDERS["cpu"])
     except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfDeviceMemory(first_line(error)) from error
         raise _unloadable(path, error) from error
     _check_inputs(path, session, "cpu")
     return HostExecution(session)

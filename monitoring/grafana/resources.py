@@ -56,7 +56,7 @@ def dashboard() -> models.Dashboard:
             ),
             stat(
                 "Open files",
-                "Share of the limit, fullest instance. Each connection is one; at the limit none is accepted.",
+                "Share of the limit, fullest process. Each connection is one; at the limit none is accepted.",
                 Query('max(process_open_fds{job="bert"} / process_max_fds{job="bert"})'),
                 unit="percentunit",
                 decimals=1,
@@ -122,7 +122,7 @@ def dashboard() -> models.Dashboard:
             ),
             lines(
                 "Open files and their limit",
-                "By instance, with the limit of the process.",
+                "Of the process of an instance that has the most, with the limit of each process.",
                 [
                     Query('process_open_fds{job="bert"}', "{{instance}}"),
                     Query('min(process_max_fds{job="bert"})', "limit"),

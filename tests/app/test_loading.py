@@ -70,3 +70,25 @@ def test_the_threads_of_a_lost_engine_are_those_of_the_next(
     assert loaded.threads == 1
     assert loaded.identity == bundle.identity
     assert (loaded.seconds_per_token == 2e-5) == is_same
+
+
+@pytest.mark.parametrize(("threads", "warnings"), [(1, 0), (2, 1)])
+def test_more_threads_than_cpus_are_told(
+    bundle_of: BundleOf,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    threads: int,
+    warnings: int,
+) -> None:
+    """They wait for each other: a container's limit of CPUs was lowered, and the setting was not."""
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    monkeypatch.setattr(loading, "usable_cpus", lambda: 1)
+
+    async def load() -> None:
+        engine = LocalEngine()
+        settings = Settings(models=Path(), threads=threads)
+        await loading.load_models(settings, [bundle], engine, Metrics(CollectorRegistry()))
+        await engine.close()
+
+    asyncio.run(load())
+    assert [record.name for record in caplog.records if record.levelname == "WARNING"] == ["app.loading"] * warnings

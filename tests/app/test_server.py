@@ -1,11 +1,12 @@
 """The listening socket, and why there may be none."""
 
+import resource
 import socket
 
 import pytest
 
 from app.errors import StartupError
-from app.server import listen
+from app.server import allow_connections, listen
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
@@ -46,3 +47,15 @@ def test_an_address_that_is_not_this_machines(host: str) -> None:
 def test_other_processes_may_inherit_the_socket() -> None:
     with listen("127.0.0.1", 0) as listener:
         assert listener.get_inheritable()
+
+
+@pytest.mark.parametrize(("most", "warnings"), [(64, 1), (4096, 0), (resource.RLIM_INFINITY, 0)])
+def test_as_many_files_may_be_open_as_the_system_allows(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, most: int, warnings: int
+) -> None:
+    limits = [(32, most)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.append(both))
+    allow_connections()
+    assert limits[-1] == (most, most)
+    assert caplog.text.count(f"may open {most} files only") == len(caplog.records) == warnings

@@ -55,6 +55,12 @@ def test_a_service_may_do_no_more_than_it_must(name: str, file: str) -> None:
     assert "privileged" not in described
 
 
+@BY_SERVICE
+def test_a_service_can_be_stopped_while_it_starts(name: str) -> None:
+    """The kernel keeps a signal from process 1 that has no handler for it, which the export never has."""
+    assert service(name)["init"] is True
+
+
 @EACH_ALONE
 def test_a_service_has_limits(name: str, file: str) -> None:
     assert {"memory", "pids"} <= service(name, file)["deploy"]["resources"]["limits"].keys()

@@ -1,6 +1,7 @@
 """From the start to the end of a server: readiness, and what becomes of requests when it stops."""
 
 import json
+import resource
 import signal
 import socket
 from collections import Counter
@@ -17,6 +18,7 @@ from tests.support import HAPPEN_WITHIN_S, Connection, Reply, ServerProcess, eve
 
 GOOD = {"inputs": "The cat sat on the mat."}
 CALLERS = 32
+FILES = 100
 
 
 def is_alive(server: ServerProcess) -> bool:
@@ -38,6 +40,20 @@ def is_refused(server: ServerProcess) -> bool:
 
 def ask(server: ServerProcess) -> Reply:
     return server.post("/v1/classify", GOOD)
+
+
+def test_more_callers_at_once_than_a_shell_lets_it_open_files(shared_models: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, hard))
+    try:
+        with serving(shared_models / "sentiment", "--threads", "1") as server:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            callers = [Connection(server.url) for _ in range(FILES + 1)]
+            assert {caller.ask("GET", "/livez").status for caller in callers} == {200}
+            for caller in callers:
+                caller.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_alive_while_the_models_load_and_ready_after(serve_faulty: ServeFaulty, device: Device) -> None:

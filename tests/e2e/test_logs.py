@@ -21,13 +21,15 @@ def test_each_request_is_a_line_of_the_log(shared_server: ServerProcess) -> None
     good = line("good-1")
     assert (good["level"], good["logger"], good["message"]) == ("info", "app.access", "request")
     assert (good["task"], good["model"], good["status"]) == ("classify", "sentiment", 200)
+    assert "error_type" not in good
     assert good["sequences"] == 2
     assert good["tokens"] > 13
     assert 0 < good["duration_ms"] < 60_000
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", good["time"])
     shared_server.post("/v1/fill-mask", {"inputs": TEXT}, x_request_id="bad-1")
     bad = line("bad-1")
-    assert (bad["task"], bad["model"], bad["status"], bad["sequences"]) == ("fill-mask", "masked", 422, 0)
+    assert (bad["task"], bad["model"], bad["sequences"]) == ("fill-mask", "masked", 0)
+    assert (bad["status"], bad["error_type"]) == (422, "validation")
 
 
 def test_texts_are_not_logged(shared_server: ServerProcess) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from model_export.package import ExportOptions, export
-from tests.e2e.processes import WITHIN_S, all_ready, classify, engine_of, metric, until, workers
+from tests.e2e.processes import WITHIN_S, all_ready, children, classify, engine_of, metric, until, workers
 from tests.support import ROOT, ServerProcess, serving
 
 TEXTS = ["a", "the cat sat on the mat", "Hello, world!", "one two three four five six seven eight nine ten"]
@@ -91,6 +91,12 @@ def test_an_engine_that_dies_is_told_and_replaced(server: ServerProcess) -> None
     assert metric(server, "bert_engine_restarts_total") == 1
     assert metric(server, "bert_engine_up") == 1
     assert classify(server, TEXTS).status_code == 200
+
+
+def test_open_files_are_those_of_the_process_that_meets_its_limit_first(server: ServerProcess) -> None:
+    family = [server.process.pid, *children(server.process.pid)]
+    fullest = max(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in family)
+    assert metric(server, "process_open_fds") == pytest.approx(fullest, abs=4)  # connections come and go
 
 
 def test_processor_time_never_falls(doomed: ServerProcess) -> None:

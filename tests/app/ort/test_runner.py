@@ -82,6 +82,7 @@ def test_threads_do_not_change_which_answer_is_given(bundle_of: BundleOf) -> Non
         ("CUDA failure 2: out of memory", OutOfDeviceMemory),
         ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED", OutOfDeviceMemory),
         ("Failed to allocate memory for requested buffer of size 12884901888", OutOfDeviceMemory),
+        ("Exception during initialization: std::bad_alloc", OutOfDeviceMemory),
         ("Available memory of 8380416 is smaller than requested bytes of 25600000", OutOfDeviceMemory),
         ("Got invalid dimensions for input: input_ids", RuntimeError),
     ],

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 
 from app.bundle import Bundle, load_bundle
-from app.errors import BundleError
+from app.errors import BundleError, OutOfDeviceMemory
 from app.ort import options, session
 from app.ort.choice import open_runner
 from app.ort.session import open_on_cpu
@@ -44,6 +44,15 @@ def test_the_loader_names_the_library(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_graph_that_cannot_be_loaded(folder: Path) -> None:
     put(folder, "cpu-fp32.onnx", (folder / "cpu-fp32.onnx").read_bytes()[:-100])
     with pytest.raises(BundleError, match=r"cpu-fp32\.onnx cannot be loaded by ONNX Runtime.*Export the model again"):
+        open_on_cpu(folder / "cpu-fp32.onnx", threads=1)
+
+
+def test_a_graph_for_which_there_is_no_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_memory(*_: object) -> None:
+        raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc")
+
+    monkeypatch.setattr(session, "_session", without_memory)
+    with pytest.raises(OutOfDeviceMemory, match="bad_alloc"):
         open_on_cpu(folder / "cpu-fp32.onnx", threads=1)
 
 
