@@ -80,7 +80,7 @@ def main() -> None:
     tokens = sum(len(feeds["input_ids"]) for feeds in batches)
     network = _network()
     with TemporaryDirectory() as folder:
-        graphs = {
+        graphs: dict[str, Callable[[], Graph]] = {
             "fp32": CpuBuilder(network).build,
             "fp32, SkipLayerNormalization": FusedNorms(network).build,
             "fp32, padded attention": PaddedAttention(network).build,
@@ -183,9 +183,9 @@ def _products(network: Network, threads: int, *, is_int8: bool) -> Run:
     initializers.append(numpy_helper.from_array(np.array([0]), "row"))
     kind = TensorProto.UINT8 if is_int8 else TensorProto.FLOAT
     widths = {"narrow": network.config.hidden_size, "wide": network.config.intermediate_size}
-    inputs = [helper.make_tensor_value_info(name, kind, ["tokens", width]) for name, width in widths.items()]
+    values = [helper.make_tensor_value_info(name, kind, ["tokens", width]) for name, width in widths.items()]
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(CONTRIB, 1)]
-    graph = helper.make_graph(nodes, "products", inputs, outputs, initializers)
+    graph = helper.make_graph(nodes, "products", values, outputs, initializers)
     session = _session(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString(), threads)
     random = np.random.default_rng(0)
     most = {name: random.integers(0, 256, (4096, width), np.uint8) for name, width in widths.items()}

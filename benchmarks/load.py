@@ -50,7 +50,7 @@ class Load:
 
     @property
     def is_ok(self) -> npt.NDArray[np.bool_]:
-        return self.status == 200
+        return np.equal(self.status, 200)
 
     @property
     def duration_s(self) -> float:

@@ -6,6 +6,7 @@ query, key and value, SkipLayerNormalization and BiasGelu. Input names are those
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -96,7 +97,7 @@ class _Graph:
         inputs = [x, self._weight(f"{module}.weight"), self._weight(f"{module}.bias")]
         return self._op("Gemm", inputs, out, transB=1)
 
-    def _op(self, kind: str, inputs: list[str], out: str, domain: str = "", **attributes: float) -> str:
+    def _op(self, kind: str, inputs: list[str], out: str, domain: str = "", **attributes: Any) -> str:  # noqa: ANN401
         self.nodes.append(helper.make_node(kind, inputs, [out], name=out, domain=domain, **attributes))
         return out
 

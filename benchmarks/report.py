@@ -1,6 +1,7 @@
 """Write the results as Markdown. Figures of several rounds are medians."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from statistics import median
 from typing import Any, Final
 
@@ -101,7 +102,7 @@ def _aims(results: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
         rows = closed(results["tiny"]["rows"], "reviews")
         mosec = _best(rows, lambda row: row["system"] == "mosec")
         for precision in ("fp32", "int8"):
-            ours = _best(rows, lambda row, p=precision: _is_ours(row) and p in row["setting"])
+            ours = _best(rows, partial(_is_ours_in, precision))
             if ours and mosec:
                 value = f"{_ratio(ours, mosec)} ({ours['setting']})"
                 yield f"2-layer BERT {precision}, against mosec at its best", "1.5 x", value
@@ -130,7 +131,7 @@ def _aims_of_base(results: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
     at_16 = _best(rows, lambda row: not _is_ours(row) and "batch 16" in row["setting"])
     any_peer = _best(rows, lambda row: not _is_ours(row))
     for precision, bound in (("fp32", "1.9 x"), ("int8", "4 x")):
-        ours = _best(rows, lambda row, p=precision: _is_ours(row) and p in row["setting"])
+        ours = _best(rows, partial(_is_ours_in, precision))
         if ours and at_16 and any_peer:
             yield f"BERT-base {precision}, against the best at batch 16 ({at_16['system']})", bound, _ratio(ours, at_16)
             best = f"BERT-base {precision}, against the best of all ({any_peer['system']}, {any_peer['setting']})"
@@ -147,7 +148,7 @@ def _aims_side_by_side(rows: list[dict[str, Any]]) -> Iterable[tuple[str, str, s
     for (model, precision), (bound_at_16, bound) in bounds.items():
         chosen = [row for row in rows if row["model"] == model]
         merged = medians(chosen, "system", "setting")
-        ours = _best(merged, lambda row, p=precision: _is_ours(row) and p in row["setting"])
+        ours = _best(merged, partial(_is_ours_in, precision))
         at_16 = [row for row in merged if not _is_ours(row) and "batch 16" in row["setting"]]
         unbatched = [row for row in merged if not _is_ours(row) and "no batching" in row["setting"]]
         name = f"{'BERT-base' if model == 'base' else '2-layer BERT'} {precision}, side by side"
@@ -177,6 +178,10 @@ def ratio(rows: Sequence[Row], ours: Row, peers: Sequence[Row]) -> float:
 
 def _is_ours(row: Row) -> bool:
     return bool(row["system"] == "this server")
+
+
+def _is_ours_in(precision: str, row: Row) -> bool:
+    return _is_ours(row) and precision in row["setting"]
 
 
 def _best(rows: Sequence[Row], belongs: Callable[[Row], bool]) -> Row | None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent
 START_WITHIN_S = 60.0
+END_WITHIN_S = 30.0
 STOP_WITHIN_S = 40.0
 HAPPEN_WITHIN_S = 20.0
 
@@ -116,7 +117,7 @@ def eventually(condition: Callable[[], T], within_s: float = HAPPEN_WITHIN_S) ->
     return value
 
 
-def run_app(*arguments: str, timeout_s: float = 30.0, **environment: str) -> "subprocess.CompletedProcess[str]":
+def run_app(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run `python -m app` to its end: for starts that must fail."""
     return subprocess.run(
         [sys.executable, "-m", "app", *arguments],
@@ -124,16 +125,21 @@ def run_app(*arguments: str, timeout_s: float = 30.0, **environment: str) -> "su
         env=_environment(environment),
         capture_output=True,
         text=True,
-        timeout=timeout_s,
+        timeout=END_WITHIN_S,
         check=False,
     )
 
 
+def serving(models: Path, *arguments: str, **environment: str) -> AbstractContextManager[ServerProcess]:
+    """Serve `models` on a free port, from when it is ready; what is still running at the end is killed."""
+    return starting(models, *arguments, environment=environment)
+
+
 @contextmanager
-def serving(
-    models: Path, *arguments: str, wait: bool = True, module: str = "app", **environment: str
+def starting(
+    models: Path, *arguments: str, environment: Mapping[str, str], module: str = "app", wait: bool = True
 ) -> Iterator[ServerProcess]:
-    """Serve `models` on a free port; what is still running at the end is killed."""
+    """Serve as `serving` does, by another module, or from when it listens."""
     with tempfile.TemporaryDirectory() as folder:
         log_path = Path(folder) / "log"
         with log_path.open("wb") as log:
@@ -156,10 +162,10 @@ def serving(
                 process.wait()
 
 
-def _environment(changes: dict[str, str]) -> dict[str, str]:
+def _environment(changes: Mapping[str, str]) -> dict[str, str]:
     # ResourceWarning: prometheus_client leaves its shared files open when several processes count together.
     clean = {key: value for key, value in os.environ.items() if not key.startswith("BERT_")}
-    return clean | {"PYTHONWARNINGS": "error,ignore::ResourceWarning", "BERT_LOG_FORMAT": "json"} | changes
+    return clean | {"PYTHONWARNINGS": "error,ignore::ResourceWarning", "BERT_LOG_FORMAT": "json", **changes}
 
 
 def _is_ready(url: str) -> bool:

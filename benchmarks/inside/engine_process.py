@@ -220,9 +220,13 @@ async def _load(
 ) -> list[tuple[int, Told]]:
     """Return what was answered and what the engine told, before and after `count` requests; a fifth as many go first."""
     answers = Answers()
+
+    def connected(front_end: "FrontEnd") -> "Callable[[], FrontEnd]":
+        return lambda: front_end
+
     for i in range(FRONT_ENDS):
         front_end = FrontEnd(sequences[i::FRONT_ENDS], i, answers)
-        await asyncio.get_running_loop().create_unix_connection(lambda one=front_end: one, str(socket_path))
+        await asyncio.get_running_loop().create_unix_connection(connected(front_end), str(socket_path))
     told = []
     for limit in (count // 5, count // 5 + count):
         async with asyncio.timeout(WITHIN_S):

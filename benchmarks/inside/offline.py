@@ -117,10 +117,8 @@ def _packed(
     runner: OrtRunner, variant: Variant, threads: int, sequences: Sequence[TokenSequence]
 ) -> Iterator[tuple[Configuration, Runs]]:
     precision = variant.precision
-    yield (
-        Configuration("one text per run", 1, precision, threads),
-        [partial(runner.run, [sequence]) for sequence in sequences],
-    )
+    runs: Runs = [partial(runner.run, [sequence]) for sequence in sequences]
+    yield Configuration("one text per run", 1, precision, threads), runs
     for budget in BUDGETS_TOKENS:
         runs = [partial(runner.run, batch) for batch in filled(sequences, budget)]
         yield Configuration("packed", budget, precision, threads), runs

@@ -12,7 +12,7 @@ from padded_model import PaddedModel
 from pydantic import BaseModel
 
 app = FastAPI()
-model = PaddedModel() if __name__ != "__main__" else None
+model: PaddedModel = PaddedModel() if __name__ != "__main__" else None
 
 
 class Request(BaseModel):

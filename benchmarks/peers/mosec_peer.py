@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 from mosec import Server, Worker
 from padded_model import PaddedModel
@@ -13,7 +14,8 @@ class Classifier(Worker):
     def __init__(self) -> None:
         self._model = PaddedModel()
 
-    def forward(self, data):  # noqa: ANN001, ANN201 - a list, or one document where the batch size is 1
+    def forward(self, data: Any) -> Any:  # noqa: ANN401
+        """Answer a list of documents, or one where the batch size is 1."""
         if isinstance(data, list):
             return self._model([document["text"] for document in data])
         return self._model([data["text"]])[0]

@@ -35,7 +35,7 @@ class Classifier:
 if __name__ == "__main__":
     ray.init(include_dashboard=False, log_to_driver=False, num_cpus=os.cpu_count())
     serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ["PORT"])})
-    serve.run(Classifier.bind(), route_prefix="/classify")
+    serve.run(Classifier.bind(), route_prefix="/classify")  # type: ignore[attr-defined]
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     serve.shutdown()
     ray.shutdown()

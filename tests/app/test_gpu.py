@@ -7,7 +7,6 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from app import gpu
 from app.gpu import GpuState, count_gpus, open_gpus
 from app.metrics import Metrics
 
@@ -86,6 +85,6 @@ def test_gpus_are_counted_with_the_driver_alone(
             raise OSError("no such library")
         return library
 
-    monkeypatch.setattr(gpu.ctypes, "CDLL", load)
+    monkeypatch.setattr(ctypes, "CDLL", load)
     assert count_gpus() == expected
     assert bool(ended) == (missing in (None, "nvmlDeviceGetCount_v2")), "what was begun is ended"

@@ -54,7 +54,11 @@ def test_rows_for_tokens_are_found_where_their_sequence_went() -> None:
     assert head.outputs(batch) == ["token_logits"]
     rows = np.arange(20).reshape(10, 2).astype(np.float16)
     results = head.cut({"token_logits": rows}, batch, starts)
-    assert [one[:, 0].tolist() for one in results] == [[10, 12, 14, 16, 18], [0, 2], [4, 6, 8]]  # type: ignore[union-attr,call-overload]
+    assert [one[:, 0].tolist() for one in results if isinstance(one, np.ndarray)] == [
+        [10, 12, 14, 16, 18],
+        [0, 2],
+        [4, 6, 8],
+    ]
     assert all(one.dtype == np.float32 for one in results)  # type: ignore[union-attr]
 
 
@@ -100,4 +104,4 @@ def test_equal_scores_keep_the_order_of_the_vocabulary() -> None:
 @pytest.mark.parametrize("targets", [None, [1, 2]])
 def test_types_are_those_of_the_messages(targets: list[int] | None) -> None:
     [result] = cut([sequence([0], targets=targets)], np.ones((1, VOCABULARY), np.float16))
-    assert (result.tokens.dtype, result.scores.dtype) == (np.int64, np.float32)
+    assert (result.tokens.dtype, result.scores.dtype) == (np.dtype(np.int64), np.dtype(np.float32))

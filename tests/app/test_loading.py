@@ -12,6 +12,7 @@ from app.bundle import load_bundle
 from app.engine.local import LocalEngine
 from app.messages import Loaded
 from app.metrics import Metrics
+from app.ort import choice
 from app.ort.runner import OrtRunner
 from app.settings import Settings
 from tests.conftest import BundleOf
@@ -21,11 +22,10 @@ def test_what_cuda_lacks_is_told_once(bundle_of: BundleOf, monkeypatch: pytest.M
     """A model may be opened several times, to find out how many threads it needs."""
     bundle = load_bundle(bundle_of("bert-single-label"))
     asked: list[str] = []
-    real = loading.open_runner
 
     def open_runner(*arguments: Any, device: str, **options: Any) -> OrtRunner:
         asked.append(device)
-        return real(*arguments, device="cpu", **options)
+        return choice.open_runner(*arguments, device="cpu", **options)
 
     def open_three_times(_: Any, with_threads: Any, *, cpus: int) -> OrtRunner:
         return [with_threads(max(1, cpus // divisor)) for divisor in (1, 2, 4)][-1]

@@ -62,7 +62,7 @@ class Running:
         make: Any = partial(HttpProtocol, read_timeout_s=read_timeout_s)
         config = uvicorn.Config(
             app, http=make, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=30
-        )  # type: ignore[arg-type]
+        )
         self.server = uvicorn.Server(config)
         self._thread = threading.Thread(target=uvloop.run, args=(self._serve(),))
         self._thread.start()
@@ -315,8 +315,7 @@ def answered(pieces: Sequence[bytes]) -> tuple[bytes, Echo]:
 
     async def answered() -> tuple[bytes, Echo]:
         app, transport = Echo(), Transport()
-        transport.is_closing = lambda: False  # type: ignore[method-assign]
-        config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None)  # type: ignore[arg-type]
+        config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None)
         config.load()
         connection = HttpProtocol(config, ServerState(), {}, read_timeout_s=READ_TIMEOUT_S)
         connection.connection_made(transport)  # type: ignore[arg-type]
@@ -346,10 +345,10 @@ def test_an_offer_is_passed_over_wherever_it_is_cut(name: bytes, value: bytes) -
     for i in range(1, len(request)):
         told, app = answered([request[:i], request[i:]])
         assert told == plain
-    headers = dict(app.scopes[0]["headers"])
-    assert b"upgrade" not in headers
-    assert headers[b"content-length"] == b"2"
-    assert app.scopes[0]["path"] == "/v1/classify"
+        headers = dict(app.scopes[0]["headers"])
+        assert b"upgrade" not in headers
+        assert headers[b"content-length"] == b"2"
+        assert app.scopes[0]["path"] == "/v1/classify"
 
 
 def test_every_request_may_offer() -> None:

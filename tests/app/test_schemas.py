@@ -23,7 +23,7 @@ from app.schemas import (
 )
 from app.settings import Settings
 
-ONE_TEXT = [ClassifyRequest, FillMaskRequest, EntitiesRequest, EmbedRequest]
+ONE_TEXT: list[type[BaseModel]] = [ClassifyRequest, FillMaskRequest, EntitiesRequest, EmbedRequest]
 REQUESTS = [*ONE_TEXT, NextSentenceRequest, AnswerRequest]
 
 

@@ -18,7 +18,12 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def start(*arguments: str, **environment: str) -> Settings | int:
         taken: list[Settings] = []
-        monkeypatch.setattr(command, "launch", lambda settings: taken.append(settings) or 0)
+
+        def take(settings: Settings) -> int:
+            taken.append(settings)
+            return 0
+
+        monkeypatch.setattr(command, "launch", take)
         monkeypatch.setattr(sys, "argv", ["app", *arguments])
         for name in [name for name in os.environ if name.upper().startswith("BERT_")]:
             monkeypatch.delenv(name)
@@ -168,4 +173,4 @@ def test_help_tells_every_setting(start: Any, capsys: pytest.CaptureFixture[str]
     shown = " ".join(capsys.readouterr().out.split())
     for name, field in Settings.model_fields.items():
         assert f"--{name.replace('_', '-')}" in shown
-        assert field.description in shown
+        assert str(field.description) in shown

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.bundle import load_bundle
-from app.tokenization import PLAIN_TEXT, Direction, Tokenizer
+from app.tokenization import PLAIN_TEXT, Direction, TextInput, Tokenizer
 from app.words import Words, can_read
 from tests.app import library
 from tests.conftest import BundleOf
@@ -92,7 +92,7 @@ TOKENIZERS: dict[str, tuple[Tokenizer, dict[Direction, tokenizers.Tokenizer]]] =
 
 def test_plain_and_other_texts_keep_their_order(bundle_of: BundleOf) -> None:
     tokenizer = Tokenizer(load_bundle(bundle_of("bert-single-label")))
-    texts = ["a plain one", "une idée", "word " * PLAIN_TEXT, "[MASK]", "and plain", "你好"]
+    texts: list[TextInput] = ["a plain one", "une idée", "word " * PLAIN_TEXT, "[MASK]", "and plain", "你好"]
     together = tokenizer.encode([*texts, ("a pair", "of two"), texts[0]])
     alone = [tokenizer.encode([text])[0] for text in [*texts, ("a pair", "of two"), texts[0]]]
     assert [one.input_ids.tolist() for one in together] == [one.input_ids.tolist() for one in alone]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import ServerProcess, serving
+from tests.support import ServerProcess, starting
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _serving(
 ) -> Iterator[ServerProcess]:
     arguments = ("--threads", "1", *arguments)
     faults = {"FAULTS": str(device.faults)} | environment
-    with serving(models, *arguments, wait=wait, module="tests.e2e.faulty", **faults) as server:
+    with starting(models, *arguments, environment=faults, module="tests.e2e.faulty", wait=wait) as server:
         yield server
 
 

@@ -20,9 +20,9 @@ import app.protocol
 from app.engine.runner import Runner
 from app.errors import EngineLost, OutOfDeviceMemory
 from app.messages import SequenceResult, TokenSequence
+from app.ort.choice import open_runner
 
 FAULTS = Path(os.environ["FAULTS"])
-open_runner = app.loading.open_runner
 
 
 class FaultyRunner:
@@ -59,7 +59,7 @@ def open_faulty(*arguments: Any, **options: Any) -> Runner:
     return FaultyRunner(open_runner(*arguments, **options))
 
 
-app.loading.open_runner = open_faulty  # type: ignore[assignment]
+app.loading.open_runner = open_faulty  # type: ignore[assignment, attr-defined]
 app.engine.threads.STUCK_S = float(os.environ.get("STUCK_S", app.engine.threads.STUCK_S))  # type: ignore[misc]
 app.protocol.LINGER_S = float(os.environ.get("LINGER_S", app.protocol.LINGER_S))  # type: ignore[misc]
 

@@ -15,7 +15,7 @@ import pytest
 
 from model_export.package import ExportOptions, export
 from tests.e2e.processes import WITHIN_S, all_ready, children, classify, engine_of, metric, until, workers
-from tests.support import ROOT, ServerProcess, serving
+from tests.support import ROOT, ServerProcess, serving, starting
 
 TEXTS = ["a", "the cat sat on the mat", "Hello, world!", "one two three four five six seven eight nine ten"]
 
@@ -103,7 +103,12 @@ def test_processor_time_never_falls(doomed: ServerProcess) -> None:
     """Not even by what the engine took, which is the most of it, when it is gone."""
     told = [metric(doomed, "process_cpu_seconds_total")]
     os.kill(engine_of(doomed), signal.SIGKILL)
-    until(lambda: told.append(metric(doomed, "process_cpu_seconds_total")) or "starting another" in doomed.log)
+
+    def was_replaced() -> bool:
+        told.append(metric(doomed, "process_cpu_seconds_total"))
+        return "starting another" in doomed.log
+
+    until(was_replaced)
     told += [metric(doomed, "process_cpu_seconds_total") for _ in range(4)]
     assert told == sorted(told)
 
@@ -234,7 +239,7 @@ def test_what_cannot_start_is_told_once_and_ends(models: Path, tmp_path: Path) -
     subprocess.run(["cp", "-r", str(models / "bert-single-label"), str(broken)], check=True)
     graph = broken / "cpu-fp32.onnx"
     graph.write_bytes(graph.read_bytes()[:-10])
-    with serving(tmp_path, "--workers", "2", wait=False) as server:
+    with starting(tmp_path, "--workers", "2", environment={}, wait=False) as server:
         assert server.process.wait(WITHIN_S) == 1
         told = [record["message"] for record in server.records if record["level"] == "critical"]
     assert len(told) == 1

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from model_export.package import ExportOptions, export
 from tests.e2e.conftest import Device
 from tests.e2e.processes import all_ready, engine_of, metric, until, workers
-from tests.support import ROOT, ServerProcess, serving
+from tests.support import ROOT, ServerProcess, serving, starting
 
 CHECKPOINT = ROOT / "tests/fixtures/checkpoints/bert-single-label"
 GOOD = {"inputs": "the cat sat on the mat"}
@@ -118,7 +118,7 @@ def test_what_was_accepted_is_finished_before_its_engine_is_replaced(
     arguments = ("--workers", "2", "--threads", "1", "--batch-tokens", "64")
     faults = {"FAULTS": str(device.faults)}
     with (
-        serving(models, *arguments, module="tests.e2e.faulty", **faults) as server,
+        starting(models, *arguments, environment=faults, module="tests.e2e.faulty") as server,
         ThreadPoolExecutor(CALLERS) as threads,
     ):
         until(lambda: all_ready(server))

@@ -144,6 +144,7 @@ def test_entities_say_where_they_stand(server: ServerProcess) -> None:
 
 
 def test_an_answer_stands_in_its_context(server: ServerProcess) -> None:
+    answer: dict[str, Any] = {}
     for context in [*TEXTS, LONG]:
         answer = ask(server, "answer", QUESTION | {"context": context}, top_k=7)
         [answers] = answer["predictions"]

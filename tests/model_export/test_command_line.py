@@ -225,7 +225,7 @@ def test_killed_export_leaves_the_bundle_that_was_there(bundles: Mapping[str, Bu
 @pytest.mark.torch
 def test_export_does_not_import_torch(tmp_path: Path) -> None:
     program = "import sys, model_export.__main__ as command; command.main(sys.argv[1:]); print('torch' in sys.modules)"
-    arguments = ["export", "--checkpoint", CHECKPOINTS / "bert-single-label", "--output", tmp_path / "mood"]
+    arguments = ["export", "--checkpoint", str(CHECKPOINTS / "bert-single-label"), "--output", str(tmp_path / "mood")]
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
     )

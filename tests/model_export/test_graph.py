@@ -7,7 +7,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from app.bundle import Precision, Target, Task
-from model_export.graph import Graph, build_graph
+from model_export.builder import Graph
+from model_export.graph import build_graph
 from tests.model_export.support import CHECKPOINTS, network_of, task_of
 
 CPU = {"group_start", "group_end", "group_shape"}

@@ -9,8 +9,9 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
+from model_export.builder import CONTRIB
 from model_export.reference import erf, gelu, gelu_tanh, sigmoid, softmax
-from model_export.reference_ops import CONTRIB, OPERATORS
+from model_export.reference_ops import OPERATORS
 
 Array = npt.NDArray[Any]
 
@@ -89,7 +90,7 @@ def attention(q: Array, k: Array, v: Array) -> Array:
     out = np.empty_like(q)
     for head in range(HEADS):
         part = slice(head * HEAD_SIZE, (head + 1) * HEAD_SIZE)
-        out[:, part] = softmax(q[:, part] @ k[:, part].T / math.sqrt(HEAD_SIZE)) @ v[:, part]
+        out[:, part] = softmax((q[:, part] @ k[:, part].T / math.sqrt(HEAD_SIZE)).astype(np.float32)) @ v[:, part]
     return out
 
 

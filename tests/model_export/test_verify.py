@@ -59,7 +59,7 @@ def test_every_tensor_reaches_the_answer(network: Network, target: Target, tmp_p
 
 def parity(**values: float) -> Parity:
     defaults = {"reference_max_abs_diff": 1e-6, "alone_max_abs_diff": 0.0, "tolerance": 1e-4}
-    return Parity(**(defaults | values), checked_with="onnxruntime")  # type: ignore[arg-type]
+    return Parity(**(defaults | values), checked_with="onnxruntime")
 
 
 def test_difference_at_the_tolerance_is_allowed() -> None:

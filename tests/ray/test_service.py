@@ -134,7 +134,7 @@ def test_metrics_are_those_of_the_plain_server_for_each_replica(plain: ServerPro
 
 
 def test_replicas_follow_the_load_and_answer_what_they_have_at_the_end(models: Path) -> None:
-    options = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1, "upscale_delay_s": 0}
+    options: dict[str, Any] = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1, "upscale_delay_s": 0}
     clients = 4
     with ThreadPoolExecutor(clients) as threads, ray_serving(models, settings=SETTINGS, **options) as cluster:
         assert len(samples(cluster.url, "bert_engine_up")) == 1

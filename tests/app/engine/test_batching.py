@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -140,9 +141,9 @@ def test_a_lone_request_runs_at_once() -> None:
         assert bench.runner.batches == [[0]]
         bench.runner.let_go()
         assert await request == answers(0)
-        assert bench.observed.batches[0] == BatchRan(
-            sequences=1, tokens=5, longest=5, started_at=0.0, duration_s=pytest.approx(0.01)
-        )
+        [ran] = bench.observed.batches
+        assert ran == BatchRan(sequences=1, tokens=5, longest=5, started_at=0.0, duration_s=ran.duration_s)
+        assert ran.duration_s == pytest.approx(0.01)
 
     with_bench(test)
 
@@ -541,7 +542,7 @@ def test_a_timeline_tells_of_the_run_that_answered() -> None:
         await asyncio.gather(good, poisoned, return_exceptions=True)
         [run] = timeline.runs
         assert (run.sequences, run.tokens, run.longest) == (1, 3, 3)
-        assert (run.started_at, run.duration_s) == (pytest.approx(0.01), pytest.approx(0.01))
+        assert [run.started_at, run.duration_s] == pytest.approx([0.01, 0.01])
 
     with_bench(test)
 
@@ -604,14 +605,13 @@ ACTIONS: st.SearchStrategy[Sequence[Action | tuple[str, list[int]]]] = st.lists(
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(actions=ACTIONS)
 def test_whatever_happens_each_request_is_answered_once_within_the_budget(
-    actions: Sequence[tuple[str, int | list[int]]],
+    actions: Sequence[tuple[str, Any]],
 ) -> None:
     async def test(bench: Bench) -> None:
         requests: list[tuple[range, asyncio.Task[list[str]]]] = []
         lengths: dict[int, int] = {}
         for action, value in actions:
             if action == "submit":
-                assert isinstance(value, list)
                 first = bench.next_payload
                 lengths |= {first + i: tokens for i, tokens in enumerate(value)}
                 requests.append((range(first, first + len(value)), bench.submit(*value)))
@@ -620,7 +620,6 @@ def test_whatever_happens_each_request_is_answered_once_within_the_budget(
             elif action == "poison":
                 bench.runner.poisoned.add(value)
             elif action == "room":
-                assert isinstance(value, int)
                 bench.runner.room = value
             elif action == "wait":
                 bench.clock.now += value

@@ -43,8 +43,9 @@ def test_a_variant_that_was_not_exported(folder: Path, target: Target, precision
 def test_auto_takes_cuda_where_it_works(both: Bundle, gpu: Gpu, caplog: pytest.LogCaptureFixture) -> None:
     gpu.see(1)
     gpu.install()
-    for device in ("auto", "cuda"):
-        chosen = open_runner(both, device=device, precision="auto", threads=1, gpu_memory_bytes=1 << 30)  # type: ignore[arg-type]
+    devices: Sequence[Device] = ("auto", "cuda")
+    for device in devices:
+        chosen = open_runner(both, device=device, precision="auto", threads=1, gpu_memory_bytes=1 << 30)
         assert (chosen.variant_name, chosen.provider) == ("cuda-fp16", "CUDAExecutionProvider")
         assert chosen.launches_ahead
     for options, provider_options in gpu.options:

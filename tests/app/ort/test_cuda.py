@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.ort import cuda
 from app.ort.cuda import Cuda, CudaError
 
 
@@ -83,7 +82,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
         assert name == "libcudart.so.13"
         return runtime
 
-    monkeypatch.setattr(cuda.ctypes, "CDLL", load)
+    monkeypatch.setattr(ctypes, "CDLL", load)
     return runtime
 
 

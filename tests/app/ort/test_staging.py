@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.ort.staging import ALIGNMENT, StagingBuffer, StagingBuffers, Tensor
+from app.packing import Feeds
 from tests.app.memory import HostMemory
 
 INT32, INT64 = np.dtype(np.int32), np.dtype(np.int64)
@@ -43,7 +44,7 @@ def test_a_buffer_holds_one_batch_after_another(batches: list[list[int]]) -> Non
 
 def test_shapes_stay() -> None:
     buffer = StagingBuffer(HostMemory())
-    feeds = {"token_offset": np.arange(12, dtype=np.int32).reshape(3, 4)}
+    feeds: Feeds = {"token_offset": np.arange(12, dtype=np.int32).reshape(3, 4)}
     [one] = buffer.lay(feeds, {"token_offset": INT32}).values()
     buffer.upload()
     np.testing.assert_array_equal(on_the_device(one), feeds["token_offset"])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from app.bundle import load_bundle
 from app.catalog import Model, load_model
 from app.errors import ValidationFailed
+from app.messages import FloatArray
 from app.schemas import AnswerRequest
 from app.tasks.answer import QuestionAnswering, best_spans
 from app.tasks.windows import PreparedWindows
@@ -50,7 +51,7 @@ def answer(model: Model, request: AnswerRequest, *spans: tuple[int, int, float, 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=12), st.integers(1, 20), st.integers(1, 100))
 def test_the_best_spans(pairs: list[tuple[float, float]], max_length: int, count: int) -> None:
-    start, end = np.array(pairs, np.float64).reshape(-1, 2).T
+    start, end = np.array(pairs, np.float32).reshape(-1, 2).T
     every = [
         (-start[i] * end[j], i, j) for i, j in itertools.product(range(len(pairs)), repeat=2) if i <= j < i + max_length
     ]
@@ -142,7 +143,8 @@ def test_an_answer_in_several_windows_has_the_score_of_the_surest(model: Model) 
     request = asked(context=LONG, top_k=3)
     prepared = prepare(model, request)
     target = LONG.index("mat", 60)
-    results, expected = [], []
+    results: list[FloatArray] = []
+    expected: list[float] = []
     for one in prepared.windows[0]:
         logits = np.zeros((len(one.sequence), 2), np.float32)
         found = np.flatnonzero(one.offsets[:, 0] == target)

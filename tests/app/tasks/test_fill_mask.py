@@ -46,10 +46,16 @@ def test_no_more_tokens_than_there_are(model: Model, parameters: dict[str, int],
     assert prepare(model, "[MASK]", **parameters).sequences[0].top_k == expected
 
 
+def id_of(model: Model, token: str) -> int:
+    found = model.tokenizer.token_id(token)
+    assert found is not None
+    return found
+
+
 def test_targets_are_tokens_each_once(model: Model) -> None:
     [sequence] = prepare(model, "[MASK]", targets=["late", "good", "good", "GOOD"]).sequences
     assert sequence.targets is not None
-    assert sorted(sequence.targets) == sorted({model.tokenizer.token_id("good"), model.tokenizer.token_id("late")})
+    assert sorted(sequence.targets) == sorted({id_of(model, "good"), id_of(model, "late")})
     assert sequence.top_k == 2
 
 
