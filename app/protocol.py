@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.arrival import READ_AT, STALLED
 from app.errors import HeadTooLarge, InvalidJson, ServiceError, TooSlow
-from app.schemas import ErrorResponse
+from app.schemas.responses import ErrorResponse
 
 log = logging.getLogger(__name__)
 

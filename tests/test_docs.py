@@ -30,9 +30,15 @@ def blocks(page: str, language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`make serve` in a copy of what git tracks, on a free port, in the environment the tests run in."""
+    """`make serve` in a copy of what git tracks or will, on a free port, in the environment the tests run in."""
     checkout = tmp_path_factory.mktemp("checkout")
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     for name in filter(None, files.split("\0")):
         if (ROOT / name).is_file() and not name.startswith("tests/"):
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app.metrics import Metrics
 from app.readiness import Readiness
-from app.schemas import ErrorResponse
+from app.schemas.responses import ErrorResponse
 
 
 class Health(BaseModel):

@@ -24,7 +24,8 @@ from app.errors import Internal, MethodNotAllowed, NotReady, ServiceError, Valid
 from app.messages import SequenceResult, Timeline, TokenSequence
 from app.metrics import REJECTIONS, Metrics, ModelMetrics
 from app.readiness import Readiness
-from app.schemas import as_list, explain
+from app.schemas.inputs import as_list
+from app.schemas.problems import explain
 from app.tasks.base import TaskHandler
 from app.tracing import RequestTrace, Tracer
 

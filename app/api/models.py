@@ -11,7 +11,7 @@ from app.api.http import authorize
 from app.bundle import Source
 from app.catalog import Catalog, Model
 from app.messages import Loaded
-from app.schemas import ErrorResponse
+from app.schemas.responses import ErrorResponse
 
 
 class ModelCard(BaseModel):

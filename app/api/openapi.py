@@ -19,7 +19,7 @@ from app.errors import (
     Unauthorized,
     ValidationFailed,
 )
-from app.schemas import ErrorResponse
+from app.schemas.responses import ErrorResponse
 from app.tasks import TASKS
 
 _ERRORS: tuple[type[ServiceError], ...] = (

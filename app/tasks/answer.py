@@ -20,7 +20,8 @@ from app.bundle import Task
 from app.catalog import Model
 from app.errors import ValidationFailed
 from app.messages import FloatArray, IntArray
-from app.schemas import AnswerParameters, AnswerRequest, AnswerResponse
+from app.schemas.requests import AnswerParameters, AnswerRequest
+from app.schemas.responses import AnswerResponse
 from app.tasks.windows import (
     SHORT_BYTES,
     PreparedWindows,

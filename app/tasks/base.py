@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from app.bundle import Task
 from app.catalog import Model
 from app.messages import IntArray, SequenceResult, TokenSequence
-from app.schemas import Truncation
+from app.schemas.requests import Truncation
 from app.tokenization import TextInput
 
 Req_contra = TypeVar("Req_contra", bound=BaseModel, contravariant=True)

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from app.bundle import Manifest, Task
 from app.catalog import Model
 from app.messages import FloatArray
-from app.schemas import ClassifyRequest, ClassifyResponse
+from app.schemas.requests import ClassifyRequest
+from app.schemas.responses import ClassifyResponse
 from app.tasks.base import SHORT_BYTES, Prepared, prepare_whole
 
 Function = Literal["softmax", "sigmoid", "none"]

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from app.bundle import Task
 from app.catalog import Model
 from app.messages import FloatArray
-from app.schemas import EmbedRequest, EmbedResponse
+from app.schemas.requests import EmbedRequest
+from app.schemas.responses import EmbedResponse
 from app.tasks.base import SHORT_BYTES, Prepared, prepare_whole
 
 SHORTEST: Final = 1e-12

@@ -10,7 +10,8 @@ from app.bundle import Task
 from app.catalog import Model
 from app.errors import ValidationFailed
 from app.messages import FloatArray
-from app.schemas import EntitiesParameters, EntitiesRequest, EntitiesResponse
+from app.schemas.requests import EntitiesParameters, EntitiesRequest
+from app.schemas.responses import EntitiesResponse
 from app.tasks.windows import (
     SHORT_BYTES,
     PreparedWindows,

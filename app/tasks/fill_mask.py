@@ -10,7 +10,8 @@ from app.bundle import SpecialToken, Task
 from app.catalog import Model
 from app.errors import ValidationFailed
 from app.messages import IntArray, MaskScores, TokenSequence
-from app.schemas import FillMaskRequest, FillMaskResponse
+from app.schemas.requests import FillMaskRequest
+from app.schemas.responses import FillMaskResponse
 from app.tasks.base import SHORT_BYTES, Prepared
 
 MAX_CANDIDATES: Final = 20_000

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from app.bundle import Task
 from app.catalog import Model
 from app.messages import FloatArray
-from app.schemas import NextSentenceRequest, NextSentenceResponse
+from app.schemas.requests import NextSentenceRequest
+from app.schemas.responses import NextSentenceResponse
 from app.tasks.base import SHORT_BYTES, Prepared, prepare_whole
 from app.tasks.classify import softmax
 

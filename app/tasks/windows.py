@@ -10,7 +10,7 @@ import numpy as np
 
 from app.errors import ValidationFailed
 from app.messages import IntArray, TokenSequence
-from app.schemas import MAX_INPUTS
+from app.schemas.inputs import MAX_INPUTS
 from app.tasks.base import NO_MASKS, Prepared
 from app.tokenization import Direction, Located
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from app import errors
 from app.bundle import Task
-from app.schemas import ClassifyResponse, ErrorResponse
+from app.schemas.responses import ClassifyResponse, ErrorResponse
 from tests.support import Reply, ServerProcess
 
 TEXT = "The cat sat on the mat."

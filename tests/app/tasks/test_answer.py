@@ -12,7 +12,7 @@ from app.bundle import load_bundle
 from app.catalog import Model, load_model
 from app.errors import ValidationFailed
 from app.messages import FloatArray
-from app.schemas import AnswerRequest
+from app.schemas.requests import AnswerRequest
 from app.tasks.answer import QuestionAnswering, best_spans
 from app.tasks.windows import PreparedWindows
 from tests.conftest import BundleOf

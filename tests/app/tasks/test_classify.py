@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.bundle import find_bundles
 from app.catalog import Model, load_model
-from app.schemas import ClassifyRequest
+from app.schemas.requests import ClassifyRequest
 from app.tasks.base import Prepared
 from app.tasks.classify import FUNCTIONS, Classify, default_function, sigmoid, softmax
 

@@ -8,7 +8,7 @@ import pytest
 
 from app.bundle import load_bundle
 from app.catalog import Model, load_model
-from app.schemas import EmbedRequest
+from app.schemas.requests import EmbedRequest
 from app.tasks.base import Prepared
 from app.tasks.embed import Embed
 from tests.conftest import BundleOf

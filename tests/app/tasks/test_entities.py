@@ -8,7 +8,7 @@ import pytest
 from app.bundle import load_bundle
 from app.catalog import Model, load_model
 from app.errors import ValidationFailed
-from app.schemas import EntitiesRequest
+from app.schemas.requests import EntitiesRequest
 from app.tasks.entities import Entities, without_overlaps
 from app.tasks.windows import PreparedWindows
 from tests.conftest import BundleOf

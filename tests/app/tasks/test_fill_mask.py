@@ -10,7 +10,7 @@ from app.bundle import load_bundle
 from app.catalog import Model, load_model
 from app.errors import ValidationFailed
 from app.messages import MaskScores, TokenSequence
-from app.schemas import FillMaskRequest
+from app.schemas.requests import FillMaskRequest
 from app.tasks.base import Prepared
 from app.tasks.fill_mask import MAX_CANDIDATES, FillMask
 from tests.conftest import BundleOf

@@ -6,7 +6,7 @@ import pytest
 from app.bundle import load_bundle
 from app.catalog import Model, load_model
 from app.errors import ValidationFailed
-from app.schemas import NextSentenceRequest
+from app.schemas.requests import NextSentenceRequest
 from app.tasks.base import Prepared
 from app.tasks.next_sentence import NextSentence
 from tests.conftest import BundleOf

@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from app.errors import InvalidJson, ServiceError, ValidationFailed
-from app.schemas import (
-    MAX_INPUTS,
+from app.schemas.inputs import MAX_INPUTS
+from app.schemas.problems import explain
+from app.schemas.requests import (
     MAX_TOP_K,
     AnswerRequest,
     ClassifyRequest,
     EmbedRequest,
     EntitiesRequest,
-    ErrorResponse,
     FillMaskRequest,
     NextSentenceRequest,
-    explain,
 )
+from app.schemas.responses import ErrorResponse
 from app.settings import Settings
 
 ONE_TEXT: list[type[BaseModel]] = [ClassifyRequest, FillMaskRequest, EntitiesRequest, EmbedRequest]

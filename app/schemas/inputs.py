@@ -1,0 +1,123 @@
+"""What may stand under `inputs`: texts, pairs of texts, and lists of these.
+
+Validated strictly. An error is about the kind of input that was sent, not about every alternative.
+"""
+
+from typing import Annotated, Final, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
+
+T = TypeVar("T")
+
+MAX_INPUTS: Final = 4096
+"""Largest value of `--max-inputs`. Part of the schema, so that a body of a million items is refused at the first item too
+many: one of 4 MB took 13 s to refuse when each of its items was reported."""
+KINDS: Final = frozenset({"<text>", "<pair>", "<list>", "<one>"})
+"""Tags of the kinds of inputs. Pydantic puts them into an error's location; callers do not get to see them."""
+
+
+def _sayable(text: str) -> str:
+    if not text:
+        raise PydanticCustomError("empty_text", "is an empty string; send some text")
+    return _without_nul(text)
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("nul_in_text", "contains a NUL character; remove it")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_sayable)]
+
+
+def _kind(value: object) -> str | None:
+    """Name the kind of an input, so that an error is about the kind that was sent and not about every alternative."""
+    kinds: dict[type, str] = {str: "<text>", dict: "<pair>", list: "<list>", TextPair: "<pair>"}
+    return kinds.get(type(value))
+
+
+class Request(BaseModel):
+    """Unknown keys and wrong types are errors; nothing is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class TextPair(Request):
+    """Two texts that the model reads together."""
+
+    text: Text
+    text_pair: Annotated[str, AfterValidator(_without_nul)] | None = None
+
+
+class SentencePair(Request):
+    """Two texts of which the second may continue the first."""
+
+    text: Text
+    text_pair: Text
+
+
+class QuestionContext(Request):
+    """A question, and the text that holds its answer."""
+
+    question: Text
+    context: Text
+
+
+def _one_or_list(value: object) -> str | None:
+    """Name the kind of inputs that are objects or a list of objects."""
+    if isinstance(value, list):
+        return "<list>"
+    return "<one>" if isinstance(value, dict | Request) else None
+
+
+_PairOrText = Annotated[
+    Annotated[Text, Tag("<text>")] | Annotated[TextPair, Tag("<pair>")],
+    Discriminator(
+        _kind,
+        custom_error_type="not_an_input",
+        custom_error_message='should be a text or {"text": ..., "text_pair": ...}',
+    ),
+]
+PairInputs = Annotated[
+    Annotated[Text, Tag("<text>")]
+    | Annotated[TextPair, Tag("<pair>")]
+    | Annotated[list[_PairOrText], Field(min_length=1, max_length=MAX_INPUTS), Tag("<list>")],
+    Discriminator(
+        _kind,
+        custom_error_type="not_inputs",
+        custom_error_message='should be a text, {"text": ..., "text_pair": ...}, or a list of these',
+    ),
+]
+TextInputs = Annotated[
+    Annotated[Text, Tag("<text>")] | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS), Tag("<list>")],
+    Discriminator(
+        _kind,
+        custom_error_type="not_inputs",
+        custom_error_message="should be a text or a list of texts",
+    ),
+]
+SentenceInputs = Annotated[
+    Annotated[SentencePair, Tag("<one>")]
+    | Annotated[list[SentencePair], Field(min_length=1, max_length=MAX_INPUTS), Tag("<list>")],
+    Discriminator(
+        _one_or_list,
+        custom_error_type="not_inputs",
+        custom_error_message='should be {"text": ..., "text_pair": ...} or a list of these',
+    ),
+]
+QuestionInputs = Annotated[
+    Annotated[QuestionContext, Tag("<one>")]
+    | Annotated[list[QuestionContext], Field(min_length=1, max_length=MAX_INPUTS), Tag("<list>")],
+    Discriminator(
+        _one_or_list,
+        custom_error_type="not_inputs",
+        custom_error_message='should be {"question": ..., "context": ...} or a list of these',
+    ),
+]
+
+
+def as_list(inputs: T | list[T]) -> list[T]:
+    """Return the `inputs` of a request as a list, also if there is only one."""
+    return inputs if isinstance(inputs, list) else [inputs]
