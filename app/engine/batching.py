@@ -121,7 +121,10 @@ class Batcher(Generic[P, R]):
         self._turns: deque[Job[P, R]] = deque()
         # Every unanswered job in the order of admission, which is the order of deadlines as all have one timeout.
         self._open: dict[Job[P, R], None] = {}
-        self._wakeup = asyncio.Event()
+        # Of the workers that have nothing to do, one at a time is woken, and wakes the next if it leaves something: all at once
+        # would cost every request a turn of each, and hold turns of the device for an empty queue.
+        self._sleeping: list[asyncio.Future[None]] = []
+        self._is_one_awake = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed: EngineLost | NotReady | None = None
@@ -191,7 +194,7 @@ class Batcher(Generic[P, R]):
         self.queued_sequences += len(payloads)
         self.queued_tokens += sum(tokens)
         self._turn_tokens += tokens[0]
-        self._wakeup.set()
+        self._wake_one()
         self._idle.clear()
         if self._ahead and self._is_full():
             self._device.look_again()
@@ -202,9 +205,11 @@ class Batcher(Generic[P, R]):
         own_tokens = sum(tokens)
         if self._pace.at_most(self._running_tokens + self.queued_tokens + own_tokens) <= self._timeout_s:
             return
-        own_s = self._pace.seconds(own_tokens)
+        # With nothing to learn from, what was slow may be so no more: the job shows it.
+        is_idle = not self._running_tokens and not self.queued_tokens
+        own_s = self._pace.seconds_as_measured(own_tokens) if is_idle else self._pace.seconds(own_tokens)
         if own_s > self._timeout_s:
-            fitting = int(len(tokens) * self._timeout_s / own_s)
+            fitting = max(1, int(len(tokens) * self._timeout_s / own_s))
             raise DeadlineExceeded(
                 f"{len(tokens)} inputs of {own_tokens} tokens would take about {own_s:.0f} s, the most is "
                 f"{self._timeout_s:g} s. Send at most about {fitting} such inputs at once."
@@ -241,10 +246,12 @@ class Batcher(Generic[P, R]):
 
     async def _work(self) -> None:
         while True:
-            await self._wakeup.wait()
+            await self._wait_for_work()
             wanted_at = self._clock()
             async with self._device.turn(self._device.room // self._lanes, self._is_full):
                 batch = self._take()
+                self._is_one_awake = False
+                self._wake_one()
                 if not batch:
                     continue
                 try:
@@ -252,6 +259,17 @@ class Batcher(Generic[P, R]):
                 except EngineLost as lost:
                     self.close(lost)
                     raise
+
+    async def _wait_for_work(self) -> None:
+        woken = asyncio.get_running_loop().create_future()
+        self._sleeping.append(woken)
+        self._wake_one()
+        await woken
+
+    def _wake_one(self) -> None:
+        if self._turns and self._sleeping and not self._is_one_awake:
+            self._is_one_awake = True
+            self._sleeping.pop().set_result(None)
 
     def _is_full(self) -> bool:
         return self.queued_tokens >= self.budget_tokens
@@ -288,8 +306,6 @@ class Batcher(Generic[P, R]):
         self._running_tokens += self.budget_tokens - room
         self.queued_tokens -= self.budget_tokens - room
         self.queued_sequences -= len(batch)
-        if not self._turns:
-            self._wakeup.clear()
         return batch
 
     async def _run_batch(self, batch: list[tuple[Job[P, R], int]], wanted_at: float) -> None:

@@ -6,7 +6,7 @@ token would seem to take what a whole batch does. Imports nothing of the project
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Final
 
 # Weight of the newest batch in the moving average: about the last ten count.
@@ -31,7 +31,8 @@ class Pace:
         """Say how long batches of some sizes took, from the smallest to the largest."""
         assert all(smaller < larger for (smaller, _), (larger, _) in pairwise(seconds_by_tokens))
         self._tokens = [tokens for tokens, _ in seconds_by_tokens]
-        self._seconds = [seconds for _, seconds in seconds_by_tokens]
+        # No batch is faster than a smaller one, whatever a busy machine made of the two.
+        self._seconds = list(accumulate((seconds for _, seconds in seconds_by_tokens), max))
         self._full_batch_s = self.seconds(self._budget_tokens)
 
     def learn(self, tokens: int, seconds: float) -> None:
@@ -47,11 +48,15 @@ class Pace:
 
     def seconds(self, tokens: int) -> float:
         """Return how long it takes until these tokens have run, if nothing else does; 0 before anything is known."""
+        return self.seconds_as_measured(tokens) * self._slowness
+
+    def seconds_as_measured(self, tokens: int) -> float:
+        """Return how long these tokens took when batches were measured, whatever the last ones took."""
         if not self._tokens or not tokens:
             return 0.0
         full, rest = divmod(tokens, self._budget_tokens)
         seconds = full * self._measured(self._budget_tokens) + (self._measured(rest) if rest else 0.0)
-        return seconds * self._slowness / self._lanes
+        return seconds / self._lanes
 
     def at_most(self, tokens: int) -> float:
         """Return what these tokens take at most, even if they run as three lots; much cheaper than `seconds`."""

@@ -340,6 +340,23 @@ def test_short_requests_alone_do_not_refuse_the_next_burst() -> None:
     with_bench(test)
 
 
+def test_a_slow_hour_does_not_refuse_what_comes_after_it() -> None:
+    """Where nothing runs, nothing shows that the device is fast again: the request does."""
+
+    async def test(bench: Bench) -> None:
+        bench.runner.is_held = False
+        bench.batcher.expect(
+            [(1, 0.00125), (16, 0.02)]
+        )  # 0.00125 s a token, and the runner takes 0.01 s for each batch
+        bulk = [16] * 800  # 16 s of the 30, as measured
+        for _ in range(20):
+            bench.batcher._pace.learn(16, 0.2)
+        assert bench.batcher._pace.seconds(sum(bulk)) > TIMEOUT_S
+        assert len(await bench.submit(*bulk)) == len(bulk)
+
+    with_bench(test)
+
+
 def test_a_request_that_would_be_late_is_refused_at_once() -> None:
     async def test(bench: Bench) -> None:
         bench.batcher.expect([(1, 0.1)])

@@ -65,6 +65,8 @@ class Bench:
     runner: Runner
     observed: Observed
     batcher: Batcher[int, int]
+    other: Batcher[int, int]
+    """Of another model on the same device."""
     work: "asyncio.Task[None]"
 
     def submit(self, *tokens: int, first: int = 1) -> "asyncio.Task[list[int]]":
@@ -86,23 +88,27 @@ def with_bench(test: Callable[[Bench], Awaitable[None]]) -> None:
         clock, observed, device = Clock(), Observed(), Device()
         runner = Runner(clock)
         device.launch_ahead()
-        batcher: Batcher[int, int] = Batcher(
-            runner.run,
-            budget_tokens=BUDGET,
-            max_queue_s=100,
-            timeout_s=100,
-            device=device,
-            observer=observed,
-            ahead=True,
-            clock=clock,
+        batcher, other = (
+            Batcher[int, int](
+                runner.run,
+                budget_tokens=BUDGET,
+                max_queue_s=100,
+                timeout_s=100,
+                device=device,
+                observer=observed,
+                ahead=True,
+                clock=clock,
+            )
+            for _ in range(2)
         )
-        work = asyncio.ensure_future(batcher.work())
+        work = [asyncio.ensure_future(one.work()) for one in (batcher, other)]
         try:
             async with asyncio.timeout(20):
-                await test(Bench(clock, runner, observed, batcher, work))
+                await test(Bench(clock, runner, observed, batcher, other, work[0]))
         finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
 
     asyncio.run(run())
 
@@ -147,6 +153,20 @@ def test_the_request_that_fills_the_batch_sends_it_ahead() -> None:
         assert bench.runner.batches == [[1], [2, 3]]
         await bench.run_out()
         assert [await request for request in requests] == [[-1], [-2], [-3]]
+
+    with_bench(test)
+
+
+def test_no_model_keeps_the_second_place_for_an_empty_queue() -> None:
+    async def test(bench: Bench) -> None:
+        await bench.settle()
+        one = bench.submit(4)
+        await bench.settle()
+        many = asyncio.ensure_future(bench.other.infer([2, 3], [16, 16]))
+        await bench.settle()
+        assert bench.runner.batches == [[1], [2]]
+        await bench.run_out()
+        assert (await one, await many) == ([-1], [-2, -3])
 
     with_bench(test)
 

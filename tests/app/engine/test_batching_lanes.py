@@ -1,7 +1,8 @@
 """The batcher of a model that runs several batches at once, each on its share of the cores."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -53,6 +54,16 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+class CountedTurns(Device):
+    asked = 0
+
+    @asynccontextmanager
+    async def turn(self, share: int, is_full: Callable[[], bool]) -> AsyncIterator[None]:
+        self.asked += 1
+        async with super().turn(share, is_full):
+            yield
+
+
 @pytest.fixture
 def lanes() -> Lanes:
     return Lanes()
@@ -93,6 +104,29 @@ def test_a_free_lane_takes_what_waits_at_once(lanes: Lanes) -> None:
         await lanes.finish(2, at=2)
         await lanes.finish(0, at=3)
         assert (await one, await third) == ([-1], [-3, -4])
+        work.cancel()
+
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_a_request_wakes_one_lane(lanes: Lanes) -> None:
+    async def test() -> None:
+        device = CountedTurns(LANES)
+        batcher = batcher_of(lanes, device)
+        work = asyncio.ensure_future(batcher.work())
+        await settle()
+        one = submit(batcher, 4)
+        await settle()
+        assert device.asked == 1
+        other = submit(batcher, 16, 16, first=2)
+        await settle()
+        assert lanes.batches == [[1], [2]]
+        await lanes.finish(0, at=1)
+        assert lanes.batches == [[1], [2], [3]]
+        await lanes.finish(1, at=2)
+        await lanes.finish(2, at=3)
+        assert (await one, await other) == ([-1], [-2, -3])
+        assert device.asked == 3
         work.cancel()
 
     asyncio.run(asyncio.wait_for(test(), 20))

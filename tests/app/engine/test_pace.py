@@ -64,5 +64,13 @@ def test_the_quick_answer_is_never_too_low(tokens: int) -> None:
     assert 3 * pace.seconds(tokens) <= pace.at_most(3 * tokens)
 
 
+def test_no_batch_is_faster_than_a_smaller_one() -> None:
+    """Measured on a machine that was busy for the first of the two only."""
+    pace = Pace(64)
+    pace.expect([(16, 0.5), (64, 0.3)])
+    assert pace.seconds(64) == pace.seconds(16) == 0.5
+    assert pace.seconds(16) <= pace.at_most(16)
+
+
 def test_nothing_takes_no_time() -> None:
     assert measured(1024).seconds(0) == 0
