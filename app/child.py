@@ -26,6 +26,7 @@ class Child:
         self.name: Final = name
         self._make = make
         self.process: SpawnProcess
+        """The one that was started last."""
         self.ended: asyncio.Future[None]
         self.number = -1
         """The place of this process in the order in which all were started: what has a smaller one has read older files."""
@@ -34,22 +35,27 @@ class Child:
         self.was_hung = False
         self.was_lost = False
         """Whether the process before it ended without being told to."""
+        self.deaths: Final[list[float]] = []
         self.mismatches: Final[list[float]] = []
         self._ending: asyncio.Task[None] | None = None
 
     def start(self, number: int) -> None:
-        """Start a process in this place."""
-        self.number, self.is_replaced, self.was_hung = number, False, False
-        self.process = self._make()
+        """Start a process in this place.
+
+        Raises:
+            OSError: the system has no room for another one.
+        """
+        process = self._make()
         # A terminal sends Ctrl-C to every process. What then becomes of the children, their supervisor says: from its first
         # moment on a child has the signal blocked. The tracker unblocks it when it starts, so it comes first.
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            self.process.start()
+            process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        self.ended = self._end_of(self.process)
+        self.process, self.ended = process, self._end_of(process)
+        self.number, self.is_replaced, self.was_hung = number, False, False
 
     def _end_of(self, process: SpawnProcess) -> "asyncio.Future[None]":
         loop = asyncio.get_running_loop()

@@ -61,6 +61,9 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
     except EngineLost as error:
         log.critical("the device failed while the models were loading: %s", error.__cause__ or error)
         return EXIT_ENGINE_LOST
+    except Exception:  # Python would end with the status of a wrong configuration
+        log.critical("a fault of this service", exc_info=True)
+        return EXIT_ENGINE_LOST
 
 
 async def _serve_alone(settings: Settings) -> int:
@@ -188,6 +191,8 @@ async def _serve_engine(
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if engine.lost.done():
             return EXIT_ENGINE_LOST
+        if serving.done():
+            serving.result()  # which is an error: it listens until cancelled
         await server.until_alone()
     finally:
         for task in (serving, stopped):

@@ -7,10 +7,14 @@ import json
 import logging
 import sys
 import time
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 # The attributes of every record; all others come from `extra`.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+
+_JSON: Final = json.JSONEncoder(default=str)  # `json.dumps` would make one for every line
 
 
 def fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -18,8 +22,13 @@ def fields(record: logging.LogRecord) -> dict[str, Any]:
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
 
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
 def _time(record: logging.LogRecord) -> str:
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z"
+    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
 
 
 class JsonFormatter(logging.Formatter):
@@ -35,7 +44,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)
-        return json.dumps(document, default=str)
+        return _JSON.encode(document)
 
 
 class TextFormatter(logging.Formatter):
@@ -53,5 +62,9 @@ def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(TextFormatter() if is_text else JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # A line for every request costs as much as half of the rest of it. What the formats do not show is not looked up: see
+    # "Optimization" in the documentation of `logging`.
+    logging._srcfile = None  # type: ignore[attr-defined]  # noqa: SLF001
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # `launch` logs start and stop with more detail than uvicorn.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -18,6 +18,7 @@ from socket import socket
 from typing import Any, Final
 
 from app.child import Child, Ties
+from app.errors import StartupError
 from app.messages import Loaded
 from app.metrics import MULTIPROCESS_FOLDER, forget_process
 from app.settings import Settings
@@ -33,6 +34,10 @@ EXIT_OTHER_BUNDLES: Final = 75
 RESTARTS: Final = 5
 RESTARTS_WITHIN_S: Final = 60.0
 """A process that dies more often than this will not get better by being started again."""
+START_AGAIN_AFTER_S: Final = 1.0
+"""When there was no room for a process: there may be when another one has ended."""
+LONGEST_SOCKET_PATH: Final = 107
+"""In bytes, of a Unix socket: `sun_path` in unix(7)."""
 
 
 class Supervisor:
@@ -57,7 +62,6 @@ class Supervisor:
         self._engine: Final = Child("engine", self._make_engine)
         self._front_ends: Final = [Child(f"front end {i}", self._make_front_end) for i in range(settings.workers)]
         self._numbers: Final = count()
-        self._deaths: Final[list[float]] = []
         # A little more than a process gives itself.
         self._end_within_s: Final = settings.shutdown_timeout_s + 5
         # What the last engine measured of each model, for the one that replaces it.
@@ -66,13 +70,19 @@ class Supervisor:
         self._stop: Final[asyncio.Future[int]] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> int:
-        """Serve until a signal; return the exit status."""
+        """Serve until a signal; return the exit status.
+
+        Raises:
+            StartupError: the folder for temporary files has too long a path.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         loop.add_reader(self._reports.fileno(), self._on_report)
         with tempfile.TemporaryDirectory(prefix="bert-") as folder:
             self._socket_path = Path(folder) / "engine.sock"
+            if len(os.fsencode(self._socket_path)) > LONGEST_SOCKET_PATH:
+                raise StartupError(f"{folder} is too long a path for a Unix socket. Set TMPDIR to a shorter one.")
             self._metrics_folder = Path(folder) / "metrics"
             self._metrics_folder.mkdir()
             # Read when prometheus_client is imported: every process that is started from here shares its counts.
@@ -126,8 +136,24 @@ class Supervisor:
 
     async def _keep(self, child: Child) -> None:
         """Start a process again whenever it ends; when cancelled, end it."""
+        try:
+            await self._keep_going(child)
+        except Exception:
+            log.critical("the supervisor failed", exc_info=True)
+            self._end(EXIT_ENGINE_LOST)
+
+    async def _keep_going(self, child: Child) -> None:
         while True:
-            child.start(next(self._numbers))
+            try:
+                child.start(next(self._numbers))
+            except OSError as error:
+                if _too_often(child.deaths):
+                    log.critical("%s cannot be started, again and again: giving up: %s", child.name, error)
+                    self._end(EXIT_ENGINE_LOST)
+                    return
+                log.error("%s cannot be started: %s; trying again", child.name, error)  # noqa: TRY400
+                await asyncio.sleep(START_AGAIN_AFTER_S)
+                continue
             try:
                 await asyncio.shield(child.ended)
             except asyncio.CancelledError:
@@ -147,14 +173,15 @@ class Supervisor:
         if child.is_replaced:
             log.info("%s has ended to be replaced; starting another", child.name)
             return None
-        if child.process.exitcode == EXIT_CONFIGURATION:
+        # Once all has been well, it is a passing fault, such as of a bundle that is just being copied.
+        if child.process.exitcode == EXIT_CONFIGURATION and not self._loaded:
             return EXIT_CONFIGURATION
         if child.process.exitcode == EXIT_OTHER_BUNDLES:
             self._replace_older(child)
             times = child.mismatches
         else:
             child.was_lost = True
-            times = self._deaths
+            times = child.deaths
         if _too_often(times):
             log.critical("%s %s, again and again: giving up", child.name, child.how_it_ended)
             return EXIT_ENGINE_LOST

@@ -122,12 +122,18 @@ class RemoteEngine:
         Raises:
             OtherBundles: it must not be asked, as requests are not made for what it has loaded.
         """
+        told: int | None = None
         while not self._closing:
             try:
                 reader, writer = await asyncio.open_unix_connection(str(self._socket_path))
-            except (FileNotFoundError, ConnectionRefusedError):
-                await asyncio.sleep(RECONNECT_EVERY_S)  # it is loading its models
+            except OSError as error:
+                is_loading = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+                if not is_loading and error.errno != told:
+                    log.error("the engine cannot be reached: %s", error)  # noqa: TRY400
+                    told = error.errno
+                await asyncio.sleep(RECONNECT_EVERY_S)
                 continue
+            told = None
             self._writer = writer
             watching = asyncio.create_task(self._watch(writer))
             try:

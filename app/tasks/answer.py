@@ -38,7 +38,7 @@ MAX_TOKENS: Final = 384
 """Maximum tokens of a window, as in the pipeline and in fine-tuning since BERT's SQuAD script."""
 DEFAULT_STRIDE: Final = 128
 WEIGHT_OF_WINDOW: Final = 24
-"""Cost of searching one window, in units of `weight`; a candidate costs a third of a unit."""
+"""Cost of searching one window, in units of `weight`; a candidate costs a third of a unit, a token of the longest answer two."""
 
 
 class QuestionAnswering:
@@ -91,7 +91,9 @@ class QuestionAnswering:
         return predictions
 
     def weight(self, model: Model, request: AnswerRequest, prepared: PreparedWindows) -> int:  # noqa: ARG002
-        return len(prepared.sequences) * (WEIGHT_OF_WINDOW + _candidates(request.parameters) // 3)
+        parameters = request.parameters
+        length = min(parameters.max_answer_length, MAX_TOKENS)
+        return len(prepared.sequences) * (WEIGHT_OF_WINDOW + _candidates(parameters) // 3 + 2 * length)
 
 
 class _Plan(NamedTuple):

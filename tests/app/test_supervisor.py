@@ -1,6 +1,8 @@
 """What a supervisor does of processes that end."""
 
 import asyncio
+import errno
+import signal
 import socket
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
@@ -9,8 +11,14 @@ from typing import Any
 import pytest
 
 from app.child import Child
+from app.messages import Loaded
 from app.settings import Settings
-from app.supervisor import EXIT_ENGINE_LOST, EXIT_OTHER_BUNDLES, RESTARTS, Supervisor
+from app.supervisor import EXIT_CONFIGURATION, EXIT_ENGINE_LOST, EXIT_OTHER_BUNDLES, RESTARTS, Supervisor
+
+
+def sleep(*_: object) -> None:
+    """Be a process until told to end."""
+    signal.pause()
 
 
 class Ended(Child):
@@ -37,12 +45,66 @@ def supervised(test: Callable[[Any], Awaitable[None] | None]) -> None:
     asyncio.run(main())
 
 
-def test_six_deaths_within_a_minute_end_the_service() -> None:
+def test_six_deaths_of_a_process_within_a_minute_end_the_service() -> None:
     def test(supervisor: Any) -> None:
-        statuses = [supervisor._status_after(supervisor._front_ends[i % 2].end(-11)) for i in range(RESTARTS + 1)]
+        statuses = [supervisor._status_after(supervisor._front_ends[0].end(-11)) for _ in range(RESTARTS + 1)]
         assert statuses == [None] * RESTARTS + [EXIT_ENGINE_LOST]
 
     supervised(test)
+
+
+def test_each_process_may_die_once() -> None:
+    def test(supervisor: Any) -> None:
+        many = [Ended(f"front end {i}", lambda: None) for i in range(2 * RESTARTS)]  # type: ignore[arg-type, return-value]
+        assert [supervisor._status_after(child.end(-9)) for child in many] == [None] * len(many)
+
+    supervised(test)
+
+
+def test_what_is_wrong_with_the_configuration_ends_a_start_but_no_service() -> None:
+    def test(supervisor: Any) -> None:
+        front_end, other = supervisor._front_ends
+        assert supervisor._status_after(front_end.end(EXIT_CONFIGURATION)) == EXIT_CONFIGURATION
+        supervisor._loaded = {"sentiment": Loaded("cpu-fp32", "CPUExecutionProvider", 96)}
+        assert supervisor._status_after(other.end(EXIT_CONFIGURATION)) is None
+
+    supervised(test)
+
+
+class Refusing(Child):
+    """A place for whose process the system has no room, some of the times."""
+
+    refusals: int
+    is_started: asyncio.Event
+
+    def start(self, number: int) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        super().start(number)
+        self.is_started.set()
+
+
+@pytest.mark.parametrize(("refusals", "status", "says"), [(1, 0, "trying again"), (99, EXIT_ENGINE_LOST, "giving up")])
+def test_a_process_that_cannot_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusals: int, status: int, says: str
+) -> None:
+    monkeypatch.setattr("app.supervisor.START_AGAIN_AFTER_S", 0.0)
+
+    async def main() -> int:
+        with socket.socket() as listener:
+            supervisor: Any = Supervisor(Settings(workers=1), listener, sleep, sleep)
+            supervisor._engine = Refusing("engine", supervisor._make_engine)
+            supervisor._engine.refusals, supervisor._engine.is_started = refusals, asyncio.Event()
+            running = asyncio.create_task(supervisor.run())
+            started = asyncio.create_task(supervisor._engine.is_started.wait())
+            await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
+            started.cancel()
+            supervisor._end(0)
+            return int(await running)
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == status
+    assert says in caplog.text
 
 
 def test_those_that_read_the_bundles_before_are_replaced_and_that_is_no_death() -> None:
@@ -52,7 +114,7 @@ def test_those_that_read_the_bundles_before_are_replaced_and_that_is_no_death() 
         assert (supervisor._engine.is_replaced, old.is_replaced, new.is_replaced) == (True, True, False)
         for child in (supervisor._engine, old):
             assert supervisor._status_after(child.end(0)) is None
-        assert not supervisor._deaths
+        assert not any(child.deaths for child in (supervisor._engine, *supervisor._front_ends))
         assert not supervisor._engine.was_lost
 
     supervised(test)
@@ -64,7 +126,7 @@ def test_a_front_end_older_than_its_engine_goes_alone() -> None:
         old, other = supervisor._front_ends
         assert supervisor._status_after(old.end(EXIT_OTHER_BUNDLES)) is None
         assert not any(child.is_replaced for child in (supervisor._engine, other))
-        assert not supervisor._deaths
+        assert not any(child.deaths for child in (supervisor._engine, *supervisor._front_ends))
 
     supervised(test)
 

@@ -159,3 +159,10 @@ def test_a_key_file_without_a_key(models: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"\n")
     complaint = refusal("--models", str(models), "--api-key-file", str(tmp_path / "key"))
     assert "BERT_API_KEY_FILE is empty" in complaint
+
+
+def test_a_folder_too_deep_for_a_socket(models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    complaint = refusal("--models", str(models), "--workers", "2", TMPDIR=str(folder))
+    assert "too long a path for a Unix socket. Set TMPDIR to a shorter one" in complaint

@@ -206,3 +206,4 @@ def test_the_weight_grows_with_windows_and_answers(model: Model) -> None:
         return QuestionAnswering().weight(model, request, prepare(model, request))
 
     assert weight() < weight(top_k=100) < weight(context=LONG, top_k=100)
+    assert weight() < weight(max_answer_length=100) < weight(max_answer_length=384) == weight(max_answer_length=10**9)
