@@ -20,6 +20,7 @@ from app.catalog import Catalog, load_model
 from app.engine.client import EngineClient
 from app.errors import StartupError
 from app.garbage import settle
+from app.logs import AccessLog
 from app.messages import Loaded
 from app.metrics import Metrics
 from app.protocol import HttpProtocol
@@ -56,6 +57,8 @@ class FrontEnd:
         for model in catalog:
             metrics.add_model(model.name, model.task)
         routers = [make_health_router(self.readiness, metrics), make_models_router(catalog, self._loaded, api_key)]
+        is_logged = settings.access_log and settings.log_level in ("debug", "info")
+        access_log = AccessLog(settings.log_format) if is_logged else None
         endpoints = [
             InferenceEndpoint(
                 handler,
@@ -64,7 +67,7 @@ class FrontEnd:
                 metrics=metrics,
                 readiness=self.readiness,
                 limits=Limits(settings.max_body_bytes, settings.max_inputs, api_key),
-                access_log=settings.access_log,
+                access_log=access_log,
                 tracer=self._tracer,
             )
             for handler in TASKS.values()

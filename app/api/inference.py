@@ -21,6 +21,7 @@ from app.arrival import READ_AT
 from app.catalog import Catalog, Model
 from app.engine.client import EngineClient
 from app.errors import Internal, MethodNotAllowed, NotReady, ServiceError, ValidationFailed
+from app.logs import AccessLog
 from app.messages import SequenceResult, Timeline, TokenSequence
 from app.metrics import REJECTIONS, Metrics, ModelMetrics
 from app.readiness import Readiness
@@ -30,7 +31,6 @@ from app.tasks.base import TaskHandler
 from app.tracing import RequestTrace, Tracer
 
 log = logging.getLogger(__name__)
-access = logging.getLogger("app.access")
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class InferenceEndpoint:
         metrics: Metrics,
         readiness: Readiness,
         limits: Limits,
-        access_log: bool,
+        access_log: AccessLog | None,
         tracer: Tracer | None,
     ) -> None:
         self.path: Final = f"/v1/{handler.task}"
@@ -109,10 +109,9 @@ class InferenceEndpoint:
         duration_s = monotonic() - scope.get(READ_AT, request.started_at)
         if status != CLIENT_GONE:
             request.metrics.answered(status, duration_s, None if trace is None else trace.sampled_id)
-        if self._access_log:
-            access.info(
-                "request",
-                extra={
+        if self._access_log is not None:
+            self._access_log.write(
+                {
                     "request_id": request_id,
                     "task": self._handler.task,
                     "model": request.model_name,
@@ -122,7 +121,7 @@ class InferenceEndpoint:
                     "sequences": request.sequences,
                     "tokens": request.tokens,
                     **({} if trace is None else {"trace_id": trace.trace_id}),
-                },
+                }
             )
         if trace is not None:
             trace.end(

@@ -1,5 +1,7 @@
 """Logs as lines, for machines and for people."""
 
+import errno
+import io
 import json
 import logging
 import sys
@@ -8,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.logs import JsonFormatter, TextFormatter, configure, fields
+from app.logs import AccessLog, JsonFormatter, TextFormatter, configure, fields
 
 
 def record(message: str = "hello %s", *arguments: Any, error: bool = False, **extra: Any) -> logging.LogRecord:
@@ -52,6 +54,32 @@ def test_a_traceback_is_a_field() -> None:
 def test_text() -> None:
     assert TextFormatter().format(record(status=200)) == "2023-11-14T22:13:20.250Z warning  hello you status=200"
     assert TextFormatter().format(record(error=True)).endswith("'broken'")
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_the_line_of_a_request_is_like_all_others(style: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {"request_id": "a-1", "model": "名前", "status": 200, "duration_ms": 1.25}
+    AccessLog(style).write(shown)
+    [line] = capsys.readouterr().err.splitlines()
+    formatter = JsonFormatter() if style == "json" else TextFormatter()
+    made = logging.LogRecord("app.access", logging.INFO, "file.py", 1, "request", (), None)
+    made.__dict__.update(shown)
+    expected = formatter.format(made)
+    if style == "json":
+        told = json.loads(line)
+        assert told == json.loads(expected) | {"time": told["time"]}
+        assert line.isascii()
+    else:
+        assert line.split(" ", 1)[1] == expected.split(" ", 1)[1]
+
+
+def test_a_log_that_cannot_be_written_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    AccessLog("json").write({"status": 200})
 
 
 def test_only_what_was_passed_is_a_field() -> None:
