@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol with five changes.
 
 - The head and body of a response are sent in one write. uvicorn writes them separately: two system calls and two packets.
-- A connection has limits: the size of a request's head, the time for a request to arrive, and the number of pipelined requests.
+- A connection has limits: the size of a request's head, the time for a request to arrive and for an answer to be taken, and the
+  number of pipelined requests.
 - The header `Upgrade` is ignored.
 - While the server shuts down, requests on open connections are still answered, each with `Connection: close`.
 - Input that is not valid HTTP gets an error of the same JSON form as all others.
@@ -39,6 +40,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._read_timeout_s = read_timeout_s
         self._timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
         self._latest: RequestResponseCycle | None = None  # of the last head
         self._is_between = True  # no request has arrived in part
         self._idle_bytes = 0  # read since the last head or body data
@@ -46,12 +48,29 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_draining = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast("asyncio.Transport", _JoiningTransport(transport, self.loop)))
+        super().connection_made(
+            cast("asyncio.Transport", _JoiningTransport(transport, self.loop, self._read_timeout_s))
+        )
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_unread_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._unread_timer is None:
+            self._unread_timer = self.loop.call_later(self._read_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_unread_timer()
+
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -222,9 +241,12 @@ class _NoTrailers(list[tuple[bytes, bytes]]):
 class _JoiningTransport:
     """A transport that writes at the end of the event loop's iteration; everything else is the real one's."""
 
-    def __init__(self, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop, close_within_s: float
+    ) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._loop = loop
+        self._close_within_s = close_within_s
         self._pieces: list[bytes] = []
 
     def write(self, data: bytes) -> None:
@@ -238,13 +260,17 @@ class _JoiningTransport:
         self.write = lambda _: None  # type: ignore[method-assign, assignment] # by a request that was still running
 
     def close(self) -> None:
+        """Close once the caller has taken what was written, or when its time for that is over."""
         self._flush()
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._loop.call_later(self._close_within_s, self._transport.abort)
 
     def _flush(self) -> None:
         if self._pieces:
             pieces, self._pieces = self._pieces, []
-            self._transport.write(b"".join(pieces))
+            if not self._transport.is_closing():
+                self._transport.write(b"".join(pieces))
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the real transport has
         return getattr(self._transport, name)

@@ -61,7 +61,10 @@ class Settings(BaseSettings):
         30.0, gt=0, allow_inf_nan=False, description="longest time from admission to answer, seconds"
     )
     read_timeout_s: float = Field(
-        60.0, gt=0, allow_inf_nan=False, description="longest time for a request to arrive, seconds"
+        60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="longest time for a request to arrive, and for its caller to take the answer, seconds",
     )
     shutdown_timeout_s: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="longest time to finish accepted requests after SIGTERM, seconds"

@@ -38,6 +38,7 @@ class Echo:
         self.may_answer = threading.Event()
         self.may_answer.set()
         self.reads_bodies = True
+        self.repeats = 1
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.scopes.append(scope)
@@ -45,7 +46,7 @@ class Echo:
             body = await read_body(scope, receive, 2**20) if self.reads_bodies else b""
             if not self.may_answer.is_set():
                 await asyncio.to_thread(self.may_answer.wait)
-            await respond(send, 200, body, "id")
+            await respond(send, 200, body * self.repeats, "id")
         except ClientGone:
             pass
         except ServiceError as error:
@@ -442,3 +443,14 @@ def test_errors_are_json_of_the_one_shape(line: Wire) -> None:
     reply = line.reply()
     assert set(json.loads(reply.body)) == {"error", "error_type", "request_id"}
     assert reply.headers["x-request-id"] == reply.json["request_id"]
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_a_caller_that_takes_no_answer_is_cut_off(connection: str, caplog: pytest.LogCaptureFixture) -> None:
+    with running(read_timeout_s=1.0) as one:
+        one.app.repeats = 2**24  # far more than the kernel buffers
+        with wire(one.url) as line:
+            line.send(message(b"{}", f"Connection: {connection}") * 2)
+            eventually(lambda: one.app.scopes)
+            eventually(lambda: not one.connections)
+    assert not caplog.records
