@@ -66,7 +66,7 @@ class FrontEnd:
                 engine=engine,
                 metrics=metrics,
                 readiness=self.readiness,
-                limits=Limits(settings.max_body_bytes, settings.max_inputs, api_key),
+                limits=Limits(settings.max_body_bytes, settings.max_inputs, settings.request_timeout_s, api_key),
                 access_log=access_log,
                 tracer=self._tracer,
             )

@@ -6,7 +6,7 @@ A plain ASGI endpoint, so that a request costs little more than validation, toke
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -20,9 +20,9 @@ from app.api.http import ClientGone, authorize, error_body, error_headers, read_
 from app.arrival import READ_AT
 from app.catalog import Catalog, Model
 from app.engine.client import EngineClient
-from app.errors import Internal, MethodNotAllowed, NotReady, ServiceError, ValidationFailed
+from app.errors import DeadlineExceeded, Internal, MethodNotAllowed, NotReady, ServiceError, ValidationFailed
 from app.logs import AccessLog
-from app.messages import SequenceResult, Timeline, TokenSequence
+from app.messages import Timeline
 from app.metrics import REJECTIONS, Metrics, ModelMetrics
 from app.readiness import Readiness
 from app.schemas.inputs import as_list
@@ -48,6 +48,7 @@ class Limits:
 
     max_body_bytes: int
     max_inputs: int
+    timeout_s: float
     api_key: str | None
 
 
@@ -154,7 +155,11 @@ class InferenceEndpoint:
             )
         self._engine.check(model.name, inputs)
         tokenizing_at = monotonic()
-        prepared = await _call(partial(handler.prepare, model, asked), inline=len(body) <= handler.short_bytes)
+        prepare = partial(handler.prepare, model, asked)
+        if len(body) <= handler.short_bytes:
+            prepared = prepare()
+        else:
+            prepared = await self._unless_gone(self._in_thread(prepare), receive)
         tokenized_at = monotonic()
         request.metrics.tokenized(prepared.truncated, tokenized_at - tokenizing_at)
         request.sequences, request.tokens = len(prepared.sequences), prepared.tokens
@@ -162,7 +167,7 @@ class InferenceEndpoint:
         if request.trace is not None:
             request.trace.tokenized(tokenizing_at, tokenized_at)
             timeline = request.trace.timeline
-        results = await self._infer(model, prepared.sequences, timeline, receive)
+        results = await self._unless_gone(self._engine.infer(model.name, prepared.sequences, timeline), receive)
 
         usage = {"tokens": request.tokens, "truncated": prepared.truncated}
         if handler.weight(model, asked, prepared) <= INLINE_WEIGHT:
@@ -178,10 +183,23 @@ class InferenceEndpoint:
 
         return await asyncio.get_running_loop().run_in_executor(None, write)
 
-    async def _infer(
-        self, model: Model, sequences: Sequence[TokenSequence], timeline: Timeline | None, receive: Receive
-    ) -> list[SequenceResult]:
-        """Wait for the engine, and cancel the request if the caller closes the connection."""
+    async def _in_thread(self, prepare: Callable[[], T]) -> T:
+        """Prepare a large request in a worker thread. If it is cancelled or late before a thread is free, that is never done.
+
+        Raises:
+            DeadlineExceeded: it is late.
+        """
+        try:
+            async with asyncio.timeout(self._limits.timeout_s):
+                return await asyncio.get_running_loop().run_in_executor(None, prepare)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"The request was not tokenized within {self._limits.timeout_s:g} s. Send shorter inputs, or retry when "
+                "there is less load."
+            ) from None
+
+    async def _unless_gone(self, work: Awaitable[T], receive: Receive) -> T:
+        """Wait for a part of the work, and cancel the request if the caller closes the connection."""
         this = asyncio.current_task()
         assert this is not None  # a coroutine runs in a task
         loop = asyncio.get_running_loop()
@@ -201,7 +219,7 @@ class InferenceEndpoint:
 
         timer = loop.call_later(WATCH_AFTER_S, start_watching)
         try:
-            return await self._engine.infer(model.name, sequences, timeline)
+            return await work
         except asyncio.CancelledError:
             if is_gone and not this.uncancel():
                 raise ClientGone from None
@@ -232,8 +250,3 @@ class _Request:
     def finish(self) -> None:
         if self.model_name is not None:
             self.metrics.inflight.dec()
-
-
-async def _call(function: Callable[[], T], *, inline: bool) -> T:
-    """Call a function on the event loop if it is short, else in a worker thread."""
-    return function() if inline else await asyncio.get_running_loop().run_in_executor(None, function)
