@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 log = logging.getLogger(__name__)
 
 
-class Ties(NamedTuple):
-    """What ties a child to its supervisor: the end of a pipe that closes with the supervisor, and one to report on."""
+class SupervisorPipes(NamedTuple):
+    """A child's ends of two pipes: one closes when the supervisor ends, on the other the child reports to it."""
 
     parent: Connection
     reports: Connection

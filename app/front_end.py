@@ -19,7 +19,7 @@ from app.bundle import Bundle
 from app.catalog import Catalog, load_model
 from app.engine.client import EngineClient
 from app.errors import StartupError
-from app.garbage import settle
+from app.garbage import freeze_heap
 from app.logs import AccessLog
 from app.messages import Loaded
 from app.metrics import Metrics
@@ -96,7 +96,7 @@ class FrontEnd:
         self._metrics.engine_up.set(1)
         self.readiness.engine = "ready"
         if not self.readiness.is_draining:
-            settle()
+            freeze_heap()
             log.info("ready in %.2f s", time.perf_counter() - self._without_engine_since)
 
     def engine_lost(self) -> None:

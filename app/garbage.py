@@ -8,7 +8,7 @@ THRESHOLD: Final = 50_000
 139, and a busy engine's process 4 us less."""
 
 
-def settle() -> None:
+def freeze_heap() -> None:
     """Take what was made for good out of the garbage collector's rounds, which else cost every fourth request's time."""
     gc.collect()
     gc.freeze()

@@ -25,7 +25,7 @@ class Head(Protocol):
     def outputs(self, batch: Sequence[TokenSequence]) -> list[str]:
         """Return the names of the outputs this batch needs."""
 
-    def cut(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:
+    def split(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:
         """Return the result of each sequence."""
 
 
@@ -41,7 +41,7 @@ class SequenceHead:
     def outputs(self, batch: Sequence[TokenSequence]) -> list[str]:  # noqa: ARG002
         return [self._output]
 
-    def cut(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:  # noqa: ARG002
+    def split(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:  # noqa: ARG002
         return list(outputs[self._output].astype(np.float32, copy=False))
 
 
@@ -54,7 +54,7 @@ class TokenHead:
     def outputs(self, batch: Sequence[TokenSequence]) -> list[str]:  # noqa: ARG002
         return ["token_logits"]
 
-    def cut(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:
+    def split(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:
         rows = outputs["token_logits"].astype(np.float32, copy=False)
         return [rows[start : start + len(one)] for start, one in zip(starts.tolist(), batch, strict=True)]
 
@@ -77,7 +77,7 @@ class FillMaskHead:
         # The scores of the whole vocabulary are copied from the device only if a request has targets.
         return [*names, "scores"] if any(sequence.targets is not None for sequence in batch) else names
 
-    def cut(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:  # noqa: ARG002
+    def split(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:  # noqa: ARG002
         results: list[SequenceResult] = []
         end = 0
         for sequence in batch:

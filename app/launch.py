@@ -21,11 +21,11 @@ from prometheus_client import CollectorRegistry
 
 from app import __version__
 from app.bundle import find_bundles
-from app.child import Ties
+from app.child import SupervisorPipes
 from app.engine.local import LocalEngine
 from app.errors import EngineLost, OtherBundles, StartupError
 from app.front_end import FrontEnd
-from app.garbage import settle
+from app.garbage import freeze_heap
 from app.ipc.client import RemoteEngine
 from app.ipc.server import EngineServer
 from app.loading import load_models
@@ -107,13 +107,15 @@ async def _supervise(settings: Settings) -> int:
     return status
 
 
-def run_front_end(settings: Settings, listener: socket.socket, socket_path: Path, ties: Ties) -> None:
+def run_front_end(settings: Settings, listener: socket.socket, socket_path: Path, pipes: SupervisorPipes) -> None:
     """Be a front end: read HTTP, tokenize, ask the engine at `socket_path`."""
     configure(settings.log_level, settings.log_format)
-    raise SystemExit(_run(_serve_front_end(settings, listener, socket_path, ties)))
+    raise SystemExit(_run(_serve_front_end(settings, listener, socket_path, pipes)))
 
 
-async def _serve_front_end(settings: Settings, listener: socket.socket, socket_path: Path, ties: Ties) -> int:
+async def _serve_front_end(
+    settings: Settings, listener: socket.socket, socket_path: Path, pipes: SupervisorPipes
+) -> int:
     bundles = find_bundles(settings.models)
     engine = RemoteEngine(
         socket_path,
@@ -123,11 +125,11 @@ async def _serve_front_end(settings: Settings, listener: socket.socket, socket_p
         # The front end needs its engine first, and is told of it later.
         connected=lambda loaded: front_end.engine_found(loaded),  # noqa: PLW0108
         lost=lambda: front_end.engine_lost(),  # noqa: PLW0108
-        hangs=partial(_report, ties),
+        hangs=partial(_report, pipes),
     )
     front_end = FrontEnd(settings, bundles, engine, Metrics(CollectorRegistry()))
     stop = partial(front_end.server.stop, "the supervisor has died", logging.ERROR)
-    _end_with(ties, socket_path.parent, stop)
+    _end_with(pipes, socket_path.parent, stop)
     serving = asyncio.create_task(front_end.server.serve(sockets=[listener]))
     connection = asyncio.create_task(engine.stay_connected())
     try:
@@ -150,12 +152,12 @@ def run_engine(
     settings: Settings,
     socket_path: Path,
     was_lost: bool,
-    before: Mapping[str, Loaded],
-    ties: Ties,
+    previous: Mapping[str, Loaded],
+    pipes: SupervisorPipes,
 ) -> None:
     """Be the engine: load the models, batch and run what front ends ask for at `socket_path`."""
     configure(settings.log_level, settings.log_format)
-    status = _run(_serve_engine(settings, socket_path, was_lost, before, ties))
+    status = _run(_serve_engine(settings, socket_path, was_lost, previous, pipes))
     os._exit(status)  # as in `__main__`: a thread may be loading a model, or be stuck in a lost device
 
 
@@ -163,28 +165,28 @@ async def _serve_engine(
     settings: Settings,
     socket_path: Path,
     was_lost: bool,
-    before: Mapping[str, Loaded],
-    ties: Ties,
+    previous: Mapping[str, Loaded],
+    pipes: SupervisorPipes,
 ) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    _end_with(ties, socket_path.parent, stopping.set)
+    _end_with(pipes, socket_path.parent, stopping.set)
     metrics = Metrics(CollectorRegistry())
     if was_lost:
         metrics.engine_restarts.inc()
     engine = LocalEngine()
-    loading = asyncio.create_task(load_models(settings, find_bundles(settings.models), engine, metrics, before))
+    loading = asyncio.create_task(load_models(settings, find_bundles(settings.models), engine, metrics, previous))
     stopped = asyncio.create_task(stopping.wait())
     await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if not loading.done():
         log.info("stopped while the models were loading")
         return 0
     loaded = loading.result()
-    _report(ties, loaded)
+    _report(pipes, loaded)
     server = EngineServer(engine, loaded)
     metrics.engine_up.set(1)
-    settle()
+    freeze_heap()
     serving = asyncio.create_task(server.serve(socket_path))
     waiting: set[_Future] = {serving, stopped, engine.lost}
     try:
@@ -209,25 +211,25 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _report(ties: Ties, what: object) -> None:
+def _report(pipes: SupervisorPipes, what: object) -> None:
     """Tell the supervisor something."""
     with suppress(OSError):  # it has died, and replaces nothing
-        ties.reports.send(what)
+        pipes.reports.send(what)
 
 
-def _end_with(ties: Ties, folder: Path, stop: Callable[[], None]) -> None:
+def _end_with(pipes: SupervisorPipes, folder: Path, stop: Callable[[], None]) -> None:
     """Stop this process when its parent is gone, however that came.
 
     Args:
-        ties: To its parent.
+        pipes: To its supervisor.
         folder: Of all processes of this start, which would be left behind: what each needs of it, it has open.
         stop: Has it finish what it accepted.
     """
     loop = asyncio.get_running_loop()
 
     def gone() -> None:
-        loop.remove_reader(ties.parent.fileno())
+        loop.remove_reader(pipes.parent.fileno())
         shutil.rmtree(folder, ignore_errors=True)
         stop()
 
-    loop.add_reader(ties.parent.fileno(), gone)
+    loop.add_reader(pipes.parent.fileno(), gone)

@@ -24,7 +24,7 @@ async def load_models(
     bundles: Sequence[Bundle],
     engine: LocalEngine,
     metrics: Metrics,
-    before: Mapping[str, Loaded] = MappingProxyType({}),
+    previous: Mapping[str, Loaded] = MappingProxyType({}),
 ) -> dict[str, Loaded]:
     """Load, warm up and serve the bundles one after the other; return how each was loaded.
 
@@ -33,7 +33,7 @@ async def load_models(
         bundles: Which.
         engine: Where.
         metrics: Gets the series of each.
-        before: What became of them in an engine that was lost. Of those that are still the same nothing is measured anew.
+        previous: What became of them in an engine that was lost. Of those that are still the same nothing is measured anew.
 
     Raises:
         BundleError: a bundle is damaged.
@@ -42,7 +42,7 @@ async def load_models(
     """
 
     def known(bundle: Bundle) -> Loaded | None:
-        one = before.get(bundle.name)
+        one = previous.get(bundle.name)
         return one if one is not None and one.identity == bundle.identity else None
 
     def open_one(bundle: Bundle) -> Runner:
@@ -78,7 +78,7 @@ async def load_models(
                 budget_tokens=settings.batch_tokens or None,
                 max_queue_s=settings.max_queue_s,
                 timeout_s=settings.request_timeout_s,
-                before=known(bundle),
+                previous=known(bundle),
             )
         except OutOfDeviceMemory as error:
             raise StartupError(

@@ -49,7 +49,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(
-            cast("asyncio.Transport", _JoiningTransport(transport, self.loop, self._read_timeout_s))
+            cast("asyncio.Transport", _CoalescingTransport(transport, self.loop, self._read_timeout_s))
         )
         self._start_timer()
 
@@ -238,7 +238,7 @@ class _NoTrailers(list[tuple[bytes, bytes]]):
         pass
 
 
-class _JoiningTransport:
+class _CoalescingTransport:
     """A transport that writes at the end of the event loop's iteration; everything else is the real one's."""
 
     def __init__(

@@ -17,7 +17,7 @@ from pathlib import Path
 from socket import socket
 from typing import Any, Final
 
-from app.child import Child, Ties
+from app.child import Child, SupervisorPipes
 from app.errors import StartupError
 from app.messages import Loaded
 from app.metrics import MULTIPROCESS_FOLDER, forget_process
@@ -58,7 +58,7 @@ class Supervisor:
         self._context: Final = multiprocessing.get_context("spawn")
         parent, self._own_end = self._context.Pipe(duplex=False)
         self._reports, reports = self._context.Pipe(duplex=False)
-        self._ties: Final = Ties(parent, reports)
+        self._pipes: Final = SupervisorPipes(parent, reports)
         self._engine: Final = Child("engine", self._make_engine)
         self._front_ends: Final = [Child(f"front end {i}", self._make_front_end) for i in range(settings.workers)]
         self._numbers: Final = count()
@@ -124,11 +124,11 @@ class Supervisor:
             self._engine.kill()
 
     def _make_engine(self) -> SpawnProcess:
-        arguments = (self._settings, self._socket_path, self._engine.was_lost, self._loaded, self._ties)
+        arguments = (self._settings, self._socket_path, self._engine.was_lost, self._loaded, self._pipes)
         return self._process("engine", self._run_engine, arguments)
 
     def _make_front_end(self) -> SpawnProcess:
-        arguments = (self._settings, self._listener, self._socket_path, self._ties)
+        arguments = (self._settings, self._listener, self._socket_path, self._pipes)
         return self._process("front end", self._run_front_end, arguments)
 
     def _process(self, name: str, target: Callable[..., None], arguments: tuple[Any, ...]) -> SpawnProcess:

@@ -45,7 +45,7 @@ class Job(Generic[P, R]):
     deadline: float
     future: asyncio.Future[list[R]]
     timeline: Timeline | None = None
-    next: int = 0
+    next_index: int = 0
     answered: int = 0
     answers: dict[int, R] = field(default_factory=dict)
 
@@ -120,7 +120,7 @@ class Batcher(Generic[P, R]):
         self._clock = clock
         self._turns: deque[Job[P, R]] = deque()
         # Every unanswered job in the order of admission, which is the order of deadlines as all have one timeout.
-        self._open: dict[Job[P, R], None] = {}
+        self._unanswered: dict[Job[P, R], None] = {}
         # Of the workers that have nothing to do, one at a time is woken, and wakes the next if it leaves something: all at once
         # would cost every request a turn of each, and hold turns of the device for an empty queue.
         self._sleeping: list[asyncio.Future[None]] = []
@@ -190,7 +190,7 @@ class Batcher(Generic[P, R]):
         if timeline is not None:
             timeline.admitted_at = now
         self._turns.append(job)
-        self._open[job] = None
+        self._unanswered[job] = None
         self.queued_sequences += len(payloads)
         self.queued_tokens += sum(tokens)
         self._turn_tokens += tokens[0]
@@ -224,8 +224,8 @@ class Batcher(Generic[P, R]):
 
     def withdraw(self, job: Job[P, R]) -> None:
         """Run no more of a job that nobody waits for."""
-        if job in self._open:
-            self._leave(job)
+        if job in self._unanswered:
+            self._forget(job)
             job.future.cancel()
             self._observer.cancelled()
         elif not job.future.cancelled():
@@ -286,21 +286,21 @@ class Batcher(Generic[P, R]):
             if job.future.done():
                 self._turns.popleft()
                 continue
-            tokens = job.tokens[job.next]
+            tokens = job.tokens[job.next_index]
             if tokens > room and batch:
                 break
             room -= tokens
-            if job.next == 0:
+            if job.next_index == 0:
                 queued_s.append(now - job.admitted_at)
                 if job.timeline is not None:
                     job.timeline.started_at = now
-            batch.append((job, job.next))
-            job.next += 1
+            batch.append((job, job.next_index))
+            job.next_index += 1
             self._turn_tokens -= tokens
             self._turns.popleft()
-            if job.next < len(job.tokens):
+            if job.next_index < len(job.tokens):
                 self._turns.append(job)
-                self._turn_tokens += job.tokens[job.next]
+                self._turn_tokens += job.tokens[job.next_index]
         if queued_s:
             self._observer.started(queued_s)
         self._running_tokens += self.budget_tokens - room
@@ -382,29 +382,29 @@ class Batcher(Generic[P, R]):
         job.answers[i] = result
         job.answered += 1
         if job.answered == len(job.payloads):
-            self._leave(job)
+            self._forget(job)
             job.future.set_result([job.answers[j] for j in range(job.answered)])
 
     def _fail(self, job: Job[P, R], error: Exception) -> None:
         if job.future.done():
             return  # it was answered, or its caller went away, while it ran
-        self._leave(job)
+        self._forget(job)
         job.future.set_exception(error)
 
-    def _leave(self, job: Job[P, R]) -> None:
+    def _forget(self, job: Job[P, R]) -> None:
         """Take a job off the books. Its place among the turns is passed over later."""
-        del self._open[job]
-        if job.next < len(job.tokens):
-            self.queued_sequences -= len(job.tokens) - job.next
-            self.queued_tokens -= sum(job.tokens[job.next :])
-            self._turn_tokens -= job.tokens[job.next]
-        if not self._open:
+        del self._unanswered[job]
+        if job.next_index < len(job.tokens):
+            self.queued_sequences -= len(job.tokens) - job.next_index
+            self.queued_tokens -= sum(job.tokens[job.next_index :])
+            self._turn_tokens -= job.tokens[job.next_index]
+        if not self._unanswered:
             self._idle.set()
 
     def expire(self) -> None:
         """Tell the jobs that are past their deadline. Call it now and then, as a stuck runner takes no batch."""
         now = self._clock()
-        for job in list(takewhile(lambda job: job.deadline <= now, self._open)):
+        for job in list(takewhile(lambda job: job.deadline <= now, self._unanswered)):
             self._fail(
                 job,
                 DeadlineExceeded(
@@ -419,5 +419,5 @@ class Batcher(Generic[P, R]):
     def close(self, reason: EngineLost | NotReady) -> None:
         """Admit nothing more, and fail what is not answered."""
         self._closed = reason
-        for job in list(self._open):
+        for job in list(self._unanswered):
             self._fail(job, type(reason)(reason.message))

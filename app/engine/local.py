@@ -57,7 +57,7 @@ class LocalEngine:
         budget_tokens: int | None,
         max_queue_s: float,
         timeout_s: float,
-        before: Loaded | None = None,
+        previous: Loaded | None = None,
     ) -> Loaded:
         """Load a model, warm it up with its golden answers, and serve it from now on.
 
@@ -68,7 +68,7 @@ class LocalEngine:
             budget_tokens: Most tokens that share a batch; None measures what is best here.
             max_queue_s: Longest estimated wait at which a request is still admitted.
             timeout_s: Longest time from admission to answer.
-            before: What became of this bundle in an engine that was lost. If it runs the same way again, its speed is not
+            previous: What became of this bundle in an engine that was lost. If it runs the same way again, its speed is not
                 measured anew, on a machine that is busy with those who wait.
 
         Raises:
@@ -77,7 +77,7 @@ class LocalEngine:
         """
         started_at = time.perf_counter()
         runner, speed = await self._threads.prepare(
-            partial(prepare, bundle, open_runner, budget_tokens=budget_tokens, before=before)
+            partial(prepare, bundle, open_runner, budget_tokens=budget_tokens, previous=previous)
         )
         budget = budget_tokens or speed.budget_tokens
         lanes = 1 if runner.threads is None else max(1, self._device.room // runner.threads)

@@ -17,7 +17,7 @@ def prepare(
     open_runner: Callable[[Bundle], Runner],
     *,
     budget_tokens: int | None,
-    before: Loaded | None = None,
+    previous: Loaded | None = None,
 ) -> tuple[Runner, Speed]:
     """Open a model, compare its golden answers, measure how fast it is, and have the device take its memory.
 
@@ -25,7 +25,7 @@ def prepare(
         bundle: The model.
         open_runner: Makes its runner.
         budget_tokens: Most tokens that share a batch; None measures what is best here.
-        before: What became of this bundle in an engine that was lost. If it runs the same way again, its speed is not measured
+        previous: What became of this bundle in an engine that was lost. If it runs the same way again, its speed is not measured
             anew, on a machine that is busy with those who wait.
 
     Raises:
@@ -35,8 +35,8 @@ def prepare(
     """
     runner = open_runner(bundle)
     replay_golden(bundle, runner.variant_name, runner.run)
-    if before is not None and _runs_as(before, runner):
-        speed = Speed(before.budget_tokens, before.seconds_per_token, before.seconds_by_tokens)
+    if previous is not None and _runs_as(previous, runner):
+        speed = Speed(previous.budget_tokens, previous.seconds_per_token, previous.seconds_by_tokens)
     else:
         speed = measure_speed(
             bundle,
@@ -49,6 +49,10 @@ def prepare(
     return runner, speed
 
 
-def _runs_as(before: Loaded, runner: Runner) -> bool:
+def _runs_as(previous: Loaded, runner: Runner) -> bool:
     """Whether a model runs as it did before, so that it is as fast."""
-    return (before.variant, before.provider, before.threads) == (runner.variant_name, runner.provider, runner.threads)
+    return (previous.variant, previous.provider, previous.threads) == (
+        runner.variant_name,
+        runner.provider,
+        runner.threads,
+    )

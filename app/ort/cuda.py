@@ -66,22 +66,22 @@ class Cuda:
         self._copy(address, source.ctypes.data, source.nbytes, _TO_DEVICE)
 
     def download(self, address: int, destination: Bytes) -> None:
-        """Queue a copy to page-locked memory on the stream. It is done when a later mark is reached."""
+        """Queue a copy to page-locked memory on the stream. It is done when a later event is reached."""
         self._copy(destination.ctypes.data, address, destination.nbytes, _TO_HOST)
 
-    def create_mark(self) -> int:
-        """Return a new mark (a CUDA event)."""
-        mark = ctypes.c_void_p()
-        self._call("cudaEventCreateWithFlags", ctypes.byref(mark), ctypes.c_uint(_EVENT_DISABLE_TIMING))
-        return mark.value or 0
+    def create_event(self) -> int:
+        """Return a new event, which can be recorded again and again."""
+        event = ctypes.c_void_p()
+        self._call("cudaEventCreateWithFlags", ctypes.byref(event), ctypes.c_uint(_EVENT_DISABLE_TIMING))
+        return event.value or 0
 
-    def mark(self, mark: int) -> None:
-        """Put a mark on the stream, after everything that is on it now."""
-        self._call("cudaEventRecord", ctypes.c_void_p(mark), ctypes.c_void_p(self.stream))
+    def record_event(self, event: int) -> None:
+        """Record an event on the stream, after everything that is on it now."""
+        self._call("cudaEventRecord", ctypes.c_void_p(event), ctypes.c_void_p(self.stream))
 
-    def wait_for(self, mark: int) -> None:
-        """Wait until the stream reaches a mark."""
-        self._call("cudaEventSynchronize", ctypes.c_void_p(mark))
+    def synchronize_event(self, event: int) -> None:
+        """Wait until the stream reaches an event."""
+        self._call("cudaEventSynchronize", ctypes.c_void_p(event))
 
     def wait(self) -> None:
         """Wait for everything on the stream."""

@@ -78,7 +78,7 @@ class DeviceExecution:
         """
         buffer = self._buffers.take()
         try:
-            inputs = buffer.lay(feeds, self._staged)
+            inputs = buffer.write(feeds, self._staged)
             buffer.upload()
             results = buffer.download(self._run(feeds, inputs, outputs, options))
         except BaseException:

@@ -118,7 +118,7 @@ class OrtRunner:
                 raise classified(error, self.variant.target) from error
             if not all(np.isfinite(value).all() for value in values):
                 raise NotFinite("the model answers with NaN or infinity")
-            return self._head.cut(dict(zip(outputs, values, strict=True)), batch, starts)
+            return self._head.split(dict(zip(outputs, values, strict=True)), batch, starts)
 
         return results
 

@@ -41,14 +41,14 @@ class DeviceMemory(Protocol):
     def download(self, address: int, destination: Bytes) -> None:
         """Copy in the order of the stream."""
 
-    def create_mark(self) -> int:
-        """Return something that `mark` can put on the stream, again and again."""
+    def create_event(self) -> int:
+        """Return a new event, which can be recorded again and again."""
 
-    def mark(self, mark: int) -> None:
-        """Put a mark behind everything that was asked of the device."""
+    def record_event(self, event: int) -> None:
+        """Record an event on the stream, after everything that was asked of the device."""
 
-    def wait_for(self, mark: int) -> None:
-        """Wait for everything before a mark."""
+    def synchronize_event(self, event: int) -> None:
+        """Wait for everything before an event."""
 
     def wait(self) -> None:
         """Wait for everything that was asked of the device."""
@@ -75,10 +75,10 @@ class StagingBuffer:
         self._host = memory.allocate_host(ALIGNMENT)
         self._address = memory.allocate_device(ALIGNMENT)
         self._outputs = memory.allocate_host(ALIGNMENT)
-        self._downloaded: Final = memory.create_mark()
+        self._downloaded: Final = memory.create_event()
         self._used = 0
 
-    def lay(self, feeds: Feeds, dtypes: Mapping[str, np.dtype[np.generic]]) -> dict[str, Tensor]:
+    def write(self, feeds: Feeds, dtypes: Mapping[str, np.dtype[np.generic]]) -> dict[str, Tensor]:
         """Copy inputs into the host memory, in the types that are asked for, and return where each will be.
 
         Nothing that was uploaded from this buffer may still run.
@@ -113,12 +113,12 @@ class StagingBuffer:
             room = self._outputs[offset : offset + tensor.size_bytes]
             self._memory.download(tensor.address, room)
             arrays.append(room.view(tensor.dtype).reshape(tensor.shape))
-        self._memory.mark(self._downloaded)
+        self._memory.record_event(self._downloaded)
         return arrays
 
     def wait(self) -> None:
         """Wait until what was asked for is downloaded."""
-        self._memory.wait_for(self._downloaded)
+        self._memory.synchronize_event(self._downloaded)
 
     def _make_room(self, size: int) -> None:
         if size <= len(self._host):

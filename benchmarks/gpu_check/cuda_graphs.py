@@ -84,7 +84,7 @@ def captured(session: Any, memory: DeviceMemory, target: Target, first: TokenSeq
     buffer = StagingBuffer(memory)
     dtypes = {node.name: np.dtype(_DTYPES[node.type]) for node in session.get_inputs()}
     binding = session.io_binding()
-    for name, one in buffer.lay(_feeds(first, target), dtypes).items():
+    for name, one in buffer.write(_feeds(first, target), dtypes).items():
         binding.bind_input(name, memory.name, 0, one.dtype.type, one.shape, one.address)
     [output] = session.get_outputs()
     logits = ort.OrtValue.ortvalue_from_shape_and_type([1, output.shape[1]], _DTYPES[output.type], memory.name, 0)
@@ -93,7 +93,7 @@ def captured(session: Any, memory: DeviceMemory, target: Target, first: TokenSeq
     options.add_run_config_entry("gpu_graph_id", str(graph_id))
 
     def replay(sequence: TokenSequence) -> Any:  # noqa: ANN401
-        buffer.lay(_feeds(sequence, target), dtypes)
+        buffer.write(_feeds(sequence, target), dtypes)
         buffer.upload()
         session.run_with_iobinding(binding, options)
         return logits.numpy()[0]

@@ -29,7 +29,7 @@ import uvloop
 from app.bundle import Bundle, Golden, load_bundle
 from app.engine.local import LocalEngine
 from app.errors import ServiceError
-from app.garbage import settle
+from app.garbage import freeze_heap
 from app.heads import HEADS
 from app.ipc.codec import WireReply, WireRequest, decode_replies, encode_requests
 from app.ipc.frames import REPLIES, REQUESTS, FrameReader, frame
@@ -97,7 +97,7 @@ class BlankDevice:
             self.batches += 1
             rows = np.zeros((len(batch), self._labels), np.float16)
             assert np.isfinite(rows).all()
-            return self._head.cut({output: rows}, batch, starts)
+            return self._head.split({output: rows}, batch, starts)
 
         return finish
 
@@ -149,7 +149,7 @@ async def _serve(folder: Path, socket_path: Path, orders: Connection) -> None:
         cpu_s[THREADS["waiter_us"]] -= device.sleeping_s
         orders.send(Told(time.perf_counter(), device.batches, cpu_s))
 
-    settle()
+    freeze_heap()
     asyncio.get_running_loop().add_reader(orders.fileno(), tell)
     await EngineServer(engine, {bundle.name: loaded}).serve(socket_path)
 

@@ -11,7 +11,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class HostMemory:
-    """Counts what is allocated and copied; fails to allocate over a limit. What was downloaded is there after the mark only."""
+    """Counts what is allocated and copied; fails to allocate over a limit. What was downloaded is there after the event only."""
 
     name = "cpu"
 
@@ -22,8 +22,8 @@ class HostMemory:
         self.uploads: list[int] = []
         self.waits = 0
         self._marks = 0
-        self._unmarked: list[tuple[int, Bytes]] = []
-        self._marked: dict[int, list[tuple[int, Bytes]]] = {}
+        self._unrecorded: list[tuple[int, Bytes]] = []
+        self._recorded: dict[int, list[tuple[int, Bytes]]] = {}
 
     def allocate_host(self, size: int) -> Bytes:
         memory = np.full(size, 0xEE, np.uint8)
@@ -49,19 +49,19 @@ class HostMemory:
         self.uploads.append(source.nbytes)
 
     def download(self, address: int, destination: Bytes) -> None:
-        # The session may use its memory again at once, so it is read now; but nobody may look before the mark.
+        # The session may use its memory again at once, so it is read now; but nobody may look before the event.
         content = np.frombuffer(ctypes.string_at(address, destination.nbytes), np.uint8)
-        self._unmarked.append((destination.ctypes.data, content))
+        self._unrecorded.append((destination.ctypes.data, content))
 
-    def create_mark(self) -> int:
+    def create_event(self) -> int:
         self._marks += 1
         return self._marks
 
-    def mark(self, mark: int) -> None:
-        self._marked[mark], self._unmarked = self._unmarked, []
+    def record_event(self, event: int) -> None:
+        self._recorded[event], self._unrecorded = self._unrecorded, []
 
-    def wait_for(self, mark: int) -> None:
-        for address, content in self._marked.pop(mark):
+    def synchronize_event(self, event: int) -> None:
+        for address, content in self._recorded.pop(event):
             ctypes.memmove(address, content.ctypes.data, content.nbytes)
 
     def wait(self) -> None:

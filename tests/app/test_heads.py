@@ -27,7 +27,7 @@ def cut(batch: list[TokenSequence], scores: np.ndarray) -> list[MaskScores]:
     head, starts = FillMaskHead(), np.zeros(len(batch), np.int64)
     [k] = head.inputs(batch, starts)["k"]
     outputs = {name: array for name, array in run(scores, int(k)).items() if name in head.outputs(batch)}
-    return [masks(result) for result in head.cut(outputs, batch, starts)]
+    return [masks(result) for result in head.split(outputs, batch, starts)]
 
 
 def masks(result: SequenceResult) -> MaskScores:
@@ -42,7 +42,7 @@ def test_a_row_a_sequence(output: str) -> None:
     assert head.inputs(batch, starts) == {}
     assert head.outputs(batch) == [output]
     rows = np.array([[1, 2, 3], [4, 5, 6]], np.float16)
-    first, second = head.cut({output: rows}, batch, starts)
+    first, second = head.split({output: rows}, batch, starts)
     assert (first.tolist(), second.tolist()) == ([1, 2, 3], [4, 5, 6])  # type: ignore[union-attr]
     assert first.dtype == second.dtype == np.float32  # type: ignore[union-attr]
 
@@ -53,7 +53,7 @@ def test_rows_for_tokens_are_found_where_their_sequence_went() -> None:
     assert head.inputs(batch, starts) == {}
     assert head.outputs(batch) == ["token_logits"]
     rows = np.arange(20).reshape(10, 2).astype(np.float16)
-    results = head.cut({"token_logits": rows}, batch, starts)
+    results = head.split({"token_logits": rows}, batch, starts)
     assert [one[:, 0].tolist() for one in results if isinstance(one, np.ndarray)] == [
         [10, 12, 14, 16, 18],
         [0, 2],

@@ -12,6 +12,7 @@ import pytest
 
 from app.child import Child
 from app.messages import Loaded
+from app.metrics import MULTIPROCESS_FOLDER
 from app.settings import Settings
 from app.supervisor import EXIT_CONFIGURATION, EXIT_ENGINE_LOST, EXIT_OTHER_BUNDLES, RESTARTS, Supervisor
 
@@ -90,6 +91,7 @@ def test_a_process_that_cannot_be_started_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusals: int, status: int, says: str
 ) -> None:
     monkeypatch.setattr("app.supervisor.START_AGAIN_AFTER_S", 0.0)
+    monkeypatch.setenv(MULTIPROCESS_FOLDER, "")  # which the supervisor sets, for the processes that it starts
 
     async def main() -> int:
         with socket.socket() as listener:

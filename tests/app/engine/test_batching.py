@@ -646,7 +646,7 @@ def test_whatever_happens_each_request_is_answered_once_within_the_budget(
                     await bench.settle()
                     bench.runner.let_go()
             await bench.settle()
-            turns = sum(job.tokens[job.next] for job in bench.batcher._turns if not job.future.done())
+            turns = sum(job.tokens[job.next_index] for job in bench.batcher._turns if not job.future.done())
             assert bench.batcher._turn_tokens == turns
         await bench.run_out()
 

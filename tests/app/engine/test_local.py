@@ -661,7 +661,7 @@ def test_nothing_is_measured_anew_of_a_model_that_runs_as_before(
     async def load() -> Loaded:
         engine = LocalEngine()
         loaded = await engine.load(
-            bundle, Device, Observed(), budget_tokens=None, max_queue_s=60, timeout_s=60, before=before
+            bundle, Device, Observed(), budget_tokens=None, max_queue_s=60, timeout_s=60, previous=before
         )
         await engine.close()
         return loaded

@@ -97,10 +97,10 @@ def test_memory_is_allocated_copied_and_freed(runtime: Runtime) -> None:
     copied = np.frombuffer(runtime.memory[address], np.uint8)
     np.testing.assert_array_equal(copied[:600], host[:600])
     assert not copied[600:].any()
-    back, mark = device.allocate_host(600), device.create_mark()
+    back, event = device.allocate_host(600), device.create_event()
     device.download(address, back)
-    device.mark(mark)
-    device.wait_for(mark)
+    device.record_event(event)
+    device.synchronize_event(event)
     np.testing.assert_array_equal(back, host[:600])
     copies = [call[4].value for call in runtime.calls if call[0] == "cudaMemcpyAsync"]
     assert copies == [1, 2], "to the device, to the host"

@@ -33,7 +33,7 @@ def test_a_buffer_holds_one_batch_after_another(batches: list[list[int]]) -> Non
     for sizes in batches:
         feeds = batch(*sizes)
         dtypes: Mapping[str, Any] = {name: (INT32, INT64)[i % 2] for i, name in enumerate(feeds)}
-        inputs = buffer.lay(feeds, dtypes)
+        inputs = buffer.write(feeds, dtypes)
         buffer.upload()
         for name, one in inputs.items():
             assert (one.dtype, one.shape, one.address % ALIGNMENT) == (dtypes[name], feeds[name].shape, 0)
@@ -45,7 +45,7 @@ def test_a_buffer_holds_one_batch_after_another(batches: list[list[int]]) -> Non
 def test_shapes_stay() -> None:
     buffer = StagingBuffer(HostMemory())
     feeds: Feeds = {"token_offset": np.arange(12, dtype=np.int32).reshape(3, 4)}
-    [one] = buffer.lay(feeds, {"token_offset": INT32}).values()
+    [one] = buffer.write(feeds, {"token_offset": INT32}).values()
     buffer.upload()
     np.testing.assert_array_equal(on_the_device(one), feeds["token_offset"])
 
@@ -53,7 +53,7 @@ def test_shapes_stay() -> None:
 def test_only_what_is_asked_for_is_copied() -> None:
     memory = HostMemory()
     buffer = StagingBuffer(memory)
-    assert list(buffer.lay(batch(3, 5000), {"input0": INT64})) == ["input0"]
+    assert list(buffer.write(batch(3, 5000), {"input0": INT64})) == ["input0"]
     buffer.upload()
     assert memory.uploads == [ALIGNMENT]
 
@@ -62,9 +62,9 @@ def test_a_buffer_that_cannot_grow_stays_as_it_was() -> None:
     memory = HostMemory(limit=1024)
     buffer = StagingBuffer(memory)
     with pytest.raises(MemoryError):
-        buffer.lay(batch(1000), {"input0": INT64})
+        buffer.write(batch(1000), {"input0": INT64})
     assert (len(memory.host), len(memory.device)) == (2, 1)
-    [one] = buffer.lay(batch(100), {"input0": INT64}).values()
+    [one] = buffer.write(batch(100), {"input0": INT64}).values()
     buffer.upload()
     np.testing.assert_array_equal(on_the_device(one), np.arange(100))
 
@@ -88,7 +88,7 @@ def test_outputs_are_there_after_waiting(batches: list[list[int]]) -> None:
 
 def test_what_does_not_fit_into_a_type_is_no_input() -> None:
     with pytest.raises(TypeError, match="same_kind"):
-        StagingBuffer(HostMemory()).lay({"input0": np.array([0.5])}, {"input0": INT64})
+        StagingBuffer(HostMemory()).write({"input0": np.array([0.5])}, {"input0": INT64})
 
 
 def test_each_buffer_is_used_by_one_at_a_time() -> None:
