@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp
 from pydantic_settings.exceptions import SettingsError
 
-from app.launch import launch
+from app.processes.launch import launch
 from app.settings import Settings, unknown_variables
 
 

@@ -22,18 +22,18 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 
-from app.packing import Feeds, pack
+from app.bundle.graph_inputs import Feeds, pack
 from benchmarks.checkpoints import DEMO, checkpoint
 from benchmarks.texts import read_texts
-from model_export.builder import CONTRIB, Graph
-from model_export.config import read_config
-from model_export.cpu_graph import CpuBuilder
-from model_export.graph import build_graph
-from model_export.network import Network
-from model_export.onnx_file import write_onnx
-from model_export.quantize import MIDDLE, quantize_weight
-from model_export.tensors import read_network
-from model_export.weights import open_weights
+from model_export.checkpoint.config import read_config
+from model_export.checkpoint.network import Network
+from model_export.checkpoint.tensors import read_network
+from model_export.checkpoint.weights import open_weights
+from model_export.graph.build import build_graph
+from model_export.graph.builder import CONTRIB, Graph
+from model_export.graph.cpu import CpuBuilder
+from model_export.graph.int8 import MIDDLE, quantize_weight
+from model_export.graph.onnx_file import write_onnx
 
 CACHE: Final = Path(__file__).parent / "cache"
 Run = Callable[[Feeds], object]

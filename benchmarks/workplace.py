@@ -58,7 +58,7 @@ class Workplace:
 
     def cpu_variants(self) -> list[str]:
         """Return the variants for CPUs that the export knows."""
-        code = "import json; from model_export.package import VARIANTS; print(json.dumps(list(VARIANTS)))"
+        code = "import json; from model_export.export import VARIANTS; print(json.dumps(list(VARIANTS)))"
         return [name for name in json.loads(self.run("-c", code)) if name.startswith("cpu-")]
 
     def run(self, *arguments: str, **environment: str) -> str:

@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.bundle import Manifest, load_bundle
+from app.bundle.files import load_bundle
+from app.bundle.manifest import Manifest
 from app.errors import BundleError
+from model_export.checkpoint.weights import open_weights
 from model_export.errors import ExportError
-from model_export.weights import open_weights
 
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DEMO_CHECKPOINT = "model_export/demo_checkpoint"

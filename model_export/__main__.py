@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from app.bundle import Pooling, Task, load_bundle
-from app.errors import BundleError
+from app.bundle import BundleError
+from app.bundle.files import load_bundle
+from app.bundle.manifest import Pooling, Task
+from model_export.check.parity import TOLERANCE, verify_bundle
 from model_export.errors import ExportError, of_system
-from model_export.package import DEFAULT_VARIANTS, VARIANTS, ExportOptions, export
+from model_export.export import DEFAULT_VARIANTS, VARIANTS, ExportOptions, export
 from model_export.report import print_bundle, progress
-from model_export.verify import TOLERANCE, verify_bundle
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

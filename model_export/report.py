@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.bundle import Manifest, Parity, Variant
+from app.bundle.manifest import Manifest, Parity, Variant
 
 _FEW: Final = 6
 

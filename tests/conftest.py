@@ -8,7 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from model_export.package import ExportOptions, export
+from model_export.export import ExportOptions, export
 from tests.support import ROOT, ServerProcess, serving
 
 # The same examples in every run, and no limit to how long a busy machine may take for one.

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import httpx
 import pytest
 
-from app.bundle import Task
+from app.bundle.manifest import Task
 from app.settings import Settings
 from app.tasks import TASKS
 from tests.support import ROOT

@@ -19,10 +19,10 @@ from itertools import takewhile
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
-from app.engine.device import Device
-from app.engine.pace import Pace
+from app.engine.estimate import Pace
+from app.engine.messages import BatchRan, QueueStatistics, Timeline
+from app.engine.slots import Device
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, OutOfDeviceMemory, Overloaded
-from app.messages import BatchRan, QueueStatistics, Timeline
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,10 @@ from typing import Final
 
 import numpy as np
 
-from app.bundle import Bundle, GoldenCase
+from app.bundle.files import Bundle
+from app.bundle.manifest import GoldenCase
+from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
 from app.errors import BundleError, NotFinite
-from app.messages import MaskScores, SequenceResult, TokenSequence
 
 Run = Callable[[Sequence[TokenSequence]], list[SequenceResult]]
 """Runs a batch."""

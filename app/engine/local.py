@@ -10,15 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol
 
-from app.bundle import Bundle
-from app.cpus import usable_cpus
+from app.bundle.cpus import usable_cpus
+from app.bundle.files import Bundle
+from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.batching import Batcher, BatchObserver, Job
-from app.engine.device import Device
+from app.engine.messages import Loaded, QueueStatistics, Timeline
 from app.engine.preparation import prepare
-from app.engine.runner import Runner
+from app.engine.protocols import Runner
+from app.engine.slots import Device
 from app.engine.threads import Threads, stuck_after_s
 from app.errors import EngineLost, NotReady
-from app.messages import Loaded, QueueStatistics, SequenceResult, Timeline, TokenSequence
 
 log = logging.getLogger(__name__)
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from app.bundle import Bundle
+from app.bundle.files import Bundle
 from app.engine.golden import replay_golden
-from app.engine.runner import Runner
+from app.engine.messages import Loaded
+from app.engine.protocols import Runner
 from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, Speed, measure_speed
 from app.engine.warmup import run_every_shape
-from app.messages import Loaded
 
 MAX_BUDGET_TOKENS = 65536
 

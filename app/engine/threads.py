@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from app.engine.runner import Runner
-from app.messages import SequenceResult, TokenSequence
+from app.bundle.sequences import SequenceResult, TokenSequence
+from app.engine.protocols import Runner
 
 T = TypeVar("T")
 

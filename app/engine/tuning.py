@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Final, Protocol, TypeVar
 
-from app.bundle import Bundle
+from app.bundle.files import Bundle
+from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.golden import Run, golden_sequences
 from app.errors import OutOfDeviceMemory
-from app.messages import SequenceResult, TokenSequence
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from typing import Final
 
 import numpy as np
 
-from app.bundle import Bundle
+from app.bundle.files import Bundle
+from app.bundle.sequences import TokenSequence
 from app.engine.golden import Run, golden_sequences
 from app.errors import OutOfDeviceMemory
-from app.messages import TokenSequence
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.batching import refuse_long_wait
+from app.engine.messages import Loaded, QueueStatistics, Timeline
 from app.errors import DeadlineExceeded, EngineLost, OtherBundles
 from app.ipc.codec import WireRequest, decode_replies, encode_requests
 from app.ipc.frames import HELLO, REPLIES, REQUESTS, STATISTICS, WITHDRAW, FrameReader, frame
-from app.messages import Loaded, QueueStatistics, SequenceResult, Timeline, TokenSequence
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,8 @@ from typing import Final, TypeVar, cast
 import numpy as np
 
 from app import errors
-from app.messages import BatchRan, FloatArray, IntArray, MaskScores, SequenceResult, Timeline, TokenSequence
+from app.bundle.sequences import FloatArray, IntArray, MaskScores, SequenceResult, TokenSequence
+from app.engine.messages import BatchRan, Timeline
 
 Rows = TypeVar("Rows", IntArray, FloatArray)
 

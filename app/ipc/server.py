@@ -14,11 +14,12 @@ from typing import Final, cast
 
 import numpy as np
 
+from app.bundle.sequences import SequenceResult
 from app.engine.local import LocalEngine, SubmittedJob
+from app.engine.messages import Loaded, Timeline
 from app.errors import Internal, ServiceError
 from app.ipc.codec import WireReply, decode_requests, encode_replies
 from app.ipc.frames import HELLO, REPLIES, REQUESTS, STATISTICS, WITHDRAW, FrameReader, frame
-from app.messages import Loaded, SequenceResult, Timeline
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@
 
 from typing import Any, Final
 
-from app.bundle import Task
+from app.bundle.manifest import Task
 from app.tasks.answer import QuestionAnswering
 from app.tasks.base import TaskHandler
 from app.tasks.classify import Classify

@@ -16,12 +16,12 @@ from typing import Any, ClassVar, Final, NamedTuple
 import numpy as np
 from pydantic import BaseModel
 
-from app.bundle import Task
-from app.catalog import Model
+from app.bundle.manifest import Task
+from app.bundle.sequences import FloatArray, IntArray
 from app.errors import ValidationFailed
-from app.messages import FloatArray, IntArray
-from app.schemas.requests import AnswerParameters, AnswerRequest
-from app.schemas.responses import AnswerResponse
+from app.tasks.catalog import Model
+from app.tasks.requests import AnswerParameters, AnswerRequest
+from app.tasks.responses import AnswerResponse
 from app.tasks.windows import (
     SHORT_BYTES,
     PreparedWindows,
@@ -32,7 +32,7 @@ from app.tasks.windows import (
     spread,
     window,
 )
-from app.tokenization import Located
+from app.text.tokenizer import Located
 
 MAX_TOKENS: Final = 384
 """Maximum tokens of a window, as in the pipeline and in fine-tuning since BERT's SQuAD script."""

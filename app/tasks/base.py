@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar
 import numpy as np
 from pydantic import BaseModel
 
-from app.bundle import Task
-from app.catalog import Model
-from app.messages import IntArray, SequenceResult, TokenSequence
-from app.schemas.requests import Truncation
-from app.tokenization import TextInput
+from app.bundle.manifest import Task
+from app.bundle.sequences import IntArray, SequenceResult, TokenSequence
+from app.tasks.catalog import Model
+from app.tasks.requests import Truncation
+from app.text.tokenizer import TextInput
 
 Req_contra = TypeVar("Req_contra", bound=BaseModel, contravariant=True)
 Pre = TypeVar("Pre", bound="Prepared")

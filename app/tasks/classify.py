@@ -6,12 +6,12 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel
 
-from app.bundle import Manifest, Task
-from app.catalog import Model
-from app.messages import FloatArray
-from app.schemas.requests import ClassifyRequest
-from app.schemas.responses import ClassifyResponse
+from app.bundle.manifest import Manifest, Task
+from app.bundle.sequences import FloatArray
 from app.tasks.base import SHORT_BYTES, Prepared, prepare_whole
+from app.tasks.catalog import Model
+from app.tasks.requests import ClassifyRequest
+from app.tasks.responses import ClassifyResponse
 
 Function = Literal["softmax", "sigmoid", "none"]
 

@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from pydantic import BaseModel
 
-from app.bundle import Task
-from app.catalog import Model
-from app.messages import FloatArray
-from app.schemas.requests import EmbedRequest
-from app.schemas.responses import EmbedResponse
+from app.bundle.manifest import Task
+from app.bundle.sequences import FloatArray
 from app.tasks.base import SHORT_BYTES, Prepared, prepare_whole
+from app.tasks.catalog import Model
+from app.tasks.requests import EmbedRequest
+from app.tasks.responses import EmbedResponse
 
 SHORTEST: Final = 1e-12
 """Smallest norm that a vector is divided by, as in torch's `normalize`."""

@@ -6,12 +6,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from pydantic import BaseModel
 
-from app.bundle import Task
-from app.catalog import Model
+from app.bundle.manifest import Task
+from app.bundle.sequences import FloatArray
 from app.errors import ValidationFailed
-from app.messages import FloatArray
-from app.schemas.requests import EntitiesParameters, EntitiesRequest
-from app.schemas.responses import EntitiesResponse
+from app.tasks.catalog import Model
+from app.tasks.requests import EntitiesParameters, EntitiesRequest
+from app.tasks.responses import EntitiesResponse
 from app.tasks.windows import (
     SHORT_BYTES,
     PreparedWindows,
@@ -22,7 +22,7 @@ from app.tasks.windows import (
     spread,
     window,
 )
-from app.tokenization import Located, Tokenizer
+from app.text.tokenizer import Located, Tokenizer
 
 Join = Callable[[Sequence[str]], str]
 

@@ -6,13 +6,13 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from pydantic import BaseModel
 
-from app.bundle import SpecialToken, Task
-from app.catalog import Model
+from app.bundle.manifest import SpecialToken, Task
+from app.bundle.sequences import IntArray, MaskScores, TokenSequence
 from app.errors import ValidationFailed
-from app.messages import IntArray, MaskScores, TokenSequence
-from app.schemas.requests import FillMaskRequest
-from app.schemas.responses import FillMaskResponse
 from app.tasks.base import SHORT_BYTES, Prepared
+from app.tasks.catalog import Model
+from app.tasks.requests import FillMaskRequest
+from app.tasks.responses import FillMaskResponse
 
 MAX_CANDIDATES: Final = 20_000
 """Most tokens that one answer may list: inputs x masks x top_k. Each repeats its text, so without a limit a small request

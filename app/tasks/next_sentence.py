@@ -5,13 +5,13 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from app.bundle import Task
-from app.catalog import Model
-from app.messages import FloatArray
-from app.schemas.requests import NextSentenceRequest
-from app.schemas.responses import NextSentenceResponse
+from app.bundle.manifest import Task
+from app.bundle.sequences import FloatArray
 from app.tasks.base import SHORT_BYTES, Prepared, prepare_whole
+from app.tasks.catalog import Model
 from app.tasks.classify import softmax
+from app.tasks.requests import NextSentenceRequest
+from app.tasks.responses import NextSentenceResponse
 
 
 class NextSentence:

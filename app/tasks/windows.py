@@ -8,11 +8,11 @@ from typing import Final
 
 import numpy as np
 
+from app.bundle.sequences import IntArray, TokenSequence
 from app.errors import ValidationFailed
-from app.messages import IntArray, TokenSequence
-from app.schemas.inputs import MAX_INPUTS
 from app.tasks.base import NO_MASKS, Prepared
-from app.tokenization import Direction, Located
+from app.tasks.inputs import MAX_INPUTS
+from app.text.tokenizer import Direction, Located
 
 MAX_WINDOWS: Final = MAX_INPUTS
 """Most windows of a request, equal to the most sequences that any other request may have. With a stride of nearly the

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from app.bundle import Bundle, Precision, Target, load_bundle
-from app.cpus import usable_cpus
-from app.ort.choice import open_runner
-from app.ort.runner import OrtRunner
+from app.bundle.cpus import usable_cpus
+from app.bundle.files import Bundle, load_bundle
+from app.bundle.manifest import Precision, Target
+from app.runtime.choice import open_runner
+from app.runtime.runner import OrtRunner
 from benchmarks.gpu_check.bundles import PRECISIONS, Bundles
 from benchmarks.gpu_check.forms import Form
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from app.bundle import Precision, Target, Task
+from app.bundle.manifest import Precision, Target, Task
 from benchmarks.common import say
 from benchmarks.systems import ROOT
 

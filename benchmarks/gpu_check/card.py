@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from app.bundle import Target
+from app.bundle.manifest import Target
 from benchmarks.gpu_check.bench import NotRun
 
 _PACKAGES: Final = (

@@ -10,13 +10,13 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 
-from app.bundle import Target
-from app.cpus import usable_cpus
-from app.messages import TokenSequence
-from app.ort.cuda import Cuda
-from app.ort.options import CUDA_OPTIONS, PROVIDERS, session_options
-from app.ort.staging import DeviceMemory, StagingBuffer
-from app.packing import Feeds, pack
+from app.bundle.cpus import usable_cpus
+from app.bundle.graph_inputs import Feeds, pack
+from app.bundle.manifest import Target
+from app.bundle.sequences import TokenSequence
+from app.runtime.cuda import Cuda
+from app.runtime.options import CUDA_OPTIONS, PROVIDERS, session_options
+from app.runtime.staging import DeviceMemory, StagingBuffer
 from benchmarks.common import Row
 from benchmarks.gpu_check.bench import Bench, NotRun
 from benchmarks.gpu_check.offline import random_sequence

@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 import onnxruntime as ort
 
-from app.bundle import Precision, Target
-from app.ort.options import CUDA_OPTIONS, PROVIDERS
+from app.bundle.manifest import Precision, Target
+from app.runtime.options import CUDA_OPTIONS, PROVIDERS
 from benchmarks.gpu_check.bench import NotRun
 from benchmarks.gpu_check.bundles import Bundles
 

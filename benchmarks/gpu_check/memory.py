@@ -5,9 +5,10 @@ from typing import Final
 
 import numpy as np
 
-from app.bundle import Bundle, Precision
+from app.bundle.files import Bundle
+from app.bundle.manifest import Precision
+from app.bundle.sequences import TokenSequence
 from app.engine.warmup import run_every_shape
-from app.messages import TokenSequence
 from benchmarks.common import Row
 from benchmarks.gpu_check.bench import Bench
 from benchmarks.gpu_check.card import used_bytes

@@ -9,9 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
-from app.bundle import Architecture, Bundle
+from app.bundle.files import Bundle
+from app.bundle.manifest import Architecture
+from app.bundle.sequences import SequenceResult, TokenSequence
 from app.errors import OutOfDeviceMemory
-from app.messages import SequenceResult, TokenSequence
 from benchmarks.common import Row, say
 from benchmarks.gpu_check.bench import Bench
 from benchmarks.gpu_check.forms import Form

@@ -10,9 +10,9 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from app.bundle import Precision, Variant
+from app.bundle.manifest import Precision, Variant
+from app.bundle.sequences import SequenceResult, TokenSequence
 from app.errors import OutOfDeviceMemory
-from app.messages import SequenceResult, TokenSequence
 from benchmarks.common import Row
 from benchmarks.gpu_check.bench import Bench, NotRun
 from benchmarks.gpu_check.offline import random_sequence

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from app.bundle import Bundle, GoldenCase
+from app.bundle.files import Bundle
+from app.bundle.manifest import GoldenCase
+from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
 from app.engine.golden import TOLERANCE_FACTOR, golden_sequences
-from app.messages import MaskScores, SequenceResult, TokenSequence
 from benchmarks.common import Row
 from benchmarks.gpu_check.bench import Bench
 from benchmarks.gpu_check.scores import Comparison, compare

@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from app.bundle import Manifest
-from app.messages import MaskScores, SequenceResult
+from app.bundle.manifest import Manifest
+from app.bundle.sequences import MaskScores, SequenceResult
 from app.tasks.classify import FUNCTIONS, default_function
 
 MOST_DIFFERENCE: Final = 2e-3

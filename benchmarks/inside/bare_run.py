@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from app.bundle import load_bundle
-from app.cpus import usable_cpus
+from app.bundle.cpus import usable_cpus
+from app.bundle.files import load_bundle
+from app.bundle.sequences import TokenSequence
 from app.engine.tuning import open_with_few_threads
-from app.messages import TokenSequence
-from app.ort.choice import open_runner
-from app.ort.runner import OrtRunner
+from app.runtime.choice import open_runner
+from app.runtime.runner import OrtRunner
 
 
 def main(folder: str, text: str, count: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from app.messages import TokenSequence
+from app.bundle.sequences import TokenSequence
 
 
 def token_sequences(bundle: Path, texts: Sequence[str]) -> list[TokenSequence]:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from app.bundle import load_bundle
+from app.bundle.files import load_bundle
 from app.engine.local import LocalEngine
-from app.loading import load_models
-from app.metrics import Metrics
+from app.processes.loading import load_models
 from app.settings import Settings
+from app.telemetry.metrics import Metrics
 from benchmarks.inside.batches import token_sequences
 from benchmarks.texts import read_texts
 

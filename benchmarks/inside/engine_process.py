@@ -26,16 +26,17 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import uvloop
 
-from app.bundle import Bundle, Golden, load_bundle
+from app.bundle.files import Bundle, load_bundle
+from app.bundle.graph_inputs import pack
+from app.bundle.heads import HEADS
+from app.bundle.manifest import Golden
+from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.local import LocalEngine
 from app.errors import ServiceError
-from app.garbage import freeze_heap
-from app.heads import HEADS
 from app.ipc.codec import WireReply, WireRequest, decode_replies, encode_requests
 from app.ipc.frames import REPLIES, REQUESTS, FrameReader, frame
 from app.ipc.server import EngineServer
-from app.messages import SequenceResult, TokenSequence
-from app.packing import pack
+from app.processes.garbage_collection import freeze_heap
 from benchmarks.inside.batches import token_sequences
 from benchmarks.texts import read_texts
 
@@ -124,7 +125,7 @@ async def _serve(folder: Path, socket_path: Path, orders: Connection) -> None:
     # It reads where to count as it is imported: not in the process that starts this one.
     from prometheus_client import CollectorRegistry  # noqa: PLC0415
 
-    from app.metrics import Metrics  # noqa: PLC0415
+    from app.telemetry.metrics import Metrics  # noqa: PLC0415
 
     found = load_bundle(folder)
     bundle = BlankBundle(found.folder, found.manifest)

@@ -22,12 +22,13 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from tokenizers import Tokenizer
 
-from app.bundle import load_bundle
-from app.front_end import FrontEnd
-from app.messages import Loaded, QueueStatistics, SequenceResult, Timeline, TokenSequence
-from app.metrics import Metrics
-from app.server import listen
+from app.bundle.files import load_bundle
+from app.bundle.sequences import SequenceResult, TokenSequence
+from app.engine.messages import Loaded, QueueStatistics, Timeline
+from app.http.server import listen
+from app.processes.front_end import FrontEnd
 from app.settings import Settings
+from app.telemetry.metrics import Metrics
 
 HOST: Final = "127.0.0.1"
 LOGITS: Final = np.array([-1.0, 2.0], np.float32)

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from app.bundle import Variant, load_bundle
-from app.cpus import usable_cpus
-from app.messages import TokenSequence
-from app.ort.runner import OrtRunner
+from app.bundle.cpus import usable_cpus
+from app.bundle.files import load_bundle
+from app.bundle.manifest import Variant
+from app.bundle.sequences import TokenSequence
+from app.runtime.runner import OrtRunner
 from benchmarks.inside.batches import filled, token_sequences
 from benchmarks.texts import read_texts
 

@@ -7,7 +7,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.metrics import CONTENT_TYPE
+from app.telemetry.metrics import CONTENT_TYPE
 
 
 class ReplicaGateway:

@@ -1,7 +1,7 @@
 # noqa: INP001 - deploy/ is no package
 """One replica: the front end and the engine of `app` in a process that Ray owns.
 
-The counterpart of `app.launch` for Ray: instead of a port of its own, the application is given to Ray Serve, and instead
+The counterpart of `app.processes.launch` for Ray: instead of a port of its own, the application is given to Ray Serve, and instead
 of signals, Ray asks `check_health` and ends the application's lifespan. Everything runs on one event loop.
 """
 
@@ -13,13 +13,13 @@ from prometheus_client.metrics_core import Metric
 from ray import serve
 from starlette.types import ASGIApp
 
-from app.bundle import find_bundles
+from app.bundle.files import find_bundles
 from app.engine.local import LocalEngine
-from app.front_end import FrontEnd
-from app.loading import load_models
-from app.logs import configure
-from app.metrics import Metrics
+from app.processes.front_end import FrontEnd
+from app.processes.loading import load_models
 from app.settings import Settings
+from app.telemetry.logs import configure
+from app.telemetry.metrics import Metrics
 from deploy.ray.gateway import ReplicaGateway
 from deploy.ray.metrics import render
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from app.bundle import Bundle, load_bundle
-from app.ort.runner import OrtRunner
-from model_export.package import ExportOptions, export
+from app.bundle.files import Bundle, load_bundle
+from app.runtime.runner import OrtRunner
+from model_export.export import ExportOptions, export
 from tests.support import ROOT
 
 

@@ -2,8 +2,8 @@
 
 import tokenizers
 
-from app.bundle import Bundle
-from app.tokenization import Direction
+from app.bundle.files import Bundle
+from app.text.tokenizer import Direction
 
 
 def cutting(bundle: Bundle, direction: Direction, stride: int = 0) -> tokenizers.Tokenizer:

@@ -5,7 +5,7 @@ import ctypes
 import numpy as np
 import numpy.typing as npt
 
-from app.ort.staging import ALIGNMENT
+from app.runtime.staging import ALIGNMENT
 
 Bytes = npt.NDArray[np.uint8]
 

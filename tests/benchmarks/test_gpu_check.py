@@ -13,10 +13,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from app.bundle import Architecture, Bundle, load_bundle
+from app.bundle.files import Bundle, load_bundle
+from app.bundle.manifest import Architecture
+from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
 from app.errors import OutOfDeviceMemory
-from app.messages import MaskScores, SequenceResult, TokenSequence
-from app.ort.choice import open_runner
+from app.runtime.choice import open_runner
 from benchmarks.gpu_check.bundles import MODELS
 from benchmarks.gpu_check.cuda_graphs import captured
 from benchmarks.gpu_check.forms import FORMS

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from app.bundle import load_bundle
-from app.messages import TokenSequence
-from app.ort.choice import open_runner
+from app.bundle.files import load_bundle
+from app.bundle.sequences import TokenSequence
+from app.runtime.choice import open_runner
 from benchmarks.checkpoints import SIZES, checkpoint
 from benchmarks.padded_graph import write_padded_graph
-from model_export.package import ExportOptions, export
+from model_export.export import ExportOptions, export
 
 LENGTHS = (3, 17, 64, 5)
 

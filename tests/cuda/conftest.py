@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from model_export.package import ExportOptions, export
+from model_export.export import ExportOptions, export
 from tests.oracle.answers import Oracle, oracles
 
 GpuBundleOf = Callable[[str], Path]

@@ -8,9 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from app.bundle import load_bundle
+from app.bundle.files import load_bundle
 from app.engine.golden import golden_sequences, replay_golden
-from app.ort.choice import open_runner
+from app.runtime.choice import open_runner
 
 folder, precision, calls = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 bundle = load_bundle(folder)

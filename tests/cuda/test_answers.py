@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pytest
 
-from app.bundle import Precision
+from app.bundle.manifest import Precision
 from tests.cuda.conftest import GpuBundleOf
 from tests.oracle.answers import Oracle, Question, each_oracle, oracles
 from tests.oracle.client import Replies, ask_everything, assert_as_stored

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle import Precision, load_bundle
+from app.bundle.files import load_bundle
+from app.bundle.manifest import Precision
 from app.engine.warmup import run_every_shape
-from app.ort.choice import open_runner
+from app.runtime.choice import open_runner
 from benchmarks.gpu_check.card import used_bytes
 from benchmarks.gpu_check.memory import random_batch
 from tests.cuda.conftest import Gpu, GpuBundleOf

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.bundle import Precision
+from app.bundle.manifest import Precision
 from tests.cuda.conftest import GpuBundleOf
 from tests.oracle.answers import Oracle, each_oracle
 from tests.support import ROOT

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.bundle import find_bundles
+from app.bundle.files import find_bundles
 from deploy.fill_models import DEMO_CHECKPOINT, Model, fill, models_to_fill, withdraw_others
 
 ROOT = Path(__file__).parents[2]

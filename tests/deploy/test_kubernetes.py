@@ -15,10 +15,10 @@ import yaml
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
-from app.api.health import make_health_router
-from app.metrics import Metrics
-from app.readiness import Readiness
+from app.http.health import make_health_router
+from app.http.readiness import Readiness
 from app.settings import Settings
+from app.telemetry.metrics import Metrics
 from tests.monitoring.definitions import exposed_families, exposed_names, metric_names, rules
 
 ROOT = Path(__file__).parents[2]

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import app.engine.threads
-import app.loading
-import app.protocol
-from app.engine.runner import Runner
+import app.http.connection
+import app.processes.loading
+from app.bundle.sequences import SequenceResult, TokenSequence
+from app.engine.protocols import Runner
 from app.errors import EngineLost, OutOfDeviceMemory
-from app.messages import SequenceResult, TokenSequence
-from app.ort.choice import open_runner
+from app.runtime.choice import open_runner
 
 FAULTS = Path(os.environ["FAULTS"])
 
@@ -59,9 +59,9 @@ def open_faulty(*arguments: Any, **options: Any) -> Runner:
     return FaultyRunner(open_runner(*arguments, **options))
 
 
-app.loading.open_runner = open_faulty  # type: ignore[assignment, attr-defined]
+app.processes.loading.open_runner = open_faulty  # type: ignore[assignment, attr-defined]
 app.engine.threads.STUCK_S = float(os.environ.get("STUCK_S", app.engine.threads.STUCK_S))  # type: ignore[misc]
-app.protocol.LINGER_S = float(os.environ.get("LINGER_S", app.protocol.LINGER_S))  # type: ignore[misc]
+app.http.connection.LINGER_S = float(os.environ.get("LINGER_S", app.http.connection.LINGER_S))  # type: ignore[misc]
 
 if __name__ == "__main__":
     runpy.run_module("app", run_name="__main__")

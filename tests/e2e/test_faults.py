@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.bundle import load_bundle
-from app.tokenization import Tokenizer
+from app.bundle.files import load_bundle
+from app.text.tokenizer import Tokenizer
 from tests.e2e.conftest import Device, ServeFaulty, Steady
 from tests.support import HAPPEN_WITHIN_S, Reply, ServerProcess, eventually
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.metrics import REJECTIONS
+from app.telemetry.metrics import REJECTIONS
 from tests.e2e.wire import head, wire
 from tests.support import ServerProcess, serving
 

@@ -9,8 +9,8 @@ import pytest
 from pydantic import BaseModel
 
 from app import errors
-from app.bundle import Task
-from app.schemas.responses import ClassifyResponse, ErrorResponse
+from app.bundle.manifest import Task
+from app.tasks.responses import ClassifyResponse, ErrorResponse
 from tests.support import Reply, ServerProcess
 
 TEXT = "The cat sat on the mat."

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from model_export.package import ExportOptions, export
+from model_export.export import ExportOptions, export
 from tests.e2e.processes import WITHIN_S, all_ready, children, classify, engine_of, metric, until, workers
 from tests.support import ROOT, ServerProcess, serving, starting
 

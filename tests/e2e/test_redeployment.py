@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from model_export.package import ExportOptions, export
+from model_export.export import ExportOptions, export
 from tests.e2e.conftest import Device
 from tests.e2e.processes import all_ready, engine_of, metric, until, workers
 from tests.support import ROOT, ServerProcess, serving, starting

@@ -12,8 +12,8 @@ import jsonschema
 import numpy as np
 import pytest
 
-from app.api.inference import INLINE_WEIGHT
-from app.bundle import Task
+from app.bundle.manifest import Task
+from app.http.inference import INLINE_WEIGHT
 from app.tasks.windows import MAX_WINDOWS
 from tests.conftest import BundleOf
 from tests.e2e.test_openapi import answer_of, resolve

@@ -26,7 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from app import __version__
-from model_export.package import ExportOptions, export
+from model_export.export import ExportOptions, export
 from tests.e2e.processes import until
 from tests.support import ROOT, ServerProcess, run_app, serving
 
@@ -397,7 +397,7 @@ def test_an_endpoint_that_is_no_address_stops_the_start(models: Path, endpoint: 
 
 
 def test_without_an_endpoint_nothing_of_it_is_there(models: Path) -> None:
-    script = "import sys, app.launch; print([name for name in sys.modules if name.startswith('opentelemetry.sdk')])"
+    script = "import sys, app.processes.launch; print([name for name in sys.modules if name.startswith('opentelemetry.sdk')])"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     with serving(models, "--threads", "1") as server:

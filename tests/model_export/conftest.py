@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.bundle import Bundle, load_bundle
-from model_export.package import ExportOptions, export
+from app.bundle.files import Bundle, load_bundle
+from model_export.export import ExportOptions, export
 from tests.model_export.support import CHECKPOINTS, NAMES
 
 

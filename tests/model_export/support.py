@@ -9,18 +9,19 @@ import numpy as np
 import tokenizers
 from safetensors.numpy import load_file, save_file
 
-from app.bundle import Bundle, Pooling, Target, Task
-from model_export.checkpoint import find_checkpoint
-from model_export.graph import build_graph
-from model_export.network import FloatArray, Network
-from model_export.onnx_file import write_onnx
-from model_export.reference import Reference
-from model_export.samples import Sample, random_samples
-from model_export.sentence_transformers import read_embedding_settings
-from model_export.tensors import read_network
-from model_export.tokenizer import read_tokenizer
-from model_export.verify import RunnableGraph
-from model_export.weights import open_weights
+from app.bundle.files import Bundle
+from app.bundle.manifest import Pooling, Target, Task
+from model_export.check.parity import RunnableGraph
+from model_export.check.reference import Reference
+from model_export.check.samples import Sample, random_samples
+from model_export.checkpoint.find import find_checkpoint
+from model_export.checkpoint.network import FloatArray, Network
+from model_export.checkpoint.sentence_transformers import read_embedding_settings
+from model_export.checkpoint.tensors import read_network
+from model_export.checkpoint.tokenizer import read_tokenizer
+from model_export.checkpoint.weights import open_weights
+from model_export.graph.build import build_graph
+from model_export.graph.onnx_file import write_onnx
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINTS = ROOT / "tests" / "fixtures" / "checkpoints"

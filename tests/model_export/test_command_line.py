@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.bundle import Bundle, find_bundles, load_bundle
+from app.bundle.files import Bundle, find_bundles, load_bundle
 from app.errors import BundleError
 from tests.model_export.support import CHECKPOINTS, ROOT
 

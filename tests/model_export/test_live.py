@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle import Pooling, Task
-from model_export.families import ACTIVATIONS
-from model_export.network import FloatArray
-from model_export.package import ExportOptions, export
-from model_export.samples import Sample
+from app.bundle.manifest import Pooling, Task
+from model_export.check.samples import Sample
+from model_export.checkpoint.families import ACTIVATIONS
+from model_export.checkpoint.network import FloatArray
+from model_export.export import ExportOptions, export
 from tests.model_export.support import (
     CHECKPOINTS,
     NAMES,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle import Task
-from model_export.checkpoint import choose_task, find_checkpoint
+from app.bundle.manifest import Task
+from model_export.checkpoint.find import choose_task, find_checkpoint
 from model_export.errors import ExportError
-from model_export.package import ExportOptions, export
+from model_export.export import ExportOptions, export
 from tests.model_export.support import CHECKPOINTS, ROOT, edit_tensors
 
 Copy = Callable[..., Path]
@@ -292,7 +292,7 @@ def test_output_that_is_no_name(copy_of: Copy, tmp_path: Path, name: str) -> Non
 
 
 def test_scores_that_half_precision_changes(copy_of: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model_export.verify.MOST_SCORE_DIFFERENCE", 1e-6)
+    monkeypatch.setattr("model_export.check.parity.MOST_SCORE_DIFFERENCE", 1e-6)
     single = copy_of("bert-single-label")
     for folder in (single, copy_of("bert-multi-label")):
         assert "The scores of cuda-fp16 differ" in refusal(folder, tmp_path / "out", variants=["cuda-fp16"])

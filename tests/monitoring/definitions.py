@@ -9,7 +9,7 @@ from typing import Any, Final
 import yaml
 from prometheus_client import CollectorRegistry
 
-from app.metrics import Metrics
+from app.telemetry.metrics import Metrics
 from tests.monitoring.prometheus import CONFIG, MONITORING
 
 DASHBOARDS: Final = sorted((MONITORING / "grafana" / "dashboards").glob("*.json"))

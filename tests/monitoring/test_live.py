@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 
-from model_export.package import ExportOptions, export
+from model_export.export import ExportOptions, export
 from tests.monitoring.definitions import alerts, dashboards, metric_names, panel_queries, panels, recorded
 from tests.monitoring.prometheus import CONFIG, Prometheus, running_prometheus, wait_for
 from tests.support import ROOT, ServerProcess, serving

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 import pytest
 
-from app.bundle import Task
+from app.bundle.manifest import Task
 
 Json = Any
 

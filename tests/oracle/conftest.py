@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model_export.package import ExportOptions, export
+from model_export.export import ExportOptions, export
 from tests.oracle.answers import oracles
 from tests.oracle.client import Replies, ask_everything
 from tests.support import ServerProcess, serving

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model_export.package import ExportOptions, export
+from model_export.export import ExportOptions, export
 from tests.oracle.answers import Json, Oracle, Question, assert_same, each_oracle, oracles
 from tests.oracle.client import Reply
 

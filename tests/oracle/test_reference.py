@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_export.checkpoint import find_checkpoint
-from model_export.network import FloatArray
-from model_export.reference import Reference, softmax
-from model_export.sentence_transformers import read_embedding_settings
-from model_export.tensors import read_network
-from model_export.tokenizer import read_tokenizer
-from model_export.weights import open_weights
+from model_export.check.reference import Reference, softmax
+from model_export.checkpoint.find import find_checkpoint
+from model_export.checkpoint.network import FloatArray
+from model_export.checkpoint.sentence_transformers import read_embedding_settings
+from model_export.checkpoint.tensors import read_network
+from model_export.checkpoint.tokenizer import read_tokenizer
+from model_export.checkpoint.weights import open_weights
 from tests.oracle.answers import TOLERANCE, Oracle, each_oracle
 
 MANY_TOKENS = 64

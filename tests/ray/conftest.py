@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model_export.package import ExportOptions, export
+from model_export.export import ExportOptions, export
 from tests.support import ROOT
 
 CHECKPOINTS = ROOT / "tests/fixtures/checkpoints"

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.engine.batching import Batcher
-from app.engine.device import Device
+from app.engine.messages import BatchRan, Timeline
+from app.engine.slots import Device
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, OutOfDeviceMemory, Overloaded
-from app.messages import BatchRan, Timeline
 from tests.app.engine.backlog import backlog_s
 
 BUDGET = 16

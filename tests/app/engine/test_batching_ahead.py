@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from app.engine.batching import Batcher
-from app.engine.device import Device
+from app.engine.messages import BatchRan
+from app.engine.slots import Device
 from app.errors import EngineLost, OutOfDeviceMemory
-from app.messages import BatchRan
 from tests.app.engine.backlog import backlog_s
 
 BUDGET = 16

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from app.engine.batching import Batcher
-from app.engine.device import Device
+from app.engine.messages import BatchRan
+from app.engine.slots import Device
 from app.errors import EngineLost
-from app.messages import BatchRan
 
 BUDGET = 16
 LANES = 2

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from app.bundle import Bundle
+from app.bundle.files import Bundle
+from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.golden import replay_golden
 from app.errors import BundleError
-from app.messages import SequenceResult, TokenSequence
-from app.ort.runner import OrtRunner
+from app.runtime.runner import OrtRunner
 
 
 def test_a_good_bundle_gives_its_golden_answers(bundle: Bundle, runner: OrtRunner) -> None:

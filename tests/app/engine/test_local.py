@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle import Bundle, load_bundle
-from app.engine.client import EngineClient
+from app.bundle.files import Bundle, load_bundle
+from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
 from app.engine.golden import golden_sequences
 from app.engine.local import LocalEngine
+from app.engine.messages import BatchRan, Loaded, QueueStatistics, Timeline
+from app.engine.protocols import EngineClient
 from app.engine.threads import stuck_after_s
 from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, Speed
 from app.errors import (
@@ -34,8 +36,7 @@ from app.errors import (
 )
 from app.ipc.client import RemoteEngine
 from app.ipc.server import EngineServer
-from app.messages import BatchRan, Loaded, MaskScores, QueueStatistics, SequenceResult, Timeline, TokenSequence
-from app.ort.runner import OrtRunner
+from app.runtime.runner import OrtRunner
 from tests.conftest import BundleOf
 
 WITHIN_S = 20.0

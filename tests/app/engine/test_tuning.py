@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from app.bundle import Bundle
+from app.bundle.files import Bundle
+from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.golden import golden_sequences
 from app.engine.tuning import (
     FIRST_BUDGET_TOKENS,
@@ -14,7 +15,6 @@ from app.engine.tuning import (
     open_with_few_threads,
 )
 from app.errors import OutOfDeviceMemory
-from app.messages import SequenceResult, TokenSequence
 
 
 class Device:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from app.bundle import Bundle
+from app.bundle.files import Bundle
+from app.bundle.graph_inputs import pack
+from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.warmup import run_every_shape
 from app.errors import OutOfDeviceMemory
-from app.messages import SequenceResult, TokenSequence
-from app.ort.runner import OrtRunner
-from app.packing import pack
+from app.runtime.runner import OrtRunner
 
 
 @pytest.mark.parametrize("budget", [1, 100, 4096])

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import errors
+from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
+from app.engine.messages import BatchRan, Timeline
 from app.ipc.codec import WireReply, WireRequest, decode_replies, decode_requests, encode_replies, encode_requests
-from app.messages import BatchRan, MaskScores, SequenceResult, Timeline, TokenSequence
 
 IDS = st.lists(st.integers(0, 250_000), min_size=1, max_size=20)
 

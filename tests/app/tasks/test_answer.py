@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.bundle import load_bundle
-from app.catalog import Model, load_model
+from app.bundle.files import load_bundle
+from app.bundle.sequences import FloatArray
 from app.errors import ValidationFailed
-from app.messages import FloatArray
-from app.schemas.requests import AnswerRequest
 from app.tasks.answer import QuestionAnswering, best_spans
+from app.tasks.catalog import Model, load_model
+from app.tasks.requests import AnswerRequest
 from app.tasks.windows import PreparedWindows
 from tests.conftest import BundleOf
 

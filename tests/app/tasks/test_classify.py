@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.bundle import find_bundles
-from app.catalog import Model, load_model
-from app.schemas.requests import ClassifyRequest
+from app.bundle.files import find_bundles
 from app.tasks.base import Prepared
+from app.tasks.catalog import Model, load_model
 from app.tasks.classify import FUNCTIONS, Classify, default_function, sigmoid, softmax
+from app.tasks.requests import ClassifyRequest
 
 logits = st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=6)
 

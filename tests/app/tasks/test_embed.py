@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle import load_bundle
-from app.catalog import Model, load_model
-from app.schemas.requests import EmbedRequest
+from app.bundle.files import load_bundle
 from app.tasks.base import Prepared
+from app.tasks.catalog import Model, load_model
 from app.tasks.embed import Embed
+from app.tasks.requests import EmbedRequest
 from tests.conftest import BundleOf
 
 ROWS = [np.array([3, 4], np.float32), np.array([0, 0], np.float32), np.array([1e-3, 0], np.float32)]

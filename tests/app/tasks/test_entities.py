@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle import load_bundle
-from app.catalog import Model, load_model
+from app.bundle.files import load_bundle
 from app.errors import ValidationFailed
-from app.schemas.requests import EntitiesRequest
+from app.tasks.catalog import Model, load_model
 from app.tasks.entities import Entities, without_overlaps
+from app.tasks.requests import EntitiesRequest
 from app.tasks.windows import PreparedWindows
 from tests.conftest import BundleOf
 

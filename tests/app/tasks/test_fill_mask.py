@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle import load_bundle
-from app.catalog import Model, load_model
+from app.bundle.files import load_bundle
+from app.bundle.sequences import MaskScores, TokenSequence
 from app.errors import ValidationFailed
-from app.messages import MaskScores, TokenSequence
-from app.schemas.requests import FillMaskRequest
 from app.tasks.base import Prepared
+from app.tasks.catalog import Model, load_model
 from app.tasks.fill_mask import MAX_CANDIDATES, FillMask
+from app.tasks.requests import FillMaskRequest
 from tests.conftest import BundleOf
 
 

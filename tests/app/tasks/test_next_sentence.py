@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from app.bundle import load_bundle
-from app.catalog import Model, load_model
+from app.bundle.files import load_bundle
 from app.errors import ValidationFailed
-from app.schemas.requests import NextSentenceRequest
 from app.tasks.base import Prepared
+from app.tasks.catalog import Model, load_model
 from app.tasks.next_sentence import NextSentence
+from app.tasks.requests import NextSentenceRequest
 from tests.conftest import BundleOf
 
 PAIR = {"text": "good day", "text_pair": "late"}

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.bundle import load_bundle
+from app.bundle.files import load_bundle
 from app.errors import ValidationFailed
 from app.tasks.windows import MAX_WINDOWS, count_windows, prepared_windows, refuse_many, spread, window
-from app.tokenization import Direction, Tokenizer
+from app.text.tokenizer import Direction, Tokenizer
 from tests.app import library
 from tests.conftest import BundleOf
 

@@ -1,0 +1,108 @@
+"""Lay sequences out as one padding-free batch.
+
+Defines the names, types and meaning of the graph's inputs. Pure NumPy, called in the engine's thread and by
+`model_export.check.parity`. Of the project it imports only types.
+
+Every graph takes the tokens of all sequences, end to end:
+
+    input_ids, token_type_ids, position_ids   int64[tokens]
+    cls_index     int64[batch]        first token of each sequence, in the given order of the sequences
+    mask_index    int64[masks]        masked tokens: flat positions of the mask tokens
+    k             int64[1]            masked tokens: how many of the best tokens to return per mask
+
+A graph that returns a row for each sequence returns them in the order of `cls_index`. One that returns a row for each token
+returns them in packed order, so the rows of a sequence start at its `cls_index`:
+
+    logits        float32[batch, labels]     classification, next sentence
+    embeddings    float32[batch, hidden]     embeddings, pooled and not normalized
+    token_logits  float32[tokens, labels]    entities; answers, whose two columns are start and end
+
+A CPU graph attends within groups of sequences of equal length. Therefore the batch is sorted by length, and `cls_index`
+gives the new position of each sequence:
+
+    group_start   int64[groups, 1]    first token of each group
+    group_end     int64[groups, 1]    one past its last token
+    group_shape   int64[groups, 3]    number of sequences, their length, and -1 for the hidden size
+
+A CUDA graph (com.microsoft.PackedMultiHeadAttention) takes sequences in any order:
+
+    token_offset  int32[batch, seq]   flat padded positions of the tokens first, then of the padding
+    cu_seqlens    int32[batch + 1]    cumulative sequence lengths, from 0
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from app.bundle.manifest import Target
+
+IntArray = npt.NDArray[np.int64]
+Feeds = dict[str, npt.NDArray[np.generic]]
+
+_EVERYWHERE: Final = frozenset({"input_ids", "token_type_ids", "position_ids", "cls_index", "mask_index", "k"})
+INPUTS: Final[Mapping[Target, frozenset[str]]] = MappingProxyType(
+    {
+        "cpu": _EVERYWHERE | {"group_start", "group_end", "group_shape"},
+        "cuda": _EVERYWHERE | {"token_offset", "cu_seqlens"},
+    }
+)
+"""Possible inputs of a graph, by target. A graph declares those it uses, as int64 or int32."""
+
+
+def pack(
+    input_ids: IntArray,
+    token_type_ids: IntArray,
+    lengths: IntArray,
+    *,
+    target: Target,
+    position_offset: int = 0,
+) -> Feeds:
+    """Return the inputs that every task's graph shares, and `cls_index`.
+
+    Args:
+        input_ids: int64[tokens], all sequences end to end.
+        token_type_ids: int64[tokens].
+        lengths: int64[batch], tokens per sequence, each at least 1; they add up to `tokens`.
+        target: The kind of device that the graph was written for.
+        position_offset: The position id of a sequence's first token. If it is not 0 (RoBERTa and the like), the id before
+            it is the pad token's: a pad token in the text gets that position and is not counted.
+    """
+    starts = np.cumsum(lengths) - lengths
+    cls_index = starts
+    if target == "cpu" and len(lengths) > 1:
+        order = np.argsort(lengths, kind="stable")
+        lengths = lengths[order]
+        begins, starts = starts[order], np.cumsum(lengths) - lengths
+        token = np.arange(len(input_ids)) + np.repeat(begins - starts, lengths)
+        input_ids, token_type_ids = input_ids[token], token_type_ids[token]
+        cls_index = np.empty_like(starts)
+        cls_index[order] = starts
+    position_ids = np.arange(len(input_ids)) - np.repeat(starts, lengths) + position_offset
+    if position_offset:
+        is_counted = input_ids != position_offset - 1
+        if not is_counted.all():
+            count = np.cumsum(is_counted)
+            before = np.repeat(count[starts] - is_counted[starts], lengths)
+            position_ids = (count - before) * is_counted + position_offset - 1
+    feeds: Feeds = {
+        "input_ids": input_ids,
+        "token_type_ids": token_type_ids,
+        "position_ids": position_ids,
+        "cls_index": cls_index,
+    }
+    if target == "cpu":
+        sizes, counts = np.unique(lengths, return_counts=True)
+        tokens = sizes * counts
+        ends = np.cumsum(tokens)
+        feeds["group_start"] = (ends - tokens)[:, None]
+        feeds["group_end"] = ends[:, None]
+        feeds["group_shape"] = np.stack([counts, sizes, np.full_like(sizes, -1)], axis=1)
+    else:
+        is_token = np.arange(lengths.max()) < lengths[:, None]
+        order = np.concatenate([np.flatnonzero(is_token), np.flatnonzero(~is_token)])
+        feeds["token_offset"] = order.astype(np.int32).reshape(is_token.shape)
+        feeds["cu_seqlens"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return feeds

@@ -1,0 +1,104 @@
+"""The task-specific inputs and outputs of a graph, and how the outputs are split by sequence.
+
+This is all that the engine has to know of a task. Pure NumPy, runs in the engine's thread.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from app.bundle.graph_inputs import Feeds
+from app.bundle.manifest import Task
+from app.bundle.sequences import IntArray, MaskScores, SequenceResult, TokenSequence
+
+Outputs = dict[str, npt.NDArray[np.generic]]
+
+
+class Head(Protocol):
+    """The end of a graph, as the runner sees it. `starts` is int64[batch], the first token of each sequence."""
+
+    def inputs(self, batch: Sequence[TokenSequence], starts: IntArray) -> Feeds:
+        """Return the graph's inputs beyond those of `app.bundle.graph_inputs`."""
+
+    def outputs(self, batch: Sequence[TokenSequence]) -> list[str]:
+        """Return the names of the outputs this batch needs."""
+
+    def split(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:
+        """Return the result of each sequence."""
+
+
+class SequenceHead:
+    """One output with a row for each sequence: `logits` float32[batch, labels], `embeddings` float32[batch, hidden]."""
+
+    def __init__(self, output: str) -> None:
+        self._output: Final = output
+
+    def inputs(self, batch: Sequence[TokenSequence], starts: IntArray) -> Feeds:  # noqa: ARG002
+        return {}
+
+    def outputs(self, batch: Sequence[TokenSequence]) -> list[str]:  # noqa: ARG002
+        return [self._output]
+
+    def split(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:  # noqa: ARG002
+        return list(outputs[self._output].astype(np.float32, copy=False))
+
+
+class TokenHead:
+    """`token_logits` float32[tokens, labels]; the rows of a sequence begin at its start."""
+
+    def inputs(self, batch: Sequence[TokenSequence], starts: IntArray) -> Feeds:  # noqa: ARG002
+        return {}
+
+    def outputs(self, batch: Sequence[TokenSequence]) -> list[str]:  # noqa: ARG002
+        return ["token_logits"]
+
+    def split(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:
+        rows = outputs["token_logits"].astype(np.float32, copy=False)
+        return [rows[start : start + len(one)] for start, one in zip(starts.tolist(), batch, strict=True)]
+
+
+class FillMaskHead:
+    """`top_scores` and `top_tokens` [masks, k]; `scores` float32[masks, vocab] if a sequence has targets.
+
+    `k` is the largest `top_k` in the batch: the best tokens are sorted, so each sequence takes the first ones.
+    """
+
+    def inputs(self, batch: Sequence[TokenSequence], starts: IntArray) -> Feeds:
+        positions = [start + sequence.masks for start, sequence in zip(starts, batch, strict=True)]
+        return {
+            "mask_index": np.concatenate(positions),
+            "k": np.array([max(1, *(sequence.top_k for sequence in batch))], np.int64),
+        }
+
+    def outputs(self, batch: Sequence[TokenSequence]) -> list[str]:
+        names = ["top_scores", "top_tokens"]
+        # The scores of the whole vocabulary are copied from the device only if a request has targets.
+        return [*names, "scores"] if any(sequence.targets is not None for sequence in batch) else names
+
+    def split(self, outputs: Outputs, batch: Sequence[TokenSequence], starts: IntArray) -> list[SequenceResult]:  # noqa: ARG002
+        results: list[SequenceResult] = []
+        end = 0
+        for sequence in batch:
+            start, end = end, end + len(sequence.masks)
+            if sequence.targets is None:
+                tokens = outputs["top_tokens"][start:end, : sequence.top_k]
+                scores = outputs["top_scores"][start:end, : sequence.top_k]
+            else:
+                chosen = outputs["scores"][start:end][:, sequence.targets].astype(np.float32)
+                order = np.argsort(np.negative(chosen), axis=1, kind="stable")[:, : sequence.top_k]
+                tokens = sequence.targets[order]
+                scores = np.take_along_axis(chosen, order, axis=1)
+            results.append(MaskScores(tokens.astype(np.int64), scores.astype(np.float32)))
+        return results
+
+
+HEADS: Final[dict[Task, Head]] = {
+    "classify": SequenceHead("logits"),
+    "fill-mask": FillMaskHead(),
+    "next-sentence": SequenceHead("logits"),
+    "entities": TokenHead(),
+    "answer": TokenHead(),
+    "embed": SequenceHead("embeddings"),
+}

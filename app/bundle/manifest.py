@@ -1,0 +1,175 @@
+"""What a bundle is: the manifest, the golden answers, and how both are read and trusted.
+
+A bundle is one folder: `manifest.json`, one ONNX graph per variant, `tokenizer.json`, `golden.json`. `model_export`
+writes it with the models below, the server reads it with the same ones. Runs at start-up, in any process; imports only
+`errors` of the project.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+TOKENIZER_FILE = "tokenizer.json"
+GOLDEN_FILE = "golden.json"
+
+Task = Literal["classify", "fill-mask", "next-sentence", "entities", "answer", "embed"]
+Pooling = Literal["mean", "cls"]
+Target = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "fp16", "int8"]
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""A file beside the manifest: never a path that leaves the bundle."""
+
+
+class Strict(BaseModel):
+    """Unknown keys are an error, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BundleFile(Strict):
+    """One file of the bundle, as it was when it was exported."""
+
+    file: FileName
+    sha256: str
+    size_bytes: int
+
+
+class Parity(Strict):
+    """How far a variant's answers were from the reference when it was exported.
+
+    Differences are the largest over all outputs of the parity batches: of the softmax over the vocabulary for masked
+    tokens, of embeddings before they are normalized, else of logits. `alone` compares each sequence in a packed batch with
+    the same sequence alone; bundles of older releases call it `company`.
+    """
+
+    reference_max_abs_diff: float
+    alone_max_abs_diff: float = Field(validation_alias=AliasChoices("alone_max_abs_diff", "company_max_abs_diff"))
+    tolerance: float
+    checked_with: Literal["onnxruntime", "onnx.reference"]
+
+
+class Agreement(Strict):
+    """How often a variant gave another best answer than fp32, on the sentences of the export.
+
+    A best answer is the top label of a text or a token, a mask's top token, the likeliest start or end of an answer, the
+    sentence nearest to another one. Of a single label, whose score is the answer, an answer has changed that moved by
+    more than a twentieth of the range of all.
+    """
+
+    answers: int = Field(ge=1)
+    changed: int = Field(ge=0)
+
+
+class Variant(Strict):
+    """One graph of the model, for one kind of device in one precision. `agreement` is there where precision is given up."""
+
+    target: Target
+    precision: Precision
+    graph: BundleFile
+    external_data: BundleFile | None = None
+    parity: Parity
+    agreement: Agreement | None = None
+
+    @property
+    def name(self) -> str:
+        """`cpu-fp32`, `cuda-fp16` and so on."""
+        return f"{self.target}-{self.precision}"
+
+
+class SpecialToken(Strict):
+    """A token with a meaning of its own to the model."""
+
+    id: int
+    text: str
+
+
+class SpecialTokens(Strict):
+    """The special tokens the server needs to know. `mask` is absent where the vocabulary has none."""
+
+    pad: SpecialToken
+    unknown: SpecialToken
+    mask: SpecialToken | None = None
+
+
+class Architecture(Strict):
+    """The size of the network. `parameters` counts what this task uses."""
+
+    family: str
+    layers: int
+    hidden_size: int
+    attention_heads: int
+    vocab_size: int
+    parameters: int
+
+
+class Source(Strict):
+    """Where the weights came from: the checkpoint as it was named, and the sha256 over its weight files."""
+
+    checkpoint: str
+    revision: str | None = None
+    sha256: str
+
+
+class Manifest(Strict):
+    """Everything the server must know about a model that is not in its graphs.
+
+    `position_offset` is the position id of the first token (2 for RoBERTa, else 0). `max_length` counts special tokens.
+    `labels` are those of texts, of tokens (entities), or IS_NEXT and NOT_NEXT. Three are for `embed` alone: `pooling`;
+    `normalizes`, whether embeddings are scaled to unit length unless a request says otherwise; `strips_whitespace`,
+    whether whitespace around a text is removed before it is tokenized (None, as in older bundles, is no).
+    """
+
+    schema_version: Literal[1]
+    name: str
+    task: Task
+    labels: tuple[str, ...] = ()
+    problem_type: ProblemType | None = None
+    pooling: Pooling | None = None
+    normalizes: bool | None = None
+    strips_whitespace: bool | None = None
+    max_length: int = Field(ge=3)
+    position_offset: int = Field(ge=0)
+    special_tokens: SpecialTokens
+    clean_up_tokenization_spaces: bool
+    architecture: Architecture
+    variants: tuple[Variant, ...] = Field(min_length=1)
+    tokenizer: BundleFile
+    golden: BundleFile
+    source: Source
+    exported_with: dict[str, str]
+
+
+class GoldenMask(Strict):
+    """The most likely tokens for one mask, best first, and their share of the softmax over the vocabulary."""
+
+    tokens: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
+class GoldenCase(Strict):
+    """One input and what the source checkpoint answers: one of the last four, by task.
+
+    `logits` for classification and next-sentence, `masks` for masked tokens, `token_logits` for entities (a row a token,
+    labels side by side) and answer (start and end), `embedding` before it is normalized. Of `answer`, `text` is the
+    question and `text_pair` the context. `input_ids` and `token_type_ids` include special tokens, so that an engine
+    without a tokenizer can replay the case.
+    """
+
+    text: str
+    text_pair: str | None = None
+    input_ids: tuple[int, ...]
+    token_type_ids: tuple[int, ...]
+    logits: tuple[float, ...] | None = None
+    masks: tuple[GoldenMask, ...] | None = None
+    token_logits: tuple[tuple[float, ...], ...] | None = None
+    embedding: tuple[float, ...] | None = None
+
+
+class Golden(Strict):
+    """Inputs and answers that the server replays before it says that it is ready."""
+
+    cases: tuple[GoldenCase, ...] = Field(min_length=1)

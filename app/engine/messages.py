@@ -1,0 +1,76 @@
+"""What an engine tells: how models were loaded, what waits, and what became of a request.
+
+Plain data, so that the engine may be in another process.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of a bundle: the variant, the execution provider and the batch budget that serve it.
+
+    `lanes` is how many batches run at once, `identity` that of the bundle. `threads` (None: it runs on no CPU),
+    `seconds_per_token` and `seconds_by_tokens` were chosen and measured with the budget, so that an engine that comes after it
+    need not.
+    """
+
+    variant: str
+    provider: str
+    budget_tokens: int
+    lanes: int = 1
+    identity: str = ""
+    threads: int | None = None
+    seconds_per_token: float = 0.0
+    seconds_by_tokens: Sequence[tuple[int, float]] = ()
+
+
+@dataclass(slots=True)
+class QueueStatistics:
+    """What one model has to run, as it was when this was made.
+
+    `running_s` is how long the batches take that run, `queued_s` everything that waits, and `turn_s` one sequence of each
+    request that waits: as requests take turns, a request of one sequence waits for no more of the queue.
+    """
+
+    sequences: int
+    tokens: int
+    running_s: float
+    queued_s: float
+    turn_s: float
+
+    def wait_s(self, sequences: int) -> float:
+        """Return the estimated wait of a request that came now, with this many sequences, until its last one starts."""
+        return self.running_s + min(self.queued_s, sequences * self.turn_s)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRan:
+    """Event: one batch came back from the runner. `longest` is its longest sequence in tokens.
+
+    `started_at` is of the machine's monotonic clock.
+    """
+
+    sequences: int
+    tokens: int
+    longest: int
+    started_at: float
+    duration_s: float
+
+
+@dataclass(slots=True)
+class Timeline:
+    """What became of a request in the engine, for whoever traces it; filled in as it happens.
+
+    Times are of the machine's monotonic clock, which all its processes share. A time is None until then, and `runs` are
+    the batches that held at least one of the request's sequences.
+    """
+
+    admitted_at: float | None = None
+    started_at: float | None = None
+    runs: list[BatchRan] = field(default_factory=list)
+
+    def become(self, other: "Timeline") -> None:
+        """Take over what another process was told."""
+        self.admitted_at, self.started_at, self.runs = other.admitted_at, other.started_at, other.runs

@@ -1,0 +1,68 @@
+"""What HTTP knows of an engine, and what an engine knows of that which runs a model's batches."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from app.bundle.sequences import SequenceResult, TokenSequence
+from app.engine.messages import QueueStatistics, Timeline
+
+
+class EngineClient(Protocol):
+    """What the HTTP layer knows of an engine, wherever it runs."""
+
+    async def infer(
+        self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None
+    ) -> list[SequenceResult]:
+        """Return the result of each sequence, in order. Cancelling the call withdraws what has not run.
+
+        A `timeline` is told what became of the request; it stays empty where that is not known, as after EngineLost.
+
+        Raises:
+            Overloaded: nothing was admitted; a retry after the time it names may help.
+            DeadlineExceeded: a retry may help.
+            Internal: one of the sequences cannot be run; a retry does not help.
+            EngineLost, NotReady: a retry helps once there is an engine again.
+        """
+
+    def check(self, model: str, sequences: int) -> None:
+        """Raise if a request of this many sequences would not be admitted now, so that no work is lost on it.
+
+        Raises:
+            Overloaded, EngineLost, NotReady: as `infer` does.
+        """
+
+    def statistics(self) -> Mapping[str, QueueStatistics]:
+        """Return what waits, by model."""
+
+    async def close(self) -> None:
+        """Answer what was admitted, then release the device."""
+
+
+class Runner(Protocol):
+    """Runs batches of one model.
+
+    Called in one thread of the engine's, but for `run` on a CPU, which several threads may call at once, and for what `launch`
+    returns.
+    """
+
+    @property
+    def provider(self) -> str: ...
+
+    @property
+    def variant_name(self) -> str: ...
+
+    @property
+    def threads(self) -> int | None:
+        """How many CPU cores a run takes; None where another device runs."""
+
+    @property
+    def launches_ahead(self) -> bool:
+        """Whether a batch should be launched while another one runs."""
+
+    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
+        """Begin to run a batch. What is returned must be called once, in any thread, and waits for the results."""
+
+    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]: ...
+
+    def trim(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        """Run a batch and give back the device's memory that larger ones took."""

@@ -1,0 +1,64 @@
+"""The FastAPI application: all routes except inference, OpenAPI, and the form of errors."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from app import __version__
+from app.errors import Internal, MethodNotAllowed, NotFound, ServiceError
+from app.http.asgi import error_body, error_headers
+from app.http.openapi import describe
+from app.tasks.catalog import Catalog
+
+DESCRIPTION = """
+Classification, masked tokens, next sentences, entities, answers and embeddings from BERT models, in batches without padding.
+
+Every error has the same form and a stable `error_type`; `429` and `503` have a `Retry-After` header.
+`X-Request-Id` is taken from the request or generated; it is in the answer and in the log.
+"""
+
+
+def make_application(routers: Iterable[APIRouter], catalog: Catalog, *, asks_for_key: bool) -> FastAPI:
+    """Return the application with these routes."""
+    app = FastAPIOffline(
+        title="BERT inference service",
+        version=__version__,
+        description=DESCRIPTION,
+        openapi_tags=[{"name": "inference"}, {"name": "models"}, {"name": "health"}],
+        exception_handlers={
+            ServiceError: _service_error,
+            HTTPException: _http_error,
+            Exception: _unexpected,
+        },
+    )
+    for router in routers:
+        app.include_router(router)
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        return describe(plain(), catalog, asks_for_key=asks_for_key)
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    headers = {key.decode(): value.decode() for key, value in error_headers(error)}
+    body = error_body(error, request.scope["request_id"])
+    return Response(body, error.status, headers, media_type="application/json")
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "GET")
+        return await _service_error(request, MethodNotAllowed(f"This route takes {allowed} only.", allowed))
+    return await _service_error(request, NotFound("There is no such route. /docs lists every route."))
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the server logs it
+    return await _service_error(request, Internal("The service failed on this request. Its log has the cause."))

@@ -1,0 +1,284 @@
+"""uvicorn's HTTP protocol with five changes.
+
+- The head and body of a response are sent in one write. uvicorn writes them separately: two system calls and two packets.
+- A connection has limits: the size of a request's head, the time for a request to arrive and for an answer to be taken, and the
+  number of pipelined requests.
+- The header `Upgrade` is ignored.
+- While the server shuts down, requests on open connections are still answered, each with `Connection: close`.
+- Input that is not valid HTTP gets an error of the same JSON form as all others.
+"""
+
+import asyncio
+import logging
+import secrets
+from time import monotonic
+from typing import Any, Final, NoReturn, cast
+
+import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from app.errors import HeadTooLarge, InvalidJson, ServiceError, TooSlow
+from app.http.asgi import READ_AT, STALLED
+from app.tasks.responses import ErrorResponse
+
+log = logging.getLogger(__name__)
+
+HEAD_BYTES: Final = 64 * 1024
+"""The maximum size of a head, and of any other input that yields neither a head nor body data (trailers, chunk extensions)."""
+PIPELINED: Final = 128
+"""The maximum number of requests that wait for the response to an earlier one: each takes kilobytes, but few bytes to send."""
+LINGER_S: Final = 0.5
+"""How long a connection stays open before it is closed: during a shutdown, for requests that are already in flight; after a
+refusal, so that a TCP reset does not discard the response before the caller has read it."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *arguments: Any, read_timeout_s: float, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
+        super().__init__(*arguments, **options)
+        self._read_timeout_s = read_timeout_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+        self._latest: RequestResponseCycle | None = None  # of the last head
+        self._is_between = True  # no request has arrived in part
+        self._idle_bytes = 0  # read since the last head or body data
+        self._fault: ServiceError | None = None  # why a callback stopped the parser
+        self._is_draining = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(
+            cast("asyncio.Transport", _CoalescingTransport(transport, self.loop, self._read_timeout_s))
+        )
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        self._stop_unread_timer()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._unread_timer is None:
+            self._unread_timer = self.loop.call_later(self._read_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_unread_timer()
+
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        self._idle_bytes += len(data)
+        try:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stopped:
+                self._parse_without_upgrade(data[stopped.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(self._fault or _NO_HTTP)
+            return
+        if self._is_between and self._latest is not None and not self._latest.response_complete:
+            if self._timer is not None:
+                self._stop_timer()  # the server's turn
+        elif self._idle_bytes > HEAD_BYTES:
+            self._refuse(_HEAD_TOO_LARGE)
+        elif self._timer is None:
+            self._start_timer()
+
+    def _parse_without_upgrade(self, rest: bytes) -> None:
+        """Parse a head again without its `Upgrade`, and then `rest`, which the parser took for another protocol's data.
+
+        Java's HttpClient offers h2c this way, on requests with a body.
+        """
+        while True:
+            head = self._head_without_upgrade()
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            data = head + rest
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stopped:
+                rest = data[stopped.args[0] :]
+            else:
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            raise httptools.HttpParserError
+        headers = b"".join(b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade")
+        return b"%s %s HTTP/%s\r\n%s\r\n" % (method, self.url, version, headers)
+
+    # Callbacks of the parser. Some replace uvicorn's instead of calling them: the calls would cost as much as the methods do.
+
+    def on_url(self, url: bytes) -> None:
+        self._is_between = False
+        self.url += url
+
+    def on_headers_complete(self) -> None:
+        if self._idle_bytes > HEAD_BYTES and self._head_bytes() > HEAD_BYTES:
+            self._stop_parser(_HEAD_TOO_LARGE)
+        super().on_headers_complete()
+        if self.cycle is self._latest:
+            return  # it has an `Upgrade`, and will be parsed again
+        self._latest = self.cycle
+        self._idle_bytes = 0
+        self.headers = _NO_TRAILERS
+        if self.pipeline and len(self.pipeline) > PIPELINED:
+            self._stop_parser(_TOO_MANY)
+        if self._is_draining:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        self._idle_bytes = 0
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        self._is_between = True
+        self.scope[READ_AT] = monotonic()  # type: ignore[typeddict-unknown-key]
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
+
+    def _should_upgrade(self) -> bool:
+        return True  # so uvicorn does not start a request
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _stop_parser(self, fault: ServiceError) -> NoReturn:
+        self._fault = fault
+        raise httptools.HttpParserError
+
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(self._read_timeout_s, self._time_is_up)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _time_is_up(self) -> None:
+        cycle = self._latest
+        is_its_body = cycle is not None and cycle.scope is self.scope
+        if self.flow.read_paused:
+            self._start_timer()  # the server has paused it
+        elif cycle is not None and not cycle.response_complete:
+            if is_its_body:
+                self.scope[STALLED] = True  # type: ignore[typeddict-unknown-key]
+                cycle.message_event.set()  # wakes who waits for the rest of the body
+            else:
+                cycle.keep_alive = False
+        elif self._is_between or is_its_body:
+            self.transport.close()
+        else:
+            self._refuse(TooSlow(f"The head of the request had not arrived after {self._read_timeout_s:g} s."))
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Send an error, ignore all further input, and close."""
+        told = ErrorResponse.model_validate(
+            {"error": error.message, "error_type": error.error_type, "request_id": secrets.token_hex(8)}
+        )
+        log.warning("refused input: %s", error.message, extra={"request_id": told.request_id})
+        body = told.model_dump_json().encode()
+        self.transport.write(
+            b"%scontent-type: application/json\r\nconnection: close\r\nx-request-id: %s\r\ncontent-length: %d\r\n\r\n%s"
+            % (STATUS_LINE[error.status], told.request_id.encode(), len(body), body)
+        )
+        self.transport.write_eof()
+        self.pipeline.clear()
+        if self._latest is not None:
+            self._latest.disconnected = True
+            self._latest.message_event.set()
+        self.flow.resume_reading()
+        self.transport.set_protocol(_Discard(self))
+        self._stop_timer()
+        self._timer = self.loop.call_later(LINGER_S, self.transport.close)
+
+    def shutdown(self) -> None:
+        """Answer what is in flight with `Connection: close`, and close the connection once it is idle."""
+        self._is_draining = True
+        if self._latest is not None and not self._latest.response_complete:
+            self._latest.keep_alive = False
+        elif self._is_between:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(LINGER_S, self.timeout_keep_alive_handler)
+        elif self._latest is not None and self._latest.scope is self.scope:
+            self.transport.close()  # already answered, only the rest of its body is missing
+
+
+class _Discard(asyncio.Protocol):
+    """Reads and discards what the caller still sends: closing with unread input would reset the connection."""
+
+    def __init__(self, connection: HttpProtocol) -> None:
+        self._connection = connection
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+
+class _NoTrailers(list[tuple[bytes, bytes]]):
+    """Receives the headers of trailers, which nobody reads and whose number is not limited."""
+
+    def append(self, header: tuple[bytes, bytes], /) -> None:
+        pass
+
+
+class _CoalescingTransport:
+    """A transport that writes at the end of the event loop's iteration; everything else is the real one's."""
+
+    def __init__(
+        self, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop, close_within_s: float
+    ) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._loop = loop
+        self._close_within_s = close_within_s
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self._pieces.append(data)
+        if len(self._pieces) == 1:
+            self._loop.call_soon(self._flush)
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+        self.write = lambda _: None  # type: ignore[method-assign, assignment] # by a request that was still running
+
+    def close(self) -> None:
+        """Close once the caller has taken what was written, or when its time for that is over."""
+        self._flush()
+        self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._loop.call_later(self._close_within_s, self._transport.abort)
+
+    def _flush(self) -> None:
+        if self._pieces:
+            pieces, self._pieces = self._pieces, []
+            if not self._transport.is_closing():
+                self._transport.write(b"".join(pieces))
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the real transport has
+        return getattr(self._transport, name)
+
+
+_NO_TRAILERS: Final = _NoTrailers()
+_NO_HTTP: Final = InvalidJson(
+    "This cannot be read as an HTTP/1.1 request. Check its Content-Length, its headers and its path."
+)
+_HEAD_TOO_LARGE: Final = HeadTooLarge(f"The head is over {HEAD_BYTES} bytes. Send fewer or shorter headers.")
+_TOO_MANY: Final = InvalidJson(f"Over {PIPELINED} requests wait on this connection. Read their answers first.")

@@ -1,0 +1,47 @@
+"""`/livez`, `/readyz` and `/metrics`, for orchestrators and Prometheus."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from app.http.readiness import Readiness
+from app.tasks.responses import ErrorResponse
+from app.telemetry.metrics import Metrics
+
+
+class Health(BaseModel):
+    """`ready` means that inference requests should be sent here; `alive` says nothing about that."""
+
+    status: Literal["alive", "starting", "ready", "draining", "lost"]
+
+
+def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
+    """Return the routes. They need no API key."""
+    router = APIRouter(tags=["health"])
+    # A thread of its own: those of the event loop may all be tokenizing, which is when metrics are needed most.
+    collector = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+
+    @router.get("/livez", summary="Whether the process responds at all")
+    async def livez() -> Health:
+        return Health(status="alive")
+
+    @router.get(
+        "/readyz",
+        summary="Whether inference requests should be sent here",
+        responses={503: {"model": ErrorResponse, "description": "Starting, stopping, or without an engine."}},
+    )
+    async def readyz() -> Health:
+        readiness.check()
+        return Health(status=readiness.state)
+
+    @router.get("/metrics", include_in_schema=False)
+    async def prometheus(request: Request) -> Response:
+        # Reading every process's files and querying GPUs takes 10 ms and more, which would block the event loop.
+        accept = request.headers.get("accept", "")
+        page, content_type = await asyncio.get_running_loop().run_in_executor(collector, metrics.expose, accept)
+        return Response(page, headers={"Content-Type": content_type, "Vary": "Accept"})
+
+    return router

@@ -1,0 +1,92 @@
+"""The HTTP server: its socket, its signals and its end. Runs on the main thread's event loop."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import uvicorn
+
+from app.errors import StartupError
+from app.http.readiness import Readiness
+
+log = logging.getLogger(__name__)
+
+FEW_FILES: Final = 1024
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with an end of our own: readiness turns off first, and a signal that was obeyed is not an error.
+
+    Within 0.1 s uvicorn then closes the listening sockets and tells each connection (`HttpProtocol.shutdown`).
+    """
+
+    def __init__(self, config: uvicorn.Config, readiness: Readiness) -> None:
+        super().__init__(config)
+        self._readiness = readiness
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self, number: int) -> None:
+        if self.should_exit and number == signal.SIGINT:
+            log.warning("SIGINT again: stopping without what was accepted")
+            os._exit(128 + number)  # whatever the device or a caller is stuck in
+        self.stop(signal.Signals(number).name)
+
+    def stop(self, why: str, level: int = logging.INFO) -> None:
+        """Ask for nothing more, and end once all that was accepted is answered."""
+        self._readiness.is_draining = True
+        self.should_exit = True
+        log.log(level, "%s: finishing what was accepted", why)
+
+
+def allow_connections() -> None:
+    """Let this process and those it starts open as many files as the system lets them: each connection is one.
+
+    What a shell or a container engine starts with is often 1,024, for the sake of programs that call `select`. At the limit
+    uvloop accepts connections only to close them, and tells nobody.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError):  # macOS calls its limit infinite, and takes less
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most != resource.RLIM_INFINITY and most < FEW_FILES:
+        log.warning(
+            "a process may open %d files only, and each connection is one: raise the hard limit of open files", most
+        )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a bound socket.
+
+    Raises:
+        StartupError: the port is taken or the address is not this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise StartupError(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Stop what uses the port, or set --port and --host."
+        ) from error
+    listener.set_inheritable(True)
+    return listener

@@ -1,0 +1,129 @@
+"""Everything of a process that answers HTTP, put together around an engine client."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final, cast
+
+import uvicorn
+
+from app.bundle.files import Bundle
+from app.engine.messages import Loaded
+from app.engine.protocols import EngineClient
+from app.errors import StartupError
+from app.http.application import make_application
+from app.http.connection import HttpProtocol
+from app.http.dispatch import Gateway
+from app.http.health import make_health_router
+from app.http.inference import InferenceEndpoint, Limits
+from app.http.models import make_models_router
+from app.http.readiness import Readiness
+from app.http.server import Server
+from app.processes.garbage_collection import freeze_heap
+from app.settings import Settings
+from app.tasks import TASKS
+from app.tasks.catalog import Catalog, load_model
+from app.telemetry.logs import AccessLog
+from app.telemetry.metrics import Metrics
+from app.telemetry.tracing import Tracer
+
+log = logging.getLogger(__name__)
+
+# Longer than the proxies and load balancers before it keep a connection they may use again (most: 60 s): whoever closes
+# first must not be the one that is just being written to, which would be a reset for a request that did nothing wrong.
+KEEP_ALIVE_S: Final = 75
+
+
+class FrontEnd:
+    """The HTTP server of one process, and what it tells of its engine."""
+
+    def __init__(self, settings: Settings, bundles: Sequence[Bundle], engine: EngineClient, metrics: Metrics) -> None:
+        """Read the tokenizers and build the application.
+
+        Raises:
+            BundleError: a tokenizer is damaged, or does not give the golden token ids.
+            StartupError: the API key cannot be read, or what traces need is not installed.
+        """
+        self.readiness: Final = Readiness()
+        self._metrics = metrics
+        self._loaded: dict[str, Loaded] = {}
+        self._without_engine_since = time.perf_counter()
+        self._tracer = None if settings.otlp_endpoint is None else Tracer(str(settings.otlp_endpoint))
+        api_key = _api_key(settings)
+        catalog = Catalog(load_model(bundle) for bundle in bundles)
+        for model in catalog:
+            metrics.add_model(model.name, model.task)
+        routers = [make_health_router(self.readiness, metrics), make_models_router(catalog, self._loaded, api_key)]
+        is_logged = settings.access_log and settings.log_level in ("debug", "info")
+        access_log = AccessLog(settings.log_format) if is_logged else None
+        endpoints = [
+            InferenceEndpoint(
+                handler,
+                catalog=catalog,
+                engine=engine,
+                metrics=metrics,
+                readiness=self.readiness,
+                limits=Limits(settings.max_body_bytes, settings.max_inputs, settings.request_timeout_s, api_key),
+                access_log=access_log,
+                tracer=self._tracer,
+            )
+            for handler in TASKS.values()
+        ]
+        application = make_application(routers, catalog, asks_for_key=api_key is not None)
+        self.application: Final = Gateway(application, endpoints)
+        self.server: Final = Server(
+            uvicorn.Config(
+                self.application,
+                http=cast("type[asyncio.Protocol]", partial(HttpProtocol, read_timeout_s=settings.read_timeout_s)),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
+            ),
+            self.readiness,
+        )
+
+    def engine_found(self, loaded: Mapping[str, Loaded]) -> None:
+        """Take requests: an engine has these models."""
+        self._loaded.update(loaded)
+        self._metrics.engine_up.set(1)
+        self.readiness.engine = "ready"
+        if not self.readiness.is_draining:
+            freeze_heap()
+            log.info("ready in %.2f s", time.perf_counter() - self._without_engine_since)
+
+    def engine_lost(self) -> None:
+        """Take no requests until there is an engine again."""
+        self._metrics.engine_up.set(0)
+        self.readiness.engine = "lost"
+        self._without_engine_since = time.perf_counter()
+        if not self.readiness.is_draining:  # a front end that ends closes its connection to the engine
+            log.error("the engine was lost: not ready")
+
+    async def close(self) -> None:
+        """Send the last traces, when all is answered."""
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
+
+
+def _api_key(settings: Settings) -> str | None:
+    if settings.api_key_file is None:
+        return None if settings.api_key is None else settings.api_key.get_secret_value()
+    try:
+        key = settings.api_key_file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise StartupError(f"BERT_API_KEY_FILE cannot be read: {settings.api_key_file}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise StartupError(
+            f"BERT_API_KEY_FILE is not UTF-8 text: {settings.api_key_file}. Write the key into it."
+        ) from error
+    if not key:
+        raise StartupError(f"BERT_API_KEY_FILE is empty: {settings.api_key_file}. Write the key into it.")
+    return key

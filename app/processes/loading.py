@@ -1,0 +1,95 @@
+"""Load every bundle into an engine, according to the settings. Runs in the process that owns the device."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from app.bundle.cpus import usable_cpus
+from app.bundle.files import Bundle
+from app.engine.local import LocalEngine
+from app.engine.messages import Loaded
+from app.engine.protocols import Runner
+from app.engine.tuning import open_with_few_threads
+from app.errors import OutOfDeviceMemory, StartupError
+from app.runtime.choice import open_runner
+from app.runtime.runner import OrtRunner
+from app.settings import Settings
+from app.telemetry.metrics import Metrics, ServedModel
+
+log = logging.getLogger(__name__)
+
+
+async def load_models(
+    settings: Settings,
+    bundles: Sequence[Bundle],
+    engine: LocalEngine,
+    metrics: Metrics,
+    previous: Mapping[str, Loaded] = MappingProxyType({}),
+) -> dict[str, Loaded]:
+    """Load, warm up and serve the bundles one after the other; return how each was loaded.
+
+    Args:
+        settings: How.
+        bundles: Which.
+        engine: Where.
+        metrics: Gets the series of each.
+        previous: What became of them in an engine that was lost. Of those that are still the same nothing is measured anew.
+
+    Raises:
+        BundleError: a bundle is damaged.
+        StartupError: the requested device does not work, or has too little memory.
+        EngineLost: the device failed while loading.
+    """
+
+    def known(bundle: Bundle) -> Loaded | None:
+        one = previous.get(bundle.name)
+        return one if one is not None and one.identity == bundle.identity else None
+
+    def open_one(bundle: Bundle) -> Runner:
+        device = settings.device
+
+        def with_threads(threads: int) -> OrtRunner:
+            nonlocal device
+            runner = open_runner(
+                bundle,
+                device=device,
+                precision=settings.precision,
+                threads=threads,
+                gpu_memory_bytes=settings.gpu_memory_mib * 2**20,
+            )
+            if runner.threads is not None:
+                device = "cpu"  # the log has the reason; do not try CUDA and log it again
+            return runner
+
+        one = known(bundle)
+        threads = settings.threads or (None if one is None else one.threads)
+        if threads:
+            return with_threads(threads)
+        return open_with_few_threads(bundle, with_threads, cpus=usable_cpus())
+
+    loaded: dict[str, Loaded] = {}
+    for bundle in bundles:
+        task = bundle.manifest.task
+        try:
+            one = await engine.load(
+                bundle,
+                open_one,
+                metrics.add_model(bundle.name, task),
+                budget_tokens=settings.batch_tokens or None,
+                max_queue_s=settings.max_queue_s,
+                timeout_s=settings.request_timeout_s,
+                previous=known(bundle),
+            )
+        except OutOfDeviceMemory as error:
+            raise StartupError(
+                f"Model {bundle.name} does not fit into the free memory of the device: {error}. Lower "
+                "BERT_BATCH_TOKENS, raise BERT_GPU_MEMORY_MIB if it is set, or serve fewer models on this device."
+            ) from error
+        if one.threads is not None and one.threads > usable_cpus():
+            log.warning(
+                "BERT_THREADS is %d, but this process may use %d CPUs: batches run slower than with as many threads as CPUs",
+                *(one.threads, usable_cpus()),
+            )
+        loaded[bundle.name] = one
+        metrics.model_loaded(ServedModel(bundle.name, task, one.variant, one.provider), one.budget_tokens, one.lanes)
+    return loaded

@@ -1,0 +1,119 @@
+"""Choose what serves a bundle: the variant, on the device that was asked for or the best that works."""
+
+import logging
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final, Literal
+
+import onnxruntime as ort
+
+from app.bundle.files import Bundle
+from app.bundle.manifest import Precision, Target, Variant
+from app.errors import BundleError, StartupError
+from app.runtime.nvml import count_gpus
+from app.runtime.options import PROVIDERS
+from app.runtime.runner import OrtRunner
+from app.runtime.session import DeviceUnavailable
+
+log = logging.getLogger(__name__)
+
+Device = Literal["auto", "cpu", "cuda"]
+# fp16 runs on tensor cores and halves the memory traffic; int8 changes answers, so it is served only when asked for.
+PREFERENCE: Final[dict[Target, tuple[Precision, ...]]] = {"cpu": ("fp32", "int8"), "cuda": ("fp16", "fp32")}
+
+
+class _NoVariant(BundleError):
+    """The bundle is whole, and has nothing for the device and precision."""
+
+
+def open_runner(
+    bundle: Bundle,
+    *,
+    device: Device,
+    precision: Precision | Literal["auto"],
+    threads: int,
+    gpu_memory_bytes: int = 0,
+) -> OrtRunner:
+    """Return a runner for the best variant of a bundle on the best device that works.
+
+    Args:
+        bundle: The model.
+        device: Where to run; `auto` takes CUDA where it works, and says so if it does not where there is a GPU.
+        precision: What to run in; `auto` takes the fastest that keeps the answers.
+        threads: CPU threads of one run.
+        gpu_memory_bytes: The most that the model takes of a GPU's memory, 0 for all that is left.
+
+    Raises:
+        BundleError: the bundle has no variant for the device and precision, or its graph is damaged.
+        StartupError: CUDA was asked for and does not work here, or the installation is mixed.
+    """
+    _check_installation()
+    if device != "cpu":
+        try:
+            variant = choose_variant(bundle, "cuda", precision)
+            return OrtRunner(bundle, variant, threads=threads, gpu_memory_bytes=gpu_memory_bytes)
+        except DeviceUnavailable as missing:
+            if device == "cuda":
+                raise StartupError(
+                    f"BERT_DEVICE is cuda, but CUDA cannot be used: {missing}. Mend that, or set BERT_DEVICE=cpu."
+                ) from missing
+            _warn_of_cpu(bundle, f"{missing}.")
+        except _NoVariant as missing:
+            if device == "cuda":
+                raise
+            _warn_of_cpu(bundle, str(missing))
+    return OrtRunner(bundle, choose_variant(bundle, "cpu", precision), threads=threads)
+
+
+def _warn_of_cpu(bundle: Bundle, missing: str) -> None:
+    """Say that a model does not run on the GPU, where somebody may believe that it does."""
+    gpus = count_gpus()
+    if gpus:
+        reason = f"this machine has {gpus} GPU{'s' if gpus > 1 else ''}"
+    elif PROVIDERS["cuda"] in ort.get_available_providers():
+        reason = "onnxruntime-gpu is installed"
+    else:
+        return
+    log.warning(
+        "model %s does not run on CUDA, although %s: %s BERT_DEVICE=cuda stops the start instead, BERT_DEVICE=cpu asks for "
+        "the CPU.",
+        bundle.name,
+        reason,
+        missing,
+    )
+
+
+def choose_variant(bundle: Bundle, target: Target, precision: Precision | Literal["auto"]) -> Variant:
+    """Return the variant of a bundle to serve on a kind of device.
+
+    Raises:
+        BundleError: it has none.
+    """
+    wanted = PREFERENCE[target] if precision == "auto" else (precision,)
+    by_precision = {variant.precision: variant for variant in bundle.manifest.variants if variant.target == target}
+    for candidate in wanted:
+        if candidate in by_precision:
+            return by_precision[candidate]
+    held = ", ".join(variant.name for variant in bundle.manifest.variants)
+    raise _NoVariant(
+        f"Bundle {bundle.name} has no variant {target}-{' or '.join(wanted)}; it has {held}. "
+        "Export it again with --variants, or change BERT_DEVICE or BERT_PRECISION."
+    )
+
+
+def _check_installation() -> None:
+    """Refuse both extras at once: their packages are two builds of one, and whichever came last lies over the other.
+
+    Raises:
+        StartupError: both are installed.
+    """
+    found = []
+    for package in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    if len(found) > 1:
+        raise StartupError(
+            f"Both {' and '.join(found)} are installed, and one has overwritten the other. Make a new environment with "
+            "one of the extras, cpu or gpu, or run: pip uninstall --yes onnxruntime onnxruntime-gpu, then install it."
+        )

@@ -1,0 +1,122 @@
+"""How a session is given a batch's inputs and gives its outputs back: from host memory, or from the device's own.
+
+Both run a batch in two steps: `launch` returns what finishes it. On a device everything is asked for by then, so that it finds
+the next batch behind the one that it runs. Typed by what is used of an `onnxruntime.InferenceSession`; imports nothing of it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from app.bundle.graph_inputs import Feeds
+from app.runtime.staging import DeviceMemory, StagingBuffers, Tensor
+
+Values = list[npt.NDArray[Any]]
+Finish = Callable[[], Values]
+RunOptions = Any
+"""An `onnxruntime.RunOptions`, or None."""
+
+_DTYPES: Final[Mapping[str, np.dtype[np.generic]]] = MappingProxyType(
+    {"tensor(int64)": np.dtype(np.int64), "tensor(int32)": np.dtype(np.int32), "tensor(float)": np.dtype(np.float32)}
+)
+_READ_ON_THE_HOST: Final = frozenset({"k"})
+"""TopK takes its `k` from host memory."""
+
+
+class Execution(Protocol):
+    """Runs batches in one session."""
+
+    launches_ahead: bool
+    """Whether a batch may be launched before the one before it is finished, and is worth it."""
+
+    def launch(self, feeds: Feeds, outputs: Sequence[str], options: RunOptions = None) -> Finish:
+        """Begin to run a batch. What is returned must be called once: it returns the outputs in host memory."""
+
+
+class HostExecution:
+    """Inputs are read where NumPy has them, and all of the run is in `finish`."""
+
+    launches_ahead = False
+
+    def __init__(self, session: Any) -> None:  # noqa: ANN401
+        self._session: Final = session
+        self._dtypes: Final = _input_dtypes(session)
+
+    def launch(self, feeds: Feeds, outputs: Sequence[str], options: RunOptions = None) -> Finish:
+        inputs = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self._dtypes.items()}
+        return lambda: list(self._session.run(list(outputs), inputs, options))
+
+
+class DeviceExecution:
+    """Inputs go to the device in one copy from page-locked memory; only the outputs asked for come back."""
+
+    launches_ahead = True
+
+    def __init__(self, session: Any, memory: DeviceMemory) -> None:  # noqa: ANN401
+        """Bind nothing yet.
+
+        Args:
+            session: Computes on the stream of `memory`.
+            memory: The session's device.
+        """
+        dtypes = _input_dtypes(session)
+        self._session: Final = session
+        self._memory: Final = memory
+        self._staged: Final = {name: dtype for name, dtype in dtypes.items() if name not in _READ_ON_THE_HOST}
+        self._on_host: Final = {name: dtype for name, dtype in dtypes.items() if name in _READ_ON_THE_HOST}
+        self._buffers: Final = StagingBuffers(memory)
+        self._binding: Final = session.io_binding()
+
+    def launch(self, feeds: Feeds, outputs: Sequence[str], options: RunOptions = None) -> Finish:
+        """Put a batch on the stream: its inputs' copy, its kernels and its outputs' copies.
+
+        Call it from one thread. `options` must tell ONNX Runtime not to wait for the device. What is returned may be called
+        from another thread.
+        """
+        buffer = self._buffers.take()
+        try:
+            inputs = buffer.write(feeds, self._staged)
+            buffer.upload()
+            results = buffer.download(self._run(feeds, inputs, outputs, options))
+        except BaseException:
+            try:
+                self._memory.wait()  # for whatever still reads the buffer
+            finally:
+                self._buffers.give_back(buffer)
+            raise
+
+        def finish() -> Values:
+            try:
+                buffer.wait()
+                return [result.copy() for result in results]
+            finally:
+                self._buffers.give_back(buffer)
+
+        return finish
+
+    def _run(
+        self, feeds: Feeds, inputs: Mapping[str, Tensor], outputs: Sequence[str], options: RunOptions
+    ) -> list[Tensor]:
+        """Run the session and return where its outputs are on the device, until something else runs on the stream."""
+        binding, device = self._binding, self._memory.name
+        binding.clear_binding_inputs()
+        binding.clear_binding_outputs()
+        for name, one in inputs.items():
+            binding.bind_input(name, device, 0, one.dtype.type, one.shape, one.address)
+        on_host = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self._on_host.items()}
+        for name, values in on_host.items():
+            binding.bind_cpu_input(name, values)
+        for name in outputs:
+            binding.bind_output(name, device)
+        self._session.run_with_iobinding(binding, options)
+        return [
+            Tensor(value.data_ptr(), _DTYPES[value.data_type()], tuple(value.shape()))
+            for value in binding.get_outputs()
+        ]
+
+
+def _input_dtypes(session: Any) -> dict[str, np.dtype[np.generic]]:  # noqa: ANN401
+    return {node.name: _DTYPES[node.type] for node in session.get_inputs()}

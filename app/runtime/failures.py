@@ -1,0 +1,47 @@
+"""What it means if ONNX Runtime or CUDA fails: their errors differ in their messages only."""
+
+from typing import Final
+
+import onnxruntime as ort
+
+from app.bundle.manifest import Target
+from app.errors import EngineLost, OutOfDeviceMemory, StartupError
+
+# What ONNX Runtime's messages say when a CUDA context is beyond repair; running out of memory is not among them.
+LOST_DEVICE: Final = ("CUDA failure", "CUDA error", "cudaError", "CUBLAS failure", "CUDNN failure", "cuDNN failure")
+OUT_OF_MEMORY: Final = (
+    "out of memory",
+    "Failed to allocate",
+    "is smaller than requested bytes",  # of an arena that has reached `gpu_mem_limit`
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "bad_alloc",  # on a CPU
+)
+NO_CODE: Final = (
+    "no kernel image is available"  # CUDA failure 209, of the first run on a GPU that the build does not know
+)
+
+
+def classified(error: Exception, target: Target) -> Exception:
+    """Return a failed run's error as the one of the catalogue that it is, or as it was if it is of this batch alone."""
+    message = str(error)
+    if is_out_of_memory(error):
+        return OutOfDeviceMemory(message)
+    if NO_CODE in message:
+        return StartupError(
+            f"onnxruntime-gpu {ort.__version__} has no code for this GPU ({first_line(error)}). "
+            "Use another card or version, or set BERT_DEVICE=cpu."
+        )
+    if target == "cuda" and any(sign in message for sign in LOST_DEVICE):
+        return EngineLost("The device failed and the engine is being replaced. Retry in a few seconds.")
+    return error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether less memory would have been enough."""
+    return any(sign in str(error) for sign in OUT_OF_MEMORY)
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says, without where in ONNX Runtime it came from."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

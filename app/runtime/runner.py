@@ -1,0 +1,134 @@
+"""Run packed batches of one model with ONNX Runtime.
+
+A runner is made and launches batches in the engine's one thread; they may be finished in another. Both release the GIL while the
+device works.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+import onnxruntime as ort
+
+from app.bundle.files import Bundle
+from app.bundle.graph_inputs import pack
+from app.bundle.heads import HEADS
+from app.bundle.manifest import Variant
+from app.bundle.sequences import SequenceResult, TokenSequence
+from app.errors import EngineLost, NotFinite, OutOfDeviceMemory, StartupError
+from app.runtime.execution import Execution, RunOptions
+from app.runtime.failures import classified, first_line
+from app.runtime.options import PROVIDERS, run_options
+from app.runtime.session import open_on_cpu, open_on_cuda, require_provider
+
+log = logging.getLogger(__name__)
+
+
+class OrtRunner:
+    """One variant of one model in an ONNX Runtime session on one device."""
+
+    def __init__(self, bundle: Bundle, variant: Variant, *, threads: int, gpu_memory_bytes: int = 0) -> None:
+        """Load the graph.
+
+        Raises:
+            BundleError: the graph is missing, damaged or not for this runtime.
+            OutOfDeviceMemory: the weights do not fit into the memory of this process.
+            StartupError: the weights are over the limit of the GPU's memory.
+        """
+        self.variant = variant
+        self.threads: Final = threads if variant.target == "cpu" else None
+        self.provider: Final = PROVIDERS[variant.target]
+        manifest = bundle.manifest
+        self._head: Final = HEADS[manifest.task]
+        self._position_offset: Final = manifest.position_offset
+        self._options: Final = run_options(variant.target)
+        self.nodes_on_cpu: Sequence[str] = ()
+        """Of a session on CUDA, the nodes that are in the wrong place: their operators and names."""
+        require_provider(variant.target)  # first, as it decides whether the files matter
+        path = bundle.verify_file(variant.graph)
+        if variant.external_data is not None:
+            bundle.verify_file(variant.external_data)
+        if variant.target == "cpu":
+            self._execution: Execution = open_on_cpu(path, threads=threads)
+            return
+        _require_room(bundle, variant, gpu_memory_bytes)
+        self._execution, self.nodes_on_cpu = open_on_cuda(path, threads=threads, memory_limit_bytes=gpu_memory_bytes)
+        if self.nodes_on_cpu:
+            log.warning(
+                "model %s is slower than it could be: ONNX Runtime runs %d of its nodes on the CPU, the first %s. Report "
+                "this with the variant, %s, and the version of onnxruntime-gpu, %s",
+                *(bundle.name, len(self.nodes_on_cpu), self.nodes_on_cpu[0], variant.name, ort.__version__),
+            )
+
+    @property
+    def variant_name(self) -> str:
+        return self.variant.name
+
+    @property
+    def launches_ahead(self) -> bool:
+        """Whether a batch should be launched while another one runs."""
+        return self._execution.launches_ahead
+
+    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        """Return the results of the sequences, in order. No result depends on the others in the batch.
+
+        Raises:
+            EngineLost: the device failed for good.
+            OutOfDeviceMemory: the batch is too large for what is left of the device's memory.
+            StartupError: ONNX Runtime has no code for the GPU, which the first run tells.
+            NotFinite: the model answers with NaN or infinity.
+        """
+        return self.launch(batch)()
+
+    def trim(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        """Run a batch as `run` does, then give back the device's memory that no run needs now."""
+        try:
+            return self._launch(batch, run_options(self.variant.target, shrinks_arena=True))()
+        except (EngineLost, OutOfDeviceMemory):
+            raise
+        except Exception as error:  # it finds no arena: more memory than need be is held, and all else is well
+            log.warning("the memory that warm-up took is kept: %s", first_line(error))
+            return self.run(batch)
+
+    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
+        """Begin to run a batch. What is returned must be called once, in any thread: it returns or raises what `run` does."""
+        return self._launch(batch, self._options)
+
+    def _launch(self, batch: Sequence[TokenSequence], options: RunOptions) -> Callable[[], list[SequenceResult]]:
+        lengths = np.fromiter(map(len, batch), np.int64, len(batch))
+        feeds = pack(
+            np.concatenate([sequence.input_ids for sequence in batch]),
+            np.concatenate([sequence.token_type_ids for sequence in batch]),
+            lengths,
+            target=self.variant.target,
+            position_offset=self._position_offset,
+        )
+        starts = feeds["cls_index"].astype(np.int64, copy=False)
+        feeds |= self._head.inputs(batch, starts)
+        outputs = self._head.outputs(batch)
+        try:
+            finish = self._execution.launch(feeds, outputs, options)
+        except Exception as error:
+            raise classified(error, self.variant.target) from error
+
+        def results() -> list[SequenceResult]:
+            try:
+                values = finish()
+            except Exception as error:
+                raise classified(error, self.variant.target) from error
+            if not all(np.isfinite(value).all() for value in values):
+                raise NotFinite("the model answers with NaN or infinity")
+            return self._head.split(dict(zip(outputs, values, strict=True)), batch, starts)
+
+        return results
+
+
+def _require_room(bundle: Bundle, variant: Variant, gpu_memory_bytes: int) -> None:
+    """Raise if the limit of a GPU's memory is less than the weights."""
+    weights_bytes = variant.graph.size_bytes + (variant.external_data.size_bytes if variant.external_data else 0)
+    if 0 < gpu_memory_bytes < weights_bytes:
+        raise StartupError(
+            f"BERT_GPU_MEMORY_MIB is {gpu_memory_bytes >> 20}, but the weights of {bundle.name} alone take "
+            f"{-(-weights_bytes >> 20)}. Raise it, or set 0 for what the model needs."
+        )

@@ -1,0 +1,241 @@
+"""Traces of inference requests, sent to an OpenTelemetry collector.
+
+The only module that uses OpenTelemetry. It imports the SDK when a `Tracer` is made; without an endpoint nothing here runs.
+Spans are made after the answer was sent, from timestamps taken on the way. Methods are called on the event loop of a front
+end; a thread of the SDK sends finished spans in batches.
+
+A request is a server span, named and described by OpenTelemetry's semantic conventions for HTTP, with three kinds of
+children: `tokenize`, `queue` (from admission until its first sequence runs) and a `run` for each batch with a sequence of the
+request. A batch has the same `run` in every request that shared it. No span contains a text, query or header of the caller.
+
+The SDK itself reads OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES, OTEL_EXPORTER_OTLP_HEADERS and the like.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from importlib.util import find_spec
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final
+
+from app import __version__
+from app.engine.messages import Timeline
+from app.errors import StartupError
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Span, SpanContext
+    from opentelemetry.util.types import AttributeValue
+
+log = logging.getLogger(__name__)
+
+SERVICE_NAME: Final = "bert-inference-service"
+FLUSH_WITHIN_S: Final = 3.0
+"""Longest wait for the collector at shutdown; a supervisor gives its processes 5 s beyond the shutdown timeout."""
+_CONTEXT_HEADERS: Final = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
+
+
+def require_opentelemetry() -> None:
+    """Pass if the SDK and its exporter are installed.
+
+    Raises:
+        StartupError: they are not.
+    """
+    try:
+        is_installed = bool(find_spec("opentelemetry.sdk") and find_spec("opentelemetry.exporter.otlp.proto.http"))
+    except ModuleNotFoundError:  # of a package above them
+        is_installed = False
+    if not is_installed:
+        raise StartupError(
+            "BERT_OTLP_ENDPOINT is set, but the OpenTelemetry SDK is not installed. "
+            "Install the extra otel (pip install '.[otel]'), or unset BERT_OTLP_ENDPOINT."
+        )
+
+
+class Tracer:
+    """Makes the traces of one process and sends them to a collector."""
+
+    def __init__(self, endpoint: str) -> None:
+        """Connect to nothing yet: the collector may come and go.
+
+        Args:
+            endpoint: The collector's OTLP/HTTP address, without the path of a signal.
+
+        Raises:
+            StartupError: OpenTelemetry is not installed.
+        """
+        require_opentelemetry()
+        from opentelemetry import trace as api  # noqa: PLC0415
+        from opentelemetry.context import Context  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.sdk import trace as sdk  # noqa: PLC0415
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        from opentelemetry.sdk.util.instrumentation import InstrumentationScope  # noqa: PLC0415
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+
+        described: dict[str, AttributeValue] = {
+            "service.name": SERVICE_NAME,
+            "service.version": __version__,
+            "process.pid": os.getpid(),
+        }
+        self._provider: Final = sdk.TracerProvider(
+            resource=Resource.create(described).merge(OTELResourceDetector().detect()),
+            shutdown_on_exit=False,  # `close` does that, with a time limit
+        )
+        self._exporter: Final[SpanExporter] = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")
+        self._processor: Final = BatchSpanProcessor(self._exporter)
+        self._provider.add_span_processor(self._processor)
+        self._tracer: Final = self._provider.get_tracer("app", __version__)
+        self._scope: Final = InstrumentationScope("app", __version__)
+        self._propagator: Final = TraceContextTextMapPropagator()
+        self._no_context: Final = Context()
+        self._api: Final = api
+        self._sdk: Final = sdk
+
+    def begin(self, route: str, scope: Mapping[str, Any], request_id: str) -> "RequestTrace":
+        """Return the trace of a request that just arrived. It continues the caller's trace if the request names one.
+
+        Args:
+            route: The route's path.
+            scope: The request's ASGI scope.
+            request_id: Its id in the log.
+        """
+        carrier: dict[str, str] = {}
+        for key, value in scope["headers"]:
+            if (name := _CONTEXT_HEADERS.get(key)) is not None:
+                text = value.decode("latin-1")
+                carrier[name] = f"{carrier[name]},{text}" if name in carrier else text
+        attributes: dict[str, AttributeValue] = {
+            "http.request.method": scope["method"],
+            "http.route": route,
+            "url.path": route,
+            "url.scheme": scope["scheme"],
+            "network.protocol.version": scope["http_version"],
+            "bert.request_id": request_id,
+        }
+        if scope["client"]:
+            attributes["client.address"] = scope["client"][0]
+        clock = _Clock()
+        span = self._tracer.start_span(
+            f"{scope['method']} {route}",
+            self._propagator.extract(carrier, self._no_context),
+            self._api.SpanKind.SERVER,
+            attributes,
+            start_time=clock.epoch_ns,
+        )
+        return RequestTrace(self, span, clock)
+
+    def add(self, parent: "SpanContext", name: str, start_ns: int, end_ns: int, attributes: dict[str, int]) -> None:
+        """Record a part of a sampled request. It is over, so a finished span is made directly, at a tenth of the cost."""
+        span_id = self._provider.id_generator.generate_span_id()
+        self._processor.on_end(
+            self._sdk.ReadableSpan(
+                name,
+                self._api.SpanContext(parent.trace_id, span_id, False, parent.trace_flags, parent.trace_state),
+                parent,
+                self._provider.resource,
+                attributes,
+                start_time=start_ns,
+                end_time=end_ns,
+                instrumentation_scope=self._scope,
+            )
+        )
+
+    def fail(self, span: "Span") -> None:
+        """Mark a span as an error of the service."""
+        span.set_status(self._api.StatusCode.ERROR)
+
+    def close(self) -> None:
+        """Send the remaining spans, waiting at most `FLUSH_WITHIN_S` for the collector."""
+        flush = Thread(target=self._provider.shutdown, name="flush traces", daemon=True)
+        flush.start()
+        flush.join(FLUSH_WITHIN_S)
+        if flush.is_alive():
+            log.warning("the collector at BERT_OTLP_ENDPOINT does not respond: the last traces are lost")
+            self._exporter.shutdown()
+
+
+class RequestTrace:
+    """The trace of one request."""
+
+    def __init__(self, tracer: Tracer, span: "Span", clock: "_Clock") -> None:
+        context = span.get_span_context()
+        self.trace_id: Final = f"{context.trace_id:032x}"
+        answer = f"00-{self.trace_id}-{context.span_id:016x}-{context.trace_flags:02x}"
+        self.headers: Final = ((b"traceresponse", answer.encode()),)
+        """Headers of the answer, from the W3C's draft for responses."""
+        self.timeline: Final = Timeline() if span.is_recording() else None
+        """Filled in by the engine; None if the request is not sampled."""
+        self.sampled_id: Final = self.trace_id if context.trace_flags.sampled else None
+        """The trace id if the request is sampled, else None."""
+        self._tracer = tracer
+        self._span = span
+        self._clock = clock
+        self._tokenized: tuple[float, float] | None = None
+
+    def tokenized(self, started_at: float, ended_at: float) -> None:
+        """Record when it was tokenized, by the monotonic clock."""
+        self._tokenized = started_at, ended_at
+
+    def end(
+        self, *, status: int | None, error_type: str | None, task: str, model: str | None, sequences: int, tokens: int
+    ) -> None:
+        """Record the request after its answer was sent.
+
+        Args:
+            status: The answer's status; None if the caller was gone.
+            error_type: Why it failed; None if it did not.
+            task: The requested task.
+            model: The model; None if there is no such model.
+            sequences: Number of its sequences.
+            tokens: Number of their tokens.
+        """
+        if self.timeline is None:
+            return
+        attributes: dict[str, AttributeValue] = {"bert.task": task, "bert.sequences": sequences, "bert.tokens": tokens}
+        if model is not None:
+            attributes["bert.model"] = model
+        if status is not None:
+            attributes["http.response.status_code"] = status
+        # By the conventions, a caller's mistake (4xx) is not an error of the server span.
+        if error_type is not None and (status is None or status >= 500):
+            attributes["error.type"] = error_type
+        self._span.set_attributes(attributes)
+        if status is not None and status >= 500:
+            self._tracer.fail(self._span)
+        # The answer is written at the end of this iteration of the event loop: record after that.
+        asyncio.get_running_loop().call_soon(self._record, self.timeline, time.monotonic(), sequences, tokens)
+
+    def _record(self, timeline: Timeline, ended_at: float, sequences: int, tokens: int) -> None:
+        if self._tokenized is not None:
+            self._add("tokenize", *self._tokenized, {"bert.sequences": sequences, "bert.tokens": tokens})
+        if timeline.admitted_at is not None:
+            until = ended_at if timeline.started_at is None else timeline.started_at
+            self._add("queue", timeline.admitted_at, until, {})
+        for run in timeline.runs:
+            batch = {
+                "bert.batch.sequences": run.sequences,
+                "bert.batch.tokens": run.tokens,
+                "bert.batch.longest_tokens": run.longest,
+            }
+            self._add("run", run.started_at, run.started_at + run.duration_s, batch)
+        self._span.end(self._clock.at_ns(ended_at))
+
+    def _add(self, name: str, started_at: float, ended_at: float, attributes: dict[str, int]) -> None:
+        self._tracer.add(
+            self._span.get_span_context(), name, self._clock.at_ns(started_at), self._clock.at_ns(ended_at), attributes
+        )
+
+
+class _Clock:
+    """Converts monotonic time to time since the epoch, by the difference when it was made."""
+
+    def __init__(self) -> None:
+        self.epoch_ns: Final = time.time_ns()
+        self._monotonic_s = time.monotonic()
+
+    def at_ns(self, monotonic_s: float) -> int:
+        return self.epoch_ns + round((monotonic_s - self._monotonic_s) * 1e9)

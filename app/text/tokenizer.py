@@ -1,0 +1,343 @@
+"""Text to token ids and back, with the tokenizer the checkpoint was trained with.
+
+The only module that imports `tokenizers`. Called from the event loop for short texts and from worker threads for long
+ones: a `Tokenizer` is never changed after it was made.
+
+Texts are cut here and not in Rust. There truncation is a state of the tokenizer, of which each direction would need its
+own, and everything that is cut off comes back in pieces: of two long texts every piece of one with every piece of the other.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final, Literal, cast
+
+import numpy as np
+import tokenizers
+
+from app.bundle.files import Bundle
+from app.bundle.sequences import IntArray
+from app.errors import BundleError, ValidationFailed
+from app.text.plain_text import Words, can_read
+from app.text.split_points import Part, Seams, seams_of
+
+# Over this many characters a batch of one is the better call: `encode` keeps the GIL for as long as it takes, which for
+# 1 MB is a second in which nobody else is answered. For a short text the batch costs 70 us more.
+LONG_TEXT: Final = 1000
+# `Words` keeps the GIL, too, and is 5 times as fast: this many characters take it a millisecond.
+PLAIN_TEXT: Final = 10_000
+
+Direction = Literal["right", "left"]
+Cut = Direction | None
+"""The end at which texts are cut that are too long, None if they are not."""
+CHARACTERS_A_TOKEN: Final = 6
+"""So many for each token that a model takes are in the part of a long text that is tokenized first. English has 4 to 5."""
+MOST_TOKENS: Final = 512 * 512
+"""Of one text that is not cut, as many as of the most texts a request may have by default. The GIL is kept while it is told
+where they are: for these an eighth of a second, for those of 4 MB of text 0.7 s."""
+BYTE_LEVEL_SPACE: Final = "Ġ"
+TextInput = str | tuple[str, str]
+"""One text, or a text and its pair."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One tokenized input, special tokens included."""
+
+    input_ids: IntArray  # int64[tokens]
+    token_type_ids: IntArray  # int64[tokens]
+    was_truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """One tokenized input, special tokens included, and where in the text its tokens come from."""
+
+    input_ids: IntArray  # int64[tokens]
+    token_type_ids: IntArray  # int64[tokens]
+    offsets: IntArray  # int64[tokens, 2], first character and the one after the last
+    words: IntArray  # int64[tokens], the number of the word, in the order of the text
+    texts: tuple[range, ...]  # the tokens of the text, and of its pair; special tokens are around them
+    was_truncated: bool
+
+
+class Tokenizer:
+    """The tokenizer of one bundle."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Read the tokenizer.
+
+        Raises:
+            BundleError: its file is missing, damaged, or does not produce the golden token ids.
+        """
+        path = bundle.verify_file(bundle.manifest.tokenizer)
+        content = path.read_text(encoding="utf-8")
+        self.max_length: Final = bundle.manifest.max_length
+        self._special: Final = bundle.manifest.special_tokens
+        self._zeros: Final = np.zeros(self.max_length, np.int64)
+        self._zeros.flags.writeable = False
+        self._clean_up: Final = bundle.manifest.clean_up_tokenization_spaces
+        try:
+            self._tokenizer: Final = tokenizers.Tokenizer.from_str(content)
+        except Exception as error:
+            raise BundleError(f"{path} is not a tokenizer that this server can read: {error}.") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        definition = json.loads(content)
+        self.marks_subwords: Final = bool(definition["model"].get("continuing_subword_prefix"))
+        """Whether a token says of itself that it goes on with a word, as WordPiece's ##."""
+        self._seams: Final = seams_of(definition)
+        self._spares_first_space: Final = _spares_first_space(definition.get("post_processor"))
+        self._words, self._before, self._after = self._plain(definition)
+
+    def _plain(self, definition: Mapping[str, Any]) -> tuple[Words | None, list[int], list[int]]:
+        """Return what tokenizes plain texts, if anything does, and the special tokens around a text."""
+        if not can_read(definition):
+            return None, [], []
+        tokenizer = self._tokenizer
+        model = tokenizer.model
+        bare, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
+        count, added = len(bare.ids), len(whole.ids) - len(bare.ids)
+        before = next((i for i in range(added + 1) if whole.ids[i : i + count] == bare.ids), None)
+        if before is None or not count or any(whole.type_ids):
+            return None, [], []
+        words = Words(definition, lambda word: [token.id for token in model.tokenize(word)])
+        return words, whole.ids[:before], whole.ids[before + count :]
+
+    def encode(
+        self, inputs: Sequence[TextInput], *, truncation: bool = True, direction: Direction = "right"
+    ) -> list[Encoded]:
+        """Tokenize inputs, each cut to the model's maximum length if `truncation` allows.
+
+        Raises:
+            ValidationFailed: an input is too long and may not be cut.
+        """
+        encoded = [self._encode_plain(text, direction) for text in inputs]
+        rest = [text for text, done in zip(inputs, encoded, strict=True) if done is None]
+        if rest:
+            others = iter(self._encode(rest, direction))
+            encoded = [next(others) if done is None else done for done in encoded]
+        whole = cast("list[Encoded]", encoded)
+        if not truncation:
+            for i, text in enumerate(whole):
+                if text.was_truncated:
+                    raise ValidationFailed(
+                        f"inputs[{i}] has more than {self.max_length} tokens, the most this model takes. Shorten it."
+                    )
+        return whole
+
+    def _encode_plain(self, text: TextInput, direction: Direction) -> Encoded | None:
+        if self._words is None or not isinstance(text, str) or len(text) > PLAIN_TEXT:
+            return None
+        ids = self._words.ids(text)
+        if ids is None:
+            return None
+        room = self.max_length - len(self._before) - len(self._after)
+        was_truncated = len(ids) > room
+        if was_truncated:
+            ids = ids[:room] if direction == "right" else ids[len(ids) - room :]
+        input_ids = np.array(self._before + ids + self._after, np.int64)
+        return Encoded(input_ids, self._zeros[: len(input_ids)], was_truncated)
+
+    def _encode(self, inputs: Sequence[TextInput], direction: Direction) -> list[Encoded]:
+        parts = self._parts(inputs, direction)
+        given = _given(inputs, parts)
+        short = _encode_short(self._tokenizer, given)
+        encodings = self._tokenizer.encode_batch_fast(given) if short is None else short
+        encoded = []
+        for i, encoding in enumerate(encodings):
+            ids, types = np.array(encoding.ids, np.int64), np.array(encoding.type_ids, np.int64)
+            was_truncated = len(ids) > self.max_length
+            if was_truncated:
+                kept = self._kept(encoding, inputs[i], direction, is_whole=i not in parts)
+                ids, types = ids[kept], types[kept]
+            encoded.append(Encoded(ids, types, was_truncated))
+        return encoded
+
+    def encode_located(self, inputs: Sequence[TextInput], cut: Cut) -> list[Located]:
+        """Tokenize inputs, each cut to the model's maximum length at one end, or not cut at all.
+
+        Raises:
+            ValidationFailed: an input is not to be cut, and longer than is read even so.
+        """
+        parts = {} if cut is None else self._parts(inputs, cut)
+        given = _given(inputs, parts)
+        short = _encode_short(self._tokenizer, given)
+        encodings = self._tokenizer.encode_batch(given) if short is None else short
+        located = []
+        for i, (one, encoding) in enumerate(zip(inputs, encodings, strict=True)):
+            if cut is None and len(encoding) > MOST_TOKENS:
+                raise ValidationFailed(
+                    f"inputs[{i}] has {len(encoding)} tokens, the most that is read in windows is {MOST_TOKENS}. Split it."
+                )
+            if cut is None or len(encoding) <= self.max_length:
+                located.append(_located(encoding, len(_texts(one))))
+            else:
+                located.append(self._locate_kept(encoding, one, cut, parts.get(i)))
+        return located
+
+    def _parts(self, inputs: Sequence[TextInput], direction: Direction) -> dict[int, tuple[Part, ...]]:
+        """Return of each long input as much as has every token that may be left of it."""
+        if self._seams is None:
+            return {}
+        size = CHARACTERS_A_TOKEN * self.max_length
+        return {
+            i: tuple(self._part(text, direction, size, self._seams) for text in _texts(one))
+            for i, one in enumerate(inputs)
+            if _characters(one) >= 2 * size
+        }
+
+    def _part(self, text: str, direction: Direction, size: int, seams: Seams) -> Part:
+        least = self.max_length + 1  # a token more, to tell that the text was cut
+        for part in seams.parts(text, direction, size):
+            [encoding] = self._tokenizer.encode_batch([part.text], add_special_tokens=False)
+            kept = encoding.offsets[:least] if direction == "right" else encoding.offsets[-least:]
+            if len(kept) == least and all(part.sure.start <= begin and end <= part.sure.stop for begin, end in kept):
+                return part
+        return Part(text, 0, range(len(text)))
+
+    def _kept(
+        self, encoding: tokenizers.Encoding, one: TextInput, direction: Direction, *, is_whole: bool
+    ) -> list[int]:
+        """Return which tokens are kept of an input that is too long. `is_whole` is false if these are those of its parts."""
+        texts = _places(encoding.sequence_ids, len(_texts(one)))
+        lengths = [len(text) for text in texts]
+        room = self.max_length - len(encoding) + sum(lengths)
+        if len(lengths) > 1 and min(lengths) > room and not is_whole:
+            lengths = [self._count(text) for text in one]  # parts do not tell which of the two is longer
+        kept: list[int] = []
+        done = 0
+        shares = longest_first(lengths, room)
+        for text, share in sorted(zip(texts, shares, strict=True), key=lambda pair: pair[0].start):
+            kept += range(done, text.start)
+            kept += text[:share] if direction == "right" else text[len(text) - share :]
+            done = text.stop
+        return [*kept, *range(done, len(encoding))]
+
+    def _count(self, text: str) -> int:
+        [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        return len(encoding)
+
+    def _locate_kept(
+        self, encoding: tokenizers.Encoding, one: TextInput, direction: Direction, parts: Sequence[Part] | None
+    ) -> Located:
+        kept = self._kept(encoding, one, direction, is_whole=parts is None)
+        located = _located(encoding, len(_texts(one)), kept)
+        for i, text in enumerate(located.texts):
+            offsets = located.offsets[text.start : text.stop]
+            # A library that cuts before it tells the offsets takes what is left for the beginning of a text.
+            if self._spares_first_space and direction == "left" and text and offsets[0, 0] > 0:
+                token = encoding.tokens[kept[text.start]]
+                word = token.replace(BYTE_LEVEL_SPACE, " ").lstrip()
+                if len(token) - len(word) == 1:
+                    offsets[0, : 1 if word else 2] -= 1
+            offsets += 0 if parts is None else parts[i].begin
+        return located
+
+    def token(self, id_: int) -> str:
+        """Return a token as the vocabulary has it, markers such as ## and all."""
+        return cast("str", self._tokenizer.id_to_token(id_))
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """Return the text of tokens, as transformers' `convert_tokens_to_string` does."""
+        decoder = self._tokenizer.decoder
+        return " ".join(tokens) if decoder is None else decoder.decode(list(tokens))
+
+    def token_id(self, text: str) -> int | None:
+        """Return the id of the one token that `text` is, or None if it is not one known token."""
+        tokenizer = self._tokenizer
+        exact = tokenizer.token_to_id(text)
+        if exact is not None:
+            return exact
+        if len(text) > LONG_TEXT:
+            return None
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids[0] if len(ids) == 1 and ids[0] != self._special.unknown.id else None
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """Return the text of token ids, as transformers' `decode` does."""
+        text = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        return clean_up(text) if self._clean_up else text
+
+
+def _encode_short(tokenizer: tokenizers.Tokenizer, inputs: Sequence[TextInput]) -> list[tokenizers.Encoding] | None:
+    """Tokenize a single short input; return None for others, which are a batch's to do."""
+    if len(inputs) != 1 or _characters(inputs[0]) > LONG_TEXT:
+        return None
+    [only] = inputs
+    return [tokenizer.encode(only) if isinstance(only, str) else tokenizer.encode(*only)]
+
+
+def _texts(one: TextInput) -> tuple[str, ...]:
+    return (one,) if isinstance(one, str) else one
+
+
+def _given(inputs: Sequence[TextInput], parts: Mapping[int, Sequence[Part]]) -> list[TextInput]:
+    given = list(inputs)
+    for i, some in parts.items():
+        given[i] = some[0].text if len(some) == 1 else (some[0].text, some[1].text)
+    return given
+
+
+def longest_first(lengths: Sequence[int], room: int) -> list[int]:
+    """Return how many tokens each of one or two texts keeps, as the library's strategy of this name does."""
+    if sum(lengths) <= room:
+        return list(lengths)
+    if len(lengths) == 1:
+        return [room]
+    shorter = min(*lengths, room // 2)
+    shares = [shorter, room - shorter]
+    return shares if lengths[0] <= lengths[1] else shares[::-1]
+
+
+def _places(owners: Sequence[int | None], count: int) -> tuple[range, ...]:
+    """Return which tokens are those of each text."""
+    length, backwards = len(owners), owners[::-1]
+    return tuple(
+        # A text without a token stands at the end, as well as anywhere.
+        range(owners.index(i), length - backwards.index(i)) if i in owners else range(length, length)
+        for i in range(count)
+    )
+
+
+def _located(encoding: tokenizers.Encoding, texts: int, kept: Sequence[int] | None = None) -> Located:
+    """Return what is known of all tokens, or of those that are kept: then the lists of all others are not made."""
+    if kept is None:
+        owners, words, offsets = encoding.sequence_ids, encoding.word_ids, encoding.offsets
+    else:
+        owners = [encoding.token_to_sequence(i) for i in kept]
+        words = [encoding.token_to_word(i) for i in kept]
+        offsets = [encoding.token_to_chars(i) or (0, 0) for i in kept]
+    length, chosen = len(owners), slice(None) if kept is None else kept
+    return Located(
+        np.array(encoding.ids, np.int64)[chosen],
+        np.array(encoding.type_ids, np.int64)[chosen],
+        np.fromiter(chain.from_iterable(offsets), np.int64, 2 * length).reshape(length, 2),
+        np.array([-1 if word is None else word for word in words], np.int64),
+        _places(owners, texts),
+        kept is not None,
+    )
+
+
+def _spares_first_space(processor: Mapping[str, Any] | None) -> bool:
+    """Return whether offsets leave out the space before a word, but not before the first word of what is kept."""
+    if processor is None:
+        return False
+    if processor["type"] == "Sequence":
+        return any(map(_spares_first_space, processor["processors"]))
+    return bool(processor.get("trim_offsets") and processor.get("add_prefix_space"))
+
+
+def _characters(text: TextInput) -> int:
+    return len(text) if isinstance(text, str) else sum(map(len, text))
+
+
+def clean_up(text: str) -> str:
+    """Join English punctuation and contractions to the word before, as transformers' clean_up_tokenization does."""
+    for apart, joined in (
+        (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
+        (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
+    ):  # fmt: skip
+        text = text.replace(apart, joined)
+    return text

@@ -1,0 +1,149 @@
+"""A second implementation of BERT, in NumPy, one sequence at a time. Every exported graph is compared with it.
+
+It follows the papers' formulas, without batches, fusion or packing, and shares only the weights with `graph`:
+attention and the position-wise feed-forward from "Attention Is All You Need" (Vaswani et al., 2017, sections 3.2, 3.3),
+embeddings, pooler and heads from BERT (Devlin et al., 2018), RoBERTa (Liu et al., 2019), DistilBERT (Sanh et al., 2019)
+and ELECTRA (Clark et al., 2020), mean pooling from Sentence-BERT (Reimers and Gurevych, 2019, section 3), GELU and its
+approximation from Hendrycks and Gimpel (2016).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+
+from model_export.checkpoint.families import Activation
+from model_export.checkpoint.network import FloatArray, IntArray, Network
+
+_STEPS: Final = 1024
+_REACH: Final = 6  # beyond 4, erf is 1 in fp32
+_GRID: Final = np.arange(-_REACH * _STEPS, _REACH * _STEPS + 1) / _STEPS
+_ERF: Final = np.array([math.erf(x) for x in _GRID], np.float32)
+_SLOPE: Final = (2 / math.sqrt(math.pi) * np.exp(-(_GRID**2))).astype(np.float32)
+
+
+def erf(x: FloatArray) -> FloatArray:
+    """Return the error function: the second-order Taylor polynomial around the nearest 1/1024, exact to fp32."""
+    clipped = np.clip(x, -_REACH, _REACH)
+    nearest = np.rint(clipped * np.float32(_STEPS))
+    point = nearest / np.float32(_STEPS)
+    step = clipped - point
+    with np.errstate(invalid="ignore"):  # a NaN has no nearest point; its step makes the result one, whichever is taken
+        index = nearest.astype(np.int32) + _REACH * _STEPS
+    value, slope = (table.take(index, mode="clip") for table in (_ERF, _SLOPE))
+    return np.asarray(value + slope * step * (1 - point * step))
+
+
+def gelu(x: FloatArray) -> FloatArray:
+    """Return x times the standard normal distribution function of x."""
+    return np.asarray(x * (0.5 * (1 + erf(x / math.sqrt(2)))))
+
+
+def gelu_tanh(x: FloatArray) -> FloatArray:
+    """Return the paper's approximation of GELU."""
+    return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
+
+
+ACTIVATIONS: Final[Mapping[Activation, Callable[[FloatArray], FloatArray]]] = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
+}
+
+
+def softmax(x: FloatArray) -> FloatArray:
+    """Return the softmax along the last axis."""
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
+def sigmoid(x: FloatArray) -> FloatArray:
+    """Return 1 / (1 + exp(-x)), written with tanh so that nothing overflows."""
+    return np.asarray((1 + np.tanh(x / 2)) / 2)
+
+
+class Reference:
+    """The network of a checkpoint, for one sequence at a time."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._config = network.config
+        self._tensors = network.tensors
+
+    def answer(self, input_ids: IntArray, token_type_ids: IntArray, masks: IntArray) -> FloatArray:
+        """Return the task's result for a sequence, by one of the methods below."""
+        match self._network.task:
+            case "classify" | "next-sentence":
+                return self.logits(input_ids, token_type_ids)
+            case "fill-mask":
+                return self.scores(input_ids, token_type_ids, masks)
+            case "entities" | "answer":
+                return self.token_logits(input_ids, token_type_ids)
+            case "embed":
+                return self.embedding(input_ids, token_type_ids)
+
+    def logits(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
+        """Return the classification logits float32[labels] of a sequence of int64[tokens]."""
+        first = self._encode(input_ids, token_type_ids)[0]
+        pooled = ACTIVATIONS[self._network.head_activation](self._dense(first, "head.dense"))
+        return self._dense(pooled, "head.output")
+
+    def scores(self, input_ids: IntArray, token_type_ids: IntArray, masks: IntArray) -> FloatArray:
+        """Return the probability of every token, float32[masks, vocab], at the positions int64[masks]."""
+        hidden = self._encode(input_ids, token_type_ids)[masks]
+        transformed = ACTIVATIONS[self._network.head_activation](self._dense(hidden, "head.dense"))
+        return softmax(self._dense(self._norm(transformed, "head.norm"), "head.output"))
+
+    def token_logits(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
+        """Return the logits of each token, float32[tokens, labels]."""
+        return self._dense(self._encode(input_ids, token_type_ids), "head.output")
+
+    def embedding(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
+        """Return the pooled hidden states, float32[hidden], not normalized."""
+        hidden = self._encode(input_ids, token_type_ids)
+        return np.asarray(hidden[0] if self._network.pooling == "cls" else hidden.mean(axis=0))
+
+    def _encode(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
+        x = self._embed(input_ids, token_type_ids)
+        activation = ACTIVATIONS[self._config.activation]
+        for i in range(self._config.layers):
+            layer = f"layer.{i}."
+            attended = self._dense(self._attend(x, layer), f"{layer}attention_output")
+            x = self._norm(x + attended, f"{layer}attention_norm")
+            inner = activation(self._dense(x, f"{layer}intermediate"))
+            x = self._norm(x + self._dense(inner, f"{layer}output"), f"{layer}output_norm")
+        return x
+
+    def _embed(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
+        tensors, offset = self._tensors, self._config.position_offset
+        positions = np.arange(len(input_ids))
+        if offset:  # a pad token has its own position and is not counted
+            counts = input_ids != offset - 1
+            positions = np.cumsum(counts) * counts + offset - 1
+        x = tensors["word_embeddings.weight"][input_ids] + tensors["position_embeddings.weight"][positions]
+        if "token_type_embeddings.weight" in tensors:
+            types = token_type_ids if self._network.uses_token_types else np.zeros_like(input_ids)
+            x = x + tensors["token_type_embeddings.weight"][types]
+        x = self._norm(x, "embeddings_norm")
+        return self._dense(x, "embeddings_projection") if "embeddings_projection.weight" in tensors else x
+
+    def _attend(self, x: FloatArray, layer: str) -> FloatArray:
+        heads = self._config.attention_heads
+
+        def split(part: str) -> FloatArray:
+            return self._dense(x, layer + part).reshape(len(x), heads, -1).transpose(1, 0, 2)
+
+        q, k, v = split("query"), split("key"), split("value")
+        weights = softmax(q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1]))
+        return (weights @ v).transpose(1, 0, 2).reshape(len(x), -1)
+
+    def _dense(self, x: FloatArray, name: str) -> FloatArray:
+        return x @ self._tensors[f"{name}.weight"].T + self._tensors[f"{name}.bias"]
+
+    def _norm(self, x: FloatArray, name: str) -> FloatArray:
+        centered = x - x.mean(axis=-1, keepdims=True)
+        variance = (centered**2).mean(axis=-1, keepdims=True)
+        normed = centered / np.sqrt(variance + np.float32(self._config.norm_epsilon))
+        return np.asarray(normed * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"])

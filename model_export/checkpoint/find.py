@@ -1,0 +1,124 @@
+"""Find a checkpoint, in a folder or on the hub, and choose which of its heads to export."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from app.bundle.manifest import Task
+from model_export.checkpoint.config import Config, read_config
+from model_export.checkpoint.sentence_transformers import MODULES_FILE, POOLING_FILES
+from model_export.checkpoint.tensors import HEAD_NAMES
+from model_export.checkpoint.weights import PICKLED, SAFETENSORS
+from model_export.errors import ExportError, one_line
+
+_SMALL_FILES: Final = ("*.json", "*.txt", "*.model")
+_TASKS: Final[Mapping[str, tuple[Task, ...]]] = {
+    "ForSequenceClassification": ("classify",),
+    "ForMaskedLM": ("fill-mask",),
+    "BertForPreTraining": ("fill-mask", "next-sentence"),
+    "ForNextSentencePrediction": ("next-sentence",),
+    "ForTokenClassification": ("entities",),
+    "ForQuestionAnswering": ("answer",),
+    "BertModel": ("embed",),
+    "RobertaModel": ("embed",),
+    "CamembertModel": ("embed",),
+    "ElectraModel": ("embed",),
+}
+"""By the end of an architecture's name; the first is what it is exported for when nobody says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint on this machine. `revision` is the commit on the hub that was downloaded."""
+
+    name: str
+    folder: Path
+    revision: str | None
+    config: Config
+
+
+def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
+    """Return the checkpoint in the folder `name`, or the one of that name on the hub.
+
+    Raises:
+        ExportError: there is none, or it is of a kind that cannot be exported.
+    """
+    folder = Path(name)
+    try:
+        is_folder = folder.is_dir()
+    except OSError as error:  # one above it may not be searched
+        raise ExportError(
+            f"{name} cannot be read: {error.strerror}. Let the user that runs the export read it."
+        ) from error
+    if is_folder:
+        if revision is not None:
+            raise ExportError(f"--revision is for checkpoints on the hub, but {name} is a folder. Leave it out.")
+        return Checkpoint(name, folder, None, read_config(folder))
+    folder = _download(name, revision)
+    return Checkpoint(name, folder, folder.name, read_config(folder))
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  # folders do not need it
+    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
+
+    def download(*patterns: str) -> Path:
+        # Subfolders hold other formats of the same weights.
+        files = [*_SMALL_FILES, *patterns]
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=files, ignore_patterns=["*/*"]))
+        if (folder / MODULES_FILE).is_file():
+            snapshot_download(name, revision=folder.name, allow_patterns=POOLING_FILES)
+        return folder
+
+    try:
+        folder = download(SAFETENSORS, "model-*.safetensors")
+        return folder if any(folder.glob("model*.safetensors")) else download(PICKLED, "pytorch_model-*.bin")
+    except HFValidationError as error:
+        raise ExportError(f"{name} is neither a folder nor a hub id (OWNER/NAME). Check --checkpoint.") from error
+    except Exception as error:  # the hub's client, its transport and the disk all raise their own
+        at = f" at revision {revision}" if revision else ""
+        raise ExportError(
+            f"{name} is not a folder and could not be downloaded{at} ({one_line(error)}). Check --checkpoint, "
+            "--revision, the network, and HF_TOKEN if it is private; or download it elsewhere and give its folder."
+        ) from error
+
+
+def choose_task(checkpoint: Checkpoint, task: Task | Literal["auto"], trained: Collection[Task]) -> Task:
+    """Return the task to export: the one asked for, or that of the one head that the config names.
+
+    A sentence-transformers folder is for `embed`, and so is a model without a head.
+
+    Args:
+        checkpoint: What to export.
+        task: What is asked for.
+        trained: The tasks whose heads are among the weights, by their tensors' names.
+
+    Raises:
+        ExportError: the config names no head or several, or not the one asked for.
+    """
+    architectures = checkpoint.config.architectures
+    named = [tasks for name in architectures for suffix, tasks in _TASKS.items() if name.endswith(suffix)]
+    # Names of tensors are not enough where the config has its own: a classifier of texts would give labels to tokens.
+    # Any encoder gives embeddings.
+    heads = set(chain(*named)) if architectures else set(trained)
+    possible = [known for known in get_args(Task) if known in heads | {"embed"}]
+    choice = " or ".join(f"--task {known}" for known in possible)
+    names = ", ".join(architectures) or "no architecture"
+    if task == "auto":
+        if (checkpoint.folder / MODULES_FILE).is_file():
+            return "embed"
+        defaults = {tasks[0] for tasks in named}
+        if len(defaults) == 1:
+            return defaults.pop()
+        found = "several heads" if defaults else "no head that can be exported"
+        raise ExportError(
+            f"The config of {checkpoint.name} names {found} ({names}). Say which one to export: {choice}."
+        )
+    if architectures and task not in possible:
+        raise ExportError(
+            f"{checkpoint.name} has no trained {HEAD_NAMES[task]} head: its config names {names}. "
+            f"Choose {choice}, or fine-tune it for the task first."
+        )
+    return task

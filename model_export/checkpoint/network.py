@@ -1,0 +1,57 @@
+"""A checkpoint as the graph and the reference see it: its architecture, and its tensors under one set of names.
+
+The names are the same for every family:
+
+    word_embeddings.weight, position_embeddings.weight, token_type_embeddings.weight
+    embeddings_norm.{weight,bias}, embeddings_projection.{weight,bias}
+    layer.<i>.<query|key|value|attention_output|attention_norm|intermediate|output|output_norm>.{weight,bias}
+    head.dense.{weight,bias}, head.norm.{weight,bias}, head.output.{weight,bias}
+
+Weights of dense layers are [outputs, inputs], as in the state dict.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from app.bundle.manifest import Pooling, Task
+from model_export.checkpoint.config import Config
+from model_export.checkpoint.families import Activation
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One encoder with one head, or with pooling if the task is `embed`.
+
+    `uses_token_types` is false if every token has type 0: the family has no types, the checkpoint has only one, or its
+    tokenizer does not return them. A decoder that is tied to the word embeddings is the same array.
+    """
+
+    config: Config
+    task: Task
+    uses_token_types: bool
+    tensors: Mapping[str, FloatArray]
+    pooling: Pooling | None = None
+
+    @property
+    def answers_tokens(self) -> bool:
+        """Whether there is a result for each token."""
+        return self.task in ("entities", "answer")
+
+    @property
+    def head_activation(self) -> Activation:
+        return self.config.family.heads[self.task].activation or self.config.activation
+
+    @property
+    def is_tied(self) -> bool:
+        return self.tensors["head.output.weight"] is self.tensors["word_embeddings.weight"]
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights that this task uses, each counted once."""
+        return sum(tensor.size for tensor in {id(tensor): tensor for tensor in self.tensors.values()}.values())

@@ -1,0 +1,121 @@
+"""Read tensors from a checkpoint's weight files: safetensors, or a pickle if torch is installed to read it safely."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from model_export.checkpoint.network import FloatArray
+from model_export.checkpoint.peft import refuse_adapter_folder
+from model_export.checkpoint.readable import check_readable
+from model_export.errors import ExportError, one_line
+
+SAFETENSORS: Final = "model.safetensors"
+PICKLED: Final = "pytorch_model.bin"
+
+_CHUNK_BYTES: Final = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor that has not been read yet."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], FloatArray]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The tensors of a checkpoint by name, and the files they are in."""
+
+    files: tuple[Path, ...]
+    tensors: Mapping[str, StoredTensor]
+
+    def sha256(self) -> str:
+        """Return the hash over the content of all weight files, in the order of their names."""
+        digest = hashlib.sha256()
+        for path in sorted(self.files):
+            with path.open("rb") as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+
+def open_weights(folder: Path) -> Weights:
+    """List the tensors of the checkpoint in `folder`.
+
+    Raises:
+        ExportError: there are no weights, or they cannot be read.
+    """
+    for name, tensors_of in ((SAFETENSORS, _safetensors), (PICKLED, _pickled)):
+        files = _files(folder, name)
+        if files:
+            check_readable(*files)
+            tensors = {key: tensor for file in files for key, tensor in tensors_of(file).items()}
+            return Weights(files, tensors)
+    refuse_adapter_folder(folder)
+    raise ExportError(
+        f"{folder} has no weights: neither {SAFETENSORS} nor {PICKLED}, in one file or in shards. "
+        "Save the model with save_pretrained() and export that folder."
+    )
+
+
+def _files(folder: Path, name: str) -> tuple[Path, ...]:
+    if (folder / name).is_file():
+        return (folder / name,)
+    index = folder / f"{name}.index.json"
+    if not index.is_file():
+        return ()
+    check_readable(index)
+    try:
+        shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ExportError(f"{index} is not an index of weight files. Download the checkpoint again.") from error
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        raise ExportError(f"{folder} lacks {', '.join(missing)}, which {index.name} names. Download the rest of it.")
+    return tuple(folder / shard for shard in shards)
+
+
+def _safetensors(path: Path) -> dict[str, StoredTensor]:
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415  # not needed to verify a bundle
+
+    try:
+        stored: Any = safe_open(path, framework="numpy")
+    except (SafetensorError, OSError) as error:
+        raise ExportError(
+            f"{path} is not a complete safetensors file ({one_line(error)}). Download it again."
+        ) from error
+
+    def tensor(name: str) -> StoredTensor:
+        return StoredTensor(
+            tuple(stored.get_slice(name).get_shape()), lambda: stored.get_tensor(name).astype(np.float32, copy=False)
+        )
+
+    return {name: tensor(name) for name in stored.keys()}  # noqa: SIM118  # not a mapping
+
+
+def _pickled(path: Path) -> dict[str, StoredTensor]:
+    try:
+        import torch  # noqa: PLC0415  # optional, and slow to import
+    except ImportError as error:
+        raise ExportError(
+            f"{path} is a pickle, which only torch reads safely, but torch is not installed. Install the train extra, "
+            "or convert the checkpoint: load it and save it again with save_pretrained()."
+        ) from error
+    try:
+        state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ExportError(
+            f"{path} is not a state dict that torch can load with weights_only=True. "
+            "Convert the checkpoint where you trust it: load it and save it again with save_pretrained()."
+        ) from error
+
+    def tensor(name: str) -> StoredTensor:
+        return StoredTensor(tuple(state[name].shape), lambda: state[name].float().numpy())
+
+    return {name: tensor(name) for name in state if hasattr(state[name], "shape")}

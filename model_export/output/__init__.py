@@ -1,0 +1,1 @@
+"""Put a bundle in its place whole, or not at all."""

@@ -1,0 +1,96 @@
+"""Put a folder in its place whole, or not at all."""
+
+import ctypes
+import errno
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from model_export.output.stale import held, sweep
+
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2  # linux/fs.h
+
+
+def check_place(target: Path) -> None:
+    """Pass if `replacing` could make its folder now, by making one in the nearest folder that is there.
+
+    Permissions alone do not tell: a file system may be read-only, or full.
+
+    Raises:
+        OSError: it could not; with the name of the folder that does not take one.
+    """
+    parent = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
+    try:
+        Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=parent)).rmdir()
+    except OSError as error:
+        error.filename = str(parent)
+        raise
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which replaces `target` when the block ends without an error.
+
+    The folder is made on the same file system, two levels deep beside the target, where nobody looks for bundles. What
+    stood at `target` is there until the moment the new one is. A process that is killed leaves its folder: the next one
+    for the same target takes it away.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        with held(staging):
+            staging.chmod(0o755)  # mkdtemp's is for this user alone, and a server is often another
+            folder = staging / target.name
+            folder.mkdir()
+            yield folder
+            for path in [*folder.iterdir(), folder]:
+                _sync(path)
+            _move(folder, target)
+            _sync(target.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _move(folder: Path, target: Path) -> None:
+    if not os.path.lexists(target):
+        folder.rename(target)
+    elif not _exchange(folder, target):
+        # If the system cannot exchange two names, the target is missing for an instant, but never incomplete.
+        old = folder.with_name(f"{folder.name}.old")
+        target.rename(old)
+        try:
+            folder.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Exchange two names atomically; return False if the system or the file system cannot."""
+    if sys.platform != "linux":
+        return False
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(b))
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or folder is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

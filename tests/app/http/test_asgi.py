@@ -1,0 +1,159 @@
+"""The small pieces of the HTTP layer, by hand-made ASGI messages."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from app.errors import (
+    EngineLost,
+    Internal,
+    MethodNotAllowed,
+    NotFound,
+    NotReady,
+    Overloaded,
+    PayloadTooLarge,
+    ServiceError,
+    Unauthorized,
+    ValidationFailed,
+)
+from app.http.asgi import DROP_UP_TO, ClientGone, authorize, error_body, error_headers, read_body, request_id_of
+
+LIMIT = 100
+
+
+def scope(**headers: str) -> dict[str, Any]:
+    return {"headers": [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]}
+
+
+class Body:
+    """What a server hands on of a body, and how much of it was taken."""
+
+    def __init__(self, *chunks: bytes | None) -> None:
+        self._chunks = list(chunks)
+        self.taken = 0
+
+    async def receive(self) -> dict[str, Any]:
+        chunk = self._chunks[self.taken]
+        self.taken += 1
+        if chunk is None:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": chunk, "more_body": self.taken < len(self._chunks)}
+
+    def read(self, **headers: str) -> bytes:
+        return asyncio.run(read_body(scope(**headers), self.receive, LIMIT))
+
+
+@pytest.mark.parametrize(
+    "chunks", [[b""], [b"abc"], [b"a", b"b", b"c"], [b"", b"a", b""], [b"x" * LIMIT], [b"x"] * LIMIT]
+)
+def test_a_body_is_all_its_chunks(chunks: list[bytes]) -> None:
+    body = Body(*chunks)
+    assert body.read() == b"".join(chunks)
+    assert body.taken == len(chunks)
+
+
+@pytest.mark.parametrize("chunks", [[b"x" * (LIMIT + 1)], [b"x" * LIMIT, b"x"], [b"x" * 60, b"x" * 60, b"x" * 60]])
+def test_a_body_over_the_limit_is_read_to_its_end(chunks: list[bytes]) -> None:
+    body = Body(*chunks)
+    with pytest.raises(PayloadTooLarge, match=f"over {LIMIT} bytes.*BERT_MAX_BODY_BYTES"):
+        body.read()
+    assert body.taken == len(chunks)
+
+
+def test_a_body_without_end_is_cut_off() -> None:
+    body = Body(*[b"x" * LIMIT] * 10 * DROP_UP_TO)
+    with pytest.raises(PayloadTooLarge):
+        body.read()
+    assert body.taken == DROP_UP_TO + 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_read"),
+    [
+        ({"content_length": str(LIMIT + 1)}, True),
+        ({"content_length": str(DROP_UP_TO * LIMIT + 1)}, False),
+        ({"content_length": str(LIMIT + 1), "expect": "100-continue"}, False),
+        ({"content_length": "9" * 40}, False),
+    ],
+)
+def test_a_body_that_says_it_is_over_the_limit(headers: dict[str, str], is_read: bool) -> None:
+    body = Body(b"x" * (LIMIT + 1))
+    with pytest.raises(PayloadTooLarge):
+        body.read(**headers)
+    assert body.taken == is_read
+
+
+def test_a_body_that_lies_about_its_length_is_counted() -> None:
+    with pytest.raises(PayloadTooLarge):
+        Body(b"x" * (LIMIT + 1)).read(content_length="5")
+    assert Body(b"abc").read(content_length="many") == b"abc"
+
+
+@pytest.mark.parametrize("chunks", [[None], [b"a", None]])
+def test_a_caller_that_leaves(chunks: list[bytes | None]) -> None:
+    with pytest.raises(ClientGone):
+        Body(*chunks).read()
+
+
+@pytest.mark.parametrize("given", ["a", "A-b_c.9", "x" * 128])
+def test_a_request_id_that_is_fit_for_a_log(given: str) -> None:
+    assert request_id_of(scope(x_request_id=given)) == given
+
+
+@pytest.mark.parametrize("given", ["", " ", "a b", "x" * 129, "caf\xe9", "a\n", "a\nb", '"', "a/b", "\x1b[31m"])
+def test_any_other_is_replaced(given: str) -> None:
+    made = request_id_of(scope(x_request_id=given))
+    assert made != given
+    assert len(made) == 16
+    assert int(made, 16) >= 0
+    assert made != request_id_of(scope(x_request_id=given))
+
+
+def test_no_key_is_needed_where_there_is_none() -> None:
+    authorize(scope(), None)
+    authorize(scope(authorization="Bearer anything"), None)
+
+
+@pytest.mark.parametrize("given", ["Bearer s3cret", "bearer s3cret", "BEARER s3cret", "Bearer  s3cret"])
+def test_the_right_key(given: str) -> None:
+    authorize(scope(authorization=given), "s3cret")
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3crett", "Bearer S3cret", "s3cret", "Basic s3cret", "Bearer\ts3cret",
+     "Bearers3cret", "Bearer s3cret Bearer s3cret", "Bearer \xe9"],
+)  # fmt: skip
+def test_any_other_key(given: str) -> None:
+    with pytest.raises(Unauthorized, match="Authorization: Bearer KEY"):
+        authorize(scope(authorization=given), "s3cret")
+    with pytest.raises(Unauthorized):
+        authorize(scope(), "s3cret")
+
+
+@pytest.mark.parametrize(
+    ("error", "headers"),
+    [
+        (Overloaded("full", 7), {"retry-after": "7"}),
+        (NotReady("starting"), {"retry-after": "2"}),
+        (EngineLost("lost"), {"retry-after": "2"}),
+        (Unauthorized("no"), {"www-authenticate": "Bearer"}),
+        (MethodNotAllowed("no", "GET, POST"), {"allow": "GET, POST"}),
+        (PayloadTooLarge("big"), {"connection": "close"}),
+        (NotFound("no"), {}),
+        (ValidationFailed("no"), {}),
+        (Internal("oh"), {}),
+    ],
+)
+def test_errors_say_what_to_do_in_headers_too(error: ServiceError, headers: dict[str, str]) -> None:
+    assert {name.decode(): value.decode() for name, value in error_headers(error)} == headers
+
+
+def test_errors_have_one_shape() -> None:
+    assert json.loads(error_body(NotFound('no "café"'), "id-1")) == {
+        "error": 'no "café"',
+        "error_type": "not_found",
+        "request_id": "id-1",
+    }

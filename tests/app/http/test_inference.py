@@ -1,0 +1,147 @@
+"""What becomes of large requests while all threads that tokenize are busy."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from app.bundle.files import load_bundle
+from app.bundle.sequences import SequenceResult, TokenSequence
+from app.engine.messages import QueueStatistics, Timeline
+from app.http.inference import InferenceEndpoint, Limits
+from app.http.readiness import Readiness
+from app.tasks.base import Prepared
+from app.tasks.catalog import Catalog, Model, load_model
+from app.tasks.classify import Classify
+from app.tasks.requests import ClassifyRequest
+from app.telemetry.metrics import Metrics
+from tests.conftest import BundleOf
+
+LONG_S = 600.0
+
+
+class SlowToTokenize(Classify):
+    short_bytes = 0
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.may_go_on = threading.Event()
+
+    def prepare(self, model: Model, request: ClassifyRequest) -> Prepared:
+        self.asked += [text for text in request.listed if isinstance(text, str)]
+        assert self.may_go_on.wait(30)
+        return super().prepare(model, request)
+
+
+class Engine:
+    """Answers at once."""
+
+    async def infer(
+        self,
+        model: str,  # noqa: ARG002
+        sequences: Sequence[TokenSequence],
+        timeline: Timeline | None = None,  # noqa: ARG002
+    ) -> list[SequenceResult]:
+        return [np.zeros(3, np.float32) for _ in sequences]
+
+    def check(self, model: str, sequences: int) -> None: ...
+
+    def statistics(self) -> dict[str, QueueStatistics]:
+        return {}
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class Caller:
+    """Sends one text, and may go away before its answer."""
+
+    text: str
+    is_gone: asyncio.Event = field(default_factory=asyncio.Event)
+    status: int | None = None
+    body: bytes = b""
+    _was_read: bool = False
+
+    async def receive(self) -> dict[str, Any]:
+        if self._was_read:
+            await self.is_gone.wait()
+            return {"type": "http.disconnect"}
+        self._was_read = True
+        return {"type": "http.request", "body": json.dumps({"inputs": self.text}).encode(), "more_body": False}
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        else:
+            self.body += message["body"]
+
+
+@dataclass
+class Bench:
+    handler: SlowToTokenize
+    endpoint: InferenceEndpoint
+
+    def call(self, caller: Caller) -> "asyncio.Task[None]":
+        scope = {"type": "http", "method": "POST", "path": "/v1/classify", "headers": []}
+        return asyncio.ensure_future(self.endpoint(scope, caller.receive, caller.send, "id"))
+
+
+def with_one_thread(bundle_of: BundleOf, timeout_s: float, test: Callable[[Bench], Awaitable[None]]) -> None:
+    async def main() -> None:
+        readiness, handler = Readiness(), SlowToTokenize()
+        readiness.engine = "ready"
+        model = load_model(load_bundle(bundle_of("bert-single-label")))
+        endpoint = InferenceEndpoint(
+            handler,
+            catalog=Catalog([model]),
+            engine=Engine(),
+            metrics=Metrics(CollectorRegistry()),
+            readiness=readiness,
+            limits=Limits(2**20, 512, timeout_s, None),
+            access_log=None,
+            tracer=None,
+        )
+        endpoint._metrics.add_model(model.name, model.task)
+        with ThreadPoolExecutor(1) as thread:
+            asyncio.get_running_loop().set_default_executor(thread)
+            try:
+                async with asyncio.timeout(30):
+                    await test(Bench(handler, endpoint))
+            finally:
+                handler.may_go_on.set()
+
+    asyncio.run(main())
+
+
+def test_what_nobody_waits_for_is_not_tokenized(bundle_of: BundleOf) -> None:
+    async def test(bench: Bench) -> None:
+        first, gone, last = Caller("first"), Caller("gone"), Caller("last")
+        answered = bench.call(first)
+        left = bench.call(gone)
+        waiting = bench.call(last)
+        gone.is_gone.set()
+        await left
+        bench.handler.may_go_on.set()
+        await asyncio.gather(answered, waiting)
+        assert bench.handler.asked == ["first", "last"]
+        assert (first.status, gone.status, last.status) == (200, None, 200)
+
+    with_one_thread(bundle_of, LONG_S, test)
+
+
+def test_what_is_late_is_told_and_not_tokenized(bundle_of: BundleOf) -> None:
+    async def test(bench: Bench) -> None:
+        callers = [Caller("first"), Caller("second")]
+        await asyncio.gather(*map(bench.call, callers))
+        for caller in callers:
+            assert caller.status == 504
+            assert json.loads(caller.body)["error_type"] == "deadline_exceeded"
+        assert bench.handler.asked == ["first"]
+
+    with_one_thread(bundle_of, 0.05, test)

@@ -1,0 +1,96 @@
+"""Models are opened as the settings say."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from app.bundle.files import load_bundle
+from app.engine.local import LocalEngine
+from app.engine.messages import Loaded
+from app.processes import loading
+from app.runtime import choice
+from app.runtime.runner import OrtRunner
+from app.settings import Settings
+from app.telemetry.metrics import Metrics
+from tests.conftest import BundleOf
+
+
+def test_what_cuda_lacks_is_told_once(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model may be opened several times, to find out how many threads it needs."""
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    asked: list[str] = []
+
+    def open_runner(*arguments: Any, device: str, **options: Any) -> OrtRunner:
+        asked.append(device)
+        return choice.open_runner(*arguments, device="cpu", **options)
+
+    def open_three_times(_: Any, with_threads: Any, *, cpus: int) -> OrtRunner:
+        return [with_threads(max(1, cpus // divisor)) for divisor in (1, 2, 4)][-1]
+
+    monkeypatch.setattr(loading, "open_runner", open_runner)
+    monkeypatch.setattr(loading, "open_with_few_threads", open_three_times)
+
+    async def load() -> None:
+        engine = LocalEngine()
+        await loading.load_models(Settings(models=Path()), [bundle], engine, Metrics(CollectorRegistry()))
+        await engine.close()
+
+    asyncio.run(load())
+    assert asked == ["auto", "cpu", "cpu"]
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_the_threads_of_a_lost_engine_are_those_of_the_next(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, is_same: bool
+) -> None:
+    """Of the same bundle, that is: another one under its name may be another model."""
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    tried: list[int] = []
+
+    def open_with_few_threads(_: Any, with_threads: Any, *, cpus: int) -> OrtRunner:
+        tried.append(cpus)
+        return with_threads(1)
+
+    monkeypatch.setattr(loading, "open_with_few_threads", open_with_few_threads)
+    identity = bundle.identity if is_same else "another"
+    before = {bundle.name: Loaded("cpu-fp32", "CPUExecutionProvider", 96, 1, identity, 1, 2e-5)}
+
+    async def load() -> dict[str, Loaded]:
+        engine = LocalEngine()
+        settings, metrics = Settings(models=Path()), Metrics(CollectorRegistry())
+        loaded = await loading.load_models(settings, [bundle], engine, metrics, before)
+        await engine.close()
+        return loaded
+
+    loaded = asyncio.run(load())[bundle.name]
+    assert bool(tried) != is_same
+    assert loaded.threads == 1
+    assert loaded.identity == bundle.identity
+    assert (loaded.seconds_per_token == 2e-5) == is_same
+
+
+@pytest.mark.parametrize(("threads", "warnings"), [(1, 0), (2, 1)])
+def test_more_threads_than_cpus_are_told(
+    bundle_of: BundleOf,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    threads: int,
+    warnings: int,
+) -> None:
+    """They wait for each other: a container's limit of CPUs was lowered, and the setting was not."""
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    monkeypatch.setattr(loading, "usable_cpus", lambda: 1)
+
+    async def load() -> None:
+        engine = LocalEngine()
+        settings = Settings(models=Path(), threads=threads)
+        await loading.load_models(settings, [bundle], engine, Metrics(CollectorRegistry()))
+        await engine.close()
+
+    asyncio.run(load())
+    assert [record.name for record in caplog.records if record.levelname == "WARNING"] == [
+        "app.processes.loading"
+    ] * warnings

@@ -1,0 +1,175 @@
+"""The runner on real graphs: no answer depends on its company, and what fails is told for what it is."""
+
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from app.bundle.files import Bundle, load_bundle
+from app.bundle.manifest import Target
+from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
+from app.engine.golden import golden_sequences
+from app.errors import EngineLost, OutOfDeviceMemory, StartupError
+from app.runtime import options
+from app.runtime.choice import open_runner
+from app.runtime.runner import OrtRunner
+from tests.app.runtime.machines import with_variants
+from tests.conftest import BundleOf
+
+MODELS = ["bert-single-label", "bert-fill-mask", "roberta-fill-mask", "xlm-roberta-multi-label", "electra-single-label"]
+
+
+def load(bundle: Bundle) -> OrtRunner:
+    return open_runner(bundle, device="auto", precision="auto", threads=1)
+
+
+def same(one: SequenceResult, other: SequenceResult) -> bool:
+    """Bit for bit."""
+    if isinstance(one, MaskScores):
+        assert isinstance(other, MaskScores)
+        return np.array_equal(one.tokens, other.tokens) and one.scores.tobytes() == other.scores.tobytes()
+    assert not isinstance(other, MaskScores)
+    return one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_answer_depends_on_its_company(bundle_of: BundleOf, name: str) -> None:
+    bundle = load_bundle(bundle_of(name))
+    runner = load(bundle)
+    sequences = golden_sequences(bundle)
+    alone = [runner.run([sequence])[0] for sequence in sequences]
+    choice = random.Random(3)
+    for size in (1, 2, 3, 7, 20, 60):
+        chosen = [choice.randrange(len(sequences)) for _ in range(size)]
+        for i, result in zip(chosen, runner.run([sequences[i] for i in chosen]), strict=True):
+            assert same(result, alone[i])
+
+
+def test_one_may_ask_for_more_than_another(bundle_of: BundleOf) -> None:
+    bundle = load_bundle(bundle_of("bert-fill-mask"))
+    runner, [first, *_] = load(bundle), golden_sequences(bundle)
+
+    def asking(top_k: int, targets: list[int] | None = None) -> TokenSequence:
+        chosen = None if targets is None else np.array(targets)
+        return TokenSequence(first.input_ids, first.token_type_ids, first.masks, top_k, chosen)
+
+    asked = [asking(1), asking(400), asking(3), asking(2, [7, 9, 11]), asking(1, [7])]
+    results = runner.run(asked)
+    assert all(same(result, runner.run([one])[0]) for one, result in zip(asked, results, strict=True))
+    shapes = [result.tokens.shape[1] for result in results if isinstance(result, MaskScores)]
+    assert shapes == [1, 400, 3, 2, 1]
+
+
+def test_threads_do_not_change_which_answer_is_given(bundle_of: BundleOf) -> None:
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    sequences = golden_sequences(bundle)
+    variant = bundle.manifest.variants[0]
+    one, two = (OrtRunner(bundle, variant, threads=threads).run(sequences) for threads in (1, 2))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("CUDA failure 700: an illegal memory access was encountered", EngineLost),
+        ("CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED", EngineLost),
+        ("CUDNN failure 8: CUDNN_STATUS_EXECUTION_FAILED", EngineLost),
+        ("CUDA failure 209: no kernel image is available for execution on the device", StartupError),
+        ("CUDA failure 2: out of memory", OutOfDeviceMemory),
+        ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED", OutOfDeviceMemory),
+        ("Failed to allocate memory for requested buffer of size 12884901888", OutOfDeviceMemory),
+        ("Exception during initialization: std::bad_alloc", OutOfDeviceMemory),
+        ("Available memory of 8380416 is smaller than requested bytes of 25600000", OutOfDeviceMemory),
+        ("Got invalid dimensions for input: input_ids", RuntimeError),
+    ],
+)
+@pytest.mark.parametrize("fails", ["launch", "finish"])
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_a_fault_of_the_device_is_told_from_one_of_the_batch(
+    bundle_of: BundleOf,
+    monkeypatch: pytest.MonkeyPatch,
+    target: Target,
+    fails: str,
+    message: str,
+    kind: type[Exception],
+) -> None:
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    runner = load(bundle)
+    fault = RuntimeError(f"[ONNXRuntimeError] : 1 : FAIL : {message}")
+
+    class Execution:
+        def launch(self, *_: Any) -> Any:
+            if fails == "launch":
+                raise fault
+            return self.finish
+
+        def finish(self) -> None:
+            raise fault
+
+    monkeypatch.setattr(runner, "_execution", Execution())
+    monkeypatch.setattr(runner, "variant", bundle.manifest.variants[0].model_copy(update={"target": target}))
+    with pytest.raises(RuntimeError if kind is EngineLost and target == "cpu" else kind) as raised:
+        runner.run(golden_sequences(bundle)[:1])
+    assert fault in (raised.value, raised.value.__cause__)
+    assert kind is not EngineLost or message not in str(raised.value) or raised.value is fault
+
+
+def test_a_memory_limit_below_the_weights_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = with_variants(folder, ("cpu", "fp32"))
+    [exported] = bundle.manifest.variants
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(StartupError, match=r"BERT_GPU_MEMORY_MIB is 0, but the weights of sentiment alone take 1"):
+        OrtRunner(bundle, exported.model_copy(update={"target": "cuda"}), threads=1, gpu_memory_bytes=1000)
+
+
+def test_trimming_answers_as_running_does(bundle_of: BundleOf) -> None:
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    runner, sequences = load(bundle), golden_sequences(bundle)
+    expected = runner.run(sequences)
+    assert all(map(same, runner.trim(sequences), expected))
+    assert all(map(same, runner.run(sequences), expected))
+
+
+def test_an_arena_that_is_not_found_is_no_error(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    runner, sequences = load(bundle), golden_sequences(bundle)
+    expected = runner.run(sequences)
+    monkeypatch.setattr(options, "ARENAS", {"cpu": "gpu:0"})
+    assert all(map(same, runner.trim(sequences), expected))
+    [told] = caplog.records
+    assert re.search("memory that warm-up took is kept: .*arena", told.getMessage())
+
+
+@pytest.mark.parametrize("kind", [EngineLost, OutOfDeviceMemory])
+def test_trimming_hides_no_lost_device(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    runner = load(bundle)
+    asked: list[Any] = []
+
+    def launch(batch: Any, options: Any = None) -> Any:
+        asked.append(options)
+        raise kind("it broke")
+
+    monkeypatch.setattr(runner, "_launch", launch)
+    with pytest.raises(kind):
+        runner.trim(golden_sequences(bundle))
+    assert len(asked) == 1, "it is not run again"
+
+
+def test_a_sequence_that_the_graph_cannot_take(bundle_of: BundleOf) -> None:
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    runner, good = load(bundle), golden_sequences(bundle)[0]
+    expected = runner.run([good])[0]
+    bad = TokenSequence(np.array([2, 10**6, 3]), np.zeros(3, np.int64), np.empty(0, np.int64))
+    with pytest.raises(Exception, match="indices"):
+        runner.run([good, bad])
+    assert same(runner.run([good])[0], expected)

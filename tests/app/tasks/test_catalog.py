@@ -1,0 +1,89 @@
+"""Which model a request means, and models whose tokenizer is not that of their golden answers."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.bundle.files import describe_file, find_bundles, load_bundle
+from app.bundle.manifest import Task
+from app.errors import BundleError, NotFound, ValidationFailed
+from app.tasks.catalog import Catalog, load_model
+from tests.conftest import BundleOf
+
+
+@pytest.fixture(scope="module")
+def catalog(shared_models: Path) -> Catalog:
+    return Catalog(load_model(bundle) for bundle in find_bundles(shared_models))
+
+
+def test_models_are_found_by_name(catalog: Catalog) -> None:
+    assert [model.name for model in catalog] == ["masked", "sentiment", "toxicity"]
+    assert catalog.get("toxicity").task == "classify"
+    assert catalog.for_task("classify", "toxicity").name == "toxicity"
+
+
+def test_the_only_model_of_a_task_needs_no_name(catalog: Catalog) -> None:
+    assert catalog.for_task("fill-mask", None).name == "masked"
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "error", "says"),
+    [
+        ("classify", None, ValidationFailed, "several models for classify; name one of: sentiment, toxicity"),
+        ("classify", "nobody", NotFound, "no such model. This server has: masked, sentiment, toxicity"),
+        ("classify", "masked", NotFound, "does fill-mask, not classify: post to /v1/fill-mask"),
+        ("classify", "", NotFound, "no such model"),
+        ("fill-mask", "sentiment", NotFound, "Models for fill-mask: masked"),
+    ],
+)
+def test_a_model_that_cannot_be_meant(
+    catalog: Catalog, task: Task, name: str | None, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        catalog.for_task(task, name)
+
+
+def test_a_server_without_a_model_for_the_task(shared_models: Path) -> None:
+    catalog = Catalog([load_model(load_bundle(shared_models / "masked"))])
+    with pytest.raises(NotFound, match="has no model for classify"):
+        catalog.for_task("classify", None)
+    with pytest.raises(NotFound, match="Models for classify: none"):
+        catalog.for_task("classify", "masked")
+
+
+def no_tokenizer(_: Any) -> Any:
+    return {}
+
+
+def other_vocabulary(tokenizer: Any) -> Any:
+    vocabulary = tokenizer["model"]["vocab"]
+    return tokenizer | {"model": tokenizer["model"] | {"vocab": {word: 399 - i for word, i in vocabulary.items()}}}
+
+
+def no_special_tokens(tokenizer: Any) -> Any:
+    return tokenizer | {"post_processor": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (no_tokenizer, r"tokenizer\.json is not a tokenizer that this server can read"),
+        (other_vocabulary, "golden case 0.*Export the model again"),
+        (no_special_tokens, "golden case 0.*Export the model again"),
+    ],
+)
+def test_a_tokenizer_that_is_not_the_checkpoints(
+    tmp_path: Path, bundle_of: BundleOf, change: Callable[[Any], Any], says: str
+) -> None:
+    folder = shutil.copytree(bundle_of("bert-single-label"), tmp_path / "sentiment")
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["tokenizer"] = describe_file(path).model_dump()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=says):
+        load_model(load_bundle(folder))

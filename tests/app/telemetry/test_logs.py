@@ -1,0 +1,122 @@
+"""Logs as lines, for machines and for people."""
+
+import errno
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app.telemetry.logs import AccessLog, JsonFormatter, TextFormatter, configure, fields
+
+
+def record(message: str = "hello %s", *arguments: Any, error: bool = False, **extra: Any) -> logging.LogRecord:
+    info = None
+    if error:
+        try:
+            int("broken")
+        except ValueError:
+            info = sys.exc_info()
+    made = logging.LogRecord("app.test", logging.WARNING, "file.py", 1, message, arguments or ("you",), info)
+    made.__dict__.update(extra, created=1_700_000_000.25, msecs=250.0)
+    return made
+
+
+def test_json() -> None:
+    assert json.loads(JsonFormatter().format(record(request_id="a-1", status=200, model=None))) == {
+        "time": "2023-11-14T22:13:20.250Z",
+        "level": "warning",
+        "logger": "app.test",
+        "message": "hello you",
+        "request_id": "a-1",
+        "status": 200,
+        "model": None,
+    }
+
+
+@pytest.mark.parametrize("text", ["two\nlines", '"quoted"', "\ud800", "café ☕", "\x00\x1b[31m"])
+def test_a_record_is_one_line_whatever_it_holds(text: str) -> None:
+    line = JsonFormatter().format(record("%s", text, path=object(), name_of=text))
+    assert "\n" not in line
+    assert line.isascii()
+    assert json.loads(line)["message"] == text
+
+
+def test_a_traceback_is_a_field() -> None:
+    told = json.loads(JsonFormatter().format(record(error=True)))
+    assert told["exception"].splitlines()[0] == "Traceback (most recent call last):"
+    assert told["exception"].endswith("'broken'")
+
+
+def test_text() -> None:
+    assert TextFormatter().format(record(status=200)) == "2023-11-14T22:13:20.250Z warning  hello you status=200"
+    assert TextFormatter().format(record(error=True)).endswith("'broken'")
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_the_line_of_a_request_is_like_all_others(style: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {"request_id": "a-1", "model": "名前", "status": 200, "duration_ms": 1.25}
+    AccessLog(style).write(shown)
+    [line] = capsys.readouterr().err.splitlines()
+    formatter = JsonFormatter() if style == "json" else TextFormatter()
+    made = logging.LogRecord("app.access", logging.INFO, "file.py", 1, "request", (), None)
+    made.__dict__.update(shown)
+    expected = formatter.format(made)
+    if style == "json":
+        told = json.loads(line)
+        assert told == json.loads(expected) | {"time": told["time"]}
+        assert line.isascii()
+    else:
+        assert line.split(" ", 1)[1] == expected.split(" ", 1)[1]
+
+
+def test_a_log_that_cannot_be_written_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    AccessLog("json").write({"status": 200})
+
+
+def test_only_what_was_passed_is_a_field() -> None:
+    assert fields(record(status=200, color_message="red", taskName="Task-1")) == {"status": 200}
+
+
+@pytest.fixture
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("uvicorn").setLevel(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("_logging_as_before")
+@pytest.mark.parametrize(
+    ("style", "is_terminal", "first"),
+    [("auto", False, "{"), ("auto", True, "2"), ("json", True, "{"), ("text", False, "2")],
+)
+def test_a_terminal_gets_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], style: Any, is_terminal: bool, first: str
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    configure("info", style)
+    logging.getLogger("app.test").info("hello")
+    assert capsys.readouterr().err.startswith(first)
+
+
+@pytest.mark.usefixtures("_logging_as_before")
+def test_levels(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("warning", "text")
+    logging.getLogger("app.test").info("quiet")
+    logging.getLogger("app.test").warning("loud")
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith("loud")
+    configure("info", "text")
+    logging.getLogger("uvicorn.error").info("Uvicorn running")
+    assert not capsys.readouterr().err

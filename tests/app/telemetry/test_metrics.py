@@ -1,0 +1,177 @@
+"""What the metric objects tell of the events that they hear."""
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
+from prometheus_client.parser import text_string_to_metric_families
+
+from app import errors
+from app.engine.messages import BatchRan, QueueStatistics
+from app.telemetry.metrics import STATUSES, Metrics, ServedModel
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    metrics = Metrics(CollectorRegistry())
+    metrics.add_model("sentiment", "classify")
+    return metrics
+
+
+def samples(metrics: Metrics) -> Samples:
+    families = text_string_to_metric_families(metrics.render().decode())
+    return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    return samples(metrics)[f"bert_{name}", frozenset(({"model": "sentiment", "task": "classify"} | labels).items())]
+
+
+def test_a_batch(metrics: Metrics) -> None:
+    metrics.for_model("sentiment").ran(BatchRan(sequences=3, tokens=24, longest=10, started_at=0.0, duration_s=0.25))
+    assert value(metrics, "batch_sequences_sum") == 3
+    assert value(metrics, "batch_tokens_sum") == value(metrics, "tokens_total") == 24
+    assert value(metrics, "batch_fill_ratio_sum") == pytest.approx(24 / 30)
+    assert value(metrics, "inference_duration_seconds_sum") == 0.25
+    assert value(metrics, "batch_sequences_bucket", le="2.0") == 0
+    assert value(metrics, "batch_sequences_bucket", le="4.0") == 1
+
+
+def test_a_request(metrics: Metrics) -> None:
+    model = metrics.for_model("sentiment")
+    model.inflight.inc()
+    model.tokenized(2, 0.5)
+    model.started([0.125])
+    model.answered(200, 1.0)
+    model.answered(418, 2.0)
+    model.rejected("overloaded")
+    model.cancelled()
+    model.queued(QueueStatistics(5, 60, 0.25, 0.5, 0.1))
+    expected = {
+        "inflight_requests": 1, "tokenize_duration_seconds_sum": 0.5, "truncated_total": 2, "queue_duration_seconds_sum": 0.125,
+        "request_duration_seconds_sum": 3, "cancelled_total": 1, "queue_sequences": 5, "queue_tokens": 60,
+        "queue_wait_seconds": 0.35,
+    }  # fmt: skip
+    assert {name: value(metrics, name) for name in expected} == expected
+    assert value(metrics, "requests_total", status="200") == value(metrics, "requests_total", status="418") == 1
+    assert value(metrics, "rejected_total", reason="overloaded") == 1
+
+
+def test_requests_that_start_together_are_counted_as_if_each_did_alone(metrics: Metrics) -> None:
+    together, alone = metrics.for_model("sentiment"), metrics.add_model("other", "classify")
+    queued_s = [0.0, 0.001, 0.0011, 0.3, 0.3, 60.0, 61.0]  # a bucket's bound belongs to it
+    together.started(queued_s)
+    for one in queued_s:
+        alone.started([one])
+        alone._queue_duration.observe(one)
+    for name in [f"queue_duration_seconds_{part}" for part in ("sum", "count")]:
+        assert 2 * value(metrics, name) == pytest.approx(value(metrics, name, model="other"))
+    for le in ("0.001", "0.0025", "0.25", "0.5", "30.0", "60.0", "+Inf"):
+        name = "queue_duration_seconds_bucket"
+        assert 2 * value(metrics, name, le=le) == value(metrics, name, le=le, model="other")
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PROMETHEUS_ASKS = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+def test_a_sampled_request_is_the_example_of_its_latency(metrics: Metrics) -> None:
+    model = metrics.for_model("sentiment")
+    model.answered(200, 0.3, TRACE)
+    model.answered(200, 0.02)
+    page, content_type = metrics.expose(PROMETHEUS_ASKS)
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    families = {family.name: family for family in openmetrics_families(page.decode())}  # type: ignore[no-untyped-call]
+    examples = {
+        (sample.name, sample.labels["model"], sample.labels["le"]): (sample.exemplar.labels, sample.exemplar.value)
+        for family in families.values()
+        for sample in family.samples
+        if sample.exemplar
+    }
+    assert examples == {("bert_request_duration_seconds_bucket", "sentiment", "0.5"): ({"trace_id": TRACE}, 0.3)}
+
+
+@pytest.mark.parametrize("accept", ["", "*/*", "text/html,application/xhtml+xml;q=0.9", "text/plain;version=0.0.4"])
+def test_whoever_does_not_ask_for_openmetrics_gets_text(metrics: Metrics, accept: str) -> None:
+    metrics.for_model("sentiment").answered(200, 0.3, TRACE)
+    page, content_type = metrics.expose(accept)
+    assert content_type.startswith("text/plain; version=")
+    assert TRACE not in page.decode()
+    assert [line for line in page.splitlines() if not line.startswith(b"process_")] == [
+        line for line in metrics.render().splitlines() if not line.startswith(b"process_")
+    ]
+
+
+def test_both_formats_tell_the_same(metrics: Metrics) -> None:
+    metrics.for_model("sentiment").answered(200, 0.3, TRACE)
+    page, _ = metrics.expose("application/openmetrics-text")
+    told = {
+        (sample.name, frozenset(sample.labels.items()))
+        for family in openmetrics_families(page.decode())  # type: ignore[no-untyped-call]
+        for sample in family.samples
+    }
+    assert told == samples(metrics).keys()
+
+
+def test_every_series_of_a_model_is_there_before_its_first_request(metrics: Metrics) -> None:
+    def named(model: str) -> dict[str, int]:
+        count: dict[str, int] = {}
+        for name, labels in samples(metrics):
+            if ("model", model) in labels:
+                count[name] = count.get(name, 0) + 1
+        return count
+
+    assert named("sentiment")["bert_requests_total"] == len(STATUSES)
+    # A head that is too large is refused before there is a request.
+    told = {error.status for error in vars(errors).values() if hasattr(error, "status")} - {errors.HeadTooLarge.status}
+    assert told | {200} == set(map(int, STATUSES))
+    metrics.add_model("masked", "fill-mask")
+    assert named("masked") == named("sentiment") == named("none")
+    before = samples(metrics)
+    metrics.add_model("masked", "fill-mask")
+    assert samples(metrics).keys() == before.keys()
+
+
+def test_requests_that_name_no_model_share_a_series(metrics: Metrics) -> None:
+    for name in (None, "nobody", 'x"} 1'):
+        metrics.for_model(name).answered(404, 0.0)
+    assert value(metrics, "requests_total", model="none", task="none", status="404") == 3
+
+
+def test_a_name_cannot_break_the_format(metrics: Metrics) -> None:
+    name = 'a"b\\c\nd'
+    metrics.add_model(name, "classify").answered(200, 0.0)
+    assert value(metrics, "requests_total", model=name, status="200") == 1
+
+
+def test_what_serves_a_model(metrics: Metrics) -> None:
+    metrics.model_loaded(ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider"), 512, 1)
+    assert value(metrics, "model_info", variant="cpu-fp32", provider="CPUExecutionProvider") == 1
+    assert value(metrics, "batch_budget_tokens") == 512
+
+
+def test_batches_that_ran_at_once_share_the_time_of_the_device(metrics: Metrics) -> None:
+    model = metrics.add_model("sentiment", "classify")
+    metrics.model_loaded(ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider"), 512, 4)
+    for _ in range(4):
+        model.ran(BatchRan(1, 8, 8, 0.0, 0.5))
+    assert value(metrics, "inference_duration_seconds_sum") == 2.0
+    assert value(metrics, "device_busy_seconds_total") == 0.5
+
+
+def test_metrics_of_two_services_do_not_meet(metrics: Metrics) -> None:
+    other = Metrics(CollectorRegistry())
+    other.add_model("sentiment", "classify").answered(200, 0.0)
+    assert value(metrics, "requests_total", status="200") == 0
+    assert value(other, "requests_total", status="200") == 1
+
+
+def test_the_process_is_told(metrics: Metrics) -> None:
+    told = samples(metrics)
+    assert told["process_resident_memory_bytes", frozenset()] > 1e6
+    assert told["process_cpu_seconds_total", frozenset()] > 0
+    assert not [name for name, _ in told if name.endswith("_created")]

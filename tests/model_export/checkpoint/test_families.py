@@ -1,0 +1,149 @@
+"""Every family and head: transformers, the NumPy reference and the exported graphs give the same answers."""
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from app.bundle.files import Bundle
+from model_export.check.reference import softmax
+from model_export.check.samples import Sample
+from tests.model_export.support import (
+    CHECKPOINTS,
+    NAMES,
+    answered_cases,
+    loaded,
+    network_of,
+    reference_answers,
+    task_of,
+)
+
+LOGIT_TOLERANCE = 5e-5
+"""Of logits up to 25 in fp32."""
+
+every_checkpoint = pytest.mark.parametrize("name", NAMES)
+
+
+@every_checkpoint
+def test_three_implementations_agree(bundles: Mapping[str, Bundle], name: str) -> None:
+    samples, logits = answered_cases(bundles[name])
+    expected = [softmax(rows) for rows in logits] if task_of(name) == "fill-mask" else logits
+    reference = reference_answers(network_of(CHECKPOINTS / name, task_of(name)), samples)
+    graph = loaded(bundles[name], "cpu-fp32").answers(samples)
+    for transformers_says, reference_says, graph_says in zip(expected, reference, graph, strict=True):
+        np.testing.assert_allclose(reference_says, transformers_says, rtol=0, atol=LOGIT_TOLERANCE)
+        np.testing.assert_allclose(graph_says, transformers_says, rtol=0, atol=LOGIT_TOLERANCE)
+
+
+@every_checkpoint
+def test_half_precision_agrees_with_transformers_as_far_as_it_can(bundles: Mapping[str, Bundle], name: str) -> None:
+    samples, logits = answered_cases(bundles[name])
+    expected = [softmax(rows) for rows in logits] if task_of(name) == "fill-mask" else logits
+    largest = max(1.0, *(float(np.abs(answer).max()) for answer in expected))
+    for graph_says, transformers_says in zip(
+        loaded(bundles[name], "cuda-fp16").answers(samples), expected, strict=True
+    ):
+        np.testing.assert_allclose(graph_says, transformers_says, rtol=0, atol=5e-3 * largest)
+
+
+@every_checkpoint
+def test_every_length_alone_and_in_company_is_the_same_bit_for_bit(bundles: Mapping[str, Bundle], name: str) -> None:
+    manifest = bundles[name].manifest
+    generator = np.random.default_rng(3)
+    mask = manifest.special_tokens.mask
+    samples = []
+    for length in generator.permutation(np.arange(1, manifest.max_length + 1)):
+        ids = generator.integers(0, manifest.architecture.vocab_size, length)
+        masks = np.empty(0, int)
+        if manifest.task == "fill-mask":
+            assert mask is not None
+            ids[length // 2] = mask.id
+            masks = np.flatnonzero(ids == mask.id)
+        samples.append(Sample(ids, generator.integers(0, 2, length), masks))
+    graph = loaded(bundles[name], "cpu-fp32")
+    together = graph.answers(samples)
+    for sample, answer in zip(samples, together, strict=True):
+        np.testing.assert_array_equal(graph.answers([sample])[0], answer)
+
+
+@every_checkpoint
+def test_manifest_says_what_was_measured(bundles: Mapping[str, Bundle], name: str) -> None:
+    manifest = bundles[name].manifest
+    answers = json.loads((CHECKPOINTS / name / "answers.json").read_text())
+    assert manifest.task == task_of(name) == answers["task"]
+    assert manifest.max_length == answers["max_length"]
+    assert [variant.name for variant in manifest.variants] == ["cpu-fp32", "cuda-fp16", "cuda-fp32"]
+    cpu, half, cuda = (variant.parity for variant in manifest.variants)
+    assert cpu.alone_max_abs_diff == 0.0
+    assert 0 < cpu.reference_max_abs_diff < 5e-5
+    assert 0 < cuda.reference_max_abs_diff < 5e-5
+    assert cpu.tolerance == cuda.tolerance == 1e-4
+    assert 1e-4 < half.reference_max_abs_diff <= half.tolerance
+    assert cpu.checked_with == "onnxruntime"
+    assert half.checked_with == cuda.checked_with == "onnx.reference"
+
+
+@every_checkpoint
+def test_golden_answers_are_varied(bundles: Mapping[str, Bundle], name: str) -> None:
+    manifest, cases = bundles[name].manifest, bundles[name].golden().cases
+    assert len(cases) >= 10
+    assert len({len(case.input_ids) for case in cases}) >= 5
+    assert all(len(case.token_type_ids) == len(case.input_ids) <= manifest.max_length for case in cases)
+    match task_of(name):
+        case "classify" | "next-sentence" as task:
+            assert all(len(case.logits or ()) == len(manifest.labels) for case in cases)
+            paired = {case.text_pair is not None for case in cases}
+            assert paired == ({True} if task == "next-sentence" else {True, False})
+        case "fill-mask":
+            assert {len(case.masks or ()) for case in cases} == {1, 2}
+            best = [mask for case in cases for mask in case.masks or ()]
+            assert all(
+                len(mask.tokens) == 5 and list(mask.scores) == sorted(mask.scores, reverse=True) for mask in best
+            )
+        case "entities" | "answer" as task:
+            rows = [(len(case.token_logits or ()), {len(row) for row in case.token_logits or ()}) for case in cases]
+            assert rows == [(len(case.input_ids), {2 if task == "answer" else len(manifest.labels)}) for case in cases]
+            assert {case.text_pair is not None for case in cases} == {task == "answer"}
+        case "embed":
+            assert {len(case.embedding or ()) for case in cases} == {manifest.architecture.hidden_size}
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "problem_type", "position_offset"),
+    [
+        ("bert-single-label", ("négatif", "neutral", "positive"), "single_label_classification", 0),
+        ("xlm-roberta-multi-label", ("toxic", "insult", "threat ⚠", "other"), "multi_label_classification", 2),
+        ("camembert-regression", ("LABEL_0",), "regression", 2),
+        ("distilbert-two-labels", ("NEGATIVE", "POSITIVE"), "single_label_classification", 0),
+        ("distilbert-one-label", ("LABEL_0",), None, 0),
+        ("electra-fill-mask", (), None, 0),
+        ("bert-next-sentence", ("IS_NEXT", "NOT_NEXT"), None, 0),
+        ("roberta-entities", ("O", "B-PER", "I-PER", "B-LOC", "I-LOC"), None, 2),
+        ("roberta-answer", (), None, 2),
+        ("bert-embed", (), None, 0),
+    ],
+)
+def test_manifest_describes_the_head(
+    bundles: Mapping[str, Bundle], name: str, labels: tuple[str, ...], problem_type: str | None, position_offset: int
+) -> None:
+    manifest = bundles[name].manifest
+    assert (manifest.labels, manifest.problem_type, manifest.position_offset) == (labels, problem_type, position_offset)
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling", "normalizes"),
+    [("bert-embed", "mean", True), ("distilbert-embed-cls", "cls", False), ("bert-answer", None, None)],
+)
+def test_manifest_tells_what_sentence_transformers_said(
+    bundles: Mapping[str, Bundle], name: str, pooling: str | None, normalizes: bool | None
+) -> None:
+    manifest = bundles[name].manifest
+    assert (manifest.pooling, manifest.normalizes) == (pooling, normalizes)
+
+
+def test_manifest_names_special_tokens(bundles: Mapping[str, Bundle]) -> None:
+    special = bundles["roberta-fill-mask"].manifest.special_tokens
+    assert special.mask is not None
+    assert (special.pad.text, special.unknown.text, special.mask.text) == ("<pad>", "<unk>", "<mask>")
+    assert (special.pad.id, special.unknown.id, special.mask.id) == (1, 3, 4)
