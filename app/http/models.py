@@ -9,9 +9,8 @@ from pydantic import BaseModel
 
 from app.bundle.manifest import Source
 from app.engine.messages import Loaded
-from app.http.asgi import authorize
+from app.http.asgi import ErrorResponse, authorize
 from app.tasks.catalog import Catalog, Model
-from app.tasks.responses import ErrorResponse
 
 
 class ModelCard(BaseModel):

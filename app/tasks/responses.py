@@ -1,8 +1,8 @@
 """The answers of the HTTP API."""
 
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 
 class Usage(BaseModel):
@@ -142,26 +142,3 @@ class EmbedResponse(BaseModel):
     model: str
     predictions: list[list[float] | str]
     usage: Usage
-
-
-class ErrorResponse(BaseModel):
-    """The body of every error."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "error": "inputs: is an empty string; send some text",
-                    "error_type": "validation",
-                    "request_id": "0a1b2c3d4e5f6071",
-                }
-            ]
-        }
-    )
-
-    error: str = Field(description="What happened and what to do.")
-    error_type: Literal[
-        "invalid_json", "unauthorized", "not_found", "payload_too_large", "validation", "overloaded", "not_ready",
-        "engine_lost", "deadline_exceeded", "internal",
-    ]  # fmt: skip
-    request_id: str

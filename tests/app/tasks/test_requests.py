@@ -21,7 +21,6 @@ from app.tasks.requests import (
     FillMaskRequest,
     NextSentenceRequest,
 )
-from app.tasks.responses import ErrorResponse
 
 ONE_TEXT: list[type[BaseModel]] = [ClassifyRequest, FillMaskRequest, EntitiesRequest, EmbedRequest]
 REQUESTS = [*ONE_TEXT, NextSentenceRequest, AnswerRequest]
@@ -228,7 +227,3 @@ def test_any_bytes_are_refused_as_what_they_are(model: type[BaseModel], body: by
 def test_limits_are_in_the_schema() -> None:
     top_k = FillMaskRequest.model_json_schema()["$defs"]["FillMaskParameters"]["properties"]["top_k"]
     assert (top_k["minimum"], top_k["maximum"], top_k["default"]) == (1, MAX_TOP_K, 5)
-
-
-def test_errors_have_one_shape() -> None:
-    assert list(ErrorResponse.model_fields) == ["error", "error_type", "request_id"]
