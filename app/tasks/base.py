@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
-import numpy as np
 from pydantic import BaseModel
 
 from app.bundle.manifest import Task
-from app.bundle.sequences import IntArray, SequenceResult, TokenSequence
+from app.bundle.sequences import SequenceResult, TokenSequence
 from app.tasks.catalog import Model
 from app.tasks.requests import Truncation
 from app.text.tokenizer import TextInput
@@ -21,7 +20,6 @@ Res_contra = TypeVar("Res_contra", bound=SequenceResult, contravariant=True)
 SHORT_BYTES: Final = 16 * 1024
 """Largest body that most tasks prepare on the event loop. A larger one takes over about 1 ms, so that a worker thread is
 better."""
-NO_MASKS: Final[IntArray] = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ def prepare_whole(model: Model, inputs: Sequence[TextInput], parameters: Truncat
         inputs, truncation=parameters.truncation, direction=parameters.truncation_direction
     )
     return Prepared(
-        [TokenSequence(one.input_ids, one.token_type_ids, NO_MASKS) for one in encoded],
+        [TokenSequence(one.input_ids, one.token_type_ids) for one in encoded],
         sum(one.was_truncated for one in encoded),
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from app.bundle.manifest import SpecialToken, Task
-from app.bundle.sequences import IntArray, MaskScores, TokenSequence
+from app.bundle.sequences import MaskScores, TokenArray, TokenSequence
 from app.errors import ValidationFailed
 from app.tasks.base import SHORT_BYTES, Prepared
 from app.tasks.catalog import Model
@@ -39,7 +39,7 @@ class FillMask:
         sequences = []
         # A text is never cut: that might cut off its masks.
         for i, encoded in enumerate(model.tokenizer.encode(request.listed, truncation=False)):
-            masks = np.flatnonzero(encoded.input_ids == mask.id)
+            masks = np.flatnonzero(encoded.input_ids == mask.id).astype(np.int32)
             if not len(masks):
                 raise ValidationFailed(f"inputs[{i}] has no mask token; write {mask.text} in place of a word.")
             sequences.append(TokenSequence(encoded.input_ids, encoded.token_type_ids, masks, top_k, targets))
@@ -51,7 +51,7 @@ class FillMask:
             )
         return Prepared(sequences, truncated=0)
 
-    def _targets(self, model: Model, request: FillMaskRequest) -> IntArray | None:
+    def _targets(self, model: Model, request: FillMaskRequest) -> TokenArray | None:
         if request.parameters.targets is None:
             return None
         ids = []
@@ -62,7 +62,7 @@ class FillMask:
                     f"parameters.targets[{i}] is not a single token of this model's vocabulary; leave it out."
                 )
             ids.append(token)
-        return np.unique(np.array(ids, np.int64))
+        return np.unique(np.array(ids, np.int32))
 
     def answer(
         self,

@@ -134,10 +134,10 @@ class Bench:
 
 def sequence(length: int, *, poisoned: bool = False) -> TokenSequence:
     """[CLS] and other tokens by their number, and the poison."""
-    ids = np.arange(2, length + 2)
+    ids = np.arange(2, length + 2, dtype=np.int32)
     if poisoned:
         ids[-1] = POISON
-    return TokenSequence(ids, np.zeros(length, np.int64), np.empty(0, np.int64))
+    return TokenSequence(ids, np.zeros(length, np.int32))
 
 
 def listed(results: Sequence[SequenceResult]) -> list[Any]:
@@ -270,7 +270,7 @@ def test_what_waits_while_the_device_is_busy_is_one_batch(with_engine: WithEngin
 def test_models_take_turns_on_the_device(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         running = await bench.hold()
-        mask = TokenSequence(np.array([2, 4, 3]), np.zeros(3, np.int64), np.array([1]), 1)
+        mask = TokenSequence(np.array([2, 4, 3], np.int32), np.zeros(3, np.int32), np.array([1], np.int32), 1)
         other = asyncio.ensure_future(bench.client.infer(FILL_MASK, [mask]))
         await bench.until(lambda: bench.local.statistics()[FILL_MASK].sequences == 1)
         assert not bench.devices[FILL_MASK].batches
@@ -438,7 +438,7 @@ def test_a_lost_device_is_told_to_all(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         waiting = [await bench.hold(), *(bench.ask(length) for length in (5, 6, 7))]
         await bench.until_waiting(3)
-        mask = TokenSequence(np.array([2, 4, 3]), np.zeros(3, np.int64), np.array([1]), 1)
+        mask = TokenSequence(np.array([2, 4, 3], np.int32), np.zeros(3, np.int32), np.array([1], np.int32), 1)
         waiting.append(asyncio.ensure_future(bench.client.infer(FILL_MASK, [mask])))
         await bench.until(lambda: bench.local.statistics()[FILL_MASK].sequences == 1)
         bench.device.is_lost = True

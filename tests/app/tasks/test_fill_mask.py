@@ -107,7 +107,9 @@ def test_what_was_asked_is_left_as_it_was(model: Model) -> None:
 
 def test_the_weight_is_the_number_of_candidates(model: Model) -> None:
     def one(masks: int, top_k: int) -> TokenSequence:
-        return TokenSequence(np.arange(9), np.zeros(9, np.int64), np.arange(masks), top_k)
+        return TokenSequence(
+            np.arange(9, dtype=np.int32), np.zeros(9, np.int32), np.arange(masks, dtype=np.int32), top_k
+        )
 
     request = FillMaskRequest.model_validate({"inputs": "x"})
     assert FillMask().weight(model, request, Prepared([one(2, 5), one(1, 7)], 0)) == 17
