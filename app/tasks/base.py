@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
-from app.bundle.manifest import Task
+from app.bundle.manifest import Manifest, Task
 from app.bundle.sequences import SequenceResult, TokenSequence
-from app.tasks.catalog import Model
-from app.tasks.requests import Truncation
-from app.text.tokenizer import TextInput
+from app.tasks.inputs import Truncation
+from app.text.tokenizer import TextInput, Tokenizer
 
 Req_contra = TypeVar("Req_contra", bound=BaseModel, contravariant=True)
 Pre = TypeVar("Pre", bound="Prepared")
@@ -20,6 +19,32 @@ Res_contra = TypeVar("Res_contra", bound=SequenceResult, contravariant=True)
 SHORT_BYTES: Final = 16 * 1024
 """Largest body that most tasks prepare on the event loop. A larger one takes over about 1 ms, so that a worker thread is
 better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One served model."""
+
+    name: str
+    manifest: Manifest
+    tokenizer: Tokenizer
+
+    @property
+    def task(self) -> Task:
+        return self.manifest.task
+
+
+class Usage(BaseModel):
+    """How many tokens the model processed, including special tokens and every window, and how many inputs were cut."""
+
+    tokens: int
+    truncated: int
+
+
+def example(prediction: Any, tokens: int) -> ConfigDict:  # noqa: ANN401 - JSON
+    """Return what shows a response with this prediction in OpenAPI."""
+    usage: dict[str, Any] = {"tokens": tokens, "truncated": 0}
+    return ConfigDict(json_schema_extra={"examples": [{"model": "name", "predictions": [prediction], "usage": usage}]})
 
 
 @dataclass(frozen=True, slots=True)

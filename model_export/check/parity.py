@@ -227,7 +227,7 @@ def verify_bundle(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, 
     manifest = bundle.manifest
     mask = manifest.special_tokens.mask
     progress("Reading the golden answers")
-    cases = bundle.golden().cases
+    cases = bundle.golden.cases
     _check_tokenizer(bundle, cases)
     golden_samples = [Sample.of(case, mask, manifest.task) for case in cases]
     samples = random_samples(
