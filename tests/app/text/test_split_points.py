@@ -117,7 +117,7 @@ def in_turn(members: str, *components: dict[str, Any]) -> dict[str, Any]:
         {"added_tokens": [{"content": "covid", "normalized": True}, {"content": "a b", "normalized": False}]},
     ],
 )
-def test_tokenizers_that_split_at_spaces_have_seams(changes: dict[str, Any]) -> None:
+def test_tokenizers_that_split_at_spaces_have_split_points(changes: dict[str, Any]) -> None:
     assert split_points_of(definition(**changes)) is not None
 
 
