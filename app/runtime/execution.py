@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.bundle.graph_inputs import Feeds
-from app.runtime.staging import DeviceMemory, StagingBuffers, Tensor
+from app.runtime.cuda import Cuda
+from app.runtime.staging import StagingBuffers, Tensor
 
 Values = list[npt.NDArray[Any]]
 Finish = Callable[[], Values]
@@ -60,7 +61,7 @@ class DeviceExecution:
 
     launches_ahead = True
 
-    def __init__(self, session: Any, memory: DeviceMemory) -> None:  # noqa: ANN401
+    def __init__(self, session: Any, memory: Cuda) -> None:  # noqa: ANN401
         """Bind nothing yet.
 
         Args:
