@@ -16,7 +16,7 @@ SMOOTHING: Final = 0.2
 MOST_OF_AVERAGE: Final = 4.0
 
 
-class Pace:
+class Estimate:
     """Predicts how long tokens take that run in batches of at most a budget, several batches at once if there are lanes."""
 
     def __init__(self, budget_tokens: int, lanes: int = 1) -> None:

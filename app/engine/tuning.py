@@ -6,13 +6,14 @@ Runs in the engine's thread before the model serves anyone, on its golden inputs
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import cycle
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from app.bundle.files import Bundle
-from app.bundle.sequences import SequenceResult, TokenSequence
+from app.bundle.sequences import TokenSequence
 from app.engine.golden import Run, golden_sequences
+from app.engine.messages import Speed
+from app.engine.protocols import Runner
 from app.errors import OutOfDeviceMemory
 
 log = logging.getLogger(__name__)
@@ -34,26 +35,7 @@ LONG_RUN_S: Final = 0.005
 TIMED_RUNS: Final = 20
 
 
-class CpuRunner(Protocol):
-    """A runner, as far as `open_with_few_threads` knows it."""
-
-    @property
-    def threads(self) -> int | None: ...
-
-    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]: ...
-
-
-R = TypeVar("R", bound=CpuRunner)
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """What warm-up measured: the budget to batch up to, how long its tokens take, and how long batches of some sizes do."""
-
-    budget_tokens: int
-    seconds_per_token: float
-    seconds_by_tokens: Sequence[tuple[int, float]]
-    """From the smallest batch, of one short sequence, to the largest."""
+R = TypeVar("R", bound=Runner)
 
 
 def open_with_few_threads(

@@ -8,9 +8,9 @@ import onnxruntime as ort
 
 from app.bundle.files import Bundle
 from app.bundle.manifest import Precision, Target, Variant
+from app.bundle.session import PROVIDERS
 from app.errors import BundleError, StartupError
 from app.runtime.nvml import count_gpus
-from app.runtime.options import PROVIDERS
 from app.runtime.runner import OrtRunner
 from app.runtime.session import DeviceUnavailable
 

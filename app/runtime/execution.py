@@ -32,6 +32,10 @@ class Execution(Protocol):
     launches_ahead: bool
     """Whether a batch may be launched before the one before it is finished, and is worth it."""
 
+    @property
+    def outputs(self) -> Sequence[str]:
+        """The names of all outputs that the graph has."""
+
     def launch(self, feeds: Feeds, outputs: Sequence[str], options: RunOptions = None) -> Finish:
         """Begin to run a batch. What is returned must be called once: it returns the outputs in host memory."""
 
@@ -44,6 +48,7 @@ class HostExecution:
     def __init__(self, session: Any) -> None:  # noqa: ANN401
         self._session: Final = session
         self._dtypes: Final = _input_dtypes(session)
+        self.outputs = _outputs(session)
 
     def launch(self, feeds: Feeds, outputs: Sequence[str], options: RunOptions = None) -> Finish:
         inputs = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self._dtypes.items()}
@@ -64,6 +69,7 @@ class DeviceExecution:
         """
         dtypes = _input_dtypes(session)
         self._session: Final = session
+        self.outputs = _outputs(session)
         self._memory: Final = memory
         self._staged: Final = {name: dtype for name, dtype in dtypes.items() if name not in _READ_ON_THE_HOST}
         self._on_host: Final = {name: dtype for name, dtype in dtypes.items() if name in _READ_ON_THE_HOST}
@@ -120,3 +126,7 @@ class DeviceExecution:
 
 def _input_dtypes(session: Any) -> dict[str, np.dtype[np.generic]]:  # noqa: ANN401
     return {node.name: _DTYPES[node.type] for node in session.get_inputs()}
+
+
+def _outputs(session: Any) -> list[str]:  # noqa: ANN401
+    return [node.name for node in session.get_outputs()]

@@ -13,12 +13,14 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
 from app.bundle.graph_inputs import INPUTS
+from app.bundle.heads import head_of
 from app.bundle.manifest import Target
+from app.bundle.session import PROVIDERS
 from app.errors import BundleError, OutOfDeviceMemory
 from app.runtime.cuda import Cuda
 from app.runtime.execution import DeviceExecution, Execution, HostExecution
 from app.runtime.failures import first_line, is_out_of_memory
-from app.runtime.options import CUDA_OPTIONS, PROVIDERS, session_options
+from app.runtime.options import CUDA_OPTIONS, session_options
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ def open_on_cpu(path: Path, *, threads: int) -> Execution:
         if is_out_of_memory(error):
             raise OutOfDeviceMemory(first_line(error)) from error
         raise _unloadable(path, error) from error
-    _check_inputs(path, session, "cpu")
+    _check_ends(path, session, "cpu")
     return HostExecution(session)
 
 
@@ -99,7 +101,7 @@ def open_on_cuda(path: Path, *, threads: int, memory_limit_bytes: int = 0) -> tu
             raise _why_no_session(path, error) from error
         if session.get_providers()[0] != PROVIDERS["cuda"]:
             raise DeviceUnavailable(_missing_library() or "ONNX Runtime fell back to the CPU and does not say why")
-    _check_inputs(path, session, "cuda")
+    _check_ends(path, session, "cuda")
     return DeviceExecution(session, cuda), _large_nodes_on_cpu(session)
 
 
@@ -107,13 +109,12 @@ def _session(path: Path, options: Any, provider: str, provider_options: dict[str
     return ort.InferenceSession(path, options, providers=[(provider, provider_options or {})], enable_fallback=0)
 
 
-def _check_inputs(path: Path, session: Any, target: Target) -> None:  # noqa: ANN401
-    unknown = {node.name for node in session.get_inputs()} - INPUTS[target]
-    if unknown:
-        raise BundleError(
-            f"{path} was written by another version of the export: it wants {', '.join(sorted(unknown))}. "
-            "Export the model again."
-        )
+def _check_ends(path: Path, session: Any, target: Target) -> None:  # noqa: ANN401
+    unknown = sorted({node.name for node in session.get_inputs()} - INPUTS[target])
+    outputs = [node.name for node in session.get_outputs()]
+    if unknown or head_of(outputs) is None:
+        difference = f"it wants {', '.join(unknown)}" if unknown else f"it gives {', '.join(outputs)}"
+        raise BundleError(f"{path} was written by another version of the export: {difference}. Export the model again.")
 
 
 def _large_nodes_on_cpu(session: Any) -> list[str]:  # noqa: ANN401

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
-import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
-from app.bundle.manifest import Task
-from app.bundle.sequences import IntArray, SequenceResult, TokenSequence
-from app.tasks.catalog import Model
-from app.tasks.requests import Truncation
-from app.text.tokenizer import TextInput
+from app.bundle.manifest import Manifest, Task
+from app.bundle.sequences import SequenceResult, TokenSequence
+from app.tasks.inputs import Truncation
+from app.text.tokenizer import TextInput, Tokenizer
 
 Req_contra = TypeVar("Req_contra", bound=BaseModel, contravariant=True)
 Pre = TypeVar("Pre", bound="Prepared")
@@ -21,7 +19,32 @@ Res_contra = TypeVar("Res_contra", bound=SequenceResult, contravariant=True)
 SHORT_BYTES: Final = 16 * 1024
 """Largest body that most tasks prepare on the event loop. A larger one takes over about 1 ms, so that a worker thread is
 better."""
-NO_MASKS: Final[IntArray] = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One served model."""
+
+    name: str
+    manifest: Manifest
+    tokenizer: Tokenizer
+
+    @property
+    def task(self) -> Task:
+        return self.manifest.task
+
+
+class Usage(BaseModel):
+    """How many tokens the model processed, including special tokens and every window, and how many inputs were cut."""
+
+    tokens: int
+    truncated: int
+
+
+def example(prediction: Any, tokens: int) -> ConfigDict:  # noqa: ANN401 - JSON
+    """Return what shows a response with this prediction in OpenAPI."""
+    usage: dict[str, Any] = {"tokens": tokens, "truncated": 0}
+    return ConfigDict(json_schema_extra={"examples": [{"model": "name", "predictions": [prediction], "usage": usage}]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +69,7 @@ def prepare_whole(model: Model, inputs: Sequence[TextInput], parameters: Truncat
         inputs, truncation=parameters.truncation, direction=parameters.truncation_direction
     )
     return Prepared(
-        [TokenSequence(one.input_ids, one.token_type_ids, NO_MASKS) for one in encoded],
+        [TokenSequence(one.input_ids, one.token_type_ids) for one in encoded],
         sum(one.was_truncated for one in encoded),
     )
 

@@ -4,19 +4,80 @@ from collections.abc import Callable, Sequence
 from math import exp
 from typing import Any, ClassVar, Final, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.bundle.manifest import Manifest, Task
 from app.bundle.sequences import FloatArray
-from app.tasks.base import SHORT_BYTES, Prepared, prepare_whole
-from app.tasks.catalog import Model
-from app.tasks.requests import ClassifyRequest
-from app.tasks.responses import ClassifyResponse
+from app.tasks.base import SHORT_BYTES, Model, Prepared, TaskHandler, Usage, prepare_whole
+from app.tasks.inputs import (
+    MAX_TOP_K,
+    ModelName,
+    PairInputs,
+    Request,
+    TextPair,
+    Truncation,
+    as_list,
+)
 
 Function = Literal["softmax", "sigmoid", "none"]
 
 
-class Classify:
+class ClassifyParameters(Truncation):
+    """How to classify."""
+
+    top_k: int | None = Field(None, ge=1, le=MAX_TOP_K, description="Return only the best labels; default: all.")
+    function_to_apply: Function | None = Field(
+        None,
+        description="Turns logits into scores. Default: none for regression, sigmoid for multi-label models and models "
+        "with one label, else softmax.",
+    )
+
+
+class ClassifyRequest(Request):
+    """Texts, or pairs of texts, to classify."""
+
+    model: ModelName = None
+    inputs: PairInputs
+    parameters: ClassifyParameters = ClassifyParameters()
+
+    @property
+    def listed(self) -> list[str | tuple[str, str]]:
+        """The inputs as a list, pairs as tuples. An empty second text counts as none."""
+        inputs: list[str | TextPair] = as_list(self.inputs)
+        return [
+            item if isinstance(item, str) else (item.text, item.text_pair) if item.text_pair else item.text
+            for item in inputs
+        ]
+
+
+class LabelScore(BaseModel):
+    """A label and its score."""
+
+    label: str
+    score: float
+
+
+class ClassifyResponse(BaseModel):
+    """`predictions[i]` belongs to `inputs[i]`, best label first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "sentiment",
+                    "predictions": [[{"label": "POSITIVE", "score": 0.9994}, {"label": "NEGATIVE", "score": 0.0006}]],
+                    "usage": {"tokens": 6, "truncated": 0},
+                }
+            ]
+        }
+    )
+
+    model: str
+    predictions: list[list[LabelScore]]
+    usage: Usage
+
+
+class ClassifyHandler:
     """`POST /v1/classify`."""
 
     task: ClassVar[Task] = "classify"
@@ -90,3 +151,6 @@ FUNCTIONS: Final[dict[Function, Callable[[list[float]], list[float]]]] = {
 
 def _score(scored: tuple[str, float]) -> float:
     return scored[1]
+
+
+HANDLER: Final[TaskHandler[ClassifyRequest, Prepared, FloatArray]] = ClassifyHandler()

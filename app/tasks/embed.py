@@ -2,17 +2,18 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.bundle.manifest import Task
 from app.bundle.sequences import FloatArray
-from app.tasks.base import SHORT_BYTES, Prepared, prepare_whole
-from app.tasks.catalog import Model
-from app.tasks.requests import EmbedRequest
-from app.tasks.responses import EmbedResponse
+from app.tasks.base import SHORT_BYTES, Model, Prepared, TaskHandler, Usage, example, prepare_whole
+from app.tasks.inputs import (
+    TextsRequest,
+    Truncation,
+)
 
 SHORTEST: Final = 1e-12
 """Smallest norm that a vector is divided by, as in torch's `normalize`."""
@@ -20,7 +21,36 @@ NUMBERS_A_WEIGHT: Final = 64
 """Numbers that are written in one unit of `weight`."""
 
 
-class Embed:
+class EmbedParameters(Truncation):
+    """How to embed."""
+
+    normalize: bool | None = Field(
+        None,
+        description="Scale every embedding to unit length (L2). Default: what the model's sentence-transformers files say, "
+        "otherwise false.",
+    )
+    encoding_format: Literal["float", "base64"] = Field(
+        "float", description="base64: the bytes of little-endian float32 numbers, a quarter of the size."
+    )
+
+
+class EmbedRequest(TextsRequest):
+    """Texts to embed."""
+
+    parameters: EmbedParameters = EmbedParameters()
+
+
+class EmbedResponse(BaseModel):
+    """`predictions[i]` belongs to `inputs[i]`: numbers, or text if base64 was requested."""
+
+    model_config = example([0.0713, -0.0265, 0.0498], tokens=6)
+
+    model: str
+    predictions: list[list[float] | str]
+    usage: Usage
+
+
+class EmbedHandler:
     """`POST /v1/embed`."""
 
     task: ClassVar[Task] = "embed"
@@ -58,3 +88,6 @@ class Embed:
 
     def weight(self, model: Model, request: EmbedRequest, prepared: Prepared) -> int:  # noqa: ARG002
         return len(prepared.sequences) * model.manifest.architecture.hidden_size // NUMBERS_A_WEIGHT
+
+
+HANDLER: Final[TaskHandler[EmbedRequest, Prepared, FloatArray]] = EmbedHandler()

@@ -3,7 +3,7 @@
 Validated strictly. An error is about the kind of input that was sent, not about every alternative.
 """
 
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
@@ -42,6 +42,12 @@ class Request(BaseModel):
     """Unknown keys and wrong types are errors; nothing is converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+MAX_TOP_K: Final = 1000
+ModelName = Annotated[
+    str | None, Field(description="The model's name; optional if only one model does this task.", examples=[None])
+]
 
 
 class TextPair(Request):
@@ -121,3 +127,22 @@ QuestionInputs = Annotated[
 def as_list(inputs: T | list[T]) -> list[T]:
     """Return the `inputs` of a request as a list, also if there is only one."""
     return inputs if isinstance(inputs, list) else [inputs]
+
+
+class Truncation(Request):
+    """What happens to inputs that are too long."""
+
+    truncation: bool = Field(True, description="Cut inputs that are too long; if false, they are an error.")
+    truncation_direction: Literal["right", "left"] = Field("right", description="The end that is cut off.")
+
+
+class TextsRequest(Request):
+    """The common part of requests whose inputs are texts."""
+
+    model: ModelName = None
+    inputs: TextInputs
+
+    @property
+    def listed(self) -> list[str]:
+        """The inputs as a list."""
+        return as_list(self.inputs)

@@ -17,7 +17,7 @@ import numpy as np
 import tokenizers
 
 from app.bundle.files import Bundle
-from app.bundle.sequences import IntArray
+from app.bundle.sequences import IntArray, TokenArray
 from app.errors import BundleError, ValidationFailed
 from app.text.plain_text import Words, can_read
 from app.text.split_points import Part, Seams, seams_of
@@ -45,8 +45,8 @@ TextInput = str | tuple[str, str]
 class Encoded:
     """One tokenized input, special tokens included."""
 
-    input_ids: IntArray  # int64[tokens]
-    token_type_ids: IntArray  # int64[tokens]
+    input_ids: TokenArray  # int32[tokens]
+    token_type_ids: TokenArray  # int32[tokens]
     was_truncated: bool
 
 
@@ -54,8 +54,8 @@ class Encoded:
 class Located:
     """One tokenized input, special tokens included, and where in the text its tokens come from."""
 
-    input_ids: IntArray  # int64[tokens]
-    token_type_ids: IntArray  # int64[tokens]
+    input_ids: TokenArray  # int32[tokens]
+    token_type_ids: TokenArray  # int32[tokens]
     offsets: IntArray  # int64[tokens, 2], first character and the one after the last
     words: IntArray  # int64[tokens], the number of the word, in the order of the text
     texts: tuple[range, ...]  # the tokens of the text, and of its pair; special tokens are around them
@@ -75,7 +75,7 @@ class Tokenizer:
         content = path.read_text(encoding="utf-8")
         self.max_length: Final = bundle.manifest.max_length
         self._special: Final = bundle.manifest.special_tokens
-        self._zeros: Final = np.zeros(self.max_length, np.int64)
+        self._zeros: Final = np.zeros(self.max_length, np.int32)
         self._zeros.flags.writeable = False
         self._clean_up: Final = bundle.manifest.clean_up_tokenization_spaces
         try:
@@ -137,7 +137,7 @@ class Tokenizer:
         was_truncated = len(ids) > room
         if was_truncated:
             ids = ids[:room] if direction == "right" else ids[len(ids) - room :]
-        input_ids = np.array(self._before + ids + self._after, np.int64)
+        input_ids = np.array(self._before + ids + self._after, np.int32)
         return Encoded(input_ids, self._zeros[: len(input_ids)], was_truncated)
 
     def _encode(self, inputs: Sequence[TextInput], direction: Direction) -> list[Encoded]:
@@ -147,7 +147,7 @@ class Tokenizer:
         encodings = self._tokenizer.encode_batch_fast(given) if short is None else short
         encoded = []
         for i, encoding in enumerate(encodings):
-            ids, types = np.array(encoding.ids, np.int64), np.array(encoding.type_ids, np.int64)
+            ids, types = np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32)
             was_truncated = len(ids) > self.max_length
             if was_truncated:
                 kept = self._kept(encoding, inputs[i], direction, is_whole=i not in parts)
@@ -311,8 +311,8 @@ def _located(encoding: tokenizers.Encoding, texts: int, kept: Sequence[int] | No
         offsets = [encoding.token_to_chars(i) or (0, 0) for i in kept]
     length, chosen = len(owners), slice(None) if kept is None else kept
     return Located(
-        np.array(encoding.ids, np.int64)[chosen],
-        np.array(encoding.type_ids, np.int64)[chosen],
+        np.array(encoding.ids, np.int32)[chosen],
+        np.array(encoding.type_ids, np.int32)[chosen],
         np.fromiter(chain.from_iterable(offsets), np.int64, 2 * length).reshape(length, 2),
         np.array([-1 if word is None else word for word in words], np.int64),
         _places(owners, texts),

@@ -84,7 +84,7 @@ def test_a_text_is_tokenized_and_cut_as_the_library_does(
     assert ours.input_ids.tolist() == expected.ids
     assert ours.token_type_ids.tolist() == expected.type_ids
     assert ours.was_truncated == bool(expected.overflowing)
-    assert ours.input_ids.dtype == ours.token_type_ids.dtype == np.int64
+    assert ours.input_ids.dtype == ours.token_type_ids.dtype == np.int32
 
 
 TOKENIZERS: dict[str, tuple[Tokenizer, dict[Direction, tokenizers.Tokenizer]]] = {}
