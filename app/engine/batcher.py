@@ -78,8 +78,8 @@ class Batcher(Generic[P, R]):
         self._clock = clock
         self.queue: Queue[P, R] = Queue()
         self.estimate = Estimate(budget_tokens, lanes)
-        # Of the workers that have nothing to do, one at a time is woken, and wakes the next if it leaves something: all at once
-        # would cost every request a turn of each, and hold slots of the device for an empty queue.
+        # One idle worker at a time is woken, and wakes the next if it leaves something in the queue. If all were woken, each
+        # would run once for every request, and hold slots of the device for an empty queue.
         self._sleeping: list[asyncio.Future[None]] = []
         self._is_one_awake = False
         self._closed: EngineLost | NotReady | None = None
@@ -144,22 +144,22 @@ class Batcher(Generic[P, R]):
         return job
 
     def _refuse_late_answer(self, tokens: Sequence[int]) -> None:
-        """Refuse a job that cannot be answered in time: it would keep the device from others for nothing."""
+        """Refuse a job that cannot be answered in time: it would take the device from others for nothing."""
         own_tokens, queue, estimate = sum(tokens), self.queue, self.estimate
         if estimate.at_most(self._running_tokens + queue.tokens + own_tokens) <= self._admission.timeout_s:
             return
-        # With nothing to learn from, what was slow may be so no more: the job shows it.
+        # When nothing runs, nothing shows whether a slow device has recovered: the job itself will show it.
         is_idle = not self._running_tokens and not queue.tokens
         own_s = estimate.seconds_as_measured(own_tokens) if is_idle else estimate.seconds(own_tokens)
         self._admission.refuse_long_run(own_s, inputs=len(tokens), tokens=own_tokens)
         self._admission.refuse_late_answer(self.statistics.wait_s(len(tokens)) + own_s)
 
     def withdraw(self, job: Job[P, R]) -> None:
-        """Run no more of a job that nobody waits for."""
+        """Drop what has not run of a job whose caller is gone."""
         if self.queue.withdraw(job):
             self._observer.cancelled()
         elif not job.future.cancelled():
-            job.future.exception()  # it was over in the same turn: mark an error as seen
+            job.future.exception()  # it ended in the same iteration of the loop: mark its error as retrieved
 
     async def work(self) -> None:
         """Run batches until cancelled or the engine is lost. Run exactly one such loop.
@@ -222,7 +222,7 @@ class Batcher(Generic[P, R]):
             self._running_tokens -= running_tokens
 
     async def _run_together(self, batch: list[Item[P, R]], wanted_at: float | None = None) -> Exception | None:
-        """Answer these sequences with one run, or return why it failed. `wanted_at` makes it one to learn the speed from.
+        """Answer these sequences with one run, or return why it failed. With `wanted_at`, the estimate learns from it.
 
         Raises:
             EngineLost: nothing will ever be answered again.
@@ -238,11 +238,11 @@ class Batcher(Generic[P, R]):
             return error
         finally:
             now, started_at = self._clock(), self._slots.started_at(taken_at)
-            if self._launches_ahead and wanted_at is not None:  # until then it waited behind a batch of ours
+            if self._launches_ahead and wanted_at is not None:  # until then it waited behind a batch of this model
                 wanted_at = max(wanted_at, self._answered_at)
             self._answered_at = self._slots.answered_at = now
         if wanted_at is not None:
-            # From wanting the device to having the answer: other models' slots count, as they do for whoever waits.
+            # From wanting the device to having the answer: a request waits for other models' batches, too.
             self.estimate.learn(tokens, now - wanted_at)
         ran = BatchRan(len(batch), tokens, max(lengths), started_at, now - started_at)
         self._observer.ran(ran)

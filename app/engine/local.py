@@ -26,7 +26,7 @@ from app.errors import EngineLost, NotReady
 log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.1
-"""How often late requests are told and the length of the queue is measured, whatever the device does."""
+"""How often late requests are failed and the queue is measured, seconds, whatever the device does."""
 
 
 class EngineObserver(BatchObserver, Protocol):
@@ -70,11 +70,11 @@ class LocalEngine:
             budget_tokens: Most tokens that share a batch; None measures what is best here.
             admission: Which requests are admitted, and how long they may take.
             previous: How an engine that was lost served this bundle. If it runs the same way again, its speed is not measured
-                anew, on a machine that is busy with those who wait.
+                anew, as the machine is busy with the requests that wait.
 
         Raises:
-            BundleError: a file is damaged, or the golden answers do not come out.
-            StartupError: the device that was asked for does not work.
+            BundleError: a file is damaged, or the answers are not the golden ones.
+            StartupError: the requested device does not work.
         """
         started_at = time.perf_counter()
         runner, speed = await self._threads.prepare(
@@ -156,11 +156,11 @@ class LocalEngine:
         return await self._batchers[model].infer(sequences, list(map(len, sequences)), timeline)
 
     def submit(self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None) -> SubmittedJob:
-        """Admit a request at once or raise, as `infer` does, for whoever cannot wait for each."""
+        """Admit a request at once or raise, as `infer` does. Its `future` is set when it is over."""
         return self._batchers[model].submit(sequences, list(map(len, sequences)), timeline)
 
     def withdraw(self, model: str, job: SubmittedJob) -> None:
-        """Run no more of a submitted request."""
+        """Drop what has not run of a submitted request."""
         self._batchers[model].withdraw(job)
 
     def check(self, model: str, sequences: int) -> None:

@@ -1,4 +1,4 @@
-"""What an engine tells: how models were loaded, what waits, and what became of a request.
+"""What an engine reports: how it serves a model, what waits, and how a request went through.
 
 Plain data, so that the engine may be in another process.
 """
@@ -70,7 +70,7 @@ class BatchRan:
 
 @dataclass(slots=True)
 class Timeline:
-    """What became of a request in the engine, for whoever traces it; filled in as it happens.
+    """A request's way through the engine, for its trace. Filled in as it goes.
 
     Times are of the machine's monotonic clock, which all its processes share. A time is None until then, and `runs` are
     the batches that held at least one of the request's sequences.
@@ -81,5 +81,5 @@ class Timeline:
     runs: list[BatchRan] = field(default_factory=list)
 
     def become(self, other: "Timeline") -> None:
-        """Take over what another process was told."""
+        """Take over the times of another process."""
         self.admitted_at, self.started_at, self.runs = other.admitted_at, other.started_at, other.runs

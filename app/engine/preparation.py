@@ -28,14 +28,14 @@ def prepare(
         open_runner: Makes its runner.
         budget_tokens: Most tokens that share a batch; None measures what is best here.
         previous: How an engine that was lost served this bundle. If it runs the same way again, its speed is not measured anew,
-            on a machine that is busy with those who wait.
+            as the machine is busy with the requests that wait.
 
     Returns:
         The runner, and its speed with the budget to serve with.
 
     Raises:
-        BundleError: a file is damaged, or the golden answers do not come out.
-        StartupError: the device that was asked for does not work.
+        BundleError: a file is damaged, or the answers are not the golden ones.
+        StartupError: the requested device does not work.
         OutOfDeviceMemory: a batch of the budget does not fit.
     """
     runner = open_runner(bundle)

@@ -56,7 +56,7 @@ class Queue(Generic[P, R]):
         self._is_empty.set()
 
     def __bool__(self) -> bool:
-        """Whether a sequence may be waiting: jobs that are over keep their turn until it comes."""
+        """Whether a sequence may be waiting. A job that is over keeps its place until its turn comes."""
         return bool(self._turns)
 
     def add(self, job: Job[P, R]) -> None:
@@ -102,7 +102,7 @@ class Queue(Generic[P, R]):
         return batch, queued_s
 
     def answer(self, job: Job[P, R], index: int, result: R, ran: BatchRan) -> None:
-        """Give a sequence its result, and its job all of them if none is missing."""
+        """Set the result of a sequence, and answer its job if that was the last one."""
         if job.future.done():
             return
         if job.timeline is not None and ran not in job.timeline.runs[-1:]:
@@ -119,7 +119,7 @@ class Queue(Generic[P, R]):
             job.future.set_exception(error)
 
     def withdraw(self, job: Job[P, R]) -> bool:
-        """Drop a job that nobody waits for; return whether it was still there."""
+        """Drop a job whose caller is gone. Return False if it was already over."""
         if job not in self._unanswered:
             return False
         self._remove(job)
@@ -140,7 +140,7 @@ class Queue(Generic[P, R]):
         await self._is_empty.wait()
 
     def _remove(self, job: Job[P, R]) -> None:
-        """Take a job off the books. `take` passes over its turn."""
+        """Forget a job. `take` skips its turn."""
         del self._unanswered[job]
         if job.next_index < len(job.tokens):
             self.sequences -= len(job.tokens) - job.next_index

@@ -45,13 +45,13 @@ class DeviceMemory(Protocol):
         """Return a new event, which can be recorded again and again."""
 
     def record_event(self, event: int) -> None:
-        """Record an event on the stream, after everything that was asked of the device."""
+        """Record an event on the stream, behind everything that is on it."""
 
     def synchronize_event(self, event: int) -> None:
         """Wait for everything before an event."""
 
     def wait(self) -> None:
-        """Wait for everything that was asked of the device."""
+        """Wait for everything on the stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +79,9 @@ class StagingBuffer:
         self._used = 0
 
     def write(self, feeds: Feeds, dtypes: Mapping[str, np.dtype[np.generic]]) -> dict[str, Tensor]:
-        """Copy inputs into the host memory, in the types that are asked for, and return where each will be.
+        """Copy inputs into the host memory, in the given types, and return where each will be on the device.
 
-        Nothing that was uploaded from this buffer may still run.
+        No batch that was uploaded from this buffer may still run.
         """
         *offsets, end = _offsets(feeds[name].size * dtype.itemsize for name, dtype in dtypes.items())
         self._make_room(end)
@@ -95,7 +95,7 @@ class StagingBuffer:
         return tensors
 
     def upload(self) -> None:
-        """Copy what was laid out to the device."""
+        """Copy the written inputs to the device."""
         self._memory.upload(self._host[: self._used], self._address)
 
     def download(self, tensors: Sequence[Tensor]) -> list[npt.NDArray[Any]]:
@@ -117,7 +117,7 @@ class StagingBuffer:
         return arrays
 
     def wait(self) -> None:
-        """Wait until what was asked for is downloaded."""
+        """Wait until the download is complete."""
         self._memory.synchronize_event(self._downloaded)
 
     def _make_room(self, size: int) -> None:
@@ -137,7 +137,7 @@ class StagingBuffer:
 
 
 class StagingBuffers:
-    """The buffers of one session: one is run from while the other is filled."""
+    """The buffers of one session: while a batch runs from one, the next is written into the other."""
 
     def __init__(self, memory: DeviceMemory, count: int = 2) -> None:
         self._free: SimpleQueue[StagingBuffer] = SimpleQueue()
@@ -145,16 +145,16 @@ class StagingBuffers:
             self._free.put(StagingBuffer(memory))
 
     def take(self) -> StagingBuffer:
-        """Return a buffer that nobody uses, once there is one."""
+        """Return a free buffer, waiting for one if need be."""
         return self._free.get()
 
     def give_back(self, buffer: StagingBuffer) -> None:
-        """Let others have it."""
+        """Make a buffer free again."""
         self._free.put(buffer)
 
 
 def _offsets(sizes_bytes: Iterable[int]) -> Iterator[int]:
-    """Yield where each of these begins if they lie end to end, and where the last one ends."""
+    """Yield where each of these begins if they are laid end to end, aligned, and where the last one ends."""
     end = 0
     yield end
     for size in sizes_bytes:
