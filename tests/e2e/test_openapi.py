@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from app import errors
 from app.bundle.manifest import Task
 from app.http.asgi import ErrorResponse
-from app.tasks.responses import ClassifyResponse
+from app.tasks.classify import ClassifyResponse
 from tests.support import Reply, ServerProcess
 
 TEXT = "The cat sat on the mat."
