@@ -9,7 +9,7 @@ from app.http.asgi import request_id_of
 from app.http.inference import InferenceEndpoint
 
 
-class Gateway:
+class Dispatcher:
     """Sends `/v1/<task>` to its endpoint and everything else to the FastAPI application."""
 
     def __init__(self, application: ASGIApp, endpoints: Iterable[InferenceEndpoint]) -> None:

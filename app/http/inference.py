@@ -170,7 +170,7 @@ class InferenceEndpoint:
             inflight.dec()
 
     async def _in_thread(self, prepare: Callable[[], T]) -> T:
-        """Prepare a large request in a worker thread. If it is cancelled or late before a thread is free, that is never done.
+        """Prepare a large request in a worker thread, unless it is cancelled or late before a thread is free.
 
         Raises:
             DeadlineExceeded: it is late.

@@ -16,7 +16,7 @@ from app.engine.protocols import EngineClient
 from app.errors import StartupError
 from app.http.application import make_application
 from app.http.connection import HttpProtocol
-from app.http.dispatch import Gateway
+from app.http.dispatch import Dispatcher
 from app.http.health import make_health_router
 from app.http.inference import InferenceEndpoint, Limits
 from app.http.models import make_models_router
@@ -73,7 +73,7 @@ class FrontEnd:
             for handler in TASKS.values()
         ]
         application = make_application(routers, catalog, asks_for_key=api_key is not None)
-        self.application: Final = Gateway(application, endpoints)
+        self.application: Final = Dispatcher(application, endpoints)
         self.server: Final = Server(
             uvicorn.Config(
                 self.application,

@@ -47,7 +47,7 @@ NO_MODEL: Final = "none"
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """What `model_info` and the labels say of a model."""
+    """The labels of `model_info`."""
 
     name: str
     task: str
@@ -181,7 +181,7 @@ class Metrics:
         return self._by_model[name]
 
     def model_loaded(self, model: ServedModel, budget_tokens: int, lanes: int) -> None:
-        """Say what serves a model: its budget, and how many batches at once share the device."""
+        """Record what serves a model: its budget, and how many batches share the device at once."""
         self.add_model(model.name, model.task).lanes = lanes
         self.model_info.labels(model.name, model.task, model.variant, model.provider).set(1)
         self.batch_budget.labels(model.name, model.task).set(budget_tokens)
@@ -195,7 +195,7 @@ class Metrics:
         return generate_latest(self._read)
 
     def expose(self, accept: str) -> tuple[bytes, str]:
-        """Return all metrics and their content type, to whoever sent this Accept header.
+        """Return all metrics and their content type, as an Accept header asks for them.
 
         Prometheus asks for OpenMetrics, which has exemplars; a person who looks gets the text format, which has none.
         """
@@ -222,5 +222,5 @@ def _all_processes() -> CollectorRegistry:
 
 
 def forget_process(pid: int | None, folder: Path) -> None:
-    """Stop telling what a process that ended had in hand; what it counted stays."""
+    """Drop the gauges of a process that ended; its counters stay."""
     mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Metrics of the machine's share: processor time, memory and open files of the service's processes, and the GPUs."""
+"""Metrics of the service's processes (processor time, memory, open files) and of the machine's GPUs."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -37,13 +37,13 @@ class _Processes(Collector):
             return self._read([os.getpid()]).values()
         supervisor = os.getppid()
         while True:
-            # A process that ends meanwhile is counted once: with the living or with the dead.
-            dead_s = _cpu_of_the_dead(supervisor)
+            # Read again if a process ended meanwhile: it would be counted twice, or not at all.
+            ended_s = _cpu_of_ended_children(supervisor)
             totals = self._read(_family(supervisor))
-            if _cpu_of_the_dead(supervisor) == dead_s:
+            if _cpu_of_ended_children(supervisor) == ended_s:
                 break
-        [living] = totals["process_cpu_seconds"].samples
-        totals["process_cpu_seconds"].samples = [living._replace(value=living.value + dead_s)]
+        [running] = totals["process_cpu_seconds"].samples
+        totals["process_cpu_seconds"].samples = [running._replace(value=running.value + ended_s)]
         return totals.values()
 
     def _read(self, pids: Iterable[int]) -> dict[str, Metric]:
@@ -94,8 +94,8 @@ def _family(parent: int) -> list[int]:
     return [parent, *map(int, children.split())]
 
 
-def _cpu_of_the_dead(parent: int) -> float:
-    """Return the processor time of the children that a process has outlived: a counter must not fall with them."""
+def _cpu_of_ended_children(parent: int) -> float:
+    """Return the processor time, seconds, of a process's ended children: the counter must not fall when one ends."""
     # The name of the program, in brackets, may hold spaces. What follows it is described in proc_pid_stat(5), from field 3.
     fields = Path(f"/proc/{parent}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
