@@ -18,7 +18,6 @@ from app.tasks.entities import EntitiesRequest
 from app.tasks.fill_mask import FillMaskRequest
 from app.tasks.inputs import MAX_INPUTS, MAX_TOP_K
 from app.tasks.next_sentence import NextSentenceRequest
-from app.tasks.responses import ErrorResponse
 
 ONE_TEXT: list[type[BaseModel]] = [ClassifyRequest, FillMaskRequest, EntitiesRequest, EmbedRequest]
 REQUESTS = [*ONE_TEXT, NextSentenceRequest, AnswerRequest]
@@ -225,7 +224,3 @@ def test_any_bytes_are_valid_or_refused(model: type[BaseModel], body: bytes) -> 
 def test_limits_are_in_the_schema() -> None:
     top_k = FillMaskRequest.model_json_schema()["$defs"]["FillMaskParameters"]["properties"]["top_k"]
     assert (top_k["minimum"], top_k["maximum"], top_k["default"]) == (1, MAX_TOP_K, 5)
-
-
-def test_errors_have_one_shape() -> None:
-    assert list(ErrorResponse.model_fields) == ["error", "error_type", "request_id"]
