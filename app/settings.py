@@ -1,7 +1,7 @@
 """Every setting of the server, its default and its limits.
 
-Read once, in `launch`, from the command line and from the environment (`BERT_<NAME>`); nothing else sees the whole
-object. Imports nothing of the project.
+Read once, in `__main__`, from the command line and from the environment (`BERT_<NAME>`). Of the rooms only `processes` sees
+the object; the others are passed the values they need. Imports nothing of the project.
 """
 
 from collections.abc import Iterable
