@@ -1,6 +1,7 @@
 """Every setting of the server, its default and its limits. Imports nothing of the project.
 
-`app.__main__` reads them from the command line and from the environment (`BERT_<NAME>`).
+Read once, in `app.__main__`, from the command line and from the environment (`BERT_<NAME>`). Only `app.processes` sees the
+object; the other rooms are passed the values that they need.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """Log formats: JSON lines for machines, short text for a terminal.
 
-Set up once, in `launch`. A record's `extra` becomes fields. Texts of requests are never logged.
+Set up once in each process, when it starts. A record's `extra` becomes fields. Texts of requests are never logged.
 """
 
 import json
@@ -105,5 +105,5 @@ def configure(level: str, style: Style) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(TextFormatter() if _is_text(style) else JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # `launch` logs start and stop with more detail than uvicorn.
+    # `app.processes` logs start and stop with more detail than uvicorn.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

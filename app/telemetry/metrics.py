@@ -122,9 +122,10 @@ class ModelMetrics:
 
 
 class Metrics:
-    """The metric objects of the service, on the registry that is passed in."""
+    """The metric objects of the service, on the registry that is passed in or one of their own."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        registry = CollectorRegistry() if registry is None else registry
         disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter: nobody asks for it
         by_model = ("model", "task")
 
