@@ -25,8 +25,8 @@ from app.engine.local import LocalEngine
 from app.engine.messages import Loaded
 from app.errors import EngineLost, OtherBundles, StartupError
 from app.http.server import allow_connections, listen
-from app.ipc.client import RemoteEngine
-from app.ipc.server import EngineServer
+from app.ipc.engine_server import EngineServer
+from app.ipc.remote_engine import RemoteEngine
 from app.processes.front_end import FrontEnd
 from app.processes.garbage_collection import freeze_heap
 from app.processes.loading import load_models

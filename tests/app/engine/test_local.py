@@ -34,8 +34,8 @@ from app.errors import (
     Overloaded,
     ServiceError,
 )
-from app.ipc.client import RemoteEngine
-from app.ipc.server import EngineServer
+from app.ipc.engine_server import EngineServer
+from app.ipc.remote_engine import RemoteEngine
 from app.runtime.runner import OrtRunner
 from tests.conftest import BundleOf
 
@@ -357,8 +357,8 @@ def remote(bench: Bench) -> RemoteEngine:
 
 
 def test_an_engine_that_does_not_tell_late_requests(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.ipc.client.WATCH_EVERY_S", 0.01)
-    monkeypatch.setattr("app.ipc.client.LATE_S", 0.0)
+    monkeypatch.setattr("app.ipc.remote_engine.WATCH_EVERY_S", 0.01)
+    monkeypatch.setattr("app.ipc.remote_engine.LATE_S", 0.0)
 
     async def main() -> None:
         async with asyncio.timeout(WITHIN_S), behind_a_socket(bundle_of) as bench:
@@ -374,12 +374,12 @@ def test_an_engine_that_does_not_tell_late_requests(bundle_of: BundleOf, monkeyp
 
 
 def test_an_engine_that_says_nothing_is_lost(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.ipc.client.WATCH_EVERY_S", 0.01)
+    monkeypatch.setattr("app.ipc.remote_engine.WATCH_EVERY_S", 0.01)
 
     async def main() -> None:
         async with asyncio.timeout(WITHIN_S), behind_a_socket(bundle_of) as bench:
             running = await bench.hold()
-            monkeypatch.setattr("app.ipc.client.SILENCE_S", 0.01)
+            monkeypatch.setattr("app.ipc.remote_engine.SILENCE_S", 0.01)
             with pytest.raises(EngineLost, match="Retry"):
                 await running
             assert bench.hanging[0] == os.getpid()  # here it is this process that has both ends

@@ -1,137 +1,228 @@
-"""Requests and replies are the same on both sides of the socket."""
+"""A message arrives as it was sent, and damage ends in one error."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
 from app import errors
 from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
-from app.engine.messages import BatchRan, Timeline
-from app.ipc.codec import WireReply, WireRequest, decode_replies, decode_requests, encode_replies, encode_requests
+from app.engine.messages import BatchRan, Loaded, QueueStatistics, Timeline
+from app.ipc import codec
+from app.ipc.codec import (
+    EngineReply,
+    EngineRequest,
+    FromEngine,
+    FromFrontEnd,
+    Hello,
+    Replies,
+    Requests,
+    Statistics,
+    Withdrawal,
+    decode_from_engine,
+    decode_from_front_end,
+    encode,
+)
+from app.ipc.frames import DamagedFrame
 
-IDS = st.lists(st.integers(0, 250_000), min_size=1, max_size=20)
+IDS = st.integers(0, 2**62)
+NAMES = st.text(min_size=1, max_size=20)
+TIMES = st.floats(0, 1e9)
+TOKENS = st.integers(0, 250_000)
+RUNS = st.builds(BatchRan, st.integers(1, 1000), st.integers(1, 65536), st.integers(1, 512), TIMES, TIMES)
+TIMELINES = st.builds(Timeline, TIMES, st.none() | TIMES, st.lists(RUNS, max_size=4))
+LOADED = st.builds(Loaded)  # every field by its type
+QUEUES = st.builds(QueueStatistics, IDS, IDS, TIMES, TIMES, TIMES)
+FLOATS = st.floats(width=32)
+ERRORS = st.builds(errors.Overloaded, st.text(), st.integers(1, 3600)) | st.one_of(
+    *(
+        st.builds(error, st.text())
+        for error in (errors.DeadlineExceeded, errors.EngineLost, errors.Internal, errors.NotReady)
+    )
+)
+
+
+def token_arrays(size: int) -> st.SearchStrategy[Any]:
+    return npst.arrays(np.int32, size, elements=TOKENS)
 
 
 @st.composite
-def requests(draw: st.DrawFn) -> WireRequest:
+def requests(draw: st.DrawFn) -> EngineRequest:
     top_k = draw(st.integers(0, 1000))
-    targets = draw(st.none() | st.lists(st.integers(0, 250_000), max_size=4).map(lambda ids: np.array(ids, np.int32)))
+    targets = draw(st.none() | st.integers(0, 4).flatmap(token_arrays))
     sequences = []
-    for ids in draw(st.lists(IDS, min_size=1, max_size=4)):
-        masks = draw(st.lists(st.integers(0, len(ids) - 1), unique=True, max_size=3))
-        sequences.append(
-            TokenSequence(
-                np.array(ids, np.int32),
-                np.array([draw(st.integers(0, 1)) for _ in ids], np.int32),
-                np.array(sorted(masks), np.int32),
-                top_k,
-                targets,
-            )
-        )
-    return WireRequest(draw(st.integers(0, 2**62)), draw(st.integers(0, 9)), sequences, draw(st.booleans()))
+    for tokens in draw(st.lists(st.integers(1, 20), min_size=1, max_size=4)):
+        masks = draw(st.integers(0, min(3, tokens)).flatmap(token_arrays))
+        sequences.append(TokenSequence(draw(token_arrays(tokens)), draw(token_arrays(tokens)), masks, top_k, targets))
+    return EngineRequest(draw(IDS), draw(NAMES), sequences, draw(st.booleans()))
 
 
-@given(st.lists(requests(), min_size=1, max_size=5))
-def test_requests(sent: list[WireRequest]) -> None:
-    received = decode_requests(encode_requests(sent))
-    assert [(one.id, one.model, len(one.sequences), one.is_timed) for one in received] == [
-        (one.id, one.model, len(one.sequences), one.is_timed) for one in sent
-    ]
-    for one, other in zip(sent, received, strict=True):
-        for mine, theirs in zip(one.sequences, other.sequences, strict=True):
-            assert theirs.input_ids.dtype == np.int32
-            assert theirs.input_ids.tolist() == mine.input_ids.tolist()
-            assert theirs.token_type_ids.tolist() == mine.token_type_ids.tolist()
-            assert theirs.masks.tolist() == mine.masks.tolist()
-            assert theirs.top_k == mine.top_k
-            assert (theirs.targets is None) == (mine.targets is None)
-            if theirs.targets is not None and mine.targets is not None:
-                assert theirs.targets.tolist() == mine.targets.tolist()
+@st.composite
+def results(draw: st.DrawFn) -> Sequence[SequenceResult]:
+    columns = draw(st.integers(1, 5))
+    counts = draw(st.lists(st.integers(0, 4), min_size=1, max_size=4))
+
+    def floats(*shape: int) -> Any:
+        return draw(npst.arrays(np.float32, shape, elements=FLOATS))
+
+    match draw(st.sampled_from(["texts", "tokens", "masks"])):
+        case "texts":
+            return [floats(columns) for _ in counts]
+        case "tokens":
+            return [floats(count, columns) for count in counts]
+        case _:
+            tokens = [draw(npst.arrays(np.int64, (count, columns), elements=TOKENS)) for count in counts]
+            return [MaskScores(one, floats(*one.shape)) for one in tokens]
 
 
-def of(lengths: list[int], masks: list[int] | None = None) -> list[TokenSequence]:
-    """Sequences of so many tokens, with so many masks."""
-    return [
-        TokenSequence(np.arange(length, dtype=np.int32), np.zeros(length, np.int32), np.arange(count, dtype=np.int32))
-        for length, count in zip(lengths, masks or [0] * len(lengths), strict=True)
-    ]
+REQUESTS = st.lists(requests(), min_size=1, max_size=5)
+REPLIES = st.lists(
+    st.builds(EngineReply, IDS, st.one_of(results(), ERRORS), st.none() | TIMELINES), min_size=1, max_size=5
+)
 
 
-def arrays(outcome: Sequence[SequenceResult] | errors.ServiceError) -> list[Any]:
-    assert not isinstance(outcome, errors.ServiceError)
-    return [one.tolist() for one in outcome if isinstance(one, np.ndarray)]
+def plain(value: Any) -> Any:
+    """Return a value that compares by content: arrays with their type and shape, errors with their fields."""
+    match value:
+        case np.ndarray():
+            return str(value.dtype), value.shape, value.tobytes()
+        case errors.ServiceError():
+            return type(value), vars(value)
+        case EngineRequest() | EngineReply() | TokenSequence() | MaskScores():
+            return type(value), [plain(getattr(value, field.name)) for field in fields(value)]
+        case list():
+            return [plain(one) for one in value]
+    return value
 
 
-def test_replies_of_every_kind_in_one_frame() -> None:
-    logits = [np.array([0.1, -2.5], np.float32), np.array([7.0, 1e-9], np.float32)]
-    masks = [
-        MaskScores(np.array([[3, 2]]), np.array([[0.5, 0.25]], np.float32)),
-        MaskScores(np.array([[9, 8], [7, 6]]), np.array([[0.1, 0.2], [0.3, 0.4]], np.float32)),
-    ]
-    overloaded = errors.Overloaded("full", 7)
-    rows = [np.array([[1.0, 2.0], [3.0, 4.0]], np.float32), np.array([[5.0, 6.0]], np.float32)]
+@given(REQUESTS)
+def test_requests_arrive_as_they_were_sent(sent: list[EngineRequest]) -> None:
+    message = decode_from_front_end(encode(Requests.pack(sent)))
+    assert isinstance(message, Requests)
+    assert plain(message.unpack()) == plain(sent)
+
+
+@given(REPLIES)
+def test_replies_arrive_as_they_were_sent(sent: list[EngineReply]) -> None:
+    message = decode_from_engine(encode(Replies.pack(sent)))
+    assert isinstance(message, Replies)
+    assert plain(message.unpack()) == plain(sent)
+
+
+def test_results_of_any_layout_arrive_as_they_were_sent() -> None:
+    table = np.arange(12, dtype=np.float32).reshape(3, 4)
+    tokens = np.arange(12).reshape(3, 4)
     sent = [
-        WireReply(5, logits),
-        WireReply(6, overloaded),
-        WireReply(7, masks),
-        WireReply(9, rows),
-        WireReply(8, logits[:1]),
+        EngineReply(0, [table.T[0], table.T[1]]),
+        EngineReply(1, [table[:, :2], table[:1, 2:]]),
+        EngineReply(2, [MaskScores(tokens[:, 1:3], table.T[:3, :2])]),
     ]
-    asked = {5: of([3, 3]), 6: of([3]), 7: of([4, 4], masks=[1, 2]), 8: of([3]), 9: of([2, 1])}
-    received = list(decode_replies(encode_replies(sent), asked.get))
-    assert [reply.id for reply in received] == [5, 6, 7, 9, 8]
-    several, refused, filled, of_tokens, one = (reply.outcome for reply in received)
-    assert arrays(one) == [logits[0].tolist()]
-    assert arrays(of_tokens) == [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]]]
-    assert arrays(several) == [row.tolist() for row in logits]
-    assert isinstance(refused, errors.Overloaded)
-    assert (refused.message, refused.retry_after_s) == ("full", 7)
-    assert not isinstance(filled, errors.ServiceError)
-    for mine, theirs in zip(masks, filled, strict=True):
-        assert isinstance(theirs, MaskScores)
-        assert theirs.tokens.tolist() == mine.tokens.tolist()
-        assert theirs.scores.tolist() == mine.scores.tolist()
+    assert plain(Replies.pack(sent).unpack()) == plain(sent)
 
 
-def test_replies_nobody_waits_for_are_passed_over() -> None:
-    masks = [MaskScores(np.array([[3, 2]]), np.array([[0.5, 0.25]], np.float32))]
-    logits = [np.array([1.0], np.float32)]
-    rows = [np.ones((3, 2), np.float32)]
-    outcomes: list[Sequence[SequenceResult] | errors.ServiceError] = [
-        masks,
-        errors.Internal("no"),
-        logits,
-        rows,
-        logits,
-    ]
-    sent = [WireReply(i, outcome) for i, outcome in enumerate(outcomes)]
-    assert [reply.id for reply in decode_replies(encode_replies(sent), {4: of([3])}.get)] == [4]
+def test_an_error_that_the_engine_has_no_business_with_is_internal() -> None:
+    [reply] = Replies.pack([EngineReply(1, errors.NotFound("no such model"))]).unpack()
+    assert plain(reply.outcome) == plain(errors.Internal("no such model"))
 
 
-@pytest.mark.parametrize("error", [errors.DeadlineExceeded, errors.EngineLost, errors.Internal, errors.NotReady])
-def test_errors_keep_their_kind(error: type[errors.ServiceError]) -> None:
-    [reply] = decode_replies(encode_replies([WireReply(1, error("what happened"))]), lambda _: of([3]))
-    assert type(reply.outcome) is error
-    assert reply.outcome.message == "what happened"
+@given(st.lists(IDS))
+def test_withdrawals_arrive_as_they_were_sent(ids: list[int]) -> None:
+    assert decode_from_front_end(encode(Withdrawal(ids))) == Withdrawal(ids)
 
 
-TIMES = st.floats(0, 1e9)
-RUNS = st.builds(BatchRan, st.integers(1, 1000), st.integers(1, 65536), st.integers(1, 512), TIMES, TIMES)
-TIMELINES = st.builds(Timeline, TIMES, st.none() | TIMES, st.lists(RUNS, max_size=4))
+@given(st.dictionaries(NAMES, LOADED, max_size=3))
+def test_a_hello_arrives_as_it_was_sent(models: dict[str, Loaded]) -> None:
+    message = decode_from_engine(encode(Hello(models)))
+    assert isinstance(message, Hello)
+    assert list(message.models) == list(models)
+    assert msgspec.to_builtins(message) == msgspec.to_builtins(Hello(models))
+    assert all(isinstance(one, Loaded) for one in message.models.values())
 
 
-@given(st.lists(st.none() | TIMELINES, min_size=1, max_size=5))
-def test_timelines_go_with_their_replies_whatever_these_are(timelines: list[Timeline | None]) -> None:
-    outcomes: list[Sequence[SequenceResult] | errors.ServiceError] = [
-        [np.array([1.0], np.float32)],
-        errors.Internal("no"),
-        [MaskScores(np.array([[3, 2]]), np.array([[0.5, 0.25]], np.float32))],
-    ]
-    sent = [WireReply(i, outcomes[i % 3], timeline) for i, timeline in enumerate(timelines)]
-    asked = {i: of([3], masks=[1]) for i in range(len(sent)) if i != 1}  # nobody waits for the second
-    received = list(decode_replies(encode_replies(sent), asked.get))
-    assert {reply.id: reply.timeline for reply in received} == {i: timelines[i] for i in asked}
+@given(st.dictionaries(NAMES, QUEUES, max_size=3))
+def test_statistics_arrive_as_they_were_sent(models: dict[str, QueueStatistics]) -> None:
+    assert decode_from_engine(encode(Statistics(models))) == Statistics(models)
+
+
+def read(decode: Callable[[bytes], FromFrontEnd | FromEngine], body: bytes) -> None:
+    """Read a message to the last array; damage must not end in any other error."""
+    try:
+        message = decode(body)
+        if isinstance(message, Requests | Replies):
+            message.unpack()
+    except DamagedFrame:
+        pass
+
+
+MESSAGES = st.one_of(
+    REQUESTS.map(Requests.pack),
+    REPLIES.map(Replies.pack),
+    st.lists(IDS, max_size=5).map(Withdrawal),
+    st.dictionaries(NAMES, QUEUES, max_size=3).map(Statistics),
+    st.dictionaries(NAMES, LOADED, max_size=3).map(Hello),
+)
+
+
+@given(MESSAGES, st.data())
+def test_a_shortened_message_is_refused(message: FromFrontEnd | FromEngine, data: st.DataObject) -> None:
+    body = encode(message)
+    shortened = body[: data.draw(st.integers(0, len(body) - 1))]
+    for decode in (decode_from_front_end, decode_from_engine):
+        with pytest.raises(DamagedFrame):
+            decode(shortened)
+
+
+@given(MESSAGES, st.data())
+def test_a_message_with_wrong_bytes_is_read_or_refused(message: FromFrontEnd | FromEngine, data: st.DataObject) -> None:
+    body = bytearray(encode(message))
+    for _ in range(data.draw(st.integers(1, 3))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    for decode in (decode_from_front_end, decode_from_engine):
+        read(decode, bytes(body))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+    for decode in (decode_from_front_end, decode_from_engine):
+        read(decode, body)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Requests([codec.RequestHeader(0, "model", [(2, 0)], 0, None, False)], bytes(4 * 3)),
+        Requests([codec.RequestHeader(0, "model", [(2, 0)], 0, None, False)], bytes(4 * 5)),
+        Requests([codec.RequestHeader(0, "model", [(2, 1)], 0, None, False)], bytes(4 * 4)),
+        Requests([codec.RequestHeader(0, "model", [(2, 0)], 1, 1, False)], bytes(4 * 4)),
+        Requests([], bytes(3)),
+        Replies([codec.ReplyHeader(0, codec.Rows(2**31 - 1, 1), None)], bytes(4)),
+        Replies([codec.ReplyHeader(0, codec.Rows(1, 1), None)], bytes(8)),
+        Replies([codec.ReplyHeader(0, codec.TokenRows([2], 2), None)], bytes(4 * 3)),
+        Replies([codec.ReplyHeader(0, codec.MaskRows([2], 1, bytes(8)), None)], bytes(4 * 2)),
+        Replies([codec.ReplyHeader(0, codec.MaskRows([1], 1, bytes(9)), None)], bytes(4)),
+        Replies([], bytes(3)),
+    ],
+)
+def test_arrays_of_other_sizes_than_the_headers_say_are_refused(message: Requests | Replies) -> None:
+    with pytest.raises(DamagedFrame):
+        message.unpack()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        codec.ReplyHeader(0, codec.Rows(2**31, 1), None),
+        codec.ReplyHeader(0, codec.Rows(-1, 1), None),
+        codec.ReplyHeader(0, codec.Rows(1, 0), None),
+        codec.ReplyHeader(0, codec.TokenRows([-1], 1), None),
+    ],
+)
+def test_sizes_that_no_array_has_are_refused(header: codec.ReplyHeader) -> None:
+    with pytest.raises(DamagedFrame, match="int"):
+        decode_from_engine(encode(Replies([header], b"")))
