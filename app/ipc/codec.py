@@ -242,7 +242,7 @@ def decode_from_front_end(body: bytes) -> FromFrontEnd:
     """
     try:
         return _from_front_end.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise DamagedFrame(str(error)) from error
 
 
@@ -254,7 +254,7 @@ def decode_from_engine(body: bytes) -> FromEngine:
     """
     try:
         return _from_engine.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise DamagedFrame(str(error)) from error
 
 

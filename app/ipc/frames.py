@@ -12,7 +12,7 @@ LARGEST: Final = 1 << 32
 """Bytes. msgpack has no longer blob, so a longer frame is damage, and there is no point in waiting for its end."""
 
 
-class DamagedFrame(ConnectionError):
+class DamagedFrame(ValueError):
     """What arrived is no message of the other process. The rest of the stream cannot be read."""
 
 

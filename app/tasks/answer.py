@@ -11,12 +11,11 @@ transformers 5 has no such pipeline any more. This follows that of the last vers
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, Field
 
-from app.bundle.manifest import Task
 from app.bundle.sequences import FloatArray, IntArray
 from app.errors import ValidationFailed
 from app.tasks.base import Model, TaskHandler, Usage, example
@@ -95,14 +94,14 @@ class AnswerResponse(BaseModel):
     usage: Usage
 
 
-class AnswerHandler:
+class AnswerHandler(TaskHandler[AnswerRequest, PreparedWindows, FloatArray]):
     """`POST /v1/answer`."""
 
-    task: ClassVar[Task] = "answer"
-    summary: ClassVar[str] = "Answers to questions from a context"
-    request: ClassVar[type[BaseModel]] = AnswerRequest
-    response: ClassVar[type[BaseModel]] = AnswerResponse
-    short_bytes: ClassVar[int] = SHORT_BYTES
+    task = "answer"
+    summary = "Answers to questions from a context"
+    request = AnswerRequest
+    response = AnswerResponse
+    short_bytes = SHORT_BYTES
 
     def example(self, model: Model) -> dict[str, Any]:
         return {
@@ -246,4 +245,4 @@ def _score(answer: dict[str, Any]) -> float:
     return float(answer["score"])
 
 
-HANDLER: Final[TaskHandler[AnswerRequest, PreparedWindows, FloatArray]] = AnswerHandler()
+HANDLER: Final = AnswerHandler()

@@ -1,14 +1,13 @@
 """Classification: logits to labels with scores, as transformers' text-classification pipeline computes them."""
 
-from collections.abc import Callable, Sequence
-from math import exp
-from typing import Any, ClassVar, Final, Literal
+from collections.abc import Sequence
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.bundle.manifest import Manifest, Task
+from app.bundle.manifest import Manifest
 from app.bundle.sequences import FloatArray
-from app.tasks.base import SHORT_BYTES, Model, Prepared, TaskHandler, Usage, prepare_whole
+from app.tasks.base import Model, Prepared, TaskHandler, Usage, prepare_whole
 from app.tasks.inputs import (
     MAX_TOP_K,
     ModelName,
@@ -18,8 +17,7 @@ from app.tasks.inputs import (
     Truncation,
     as_list,
 )
-
-Function = Literal["softmax", "sigmoid", "none"]
+from app.tasks.scores import FUNCTIONS, Function
 
 
 class ClassifyParameters(Truncation):
@@ -77,14 +75,13 @@ class ClassifyResponse(BaseModel):
     usage: Usage
 
 
-class ClassifyHandler:
+class ClassifyHandler(TaskHandler[ClassifyRequest, Prepared, FloatArray]):
     """`POST /v1/classify`."""
 
-    task: ClassVar[Task] = "classify"
-    summary: ClassVar[str] = "Labels and their scores for texts or pairs of texts"
-    request: ClassVar[type[BaseModel]] = ClassifyRequest
-    response: ClassVar[type[BaseModel]] = ClassifyResponse
-    short_bytes: ClassVar[int] = SHORT_BYTES
+    task = "classify"
+    summary = "Labels and their scores for texts or pairs of texts"
+    request = ClassifyRequest
+    response = ClassifyResponse
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": "I love this product"}
@@ -110,9 +107,6 @@ class ClassifyHandler:
             predictions.append([{"label": label, "score": score} for label, score in best])
         return predictions
 
-    def weight(self, model: Model, request: ClassifyRequest, prepared: Prepared) -> int:  # noqa: ARG002
-        return len(prepared.sequences)
-
 
 def default_function(manifest: Manifest) -> Function:
     """Return the default function from a model's logits to scores."""
@@ -123,34 +117,8 @@ def default_function(manifest: Manifest) -> Function:
     return "softmax"
 
 
-def softmax(logits: list[float]) -> list[float]:
-    """Return exp(x) / sum(exp(x)); the largest logit is subtracted first to prevent overflow."""
-    largest = max(logits)
-    exponentials = [exp(logit - largest) for logit in logits]
-    total = sum(exponentials)
-    return [exponential / total for exponential in exponentials]
-
-
-def sigmoid(logits: list[float]) -> list[float]:
-    """Return 1 / (1 + exp(-x)), expanded by exp(x) for negative x, where exp(-x) might overflow."""
-    return [1 / (1 + exp(-logit)) if logit >= 0 else exp(logit) / (1 + exp(logit)) for logit in logits]
-
-
-def identity(logits: list[float]) -> list[float]:
-    """Return the logits as they are."""
-    return logits
-
-
-# Plain Python in double precision: for a few labels several times as fast as NumPy.
-FUNCTIONS: Final[dict[Function, Callable[[list[float]], list[float]]]] = {
-    "softmax": softmax,
-    "sigmoid": sigmoid,
-    "none": identity,
-}
-
-
 def _score(scored: tuple[str, float]) -> float:
     return scored[1]
 
 
-HANDLER: Final[TaskHandler[ClassifyRequest, Prepared, FloatArray]] = ClassifyHandler()
+HANDLER: Final = ClassifyHandler()

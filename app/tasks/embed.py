@@ -2,14 +2,13 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
 
-from app.bundle.manifest import Task
 from app.bundle.sequences import FloatArray
-from app.tasks.base import SHORT_BYTES, Model, Prepared, TaskHandler, Usage, example, prepare_whole
+from app.tasks.base import Model, Prepared, TaskHandler, Usage, example, prepare_whole
 from app.tasks.inputs import (
     TextsRequest,
     Truncation,
@@ -50,14 +49,13 @@ class EmbedResponse(BaseModel):
     usage: Usage
 
 
-class EmbedHandler:
+class EmbedHandler(TaskHandler[EmbedRequest, Prepared, FloatArray]):
     """`POST /v1/embed`."""
 
-    task: ClassVar[Task] = "embed"
-    summary: ClassVar[str] = "An embedding for each text"
-    request: ClassVar[type[BaseModel]] = EmbedRequest
-    response: ClassVar[type[BaseModel]] = EmbedResponse
-    short_bytes: ClassVar[int] = SHORT_BYTES
+    task = "embed"
+    summary = "An embedding for each text"
+    request = EmbedRequest
+    response = EmbedResponse
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": ["How do I get to the station?", "The trains leave from there."]}
@@ -90,4 +88,4 @@ class EmbedHandler:
         return len(prepared.sequences) * model.manifest.architecture.hidden_size // NUMBERS_A_WEIGHT
 
 
-HANDLER: Final[TaskHandler[EmbedRequest, Prepared, FloatArray]] = EmbedHandler()
+HANDLER: Final = EmbedHandler()

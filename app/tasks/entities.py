@@ -1,12 +1,11 @@
 """Entities: token labels to spans of the text, as in transformers' token-classification pipeline."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, ClassVar, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.bundle.manifest import Task
 from app.bundle.sequences import FloatArray
 from app.errors import ValidationFailed
 from app.tasks.base import Model, TaskHandler, Usage, example
@@ -93,14 +92,14 @@ class EntitiesResponse(BaseModel):
     usage: Usage
 
 
-class EntitiesHandler:
+class EntitiesHandler(TaskHandler[EntitiesRequest, PreparedWindows, FloatArray]):
     """`POST /v1/entities`."""
 
-    task: ClassVar[Task] = "entities"
-    summary: ClassVar[str] = "Named entities, or the labels of all tokens"
-    request: ClassVar[type[BaseModel]] = EntitiesRequest
-    response: ClassVar[type[BaseModel]] = EntitiesResponse
-    short_bytes: ClassVar[int] = SHORT_BYTES
+    task = "entities"
+    summary = "Named entities, or the labels of all tokens"
+    request = EntitiesRequest
+    response = EntitiesResponse
+    short_bytes = SHORT_BYTES
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": "Ada Lovelace lived in London."}
@@ -297,4 +296,4 @@ def _part(text: Located, part: range) -> Window:
     return window(text, np.arange(tokens.start), part, np.arange(tokens.stop, len(text.input_ids)))
 
 
-HANDLER: Final[TaskHandler[EntitiesRequest, PreparedWindows, FloatArray]] = EntitiesHandler()
+HANDLER: Final = EntitiesHandler()

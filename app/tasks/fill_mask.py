@@ -1,15 +1,15 @@
 """Masked tokens: the best tokens for each mask, as in transformers' fill-mask pipeline."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 from pydantic import BaseModel, Field
 
-from app.bundle.manifest import SpecialToken, Task
+from app.bundle.manifest import SpecialToken
 from app.bundle.sequences import MaskScores, TokenArray, TokenSequence
 from app.errors import ValidationFailed
-from app.tasks.base import SHORT_BYTES, Model, Prepared, TaskHandler, Usage
+from app.tasks.base import Model, Prepared, TaskHandler, Usage
 from app.tasks.inputs import (
     MAX_TOP_K,
     Request,
@@ -54,14 +54,13 @@ class FillMaskResponse(BaseModel):
     usage: Usage
 
 
-class FillMaskHandler:
+class FillMaskHandler(TaskHandler[FillMaskRequest, Prepared, MaskScores]):
     """`POST /v1/fill-mask`."""
 
-    task: ClassVar[Task] = "fill-mask"
-    summary: ClassVar[str] = "The most likely tokens for each mask of a text"
-    request: ClassVar[type[BaseModel]] = FillMaskRequest
-    response: ClassVar[type[BaseModel]] = FillMaskResponse
-    short_bytes: ClassVar[int] = SHORT_BYTES
+    task = "fill-mask"
+    summary = "The most likely tokens for each mask of a text"
+    request = FillMaskRequest
+    response = FillMaskResponse
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": f"He drank a cup of {_mask_of(model).text}."}
@@ -147,4 +146,4 @@ def _mask_of(model: Model) -> SpecialToken:
     return mask
 
 
-HANDLER: Final[TaskHandler[FillMaskRequest, Prepared, MaskScores]] = FillMaskHandler()
+HANDLER: Final = FillMaskHandler()

@@ -13,11 +13,15 @@ T = TypeVar("T")
 MAX_INPUTS: Final = 4096
 """Largest value of `--max-inputs`. Part of the schema, so that a body of a million items is refused at the first item too
 many: one of 4 MB took 13 s to refuse when each of its items was reported."""
+MAX_TOP_K: Final = 1000
 KINDS: Final = frozenset({"<text>", "<pair>", "<list>", "<one>"})
 """Tags of the kinds of inputs. Pydantic puts them into an error's location; callers do not get to see them."""
+ModelName = Annotated[
+    str | None, Field(description="The model's name; optional if only one model does this task.", examples=[None])
+]
 
 
-def _sayable(text: str) -> str:
+def _not_empty(text: str) -> str:
     if not text:
         raise PydanticCustomError("empty_text", "is an empty string; send some text")
     return _without_nul(text)
@@ -29,7 +33,7 @@ def _without_nul(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_sayable)]
+Text = Annotated[str, AfterValidator(_not_empty)]
 
 
 def _kind(value: object) -> str | None:
@@ -42,12 +46,6 @@ class Request(BaseModel):
     """Unknown keys and wrong types are errors; nothing is converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-MAX_TOP_K: Final = 1000
-ModelName = Annotated[
-    str | None, Field(description="The model's name; optional if only one model does this task.", examples=[None])
-]
 
 
 class TextPair(Request):

@@ -1,14 +1,12 @@
 """Next sentence: whether the second text of a pair continues the first, as in BERT's pre-training."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from pydantic import BaseModel
 
-from app.bundle.manifest import Task
 from app.bundle.sequences import FloatArray
-from app.tasks.base import SHORT_BYTES, Model, Prepared, TaskHandler, Usage, example, prepare_whole
-from app.tasks.classify import softmax
+from app.tasks.base import Model, Prepared, TaskHandler, Usage, example, prepare_whole
 from app.tasks.inputs import (
     ModelName,
     Request,
@@ -16,6 +14,7 @@ from app.tasks.inputs import (
     Truncation,
     as_list,
 )
+from app.tasks.scores import softmax
 
 
 class NextSentenceParameters(Truncation):
@@ -52,14 +51,13 @@ class NextSentenceResponse(BaseModel):
     usage: Usage
 
 
-class NextSentenceHandler:
+class NextSentenceHandler(TaskHandler[NextSentenceRequest, Prepared, FloatArray]):
     """`POST /v1/next-sentence`."""
 
-    task: ClassVar[Task] = "next-sentence"
-    summary: ClassVar[str] = "Whether one text continues another"
-    request: ClassVar[type[BaseModel]] = NextSentenceRequest
-    response: ClassVar[type[BaseModel]] = NextSentenceResponse
-    short_bytes: ClassVar[int] = SHORT_BYTES
+    task = "next-sentence"
+    summary = "Whether one text continues another"
+    request = NextSentenceRequest
+    response = NextSentenceResponse
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": {"text": "It began to rain.", "text_pair": "She opened her umbrella."}}
@@ -81,8 +79,5 @@ class NextSentenceHandler:
             predictions.append({"is_next": is_next >= is_not, "score": score})
         return predictions
 
-    def weight(self, model: Model, request: NextSentenceRequest, prepared: Prepared) -> int:  # noqa: ARG002
-        return len(prepared.sequences)
 
-
-HANDLER: Final[TaskHandler[NextSentenceRequest, Prepared, FloatArray]] = NextSentenceHandler()
+HANDLER: Final = NextSentenceHandler()

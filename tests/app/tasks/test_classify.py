@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from app.bundle.files import find_bundles
 from app.tasks.base import Model, Prepared
 from app.tasks.catalog import load_model
-from app.tasks.classify import FUNCTIONS, ClassifyHandler, ClassifyRequest, default_function, sigmoid, softmax
+from app.tasks.classify import ClassifyHandler, ClassifyRequest, default_function
+from app.tasks.scores import FUNCTIONS, sigmoid, softmax
 
 logits = st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=6)
 
