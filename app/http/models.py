@@ -9,10 +9,9 @@ from pydantic import BaseModel
 
 from app.bundle.manifest import Source
 from app.engine.messages import Loaded
-from app.http.asgi import authorize
+from app.http.asgi import ErrorResponse, authorize
 from app.tasks.base import Model
 from app.tasks.catalog import Catalog
-from app.tasks.responses import ErrorResponse
 
 
 class ModelCard(BaseModel):
