@@ -1,240 +1,304 @@
-"""Requests and replies as flat arrays.
+"""Every message between a front end and the engine's process, declared once and encoded by msgspec.
 
-One frame holds many requests: a table with a row for each, then all their numbers end to end, so that the work in
-Python is per frame but for a few slices per sequence.
+    front end to engine     Requests, Withdrawal
+    engine to front end     Hello (once), Statistics (now and then), Replies
 
-    requests   int64[4]             how many requests, sequences, tokens and masks follow
-               int64[requests, 6]   id, model, sequences, top_k, targets (-1: none were named), is_timed
-               int64[sequences, 2]  tokens, masks
-               int32[tokens] input_ids, int32[tokens] token_type_ids, int32[masks] masks, int32[targets] targets
-    replies    int64[1]             how many follow
-               int64[replies, 5]    id, kind, rows, columns, runs (-1: no timeline); then for each its body and timeline
-               float64[2] admitted_at, started_at (NaN: it was not); float64[runs, 5] the fields of BatchRan
+A frame of requests or replies has a header for each of them and one blob with the numbers of all, end to end, which takes half as
+long as a blob for each array. Arrays are decoded as views into it.
 """
 
-import json
-import math
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
-from itertools import chain, islice
-from typing import Final, TypeVar, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final, TypeVar, cast
 
+import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from app import errors
-from app.bundle.sequences import FloatArray, IntArray, MaskScores, SequenceResult, TokenArray, TokenSequence
-from app.engine.messages import BatchRan, Timeline
+from app.bundle.sequences import (
+    NO_MASKS,
+    FloatArray,
+    MaskScores,
+    SequenceResult,
+    TokenArray,
+    TokenSequence,
+)
+from app.engine.messages import Loaded, QueueStatistics, Timeline
+from app.ipc.frames import DamagedFrame
 
-Rows = TypeVar("Rows", IntArray, FloatArray)
+Number = TypeVar("Number", bound=np.generic)
+Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
+Width = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 
-_ROWS: Final = 0
-_MASKS: Final = 1
-_ERROR: Final = 2
-_TOKENS: Final = 3
-_NO_TARGETS: Final = -1
-_NO_TIMELINE: Final = -1
 _ERRORS: Final[dict[str, type[errors.ServiceError]]] = {
     error.__name__: error for error in (errors.DeadlineExceeded, errors.EngineLost, errors.Internal, errors.NotReady)
 }
 
 
 @dataclass(slots=True)
-class WireRequest:
-    """One request on its way to the engine. Its sequences share one top_k and one list of targets."""
+class EngineRequest:
+    """A request to the engine. Its sequences share one `top_k` and one array of targets."""
 
     id: int
-    model: int
+    model: str
     sequences: Sequence[TokenSequence]
     is_timed: bool = False
 
 
 @dataclass(slots=True)
-class WireReply:
-    """The results of one request, or why there are none; with its timeline if it was to be timed and was admitted."""
+class EngineReply:
+    """The results of a request or its error; with a timeline if the request is timed and was admitted."""
 
     id: int
     outcome: Sequence[SequenceResult] | errors.ServiceError
     timeline: Timeline | None = None
 
 
-def encode_requests(requests: Sequence[WireRequest]) -> bytes:
-    """Return the body of a REQUESTS frame."""
-    table: list[int] = []
-    targets: list[TokenArray] = []
-    for request in requests:
-        first = request.sequences[0]
-        count = _NO_TARGETS if first.targets is None else len(first.targets)
-        table += (request.id, request.model, len(request.sequences), first.top_k, count, request.is_timed)
-        if first.targets is not None:
-            targets.append(first.targets)
-    sequences = [sequence for request in requests for sequence in request.sequences]
-    tokens = [len(sequence.input_ids) for sequence in sequences]
-    masks = [len(sequence.masks) for sequence in sequences]
-    return b"".join(
-        (
-            _int64(len(requests), len(sequences), sum(tokens), sum(masks)),
-            _int64(*table),
-            _int64(*chain(*zip(tokens, masks, strict=True))),
-            _flat([sequence.input_ids for sequence in sequences]),
-            _flat([sequence.token_type_ids for sequence in sequences]),
-            _flat([sequence.masks for sequence in sequences]),
-            _flat(targets),
-        )
-    )
+class RequestHeader(msgspec.Struct, array_like=True):
+    """A request without its arrays; `lengths` has the tokens and the masks of each sequence."""
+
+    id: int
+    model: str
+    lengths: list[tuple[Count, Count]]
+    top_k: int
+    targets: Count | None
+    is_timed: bool
 
 
-def decode_requests(body: bytes) -> list[WireRequest]:
-    """Return the requests of a REQUESTS frame."""
-    reader = _Reader(body)
-    size, sequence_count, tokens, masks = reader.int64(4)
-    table, counts = reader.rows(size, 6), reader.rows(sequence_count, 2)
-    numbers = reader.ints()
-    token, mask, target = 0, 2 * tokens, 2 * tokens + masks
-    requests = []
-    for id_, model, length, top_k, target_count, is_timed in table:
-        targets = None
-        if target_count != _NO_TARGETS:
-            targets = numbers[target : target + target_count]
-            target += target_count
-        sequences = []
-        for token_count, mask_count in islice(counts, length):
-            end, mask_end = token + token_count, mask + mask_count
-            types = numbers[tokens + token : tokens + end]
-            sequences.append(TokenSequence(numbers[token:end], types, numbers[mask:mask_end], top_k, targets))
-            token, mask = end, mask_end
-        requests.append(WireRequest(id_, model, sequences, bool(is_timed)))
-    return requests
+class Requests(msgspec.Struct, array_like=True, tag=True):
+    """Requests that were made in one iteration of a front end's event loop.
+
+    `numbers` is int32: for each request its targets, then for each of its sequences input_ids, token_type_ids, masks.
+    """
+
+    headers: list[RequestHeader]
+    numbers: bytes
+
+    @classmethod
+    def pack(cls, requests: Iterable[EngineRequest]) -> "Requests":
+        """Return the message that holds these requests; each has at least one sequence."""
+        headers = []
+        arrays: list[TokenArray] = []
+        for request in requests:
+            first = request.sequences[0]
+            if first.targets is not None:
+                arrays.append(first.targets)
+            lengths = []
+            for sequence in request.sequences:
+                arrays += (sequence.input_ids, sequence.token_type_ids, sequence.masks)
+                lengths.append((len(sequence.input_ids), len(sequence.masks)))
+            targets = None if first.targets is None else len(first.targets)
+            headers.append(RequestHeader(request.id, request.model, lengths, first.top_k, targets, request.is_timed))
+        return cls(headers, np.concatenate(arrays, dtype=np.int32, casting="same_kind").tobytes())
+
+    def unpack(self) -> list[EngineRequest]:
+        """Return the requests.
+
+        Raises:
+            DamagedFrame: the lengths are not those of the arrays.
+        """
+        numbers = _view(self.numbers, np.int32)
+        requests = []
+        at = 0
+        for header in self.headers:
+            targets = None
+            if header.targets is not None:
+                targets = numbers[at : at + header.targets]
+                at += header.targets
+            sequences = []
+            for tokens, masks in header.lengths:
+                types = at + tokens
+                mask = types + tokens
+                end = mask + masks
+                positions = numbers[mask:end] if masks else NO_MASKS
+                sequences.append(
+                    TokenSequence(numbers[at:types], numbers[types:mask], positions, header.top_k, targets)
+                )
+                at = end
+            requests.append(EngineRequest(header.id, header.model, sequences, header.is_timed))
+        _refuse_other_size(len(numbers), at)
+        return requests
 
 
-def encode_replies(replies: Sequence[WireReply]) -> bytes:
-    """Return the body of a REPLIES frame."""
-    table: list[int] = []
-    bodies: list[bytes] = []
-    for reply in replies:
-        kind, rows, columns, body = _encode_outcome(reply.outcome)
-        table += (reply.id, kind, rows, columns, _NO_TIMELINE if reply.timeline is None else len(reply.timeline.runs))
-        bodies.append(body)
-        if reply.timeline is not None:
-            bodies.append(_encode_timeline(reply.timeline))
-    return b"".join((_int64(len(replies)), _int64(*table), *bodies))
+class Withdrawal(msgspec.Struct, array_like=True, tag=True):
+    """Ids of requests that nobody waits for any more."""
+
+    ids: list[int]
 
 
-def _encode_outcome(outcome: Sequence[SequenceResult] | errors.ServiceError) -> tuple[int, int, int, bytes]:
-    """Return kind, rows, columns and body."""
+class Rows(msgspec.Struct, array_like=True, tag=True):
+    """One row for each sequence."""
+
+    sequences: Count
+    columns: Width
+
+
+class TokenRows(msgspec.Struct, array_like=True, tag=True):
+    """One row for each token; `tokens` counts those of each sequence."""
+
+    tokens: list[Count]
+    columns: Count
+
+
+class MaskRows(msgspec.Struct, array_like=True, tag=True):
+    """The best tokens of each mask; `masks` counts those of each sequence. `tokens` is int64[masks, columns]."""
+
+    masks: list[Count]
+    columns: Count
+    tokens: bytes
+
+
+class Failure(msgspec.Struct, array_like=True, tag=True):
+    """An error of the catalogue; `retry_after_s` is set if it is `Overloaded`."""
+
+    error: str
+    message: str
+    retry_after_s: int | None
+
+
+class ReplyHeader(msgspec.Struct, array_like=True):
+    """A reply without its floats."""
+
+    id: int
+    outcome: Rows | TokenRows | MaskRows | Failure
+    timeline: Timeline | None
+
+
+class Replies(msgspec.Struct, array_like=True, tag=True):
+    """Replies that were ready in one iteration of the engine's event loop. `numbers` is float32: the rows of all, in order."""
+
+    headers: list[ReplyHeader]
+    numbers: bytes
+
+    @classmethod
+    def pack(cls, replies: Iterable[EngineReply]) -> "Replies":
+        """Return the message that holds these replies."""
+        arrays: list[FloatArray] = []
+        headers = [ReplyHeader(reply.id, _pack_outcome(reply.outcome, arrays), reply.timeline) for reply in replies]
+        return cls(headers, b"".join([array.tobytes() for array in arrays]))
+
+    def unpack(self) -> list[EngineReply]:
+        """Return the replies.
+
+        Raises:
+            DamagedFrame: the lengths are not those of the arrays.
+        """
+        numbers = _view(self.numbers, np.float32)
+        replies = []
+        at = 0
+        for header in self.headers:
+            outcome: list[SequenceResult] | errors.ServiceError
+            match form := header.outcome:
+                case Rows():
+                    start, at = at, at + form.sequences * form.columns
+                    _refuse_other_size(len(numbers[start:at]), at - start)
+                    # Not the rows of a reshaped array: for one row, which most replies have, they take twice as long.
+                    outcome = [numbers[row : row + form.columns] for row in range(start, at, form.columns)]
+                case TokenRows():
+                    start, at = at, at + sum(form.tokens) * form.columns
+                    outcome = list(_split(numbers[start:at], form.tokens, form.columns))
+                case MaskRows():
+                    start, at = at, at + sum(form.masks) * form.columns
+                    tokens = _split(_view(form.tokens, np.int64), form.masks, form.columns)
+                    outcome = list(map(MaskScores, tokens, _split(numbers[start:at], form.masks, form.columns)))
+                case Failure():
+                    outcome = _unpack_error(form)
+            replies.append(EngineReply(header.id, outcome, header.timeline))
+        _refuse_other_size(len(numbers), at)
+        return replies
+
+
+class Hello(msgspec.Struct, array_like=True, tag=True):
+    """The engine has loaded these models, each by name."""
+
+    models: Mapping[str, Loaded]
+
+
+class Statistics(msgspec.Struct, array_like=True, tag=True):
+    """What waits for each model, by name."""
+
+    models: Mapping[str, QueueStatistics]
+
+
+FromFrontEnd = Requests | Withdrawal
+FromEngine = Hello | Statistics | Replies
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_from_front_end: Final[msgspec.msgpack.Decoder[FromFrontEnd]] = msgspec.msgpack.Decoder(FromFrontEnd)
+_from_engine: Final[msgspec.msgpack.Decoder[FromEngine]] = msgspec.msgpack.Decoder(FromEngine)
+
+
+def encode(message: FromFrontEnd | FromEngine) -> bytes:
+    """Return the body of the frame that carries a message."""
+    return _encoder.encode(message)
+
+
+def decode_from_front_end(body: bytes) -> FromFrontEnd:
+    """Return the message in the body of a frame that a front end sent.
+
+    Raises:
+        DamagedFrame: it is none.
+    """
+    try:
+        return _from_front_end.decode(body)
+    except ValueError as error:
+        raise DamagedFrame(str(error)) from error
+
+
+def decode_from_engine(body: bytes) -> FromEngine:
+    """Return the message in the body of a frame that the engine sent.
+
+    Raises:
+        DamagedFrame: it is none.
+    """
+    try:
+        return _from_engine.decode(body)
+    except ValueError as error:
+        raise DamagedFrame(str(error)) from error
+
+
+def _pack_outcome(
+    outcome: Sequence[SequenceResult] | errors.ServiceError, arrays: list[FloatArray]
+) -> Rows | TokenRows | MaskRows | Failure:
+    """Describe an outcome, and append its floats to `arrays`."""
     if isinstance(outcome, errors.ServiceError):
-        body = _encode_error(outcome)
-        return _ERROR, len(body), 0, body
+        retry_after_s = outcome.retry_after_s if isinstance(outcome, errors.Overloaded) else None
+        return Failure(type(outcome).__name__, outcome.message, retry_after_s)
     if isinstance(outcome[0], MaskScores):
         results = cast("Sequence[MaskScores]", outcome)
-        tokens = np.concatenate([result.tokens for result in results])
-        scores = np.concatenate([result.scores for result in results])
-        return _MASKS, *tokens.shape, tokens.tobytes() + scores.tobytes()
-    arrays = cast("Sequence[FloatArray]", outcome)
-    body = b"".join([array.tobytes() for array in arrays])
-    if arrays[0].ndim == 1:
-        return _ROWS, len(arrays), len(arrays[0]), body
-    return _TOKENS, sum(map(len, arrays)), arrays[0].shape[1], body
+        arrays += [result.scores for result in results]
+        tokens = b"".join([result.tokens.tobytes() for result in results])
+        return MaskRows([len(result.scores) for result in results], results[0].scores.shape[1], tokens)
+    rows = cast("Sequence[FloatArray]", outcome)
+    arrays += rows
+    if rows[0].ndim == 1:
+        return Rows(len(rows), len(rows[0]))
+    return TokenRows(list(map(len, rows)), rows[0].shape[1])
 
 
-def decode_replies(body: bytes, asked: Callable[[int], Sequence[TokenSequence] | None]) -> Iterator[WireReply]:
-    """Yield the replies of a REPLIES frame that somebody waits for.
-
-    Args:
-        body: What `encode_replies` made.
-        asked: The sequences of a request, by its id: how its rows are shared out. None if nobody waits for that request
-            any more.
-    """
-    reader = _Reader(body)
-    [size] = reader.int64(1)
-    for id_, kind, rows, columns, runs in reader.rows(size, 5):
-        outcome: list[SequenceResult] | errors.ServiceError
-        sequences = asked(id_)
-        if kind == _ERROR:
-            outcome = _decode_error(reader.take(rows))
-        elif kind == _ROWS:
-            outcome = list(reader.floats(rows, columns))
-        elif kind == _TOKENS:
-            outcome = list(_shared_out(reader.floats(rows, columns), map(len, sequences or ())))
-        else:
-            tokens = np.array(reader.int64(rows * columns)).reshape(rows, columns)
-            scores = reader.floats(rows, columns)
-            counts = [len(sequence.masks) for sequence in sequences or ()]
-            shares = zip(_shared_out(tokens, counts), _shared_out(scores, counts), strict=True)
-            outcome = [MaskScores(some_tokens, some_scores) for some_tokens, some_scores in shares]
-        timeline = None if runs == _NO_TIMELINE else _decode_timeline(reader, runs)
-        if sequences is not None:
-            yield WireReply(id_, outcome, timeline)
+def _unpack_error(failure: Failure) -> errors.ServiceError:
+    if failure.retry_after_s is not None:
+        return errors.Overloaded(failure.message, failure.retry_after_s)
+    return _ERRORS.get(failure.error, errors.Internal)(failure.message)
 
 
-def _shared_out(rows: Rows, counts: Iterable[int]) -> Iterator[Rows]:
+def _view(blob: bytes, kind: type[Number]) -> npt.NDArray[Number]:
+    try:
+        return np.frombuffer(blob, kind)
+    except ValueError as error:
+        raise DamagedFrame(str(error)) from error
+
+
+def _split(numbers: npt.NDArray[Number], counts: Sequence[int], columns: int) -> Iterator[npt.NDArray[Number]]:
+    """Yield as many rows for each sequence as `counts` says."""
+    _refuse_other_size(len(numbers), sum(counts) * columns)
     end = 0
     for count in counts:
-        start, end = end, end + count
-        yield rows[start:end]
+        start, end = end, end + count * columns
+        yield numbers[start:end].reshape(count, columns)
 
 
-def _int64(*values: int) -> bytes:
-    return array("q", values).tobytes()
-
-
-def _flat(arrays: Sequence[TokenArray]) -> bytes:
-    return np.concatenate(arrays, dtype=np.int32, casting="same_kind").tobytes() if arrays else b""
-
-
-def _encode_timeline(timeline: Timeline) -> bytes:
-    times = (math.nan if time is None else time for time in (timeline.admitted_at, timeline.started_at))
-    return np.array([*times, *(value for run in timeline.runs for value in astuple(run))], np.float64).tobytes()
-
-
-def _decode_timeline(reader: "_Reader", runs: int) -> Timeline:
-    admitted_at, started_at = (None if math.isnan(time) else time for time in reader.doubles(2))
-    return Timeline(
-        admitted_at,
-        started_at,
-        [
-            BatchRan(int(sequences), int(tokens), int(longest), run_started_at, duration_s)
-            for sequences, tokens, longest, run_started_at, duration_s in (reader.doubles(5) for _ in range(runs))
-        ],
-    )
-
-
-def _encode_error(error: errors.ServiceError) -> bytes:
-    retry_after_s = error.retry_after_s if isinstance(error, errors.Overloaded) else None
-    return json.dumps([type(error).__name__, error.message, retry_after_s]).encode()
-
-
-def _decode_error(body: bytes) -> errors.ServiceError:
-    name, message, retry_after_s = json.loads(body)
-    if retry_after_s is not None:
-        return errors.Overloaded(message, retry_after_s)
-    return _ERRORS.get(name, errors.Internal)(message)
-
-
-class _Reader:
-    """Reads numbers off a body, one lot after the other."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self._at = 0
-
-    def take(self, size: int) -> bytes:
-        self._at += size
-        return self._body[self._at - size : self._at]
-
-    def int64(self, count: int) -> "array[int]":
-        return array("q", self.take(8 * count))
-
-    def rows(self, count: int, columns: int) -> Iterator[tuple[int, ...]]:
-        return zip(*[iter(self.int64(count * columns))] * columns, strict=True)
-
-    def ints(self) -> TokenArray:
-        """Read all that is left."""
-        return np.frombuffer(self._body, np.int32, offset=self._at)
-
-    def doubles(self, count: int) -> list[float]:
-        values: list[float] = np.frombuffer(self.take(8 * count), np.float64).tolist()
-        return values
-
-    def floats(self, rows: int, columns: int) -> FloatArray:
-        return np.frombuffer(self.take(4 * rows * columns), np.float32).reshape(rows, columns)
+def _refuse_other_size(size: int, expected: int) -> None:
+    if size != expected:
+        raise DamagedFrame(f"the frame has {size} numbers, its headers say {expected}")

@@ -1,4 +1,4 @@
-"""Frames on a byte stream: a kind, a length, that many bytes.
+"""Frames on a byte stream: a length, then that many bytes.
 
 Both ends are processes of one start of the service on one machine, so there is no version and the byte order is the
 machine's.
@@ -7,21 +7,18 @@ machine's.
 import struct
 from typing import Final
 
-HEADER: Final = struct.Struct("=BQ")
-
-HELLO: Final = 1
-"""Engine to front end, once: the models are loaded. JSON."""
-REQUESTS: Final = 2
-REPLIES: Final = 3
-WITHDRAW: Final = 4
-"""Front end to engine: int64 ids of requests that nobody waits for any more."""
-STATISTICS: Final = 5
-"""Engine to front end, now and then. JSON."""
+HEADER: Final = struct.Struct("=Q")
+LARGEST: Final = 1 << 32
+"""Bytes. msgpack has no longer blob, so a longer frame is damage, and there is no point in waiting for its end."""
 
 
-def frame(kind: int, body: bytes) -> bytes:
+class DamagedFrame(ValueError):
+    """What arrived is no message of the other process. The rest of the stream cannot be read."""
+
+
+def frame(body: bytes) -> bytes:
     """Return a frame."""
-    return HEADER.pack(kind, len(body)) + body
+    return HEADER.pack(len(body)) + body
 
 
 class FrameReader:
@@ -30,18 +27,24 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Return the frames that `data` completes, as (kind, body)."""
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the bodies of the frames that `data` completes.
+
+        Raises:
+            DamagedFrame: a length cannot be true.
+        """
         self._buffer += data
-        frames = []
+        bodies = []
         start = 0
         while len(self._buffer) - start >= HEADER.size:
-            kind, size = HEADER.unpack_from(self._buffer, start)
+            [size] = HEADER.unpack_from(self._buffer, start)
+            if size > LARGEST:
+                raise DamagedFrame(f"a frame of {size} bytes")
             end = start + HEADER.size + size
             if len(self._buffer) < end:
                 break
-            frames.append((kind, bytes(self._buffer[start + HEADER.size : end])))
+            bodies.append(bytes(self._buffer[start + HEADER.size : end]))
             start = end
         if start:
             del self._buffer[:start]
-        return frames
+        return bodies

@@ -9,7 +9,7 @@ from pathlib import Path
 from app.bundle.files import find_bundles
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded
-from app.ipc.server import EngineServer
+from app.ipc.engine_server import EngineServer
 from app.processes.exit_status import ExitStatus, run
 from app.processes.garbage_collection import freeze_heap
 from app.processes.loading import load_models, load_unless_stopped

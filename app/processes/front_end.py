@@ -29,7 +29,7 @@ from app.http.inference import InferenceEndpoint, Limits
 from app.http.models import make_models_router
 from app.http.readiness import Readiness
 from app.http.server import Server
-from app.ipc.client import RemoteEngine
+from app.ipc.remote_engine import RemoteEngine
 from app.processes.exit_status import ExitStatus, run
 from app.processes.garbage_collection import freeze_heap
 from app.processes.reports import EngineHangs, SupervisorLink

@@ -33,9 +33,9 @@ from app.bundle.manifest import Golden
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.local import LocalEngine
 from app.errors import ServiceError
-from app.ipc.codec import WireReply, WireRequest, decode_replies, encode_requests
-from app.ipc.frames import REPLIES, REQUESTS, FrameReader, frame
-from app.ipc.server import EngineServer
+from app.ipc.codec import EngineReply, EngineRequest, Replies, Requests, decode_from_engine, encode
+from app.ipc.engine_server import EngineServer
+from app.ipc.frames import FrameReader, frame
 from app.processes.garbage_collection import freeze_heap
 from benchmarks.inside.batches import token_sequences
 from benchmarks.texts import read_texts
@@ -163,7 +163,7 @@ class Answers:
         self._limit = 0
         self._reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def add(self, replies: Sequence[WireReply]) -> None:
+    def add(self, replies: Sequence[EngineReply]) -> None:
         self.count += len(replies)
         if self._reached.done():
             return
@@ -182,17 +182,16 @@ class Answers:
 class FrontEnd(asyncio.Protocol):
     """Keeps some requests waiting: sends a frame again once all of it was answered."""
 
-    def __init__(self, sequences: Sequence[TokenSequence], seed: int, answers: Answers) -> None:
+    def __init__(self, model: str, sequences: Sequence[TokenSequence], seed: int, answers: Answers) -> None:
         is_last = np.random.default_rng(seed).random(len(sequences)) < LAST_OF_FRAME
         is_last[-1] = True
         ends = (np.flatnonzero(is_last) + 1).tolist()
-        requests = [WireRequest(i, 0, [sequence]) for i, sequence in enumerate(sequences)]
+        requests = [EngineRequest(i, model, [sequence]) for i, sequence in enumerate(sequences)]
         frames = [requests[start:end] for start, end in pairwise([0, *ends])]
-        self._frames: Final = [frame(REQUESTS, encode_requests(one)) for one in frames]
+        self._frames: Final = [frame(encode(Requests.pack(one))) for one in frames]
         self._frame_of: Final = [number for number, one in enumerate(frames) for _ in one]
         self._sizes: Final = list(map(len, frames))
         self._unanswered: Final = list(self._sizes)
-        self._asked: Final = [[sequence] for sequence in sequences]
         self._answers: Final = answers
         self._reader: Final = FrameReader()
 
@@ -202,9 +201,10 @@ class FrontEnd(asyncio.Protocol):
             transport.write(one)
 
     def data_received(self, data: bytes) -> None:
-        for kind, body in self._reader.feed(data):
-            if kind == REPLIES:
-                replies = list(decode_replies(body, self._asked.__getitem__))
+        for body in self._reader.feed(data):
+            message = decode_from_engine(body)
+            if isinstance(message, Replies):
+                replies = message.unpack()
                 self._answers.add(replies)
                 for reply in replies:
                     self._ask_again(self._frame_of[reply.id])
@@ -217,7 +217,7 @@ class FrontEnd(asyncio.Protocol):
 
 
 async def _load(
-    socket_path: Path, sequences: Sequence[TokenSequence], count: int, orders: Connection
+    socket_path: Path, model: str, sequences: Sequence[TokenSequence], count: int, orders: Connection
 ) -> list[tuple[int, Told]]:
     """Return what was answered and what the engine told, before and after `count` requests; a fifth as many go first."""
     answers = Answers()
@@ -226,7 +226,7 @@ async def _load(
         return lambda: front_end
 
     for i in range(FRONT_ENDS):
-        front_end = FrontEnd(sequences[i::FRONT_ENDS], i, answers)
+        front_end = FrontEnd(model, sequences[i::FRONT_ENDS], i, answers)
         await asyncio.get_running_loop().create_unix_connection(connected(front_end), str(socket_path))
     told = []
     for limit in (count // 5, count // 5 + count):
@@ -254,7 +254,7 @@ def measure(folder: Path, outstanding: int, count: int) -> dict[str, Any]:
                 if not process.is_alive():
                     raise SystemExit("the engine did not start")
                 time.sleep(0.05)
-            (asked, before), (answered, after) = uvloop.run(_load(socket_path, sequences, count, orders))
+            (asked, before), (answered, after) = uvloop.run(_load(socket_path, folder.name, sequences, count, orders))
         finally:
             process.terminate()
             process.join()

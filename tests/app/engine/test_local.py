@@ -35,8 +35,8 @@ from app.errors import (
     Overloaded,
     ServiceError,
 )
-from app.ipc.client import RemoteEngine
-from app.ipc.server import EngineServer
+from app.ipc.engine_server import EngineServer
+from app.ipc.remote_engine import RemoteEngine
 from app.runtime.runner import OrtRunner
 from tests.app.loaded import loaded as loaded_as
 from tests.conftest import BundleOf
@@ -364,8 +364,8 @@ def remote(bench: Bench) -> RemoteEngine:
 def test_the_front_end_fails_late_requests_if_the_engine_does_not(
     bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.ipc.client.WATCH_EVERY_S", 0.01)
-    monkeypatch.setattr("app.ipc.client.LATE_S", 0.0)
+    monkeypatch.setattr("app.ipc.remote_engine.WATCH_EVERY_S", 0.01)
+    monkeypatch.setattr("app.ipc.remote_engine.LATE_S", 0.0)
 
     async def main() -> None:
         async with asyncio.timeout(WITHIN_S), behind_a_socket(bundle_of) as bench:
@@ -381,12 +381,12 @@ def test_the_front_end_fails_late_requests_if_the_engine_does_not(
 
 
 def test_a_silent_engine_is_lost(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.ipc.client.WATCH_EVERY_S", 0.01)
+    monkeypatch.setattr("app.ipc.remote_engine.WATCH_EVERY_S", 0.01)
 
     async def main() -> None:
         async with asyncio.timeout(WITHIN_S), behind_a_socket(bundle_of) as bench:
             running = await bench.hold()
-            monkeypatch.setattr("app.ipc.client.SILENCE_S", 0.01)
+            monkeypatch.setattr("app.ipc.remote_engine.SILENCE_S", 0.01)
             with pytest.raises(EngineLost, match="Retry"):
                 await running
             assert bench.hanging[0] == os.getpid()  # here it is this process that has both ends

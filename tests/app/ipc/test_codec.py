@@ -1,6 +1,8 @@
-"""Requests and replies are the same on both sides of the socket."""
+"""A message arrives as it was sent, and damage ends in one error."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,128 +12,244 @@ from hypothesis import strategies as st
 
 from app import errors
 from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
-from app.engine.messages import BatchRan, Timeline
-from app.ipc.codec import WireReply, WireRequest, decode_replies, decode_requests, encode_replies, encode_requests
+from app.engine.messages import BatchRan, Loaded, QueueStatistics, Speed, Timeline
+from app.ipc import codec
+from app.ipc.codec import (
+    EngineReply,
+    EngineRequest,
+    FromEngine,
+    FromFrontEnd,
+    Hello,
+    Replies,
+    Requests,
+    Statistics,
+    Withdrawal,
+    decode_from_engine,
+    decode_from_front_end,
+    encode,
+)
+from app.ipc.frames import DamagedFrame
 
-IDS = st.lists(st.integers(0, 250_000), min_size=1, max_size=20)
-
-
-@st.composite
-def requests(draw: st.DrawFn) -> WireRequest:
-    top_k = draw(st.integers(0, 1000))
-    targets = draw(st.none() | st.lists(st.integers(0, 250_000), max_size=4).map(lambda ids: np.array(ids, np.int32)))
-    sequences = []
-    for ids in draw(st.lists(IDS, min_size=1, max_size=4)):
-        masks = draw(st.lists(st.integers(0, len(ids) - 1), unique=True, max_size=3))
-        sequences.append(
-            TokenSequence(
-                np.array(ids, np.int32),
-                np.array([draw(st.integers(0, 1)) for _ in ids], np.int32),
-                np.array(sorted(masks), np.int32),
-                top_k,
-                targets,
-            )
-        )
-    return WireRequest(draw(st.integers(0, 2**62)), draw(st.integers(0, 9)), sequences, draw(st.booleans()))
-
-
-@given(st.lists(requests(), min_size=1, max_size=5))
-def test_requests(sent: list[WireRequest]) -> None:
-    received = decode_requests(encode_requests(sent))
-    assert [(one.id, one.model, len(one.sequences), one.is_timed) for one in received] == [
-        (one.id, one.model, len(one.sequences), one.is_timed) for one in sent
-    ]
-    for one, other in zip(sent, received, strict=True):
-        for mine, theirs in zip(one.sequences, other.sequences, strict=True):
-            assert theirs.input_ids.dtype == np.int32
-            assert theirs.input_ids.tolist() == mine.input_ids.tolist()
-            assert theirs.token_type_ids.tolist() == mine.token_type_ids.tolist()
-            assert theirs.masks.tolist() == mine.masks.tolist()
-            assert theirs.top_k == mine.top_k
-            assert (theirs.targets is None) == (mine.targets is None)
-            if theirs.targets is not None and mine.targets is not None:
-                assert theirs.targets.tolist() == mine.targets.tolist()
-
-
-def of(lengths: list[int], masks: list[int] | None = None) -> list[TokenSequence]:
-    """Sequences of so many tokens, with so many masks."""
-    return [
-        TokenSequence(np.arange(length, dtype=np.int32), np.zeros(length, np.int32), np.arange(count, dtype=np.int32))
-        for length, count in zip(lengths, masks or [0] * len(lengths), strict=True)
-    ]
-
-
-def arrays(outcome: Sequence[SequenceResult] | errors.ServiceError) -> list[Any]:
-    assert not isinstance(outcome, errors.ServiceError)
-    return [one.tolist() for one in outcome if isinstance(one, np.ndarray)]
-
-
-def test_replies_of_every_kind_in_one_frame() -> None:
-    logits = [np.array([0.1, -2.5], np.float32), np.array([7.0, 1e-9], np.float32)]
-    masks = [
-        MaskScores(np.array([[3, 2]]), np.array([[0.5, 0.25]], np.float32)),
-        MaskScores(np.array([[9, 8], [7, 6]]), np.array([[0.1, 0.2], [0.3, 0.4]], np.float32)),
-    ]
-    overloaded = errors.Overloaded("full", 7)
-    rows = [np.array([[1.0, 2.0], [3.0, 4.0]], np.float32), np.array([[5.0, 6.0]], np.float32)]
-    sent = [
-        WireReply(5, logits),
-        WireReply(6, overloaded),
-        WireReply(7, masks),
-        WireReply(9, rows),
-        WireReply(8, logits[:1]),
-    ]
-    asked = {5: of([3, 3]), 6: of([3]), 7: of([4, 4], masks=[1, 2]), 8: of([3]), 9: of([2, 1])}
-    received = list(decode_replies(encode_replies(sent), asked.get))
-    assert [reply.id for reply in received] == [5, 6, 7, 9, 8]
-    several, refused, filled, of_tokens, one = (reply.outcome for reply in received)
-    assert arrays(one) == [logits[0].tolist()]
-    assert arrays(of_tokens) == [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]]]
-    assert arrays(several) == [row.tolist() for row in logits]
-    assert isinstance(refused, errors.Overloaded)
-    assert (refused.message, refused.retry_after_s) == ("full", 7)
-    assert not isinstance(filled, errors.ServiceError)
-    for mine, theirs in zip(masks, filled, strict=True):
-        assert isinstance(theirs, MaskScores)
-        assert theirs.tokens.tolist() == mine.tokens.tolist()
-        assert theirs.scores.tolist() == mine.scores.tolist()
-
-
-def test_replies_nobody_waits_for_are_passed_over() -> None:
-    masks = [MaskScores(np.array([[3, 2]]), np.array([[0.5, 0.25]], np.float32))]
-    logits = [np.array([1.0], np.float32)]
-    rows = [np.ones((3, 2), np.float32)]
-    outcomes: list[Sequence[SequenceResult] | errors.ServiceError] = [
-        masks,
-        errors.Internal("no"),
-        logits,
-        rows,
-        logits,
-    ]
-    sent = [WireReply(i, outcome) for i, outcome in enumerate(outcomes)]
-    assert [reply.id for reply in decode_replies(encode_replies(sent), {4: of([3])}.get)] == [4]
-
-
-@pytest.mark.parametrize("error", [errors.DeadlineExceeded, errors.EngineLost, errors.Internal, errors.NotReady])
-def test_errors_keep_their_kind(error: type[errors.ServiceError]) -> None:
-    [reply] = decode_replies(encode_replies([WireReply(1, error("what happened"))]), lambda _: of([3]))
-    assert type(reply.outcome) is error
-    assert reply.outcome.message == "what happened"
-
-
+IDS = st.integers(0, 2**62)
+NAMES = st.text(min_size=1, max_size=20)
 TIMES = st.floats(0, 1e9)
 RUNS = st.builds(BatchRan, st.integers(1, 1000), st.integers(1, 65536), st.integers(1, 512), TIMES, TIMES)
 TIMELINES = st.builds(Timeline, TIMES, st.none() | TIMES, st.lists(RUNS, max_size=4))
+SPEEDS = st.builds(Speed, IDS, TIMES, st.lists(st.tuples(IDS, TIMES), max_size=3))
+LOADED = st.builds(Loaded, threads=st.none() | IDS, lanes=IDS, speed=SPEEDS)
+QUEUES = st.builds(QueueStatistics, IDS, IDS, TIMES, TIMES, TIMES)
+KINDS = (errors.DeadlineExceeded, errors.EngineLost, errors.Internal, errors.NotReady)
+ERRORS = st.builds(errors.Overloaded, st.text(), st.integers(1, 3600)) | st.one_of(
+    *(st.builds(kind, st.text()) for kind in KINDS)
+)
 
 
-@given(st.lists(st.none() | TIMELINES, min_size=1, max_size=5))
-def test_timelines_go_with_their_replies_whatever_these_are(timelines: list[Timeline | None]) -> None:
-    outcomes: list[Sequence[SequenceResult] | errors.ServiceError] = [
-        [np.array([1.0], np.float32)],
-        errors.Internal("no"),
-        [MaskScores(np.array([[3, 2]]), np.array([[0.5, 0.25]], np.float32))],
+def arrays(dtype: Any, *shape: int) -> st.SearchStrategy[Any]:
+    """Arrays of any bits."""
+    size = np.dtype(dtype).itemsize * math.prod(shape)
+    return st.binary(min_size=size, max_size=size).map(lambda bits: np.frombuffer(bits, dtype).reshape(shape))
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> EngineRequest:
+    top_k = draw(st.integers(0, 1000))
+    targets = draw(st.none() | st.integers(0, 4).flatmap(lambda count: arrays(np.int32, count)))
+    sequences = []
+    for tokens, masks in draw(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), min_size=1, max_size=4)):
+        ids, types, positions = (draw(arrays(np.int32, size)) for size in (tokens, tokens, masks))
+        sequences.append(TokenSequence(ids, types, positions, top_k, targets))
+    return EngineRequest(draw(IDS), draw(NAMES), sequences, draw(st.booleans()))
+
+
+@st.composite
+def results(draw: st.DrawFn) -> Sequence[SequenceResult]:
+    columns = draw(st.integers(1, 5))
+    counts = draw(st.lists(st.integers(0, 4), min_size=1, max_size=4))
+    match draw(st.sampled_from(["texts", "tokens", "masks"])):
+        case "texts":
+            return [draw(arrays(np.float32, columns)) for _ in counts]
+        case "tokens":
+            return [draw(arrays(np.float32, count, columns)) for count in counts]
+        case _:
+            tokens = [draw(arrays(np.int64, count, columns)) for count in counts]
+            return [MaskScores(one, draw(arrays(np.float32, *one.shape))) for one in tokens]
+
+
+REQUESTS = st.lists(requests(), min_size=1, max_size=5)
+REPLIES = st.lists(
+    st.builds(EngineReply, IDS, st.one_of(results(), ERRORS), st.none() | TIMELINES), min_size=1, max_size=5
+)
+
+
+def plain(value: Any) -> Any:
+    """Return a value that compares by content: arrays with their type and shape, errors with their fields."""
+    match value:
+        case np.ndarray():
+            return str(value.dtype), value.shape, value.tobytes()
+        case errors.ServiceError():
+            return type(value), vars(value)
+        case EngineRequest() | EngineReply() | TokenSequence() | MaskScores():
+            return type(value), [plain(getattr(value, field.name)) for field in fields(value)]
+        case list():
+            return [plain(one) for one in value]
+    return value
+
+
+@given(REQUESTS)
+def test_requests_arrive_as_they_were_sent(sent: list[EngineRequest]) -> None:
+    message = decode_from_front_end(encode(Requests.pack(sent)))
+    assert isinstance(message, Requests)
+    assert plain(message.unpack()) == plain(sent)
+
+
+@given(REPLIES)
+def test_replies_arrive_as_they_were_sent(sent: list[EngineReply]) -> None:
+    message = decode_from_engine(encode(Replies.pack(sent)))
+    assert isinstance(message, Replies)
+    assert plain(message.unpack()) == plain(sent)
+
+
+def test_results_of_any_layout_arrive_as_they_were_sent() -> None:
+    table = np.arange(12, dtype=np.float32).reshape(3, 4)
+    tokens = np.arange(12).reshape(3, 4)
+    sent = [
+        EngineReply(0, [table.T[0], table.T[1]]),
+        EngineReply(1, [table[:, :2], table[:1, 2:]]),
+        EngineReply(2, [MaskScores(tokens[:, 1:3], table.T[:3, :2])]),
     ]
-    sent = [WireReply(i, outcomes[i % 3], timeline) for i, timeline in enumerate(timelines)]
-    asked = {i: of([3], masks=[1]) for i in range(len(sent)) if i != 1}  # nobody waits for the second
-    received = list(decode_replies(encode_replies(sent), asked.get))
-    assert {reply.id: reply.timeline for reply in received} == {i: timelines[i] for i in asked}
+    assert plain(Replies.pack(sent).unpack()) == plain(sent)
+
+
+def test_an_error_that_the_engine_has_no_business_with_is_internal() -> None:
+    [reply] = Replies.pack([EngineReply(1, errors.NotFound("no such model"))]).unpack()
+    assert plain(reply.outcome) == plain(errors.Internal("no such model"))
+
+
+@given(st.lists(IDS))
+def test_withdrawals_arrive_as_they_were_sent(ids: list[int]) -> None:
+    assert decode_from_front_end(encode(Withdrawal(ids))) == Withdrawal(ids)
+
+
+@given(st.dictionaries(NAMES, LOADED, max_size=3))
+def test_a_hello_arrives_as_it_was_sent(models: dict[str, Loaded]) -> None:
+    message = decode_from_engine(encode(Hello(models)))
+    assert isinstance(message, Hello)
+    assert message == Hello(models)
+    assert list(message.models) == list(models)
+
+
+@given(st.dictionaries(NAMES, QUEUES, max_size=3))
+def test_statistics_arrive_as_they_were_sent(models: dict[str, QueueStatistics]) -> None:
+    assert decode_from_engine(encode(Statistics(models))) == Statistics(models)
+
+
+def read(decode: Callable[[bytes], FromFrontEnd | FromEngine], body: bytes) -> None:
+    """Read a message to the last array; damage must not end in any other error."""
+    try:
+        message = decode(body)
+        if isinstance(message, Requests | Replies):
+            message.unpack()
+    except DamagedFrame:
+        pass
+
+
+def row(*values: float) -> Any:
+    return np.array(values, np.float32)
+
+
+THREE = np.arange(3, dtype=np.int32)
+MESSAGES: list[FromFrontEnd | FromEngine] = [
+    Requests.pack(
+        [
+            EngineRequest(7, "sentiment", [TokenSequence(np.arange(9, dtype=np.int32), np.zeros(9, np.int32))]),
+            EngineRequest(
+                8,
+                "masked-token",
+                [TokenSequence(THREE, THREE, THREE, 2, THREE)],
+                is_timed=True,
+            ),
+        ]
+    ),
+    Replies.pack(
+        [
+            EngineReply(7, [row(1, 2)], Timeline(1.0, 2.0, [BatchRan(1, 9, 9, 2.0, 0.5)])),
+            EngineReply(8, [MaskScores(np.array([[3, 2]]), np.array([[0.5, 0.25]], np.float32))]),
+            EngineReply(9, [np.ones((3, 2), np.float32), np.ones((1, 2), np.float32)]),
+            EngineReply(10, errors.Overloaded("The queue is full.", 7)),
+        ]
+    ),
+    Withdrawal([7, 300, 70_000]),
+    Statistics({"sentiment": QueueStatistics(3, 90, 0.1, 0.2, 0.3)}),
+    Hello(
+        {
+            "sentiment": Loaded(
+                identity="a1",
+                variant="cpu-fp32",
+                provider="CPUExecutionProvider",
+                threads=1,
+                lanes=2,
+                speed=Speed(512, 1e-5, [(8, 1e-3), (512, 5e-3)]),
+            )
+        }
+    ),
+]
+BODIES = [encode(message) for message in MESSAGES]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=[type(message).__name__ for message in MESSAGES])
+def test_a_shortened_message_is_refused(body: bytes) -> None:
+    for size in range(len(body)):
+        for decode in (decode_from_front_end, decode_from_engine):
+            with pytest.raises(DamagedFrame):
+                decode(body[:size])
+
+
+@given(st.sampled_from(BODIES), st.data())
+def test_a_message_with_wrong_bytes_is_read_or_refused(body: bytes, data: st.DataObject) -> None:
+    places = st.tuples(st.integers(0, len(body) - 1), st.integers(0, 255))
+    damaged = bytearray(body)
+    for place, value in data.draw(st.lists(places, min_size=1, max_size=3)):
+        damaged[place] = value
+    for decode in (decode_from_front_end, decode_from_engine):
+        read(decode, bytes(damaged))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+    for decode in (decode_from_front_end, decode_from_engine):
+        read(decode, body)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Requests([codec.RequestHeader(0, "model", [(2, 0)], 0, None, False)], bytes(4 * 3)),
+        Requests([codec.RequestHeader(0, "model", [(2, 0)], 0, None, False)], bytes(4 * 5)),
+        Requests([codec.RequestHeader(0, "model", [(2, 1)], 0, None, False)], bytes(4 * 4)),
+        Requests([codec.RequestHeader(0, "model", [(2, 0)], 1, 1, False)], bytes(4 * 4)),
+        Requests([], bytes(3)),
+        Replies([codec.ReplyHeader(0, codec.Rows(2**31 - 1, 1), None)], bytes(4)),
+        Replies([codec.ReplyHeader(0, codec.Rows(1, 1), None)], bytes(8)),
+        Replies([codec.ReplyHeader(0, codec.TokenRows([2], 2), None)], bytes(4 * 3)),
+        Replies([codec.ReplyHeader(0, codec.MaskRows([2], 1, bytes(8)), None)], bytes(4 * 2)),
+        Replies([codec.ReplyHeader(0, codec.MaskRows([1], 1, bytes(9)), None)], bytes(4)),
+        Replies([], bytes(3)),
+    ],
+)
+def test_arrays_of_other_sizes_than_the_headers_say_are_refused(message: Requests | Replies) -> None:
+    with pytest.raises(DamagedFrame):
+        message.unpack()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        codec.ReplyHeader(0, codec.Rows(2**31, 1), None),
+        codec.ReplyHeader(0, codec.Rows(-1, 1), None),
+        codec.ReplyHeader(0, codec.Rows(1, 0), None),
+        codec.ReplyHeader(0, codec.TokenRows([-1], 1), None),
+    ],
+)
+def test_sizes_that_no_array_has_are_refused(header: codec.ReplyHeader) -> None:
+    with pytest.raises(DamagedFrame, match="int"):
+        decode_from_engine(encode(Replies([header], b"")))

@@ -4,22 +4,27 @@ Lives on the engine process's event loop. A front end that goes away withdraws w
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, astuple
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
-
-import numpy as np
 
 from app.bundle.sequences import SequenceResult
 from app.engine.local import LocalEngine, SubmittedJob
 from app.engine.messages import Loaded, Timeline
 from app.errors import Internal, ServiceError
-from app.ipc.codec import WireReply, decode_requests, encode_replies
-from app.ipc.frames import HELLO, REPLIES, REQUESTS, STATISTICS, WITHDRAW, FrameReader, frame
+from app.ipc.codec import (
+    EngineReply,
+    Hello,
+    Replies,
+    Requests,
+    Statistics,
+    Withdrawal,
+    decode_from_front_end,
+    encode,
+)
+from app.ipc.frames import FrameReader, frame
 
 log = logging.getLogger(__name__)
 
@@ -33,21 +38,22 @@ class _FrontEnd(asyncio.Protocol):
         self._server = server
         self._frames = FrameReader()
         self._jobs: dict[int, tuple[str, SubmittedJob]] = {}
-        self._replies: list[WireReply] = []
+        self._replies: list[EngineReply] = []
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one without being of the class
-        self.transport.write(frame(HELLO, self._server.hello))
+        self.transport.write(self._server.hello)
         self._server.front_ends.add(self)
 
     def data_received(self, data: bytes) -> None:
-        for kind, body in self._frames.feed(data):
-            if kind == REQUESTS:
-                self._admit(body)
-            elif kind == WITHDRAW:
-                for id_ in np.frombuffer(body, np.int64).tolist():
-                    self._withdraw(id_)
+        for body in self._frames.feed(data):
+            match message := decode_from_front_end(body):
+                case Requests():
+                    self._admit(message)
+                case Withdrawal():
+                    for id_ in message.ids:
+                        self._withdraw(id_)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.transport = None
@@ -56,15 +62,15 @@ class _FrontEnd(asyncio.Protocol):
         for id_ in list(self._jobs):
             self._withdraw(id_)
 
-    def _admit(self, body: bytes) -> None:
-        for request in decode_requests(body):
-            model = self._server.models[request.model]
+    def _admit(self, requests: Requests) -> None:
+        for request in requests.unpack():
+            timeline = Timeline() if request.is_timed else None
             try:
-                job = self._server.engine.submit(model, request.sequences, Timeline() if request.is_timed else None)
+                job = self._server.engine.submit(request.model, request.sequences, timeline)
             except ServiceError as error:
-                self._reply(WireReply(request.id, error))
+                self._reply(EngineReply(request.id, error))
                 continue
-            self._jobs[request.id] = (model, job)
+            self._jobs[request.id] = (request.model, job)
             job.future.add_done_callback(partial(self._done, request.id))
 
     def _withdraw(self, id_: int) -> None:
@@ -79,11 +85,11 @@ class _FrontEnd(asyncio.Protocol):
         timeline = admitted[1].timeline
         error = future.exception()
         if error is None:
-            self._reply(WireReply(id_, future.result(), timeline))
+            self._reply(EngineReply(id_, future.result(), timeline))
         else:
-            self._reply(WireReply(id_, error if isinstance(error, ServiceError) else Internal(str(error)), timeline))
+            self._reply(EngineReply(id_, error if isinstance(error, ServiceError) else Internal(str(error)), timeline))
 
-    def _reply(self, reply: WireReply) -> None:
+    def _reply(self, reply: EngineReply) -> None:
         self._replies.append(reply)
         if len(self._replies) == 1:
             asyncio.get_running_loop().call_soon(self._flush)
@@ -91,7 +97,7 @@ class _FrontEnd(asyncio.Protocol):
     def _flush(self) -> None:
         replies, self._replies = self._replies, []
         if self.transport is not None:
-            self.transport.write(frame(REPLIES, encode_replies(replies)))
+            self.transport.write(frame(encode(Replies.pack(replies))))
 
 
 class EngineServer:
@@ -99,8 +105,7 @@ class EngineServer:
 
     def __init__(self, engine: LocalEngine, loaded: Mapping[str, Loaded]) -> None:
         self.engine = engine
-        self.models: Final = list(loaded)
-        self.hello: Final = json.dumps({name: asdict(one) for name, one in loaded.items()}).encode()
+        self.hello: Final = frame(encode(Hello(loaded)))
         self.front_ends: set[_FrontEnd] = set()
         self.left = asyncio.Event()
         self._listening: asyncio.Server | None = None
@@ -113,10 +118,10 @@ class EngineServer:
         try:
             while True:
                 await asyncio.sleep(STATISTICS_EVERY_S)
-                rows = {name: astuple(queue) for name, queue in self.engine.statistics().items()}
+                statistics = frame(encode(Statistics(self.engine.statistics())))
                 for front_end in self.front_ends:
                     assert front_end.transport is not None
-                    front_end.transport.write(frame(STATISTICS, json.dumps(rows).encode()))
+                    front_end.transport.write(statistics)
         finally:
             self._listening.close()
 

@@ -5,7 +5,6 @@ connects to the engine that replaces it.
 """
 
 import asyncio
-import json
 import logging
 import socket
 import struct
@@ -14,14 +13,21 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
-import numpy as np
-
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.admission import Admission
-from app.engine.messages import Loaded, QueueStatistics, Speed, Timeline
+from app.engine.messages import Loaded, QueueStatistics, Timeline
 from app.errors import DeadlineExceeded, EngineLost, OtherBundles
-from app.ipc.codec import WireRequest, decode_replies, encode_requests
-from app.ipc.frames import HELLO, REPLIES, REQUESTS, STATISTICS, WITHDRAW, FrameReader, frame
+from app.ipc.codec import (
+    EngineRequest,
+    Hello,
+    Replies,
+    Requests,
+    Statistics,
+    Withdrawal,
+    decode_from_engine,
+    encode,
+)
+from app.ipc.frames import DamagedFrame, FrameReader, frame
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +42,6 @@ _LOST: Final = "The engine was lost and is being replaced. Retry in a few second
 
 
 class _Waiting(NamedTuple):
-    sequences: Sequence[TokenSequence]
     future: asyncio.Future[list[SequenceResult]]
     timeline: Timeline | None
     deadline: float
@@ -64,11 +69,11 @@ class RemoteEngine:
         self._identities = identities
         self._silent_s = 0.0
         self._writer: asyncio.StreamWriter | None = None
-        self._models: dict[str, int] = {}
-        self._statistics: dict[str, QueueStatistics] = {}
+        self._models: frozenset[str] = frozenset()
+        self._statistics: Mapping[str, QueueStatistics] = {}
         self._ids = count()
         self._waiting: dict[int, _Waiting] = {}
-        self._outbox: list[WireRequest] = []
+        self._outbox: list[EngineRequest] = []
         self._withdrawn: list[int] = []
 
     async def infer(
@@ -79,8 +84,8 @@ class RemoteEngine:
         id_ = next(self._ids)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[SequenceResult]] = loop.create_future()
-        self._waiting[id_] = _Waiting(sequences, future, timeline, loop.time() + self._admission.timeout_s + LATE_S)
-        self._outbox.append(WireRequest(id_, self._models[model], sequences, timeline is not None))
+        self._waiting[id_] = _Waiting(future, timeline, loop.time() + self._admission.timeout_s + LATE_S)
+        self._outbox.append(EngineRequest(id_, model, sequences, timeline is not None))
         self._flush_soon()
         try:
             return await future
@@ -111,22 +116,24 @@ class RemoteEngine:
         Raises:
             OtherBundles: it must not be asked, as requests are not made for what it has loaded.
         """
-        told: int | None = None
+        reported: int | None = None
         while True:
             try:
                 reader, writer = await asyncio.open_unix_connection(str(self._socket_path))
             except OSError as error:
                 is_loading = isinstance(error, FileNotFoundError | ConnectionRefusedError)
-                if not is_loading and error.errno != told:
+                if not is_loading and error.errno != reported:
                     log.error("the engine cannot be reached: %s", error)  # noqa: TRY400
-                    told = error.errno
+                    reported = error.errno
                 await asyncio.sleep(RECONNECT_EVERY_S)
                 continue
-            told = None
+            reported = None
             self._writer = writer
             watching = asyncio.create_task(self._watch(writer, hangs))
             try:
                 await self._read(reader, connected)
+            except DamagedFrame:
+                log.exception("the connection to the engine is given up")
             except ConnectionError as error:
                 log.debug("the connection to the engine broke: %s", error)
             finally:
@@ -141,18 +148,17 @@ class RemoteEngine:
         self._silent_s = 0.0
         while data := await reader.read(1 << 20):
             self._silent_s = 0.0
-            for kind, body in frames.feed(data):
-                if kind == REPLIES:
-                    self._deliver(body)
-                elif kind == STATISTICS:
-                    self._statistics = {name: QueueStatistics(*row) for name, row in json.loads(body).items()}
-                elif kind == HELLO:
-                    loaded = {
-                        name: Loaded(**row | {"speed": Speed(**row["speed"])}) for name, row in json.loads(body).items()
-                    }
-                    refuse_other_bundles(self._identities, {name: one.identity for name, one in loaded.items()})
-                    self._models = {name: index for index, name in enumerate(loaded)}
-                    connected(loaded)
+            for body in frames.feed(data):
+                match message := decode_from_engine(body):
+                    case Replies():
+                        self._deliver(message)
+                    case Statistics():
+                        self._statistics = message.models
+                    case Hello():
+                        identities = {name: loaded.identity for name, loaded in message.models.items()}
+                        refuse_other_bundles(self._identities, identities)
+                        self._models = frozenset(message.models)
+                        connected(message.models)
 
     async def _watch(self, writer: asyncio.StreamWriter, hangs: Callable[[int], None]) -> None:
         """Tell late requests, and break with an engine that says nothing."""
@@ -182,13 +188,12 @@ class RemoteEngine:
             self._withdrawn.append(id_)
             self._flush_soon()
 
-    def _deliver(self, body: bytes) -> None:
-        def asked(id_: int) -> Sequence[TokenSequence] | None:
-            waiting = self._waiting.get(id_)
-            return None if waiting is None else waiting.sequences
-
-        for reply in decode_replies(body, asked):
-            _, future, timeline, _ = self._waiting.pop(reply.id)
+    def _deliver(self, replies: Replies) -> None:
+        for reply in replies.unpack():
+            waiting = self._waiting.pop(reply.id, None)
+            if waiting is None:
+                continue  # it was withdrawn
+            future, timeline, _ = waiting
             if timeline is not None and reply.timeline is not None:
                 timeline.become(reply.timeline)
             if future.done():
@@ -200,7 +205,7 @@ class RemoteEngine:
 
     def _disconnect(self) -> bool:
         """Fail all that waits; return whether there was an engine."""
-        had_engine, self._writer, self._models = bool(self._models), None, {}
+        had_engine, self._writer, self._models = bool(self._models), None, frozenset()
         self._statistics = {}
         self._outbox.clear()
         self._withdrawn.clear()
@@ -221,9 +226,9 @@ class RemoteEngine:
         if self._writer is None:
             return
         if outbox:
-            self._writer.write(frame(REQUESTS, encode_requests(outbox)))
+            self._writer.write(frame(encode(Requests.pack(outbox))))
         if withdrawn:
-            self._writer.write(frame(WITHDRAW, np.array(withdrawn, np.int64).tobytes()))
+            self._writer.write(frame(encode(Withdrawal(withdrawn))))
 
 
 def refuse_other_bundles(mine: Mapping[str, str], engines: Mapping[str, str]) -> None:
@@ -240,8 +245,8 @@ def refuse_other_bundles(mine: Mapping[str, str], engines: Mapping[str, str]) ->
         "only in the engine": sorted(engines.keys() - mine.keys()),
         "only in this front end": sorted(mine.keys() - engines.keys()),
     }
-    told = "; ".join(f"{', '.join(names)} {what}" for what, names in differences.items() if names)
-    raise OtherBundles(f"the engine has read other bundles than this front end: {told}")
+    listed = "; ".join(f"{', '.join(names)} {what}" for what, names in differences.items() if names)
+    raise OtherBundles(f"the engine has read other bundles than this front end: {listed}")
 
 
 def _process_behind(writer: asyncio.StreamWriter) -> int:

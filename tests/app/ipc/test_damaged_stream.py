@@ -1,0 +1,95 @@
+"""Damage ends the connection that it came by, and nothing else."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from app.engine.admission import Admission
+from app.engine.local import LocalEngine
+from app.engine.messages import Loaded, Speed
+from app.ipc.codec import Hello, encode
+from app.ipc.engine_server import EngineServer
+from app.ipc.frames import HEADER, LARGEST, frame
+from app.ipc.remote_engine import RemoteEngine
+
+WITHIN_S = 20.0
+DAMAGE = [frame(b"no message"), frame(b""), HEADER.pack(LARGEST + 1)]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_the_engine_ends_the_connection_and_serves_others(damage: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "engine.sock"
+
+    async def main() -> None:
+        reported: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+        server = EngineServer(LocalEngine(), {})
+        async with asyncio.timeout(WITHIN_S):
+            serving = asyncio.create_task(server.serve(path))
+            while not path.exists():  # noqa: ASYNC110 - it listens in this iteration of the loop or in the next
+                await asyncio.sleep(0)
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            other, other_writer = await asyncio.open_unix_connection(str(path))
+            await other.readexactly(len(server.hello))
+            writer.write(damage)
+            while await reader.read(1 << 16):
+                pass  # its hello and statistics, until the end
+            assert await other.read(1)  # statistics still arrive
+            for one in (writer, other_writer):
+                one.close()
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+        assert [type(error).__name__ for error in reported] == ["DamagedFrame"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_front_end_loses_the_engine_and_connects_again(
+    damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "engine.sock"
+    loaded = Loaded(
+        identity="a1", variant="cpu-fp32", provider="CPU", threads=1, lanes=1, speed=Speed(96, 1e-5, [(8, 1e-3)])
+    )
+
+    async def main() -> None:
+        events: list[str] = []
+        is_connected, is_lost, is_connected_again = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        def connected(models: object) -> None:
+            assert models == {"sentiment": loaded}
+            events.append("connected")
+            (is_connected_again if is_connected.is_set() else is_connected).set()
+
+        def lost() -> None:
+            events.append("lost")
+            is_lost.set()
+
+        client = RemoteEngine(
+            path,
+            admission=Admission(max_queue_s=1, timeout_s=1),
+            identities={"sentiment": "a1"},
+        )
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(frame(encode(Hello({"sentiment": loaded}))))
+            if not is_lost.is_set():
+                await is_connected.wait()
+                writer.write(damage)
+            await reader.read()
+            writer.close()
+
+        async with asyncio.timeout(WITHIN_S):
+            listening = await asyncio.start_unix_server(serve, str(path))
+            connection = asyncio.create_task(client.stay_connected(connected, lost, lambda _: None))
+            await is_connected_again.wait()
+            assert events == ["connected", "lost", "connected"]
+            connection.cancel()
+            await asyncio.gather(connection, return_exceptions=True)
+            listening.close()
+            await listening.wait_closed()
+
+    asyncio.run(main())
+    assert "DamagedFrame" in caplog.text
