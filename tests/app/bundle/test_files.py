@@ -130,7 +130,7 @@ def test_a_manifest_that_is_none(folder: Path, manifest: bytes, says: str) -> No
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("task", "translate"),
+        ("task", "Translate to French"),
         ("max_length", 0),
         ("position_offset", -1),
         ("problem_type", "ranking"),
