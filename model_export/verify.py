@@ -29,7 +29,7 @@ def verify_bundle(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, 
     """
     manifest = bundle.manifest
     progress("Reading the golden answers")
-    cases = bundle.golden().cases
+    cases = bundle.golden.cases
     mask = None if cases[0].masks is None else manifest.special_tokens.mask
     _check_tokenizer(bundle, cases)
     golden = golden_batch(cases, mask)

@@ -28,7 +28,7 @@ def replay_golden(bundle: Bundle, variant_name: str, run: Run) -> None:
     Raises:
         BundleError: an answer differs from the source checkpoint's by more than the variant's tolerance.
     """
-    cases = bundle.golden().cases
+    cases = bundle.golden.cases
     sequences = golden_sequences(bundle)
     [tolerance] = [
         variant.parity.tolerance * TOLERANCE_FACTOR
@@ -52,7 +52,7 @@ def replay_golden(bundle: Bundle, variant_name: str, run: Run) -> None:
 def golden_sequences(bundle: Bundle) -> list[TokenSequence]:
     """Return the golden inputs."""
     mask = bundle.manifest.special_tokens.mask
-    return [_sequence(case, None if mask is None else mask.id) for case in bundle.golden().cases]
+    return [_sequence(case, None if mask is None else mask.id) for case in bundle.golden.cases]
 
 
 def _sequence(case: GoldenCase, mask_token_id: int | None) -> TokenSequence:

@@ -1,4 +1,4 @@
-"""How sessions and their runs are configured, the same for every model. Why stands at each option."""
+"""How providers and runs are configured, the same for every model. `app.bundle.session` configures sessions."""
 
 from typing import Any, Final
 

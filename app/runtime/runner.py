@@ -1,7 +1,7 @@
 """Run packed batches of one model with ONNX Runtime.
 
-A runner is made and launches batches in the engine's one thread; they may be finished in another. Both release the GIL while the
-device works.
+A runner is made, and launches batches, in the engine's one thread; they may be finished in another. Both release the GIL while
+the device works.
 """
 
 import logging
@@ -80,23 +80,23 @@ class OrtRunner:
         Raises:
             EngineLost: the device failed for good.
             OutOfDeviceMemory: the batch is too large for what is left of the device's memory.
-            StartupError: ONNX Runtime has no code for the GPU, which the first run tells.
+            StartupError: ONNX Runtime has no code for the GPU, which shows at the first run.
             NotFinite: the model answers with NaN or infinity.
         """
         return self.launch(batch)()
 
     def trim(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
-        """Run a batch as `run` does, then give back the device's memory that no run needs now."""
+        """Run a batch as `run` does, then free the device's memory that it does not need."""
         try:
             return self._launch(batch, run_options(self.variant.target, shrinks_arena=True))()
         except (EngineLost, OutOfDeviceMemory):
             raise
-        except Exception as error:  # it finds no arena: more memory than need be is held, and all else is well
+        except Exception as error:  # there is no arena to shrink: more memory than necessary is held
             log.warning("the memory that warm-up took is kept: %s", first_line(error))
             return self.run(batch)
 
     def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
-        """Begin to run a batch. What is returned must be called once, in any thread: it returns or raises what `run` does."""
+        """Begin to run a batch, and return a function that returns or raises what `run` does. Call that once, in any thread."""
         return self._launch(batch, self._options)
 
     def _launch(self, batch: Sequence[TokenSequence], options: RunOptions) -> Callable[[], list[SequenceResult]]:

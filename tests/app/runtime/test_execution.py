@@ -14,6 +14,7 @@ from app.bundle.files import Bundle, load_bundle
 from app.bundle.graph_inputs import Feeds, pack
 from app.bundle.heads import head_of
 from app.bundle.sequences import SequenceResult, TokenSequence
+from app.engine.admission import Admission
 from app.engine.golden import golden_sequences
 from app.engine.local import LocalEngine
 from app.engine.messages import BatchRan, QueueStatistics
@@ -146,7 +147,7 @@ def test_an_engine_that_launches_ahead_answers_as_the_runner_does(
 
     async def serve() -> None:
         engine = LocalEngine()
-        await engine.load(bundle, lambda _: runner, observed, budget_tokens=64, max_queue_s=60, timeout_s=60)
+        await engine.load(bundle, lambda _: runner, observed, budget_tokens=64, admission=Admission(60, 60))
         chosen = [[(i * 7 + j) % len(sequences) for j in range(i % 9 + 1)] for i in range(60)]
         answered = await asyncio.gather(*(engine.infer(bundle.name, [sequences[i] for i in which]) for which in chosen))
         for which, results in zip(chosen, answered, strict=True):
