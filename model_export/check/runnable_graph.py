@@ -1,4 +1,4 @@
-"""Run a graph file without a GPU: of a CPU in ONNX Runtime, of CUDA in `onnx.reference`.
+"""Run a graph file without a GPU: CPU graphs in ONNX Runtime, CUDA graphs in `onnx.reference`.
 
 A graph gets its inputs and gives its results as in the server, through `app.bundle`; a CPU session has the server's options.
 The only module of the export that imports `onnxruntime`.

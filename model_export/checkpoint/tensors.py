@@ -73,7 +73,7 @@ def read_network(
 
 
 def trained_heads(config: Config, weights: Weights) -> set[HeadKind]:
-    """Return the heads whose tensors are among the weights, by name: the config may know nothing of them."""
+    """Return the heads whose tensors are among the weights; the config may not name them."""
     return {
         kind
         for kind, head in config.family.heads.items()

@@ -65,7 +65,7 @@ def _remove_if_unlocked(staging: Path, target: Path) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Return whether the file could be locked. Unlike process ids, locks tell of living processes in other containers."""
+    """Return whether the file could be locked. Unlike process ids, locks show processes in other containers."""
     if sys.platform == "win32":
         return False
     import fcntl  # noqa: PLC0415  # not everywhere

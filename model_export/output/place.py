@@ -1,4 +1,4 @@
-"""Tell before the work begins whether a bundle can be put in its place."""
+"""Check the option --output before the work begins."""
 
 import os
 import re
@@ -13,10 +13,10 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def check_output(output: Path) -> None:
-    """Pass if a bundle can be written to `output` now: its name is valid, and nothing but a bundle is in its place.
+    """Refuse a path where no bundle can be written: an invalid name, no permission, or something else in its place.
 
     Raises:
-        ExportError: it cannot.
+        ExportError: no bundle can be written there.
     """
     if not _NAME.fullmatch(output.name):
         raise ExportError(
@@ -46,7 +46,7 @@ def check_output(output: Path) -> None:
 
 
 def _check_writable(output: Path) -> None:
-    """Make a folder in the nearest parent that exists: permissions do not tell of a read-only or a full file system.
+    """Make a folder in the nearest parent that exists, and remove it: permissions do not show a read-only file system.
 
     Raises:
         OSError: it cannot be made; with the name of the parent.
