@@ -34,6 +34,7 @@ from model_export.graph.builder import CONTRIB, Graph
 from model_export.graph.cpu import CpuBuilder
 from model_export.graph.int8 import MIDDLE, quantize_weight
 from model_export.graph.onnx_file import write_onnx
+from model_export.tasks import TASKS
 
 CACHE: Final = Path(__file__).parent / "cache"
 Run = Callable[[Feeds], object]
@@ -117,7 +118,9 @@ def _measure(runs: dict[str, Run], batches: Sequence[Feeds], rounds: int, thread
 
 def _network() -> Network:
     folder = checkpoint("base", CACHE)
-    return read_network("base", read_config(folder), "classify", open_weights(folder), tokenizer_tells_types=True)
+    return read_network(
+        "base", read_config(folder), TASKS["classify"], open_weights(folder), tokenizer_tells_types=True
+    )
 
 
 def _batches(texts: str, budget_tokens: int) -> Iterator[Feeds]:

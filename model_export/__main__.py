@@ -12,11 +12,13 @@ from typing import get_args
 
 from app.bundle import BundleError
 from app.bundle.files import load_bundle
-from app.bundle.manifest import Pooling, Task
-from model_export.check.parity import TOLERANCE, verify_bundle
-from model_export.errors import ExportError, of_system
+from app.bundle.manifest import Pooling
+from model_export.check.tolerances import TOLERANCE
+from model_export.errors import ExportError, system_message
 from model_export.export import DEFAULT_VARIANTS, VARIANTS, ExportOptions, export
 from model_export.report import print_bundle, progress
+from model_export.tasks import TASKS
+from model_export.verify import verify_bundle
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _verify(options.bundle)
     except (ExportError, BundleError, OSError) as error:
-        said = of_system(error) if isinstance(error, OSError) else error
-        print(f"error: {said}", file=sys.stderr)  # noqa: T201
+        message = system_message(error) if isinstance(error, OSError) else error
+        print(f"error: {message}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -42,17 +44,7 @@ def _export(options: argparse.Namespace) -> None:
     _import_transformers()
     with progress() as step:
         manifest = export(
-            ExportOptions(
-                checkpoint=options.checkpoint,
-                output=options.output,
-                task=options.task,
-                variants=options.variants,
-                max_length=options.max_length,
-                revision=options.revision,
-                tolerance=options.tolerance,
-                keeps_inaccurate=options.keep_inaccurate,
-                pooling=options.pooling,
-            ),
+            ExportOptions(**{name: getattr(options, name) for name in ExportOptions.__slots__}),
             step,
             lambda text: print(f"warning: {text}", file=sys.stderr),  # noqa: T201
         )
@@ -105,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--task",
-        choices=("auto", *get_args(Task)),
+        choices=("auto", *TASKS),
         default="auto",
         help="the head to export (default: the one that the config names)",
     )
@@ -136,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--keep-inaccurate",
         action="store_true",
+        dest="keeps_inaccurate",
         help="keep a cpu-int8 variant that changes more best answers than allowed",
     )
 

@@ -1,4 +1,4 @@
-"""What stops an export."""
+"""The error that stops an export, and what its messages are made of."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ class ExportError(Exception):
 
 
 def one_line(error: Exception) -> str:
-    """Return what another library says, on one line that is not too long."""
+    """Return the message of another library, on one line that is not too long."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return textwrap.shorten(text, _LONGEST)
 
@@ -23,8 +23,8 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
 
 
-def of_system(error: OSError) -> str:
-    """Return what the system says of a file, as a sentence; what is written does not always tell which file it is."""
+def system_message(error: OSError) -> str:
+    """Return the system's message on a file, as a sentence; the error does not always name the file."""
     if error.strerror is None:
         return one_line(error)
     return f"{error.filename or 'A file of the export'} cannot be read or written: {error.strerror}."

@@ -62,13 +62,8 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "labels", f"{len(manifest.labels)}: {shown}{', ...' if len(manifest.labels) > _FEW else ''}"
     if manifest.pooling:
         yield "embeddings", f"{manifest.pooling} of the tokens{', normalized' if manifest.normalizes else ''}"
-    yield (
-        "network",
-        (
-            f"{architecture.family}, {architecture.layers} layers of {architecture.hidden_size}, "
-            f"{architecture.attention_heads} heads, {architecture.parameters / 1e6:.1f} M parameters"
-        ),
-    )
+    layers = f"{architecture.layers} layers of {architecture.hidden_size}, {architecture.attention_heads} heads"
+    yield "network", f"{architecture.family}, {layers}, {architecture.parameters / 1e6:.1f} M parameters"
     yield "max length", f"{manifest.max_length} tokens"
 
 

@@ -14,7 +14,8 @@ MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 GOLDEN_FILE = "golden.json"
 
-Task = Literal["classify", "fill-mask", "next-sentence", "entities", "answer", "embed"]
+Task = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+"""The name of a task: the server looks it up among its handlers, the export in its table."""
 Pooling = Literal["mean", "cls"]
 Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8"]

@@ -8,13 +8,15 @@ approximation from Hendrycks and Gimpel (2016).
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
+from app.bundle.sequences import FloatArray, TokenArray, TokenSequence
 from model_export.checkpoint.families import Activation
-from model_export.checkpoint.network import FloatArray, IntArray, Network
+from model_export.checkpoint.network import Network
+from model_export.errors import ExportError
 
 _STEPS: Final = 1024
 _REACH: Final = 6  # beyond 4, erf is 1 in fp32
@@ -29,7 +31,7 @@ def erf(x: FloatArray) -> FloatArray:
     nearest = np.rint(clipped * np.float32(_STEPS))
     point = nearest / np.float32(_STEPS)
     step = clipped - point
-    with np.errstate(invalid="ignore"):  # a NaN has no nearest point; its step makes the result one, whichever is taken
+    with np.errstate(invalid="ignore"):  # a NaN has no nearest point; its step makes the result NaN at any
         index = nearest.astype(np.int32) + _REACH * _STEPS
     value, slope = (table.take(index, mode="clip") for table in (_ERF, _SLOPE))
     return np.asarray(value + slope * step * (1 - point * step))
@@ -64,7 +66,23 @@ def sigmoid(x: FloatArray) -> FloatArray:
     return np.asarray((1 + np.tanh(x / 2)) / 2)
 
 
-class Reference:
+def reference_answers(network: Network, batch: Sequence[TokenSequence]) -> list[FloatArray]:
+    """Return what a network answers to each sequence; the shapes are those of `tasks.ResultKind`.
+
+    Raises:
+        ExportError: an answer is not finite.
+    """
+    reference = _Reference(network)
+    with np.errstate(all="ignore"):  # an overflow ends as infinity or NaN
+        answers = [reference.answer(sequence) for sequence in batch]
+    if not all(np.isfinite(answer).all() for answer in answers):
+        raise ExportError(
+            "The checkpoint's answers contain infinity or NaN: its weights are damaged. Train or download it again."
+        )
+    return answers
+
+
+class _Reference:
     """The network of a checkpoint, for one sequence at a time."""
 
     def __init__(self, network: Network) -> None:
@@ -72,40 +90,23 @@ class Reference:
         self._config = network.config
         self._tensors = network.tensors
 
-    def answer(self, input_ids: IntArray, token_type_ids: IntArray, masks: IntArray) -> FloatArray:
-        """Return the task's result for a sequence, by one of the methods below."""
-        match self._network.task:
-            case "classify" | "next-sentence":
-                return self.logits(input_ids, token_type_ids)
-            case "fill-mask":
-                return self.scores(input_ids, token_type_ids, masks)
-            case "entities" | "answer":
-                return self.token_logits(input_ids, token_type_ids)
-            case "embed":
-                return self.embedding(input_ids, token_type_ids)
+    def answer(self, sequence: TokenSequence) -> FloatArray:
+        hidden = self._encode(sequence.input_ids, sequence.token_type_ids)
+        match self._network.task.result:
+            case "labels":
+                return self._dense(self._transformed(hidden[0]), "head.output")
+            case "token-labels" | "span":
+                return self._dense(hidden, "head.output")
+            case "masked-tokens":
+                transformed = self._norm(self._transformed(hidden[sequence.masks]), "head.norm")
+                return softmax(self._dense(transformed, "head.output"))
+            case "embedding":
+                return np.asarray(hidden[0] if self._network.pooling == "cls" else hidden.mean(axis=0))
 
-    def logits(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
-        """Return the classification logits float32[labels] of a sequence of int64[tokens]."""
-        first = self._encode(input_ids, token_type_ids)[0]
-        pooled = ACTIVATIONS[self._network.head_activation](self._dense(first, "head.dense"))
-        return self._dense(pooled, "head.output")
+    def _transformed(self, hidden: FloatArray) -> FloatArray:
+        return ACTIVATIONS[self._network.head_activation](self._dense(hidden, "head.dense"))
 
-    def scores(self, input_ids: IntArray, token_type_ids: IntArray, masks: IntArray) -> FloatArray:
-        """Return the probability of every token, float32[masks, vocab], at the positions int64[masks]."""
-        hidden = self._encode(input_ids, token_type_ids)[masks]
-        transformed = ACTIVATIONS[self._network.head_activation](self._dense(hidden, "head.dense"))
-        return softmax(self._dense(self._norm(transformed, "head.norm"), "head.output"))
-
-    def token_logits(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
-        """Return the logits of each token, float32[tokens, labels]."""
-        return self._dense(self._encode(input_ids, token_type_ids), "head.output")
-
-    def embedding(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
-        """Return the pooled hidden states, float32[hidden], not normalized."""
-        hidden = self._encode(input_ids, token_type_ids)
-        return np.asarray(hidden[0] if self._network.pooling == "cls" else hidden.mean(axis=0))
-
-    def _encode(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
+    def _encode(self, input_ids: TokenArray, token_type_ids: TokenArray) -> FloatArray:
         x = self._embed(input_ids, token_type_ids)
         activation = ACTIVATIONS[self._config.activation]
         for i in range(self._config.layers):
@@ -116,7 +117,7 @@ class Reference:
             x = self._norm(x + self._dense(inner, f"{layer}output"), f"{layer}output_norm")
         return x
 
-    def _embed(self, input_ids: IntArray, token_type_ids: IntArray) -> FloatArray:
+    def _embed(self, input_ids: TokenArray, token_type_ids: TokenArray) -> FloatArray:
         tensors, offset = self._tensors, self._config.position_offset
         positions = np.arange(len(input_ids))
         if offset:  # a pad token has its own position and is not counted

@@ -5,7 +5,11 @@ sentences the changes are similar: docs/performance.md.
 """
 
 import random
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
+
+from model_export.tasks import InputKind
 
 SENTENCES: Final = 460
 _SEED: Final = 20220604
@@ -142,8 +146,23 @@ _SHORT: Final = (
 )
 
 
-def sentences() -> list[tuple[str, str | None]]:
-    """Return texts, a tenth of them with a second one. No two are the same."""
+def generated_texts(inputs: InputKind) -> Sequence[tuple[str, str | None]]:
+    """Return texts of a kind, no two the same, each with its second text if it has one.
+
+    A tenth of `text-or-pair` has one. A `question` comes with a text of up to four sentences that holds the answer.
+    """
+    match inputs:
+        case "text-or-pair" | "masked-text":
+            return _sentences()
+        case "text":
+            return [(text, None) for text, _ in _sentences()]
+        case "pair":
+            return list(pairwise(text for text, _ in _sentences()))
+        case "question":
+            return _questions()
+
+
+def _sentences() -> list[tuple[str, str | None]]:
     generator = random.Random(_SEED)  # noqa: S311  # the same sentences in each export
     texts: dict[str, None] = {}
     while len(texts) < SENTENCES + SENTENCES // _PAIR_EVERY:
@@ -152,16 +171,15 @@ def sentences() -> list[tuple[str, str | None]]:
     return [(text, None if i % _PAIR_EVERY else partners[i // _PAIR_EVERY]) for i, text in enumerate(singles)]
 
 
-def questions() -> list[tuple[str, str]]:
-    """Return questions and texts of up to four sentences that hold the answer. No two are the same."""
+def _questions() -> list[tuple[str, str]]:
     generator = random.Random(_SEED)  # noqa: S311
-    asked: dict[tuple[str, str], None] = {}
-    while len(asked) < SENTENCES:
+    texts: dict[tuple[str, str], None] = {}
+    while len(texts) < SENTENCES:
         subject, predicate = _parts(generator)
-        text = [_sentence(generator) for _ in range(generator.randrange(4))]
-        text.insert(generator.randrange(len(text) + 1), f"{subject[0].upper()}{subject[1:]} {predicate}.")
-        asked[f"What {predicate}?", " ".join(text)] = None
-    return list(asked)
+        context = [_sentence(generator) for _ in range(generator.randrange(4))]
+        context.insert(generator.randrange(len(context) + 1), f"{subject[0].upper()}{subject[1:]} {predicate}.")
+        texts[f"What {predicate}?", " ".join(context)] = None
+    return list(texts)
 
 
 def _sentence(generator: random.Random) -> str:

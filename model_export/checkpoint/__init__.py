@@ -1,1 +1,1 @@
-"""Read a checkpoint: find it, and read its config, its weights and its tokenizer, or say why it cannot be exported."""
+"""Read a checkpoint: its config, its weights and its tokenizer; refuse one that cannot be exported."""

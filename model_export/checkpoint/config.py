@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from app.bundle.manifest import ProblemType
 from model_export.checkpoint.families import ACTIVATIONS, FAMILIES, Activation, Family
-from model_export.checkpoint.peft import refuse_adapter_folder
 from model_export.checkpoint.readable import check_readable
+from model_export.checkpoint.unmerged_adapters import refuse_adapter_folder
 from model_export.errors import ExportError, one_line
 
 CONFIG_FILE: Final = "config.json"

@@ -6,33 +6,31 @@ The names are those that transformers writes. They have not changed since 2019, 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final, Literal
 
-from app.bundle.manifest import Task
+from model_export.tasks import HeadKind
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "tanh"]
 
 # Some functions have several names: gelu_fast and gelu_accurate are gelu_new, factored differently.
-ACTIVATIONS: Final[Mapping[str, Activation]] = MappingProxyType(
-    {
-        "gelu": "gelu",
-        "gelu_python": "gelu",
-        "gelu_new": "gelu_tanh",
-        "gelu_pytorch_tanh": "gelu_tanh",
-        "gelu_python_tanh": "gelu_tanh",
-        "gelu_fast": "gelu_tanh",
-        "gelu_accurate": "gelu_tanh",
-        "relu": "relu",
-    }
-)
+ACTIVATIONS: Final[Mapping[str, Activation]] = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "relu": "relu",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The names of a head's tensors: dense, activation, norm if there is one, output.
+    """The names of a head's tensors: dense, activation, output, norm if there is one.
 
-    `activation` is None if it is the encoder's, `dense` if the output reads the hidden states directly.
+    `activation` is None if it is the encoder's, `dense` if the output reads the hidden states directly. A head with a norm
+    has an output for each token of the vocabulary.
     """
 
     dense: str | None
@@ -41,17 +39,18 @@ class Head:
     norm: str | None = None
     older_output_bias: tuple[str, ...] = ()
     """Name of the output's bias in checkpoints that store it apart from the tied weight."""
+    outputs: int | None = None
+    """None if they are the labels of the config, or the vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One family's names. `layer` maps our names to those after `layer_prefix`, in which {i} is the layer."""
+    """One family's names. `layer` maps those of `network` to those after `layer_prefix`, in which {i} is the layer."""
 
     embeddings: str
     layer_prefix: str
     layer: Mapping[str, str]
-    heads: Mapping[Task, Head]
-    """By task; embeddings have no head."""
+    heads: Mapping[HeadKind, Head]
     intermediate_size: str = "intermediate_size"
     activation: str = "hidden_act"
     norm_epsilon: float | None = None
@@ -66,38 +65,41 @@ class Family:
         """The prefix of the encoder's names, which is missing in a model that was saved without a head."""
         return self.embeddings.removesuffix("embeddings.")
 
+    def head(self, kind: HeadKind | None) -> Head | None:
+        """Return the head of a kind; None if the family has none, or `kind` is None."""
+        return self.heads.get(kind) if kind else None
 
-_BERT_LAYER: Final = MappingProxyType(
-    {
-        "query": "attention.self.query",
-        "key": "attention.self.key",
-        "value": "attention.self.value",
-        "attention_output": "attention.output.dense",
-        "attention_norm": "attention.output.LayerNorm",
-        "intermediate": "intermediate.dense",
-        "output": "output.dense",
-        "output_norm": "output.LayerNorm",
-    }
-)
 
-_TOKEN_HEADS: Final[Mapping[Task, Head]] = MappingProxyType(
-    {"entities": Head(None, None, "classifier"), "answer": Head(None, None, "qa_outputs")}
-)
+_BERT_LAYER: Final = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "intermediate": "intermediate.dense",
+    "output": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+
+_TOKEN_HEADS: Final[Mapping[HeadKind, Head]] = {
+    "token-classification": Head(None, None, "classifier"),
+    "question-answering": Head(None, None, "qa_outputs", outputs=2),
+}
 
 _BERT: Final = Family(
     embeddings="bert.embeddings.",
     layer_prefix="bert.encoder.layer.{i}.",
     layer=_BERT_LAYER,
     heads={
-        "classify": Head("bert.pooler.dense", "tanh", "classifier"),
-        "fill-mask": Head(
+        "sequence-classification": Head("bert.pooler.dense", "tanh", "classifier"),
+        "masked-token": Head(
             "cls.predictions.transform.dense",
             None,
             "cls.predictions.decoder",
             norm="cls.predictions.transform.LayerNorm",
             older_output_bias=("cls.predictions.bias",),
         ),
-        "next-sentence": Head("bert.pooler.dense", "tanh", "cls.seq_relationship"),
+        "next-sentence": Head("bert.pooler.dense", "tanh", "cls.seq_relationship", outputs=2),
         **_TOKEN_HEADS,
     },
 )
@@ -107,8 +109,8 @@ _ROBERTA: Final = Family(
     layer_prefix="roberta.encoder.layer.{i}.",
     layer=_BERT_LAYER,
     heads={
-        "classify": Head("classifier.dense", "tanh", "classifier.out_proj"),
-        "fill-mask": Head(
+        "sequence-classification": Head("classifier.dense", "tanh", "classifier.out_proj"),
+        "masked-token": Head(
             "lm_head.dense",
             "gelu",
             "lm_head.decoder",
@@ -123,21 +125,19 @@ _ROBERTA: Final = Family(
 _DISTILBERT: Final = Family(
     embeddings="distilbert.embeddings.",
     layer_prefix="distilbert.transformer.layer.{i}.",
-    layer=MappingProxyType(
-        {
-            "query": "attention.q_lin",
-            "key": "attention.k_lin",
-            "value": "attention.v_lin",
-            "attention_output": "attention.out_lin",
-            "attention_norm": "sa_layer_norm",
-            "intermediate": "ffn.lin1",
-            "output": "ffn.lin2",
-            "output_norm": "output_layer_norm",
-        }
-    ),
+    layer={
+        "query": "attention.q_lin",
+        "key": "attention.k_lin",
+        "value": "attention.v_lin",
+        "attention_output": "attention.out_lin",
+        "attention_norm": "sa_layer_norm",
+        "intermediate": "ffn.lin1",
+        "output": "ffn.lin2",
+        "output_norm": "output_layer_norm",
+    },
     heads={
-        "classify": Head("pre_classifier", "relu", "classifier"),
-        "fill-mask": Head("vocab_transform", None, "vocab_projector", norm="vocab_layer_norm"),
+        "sequence-classification": Head("pre_classifier", "relu", "classifier"),
+        "masked-token": Head("vocab_transform", None, "vocab_projector", norm="vocab_layer_norm"),
         **_TOKEN_HEADS,
     },
     intermediate_size="hidden_dim",
@@ -151,8 +151,8 @@ _ELECTRA: Final = Family(
     layer_prefix="electra.encoder.layer.{i}.",
     layer=_BERT_LAYER,
     heads={
-        "classify": Head("classifier.dense", "gelu", "classifier.out_proj"),
-        "fill-mask": Head(
+        "sequence-classification": Head("classifier.dense", "gelu", "classifier.out_proj"),
+        "masked-token": Head(
             "generator_predictions.dense", "gelu", "generator_lm_head", norm="generator_predictions.LayerNorm"
         ),
         **_TOKEN_HEADS,
@@ -160,13 +160,11 @@ _ELECTRA: Final = Family(
     embeddings_projection="electra.embeddings_project",
 )
 
-FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
-    {
-        "bert": _BERT,
-        "roberta": _ROBERTA,
-        "xlm-roberta": _ROBERTA,
-        "camembert": _ROBERTA,
-        "distilbert": _DISTILBERT,
-        "electra": _ELECTRA,
-    }
-)
+FAMILIES: Final[Mapping[str, Family]] = {
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "distilbert": _DISTILBERT,
+    "electra": _ELECTRA,
+}

@@ -1,32 +1,17 @@
 """Find a checkpoint, in a folder or on the hub, and choose which of its heads to export."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final
 
-from app.bundle.manifest import Task
 from model_export.checkpoint.config import Config, read_config
 from model_export.checkpoint.sentence_transformers import MODULES_FILE, POOLING_FILES
-from model_export.checkpoint.tensors import HEAD_NAMES
 from model_export.checkpoint.weights import PICKLED, SAFETENSORS
 from model_export.errors import ExportError, one_line
+from model_export.tasks import TASKS, HeadKind, TaskSpec
 
 _SMALL_FILES: Final = ("*.json", "*.txt", "*.model")
-_TASKS: Final[Mapping[str, tuple[Task, ...]]] = {
-    "ForSequenceClassification": ("classify",),
-    "ForMaskedLM": ("fill-mask",),
-    "BertForPreTraining": ("fill-mask", "next-sentence"),
-    "ForNextSentencePrediction": ("next-sentence",),
-    "ForTokenClassification": ("entities",),
-    "ForQuestionAnswering": ("answer",),
-    "BertModel": ("embed",),
-    "RobertaModel": ("embed",),
-    "CamembertModel": ("embed",),
-    "ElectraModel": ("embed",),
-}
-"""By the end of an architecture's name; the first is what it is exported for when nobody says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +33,7 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     folder = Path(name)
     try:
         is_folder = folder.is_dir()
-    except OSError as error:  # one above it may not be searched
+    except OSError as error:  # a folder above it cannot be searched
         raise ExportError(
             f"{name} cannot be read: {error.strerror}. Let the user that runs the export read it."
         ) from error
@@ -85,40 +70,40 @@ def _download(name: str, revision: str | None) -> Path:
         ) from error
 
 
-def choose_task(checkpoint: Checkpoint, task: Task | Literal["auto"], trained: Collection[Task]) -> Task:
-    """Return the task to export: the one asked for, or that of the one head that the config names.
+def choose_task(checkpoint: Checkpoint, name: str, trained: Collection[HeadKind]) -> TaskSpec:
+    """Return the task to export: the one of this name, or for `auto` that of the one head that the config names.
 
     A sentence-transformers folder is for `embed`, and so is a model without a head.
 
     Args:
         checkpoint: What to export.
-        task: What is asked for.
-        trained: The tasks whose heads are among the weights, by their tensors' names.
+        name: A task's name, or `auto`.
+        trained: The heads whose tensors are among the weights.
 
     Raises:
-        ExportError: the config names no head or several, or not the one asked for.
+        ExportError: the config names no head or several, or not the head of the task.
     """
     architectures = checkpoint.config.architectures
-    named = [tasks for name in architectures for suffix, tasks in _TASKS.items() if name.endswith(suffix)]
+    named = [[task for task in TASKS.values() if one.endswith(task.architectures)] for one in architectures]
     # Names of tensors are not enough where the config has its own: a classifier of texts would give labels to tokens.
     # Any encoder gives embeddings.
-    heads = set(chain(*named)) if architectures else set(trained)
-    possible = [known for known in get_args(Task) if known in heads | {"embed"}]
-    choice = " or ".join(f"--task {known}" for known in possible)
+    heads = {task.head for tasks in named for task in tasks} if architectures else set(trained)
+    possible = [task.name for task in TASKS.values() if task.head is None or task.head in heads]
+    choice = " or ".join(f"--task {one}" for one in possible)
     names = ", ".join(architectures) or "no architecture"
-    if task == "auto":
+    if name == "auto":
         if (checkpoint.folder / MODULES_FILE).is_file():
-            return "embed"
-        defaults = {tasks[0] for tasks in named}
+            return TASKS["embed"]
+        defaults = {tasks[0].name for tasks in named if tasks}
         if len(defaults) == 1:
-            return defaults.pop()
+            return TASKS[defaults.pop()]
         found = "several heads" if defaults else "no head that can be exported"
         raise ExportError(
             f"The config of {checkpoint.name} names {found} ({names}). Say which one to export: {choice}."
         )
-    if architectures and task not in possible:
+    if architectures and name not in possible:
         raise ExportError(
-            f"{checkpoint.name} has no trained {HEAD_NAMES[task]} head: its config names {names}. "
+            f"{checkpoint.name} has no trained {TASKS[name].head} head: its config names {names}. "
             f"Choose {choice}, or fine-tune it for the task first."
         )
-    return task
+    return TASKS[name]

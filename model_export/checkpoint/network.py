@@ -13,39 +13,31 @@ Weights of dense layers are [outputs, inputs], as in the state dict.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from app.bundle.manifest import Pooling, Task
+from app.bundle.manifest import Pooling
+from app.bundle.sequences import FloatArray
 from model_export.checkpoint.config import Config
 from model_export.checkpoint.families import Activation
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
+from model_export.tasks import TaskSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One encoder with one head, or with pooling if the task is `embed`.
+    """One encoder with one head, or with pooling if the result is an embedding.
 
     `uses_token_types` is false if every token has type 0: the family has no types, the checkpoint has only one, or its
     tokenizer does not return them. A decoder that is tied to the word embeddings is the same array.
     """
 
     config: Config
-    task: Task
+    task: TaskSpec
     uses_token_types: bool
     tensors: Mapping[str, FloatArray]
     pooling: Pooling | None = None
 
     @property
-    def answers_tokens(self) -> bool:
-        """Whether there is a result for each token."""
-        return self.task in ("entities", "answer")
-
-    @property
     def head_activation(self) -> Activation:
-        return self.config.family.heads[self.task].activation or self.config.activation
+        head = self.config.family.head(self.task.head)
+        return (head and head.activation) or self.config.activation
 
     @property
     def is_tied(self) -> bool:

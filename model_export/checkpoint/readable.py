@@ -1,4 +1,4 @@
-"""Tell a file that may not be read from one that is missing or damaged: the libraries that read them mix these up."""
+"""Refuse files that this user may not read: the libraries that read them report them as missing or damaged."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ from model_export.errors import ExportError
 
 
 def check_readable(*paths: Path) -> None:
-    """Pass if each of these files can be read, or is not there.
+    """Refuse files that exist but cannot be read.
 
     Raises:
-        ExportError: the system does not let this user read one.
+        ExportError: one of them cannot.
     """
     for path in paths:
         try:

@@ -1,26 +1,18 @@
-"""Which tensors a network needs, under which names and in which shapes, and reading them from a checkpoint."""
+"""Read the tensors that a network needs: which these are, under which names and in which shapes."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
-from app.bundle.manifest import Pooling, Task
+from app.bundle.manifest import Pooling
+from app.bundle.sequences import FloatArray
 from model_export.checkpoint.config import CONFIG_FILE, Config
-from model_export.checkpoint.network import FloatArray, Network
+from model_export.checkpoint.families import Head
+from model_export.checkpoint.network import Network
 from model_export.checkpoint.weights import StoredTensor, Weights
 from model_export.errors import ExportError, few, one_line
-
-HEAD_NAMES: Final[Mapping[Task, str]] = {
-    "classify": "sequence-classification",
-    "fill-mask": "masked-token",
-    "next-sentence": "next-sentence",
-    "entities": "token-classification",
-    "answer": "question-answering",
-}
-_OUTPUTS: Final[Mapping[Task, int]] = {"next-sentence": 2, "answer": 2}
-"""Where it is not the config's labels that decide."""
+from model_export.tasks import HeadKind, TaskSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +26,7 @@ class TensorSpec:
 def read_network(
     name: str,
     config: Config,
-    task: Task,
+    task: TaskSpec,
     weights: Weights,
     *,
     tokenizer_tells_types: bool,
@@ -48,18 +40,19 @@ def read_network(
         task: The task, which decides the head.
         weights: Its weights.
         tokenizer_tells_types: Whether its tokenizer gives token types to the model; if not, all are 0.
-        pooling: How `embed` makes one vector from those of the tokens.
+        pooling: How an embedding is made of the hidden states.
 
     Raises:
         ExportError: the head or other tensors are missing, or their sizes are not those of the config.
     """
-    if task != "embed" and task not in config.family.heads:
+    head = config.family.head(task.head)
+    if task.head and head is None:
         raise ExportError(
-            f"{name} is of the family {config.model_type}, which has no {HEAD_NAMES[task]} head. Choose another --task."
+            f"{name} is of the family {config.model_type}, which has no {task.head} head. Choose another --task."
         )
-    specs = tensor_specs(config, task)
+    specs = tensor_specs(config, head)
     stored = {part: _find(spec, weights) for part, spec in specs.items()}
-    _refuse_missing(name, task, {part: specs[part].names[0] for part, found in stored.items() if found is None})
+    _refuse_missing(name, task.head, {part: specs[part].names[0] for part, found in stored.items() if found is None})
     names = {part: found for part, found in stored.items() if found is not None}
     for part, found in names.items():
         shape = weights.tensors[found].shape
@@ -70,6 +63,7 @@ def read_network(
             )
     arrays = {found: _read(found, weights.tensors[found]) for found in dict.fromkeys(names.values())}
     tensors = {part: arrays[found] for part, found in names.items()}
+    # In the output's bias, -infinity forbids an answer; NaN there shows in the reference's answers.
     _refuse_damaged(name, {names[part]: tensor for part, tensor in tensors.items() if part != "head.output.bias"})
     decoder, words = tensors.get("head.output.weight"), tensors["word_embeddings.weight"]
     if decoder is not None and decoder.shape == words.shape and (decoder == words).all():
@@ -78,22 +72,21 @@ def read_network(
     return Network(config, task, uses_token_types, tensors, pooling)
 
 
-def trained_heads(config: Config, weights: Weights) -> list[Task]:
-    """Return the tasks whose heads are among the weights, whatever the config says of them."""
-    return [
-        task
-        for task in config.family.heads
-        if all(_find(spec, weights) for part, spec in tensor_specs(config, task).items() if part.startswith("head."))
-    ]
+def trained_heads(config: Config, weights: Weights) -> set[HeadKind]:
+    """Return the heads whose tensors are among the weights; the config may not name them."""
+    return {
+        kind
+        for kind, head in config.family.heads.items()
+        if all(_find(spec, weights) for part, spec in tensor_specs(config, head).items() if part.startswith("head."))
+    }
 
 
-def tensor_specs(config: Config, task: Task) -> dict[str, TensorSpec]:
-    """Return the tensors that a task needs, under the names of `network`."""
+def tensor_specs(config: Config, head: Head | None) -> dict[str, TensorSpec]:
+    """Return the tensors of the encoder and of a head, under the names of `network`."""
     specs = _Specs(config.family.prefix)
-    head = config.family.heads.get(task)
     words = f"{config.family.embeddings}word_embeddings.weight"
     # A tied matrix is stored under either name or under both; if both exist and differ, they are not tied.
-    tied = [f"{head.output}.weight"] if head and task == "fill-mask" and config.is_tied else []
+    tied = [f"{head.output}.weight"] if head and head.norm and config.is_tied else []
     specs.add("word_embeddings.weight", (config.vocab_size, config.embedding_size), words, *tied)
     _add_encoder(specs, config)
     if head and head.norm:
@@ -105,7 +98,7 @@ def tensor_specs(config: Config, task: Task) -> dict[str, TensorSpec]:
     elif head:
         if head.dense:
             specs.dense("head.dense", head.dense, config.hidden_size, config.hidden_size)
-        specs.dense("head.output", head.output, _OUTPUTS.get(task, len(config.labels)), config.hidden_size)
+        specs.dense("head.output", head.output, head.outputs or len(config.labels), config.hidden_size)
     return specs.by_part
 
 
@@ -160,20 +153,19 @@ def _find(spec: TensorSpec, weights: Weights) -> str | None:
     return next((name for name in spec.names if name in weights.tensors), None)
 
 
-def _refuse_missing(checkpoint: str, task: Task, missing: Mapping[str, str]) -> None:
+def _refuse_missing(checkpoint: str, head: HeadKind | None, missing: Mapping[str, str]) -> None:
     if not missing:
         return
     listed = few(list(missing.values()))
     if any(part.startswith("head.") for part in missing):
         raise ExportError(
-            f"{checkpoint} has no trained {HEAD_NAMES[task]} head: it lacks {listed}. "
+            f"{checkpoint} has no trained {head} head: it lacks {listed}. "
             "Fine-tune it for the task first, or choose another --task."
         )
     raise ExportError(f"{checkpoint} lacks the tensors {listed}. Save or download the complete checkpoint again.")
 
 
 def _refuse_damaged(checkpoint: str, tensors: Mapping[str, FloatArray]) -> None:
-    """The output's bias is none of them: -infinity there forbids an answer, and what else it may hold shows in the answers."""
     damaged = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
     if damaged:
         raise ExportError(

@@ -1,7 +1,7 @@
-"""Tensors of a checkpoint that no task of its family has: what would be left out of the graph without a word."""
+"""Find tensors of a checkpoint that no network of its family has: they would be left out of the graph silently."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from model_export.checkpoint.config import CONFIG_FILE, Config
@@ -10,14 +10,14 @@ from model_export.checkpoint.weights import Weights
 from model_export.errors import ExportError, few
 
 _OTHER_HEADS: Final = ("discriminator_predictions.",)
-"""Of the architectures in the table of families, but of no task."""
+"""Heads of a family's architectures that no task reads."""
 _BUFFERS: Final = re.compile(r"embeddings\.(position_ids|token_type_ids)")
 
 
 def find_unused(name: str, config: Config, weights: Weights) -> list[str]:
-    """Return the tensors outside the encoder that no known head has.
+    """Return the tensors outside the encoder that belong to no known head.
 
-    Heads of other tasks, the pooler and the buffers of positions are none of them: who does not use them loses nothing.
+    Known heads, the pooler and the buffers of positions are not among them: the answers do not depend on those.
 
     Args:
         name: The checkpoint, for messages.
@@ -25,10 +25,11 @@ def find_unused(name: str, config: Config, weights: Weights) -> list[str]:
         weights: Its weights.
 
     Raises:
-        ExportError: some of the encoder would be left out, so that every answer would be another.
+        ExportError: a part of the encoder would be left out, which would change every answer.
     """
     family = config.family
-    known = {spelling for spec in _every_spec(config) for spelling in spec}
+    specs = [tensor_specs(config, head) for head in (*family.heads.values(), None)]
+    known = {spelling for by_part in specs for spec in by_part.values() for spelling in spec.names}
     # A model that was saved without a head has no prefix; elsewhere a name without it is not the encoder's.
     is_bare = not any(stored.startswith(family.prefix) for stored in weights.tensors)
     layers = family.layer_prefix.removeprefix(family.prefix).partition("{i}")[0]
@@ -53,14 +54,8 @@ def find_unused(name: str, config: Config, weights: Weights) -> list[str]:
     return unused
 
 
-def _every_spec(config: Config) -> Iterator[tuple[str, ...]]:
-    for task in (*config.family.heads, "embed"):
-        for spec in tensor_specs(config, task).values():
-            yield spec.names
-
-
 def _layer(stored: str, layers: str) -> int:
-    """Return the number of the layer that a tensor of the encoder is in, -1 of one in none."""
+    """Return the number of the layer that a tensor of the encoder is in, -1 for a tensor outside the layers."""
     found = re.search(rf"(?:^|\.){re.escape(layers)}(\d+)\.", stored)
     return int(found[1]) if found else -1
 

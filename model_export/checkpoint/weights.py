@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from model_export.checkpoint.network import FloatArray
-from model_export.checkpoint.peft import refuse_adapter_folder
+from app.bundle.sequences import FloatArray
 from model_export.checkpoint.readable import check_readable
+from model_export.checkpoint.unmerged_adapters import refuse_adapter_folder
 from model_export.errors import ExportError, one_line
 
 SAFETENSORS: Final = "model.safetensors"

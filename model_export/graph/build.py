@@ -1,28 +1,25 @@
 """Choose the graph builder by target and precision."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Final
 
 from app.bundle.manifest import Precision, Target
-from model_export.checkpoint.network import FloatArray, Network
+from app.bundle.sequences import FloatArray
+from model_export.checkpoint.network import Network
 from model_export.graph.builder import Graph
 from model_export.graph.cpu import CpuBuilder
 from model_export.graph.cuda import CudaBuilder
 from model_export.graph.int8 import QuantizedBuilder
 
-_UNKNOWN: Final[Mapping[str, FloatArray]] = MappingProxyType({})
-
 
 def build_graph(
-    network: Network, *, target: Target, precision: Precision, ranges: Mapping[str, FloatArray] = _UNKNOWN
+    network: Network, *, target: Target, precision: Precision, ranges: Mapping[str, FloatArray] | None = None
 ) -> Graph:
     """Return the graph of a network.
 
     Args:
         network: The weights.
         target: The kind of device.
-        precision: Not every target has every precision.
+        precision: For CUDA fp16 or fp32, for a CPU fp32 or int8.
         ranges: For int8, the largest magnitude of each channel, by activation; see `model_export.graph.int8`.
 
     Raises:
@@ -31,5 +28,5 @@ def build_graph(
     if target == "cuda":
         return CudaBuilder(network, precision).build()
     if precision == "int8":
-        return QuantizedBuilder(network, ranges).build()
+        return QuantizedBuilder(network, ranges or {}).build()
     return CpuBuilder(network).build()

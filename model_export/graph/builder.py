@@ -1,11 +1,11 @@
 """Write a network as an ONNX graph in ONNX Runtime's operators, for batches without padding: what all targets share.
 
-One builder for every family and task; the operators of a layer depend on the target (`cpu_graph`, `cuda_graph`).
+One builder for every family and kind of result; the operators of a layer depend on the target (`cpu`, `cuda`).
 `app.bundle.graph_inputs` describes the inputs; a graph declares those it uses. Outputs are float32 in every precision:
 
-    logits        float32[batch, labels]   classification, next sentence
-    token_logits  float32[tokens, labels]  entities, answers
-    embeddings    float32[batch, hidden]   embeddings, not normalized
+    logits        float32[batch, labels]   labels
+    token_logits  float32[tokens, labels]  token labels; of a span, start and end
+    embeddings    float32[batch, hidden]   embedding, not normalized
     top_scores    float32[masks, k]        masked tokens: softmax over the vocabulary, best first
     top_tokens    int64[masks, k]
     scores        float32[masks, vocab]
@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
+from app.bundle.sequences import FloatArray
 from model_export.checkpoint.families import Activation
-from model_export.checkpoint.network import FloatArray, Network
+from model_export.checkpoint.network import Network
 from model_export.errors import ExportError
 
 CONTRIB: Final = "com.microsoft"
@@ -78,14 +79,14 @@ class GraphBuilder(ABC):
         Raises:
             ExportError: the weights do not fit into the precision.
         """
-        match self._network.task:
-            case "classify" | "next-sentence":
-                self._classification(self._encoder("cls_index"))
-            case "fill-mask":
+        match self._network.task.result:
+            case "labels":
+                self._labels(self._encoder("cls_index"))
+            case "masked-tokens":
                 self._masked_tokens(self._encoder("mask_index"))
-            case "entities" | "answer":
-                self._token_classification(self._encoder())
-            case "embed":
+            case "token-labels" | "span":
+                self._token_labels(self._encoder())
+            case "embedding":
                 by_first_token = self._network.pooling == "cls"
                 self._embedding(self._encoder("cls_index") if by_first_token else self._mean(self._encoder()))
         used = set(_inputs(self._nodes))
@@ -101,7 +102,7 @@ class GraphBuilder(ABC):
     def _encoder(self, answered: str | None = None) -> str:
         """Return the last hidden states of the tokens that the input `answered` points at, or of all tokens.
 
-        Of the other tokens, the last layer needs only the keys and values.
+        The last layer needs only the keys and values of the other tokens.
         """
         x = self._embeddings()
         last = self._config.layers - 1
@@ -131,14 +132,14 @@ class GraphBuilder(ABC):
         x = self._norm_of_sum(words, positions, "embeddings_norm")
         return self._project(x, "embeddings_projection") if "embeddings_projection.weight" in tensors else x
 
-    def _classification(self, hidden: str) -> None:
+    def _labels(self, hidden: str) -> None:
         x = self._head_dense(hidden)
         logits = self._head_product(x, "logits")
-        self._output(logits, TensorProto.FLOAT, ["batch", self._labels])
+        self._output(logits, TensorProto.FLOAT, ["batch", self._head_outputs])
 
-    def _token_classification(self, hidden: str) -> None:
+    def _token_labels(self, hidden: str) -> None:
         logits = self._head_product(self._exact_hidden(hidden), "token_logits")
-        self._output(logits, TensorProto.FLOAT, ["tokens", self._labels])
+        self._output(logits, TensorProto.FLOAT, ["tokens", self._head_outputs])
 
     def _embedding(self, pooled: str) -> None:
         embeddings = self._op("Cast", [pooled], "embeddings", to=TensorProto.FLOAT)
@@ -158,7 +159,7 @@ class GraphBuilder(ABC):
     # Heads are fp32 in every precision: they process one row per result, and fp16 would round the logits themselves.
 
     @property
-    def _labels(self) -> int:
+    def _head_outputs(self) -> int:
         return len(self._network.tensors["head.output.bias"])
 
     def _exact_hidden(self, hidden: str) -> str:

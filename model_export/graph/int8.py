@@ -20,8 +20,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from app.bundle.sequences import FloatArray
 from model_export.checkpoint.families import Activation
-from model_export.checkpoint.network import FloatArray, Network
+from model_export.checkpoint.network import Network
 from model_export.graph.builder import CONTRIB
 from model_export.graph.cpu import CpuBuilder
 

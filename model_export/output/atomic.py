@@ -11,42 +11,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from model_export.output.stale import held, sweep
+from model_export.output.killed_exports import locked, remove_killed_exports
 
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2  # linux/fs.h
-
-
-def check_place(target: Path) -> None:
-    """Pass if `replacing` could make its folder now, by making one in the nearest folder that is there.
-
-    Permissions alone do not tell: a file system may be read-only, or full.
-
-    Raises:
-        OSError: it could not; with the name of the folder that does not take one.
-    """
-    parent = next(folder for folder in target.absolute().parents if os.path.lexists(folder))
-    try:
-        Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=parent)).rmdir()
-    except OSError as error:
-        error.filename = str(parent)
-        raise
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Give an empty folder to fill, which replaces `target` when the block ends without an error.
 
-    The folder is made on the same file system, two levels deep beside the target, where nobody looks for bundles. What
-    stood at `target` is there until the moment the new one is. A process that is killed leaves its folder: the next one
-    for the same target takes it away.
+    The folder is made on the same file system, two levels deep beside the target, where the server does not look for
+    bundles. The old `target` stays until the new one replaces it. A process that is killed leaves its folder; the next
+    export to the same target removes it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    sweep(target)
+    remove_killed_exports(target)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        with held(staging):
-            staging.chmod(0o755)  # mkdtemp's is for this user alone, and a server is often another
+        with locked(staging):
+            staging.chmod(0o755)  # mkdtemp lets only this user read, and a server often runs as another
             folder = staging / target.name
             folder.mkdir()
             yield folder

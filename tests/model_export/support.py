@@ -1,68 +1,59 @@
 """What the tests of the export share."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import tokenizers
 from safetensors.numpy import load_file, save_file
 
 from app.bundle.files import Bundle
-from app.bundle.manifest import Pooling, Target, Task
-from model_export.check.parity import RunnableGraph
-from model_export.check.reference import Reference
-from model_export.check.samples import Sample, random_samples
+from app.bundle.manifest import Pooling, Target
+from app.bundle.sequences import FloatArray, TokenSequence
+from model_export.check.runnable_graph import RunnableGraph
+from model_export.check.sequences import random_sequences, to_sequence
 from model_export.checkpoint.find import find_checkpoint
-from model_export.checkpoint.network import FloatArray, Network
+from model_export.checkpoint.network import Network
 from model_export.checkpoint.sentence_transformers import read_embedding_settings
 from model_export.checkpoint.tensors import read_network
 from model_export.checkpoint.tokenizer import read_tokenizer
 from model_export.checkpoint.weights import open_weights
 from model_export.graph.build import build_graph
 from model_export.graph.onnx_file import write_onnx
+from model_export.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINTS = ROOT / "tests" / "fixtures" / "checkpoints"
 NAMES = sorted(folder.name for folder in CHECKPOINTS.iterdir())
 
 
-def task_of(name: str) -> Task:
-    return next((task for task in get_args(Task) if task in name), "classify")
+def task_of(name: str) -> str:
+    return next((task for task in TASKS if task in name), "classify")
 
 
-def network_of(folder: Path, task: Task, pooling: Pooling | None = None) -> Network:
+def network_of(folder: Path, task: str, pooling: Pooling | None = None) -> Network:
     checkpoint = find_checkpoint(str(folder))
     return read_network(
         checkpoint.name,
         checkpoint.config,
-        task,
+        TASKS[task],
         open_weights(folder),
         tokenizer_tells_types=read_tokenizer(folder).tells_types,
         pooling=pooling or (read_embedding_settings(folder, "auto").pooling if task == "embed" else None),
     )
 
 
-def samples_for(folder: Path, network: Network, max_length: int) -> list[Sample]:
-    return random_samples(
-        max_length=max_length,
-        vocab_size=network.config.vocab_size,
-        mask=read_tokenizer(folder).special_tokens.mask,
-        task=network.task,
-    )
-
-
-def reference_answers(network: Network, samples: Sequence[Sample]) -> list[FloatArray]:
-    reference = Reference(network)
-    return [reference.answer(s.input_ids, s.token_type_ids, s.masks) for s in samples]
+def sequences_for(folder: Path, network: Network, max_length: int) -> list[TokenSequence]:
+    mask = network.task.mask(read_tokenizer(folder).special_tokens)
+    return random_sequences(max_length, network.config.vocab_size, mask)
 
 
 def written(network: Network, path: Path, target: Target = "cpu", **writing: Any) -> RunnableGraph:
     """Write the fp32 graph of a network and load it."""
     write_onnx(build_graph(network, target=target, precision="fp32"), path, **writing)
-    offset = network.config.position_offset
-    return RunnableGraph(path, target=target, task=network.task, position_offset=offset)
+    return RunnableGraph(path, target=target, position_offset=network.config.position_offset)
 
 
 def loaded(bundle: Bundle, variant_name: str) -> RunnableGraph:
@@ -70,7 +61,7 @@ def loaded(bundle: Bundle, variant_name: str) -> RunnableGraph:
     manifest = bundle.manifest
     [variant] = [variant for variant in manifest.variants if variant.name == variant_name]
     path = bundle.verify_file(variant.graph)
-    return RunnableGraph(path, target=variant.target, task=manifest.task, position_offset=manifest.position_offset)
+    return RunnableGraph(path, target=variant.target, position_offset=manifest.position_offset)
 
 
 def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -81,12 +72,12 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], None]) -> None
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def answered_cases(bundle: Bundle) -> tuple[list[Sample], list[FloatArray]]:
+def answered_cases(bundle: Bundle) -> tuple[list[TokenSequence], list[FloatArray]]:
     """Return the inputs of `answers.json`, cut by the bundle's own tokenizer, and transformers' logits or embeddings."""
     content = json.loads((CHECKPOINTS / bundle.name / "answers.json").read_text())
     tokenizer = tokenizers.Tokenizer.from_file(str(bundle.path(bundle.manifest.tokenizer)))
-    mask = bundle.manifest.special_tokens.mask
-    samples, logits = [], []
+    mask = TASKS[bundle.manifest.task].mask(bundle.manifest.special_tokens)
+    sequences, logits = [], []
     for case in content["cases"]:
         direction = case["answers"][0]["parameters"].get("truncation_direction", "right")
         strategy = "only_second" if bundle.manifest.task == "answer" else "longest_first"
@@ -94,11 +85,9 @@ def answered_cases(bundle: Bundle) -> tuple[list[Sample], list[FloatArray]]:
         first, second = texts_of(case["input"])
         encoding = tokenizer.encode(first.strip() if bundle.manifest.strips_whitespace else first, second)
         assert encoding.ids == case["input_ids"], case["input"]
-        ids = np.array(encoding.ids)
-        masks = np.flatnonzero(ids == mask.id) if mask and bundle.manifest.task == "fill-mask" else np.empty(0, int)
-        samples.append(Sample(ids, np.array(encoding.type_ids), masks))
+        sequences.append(to_sequence(encoding.ids, encoding.type_ids, mask))
         logits.append(np.array(case["embedding" if bundle.manifest.task == "embed" else "logits"], np.float32))
-    return samples, logits
+    return sequences, logits
 
 
 def texts_of(item: str | dict[str, str]) -> tuple[str, str | None]:

@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle.manifest import Pooling, Task
-from model_export.check.samples import Sample
+from app.bundle.manifest import Pooling
+from app.bundle.sequences import FloatArray, TokenSequence
+from model_export.check.reference import reference_answers
 from model_export.checkpoint.families import ACTIVATIONS
-from model_export.checkpoint.network import FloatArray
 from model_export.export import ExportOptions, export
 from tests.model_export.support import (
     CHECKPOINTS,
     NAMES,
     network_of,
-    reference_answers,
-    samples_for,
+    sequences_for,
     task_of,
     written,
 )
@@ -26,7 +25,7 @@ from tests.model_export.support import (
 pytestmark = pytest.mark.torch
 
 
-KINDS: dict[Task, str] = {
+KINDS: dict[str, str] = {
     "classify": "AutoModelForSequenceClassification",
     "fill-mask": "AutoModelForMaskedLM",
     "next-sentence": "AutoModelForNextSentencePrediction",
@@ -36,19 +35,19 @@ KINDS: dict[Task, str] = {
 }
 
 
-def torch_answers(folder: Path, task: Task, samples: list[Sample], pooling: Pooling | None) -> list[FloatArray]:
+def torch_answers(folder: Path, task: str, sequences: list[TokenSequence], pooling: Pooling | None) -> list[FloatArray]:
     import torch  # noqa: PLC0415  # not installed for the other tests
     import transformers  # noqa: PLC0415
 
     model = getattr(transformers, KINDS[task]).from_pretrained(folder, dtype=torch.float32).eval()
     tells_types = "token_type_ids" in transformers.AutoTokenizer.from_pretrained(folder).model_input_names
     answers = []
-    for sample in samples:
-        inputs: dict[str, Any] = {"input_ids": torch.from_numpy(sample.input_ids)[None]}
+    for sequence in sequences:
+        inputs: dict[str, Any] = {"input_ids": torch.from_numpy(sequence.input_ids.astype(np.int64))[None]}
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         if tells_types and hasattr(model.config, "type_vocab_size"):
-            types = sample.token_type_ids.clip(max=model.config.type_vocab_size - 1)
-            inputs["token_type_ids"] = torch.from_numpy(types)[None]
+            types = sequence.token_type_ids.clip(max=model.config.type_vocab_size - 1)
+            inputs["token_type_ids"] = torch.from_numpy(types.astype(np.int64))[None]
         with torch.inference_mode():
             output = model(**inputs)
         match task:
@@ -58,18 +57,19 @@ def torch_answers(folder: Path, task: Task, samples: list[Sample], pooling: Pool
                 hidden = output.last_hidden_state[0]
                 answer = hidden[0] if pooling == "cls" else hidden.mean(dim=0)
             case "fill-mask":
-                answer = output.logits[0][sample.masks].softmax(-1)
+                answer = output.logits[0][sequence.masks.tolist()].softmax(-1)
             case _:
                 answer = output.logits[0]
         answers.append(answer.numpy())
     return answers
 
 
-def assert_all_agree(folder: Path, task: Task, tmp_path: Path, max_length: int, pooling: Pooling | None = None) -> None:
+def assert_all_agree(folder: Path, task: str, tmp_path: Path, max_length: int, pooling: Pooling | None = None) -> None:
     network = network_of(folder, task, pooling)
-    samples = samples_for(folder, network, max_length)
-    expected = torch_answers(folder, task, samples, network.pooling)
-    for answers in (reference_answers(network, samples), written(network, tmp_path / "graph.onnx").answers(samples)):
+    sequences = sequences_for(folder, network, max_length)
+    expected = torch_answers(folder, task, sequences, network.pooling)
+    graph = written(network, tmp_path / "graph.onnx")
+    for answers in (reference_answers(network, sequences), graph.answers(sequences)):
         for answer, torch_says in zip(answers, expected, strict=True):
             np.testing.assert_allclose(answer, torch_says, rtol=0, atol=5e-5)
 
@@ -117,7 +117,7 @@ def test_every_activation(activation: str, tmp_path: Path) -> None:
     ],
 )
 def test_other_architectures(model: str, tokenizer: str, config: dict[str, Any], tmp_path: Path) -> None:
-    task: Task = "classify" if "Classification" in model else "fill-mask"
+    task = "classify" if "Classification" in model else "fill-mask"
     assert_all_agree(make(tmp_path / "it", model, tokenizer, **config), task, tmp_path, max_length=20)
 
 
@@ -143,7 +143,7 @@ FAMILIES = [
     ],
 )
 def test_heads_of_tokens_and_none_in_every_family(
-    family: str, tokenizer: str, config: dict[str, Any], head: str, task: Task, pooling: Pooling, tmp_path: Path
+    family: str, tokenizer: str, config: dict[str, Any], head: str, task: str, pooling: Pooling, tmp_path: Path
 ) -> None:
     folder = make(tmp_path / "it", family + head, tokenizer, **config)
     assert_all_agree(folder, task, tmp_path, max_length=20, pooling=pooling)

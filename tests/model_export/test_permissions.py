@@ -81,7 +81,7 @@ def test_folder_above_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def refusing(self: Path) -> NoReturn:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
 
-    monkeypatch.setattr("model_export.export._check_output", lambda _: None)
+    monkeypatch.setattr("model_export.export.check_output", lambda _: None)
     monkeypatch.setattr(Path, "is_dir", refusing)
     assert refusal(tmp_path / "closed" / "it", tmp_path / "out")[0].startswith(
         f"{tmp_path / 'closed' / 'it'} cannot be read: Permission denied. "

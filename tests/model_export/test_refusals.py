@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle.manifest import Task
 from model_export.checkpoint.find import choose_task, find_checkpoint
 from model_export.errors import ExportError
 from model_export.export import ExportOptions, export
@@ -17,7 +16,7 @@ from tests.model_export.support import CHECKPOINTS, ROOT, edit_tensors
 
 Copy = Callable[..., Path]
 
-ARCHITECTURES: dict[Task, str] = {
+ARCHITECTURES: dict[str, str] = {
     "classify": "ForSequenceClassification",
     "fill-mask": "ForMaskedLM",
     "next-sentence": "ForNextSentencePrediction",
@@ -102,12 +101,12 @@ def test_family_whose_positions_follow_padding_needs_a_pad_token(copy_of: Copy, 
     ],
 )
 def test_head_that_is_not_there_is_never_made_up(
-    copy_of: Copy, tmp_path: Path, name: str, task: Task, head: str
+    copy_of: Copy, tmp_path: Path, name: str, task: str, head: str
 ) -> None:
     [own] = json.loads((CHECKPOINTS / name / "config.json").read_text())["architectures"]
     message = refusal(copy_of(name), tmp_path / "out", task=task)
     assert re.search(rf"has no trained .* head: its config names {own}\. Choose --task ", message)
-    # Where the config does not tell, or tells what is not so, the tensors do.
+    # Without an architecture in the config, or with a wrong one, the tensors decide.
     for claimed in (None, [own.split("For")[0] + ARCHITECTURES[task]]):
         path = tmp_path / name / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"architectures": claimed}))
@@ -132,15 +131,15 @@ def test_head_that_the_family_does_not_have(copy_of: Copy, tmp_path: Path) -> No
         ("roberta-entities", "classify", "entities"),
     ],
 )
-def test_head_of_the_same_name(copy_of: Copy, tmp_path: Path, name: str, task: Task, own: str) -> None:
-    """A classifier of texts would give labels to tokens, and nobody would see that they mean nothing."""
+def test_head_of_the_same_name(copy_of: Copy, tmp_path: Path, name: str, task: str, own: str) -> None:
+    """A classifier of texts would give labels without meaning to tokens."""
     message = refusal(copy_of(name), tmp_path / "out", task=task)
     assert "has no trained" in message
     assert f". Choose --task {own} or --task embed, or " in message
 
 
 @pytest.mark.parametrize("task", ["entities", "answer", "next-sentence"])
-def test_head_that_is_none_of_several(tmp_path: Path, task: Task) -> None:
+def test_head_that_is_none_of_several(tmp_path: Path, task: str) -> None:
     """The demo checkpoint has a classifier, of texts."""
     message = refusal(ROOT / "model_export" / "demo_checkpoint", tmp_path / "out", task=task)
     assert "head: its config names BertForMaskedLM, BertForSequenceClassification. " in message
@@ -149,8 +148,8 @@ def test_head_that_is_none_of_several(tmp_path: Path, task: Task) -> None:
 
 def test_second_head_of_pretraining_is_named(copy_of: Copy) -> None:
     checkpoint = find_checkpoint(str(copy_of("bert-next-sentence", architectures=["BertForPreTraining"])))
-    assert choose_task(checkpoint, "next-sentence", []) == "next-sentence"
-    assert choose_task(checkpoint, "auto", []) == "fill-mask"
+    assert choose_task(checkpoint, "next-sentence", []).name == "next-sentence"
+    assert choose_task(checkpoint, "auto", []).name == "fill-mask"
 
 
 def test_head_that_the_config_does_not_name_is_found_by_its_tensors(copy_of: Copy, tmp_path: Path) -> None:
@@ -190,13 +189,13 @@ def test_weights_that_are_not_numbers(copy_of: Copy, tmp_path: Path, tensor: str
 
 
 def test_weights_too_large_for_the_reference(copy_of: Copy, tmp_path: Path) -> None:
-    """Each is a number; what they add up to is none."""
+    """Each is finite, and their sum is not."""
     folder = copy_of("bert-single-label")
     edit_tensors(folder, lambda tensors: tensors["bert.encoder.layer.0.output.dense.bias"].fill(3e38))
     assert "answers contain infinity or NaN: its weights are damaged" in refusal(folder, tmp_path / "out")
 
 
-def test_answer_that_a_bias_of_infinity_forbids(copy_of: Copy, tmp_path: Path) -> None:
+def test_bias_of_minus_infinity_forbids_an_answer_and_is_exported(copy_of: Copy, tmp_path: Path) -> None:
     folder = copy_of("bert-fill-mask")
     edit_tensors(folder, lambda tensors: np.put(tensors["cls.predictions.bias"], 7, -np.inf))
     export(ExportOptions(str(folder), tmp_path / "out", variants=["cpu-fp32"]), lambda _: None)
@@ -292,10 +291,10 @@ def test_output_that_is_no_name(copy_of: Copy, tmp_path: Path, name: str) -> Non
 
 
 def test_scores_that_half_precision_changes(copy_of: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model_export.check.parity.MOST_SCORE_DIFFERENCE", 1e-6)
+    monkeypatch.setattr("model_export.check.tolerances.MOST_SCORE_DIFFERENCE", 1e-6)
     single = copy_of("bert-single-label")
     for folder in (single, copy_of("bert-multi-label")):
         assert "The scores of cuda-fp16 differ" in refusal(folder, tmp_path / "out", variants=["cuda-fp16"])
-    # A regression has no scores, and who sets a tolerance has decided.
+    # A regression has no scores, and an explicit tolerance replaces this check.
     export(ExportOptions(str(copy_of("bert-regression")), tmp_path / "one", variants=["cuda-fp16"]), print)
     export(ExportOptions(str(single), tmp_path / "two", variants=["cuda-fp16"], tolerance=0.1), print)

@@ -5,13 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_export.check.reference import Reference, softmax
+from app.bundle.sequences import FloatArray
+from model_export.check.reference import reference_answers, softmax
+from model_export.check.sequences import to_sequence
 from model_export.checkpoint.find import find_checkpoint
-from model_export.checkpoint.network import FloatArray
 from model_export.checkpoint.sentence_transformers import read_embedding_settings
 from model_export.checkpoint.tensors import read_network
 from model_export.checkpoint.tokenizer import read_tokenizer
 from model_export.checkpoint.weights import open_weights
+from model_export.tasks import TASKS
 from tests.oracle.answers import TOLERANCE, Oracle, each_oracle
 
 MANY_TOKENS = 64
@@ -26,12 +28,12 @@ def test_reference_and_tokenizer_agree_with_transformers(oracle: Oracle) -> None
     network = read_network(
         checkpoint.name,
         checkpoint.config,
-        oracle.task,
+        TASKS[oracle.task],
         open_weights(checkpoint.folder),
         tokenizer_tells_types=tokenizer.tells_types,
         pooling=settings.pooling if settings else None,
     )
-    reference = Reference(network)
+    mask = network.task.mask(tokenizer.special_tokens)
     for case in oracle.content["cases"]:
         if len(case["input_ids"]) > MANY_TOKENS:
             continue
@@ -46,13 +48,11 @@ def test_reference_and_tokenizer_agree_with_transformers(oracle: Oracle) -> None
             given = (given[0].strip(), None)
         encoding = tokenizer.fast.encode(*given)
         assert encoding.ids == case["input_ids"], case["input"]
-        ids, types = np.array(encoding.ids), np.array(encoding.type_ids)
+        [answer] = reference_answers(network, [to_sequence(encoding.ids, encoding.type_ids, mask)])
         if oracle.task == "fill-mask":
-            masks = np.flatnonzero(ids == tokenizer.fast.token_to_id(mask_text(oracle)))
-            assert_scores(reference.scores(ids, types, masks), case)
+            assert_scores(answer, case)
         else:
             expected = case["embedding" if oracle.task == "embed" else "logits"]
-            answer = reference.answer(ids, types, np.empty(0, np.int64))
             np.testing.assert_allclose(answer, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
@@ -61,10 +61,6 @@ def texts(item: str | dict[str, str]) -> tuple[str, str | None]:
         return item, None
     first, second = item.values()
     return first, second or None
-
-
-def mask_text(oracle: Oracle) -> str:
-    return "[MASK]" if "[MASK]" in oracle.content["cases"][0]["input"] else "<mask>"
 
 
 def assert_scores(scores: FloatArray, case: dict[str, Any]) -> None:

@@ -128,7 +128,7 @@ def test_an_invalid_manifest_is_refused(folder: Path, manifest: bytes, says: str
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("task", "translate"),
+        ("task", "Translate to French"),
         ("max_length", 0),
         ("position_offset", -1),
         ("problem_type", "ranking"),

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from model_export.check.reference import erf, gelu, gelu_tanh, sigmoid, softmax
-from model_export.check.reference_ops import OPERATORS
+from model_export.check.reference_operators import OPERATORS
 from model_export.graph.builder import CONTRIB
 
 Array = npt.NDArray[Any]

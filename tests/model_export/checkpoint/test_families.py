@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from app.bundle.files import Bundle
-from model_export.check.reference import softmax
-from model_export.check.samples import Sample
+from app.bundle.sequences import TokenSequence
+from model_export.check.reference import reference_answers, softmax
+from model_export.check.sequences import to_sequence
+from model_export.tasks import TASKS
 from tests.model_export.support import (
     CHECKPOINTS,
     NAMES,
     answered_cases,
     loaded,
     network_of,
-    reference_answers,
     task_of,
 )
 
@@ -27,10 +28,10 @@ every_checkpoint = pytest.mark.parametrize("name", NAMES)
 
 @every_checkpoint
 def test_three_implementations_agree(bundles: Mapping[str, Bundle], name: str) -> None:
-    samples, logits = answered_cases(bundles[name])
+    sequences, logits = answered_cases(bundles[name])
     expected = [softmax(rows) for rows in logits] if task_of(name) == "fill-mask" else logits
-    reference = reference_answers(network_of(CHECKPOINTS / name, task_of(name)), samples)
-    graph = loaded(bundles[name], "cpu-fp32").answers(samples)
+    reference = reference_answers(network_of(CHECKPOINTS / name, task_of(name)), sequences)
+    graph = loaded(bundles[name], "cpu-fp32").answers(sequences)
     for transformers_says, reference_says, graph_says in zip(expected, reference, graph, strict=True):
         np.testing.assert_allclose(reference_says, transformers_says, rtol=0, atol=LOGIT_TOLERANCE)
         np.testing.assert_allclose(graph_says, transformers_says, rtol=0, atol=LOGIT_TOLERANCE)
@@ -38,37 +39,34 @@ def test_three_implementations_agree(bundles: Mapping[str, Bundle], name: str) -
 
 @every_checkpoint
 def test_half_precision_agrees_with_transformers_as_far_as_it_can(bundles: Mapping[str, Bundle], name: str) -> None:
-    samples, logits = answered_cases(bundles[name])
+    sequences, logits = answered_cases(bundles[name])
     expected = [softmax(rows) for rows in logits] if task_of(name) == "fill-mask" else logits
     largest = max(1.0, *(float(np.abs(answer).max()) for answer in expected))
     for graph_says, transformers_says in zip(
-        loaded(bundles[name], "cuda-fp16").answers(samples), expected, strict=True
+        loaded(bundles[name], "cuda-fp16").answers(sequences), expected, strict=True
     ):
         np.testing.assert_allclose(graph_says, transformers_says, rtol=0, atol=5e-3 * largest)
 
 
 @every_checkpoint
-def test_every_length_alone_and_in_company_is_the_same_bit_for_bit(bundles: Mapping[str, Bundle], name: str) -> None:
+def test_every_length_alone_and_in_a_batch_is_the_same_bit_for_bit(bundles: Mapping[str, Bundle], name: str) -> None:
     manifest = bundles[name].manifest
     generator = np.random.default_rng(3)
-    mask = manifest.special_tokens.mask
-    samples = []
+    mask = TASKS[manifest.task].mask(manifest.special_tokens)
+    sequences: list[TokenSequence] = []
     for length in generator.permutation(np.arange(1, manifest.max_length + 1)):
         ids = generator.integers(0, manifest.architecture.vocab_size, length)
-        masks = np.empty(0, int)
-        if manifest.task == "fill-mask":
-            assert mask is not None
+        if mask is not None:
             ids[length // 2] = mask.id
-            masks = np.flatnonzero(ids == mask.id)
-        samples.append(Sample(ids, generator.integers(0, 2, length), masks))
+        sequences.append(to_sequence(ids, generator.integers(0, 2, length), mask))
     graph = loaded(bundles[name], "cpu-fp32")
-    together = graph.answers(samples)
-    for sample, answer in zip(samples, together, strict=True):
-        np.testing.assert_array_equal(graph.answers([sample])[0], answer)
+    together = graph.answers(sequences)
+    for sequence, answer in zip(sequences, together, strict=True):
+        np.testing.assert_array_equal(graph.answers([sequence])[0], answer)
 
 
 @every_checkpoint
-def test_manifest_says_what_was_measured(bundles: Mapping[str, Bundle], name: str) -> None:
+def test_manifest_has_what_was_measured(bundles: Mapping[str, Bundle], name: str) -> None:
     manifest = bundles[name].manifest
     answers = json.loads((CHECKPOINTS / name / "answers.json").read_text())
     assert manifest.task == task_of(name) == answers["task"]
@@ -135,7 +133,7 @@ def test_manifest_describes_the_head(
     ("name", "pooling", "normalizes"),
     [("bert-embed", "mean", True), ("distilbert-embed-cls", "cls", False), ("bert-answer", None, None)],
 )
-def test_manifest_tells_what_sentence_transformers_said(
+def test_manifest_has_the_settings_of_sentence_transformers(
     bundles: Mapping[str, Bundle], name: str, pooling: str | None, normalizes: bool | None
 ) -> None:
     manifest = bundles[name].manifest

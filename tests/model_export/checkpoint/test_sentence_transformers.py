@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle.manifest import Task
+from model_export.check.reference import reference_answers
 from model_export.checkpoint.find import choose_task, find_checkpoint
 from model_export.checkpoint.sentence_transformers import EmbeddingSettings, read_embedding_settings
 from model_export.errors import ExportError
@@ -17,8 +17,7 @@ from tests.model_export.support import (
     CHECKPOINTS,
     edit_tensors,
     network_of,
-    reference_answers,
-    samples_for,
+    sequences_for,
     written,
 )
 
@@ -73,16 +72,14 @@ def test_release_that_is_no_number(copy_of: Copy) -> None:
 
 
 @pytest.mark.parametrize(("release", "strips"), [("5.3.0", True), ("5.4.0", False)])
-def test_the_manifest_says_whether_texts_are_stripped(
-    copy_of: Copy, tmp_path: Path, release: str, strips: bool
-) -> None:
+def test_manifest_has_whether_texts_are_stripped(copy_of: Copy, tmp_path: Path, release: str, strips: bool) -> None:
     folder = copy_of("bert-embed")
     write(folder / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": release}})
     options = ExportOptions(str(folder), tmp_path / "out", variants=["cpu-fp32"])
     assert export(options, lambda _: None).strips_whitespace is strips
 
 
-def test_what_is_asked_for_comes_first(copy_of: Copy) -> None:
+def test_option_goes_before_the_folders_pooling(copy_of: Copy) -> None:
     folder = copy_of("bert-embed")
     write(folder / "1_Pooling" / "config.json", {"pooling_mode_max_tokens": True})
     settings = read_embedding_settings(folder, "cls")
@@ -154,7 +151,7 @@ def test_file_that_is_not_json(copy_of: Copy) -> None:
 
 @pytest.mark.parametrize(("name", "is_refused"), [("bert-embed", False), ("distilbert-embed-cls", True)])
 def test_lower_case_is_the_tokenizers(copy_of: Copy, tmp_path: Path, name: str, is_refused: bool) -> None:
-    """The tokenizer of one makes it, that of the other does not."""
+    """The first tokenizer lowercases, the second does not."""
     folder = copy_of(name)
     write(folder / "sentence_bert_config.json", {"max_seq_length": None, "do_lower_case": True})
     options = ExportOptions(str(folder), tmp_path / "out", variants=["cpu-fp32"])
@@ -184,8 +181,9 @@ def test_lower_case_is_the_tokenizers(copy_of: Copy, tmp_path: Path, name: str, 
         ("electra-fill-mask", "ElectraForQuestionAnswering", "answer"),
     ],
 )
-def test_task_by_the_architecture(copy_of: Copy, name: str, architecture: str, expected: Task) -> None:
-    assert choose_task(find_checkpoint(str(copy_of(name, architectures=[architecture]))), "auto", []) == expected
+def test_task_by_the_architecture(copy_of: Copy, name: str, architecture: str, expected: str) -> None:
+    checkpoint = find_checkpoint(str(copy_of(name, architectures=[architecture])))
+    assert choose_task(checkpoint, "auto", []).name == expected
 
 
 @pytest.mark.parametrize(
@@ -221,19 +219,19 @@ def test_names_without_the_prefix_are_the_same_network(copy_of: Copy, name: str,
 def test_fine_tuned_checkpoint_gives_embeddings(name: str, pooling: Any, tmp_path: Path) -> None:
     """In the order that the sequences were given in, whatever their lengths."""
     network = network_of(CHECKPOINTS / name, "embed", pooling)
-    samples = samples_for(CHECKPOINTS / name, network, 20)
-    samples = [*samples, *samples[::2]]
-    expected = reference_answers(network, samples)
+    sequences = sequences_for(CHECKPOINTS / name, network, 20)
+    sequences = [*sequences, *sequences[::2]]
+    expected = reference_answers(network, sequences)
     for target in ("cpu", "cuda"):
         graph = written(network, tmp_path / "graph.onnx", target)
-        np.testing.assert_allclose(graph.answers(samples), expected, rtol=0, atol=2e-5)
+        np.testing.assert_allclose(graph.answers(sequences), expected, rtol=0, atol=2e-5)
 
 
-def test_mean_of_a_sequence_is_the_same_to_the_last_bit_in_every_company(tmp_path: Path) -> None:
+def test_mean_of_a_sequence_is_bit_identical_in_every_batch(tmp_path: Path) -> None:
     network = network_of(CHECKPOINTS / "bert-single-label", "embed")
-    samples = samples_for(CHECKPOINTS / "bert-single-label", network, 40)
+    sequences = sequences_for(CHECKPOINTS / "bert-single-label", network, 40)
     graph = written(network, tmp_path / "graph.onnx")
-    for sample in samples:
-        alone = graph.answers([sample])[0]
-        for answer in graph.answers([sample] * 7 + samples)[:7]:
+    for sequence in sequences:
+        alone = graph.answers([sequence])[0]
+        for answer in graph.answers([sequence] * 7 + sequences)[:7]:
             np.testing.assert_array_equal(answer, alone)

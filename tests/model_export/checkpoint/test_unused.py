@@ -1,4 +1,4 @@
-"""Tensors that would be left out: of the encoder they are refused, elsewhere told, and of known heads nobody cares."""
+"""Tensors that would be left out: refused in the encoder, a warning in unknown heads, ignored in known heads."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_part_of_the_encoder_that_the_family_does_not_have(copy_of: Copy, name: 
         unused_in(folder)
 
 
-def test_tensor_of_an_unknown_head_is_told(copy_of: Copy, tmp_path: Path) -> None:
+def test_tensor_of_an_unknown_head_is_a_warning(copy_of: Copy, tmp_path: Path) -> None:
     folder = copy_of("bert-entities")
     edit_tensors(folder, adding("crf.transitions", "encoder.of_images"))
     warnings: list[str] = []
@@ -80,7 +80,7 @@ def test_nothing_is_unused_in_what_transformers_saves(name: str) -> None:
     assert unused_in(CHECKPOINTS / name) == []
 
 
-def test_other_heads_poolers_and_buffers_are_nobodys_concern(copy_of: Copy) -> None:
+def test_known_heads_poolers_and_buffers_are_not_reported(copy_of: Copy) -> None:
     bert, electra, bare = (copy_of(name) for name in ("bert-entities", "electra-fill-mask", "bert-embed"))
     heads = ("cls.predictions.bias", "cls.predictions.decoder.bias", "cls.seq_relationship.weight", "qa_outputs.bias")
     edit_tensors(bert, adding("bert.pooler.dense.weight", "bert.embeddings.position_ids", *heads))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from app.bundle.manifest import Precision, Target, Task
+from app.bundle.manifest import Precision, Target
 from model_export.graph.build import build_graph
 from model_export.graph.builder import Graph
 from tests.model_export.support import CHECKPOINTS, network_of, task_of
@@ -15,7 +15,7 @@ CPU = {"group_start", "group_end", "group_shape"}
 CUDA = {"token_offset", "cu_seqlens"}
 
 
-def graph_of(name: str, target: Target = "cpu", precision: Precision = "fp32", task: Task | None = None) -> Graph:
+def graph_of(name: str, target: Target = "cpu", precision: Precision = "fp32", task: str | None = None) -> Graph:
     return build_graph(network_of(CHECKPOINTS / name, task or task_of(name)), target=target, precision=precision)
 
 
@@ -109,8 +109,8 @@ def test_cpu_layer_has_six_products_and_one_loop_of_attention() -> None:
 
 
 @pytest.mark.parametrize("name", ["bert-single-label", "distilbert-embed-cls"])
-def test_last_layer_goes_on_with_the_tokens_that_are_answered(name: str) -> None:
-    """After the last attention nothing else is of use."""
+def test_last_layer_computes_only_the_tokens_that_are_answered(name: str) -> None:
+    """After the last attention the other tokens are not needed."""
     nodes = graph_of(name).nodes
     picked = [node.name for node in nodes if "cls_index" in node.input]
     assert picked == ["layer.1.answered_attention", "layer.1.answered"]

@@ -12,7 +12,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKern
 from app.bundle.manifest import Precision, Target
 from model_export.graph.build import build_graph
 from model_export.graph.onnx_file import ALIGNMENT_BYTES, write_onnx
-from tests.model_export.support import CHECKPOINTS, network_of, samples_for, task_of, written
+from tests.model_export.support import CHECKPOINTS, network_of, sequences_for, task_of, written
 
 NAME = "bert-fill-mask"
 
@@ -32,9 +32,9 @@ def test_streamed_message_holds_every_weight_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
 def test_weights_beside_the_graph(tmp_path: Path, target: Target) -> None:
     network = network_of(CHECKPOINTS / NAME, "fill-mask")
-    samples = samples_for(CHECKPOINTS / NAME, network, 12)
-    inside = written(network, tmp_path / "inside.onnx", target).answers(samples)
-    beside = written(network, tmp_path / "beside.onnx", target, external_over_bytes=1000).answers(samples)
+    sequences = sequences_for(CHECKPOINTS / NAME, network, 12)
+    inside = written(network, tmp_path / "inside.onnx", target).answers(sequences)
+    beside = written(network, tmp_path / "beside.onnx", target, external_over_bytes=1000).answers(sequences)
     for one, other in zip(inside, beside, strict=True):
         np.testing.assert_array_equal(one, other)
     assert (tmp_path / "beside.onnx").stat().st_size < (tmp_path / "beside.onnx.data").stat().st_size

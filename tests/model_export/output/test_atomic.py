@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from model_export.output import atomic
-from model_export.output import stale as leftovers
+from model_export.output import atomic, killed_exports
 from model_export.output.atomic import replacing
-from model_export.output.stale import LOCK_FILE
+from model_export.output.killed_exports import LOCK_FILE
 
 
 def fill(folder: Path, content: str) -> None:
@@ -50,7 +49,7 @@ def test_folder_in_the_place_of_another(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("way")
-def test_link_is_replaced_and_not_what_it_leads_to(tmp_path: Path) -> None:
+def test_link_is_replaced_and_its_target_stays(tmp_path: Path) -> None:
     version = tmp_path / "version-1"
     version.mkdir()
     fill(version, "old")
@@ -104,11 +103,11 @@ def test_folder_can_be_read_by_others(tmp_path: Path) -> None:
     assert (tmp_path / "name").stat().st_mode & 0o777 == 0o755
 
 
-# --- what killed processes leave
+# --- folders of killed processes
 
 
 def leave(target: Path) -> Path:
-    """Make what a process leaves that is killed while it fills a folder: its lock file, which nobody holds now."""
+    """Make the folder of a process that was killed while it filled it: the lock file is not locked."""
     staging = target.parent / f".{target.name}.a1b2_c3d"
     (staging / target.name).mkdir(parents=True)
     fill(staging / target.name, "half")
@@ -116,7 +115,7 @@ def leave(target: Path) -> Path:
     return staging
 
 
-def test_leftover_of_a_killed_process_is_removed(tmp_path: Path) -> None:
+def test_folder_of_a_killed_process_is_removed(tmp_path: Path) -> None:
     target = tmp_path / "name"
     staging = leave(target)
     with replacing(target) as folder:
@@ -132,14 +131,14 @@ def test_folder_of_a_living_process_stays(tmp_path: Path) -> None:
         with replacing(target) as second:
             assert content_of(first) == {"a": "of the first"}
             fill(second, "of the second")
-    assert content_of(target) == {"a": "of the first"}, "who ends last"
+    assert content_of(target) == {"a": "of the first"}, "the last to end replaces it"
     assert list(tmp_path.iterdir()) == [target]
 
 
 @pytest.mark.parametrize(
     "other", [".name.20250101", ".name.new", ".name.x.a1b2_c3d", ".other.a1b2_c3d", "name.a1b2_c3d"]
 )
-def test_nothing_else_is_taken_for_a_leftover(tmp_path: Path, other: str) -> None:
+def test_other_folders_stay(tmp_path: Path, other: str) -> None:
     backup = tmp_path / other
     backup.mkdir()
     fill(backup, "mine")
@@ -154,7 +153,7 @@ def test_nothing_else_is_taken_for_a_leftover(tmp_path: Path, other: str) -> Non
 
 
 @pytest.mark.parametrize("has_target", [False, True])
-def test_bundle_that_a_killed_process_had_in_its_hands_is_put_back(tmp_path: Path, has_target: bool) -> None:
+def test_old_bundle_that_a_killed_process_had_renamed_is_put_back(tmp_path: Path, has_target: bool) -> None:
     target = tmp_path / "name"
     staging = leave(target)
     (staging / "name.old").mkdir()
@@ -168,8 +167,8 @@ def test_bundle_that_a_killed_process_had_in_its_hands_is_put_back(tmp_path: Pat
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_without_locks_nothing_is_marked_nor_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leftovers, "_lock", lambda _: False)
+def test_without_locks_no_folder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(killed_exports, "_lock", lambda _: False)
     target = tmp_path / "name"
     staging = leave(target)
     with replacing(target) as folder:

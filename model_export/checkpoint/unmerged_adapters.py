@@ -1,4 +1,4 @@
-"""Tell what peft writes for a model: an adapter alone, or weights with adapters around them. Neither is a whole model."""
+"""Refuse what peft saves without merging: an adapter alone, or weights with adapters around them."""
 
 import json
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _WRAPPED: Final = ("base_model.model.", ".base_layer.", ".lora_", ".modules_to_s
 
 
 def refuse_adapter_folder(folder: Path) -> None:
-    """Pass unless `folder`, which lacks what a model has, holds an adapter instead.
+    """Refuse a folder without a config or weights that holds an adapter.
 
     Raises:
         ExportError: it does.
@@ -35,10 +35,10 @@ def refuse_adapter_folder(folder: Path) -> None:
 
 
 def refuse_wrapped(name: str, tensors: Iterable[str]) -> None:
-    """Pass unless the names of a checkpoint's tensors are those of a model with adapters around its layers.
+    """Refuse a checkpoint whose tensors have names of a model with adapters around its layers.
 
     Raises:
-        ExportError: they are.
+        ExportError: they have.
     """
     wrapped = sorted(stored for stored in tensors if any(part in stored for part in _WRAPPED))
     if wrapped:

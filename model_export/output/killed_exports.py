@@ -1,4 +1,4 @@
-"""Take away what killed processes left behind: folders that hold a lock file which no living process holds."""
+"""Remove the folders that killed exports left: their lock files are not locked any more."""
 
 import os
 import re
@@ -16,11 +16,11 @@ _RANDOM: Final = r"[a-z0-9_]{8}"
 
 
 @contextmanager
-def held(staging: Path) -> Iterator[None]:
-    """Mark a folder as that of this process until the block ends, however it ends: the system lets go of the lock.
+def locked(staging: Path) -> Iterator[None]:
+    """Hold a locked file in a folder until the block ends; if the process is killed, the system unlocks the file.
 
-    The file gets its name when it is locked, so that whoever finds it unlocked knows that its process is gone. Where the
-    system or the file system has no locks, there is no file, and the folder is never taken for a leftover.
+    The file gets its name after it is locked, so an unlocked one belongs to a dead process. Where the system or the file
+    system has no locks, there is no file, and the folder is never removed.
     """
     if sys.platform == "win32":  # no flock, and no open file can be removed
         yield
@@ -37,26 +37,26 @@ def held(staging: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def sweep(target: Path) -> None:
+def remove_killed_exports(target: Path) -> None:
     """Remove the folders of exports to `target` that were killed; what cannot be removed stays.
 
-    A folder without a lock file may be anybody's: a backup, or that of an export which is just beginning.
+    A folder without a lock file stays too: it may be a backup, or belong to an export that is just beginning.
     """
     name = re.compile(re.escape(f".{target.name}.") + _RANDOM)
     with suppress(OSError):
         for staging in list(target.parent.iterdir()):
             if name.fullmatch(staging.name) and not staging.is_symlink():
                 with suppress(OSError):
-                    _remove_if_left(staging, target)
+                    _remove_if_unlocked(staging, target)
 
 
-def _remove_if_left(staging: Path, target: Path) -> None:
+def _remove_if_unlocked(staging: Path, target: Path) -> None:
     descriptor = os.open(staging / LOCK_FILE, os.O_RDWR)
     try:
         if not _lock(descriptor):
             return
         old = staging / f"{target.name}.old"
-        # Where names cannot be exchanged, a process may be killed after it took one away and before it gave it again.
+        # Where names cannot be exchanged, a process may be killed between its two renames: put the old bundle back.
         if os.path.lexists(old) and not os.path.lexists(target):
             old.rename(target)
         shutil.rmtree(staging, ignore_errors=True)
@@ -65,7 +65,7 @@ def _remove_if_left(staging: Path, target: Path) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock a file, if nobody else has. The kernel knows who lives, in other containers too, which process ids do not tell."""
+    """Return whether the file could be locked. Unlike process ids, locks show processes in other containers."""
     if sys.platform == "win32":
         return False
     import fcntl  # noqa: PLC0415  # not everywhere

@@ -25,7 +25,7 @@ class PackedMultiHeadAttention(OpRun):
     """Attention over packed tokens.
 
     `token_offset` holds the positions of the tokens in the padded batch, then those of the padding; `cu_seqlens` holds the
-    cumulative lengths of the rows. A GPU kernel reads one or the other, so this checks that they agree.
+    cumulative lengths of the rows. Some GPU kernels read the first, others the second, so this checks that they agree.
     """
 
     op_domain = CONTRIB

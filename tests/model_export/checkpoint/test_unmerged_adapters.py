@@ -1,4 +1,4 @@
-"""What peft saves is told to be an adapter, and how to make a model of it."""
+"""An adapter that peft saved is refused, with the way to merge it into a model."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle.manifest import Task
 from model_export.errors import ExportError
 from model_export.export import ExportOptions, export
 from tests.model_export.support import edit_tensors
@@ -16,7 +15,7 @@ from tests.model_export.support import edit_tensors
 Copy = Callable[..., Path]
 
 
-def refusal(folder: Path, output: Path, task: Task | None = None) -> str:
+def refusal(folder: Path, output: Path, task: str | None = None) -> str:
     with pytest.raises(ExportError) as caught:
         export(ExportOptions(str(folder), output, task=task or "auto"), lambda _: None)
     assert not output.exists()
@@ -73,7 +72,7 @@ def add_lora(tensors: dict[str, Any]) -> None:
     ],
 )
 def test_model_with_adapters_around_it(
-    copy_of: Copy, tmp_path: Path, change: Callable[[dict[str, Any]], None], first: str, task: Task | None
+    copy_of: Copy, tmp_path: Path, change: Callable[[dict[str, Any]], None], first: str, task: str | None
 ) -> None:
     folder = copy_of("bert-single-label")
     edit_tensors(folder, change)

@@ -1,0 +1,128 @@
+"""Load a checkpoint: all that a bundle is made of, for one task."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from app.bundle.manifest import Pooling, Source, SpecialToken
+from model_export.checkpoint.config import CONFIG_FILE
+from model_export.checkpoint.find import Checkpoint, choose_task, find_checkpoint
+from model_export.checkpoint.network import Network
+from model_export.checkpoint.sentence_transformers import EmbeddingSettings, read_embedding_settings
+from model_export.checkpoint.tensors import read_network, trained_heads
+from model_export.checkpoint.tokenizer import CheckpointTokenizer, read_tokenizer
+from model_export.checkpoint.unmerged_adapters import refuse_wrapped
+from model_export.checkpoint.unused import find_unused
+from model_export.checkpoint.weights import open_weights
+from model_export.errors import ExportError, few
+from model_export.tasks import TaskSpec
+
+_SHORTEST: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedCheckpoint:
+    """A checkpoint's network for one task, and what its texts need.
+
+    `mask` is the token whose positions are answered, None if the task answers none. `embedding` is None if the result is
+    no embedding.
+    """
+
+    network: Network
+    tokenizer: CheckpointTokenizer
+    mask: SpecialToken | None
+    embedding: EmbeddingSettings | None
+    max_length: int
+    source: Source
+
+
+def load_checkpoint(
+    name: str,
+    revision: str | None,
+    *,
+    task: str,
+    pooling: Pooling | Literal["auto"],
+    max_length: int | None,
+    warn: Callable[[str], None],
+) -> LoadedCheckpoint:
+    """Load the checkpoint in the folder `name`, or the one of that name on the hub.
+
+    Args:
+        name: A folder, or OWNER/NAME on the hub.
+        revision: A branch, tag or commit on the hub.
+        task: A task's name, or `auto`.
+        pooling: For embeddings; `auto` is what the folder's sentence-transformers files say, else the mean.
+        max_length: Maximum tokens of a sequence; None for the checkpoint's.
+        warn: Called with what a person should look at.
+
+    Raises:
+        ExportError: there is no checkpoint, or it cannot be exported with these options.
+    """
+    checkpoint = find_checkpoint(name, revision)
+    weights = open_weights(checkpoint.folder)
+    refuse_wrapped(name, weights.tensors)
+    spec = choose_task(checkpoint, task, trained_heads(checkpoint.config, weights))
+    tokenizer = read_tokenizer(checkpoint.folder)
+    _check_vocabulary(checkpoint, tokenizer, spec)
+    embedding = _embedding_settings(checkpoint, tokenizer, spec, pooling)
+    length = _max_length(checkpoint, tokenizer, embedding, max_length)
+    network = read_network(
+        name,
+        checkpoint.config,
+        spec,
+        weights,
+        tokenizer_tells_types=tokenizer.tells_types,
+        pooling=embedding.pooling if embedding else None,
+    )
+    unused = find_unused(name, checkpoint.config, weights)
+    if unused:
+        warn(
+            f"{name} has tensors of no head that can be exported: {few(unused)}. They are left out; "
+            "if its answers depend on them, do not use this bundle."
+        )
+    source = Source(checkpoint=name, revision=checkpoint.revision, sha256=weights.sha256())
+    return LoadedCheckpoint(network, tokenizer, spec.mask(tokenizer.special_tokens), embedding, length, source)
+
+
+def _check_vocabulary(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, task: TaskSpec) -> None:
+    vocab_size = checkpoint.config.vocab_size
+    if tokenizer.ids > vocab_size:
+        raise ExportError(
+            f"The tokenizer of {checkpoint.name} has token ids up to {tokenizer.ids - 1}, but "
+            f"its {CONFIG_FILE} has a vocab_size of {vocab_size}: they belong to different models. "
+            "Replace it with the model's own tokenizer."
+        )
+    if task.result == "masked-tokens" and tokenizer.special_tokens.mask is None:
+        raise ExportError(
+            f"The tokenizer of {checkpoint.name} has no mask token. Name it in its tokenizer_config.json, "
+            "or choose --task classify."
+        )
+
+
+def _embedding_settings(
+    checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, task: TaskSpec, pooling: Pooling | Literal["auto"]
+) -> EmbeddingSettings | None:
+    if task.result != "embedding":
+        if pooling != "auto":
+            raise ExportError(f"--pooling {pooling} is for --task embed, but the task is {task.name}. Leave it out.")
+        return None
+    settings = read_embedding_settings(checkpoint.folder, pooling)
+    if settings.lowercases and tokenizer.fast.encode("A").ids != tokenizer.fast.encode("a").ids:
+        raise ExportError(
+            f"{checkpoint.name} expects texts in lower case, but its tokenizer does not lowercase them. "
+            "Add a Lowercase normalizer to its tokenizer.json."
+        )
+    return settings
+
+
+def _max_length(
+    checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, embedding: EmbeddingSettings | None, requested: int | None
+) -> int:
+    positions = checkpoint.config.positions - checkpoint.config.position_offset
+    limits = [positions, tokenizer.max_length, embedding.max_length if embedding else None]
+    max_length = min(limit for limit in limits if limit) if requested is None else requested
+    if max_length > positions:
+        raise ExportError(f"--max-length {requested} exceeds the {positions} positions of {checkpoint.name}. Lower it.")
+    if max_length < _SHORTEST:
+        raise ExportError(f"A maximum length of {max_length} tokens leaves no room for text. Raise --max-length.")
+    return max_length
