@@ -11,12 +11,13 @@ import numpy as np
 import onnxruntime as ort
 
 from app.bundle.cpus import usable_cpus
-from app.bundle.graph_inputs import Feeds, pack
+from app.bundle.graph_inputs import pack
 from app.bundle.manifest import Target
 from app.bundle.sequences import TokenSequence
+from app.bundle.session import PROVIDERS
 from app.runtime.cuda import Cuda
-from app.runtime.options import CUDA_OPTIONS, PROVIDERS, session_options
-from app.runtime.staging import DeviceMemory, StagingBuffer
+from app.runtime.options import CUDA_OPTIONS, session_options
+from app.runtime.staging import StagingBuffer
 from benchmarks.batches import random_sequence
 from benchmarks.bench import Bench
 from benchmarks.load import quantile_ms
@@ -73,7 +74,7 @@ def cuda_graphs(
         }
 
 
-def captured(session: Any, memory: DeviceMemory, target: Target, first: TokenSequence, *, graph_id: int) -> Replay:  # noqa: ANN401
+def captured(session: Any, memory: Cuda, target: Target, first: TokenSequence, *, graph_id: int) -> Replay:  # noqa: ANN401
     """Bind fixed addresses, run once, which captures, and return what runs a sequence of the same length again.
 
     Args:
@@ -86,7 +87,7 @@ def captured(session: Any, memory: DeviceMemory, target: Target, first: TokenSeq
     buffer = StagingBuffer(memory)
     dtypes = {node.name: np.dtype(_DTYPES[node.type]) for node in session.get_inputs()}
     binding = session.io_binding()
-    for name, one in buffer.write(_feeds(first, target), dtypes).items():
+    for name, one in buffer.write(pack([first], target=target), dtypes).items():
         binding.bind_input(name, memory.name, 0, one.dtype.type, one.shape, one.address)
     [output] = session.get_outputs()
     logits = ort.OrtValue.ortvalue_from_shape_and_type([1, output.shape[1]], _DTYPES[output.type], memory.name, 0)
@@ -95,17 +96,13 @@ def captured(session: Any, memory: DeviceMemory, target: Target, first: TokenSeq
     options.add_run_config_entry("gpu_graph_id", str(graph_id))
 
     def replay(sequence: TokenSequence) -> Any:  # noqa: ANN401
-        buffer.write(_feeds(sequence, target), dtypes)
+        buffer.write(pack([sequence], target=target), dtypes)
         buffer.upload()
         session.run_with_iobinding(binding, options)
         return logits.numpy()[0]
 
     replay(first)
     return replay
-
-
-def _feeds(sequence: TokenSequence, target: Target) -> Feeds:
-    return pack(sequence.input_ids, sequence.token_type_ids, np.array([len(sequence)]), target=target)
 
 
 def _timed(

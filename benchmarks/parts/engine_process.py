@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from itertools import cycle, islice, pairwise, product
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,9 +23,10 @@ import uvloop
 
 from app.bundle.files import Bundle, load_bundle
 from app.bundle.graph_inputs import pack
-from app.bundle.heads import HEADS
+from app.bundle.heads import SequenceHead
 from app.bundle.manifest import Golden
 from app.bundle.sequences import SequenceResult, TokenSequence
+from app.engine.admission import Admission
 from app.engine.local import LocalEngine
 from app.errors import ServiceError
 from app.ipc.codec import WireReply, WireRequest, decode_replies, encode_requests
@@ -63,9 +65,10 @@ def engine_process(bench: Bench, *, requests: int) -> Iterator[Row]:
 class BlankBundle(Bundle):
     """One whose golden answers are zeros."""
 
+    @cached_property
     def golden(self) -> Golden:
         labels = len(self.manifest.labels)
-        cases = [case.model_copy(update={"logits": (0.0,) * labels}) for case in super().golden().cases]
+        cases = [case.model_copy(update={"logits": (0.0,) * labels}) for case in super().golden.cases]
         return Golden(cases=tuple(cases))
 
 
@@ -78,7 +81,7 @@ class BlankDevice:
 
     def __init__(self, bundle: Bundle) -> None:
         self.variant_name: Final = bundle.manifest.variants[0].name
-        self._head: Final = HEADS[bundle.manifest.task]
+        self._head: Final = SequenceHead("logits")
         self._labels: Final = len(bundle.manifest.labels)
         self._free_at_s = 0.0
         self.batches = 0
@@ -86,13 +89,7 @@ class BlankDevice:
         """What going to sleep costs, which is no cost of the service's."""
 
     def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
-        lengths = np.fromiter(map(len, batch), np.int64, len(batch))
-        feeds = pack(
-            np.concatenate([sequence.input_ids for sequence in batch]),
-            np.concatenate([sequence.token_type_ids for sequence in batch]),
-            lengths,
-            target="cuda",
-        )
+        feeds = pack(batch, target="cuda")
         starts = feeds["cls_index"].astype(np.int64, copy=False)
         [output] = self._head.outputs(batch)
 
@@ -145,8 +142,7 @@ async def _serve(folder: Path, socket_path: Path, orders: Connection) -> None:
         lambda _: device,
         Metrics(CollectorRegistry()).add_model(bundle.name, bundle.manifest.task),
         budget_tokens=BUDGET_TOKENS,
-        max_queue_s=5,
-        timeout_s=30,
+        admission=Admission(max_queue_s=5, timeout_s=30),
     )
 
     def tell() -> None:

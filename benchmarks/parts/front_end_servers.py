@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 
 from app.bundle.files import load_bundle
 from app.bundle.sequences import SequenceResult, TokenSequence
-from app.engine.messages import Loaded, QueueStatistics, Timeline
+from app.engine.messages import Loaded, QueueStatistics, Speed, Timeline
 from app.http.server import listen
 from app.processes.front_end import FrontEnd
 from app.settings import Settings
@@ -33,6 +33,7 @@ from benchmarks.batches import sequence
 from benchmarks.load import HOST
 
 LABELS: Final = ("NEGATIVE", "POSITIVE")
+LOADED: Final = Loaded(identity="", variant="none", provider="none", threads=None, lanes=1, speed=Speed(1, 0.0, ()))
 LOGITS: Final = np.array([-1.0, 2.0], np.float32)
 
 
@@ -123,7 +124,7 @@ async def serve_ours(bundle: Path, port: int) -> None:
     found = load_bundle(bundle)
     settings = Settings(access_log=False)
     front_end = FrontEnd(settings, [found], FakeEngine(), Metrics(CollectorRegistry()))
-    front_end.engine_found({found.name: Loaded("none", "none", 1)})
+    front_end.engine_found({found.name: LOADED})
     await front_end.server.serve(sockets=[listen(HOST, port)])
 
 

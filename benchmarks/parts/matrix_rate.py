@@ -7,7 +7,8 @@ import numpy as np
 import onnxruntime as ort
 
 from app.bundle.manifest import Precision, Target
-from app.runtime.options import CUDA_OPTIONS, PROVIDERS
+from app.bundle.session import PROVIDERS
+from app.runtime.options import CUDA_OPTIONS
 from benchmarks.bundles import Bundles
 from benchmarks.machine import NotRun
 

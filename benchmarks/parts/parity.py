@@ -27,7 +27,7 @@ def parity(bench: Bench, *, models: Sequence[str], texts: int = 64) -> Iterator[
     """
     for model in models:
         bundle = bench.bundle(model)
-        cases, golden = [_answer(case) for case in bundle.golden().cases], golden_sequences(bundle)
+        cases, golden = [_answer(case) for case in bundle.golden.cases], golden_sequences(bundle)
         sequences = real_sequences(bundle, texts)
         exact: list[SequenceResult] = []
         for precision in sorted(bench.precisions, key=_PRECISE.index):  # fp32 is what fp16 is compared with

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from app.bundle.manifest import Manifest
 from app.bundle.sequences import MaskScores, SequenceResult
-from app.tasks.classify import FUNCTIONS, default_function
+from app.tasks.classify import default_function
+from app.tasks.scores import FUNCTIONS
 
 MOST_DIFFERENCE: Final = 2e-3
 SURE: Final = 0.01

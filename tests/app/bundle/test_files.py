@@ -43,7 +43,7 @@ def test_every_file_is_as_it_was_exported(bundle: Bundle) -> None:
     manifest = bundle.manifest
     for file in (manifest.tokenizer, manifest.golden, manifest.variants[0].graph):
         assert bundle.verify_file(file) == bundle.folder / file.file
-    assert bundle.golden().cases
+    assert bundle.golden.cases
 
 
 def test_a_manifest_cannot_be_changed_by_accident(bundle: Bundle) -> None:
@@ -102,7 +102,7 @@ def test_golden_answers_that_are_none(folder: Path, content: str) -> None:
     (folder / "golden.json").write_text(content)
     change(folder, golden=describe_file(folder / "golden.json").model_dump())
     with pytest.raises(BundleError, match=r"golden\.json does not hold golden answers"):
-        load_bundle(folder).golden()
+        _ = load_bundle(folder).golden
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.bundle.heads import FillMaskHead, SequenceHead, TokenHead
+from app.bundle.heads import MaskHead, SequenceHead, TokenHead
 from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
 
 VOCABULARY = 12
@@ -13,8 +13,9 @@ VOCABULARY = 12
 
 def sequence(masks: list[int], top_k: int = 1, targets: list[int] | None = None) -> TokenSequence:
     length = max(masks, default=0) + 2
-    chosen = None if targets is None else np.array(targets)
-    return TokenSequence(np.arange(length), np.zeros(length, np.int64), np.array(masks, np.int64), top_k, chosen)
+    chosen = None if targets is None else np.array(targets, np.int32)
+    ids, types = np.arange(length, dtype=np.int32), np.zeros(length, np.int32)
+    return TokenSequence(ids, types, np.array(masks, np.int32), top_k, chosen)
 
 
 def run(scores: np.ndarray, k: int) -> dict[str, np.ndarray]:
@@ -24,7 +25,7 @@ def run(scores: np.ndarray, k: int) -> dict[str, np.ndarray]:
 
 
 def cut(batch: list[TokenSequence], scores: np.ndarray) -> list[MaskScores]:
-    head, starts = FillMaskHead(), np.zeros(len(batch), np.int64)
+    head, starts = MaskHead(), np.zeros(len(batch), np.int64)
     [k] = head.inputs(batch, starts)["k"]
     outputs = {name: array for name, array in run(scores, int(k)).items() if name in head.outputs(batch)}
     return [masks(result) for result in head.split(outputs, batch, starts)]
@@ -64,13 +65,13 @@ def test_rows_for_tokens_are_found_where_their_sequence_went() -> None:
 
 def test_masks_are_found_from_where_their_sequence_starts() -> None:
     batch = [sequence([1, 3]), sequence([0]), sequence([2], top_k=7)]
-    feeds = FillMaskHead().inputs(batch, np.array([10, 0, 5]))
+    feeds = MaskHead().inputs(batch, np.array([10, 0, 5]))
     assert feeds["mask_index"].tolist() == [11, 13, 0, 7]
     assert feeds["k"].tolist() == [7]
 
 
 def test_all_scores_are_asked_for_only_when_there_are_targets() -> None:
-    head = FillMaskHead()
+    head = MaskHead()
     assert head.outputs([sequence([0]), sequence([1])]) == ["top_scores", "top_tokens"]
     assert "scores" in head.outputs([sequence([0]), sequence([1], targets=[3])])
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.engine.estimate import MOST_OF_AVERAGE, SMOOTHING, Pace
+from app.engine.estimate import MOST_OF_AVERAGE, SMOOTHING, Estimate
 
 
 def gpu(tokens: int) -> float:
@@ -10,14 +10,14 @@ def gpu(tokens: int) -> float:
     return 0.003 + 0.5e-6 * tokens
 
 
-def measured(budget_tokens: int, lanes: int = 1) -> Pace:
-    pace = Pace(budget_tokens, lanes)
+def measured(budget_tokens: int, lanes: int = 1) -> Estimate:
+    pace = Estimate(budget_tokens, lanes)
     pace.expect([(tokens, gpu(tokens)) for tokens in (4, 128, 1024, 8192)])
     return pace
 
 
 def test_nothing_is_known_before_the_first_batch() -> None:
-    pace = Pace(100)
+    pace = Estimate(100)
     assert pace.seconds(1000) == 0
     pace.learn(10, 2.0)
     assert pace.seconds(10) == 2
@@ -66,7 +66,7 @@ def test_the_quick_answer_is_never_too_low(tokens: int) -> None:
 
 def test_no_batch_is_faster_than_a_smaller_one() -> None:
     """Measured on a machine that was busy for the first of the two only."""
-    pace = Pace(64)
+    pace = Estimate(64)
     pace.expect([(16, 0.5), (64, 0.3)])
     assert pace.seconds(64) == pace.seconds(16) == 0.5
     assert pace.seconds(16) <= pace.at_most(16)

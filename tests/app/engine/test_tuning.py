@@ -141,9 +141,17 @@ class Timed:
         self.took_s = took_s
         self.clock = clock
 
+    provider = variant_name = ""
+    launches_ahead = False
+
     def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
         self.clock.now += self.took_s * len(batch)
         return []
+
+    trim = run
+
+    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
+        return lambda: self.run(batch)
 
 
 class Clock:

@@ -169,7 +169,7 @@ def test_a_sequence_that_the_graph_cannot_take(bundle_of: BundleOf) -> None:
     bundle = load_bundle(bundle_of("bert-single-label"))
     runner, good = load(bundle), golden_sequences(bundle)[0]
     expected = runner.run([good])[0]
-    bad = TokenSequence(np.array([2, 10**6, 3]), np.zeros(3, np.int64), np.empty(0, np.int64))
+    bad = TokenSequence(np.array([2, 10**6, 3], np.int32), np.zeros(3, np.int32))
     with pytest.raises(Exception, match="indices"):
         runner.run([good, bad])
     assert same(runner.run([good])[0], expected)

@@ -9,7 +9,7 @@ import pytest
 
 from app.bundle.files import Bundle, load_bundle
 from app.errors import BundleError, OutOfDeviceMemory
-from app.runtime import options, session
+from app.runtime import session
 from app.runtime.choice import open_runner
 from app.runtime.session import open_on_cpu
 from tests.app.runtime.machines import Gpu, graph_of, put
@@ -22,7 +22,7 @@ def test_work_that_stays_on_the_cpu_is_told(
     put(both.folder, "cuda-fp16.onnx", graph_of("input_ids", operator="Tanh"))
     gpu.install()
     if told == "nothing":
-        monkeypatch.setattr(options, "RECORDS_PLACEMENT", "session.no_such_entry")
+        monkeypatch.setattr("app.bundle.session.RECORDS_PLACEMENT", "session.no_such_entry")
     runner = open_runner(load_bundle(both.folder), device="cuda", precision="auto", threads=1)
     [record] = caplog.records
     if told == "a large node":

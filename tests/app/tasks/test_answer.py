@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from app.bundle.files import load_bundle
 from app.bundle.sequences import FloatArray
 from app.errors import ValidationFailed
-from app.tasks.answer import QuestionAnswering, best_spans
-from app.tasks.catalog import Model, load_model
-from app.tasks.requests import AnswerRequest
+from app.tasks.answer import AnswerHandler, AnswerRequest, best_spans
+from app.tasks.base import Model
+from app.tasks.catalog import load_model
 from app.tasks.windows import PreparedWindows
 from tests.conftest import BundleOf
 
@@ -33,7 +33,7 @@ def asked(question: str = QUESTION, context: str = CONTEXT, **parameters: Any) -
 
 
 def prepare(model: Model, request: AnswerRequest) -> PreparedWindows:
-    return QuestionAnswering().prepare(model, request)
+    return AnswerHandler().prepare(model, request)
 
 
 def answer(model: Model, request: AnswerRequest, *spans: tuple[int, int, float, float]) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def answer(model: Model, request: AnswerRequest, *spans: tuple[int, int, float, 
         for start, end, start_logit, end_logit in spans:
             logits[start, 0], logits[end, 1] = start_logit, end_logit
         results.append(logits)
-    [answers] = QuestionAnswering().answer(model, request, prepared, results)
+    [answers] = AnswerHandler().answer(model, request, prepared, results)
     return answers
 
 
@@ -154,7 +154,7 @@ def test_an_answer_in_several_windows_has_the_score_of_the_surest(model: Model) 
             tokens = len(one.offsets)
             expected.append((np.exp(3 + len(results)) / (np.exp(3 + len(results)) + tokens)) ** 2)
     assert len(expected) > 1
-    [[best, *_]] = QuestionAnswering().answer(model, request, prepared, results)
+    [[best, *_]] = AnswerHandler().answer(model, request, prepared, results)
     assert best["start"] == target
     assert best["score"] == pytest.approx(max(expected), rel=0.02)
     assert best["score"] < 1
@@ -168,7 +168,7 @@ def test_the_least_likely_window_says_whether_there_is_an_answer(model: Model) -
         logits = np.full((len(sequence), 2), -20, np.float32)
         logits[0] = 20 if i != 1 else -20
         results.append(logits)
-    [answers] = QuestionAnswering().answer(model, request, prepared, results)
+    [answers] = AnswerHandler().answer(model, request, prepared, results)
     [null] = [one for one in answers if not one["answer"]]
     assert null["score"] == pytest.approx((1 / (1 + len(prepared.windows[0][1].offsets))) ** 2)
 
@@ -203,7 +203,7 @@ def test_a_stride_that_is_not_needed_is_not_refused(model: Model) -> None:
 def test_the_weight_grows_with_windows_and_answers(model: Model) -> None:
     def weight(**changes: Any) -> int:
         request = asked(**changes)
-        return QuestionAnswering().weight(model, request, prepare(model, request))
+        return AnswerHandler().weight(model, request, prepare(model, request))
 
     assert weight() < weight(top_k=100) < weight(context=LONG, top_k=100)
     assert weight() < weight(max_answer_length=100) < weight(max_answer_length=384) == weight(max_answer_length=10**9)

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.bundle.files import find_bundles
-from app.tasks.base import Prepared
-from app.tasks.catalog import Model, load_model
-from app.tasks.classify import FUNCTIONS, Classify, default_function, sigmoid, softmax
-from app.tasks.requests import ClassifyRequest
+from app.tasks.base import Model, Prepared
+from app.tasks.catalog import load_model
+from app.tasks.classify import ClassifyHandler, ClassifyRequest, default_function
+from app.tasks.scores import FUNCTIONS, sigmoid, softmax
 
 logits = st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=6)
 
@@ -29,7 +29,7 @@ def request(**keys: Any) -> ClassifyRequest:
 
 def answer(model: Model, rows: list[list[float]], **parameters: Any) -> list[list[tuple[str, float]]]:
     asked = request(inputs=["a"] * len(rows), parameters=parameters)
-    predictions = Classify().answer(model, asked, Prepared([], 0), [np.array(row, np.float32) for row in rows])
+    predictions = ClassifyHandler().answer(model, asked, Prepared([], 0), [np.array(row, np.float32) for row in rows])
     return [[(one["label"], one["score"]) for one in prediction] for prediction in predictions]
 
 
@@ -98,7 +98,7 @@ def test_the_function_that_was_asked_for(models: dict[str, Model], function: Any
 
 def test_inputs_become_sequences(models: dict[str, Model]) -> None:
     asked = request(inputs=["good", {"text": "good", "text_pair": "late"}, "good " * 100])
-    prepared = Classify().prepare(models["sentiment"], asked)
+    prepared = ClassifyHandler().prepare(models["sentiment"], asked)
     assert [len(sequence) for sequence in prepared.sequences] == [3, 5, 40]
     assert prepared.sequences[1].token_type_ids.tolist() == [0, 0, 0, 1, 1]
     assert (prepared.tokens, prepared.truncated) == (48, 1)

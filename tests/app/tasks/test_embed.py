@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from app.bundle.files import load_bundle
-from app.tasks.base import Prepared
-from app.tasks.catalog import Model, load_model
-from app.tasks.embed import Embed
-from app.tasks.requests import EmbedRequest
+from app.tasks.base import Model, Prepared
+from app.tasks.catalog import load_model
+from app.tasks.embed import EmbedHandler, EmbedRequest
 from tests.conftest import BundleOf
 
 ROWS = [np.array([3, 4], np.float32), np.array([0, 0], np.float32), np.array([1e-3, 0], np.float32)]
@@ -23,7 +22,7 @@ def model(bundle_of: BundleOf) -> Model:
 
 def answer(model: Model, **parameters: Any) -> list[Any]:
     request = EmbedRequest.model_validate({"inputs": ["a"] * len(ROWS), "parameters": parameters})
-    return Embed().answer(model, request, Prepared([], 0), ROWS)
+    return EmbedHandler().answer(model, request, Prepared([], 0), ROWS)
 
 
 def test_an_embedding_is_numbers(model: Model) -> None:
@@ -53,7 +52,7 @@ def test_base64_holds_the_same_numbers(model: Model, normalize: bool) -> None:
 
 def test_inputs_become_sequences(model: Model) -> None:
     request = EmbedRequest.model_validate({"inputs": ["good", "good " * 100]})
-    prepared = Embed().prepare(model, request)
+    prepared = EmbedHandler().prepare(model, request)
     assert [len(one) for one in prepared.sequences] == [3, model.manifest.max_length]
     assert prepared.truncated == 1
 
@@ -66,7 +65,7 @@ def test_white_space_around_a_text_is_removed_where_the_manifest_says_so(
     model = load_model(load_bundle(bundle_of("roberta-embed")))
     model = Model(model.name, model.manifest.model_copy(update={"strips_whitespace": strips}), model.tokenizer)
     request = EmbedRequest.model_validate({"inputs": ["good day", " good day\n", "\u3000good day\x85", "\t "]})
-    bare, *surrounded, blank = (one.input_ids.tolist() for one in Embed().prepare(model, request).sequences)
+    bare, *surrounded, blank = (one.input_ids.tolist() for one in EmbedHandler().prepare(model, request).sequences)
     assert [one == bare for one in surrounded] == [bool(strips)] * 2
     assert (len(blank) == 2) == bool(strips)
 
@@ -74,6 +73,6 @@ def test_white_space_around_a_text_is_removed_where_the_manifest_says_so(
 def test_the_weight_grows_with_the_numbers(model: Model) -> None:
     def weight(inputs: int) -> int:
         request = EmbedRequest.model_validate({"inputs": ["good"] * inputs})
-        return Embed().weight(model, request, Embed().prepare(model, request))
+        return EmbedHandler().weight(model, request, EmbedHandler().prepare(model, request))
 
     assert weight(512) == 512 * model.manifest.architecture.hidden_size // 64

@@ -7,9 +7,9 @@ import pytest
 
 from app.bundle.files import load_bundle
 from app.errors import ValidationFailed
-from app.tasks.catalog import Model, load_model
-from app.tasks.entities import Entities, without_overlaps
-from app.tasks.requests import EntitiesRequest
+from app.tasks.base import Model
+from app.tasks.catalog import load_model
+from app.tasks.entities import EntitiesHandler, EntitiesRequest, without_overlaps
 from app.tasks.windows import PreparedWindows
 from tests.conftest import BundleOf
 
@@ -33,13 +33,13 @@ def asked(inputs: Any, **parameters: Any) -> EntitiesRequest:
 
 
 def prepare(model: Model, inputs: Any, **parameters: Any) -> PreparedWindows:
-    return Entities().prepare(model, asked(inputs, **parameters))
+    return EntitiesHandler().prepare(model, asked(inputs, **parameters))
 
 
 def answer(model: Model, text: str, labels: list[list[tuple[str, float]]], **parameters: Any) -> list[dict[str, Any]]:
     """The answer if each token has these labels with these scores; the rest is the first label's."""
     request = asked(text, **parameters)
-    prepared = Entities().prepare(model, request)
+    prepared = EntitiesHandler().prepare(model, request)
     [sequence] = prepared.sequences
     assert len(labels) == len(sequence) - 2
     names = model.manifest.labels
@@ -49,7 +49,7 @@ def answer(model: Model, text: str, labels: list[list[tuple[str, float]]], **par
             row[names.index(name)] += score
         row[0] += 1 - row.sum()
     logits = np.log(np.maximum(shares, 1e-9)).astype(np.float32)
-    [entities] = Entities().answer(model, request, prepared, [logits])
+    [entities] = EntitiesHandler().answer(model, request, prepared, [logits])
     return entities
 
 
@@ -142,7 +142,7 @@ def test_offsets_count_characters_of_any_size(roberta: Model) -> None:
     logits = np.zeros((len(sequence), len(labels)), np.float32)
     logits[:, labels.index("B-LOC")] = 5
     request = asked(text, aggregation_strategy="first")
-    [entities] = Entities().answer(roberta, request, Entities().prepare(roberta, request), [logits])
+    [entities] = EntitiesHandler().answer(roberta, request, EntitiesHandler().prepare(roberta, request), [logits])
     assert (entities[-1]["word"].strip(), entities[-1]["start"], entities[-1]["end"]) == ("Paris", 3, 8)
 
 
@@ -174,7 +174,7 @@ def test_a_long_text_is_read_in_windows(model: Model) -> None:
 
 def test_an_entity_that_two_windows_find_is_told_once(model: Model) -> None:
     request = asked(LONG, stride=10)
-    prepared = Entities().prepare(model, request)
+    prepared = EntitiesHandler().prepare(model, request)
     paris, labels = model.tokenizer.token_id("Paris"), model.manifest.labels
     results = []
     for sequence in prepared.sequences:
@@ -183,7 +183,7 @@ def test_an_entity_that_two_windows_find_is_told_once(model: Model) -> None:
         logits[sequence.input_ids == paris, labels.index("B-LOC")] = 10
         results.append(logits)
     assert sum((sequence.input_ids == paris).sum() for sequence in prepared.sequences) > 12
-    [entities] = Entities().answer(model, request, prepared, results)
+    [entities] = EntitiesHandler().answer(model, request, prepared, results)
     assert [(one["start"], one["end"]) for one in entities] == [(15 + 22 * i, 20 + 22 * i) for i in range(12)]
 
 
@@ -223,5 +223,5 @@ def test_what_cannot_be_answered(model: Model, inputs: Any, parameters: dict[str
 
 def test_the_weight_is_the_number_of_tokens(model: Model) -> None:
     request = asked(["The cat", LONG], stride=10)
-    prepared = Entities().prepare(model, request)
-    assert Entities().weight(model, request, prepared) == prepared.tokens
+    prepared = EntitiesHandler().prepare(model, request)
+    assert EntitiesHandler().weight(model, request, prepared) == prepared.tokens

@@ -9,10 +9,9 @@ import pytest
 from app.bundle.files import load_bundle
 from app.bundle.sequences import MaskScores, TokenSequence
 from app.errors import ValidationFailed
-from app.tasks.base import Prepared
-from app.tasks.catalog import Model, load_model
-from app.tasks.fill_mask import MAX_CANDIDATES, FillMask
-from app.tasks.requests import FillMaskRequest
+from app.tasks.base import Model, Prepared
+from app.tasks.catalog import load_model
+from app.tasks.fill_mask import MAX_CANDIDATES, FillMaskHandler, FillMaskRequest
 from tests.conftest import BundleOf
 
 
@@ -22,7 +21,9 @@ def model(shared_models: Path) -> Model:
 
 
 def prepare(model: Model, inputs: Any, **parameters: Any) -> Prepared:
-    return FillMask().prepare(model, FillMaskRequest.model_validate({"inputs": inputs, "parameters": parameters}))
+    return FillMaskHandler().prepare(
+        model, FillMaskRequest.model_validate({"inputs": inputs, "parameters": parameters})
+    )
 
 
 def answer(model: Model, text: str, tokens: list[list[str]]) -> Any:
@@ -31,7 +32,7 @@ def answer(model: Model, text: str, tokens: list[list[str]]) -> Any:
     ids = np.array([[model.tokenizer.token_id(token) for token in row] for row in tokens])
     scores = np.linspace(0.9, 0.1, ids.size, dtype=np.float32).reshape(ids.shape)
     request = FillMaskRequest.model_validate({"inputs": text})
-    [masks] = FillMask().answer(model, request, prepared, [MaskScores(ids, scores)])
+    [masks] = FillMaskHandler().answer(model, request, prepared, [MaskScores(ids, scores)])
     return masks
 
 
@@ -101,20 +102,22 @@ def test_what_was_asked_is_left_as_it_was(model: Model) -> None:
     [sequence] = prepared.sequences
     before = sequence.input_ids.tolist()
     scores = MaskScores(np.array([[5]]), np.array([[0.5]], np.float32))
-    FillMask().answer(model, FillMaskRequest.model_validate({"inputs": "x"}), prepared, [scores])
+    FillMaskHandler().answer(model, FillMaskRequest.model_validate({"inputs": "x"}), prepared, [scores])
     assert sequence.input_ids.tolist() == before
 
 
 def test_the_weight_is_the_number_of_candidates(model: Model) -> None:
     def one(masks: int, top_k: int) -> TokenSequence:
-        return TokenSequence(np.arange(9), np.zeros(9, np.int64), np.arange(masks), top_k)
+        return TokenSequence(
+            np.arange(9, dtype=np.int32), np.zeros(9, np.int32), np.arange(masks, dtype=np.int32), top_k
+        )
 
     request = FillMaskRequest.model_validate({"inputs": "x"})
-    assert FillMask().weight(model, request, Prepared([one(2, 5), one(1, 7)], 0)) == 17
+    assert FillMaskHandler().weight(model, request, Prepared([one(2, 5), one(1, 7)], 0)) == 17
 
 
 def test_the_example_has_the_models_own_mask(bundle_of: BundleOf) -> None:
     roberta = load_model(load_bundle(bundle_of("roberta-fill-mask")))
-    example = FillMask().example(roberta)
+    example = FillMaskHandler().example(roberta)
     assert "<mask>" in example["inputs"]
-    assert FillMask().prepare(roberta, FillMaskRequest.model_validate(example)).sequences
+    assert FillMaskHandler().prepare(roberta, FillMaskRequest.model_validate(example)).sequences

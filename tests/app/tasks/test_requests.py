@@ -11,16 +11,13 @@ from pydantic import BaseModel, ValidationError
 from app.errors import InvalidJson, ServiceError, ValidationFailed
 from app.http.problems import explain
 from app.settings import Settings
-from app.tasks.inputs import MAX_INPUTS
-from app.tasks.requests import (
-    MAX_TOP_K,
-    AnswerRequest,
-    ClassifyRequest,
-    EmbedRequest,
-    EntitiesRequest,
-    FillMaskRequest,
-    NextSentenceRequest,
-)
+from app.tasks.answer import AnswerRequest
+from app.tasks.classify import ClassifyRequest
+from app.tasks.embed import EmbedRequest
+from app.tasks.entities import EntitiesRequest
+from app.tasks.fill_mask import FillMaskRequest
+from app.tasks.inputs import MAX_INPUTS, MAX_TOP_K
+from app.tasks.next_sentence import NextSentenceRequest
 from app.tasks.responses import ErrorResponse
 
 ONE_TEXT: list[type[BaseModel]] = [ClassifyRequest, FillMaskRequest, EntitiesRequest, EmbedRequest]

@@ -41,7 +41,7 @@ def listed(encoded: list[Encoded]) -> list[tuple[list[int], list[int], bool]]:
 def test_alone_and_in_company_texts_are_encoded_alike(tokenizer: Tokenizer, direction: Direction) -> None:
     together = tokenizer.encode(INPUTS, direction=direction)
     assert listed(together) == [listed(tokenizer.encode([one], direction=direction))[0] for one in INPUTS]
-    assert all(one.input_ids.dtype == one.token_type_ids.dtype == "int64" for one in together)
+    assert all(one.input_ids.dtype == one.token_type_ids.dtype == "int32" for one in together)
 
 
 @pytest.mark.parametrize("direction", get_args(Direction))

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.engine.batching import Batcher
+from app.engine.admission import Admission
+from app.engine.batcher import Batcher
 from app.engine.messages import BatchRan
-from app.engine.slots import Device
+from app.engine.slots import Slots
 from app.errors import EngineLost, OutOfDeviceMemory
 from tests.app.engine.backlog import backlog_s
 
@@ -85,18 +86,17 @@ class Bench:
 
 def with_bench(test: Callable[[Bench], Awaitable[None]]) -> None:
     async def run() -> None:
-        clock, observed, device = Clock(), Observed(), Device()
+        clock, observed, slots = Clock(), Observed(), Slots()
         runner = Runner(clock)
-        device.launch_ahead()
+        slots.launch_ahead()
         batcher, other = (
             Batcher[int, int](
                 runner.run,
                 budget_tokens=BUDGET,
-                max_queue_s=100,
-                timeout_s=100,
-                device=device,
+                admission=Admission(100, 100),
+                slots=slots,
                 observer=observed,
-                ahead=True,
+                launches_ahead=True,
                 clock=clock,
             )
             for _ in range(2)
