@@ -31,7 +31,7 @@ FULL: Final = Form(
 )
 _OFFLINE: Final = partial(offline, models=("tiny",), lengths=(32, 128), budgets=(128, 256), side=256, pass_s=0.02)
 _SERVED: Final = partial(
-    served, model="tiny", front_ends=(1, 2), batched_connections=4, closed_s=0.3, open_s=0.3, idle_requests=20
+    served, model="tiny", front_ends=(1, 2), batched_connections=4, closed_s=0.1, open_s=0.1, idle_requests=20
 )
 SMOKE: Final = Form(
     {

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -70,10 +70,10 @@ class Command:
     precisions: tuple[Precision, ...] = ()
 
 
-def run(command: Command) -> int:
+def run(command: Command, arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; return 1 if a part failed or an answer was wrong."""
     signal.signal(signal.SIGTERM, _exit)
-    options = _options(command)
+    options = _options(command, arguments)
     if options.report:
         for path in options.results.glob(f"{command.name}-*.json"):
             _write(json.loads(path.read_text()), path)
@@ -113,7 +113,7 @@ def _write(results: Mapping[str, Any], path: Path) -> None:
     say(f"written: {path.with_suffix('.md')}")
 
 
-def _options(command: Command) -> argparse.Namespace:
+def _options(command: Command, arguments: Sequence[str] | None) -> argparse.Namespace:
     default_form = next(iter(command.forms.values()))
     names = tuple(default_form.parts)
     devices = tuple(dict.fromkeys(device for form in command.forms.values() for device in form.devices))
@@ -143,7 +143,7 @@ def _options(command: Command) -> argparse.Namespace:
     parser.add_argument(
         "--part-within-s", type=float, help="stop a part that takes longer, seconds (default: what its form allows)"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if unknown := [name for name in options.parts if name not in names]:
         parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(names)}")
     fitting = [name for name, form in command.forms.items() if options.device in form.devices]

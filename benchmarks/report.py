@@ -24,7 +24,9 @@ def render(results: Mapping[str, Any]) -> str:
         return "Nothing has been measured.\n"
     newest = max(parts.values(), key=lambda part: part["date"])["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in newest["versions"].items())
-    lines = [f"# {_cell('', list(results['device'].values()))}", ""]
+    device = results["device"]
+    memory = [f"{device['memory_bytes'] / 2**30:.0f} GiB", device["driver"]] if "driver" in device else []
+    lines = [f"# {', '.join([device['name'], *memory])}", ""]
     lines += [f"{newest['cpu']}, {newest['cores']} cores. {versions}.", ""]
     lines += _table([{"part": name, **_summary(part)} for name, part in parts.items()])
     for name, part in parts.items():

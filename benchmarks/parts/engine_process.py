@@ -230,9 +230,11 @@ async def _load(
     def connected(front_end: "FrontEnd") -> "Callable[[], FrontEnd]":
         return lambda: front_end
 
+    transports = []
     for i in range(FRONT_ENDS):
         front_end = FrontEnd(sequences[i::FRONT_ENDS], i, answers)
-        await asyncio.get_running_loop().create_unix_connection(connected(front_end), str(socket_path))
+        connecting = asyncio.get_running_loop().create_unix_connection(connected(front_end), str(socket_path))
+        transports.append((await connecting)[0])
     told = []
     for limit in (count // 5, count // 5 + count):
         async with asyncio.timeout(WITHIN_S):
@@ -240,6 +242,8 @@ async def _load(
         answered = answers.count
         orders.send(None)
         told.append((answered, orders.recv()))
+    for transport in transports:
+        transport.abort()
     return told
 
 

@@ -17,7 +17,7 @@ LENGTHS = (3, 17, 64, 5)
 
 def test_the_peers_graph_answers_as_the_packed_graph(tmp_path: Path) -> None:
     source = checkpoint("tiny", tmp_path)
-    write_padded_graph(source, tmp_path / "padded.onnx")
+    write_padded_graph(tmp_path / "padded.onnx", source)
     export(ExportOptions(str(source), tmp_path / "tiny", variants=["cpu-fp32"], task="classify"), lambda _: None)
 
     random = np.random.default_rng(0)
