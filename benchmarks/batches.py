@@ -12,9 +12,9 @@ from app.bundle.sequences import TokenSequence
 
 def sequence(ids: Sequence[int] | np.ndarray, types: Sequence[int] | None = None) -> TokenSequence:
     """Return a sequence of token ids, of type 0 unless they are told."""
-    input_ids = np.array(ids)
-    token_type_ids = np.zeros_like(input_ids) if types is None else np.array(types)
-    return TokenSequence(input_ids, token_type_ids, np.empty(0, np.int64))
+    input_ids = np.array(ids, np.int32)
+    token_type_ids = np.zeros_like(input_ids) if types is None else np.array(types, np.int32)
+    return TokenSequence(input_ids, token_type_ids, np.empty(0, np.int32))
 
 
 def token_sequences(bundle: Path, texts: Sequence[str]) -> list[TokenSequence]:

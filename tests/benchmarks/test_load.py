@@ -168,7 +168,7 @@ def test_a_load_knows_what_was_answered_well_and_when() -> None:
 
 def load_of(answers: int, **more: Any) -> Load:
     """Answers one after the other, 0.1 s each, all of them good."""
-    answered_s = 0.1 * np.arange(1, answers + 1)
+    answered_s = np.linspace(0.1, 0.1 * answers, answers)
     return replace(
         Load(np.arange(answers), np.full(answers, 200), answered_s - 0.1, answered_s, generator_cpu=0.5), **more
     )

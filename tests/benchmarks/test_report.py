@@ -8,12 +8,26 @@ from benchmarks.texts import http_request, read_texts
 
 
 def row(server: str, setting: str, rate: float, **more: Any) -> dict[str, Any]:
-    return {"kind": "closed loop", "server": server, "setting": setting, "texts": "reviews", "requests_per_s": rate, **more}
+    return {
+        "kind": "closed loop",
+        "server": server,
+        "setting": setting,
+        "texts": "reviews",
+        "requests_per_s": rate,
+        **more,
+    }
 
 
 def results(**parts: list[dict[str, Any]]) -> dict[str, Any]:
     machine = {"cpu": "a CPU", "cores": 2, "gemm_gflops": 100.0, "load_average": 0.5, "versions": {"onnxruntime": "1"}}
-    part = {"date": "2020", "seconds": 1.0, "form": "short", "rounds": 1, "about": "What is measured.", "machine": machine}
+    part = {
+        "date": "2020",
+        "seconds": 1.0,
+        "form": "short",
+        "rounds": 1,
+        "about": "What is measured.",
+        "machine": machine,
+    }
     return {
         "device": {"name": "a card", "memory_bytes": 80 * 2**30, "driver": "1.2"},
         "parts": {name: {**part, "load_average_after": 0.6, "rows": rows} for name, rows in parts.items()},
@@ -31,7 +45,9 @@ def test_rows_of_different_texts_stay_apart() -> None:
 
 
 def test_the_fastest_server_comes_first() -> None:
-    text = render(results(base=[row("a", "x", 1.0), row("b", "x", 3.0), row("c", "x", 9.0, texts="mix"), row("d", "x", 2.0)]))
+    text = render(
+        results(base=[row("a", "x", 1.0), row("b", "x", 3.0), row("c", "x", 9.0, texts="mix"), row("d", "x", 2.0)])
+    )
     lines = [line.split(" | ")[0] for line in text.splitlines() if "| x |" in line]
     assert lines == ["| c", "| b", "| d", "| a"]
 
