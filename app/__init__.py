@@ -3,15 +3,4 @@
 `docs/architecture.md` follows a request through these modules.
 """
 
-import os
-
 __version__ = "0.1.0"
-
-# ONNX Runtime's wheels send telemetry unless this is set before they are imported. In this project, every import of ONNX
-# Runtime comes after one of this package. Set it to 0 to allow telemetry.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-# Attention in fp32 on CUDA: if a batch's longest sequence is below this length (256 by default), it would use the kernel
-# that keeps all scores at once, which takes tens of GiB for thousands of short texts with a longer one.
-os.environ.setdefault("ORT_MIN_SEQ_LEN_EFFICIENT_ATTENTION_FP32", "0")
-# Attention in fp16 on cards before Ampere: without this it would use a kernel that copies all of its inputs.
-os.environ.setdefault("ORT_DISABLE_FUSED_ATTENTION", "1")

@@ -1,14 +1,28 @@
 """`python -m app`: serve the bundles of a folder."""
 
 import os
+import shutil
 import sys
+from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, HelpFormatter
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal, get_origin
 
-from pydantic import ValidationError
-from pydantic_settings import CliApp
-from pydantic_settings.exceptions import SettingsError
+from pydantic import HttpUrl, SecretStr, ValidationError
 
 from app.processes.launch import launch
-from app.settings import Settings, unknown_variables
+from app.settings import GROUPS, Settings, unknown_variables, variable_of
+
+_WIDTH: Final = 100
+_METAVARS: Final[dict[Any, str]] = {
+    str: "ADDRESS",
+    int: "N",
+    float: "SECONDS",
+    Path: "PATH",
+    SecretStr | None: "KEY",
+    Path | None: "PATH",
+    HttpUrl | None: "URL",
+}
 
 
 def main() -> int:
@@ -21,16 +35,55 @@ def main() -> int:
             file=sys.stderr,
         )
     try:
-        settings = CliApp.run(Settings)
+        settings = Settings(**vars(make_parser().parse_args()))
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_input=False):
-            name = "_".join(map(str, problem["loc"]))
-            print(f"--{name.replace('_', '-')} (BERT_{name.upper()}): {problem['msg']}", file=sys.stderr)  # noqa: T201
-        return 2
-    except SettingsError as error:
-        print(f"settings: {error}", file=sys.stderr)  # noqa: T201
+            name = str(problem["loc"][0])
+            print(f"{_flag(name)} ({variable_of(name)}): {problem['msg']}", file=sys.stderr)  # noqa: T201
         return 2
     return 2 if misspelt else launch(settings)
+
+
+def make_parser() -> ArgumentParser:
+    """Return a parser of the flags that are given, as text; `Settings` checks them and adds the rest."""
+    # No more columns than the terminal has, nor than can be read at a glance.
+    width = min(shutil.get_terminal_size().columns, _WIDTH)
+    parser = ArgumentParser(
+        prog="python -m app",
+        usage="python -m app [OPTIONS]",
+        description="Serve BERT bundles over HTTP. Each option can also be set by the environment variable beside it.",
+        formatter_class=partial(HelpFormatter, max_help_position=28, width=width),
+        argument_default=SUPPRESS,
+        allow_abbrev=False,
+    )
+    for title, names in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            field = Settings.model_fields[name]
+            text = f"{field.description} [{variable_of(name)}{_default(field.default)}]"
+            if field.annotation is bool:
+                group.add_argument(_flag(name), action=BooleanOptionalAction, help=text)
+            else:
+                group.add_argument(_flag(name), metavar=_metavar(field.annotation), help=text)
+    return parser
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _metavar(annotation: Any) -> str:  # noqa: ANN401 - a type
+    if get_origin(annotation) is Literal:
+        return f"{{{','.join(annotation.__args__)}}}"
+    return _METAVARS[annotation]
+
+
+def _default(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return f", default: {'on' if value else 'off'}"
+    return f", default: {value:g}" if isinstance(value, float) else f", default: {value}"
 
 
 if __name__ == "__main__":

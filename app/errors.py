@@ -1,21 +1,30 @@
 """The catalogue of everything that can go wrong, in one place.
 
-Owns the HTTP status and the `error_type` of every failure a caller can see, and the errors that stop a start.
-Runs anywhere; imports nothing of the project. Messages never contain a caller's text.
+Owns the HTTP status, the `error_type`, the headers and the constant messages of every failure that a caller can see, and the
+errors that stop a start. Runs anywhere; imports nothing of the project. Messages never contain a caller's text.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+_RETRY_SOON: Final[Headers] = ((b"retry-after", b"2"),)
+_CLOSE: Final[Headers] = ((b"connection", b"close"),)
 
 
 class ServiceError(Exception):
     """A failure that is reported to the caller. The message says what happened and what to do."""
 
-    status: ClassVar[int] = 500
-    error_type: ClassVar[str] = "internal"
+    status: ClassVar[int]
+    error_type: ClassVar[str]
+    default: ClassVar[str]
+    """The message if the place that raises has nothing to add; missing where the cause always varies."""
+    headers: Headers = ()
+    """What the answer has besides the headers of all answers."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, message: str | None = None) -> None:
+        self.message: Final = self.default if message is None else message
+        super().__init__(self.message)
 
 
 class InvalidJson(ServiceError):
@@ -25,17 +34,13 @@ class InvalidJson(ServiceError):
     error_type = "invalid_json"
 
 
-class TooSlow(InvalidJson):
-    """The request did not arrive in time."""
-
-    status = 408
-
-
 class Unauthorized(ServiceError):
     """The API key is missing or wrong."""
 
     status = 401
     error_type = "unauthorized"
+    default = "The API key is missing or wrong. Send it as 'Authorization: Bearer KEY'."
+    headers = ((b"www-authenticate", b"Bearer"),)
 
 
 class NotFound(ServiceError):
@@ -43,16 +48,27 @@ class NotFound(ServiceError):
 
     status = 404
     error_type = "not_found"
+    default = "There is no such route. /docs lists every route."
 
 
-class MethodNotAllowed(NotFound):
+class MethodNotAllowed(ServiceError):
     """The route exists, the method does not."""
 
     status = 405
+    error_type = "method_not_allowed"
 
-    def __init__(self, message: str, allowed: str) -> None:
-        super().__init__(message)
-        self.allowed = allowed
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"This route takes {allowed} only.")
+        self.headers = ((b"allow", allowed.encode()),)
+
+
+class RequestTimeout(ServiceError):
+    """The request did not arrive in time."""
+
+    status = 408
+    error_type = "timeout"
+    default = "The request had not arrived completely after BERT_READ_TIMEOUT_S. Send it again."
+    headers = _CLOSE  # the rest has not been read
 
 
 class PayloadTooLarge(ServiceError):
@@ -60,12 +76,7 @@ class PayloadTooLarge(ServiceError):
 
     status = 413
     error_type = "payload_too_large"
-
-
-class HeadTooLarge(PayloadTooLarge):
-    """The head of the request is over the limit."""
-
-    status = 431
+    headers = _CLOSE  # the rest may not have been read
 
 
 class ValidationFailed(ServiceError):
@@ -84,10 +95,23 @@ class Overloaded(ServiceError):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.headers = ((b"retry-after", str(retry_after_s).encode()),)
+
+
+class HeadTooLarge(ServiceError):
+    """The head of the request is over the limit."""
+
+    status = 431
+    error_type = "head_too_large"
+    headers = _CLOSE
 
 
 class Internal(ServiceError):
     """A fault of this service; the log has the traceback."""
+
+    status = 500
+    error_type = "internal"
+    default = "The service failed on this request. Its log has the cause."
 
 
 class NotReady(ServiceError):
@@ -95,6 +119,8 @@ class NotReady(ServiceError):
 
     status = 503
     error_type = "not_ready"
+    default = "The service is shutting down. Retry in a few seconds."
+    headers = _RETRY_SOON
 
 
 class EngineLost(ServiceError):
@@ -102,6 +128,8 @@ class EngineLost(ServiceError):
 
     status = 503
     error_type = "engine_lost"
+    default = "The engine was lost and is being replaced. Retry in a few seconds."
+    headers = _RETRY_SOON
 
 
 class DeadlineExceeded(ServiceError):
@@ -109,6 +137,10 @@ class DeadlineExceeded(ServiceError):
 
     status = 504
     error_type = "deadline_exceeded"
+
+
+ERRORS: Final[tuple[type[ServiceError], ...]] = tuple(ServiceError.__subclasses__())
+"""Every error that a caller can see, by status."""
 
 
 class StartupError(Exception):

@@ -1,7 +1,7 @@
-"""Every setting of the server, its default and its limits.
+"""Every setting of the server, its default and its limits. Imports nothing of the project.
 
-Read once, in `launch`, from the command line and from the environment (`BERT_<NAME>`); nothing else sees the whole
-object. Imports nothing of the project.
+Read once, in `app.__main__`, from the command line and from the environment (`BERT_<NAME>`). Only `app.processes` sees the
+object; the other rooms are passed the values that they need.
 """
 
 from collections.abc import Iterable
@@ -14,21 +14,29 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX: Final = "BERT_"
 _MEANT: Final = 0.7
-"""How alike two names are, of 1, of which one is the other misspelt. Slips, a plural and a unit left out are above 0.72; what
-other software calls its own (`BERT_BASE_DIR`, `BERT_SERVICE_HOST` of a Kubernetes Service) is below 0.67."""
+"""The similarity, at most 1, above which one name is the other misspelt. Slips, plurals and missing units are above 0.72; names
+of other software (`BERT_BASE_DIR`, `BERT_SERVICE_HOST` of a Kubernetes Service) are below 0.67."""
+
+GROUPS: Final[dict[str, tuple[str, ...]]] = {
+    "models and device": ("models", "device", "precision", "threads", "gpu_memory_mib", "batch_tokens"),
+    "HTTP": ("host", "port", "workers", "api_key", "api_key_file"),
+    "limits": (
+        "max_queue_s",
+        "request_timeout_s",
+        "read_timeout_s",
+        "shutdown_timeout_s",
+        "max_inputs",
+        "max_body_bytes",
+    ),
+    "logs and traces": ("log_level", "log_format", "access_log", "otlp_endpoint"),
+}
+"""The settings as `--help` shows them."""
 
 
 class Settings(BaseSettings):
-    """Serve BERT bundles over HTTP. Each flag can also be set in the environment, as BERT_<NAME>."""
+    """The settings of the server: arguments count before environment variables, and these before defaults."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_prog_name="python -m app",
-        cli_hide_none_type=True,
-        extra="forbid",
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
     models: Path = Field(Path("models"), description="folder of bundles, or one bundle")
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
@@ -87,14 +95,19 @@ class Settings(BaseSettings):
 
     @field_validator("api_key", mode="before")
     @classmethod
-    def _without_its_line_end(cls, key: object) -> object:
-        """Take a key as one out of a file: what `$(cat key)` or a Secret's editor puts around it is no part of it."""
+    def _strip(cls, key: object) -> object:
+        """Remove the whitespace around a key, which `$(cat key)` and editors of Secrets add."""
         return key.strip() if isinstance(key, str) else key
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"{PREFIX}{name.upper()}"
 
 
 def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
     """Return the variables with the prefix that are no settings, each with the one that was probably meant, if any."""
-    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    known = [variable_of(name) for name in Settings.model_fields]
     unknown: dict[str, str | None] = {}
     for variable in sorted(environment):
         name = variable.upper()  # their case does not count

@@ -1,7 +1,5 @@
 import os
 
-import app  # noqa: F401 - keeps ONNX Runtime from reporting, and must come before it
-
 # Read when NumPy is first imported. OpenBLAS takes every core that it sees, also those that a container may not use or
 # that others do: with two threads on two busy cores the export of BERT-base took 65 seconds of CPU and 178 of the clock,
 # with one 29 and 71.

@@ -1,7 +1,5 @@
 """What holds for every test, and the bundles and the server that many of them share."""
 
-import app  # noqa: F401, I001 - keeps ONNX Runtime from reporting, and must come before it
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -21,6 +21,7 @@ import pytest
 
 import app
 from app.bundle.manifest import Task
+from app.errors import ERRORS
 from app.settings import Settings
 from app.tasks import TASKS
 from model_export.checkpoint.families import FAMILIES
@@ -172,6 +173,12 @@ def test_the_http_page_names_every_route(served: str) -> None:
     page = (ROOT / "docs/http.md").read_text()
     for path in httpx.get(f"{served}/openapi.json").json()["paths"]:
         assert path in page
+
+
+def test_the_http_page_has_every_error() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| (`.*?`) \|", (ROOT / "docs/http.md").read_text(), re.MULTILINE)
+    shown = [(int(status), name) for status, names in rows for name in re.findall(r"`(\w+)`", names)]
+    assert shown == [(error.status, error.error_type) for error in ERRORS]
 
 
 def test_the_settings_page_is_the_settings() -> None:

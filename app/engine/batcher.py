@@ -172,7 +172,8 @@ class Batcher(Generic[P, R]):
                 for _ in range(self._lanes + self._launches_ahead):
                     workers.create_task(self._work())
         except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+            first = failed.exceptions[0]
+            raise first from first.__cause__
 
     async def _work(self) -> None:
         while True:

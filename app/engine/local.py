@@ -167,9 +167,11 @@ class LocalEngine:
         self._batchers[model].check(sequences)
 
     def statistics(self) -> Mapping[str, QueueStatistics]:
+        """Return what waits, by model."""
         return {name: batcher.statistics for name, batcher in self._batchers.items()}
 
     async def close(self) -> None:
+        """Answer what was admitted, then release the device."""
         if not self.lost.done():
             await asyncio.gather(*(batcher.drain() for batcher in self._batchers.values()))
         for batcher in self._batchers.values():

@@ -1,10 +1,10 @@
 """What HTTP knows of an engine, and what an engine knows of that which runs a model's batches."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from app.bundle.sequences import SequenceResult, TokenSequence
-from app.engine.messages import QueueStatistics, Timeline
+from app.engine.messages import Timeline
 
 
 class EngineClient(Protocol):
@@ -30,12 +30,6 @@ class EngineClient(Protocol):
         Raises:
             Overloaded, EngineLost, NotReady: as `infer` does.
         """
-
-    def statistics(self) -> Mapping[str, QueueStatistics]:
-        """Return what waits, by model."""
-
-    async def close(self) -> None:
-        """Answer what was admitted, then release the device."""
 
 
 class Runner(Protocol):

@@ -1,5 +1,5 @@
 """HTTP: the only package that uses FastAPI and Starlette.
 
-`gateway` is the ASGI application that uvicorn calls. It passes inference requests directly to `inference`, and everything
-else to the FastAPI application of `application`.
+uvicorn (`server`, `connection`) calls `dispatch`, which passes inference requests to `inference`, and everything else to the
+FastAPI application of `application`. `asgi` has what both are made of, and renders every error.
 """

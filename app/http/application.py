@@ -1,4 +1,4 @@
-"""The FastAPI application: all routes except inference, OpenAPI, and the form of errors."""
+"""The FastAPI application: all routes except inference, and OpenAPI."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 from app import __version__
 from app.errors import Internal, MethodNotAllowed, NotFound, ServiceError
-from app.http.asgi import error_body, error_headers
+from app.http.asgi import render_error
 from app.http.openapi import describe
 from app.tasks.catalog import Catalog
 
@@ -47,18 +47,18 @@ def make_application(routers: Iterable[APIRouter], catalog: Catalog, *, asks_for
 
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    headers = {key.decode(): value.decode() for key, value in error_headers(error)}
-    body = error_body(error, request.scope["request_id"])
-    return Response(body, error.status, headers, media_type="application/json")
+    headers, body = render_error(error, request.scope["request_id"])
+    response = Response(body, error.status)
+    response.raw_headers = headers
+    return response
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "GET")
-        return await _service_error(request, MethodNotAllowed(f"This route takes {allowed} only.", allowed))
-    return await _service_error(request, NotFound("There is no such route. /docs lists every route."))
+        return await _service_error(request, MethodNotAllowed((error.headers or {}).get("Allow", "GET")))
+    return await _service_error(request, NotFound())
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the server logs it
-    return await _service_error(request, Internal("The service failed on this request. Its log has the cause."))
+    return await _service_error(request, Internal())

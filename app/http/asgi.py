@@ -1,26 +1,47 @@
-"""Small ASGI pieces: headers, a body with a limit, a JSON answer."""
+"""What every answer is made of: request ids, the API key, bodies with a limit, and the one form of errors."""
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable
 from hmac import compare_digest
-from typing import Any, Final
+from typing import Final
 
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
-from app.errors import MethodNotAllowed, Overloaded, PayloadTooLarge, ServiceError, TooSlow, Unauthorized
+from app.errors import ERRORS, PayloadTooLarge, RequestTimeout, ServiceError, Unauthorized
+
+Header = tuple[bytes, bytes]
 
 READ_AT: Final = "bert.read_at"
-"""When its last byte was read (monotonic clock); missing until then."""
+"""Key of a scope: when the request's last byte was read (monotonic clock); missing until then."""
 STALLED: Final = "bert.stalled"
-"""True once its time to arrive is over."""
+"""Key of a scope: true once the request's time to arrive is over."""
 
-RETRY_SOON_S: Final = 2
 DROP_UP_TO: Final = 10
-"""So many times the limit of a body is read before the connection is cut."""
-REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-Headers = Sequence[tuple[bytes, bytes]]
+"""The multiple of a body's limit that is read and dropped before the connection is cut."""
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+class ErrorResponse(BaseModel):
+    """The body of every error."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "error": "inputs: is an empty string; send some text",
+                    "error_type": "validation",
+                    "request_id": "0a1b2c3d4e5f6071",
+                }
+            ]
+        }
+    )
+
+    error: str = Field(description="What happened and what to do.")
+    error_type: str = Field(json_schema_extra={"enum": [error.error_type for error in ERRORS]})
+    request_id: str
 
 
 class ClientGone(Exception):
@@ -35,10 +56,15 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
+def new_request_id() -> str:
+    """Return an id for a request that has none."""
+    return secrets.token_hex(8)
+
+
 def request_id_of(scope: Scope) -> str:
     """Return the caller's X-Request-Id if it is fit for a log, else a new one."""
     given = header(scope, b"x-request-id")
-    return given.decode() if given is not None and REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else new_request_id()
 
 
 def authorize(scope: Scope, api_key: str | None) -> None:
@@ -52,18 +78,19 @@ def authorize(scope: Scope, api_key: str | None) -> None:
     scheme, _, given = (header(scope, b"authorization") or b"").partition(b" ")
     # Whatever its case, and with one space or more: RFC 9110, 11.1 and 11.4.
     if scheme.lower() != b"bearer" or not compare_digest(given.lstrip(b" "), api_key.encode()):
-        raise Unauthorized("The API key is missing or wrong. Send it as 'Authorization: Bearer KEY'.")
+        raise Unauthorized
 
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     """Return the whole body.
 
-    A body over the limit is read on and dropped, as most callers read no answer before they have written everything:
-    all they would see is a reset connection. One that is far over it, or whose caller asks first, is refused at once.
+    A body over the limit is read to its end and dropped, because most callers read no answer before they have sent
+    everything: they would see a reset connection only. A body far over the limit, or one announced by `Expect`, is refused
+    at once.
 
     Raises:
         PayloadTooLarge: it is, or says it is, over the limit.
-        TooSlow: its time to arrive is over.
+        RequestTimeout: its time to arrive is over.
         ClientGone: the connection closed first.
     """
     too_large = PayloadTooLarge(
@@ -87,49 +114,28 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
                 continue
             raise too_large
         if message.get("more_body", False) and STALLED in scope:
-            raise TooSlow("The body had not arrived after BERT_READ_TIMEOUT_S.")
+            raise RequestTimeout
         if not message.get("more_body", False):
             return chunk if not chunks else b"".join([*chunks, chunk])
         chunks.append(chunk)
 
 
-async def respond(send: Send, status: int, body: bytes, request_id: str, *headers: tuple[bytes, bytes]) -> None:
-    """Send a JSON answer."""
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode()),
-                (b"x-request-id", request_id.encode()),
-                *headers,
-            ],
-        }
-    )
+def json_headers(body: bytes, request_id: str) -> list[Header]:
+    """Return the headers of every JSON answer."""
+    return [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", request_id.encode()),
+    ]
+
+
+def render_error(error: ServiceError, request_id: str) -> tuple[list[Header], bytes]:
+    """Return the headers and the body of an error's answer, which all errors of the service have."""
+    body = to_json({"error": error.message, "error_type": error.error_type, "request_id": request_id})
+    return [*json_headers(body, request_id), *error.headers], body
+
+
+async def respond(send: Send, status: int, headers: Iterable[Header], body: bytes) -> None:
+    """Send an answer."""
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def error_body(error: ServiceError, request_id: str) -> bytes:
-    """Return the one shape of every error."""
-    document: dict[str, Any] = {
-        "error": error.message,
-        "error_type": error.error_type,
-        "request_id": request_id,
-    }
-    return to_json(document)
-
-
-def error_headers(error: ServiceError) -> Headers:
-    """Return the headers that go with an error."""
-    if isinstance(error, Overloaded):
-        return [(b"retry-after", str(error.retry_after_s).encode())]
-    if error.status == 503:
-        return [(b"retry-after", str(RETRY_SOON_S).encode())]
-    if error.status == 401:
-        return [(b"www-authenticate", b"Bearer")]
-    if isinstance(error, MethodNotAllowed):
-        return [(b"allow", error.allowed.encode())]
-    if error.status in (408, 413):
-        return [(b"connection", b"close")]  # the rest of the body may not have been read
-    return []

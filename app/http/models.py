@@ -1,6 +1,6 @@
 """`GET /v1/models`: the models of this server."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
 
@@ -9,10 +9,9 @@ from pydantic import BaseModel
 
 from app.bundle.manifest import Source
 from app.engine.messages import Loaded
-from app.http.asgi import authorize
+from app.http.asgi import ErrorResponse, authorize
 from app.tasks.base import Model
 from app.tasks.catalog import Catalog
-from app.tasks.responses import ErrorResponse
 
 
 class ModelCard(BaseModel):
@@ -38,8 +37,8 @@ class ModelList(BaseModel):
     models: list[ModelCard]
 
 
-def make_models_router(catalog: Catalog, loaded: Mapping[str, Loaded], api_key: str | None) -> APIRouter:
-    """Return the routes. `loaded` fills up while the models load."""
+def make_models_router(catalog: Catalog, loaded_as: Callable[[str], Loaded | None], api_key: str | None) -> APIRouter:
+    """Return the routes. `loaded_as` returns how the engine has loaded a model, or None before it has."""
 
     def authorized(request: Request) -> None:
         authorize(request.scope, api_key)
@@ -53,7 +52,7 @@ def make_models_router(catalog: Catalog, loaded: Mapping[str, Loaded], api_key: 
 
     @router.get("", summary="Every model of this server")
     async def models() -> ModelList:
-        return ModelList(models=[_card(model, loaded.get(model.name)) for model in catalog])
+        return ModelList(models=[_card(model, loaded_as(model.name)) for model in catalog])
 
     @router.get(
         "/{name}",
@@ -61,7 +60,7 @@ def make_models_router(catalog: Catalog, loaded: Mapping[str, Loaded], api_key: 
         responses={404: {"model": ErrorResponse, "description": "No such model."}},
     )
     async def model(name: str) -> ModelCard:
-        return _card(catalog.get(name), loaded.get(name))
+        return _card(catalog.get(name), loaded_as(name))
 
     return router
 

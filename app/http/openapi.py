@@ -1,31 +1,16 @@
 """Describe the inference endpoints, which FastAPI does not route, in its OpenAPI document."""
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
-from app.errors import (
-    DeadlineExceeded,
-    HeadTooLarge,
-    Internal,
-    InvalidJson,
-    NotFound,
-    NotReady,
-    Overloaded,
-    PayloadTooLarge,
-    ServiceError,
-    TooSlow,
-    Unauthorized,
-    ValidationFailed,
-)
+from app.errors import ERRORS, EngineLost, MethodNotAllowed
+from app.http.asgi import ErrorResponse
 from app.tasks import TASKS
 from app.tasks.catalog import Catalog
-from app.tasks.responses import ErrorResponse
 
-_ERRORS: tuple[type[ServiceError], ...] = (
-    InvalidJson, Unauthorized, NotFound, TooSlow, PayloadTooLarge, ValidationFailed, Overloaded, HeadTooLarge, Internal,
-    NotReady, DeadlineExceeded,
-)  # fmt: skip
+# Callers of the documented method do not get 405, and 503 is described by its other error.
+_ERRORS: Final = [error for error in ERRORS if error not in (MethodNotAllowed, EngineLost)]
 
 
 def describe(document: dict[str, Any], catalog: Catalog, *, asks_for_key: bool) -> dict[str, Any]:

@@ -9,9 +9,9 @@ State = Literal["starting", "ready", "draining", "lost"]
 
 
 class Readiness:
-    """The state that `/readyz` reports, and that is checked for every inference request.
+    """The states that `/readyz` reports and that inference requests are checked against.
 
-    They differ while the server shuts down: it wants no more requests, but answers those that still arrive.
+    During a shutdown they differ: `/readyz` fails, but requests that still arrive are answered.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Readiness:
             EngineLost: the engine failed. Retry later.
         """
         if self.is_draining:
-            raise NotReady("The service is shutting down. Retry in a few seconds.")
+            raise NotReady
         self.check_engine()
 
     def check_engine(self) -> None:
@@ -42,6 +42,6 @@ class Readiness:
             EngineLost: the engine failed. Retry later.
         """
         if self.engine == "lost":
-            raise EngineLost("The engine was lost and is being replaced. Retry in a few seconds.")
+            raise EngineLost
         if self.engine == "starting":
             raise NotReady("The service is loading its models. Retry in a few seconds.")

@@ -21,7 +21,7 @@ FEW_FILES: Final = 1024
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with an end of our own: readiness turns off first, and a signal that was obeyed is not an error.
+    """uvicorn's server, whose readiness ends with the first signal, and which does not raise that signal again at its end.
 
     Within 0.1 s uvicorn then closes the listening sockets and tells each connection (`HttpProtocol.shutdown`).
     """
@@ -44,21 +44,21 @@ class Server(uvicorn.Server):
     def _on_signal(self, number: int) -> None:
         if self.should_exit and number == signal.SIGINT:
             log.warning("SIGINT again: stopping without what was accepted")
-            os._exit(128 + number)  # whatever the device or a caller is stuck in
+            os._exit(128 + number)  # waits for no device and no caller
         self.stop(signal.Signals(number).name)
 
     def stop(self, why: str, level: int = logging.INFO) -> None:
-        """Ask for nothing more, and end once all that was accepted is answered."""
+        """Stop being ready, and end once every accepted request is answered."""
         self._readiness.is_draining = True
         self.should_exit = True
         log.log(level, "%s: finishing what was accepted", why)
 
 
 def allow_connections() -> None:
-    """Let this process and those it starts open as many files as the system lets them: each connection is one.
+    """Raise the limit of open files, which this process and its children have, to its maximum: each connection is a file.
 
-    What a shell or a container engine starts with is often 1,024, for the sake of programs that call `select`. At the limit
-    uvloop accepts connections only to close them, and tells nobody.
+    Shells and container engines often start with 1,024, for programs that call `select`. At the limit uvloop accepts
+    connections, closes them at once, and logs nothing.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError):  # macOS calls its limit infinite, and takes less

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -51,9 +51,6 @@ class RemoteEngine:
         *,
         admission: Admission,
         identities: Mapping[str, str],
-        connected: Callable[[Mapping[str, Loaded]], None],
-        lost: Callable[[], None],
-        hangs: Callable[[int], None],
     ) -> None:
         """Connect to nothing yet: `stay_connected` does.
 
@@ -61,16 +58,10 @@ class RemoteEngine:
             socket_path: Where the engine listens.
             admission: Of the engine.
             identities: The bundles that requests are made for, by name.
-            connected: Called with the engine's models when it is ready.
-            lost: Called when a connected engine goes away.
-            hangs: Called with the id of an engine's process that has said nothing for a long time, and should be replaced.
         """
         self._socket_path = socket_path
         self._admission = admission
         self._identities = identities
-        self._connected = connected
-        self._lost = lost
-        self._hangs = hangs
         self._silent_s = 0.0
         self._writer: asyncio.StreamWriter | None = None
         self._models: dict[str, int] = {}
@@ -79,7 +70,6 @@ class RemoteEngine:
         self._waiting: dict[int, _Waiting] = {}
         self._outbox: list[WireRequest] = []
         self._withdrawn: list[int] = []
-        self._closing = False
 
     async def infer(
         self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None
@@ -105,23 +95,24 @@ class RemoteEngine:
         if model in self._statistics:
             self._admission.refuse_long_wait(self._statistics[model].wait_s(sequences))
 
-    def statistics(self) -> Mapping[str, QueueStatistics]:
-        return self._statistics
+    async def stay_connected(
+        self,
+        connected: Callable[[Mapping[str, Loaded]], None],
+        lost: Callable[[], None],
+        hangs: Callable[[int], None],
+    ) -> NoReturn:
+        """Keep a connection to whichever engine listens, until cancelled.
 
-    async def close(self) -> None:
-        await asyncio.gather(*(waiting.future for waiting in self._waiting.values()), return_exceptions=True)
-        self._closing = True
-        if self._writer is not None:
-            self._writer.close()
-
-    async def stay_connected(self) -> None:
-        """Keep a connection to whichever engine listens, until closed or cancelled.
+        Args:
+            connected: Called with the engine's models when it is ready.
+            lost: Called when a connected engine goes away.
+            hangs: Called with the id of an engine's process that has said nothing for a long time, and should be replaced.
 
         Raises:
             OtherBundles: it must not be asked, as requests are not made for what it has loaded.
         """
         told: int | None = None
-        while not self._closing:
+        while True:
             try:
                 reader, writer = await asyncio.open_unix_connection(str(self._socket_path))
             except OSError as error:
@@ -133,18 +124,19 @@ class RemoteEngine:
                 continue
             told = None
             self._writer = writer
-            watching = asyncio.create_task(self._watch(writer))
+            watching = asyncio.create_task(self._watch(writer, hangs))
             try:
-                await self._read(reader)
+                await self._read(reader, connected)
             except ConnectionError as error:
                 log.debug("the connection to the engine broke: %s", error)
             finally:
                 watching.cancel()
-                self._disconnect()
                 writer.close()
+                if self._disconnect():
+                    lost()
             await asyncio.sleep(RECONNECT_EVERY_S)
 
-    async def _read(self, reader: asyncio.StreamReader) -> None:
+    async def _read(self, reader: asyncio.StreamReader, connected: Callable[[Mapping[str, Loaded]], None]) -> None:
         frames = FrameReader()
         self._silent_s = 0.0
         while data := await reader.read(1 << 20):
@@ -160,9 +152,9 @@ class RemoteEngine:
                     }
                     refuse_other_bundles(self._identities, {name: one.identity for name, one in loaded.items()})
                     self._models = {name: index for index, name in enumerate(loaded)}
-                    self._connected(loaded)
+                    connected(loaded)
 
-    async def _watch(self, writer: asyncio.StreamWriter) -> None:
+    async def _watch(self, writer: asyncio.StreamWriter, hangs: Callable[[int], None]) -> None:
         """Tell late requests, and break with an engine that says nothing."""
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
@@ -173,7 +165,7 @@ class RemoteEngine:
                 log.error("the engine has said nothing for %g s: it hangs", SILENCE_S)
                 pid = _process_behind(writer)
                 writer.transport.abort()
-                self._hangs(pid)
+                hangs(pid)
                 return
 
     def _expire(self) -> None:
@@ -206,7 +198,8 @@ class RemoteEngine:
             else:
                 future.set_result(list(reply.outcome))
 
-    def _disconnect(self) -> None:
+    def _disconnect(self) -> bool:
+        """Fail all that waits; return whether there was an engine."""
         had_engine, self._writer, self._models = bool(self._models), None, {}
         self._statistics = {}
         self._outbox.clear()
@@ -215,8 +208,7 @@ class RemoteEngine:
             if not waiting.future.done():
                 waiting.future.set_exception(EngineLost(_LOST))
         self._waiting.clear()
-        if had_engine:
-            self._lost()
+        return had_engine
 
     def _flush_soon(self) -> None:
         # Whatever else is asked in this turn of the loop travels in the same frame.

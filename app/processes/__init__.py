@@ -1,1 +1,1 @@
-"""The processes of a service and how each begins, works and ends. `launch` starts all of them."""
+"""The processes of a service: how each begins, works and ends. `launch` starts all of them."""

@@ -1,32 +1,42 @@
-"""Everything of a process that answers HTTP, put together around an engine client."""
+"""A front end: everything of a process that answers HTTP, put together around an engine client.
+
+`run_front_end` is the main function of a process that is a front end and nothing else, for `--workers` of two or more.
+"""
 
 import asyncio
 import logging
 import math
+import socket
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final, cast
 
 import uvicorn
 
-from app.bundle.files import Bundle
+from app.bundle.files import Bundle, find_bundles
+from app.engine.admission import Admission
 from app.engine.messages import Loaded
 from app.engine.protocols import EngineClient
-from app.errors import StartupError
+from app.errors import OtherBundles, StartupError
 from app.http.application import make_application
 from app.http.connection import HttpProtocol
-from app.http.dispatch import Gateway
+from app.http.dispatch import Dispatcher
 from app.http.health import make_health_router
 from app.http.inference import InferenceEndpoint, Limits
 from app.http.models import make_models_router
 from app.http.readiness import Readiness
 from app.http.server import Server
+from app.ipc.client import RemoteEngine
+from app.processes.exit_status import ExitStatus, run
 from app.processes.garbage_collection import freeze_heap
+from app.processes.reports import EngineHangs, SupervisorLink
 from app.settings import Settings
 from app.tasks import TASKS
 from app.tasks.catalog import load_catalog
-from app.telemetry.logs import AccessLog
+from app.telemetry.logs import AccessLog, configure
 from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import Tracer
 
@@ -38,7 +48,7 @@ KEEP_ALIVE_S: Final = 75
 
 
 class FrontEnd:
-    """The HTTP server of one process, and what it tells of its engine."""
+    """The HTTP server of one process, and the state of its engine."""
 
     def __init__(self, settings: Settings, bundles: Sequence[Bundle], engine: EngineClient, metrics: Metrics) -> None:
         """Read the tokenizers and build the application.
@@ -49,14 +59,14 @@ class FrontEnd:
         """
         self.readiness: Final = Readiness()
         self._metrics = metrics
-        self._loaded: dict[str, Loaded] = {}
+        self._loaded: Mapping[str, Loaded] = {}
         self._without_engine_since = time.perf_counter()
         self._tracer = None if settings.otlp_endpoint is None else Tracer(str(settings.otlp_endpoint))
         api_key = _api_key(settings)
         catalog = load_catalog(bundles, TASKS)
         for model in catalog:
             metrics.add_model(model.name, model.task)
-        routers = [make_health_router(self.readiness, metrics), make_models_router(catalog, self._loaded, api_key)]
+        routers = [make_health_router(self.readiness, metrics), make_models_router(catalog, self._loaded_as, api_key)]
         is_logged = settings.access_log and settings.log_level in ("debug", "info")
         access_log = AccessLog(settings.log_format) if is_logged else None
         endpoints = [
@@ -73,7 +83,7 @@ class FrontEnd:
             for handler in TASKS.values()
         ]
         application = make_application(routers, catalog, asks_for_key=api_key is not None)
-        self.application: Final = Gateway(application, endpoints)
+        self.application: Final = Dispatcher(application, endpoints)
         self.server: Final = Server(
             uvicorn.Config(
                 self.application,
@@ -92,7 +102,7 @@ class FrontEnd:
 
     def engine_found(self, loaded: Mapping[str, Loaded]) -> None:
         """Take requests: an engine has these models."""
-        self._loaded.update(loaded)
+        self._loaded = loaded
         self._metrics.engine_up.set(1)
         self.readiness.engine = "ready"
         if not self.readiness.is_draining:
@@ -106,6 +116,9 @@ class FrontEnd:
         self._without_engine_since = time.perf_counter()
         if not self.readiness.is_draining:  # a front end that ends closes its connection to the engine
             log.error("the engine was lost: not ready")
+
+    def _loaded_as(self, name: str) -> Loaded | None:
+        return self._loaded.get(name)
 
     async def close(self) -> None:
         """Send the last traces, when all is answered."""
@@ -127,3 +140,52 @@ def _api_key(settings: Settings) -> str | None:
     if not key:
         raise StartupError(f"BERT_API_KEY_FILE is empty: {settings.api_key_file}. Write the key into it.")
     return key
+
+
+def run_front_end(settings: Settings, socket_path: Path, supervisor: SupervisorLink, listener: socket.socket) -> None:
+    """Be a front end's process: the main function.
+
+    Args:
+        settings: As the service was started with.
+        socket_path: Where the engine listens.
+        supervisor: Gets a report when the engine hangs.
+        listener: The socket that all front ends accept connections from.
+    """
+    configure(settings.log_level, settings.log_format)
+    sys.exit(run(_serve(settings, socket_path, supervisor, listener)))
+
+
+async def _serve(
+    settings: Settings, socket_path: Path, supervisor: SupervisorLink, listener: socket.socket
+) -> ExitStatus:
+    bundles = find_bundles(settings.models)
+    engine = RemoteEngine(
+        socket_path,
+        admission=Admission(settings.max_queue_s, settings.request_timeout_s),
+        identities={bundle.name: bundle.identity for bundle in bundles},
+    )
+    front_end = FrontEnd(settings, bundles, engine, Metrics())
+    supervisor.when_gone(partial(front_end.server.stop, "the supervisor has died", logging.ERROR))
+    async with asyncio.TaskGroup() as tasks:
+        connection = tasks.create_task(_stay_connected(front_end, engine, supervisor))
+        await front_end.server.serve(sockets=[listener])
+        connection.cancel()
+    await front_end.close()
+    return ExitStatus.STOPPED if connection.cancelled() else connection.result()
+
+
+async def _stay_connected(front_end: FrontEnd, engine: RemoteEngine, supervisor: SupervisorLink) -> ExitStatus:
+    """Keep the front end connected to the engine; if that fails, stop it and return its exit status."""
+
+    def report_hang(pid: int) -> None:
+        supervisor.report(EngineHangs(pid))
+
+    try:
+        await engine.stay_connected(front_end.engine_found, front_end.engine_lost, report_hang)
+    except OtherBundles as error:
+        front_end.server.stop(str(error), logging.WARNING)
+        return ExitStatus.OTHER_BUNDLES
+    except Exception as error:
+        log.critical("a fault of this service", exc_info=True)
+        front_end.server.stop(str(error), logging.ERROR)
+        return ExitStatus.FAILED

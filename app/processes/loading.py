@@ -1,8 +1,10 @@
 """Load every bundle into an engine, according to the settings. Runs in the process that owns the device."""
 
+import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from app.bundle.cpus import usable_cpus
 from app.bundle.files import Bundle
@@ -95,3 +97,19 @@ async def load_models(
             ServedModel(bundle.name, task, one.variant, one.provider), one.speed.budget_tokens, one.lanes
         )
     return loaded
+
+
+async def load_unless_stopped(
+    loading: Coroutine[Any, Any, dict[str, Loaded]], stopped: asyncio.Future[Any]
+) -> dict[str, Loaded] | None:
+    """Return what `loading` returns, or None if `stopped` is done before.
+
+    A model that is just being read is not waited for: its thread ends with the process.
+    """
+    task = asyncio.create_task(loading)
+    await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        return task.result()
+    log.info("stopped while the models were loading")
+    task.cancel()
+    return None

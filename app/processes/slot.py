@@ -1,92 +1,156 @@
-"""One place of a supervisor's: a process, and the one that is started there when it ends. Lives on the supervisor's loop."""
+"""One worker slot of the supervisor: a process, and the successors that take its place. Lives on the supervisor's loop."""
 
 import asyncio
 import logging
+import multiprocessing
 import signal
+import time
 from collections.abc import Callable
-from multiprocessing import resource_tracker
+from enum import Enum
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Final, NamedTuple
+from typing import Final
+
+from app.processes.reports import Report, when_readable
 
 log = logging.getLogger(__name__)
 
-
-class SupervisorPipes(NamedTuple):
-    """A child's ends of two pipes: one closes when the supervisor ends, on the other the child reports to it."""
-
-    parent: Connection
-    reports: Connection
+RESTARTS: Final = 5
+RESTARTS_WITHIN_S: Final = 60.0
+"""A process that ends more often than this will not get better by being started again."""
 
 
-class Child:
-    """What is known of the process that has this place now."""
+class SlotState(Enum):
+    """What the process of a slot does, or how the last one ended."""
 
-    def __init__(self, name: str, make: Callable[[], SpawnProcess]) -> None:
+    VACANT = "no process runs: none was started yet, or the last one ended in order"
+    LOST = "no process runs: the last one ended without having been told to"
+    RUNNING = "a process runs"
+    REPLACED = "a process finishes what it accepted; a successor is started when it ends"
+    HUNG = "a process was killed because it hung"
+    STOPPED = "a process, if any, finishes what it accepted; no successor is started"
+
+
+class RestartLimit:
+    """Counts the restarts of one process for one reason."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+
+    def exceeded(self) -> bool:
+        """Count a restart; return whether there were too many of them lately."""
+        now = time.monotonic()
+        self._times = [*(at for at in self._times if at > now - RESTARTS_WITHIN_S), now]
+        return len(self._times) > RESTARTS
+
+
+class WorkerSlot:
+    """A process that is started again whenever it ends."""
+
+    def __init__(
+        self,
+        name: str,
+        spawn: Callable[[Connection], SpawnProcess],
+        handle: Callable[[Report], None],
+        finish_within_s: float,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            name: For the log.
+            spawn: Starts a process with this end of its pipe.
+            handle: Called with each report of the process.
+            finish_within_s: How long it may take to end once it is told to; then it is killed.
+        """
         self.name: Final = name
-        self._make = make
+        self._spawn = spawn
+        self._handle = handle
+        self._finish_within_s = finish_within_s
+        self.state = SlotState.VACANT
         self.process: SpawnProcess
         """The one that was started last."""
-        self.ended: asyncio.Future[None]
         self.number = -1
-        """The place of this process in the order in which all were started: what has a smaller one has read older files."""
-        self.is_replaced = False
-        """Whether it ends because another one is wanted: that is no death."""
-        self.was_hung = False
-        self.was_lost = False
-        """Whether the process before it ended without being told to."""
-        self.deaths: Final[list[float]] = []
-        self.mismatches: Final[list[float]] = []
-        self._ending: asyncio.Task[None] | None = None
+        """The place of that process in the order in which all were started: one with a smaller number has read older files."""
+        self.ended: asyncio.Future[None]
+        """Done when that process has ended and its reports are handled."""
+        self.deaths: Final = RestartLimit()
+        self.mismatches: Final = RestartLimit()
+        self._deadline: asyncio.TimerHandle | None = None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether no successor is to be started."""
+        return self.state is SlotState.STOPPED
 
     def start(self, number: int) -> None:
-        """Start a process in this place.
+        """Start a process in this slot.
 
         Raises:
-            OSError: the system has no room for another one.
+            OSError: the system has no room for another process.
         """
-        process = self._make()
-        # A terminal sends Ctrl-C to every process. What then becomes of the children, their supervisor says: from its first
-        # moment on a child has the signal blocked. The tracker unblocks it when it starts, so it comes first.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        self.process, self.ended = process, self._end_of(process)
-        self.number, self.is_replaced, self.was_hung = number, False, False
-
-    def _end_of(self, process: SpawnProcess) -> "asyncio.Future[None]":
+        ours, theirs = multiprocessing.Pipe()
+        with theirs:  # the child has its own copy, and this one would keep the pipe from ending with it
+            try:
+                self.process = self._spawn(theirs)
+            except OSError:
+                ours.close()
+                raise
         loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
+        when_readable(ours, partial(self._read_report, ours))
+        loop.add_reader(self.process.sentinel, self._on_end, ours)
+        self.ended = loop.create_future()
+        self.number = number
+        self.state = SlotState.RUNNING
 
-        def on_exit() -> None:
-            loop.remove_reader(process.sentinel)
-            process.join()
-            if not ended.done():
-                ended.set_result(None)
-
-        loop.add_reader(process.sentinel, on_exit)
-        return ended
-
-    def replace(self, within_s: float) -> None:
-        """Have the process end in order, so that another one is started."""
-        if not self.is_replaced:
-            self.is_replaced = True
-            self._ending = asyncio.create_task(self.terminate(within_s))
-
-    async def terminate(self, within_s: float) -> None:
-        """Have the process finish what it accepted and end."""
-        self.process.terminate()
+    def _read_report(self, pipe: Connection) -> None:
         try:
-            await asyncio.wait_for(asyncio.shield(self.ended), within_s)
-        except TimeoutError:
-            log.error("%s did not end in time: killed", self.name)  # noqa: TRY400
-            self.process.kill()
+            report = pipe.recv()
+        except (EOFError, OSError):  # the process has ended, perhaps in the middle of a report
+            asyncio.get_running_loop().remove_reader(pipe.fileno())
+            pipe.close()
+        else:
+            self._handle(report)
 
-    def kill(self) -> None:
-        """End the process at once, if one was started."""
+    def _on_end(self, pipe: Connection) -> None:
+        asyncio.get_running_loop().remove_reader(self.process.sentinel)
+        self.process.join()
+        while not pipe.closed and pipe.poll():
+            self._read_report(pipe)
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def replace(self) -> None:
+        """Have the process finish what it accepted and end; a successor is to be started."""
+        if self.state is SlotState.RUNNING:
+            self.state = SlotState.REPLACED
+            self._finish()
+
+    def stop(self) -> None:
+        """Have the process finish what it accepted and end; no successor is to be started."""
+        if self.state is SlotState.RUNNING:
+            self._finish()
+        self.state = SlotState.STOPPED
+
+    def _finish(self) -> None:
+        self.process.terminate()
+        self._deadline = asyncio.get_running_loop().call_later(self._finish_within_s, self._kill_late)
+
+    def _kill_late(self) -> None:
+        log.error("%s did not end in time: killed", self.name)
+        self.process.kill()
+
+    def kill_hung(self) -> None:
+        """End a process that does not answer; a successor is to be started."""
+        self.state = SlotState.HUNG
+        self.process.kill()
+
+    def stop_now(self) -> None:
+        """End the process, if any, without what it accepted; no successor is to be started."""
+        self.state = SlotState.STOPPED
         if self.number >= 0:
             self.process.kill()
 
@@ -98,5 +162,5 @@ class Child:
             return f"ended with status {status}"
         told = f"ended with status {status}, killed by {signal.Signals(-status).name}"
         if status == -signal.SIGKILL:
-            told += " as it had hung" if self.was_hung else ", often by the kernel for want of memory"
+            told += " as it had hung" if self.state is SlotState.HUNG else ", often by the kernel for want of memory"
         return told

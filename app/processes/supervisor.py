@@ -1,41 +1,36 @@
 """Start the front ends and the engine as processes, replace those that die, and end them in order.
 
-Runs on the event loop of the process that was started. It answers nothing itself, so it has little to fail at.
+Runs on the event loop of the process that was started. It serves no requests itself, so little can fail in it.
 """
 
 import asyncio
 import logging
-import multiprocessing
 import os
 import signal
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from socket import socket
-from typing import Any, Final
+from typing import Final
 
 from app.engine.messages import Loaded
 from app.errors import StartupError
-from app.processes.slot import Child, SupervisorPipes
+from app.processes.exit_status import ExitStatus
+from app.processes.reports import EngineHangs, ModelsLoaded, Report, SupervisorLink
+from app.processes.slot import SlotState, WorkerSlot
+from app.processes.spawn import spawn
 from app.settings import Settings
 from app.telemetry.metrics import MULTIPROCESS_FOLDER, forget_process
 
 log = logging.getLogger(__name__)
 
-EXIT_CONFIGURATION: Final = 1
-EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
-EXIT_ENGINE_LOST: Final = 70
-"""EX_SOFTWARE of sysexits.h: whoever watches this service should start it again."""
-EXIT_OTHER_BUNDLES: Final = 75
-"""EX_TEMPFAIL: a front end that met an engine with other bundles than it has read. No death: the next one reads them anew."""
-RESTARTS: Final = 5
-RESTARTS_WITHIN_S: Final = 60.0
-"""A process that dies more often than this will not get better by being started again."""
 START_AGAIN_AFTER_S: Final = 1.0
 """When there was no room for a process: there may be when another one has ended."""
+FINISH_WITHIN_S: Final = 5.0
+"""So much longer than a process gives itself to finish may it take to end."""
 LONGEST_SOCKET_PATH: Final = 107
 """In bytes, of a Unix socket: `sun_path` in unix(7)."""
 
@@ -50,27 +45,32 @@ class Supervisor:
         run_engine: Callable[..., None],
         run_front_end: Callable[..., None],
     ) -> None:
+        """Start nothing yet.
+
+        Args:
+            settings: Of the service.
+            listener: The socket that front ends accept connections from.
+            run_engine: Main function of the engine's process.
+            run_front_end: Main function of a front end's process.
+        """
         self._settings = settings
         self._listener = listener
         self._run_engine = run_engine
         self._run_front_end = run_front_end
-        # Forking a process with threads, as ONNX Runtime's and tokenizers' are, is not safe.
-        self._context: Final = multiprocessing.get_context("spawn")
-        parent, self._own_end = self._context.Pipe(duplex=False)
-        self._reports, reports = self._context.Pipe(duplex=False)
-        self._pipes: Final = SupervisorPipes(parent, reports)
-        self._engine: Final = Child("engine", self._make_engine)
-        self._front_ends: Final = [Child(f"front end {i}", self._make_front_end) for i in range(settings.workers)]
+        finish_within_s = settings.shutdown_timeout_s + FINISH_WITHIN_S
+        self._engine: Final = WorkerSlot("engine", self._spawn_engine, self._handle, finish_within_s)
+        self._front_ends: Final = [
+            WorkerSlot(f"front end {i}", self._spawn_front_end, self._handle, finish_within_s)
+            for i in range(settings.workers)
+        ]
         self._numbers: Final = count()
-        # A little more than a process gives itself.
-        self._end_within_s: Final = settings.shutdown_timeout_s + 5
-        # What the last engine measured of each model, for the one that replaces it.
-        self._loaded: dict[str, Loaded] = {}
+        self._loaded: Mapping[str, Loaded] = {}
+        """How the last engine loaded the models: the next one need not measure again."""
         self._is_interrupted = False
-        self._stop: Final[asyncio.Future[int]] = asyncio.get_running_loop().create_future()
+        self._stop: Final[asyncio.Future[ExitStatus]] = asyncio.get_running_loop().create_future()
 
-    async def run(self) -> int:
-        """Serve until a signal; return the exit status.
+    async def run(self) -> ExitStatus:
+        """Serve until a signal, or until a process fails again and again; return the exit status.
 
         Raises:
             StartupError: the folder for temporary files has too long a path.
@@ -78,136 +78,142 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        loop.add_reader(self._reports.fileno(), self._on_report)
         with tempfile.TemporaryDirectory(prefix="bert-") as folder:
-            self._socket_path = Path(folder) / "engine.sock"
+            self._folder = Path(folder)
             if len(os.fsencode(self._socket_path)) > LONGEST_SOCKET_PATH:
                 raise StartupError(f"{folder} is too long a path for a Unix socket. Set TMPDIR to a shorter one.")
-            self._metrics_folder = Path(folder) / "metrics"
             self._metrics_folder.mkdir()
-            # Read when prometheus_client is imported: every process that is started from here shares its counts.
-            os.environ[MULTIPROCESS_FOLDER] = str(self._metrics_folder)
-            engine = asyncio.create_task(self._keep(self._engine))
-            front_ends = [asyncio.create_task(self._keep(child)) for child in self._front_ends]
-            status = await self._stop
-            # Once the front ends have closed theirs too, a new connection is refused at once instead of waiting for nobody.
-            self._listener.close()
-            for task in front_ends:
-                task.cancel()
-            await asyncio.gather(*front_ends, return_exceptions=True)
-            engine.cancel()
-            await asyncio.gather(engine, return_exceptions=True)
-            return EXIT_INTERRUPTED if self._is_interrupted else status
+            async with asyncio.TaskGroup() as engine:
+                engine.create_task(self._keep(self._engine))
+                async with asyncio.TaskGroup() as front_ends:
+                    for slot in self._front_ends:
+                        front_ends.create_task(self._keep(slot))
+                    status = await self._stop
+                    # Once the front ends have closed theirs too, a new connection is refused at once instead of waiting for
+                    # nobody.
+                    self._listener.close()
+                    for slot in self._front_ends:
+                        slot.stop()
+                # Only now, as the front ends needed it for what they had accepted.
+                self._engine.stop()
+        if self._is_interrupted:
+            status = ExitStatus.INTERRUPTED
+        log.info("stopped with status %d", status)
+        return status
+
+    @property
+    def _socket_path(self) -> Path:
+        return self._folder / "engine.sock"
+
+    @property
+    def _metrics_folder(self) -> Path:
+        return self._folder / "metrics"
 
     def _on_signal(self, number: int) -> None:
         if self._stop.done() and number == signal.SIGINT:
             log.warning("SIGINT again: stopping without what was accepted")
             self._is_interrupted = True
-            for child in (*self._front_ends, self._engine):
-                child.kill()
+            for slot in (*self._front_ends, self._engine):
+                slot.stop_now()
             return
         log.info("%s: finishing what was accepted", signal.Signals(number).name)
-        self._end(0)
+        self._end(ExitStatus.STOPPED)
 
-    def _end(self, status: int) -> None:
+    def _end(self, status: ExitStatus) -> None:
         if not self._stop.done():
             self._stop.set_result(status)
 
-    def _on_report(self) -> None:
-        """Hear of a child: what an engine has loaded, or, from a front end, the process of one that hangs and is to be killed."""
-        report: dict[str, Loaded] | int = self._reports.recv()
-        if isinstance(report, dict):
-            self._loaded = report
-        elif report == self._engine.process.pid and not self._engine.was_hung:
-            log.error("the engine hangs: killing it")
-            self._engine.was_hung = True
-            self._engine.kill()
+    def _handle(self, report: Report) -> None:
+        """Handle a report: loaded models, or a hung engine's pid."""
+        match report:
+            case ModelsLoaded(models):
+                self._loaded = models
+            case EngineHangs(pid):
+                # Every front end reports it, some of them late.
+                if pid == self._engine.process.pid and self._engine.state in (SlotState.RUNNING, SlotState.REPLACED):
+                    log.error("the engine hangs: killing it")
+                    self._engine.kill_hung()
 
-    def _make_engine(self) -> SpawnProcess:
-        arguments = (self._settings, self._socket_path, self._engine.was_lost, self._loaded, self._pipes)
-        return self._process("engine", self._run_engine, arguments)
+    def _spawn_engine(self, pipe: Connection) -> SpawnProcess:
+        was_lost = self._engine.state is SlotState.LOST
+        return self._spawn("engine", self._run_engine, pipe, self._loaded, was_lost)
 
-    def _make_front_end(self) -> SpawnProcess:
-        arguments = (self._settings, self._listener, self._socket_path, self._pipes)
-        return self._process("front end", self._run_front_end, arguments)
+    def _spawn_front_end(self, pipe: Connection) -> SpawnProcess:
+        return self._spawn("front end", self._run_front_end, pipe, self._listener)
 
-    def _process(self, name: str, target: Callable[..., None], arguments: tuple[Any, ...]) -> SpawnProcess:
-        return self._context.Process(target=target, args=arguments, name=name)
+    def _spawn(self, name: str, main: Callable[..., None], pipe: Connection, *arguments: object) -> SpawnProcess:
+        link = SupervisorLink(pipe, self._folder)
+        # prometheus_client reads it when it is imported: before the main function runs.
+        environment = {MULTIPROCESS_FOLDER: str(self._metrics_folder)}
+        return spawn(name, main, self._settings, self._socket_path, link, *arguments, environment=environment)
 
-    async def _keep(self, child: Child) -> None:
-        """Start a process again whenever it ends; when cancelled, end it."""
+    async def _keep(self, slot: WorkerSlot) -> None:
+        """Start a process whenever the one before it has ended, until the slot is stopped."""
         try:
-            await self._keep_going(child)
+            await self._restart(slot)
         except Exception:
             log.critical("the supervisor failed", exc_info=True)
-            self._end(EXIT_ENGINE_LOST)
+            self._end(ExitStatus.FAILED)
 
-    async def _keep_going(self, child: Child) -> None:
-        while True:
+    async def _restart(self, slot: WorkerSlot) -> None:
+        while not slot.is_stopped:
             try:
-                child.start(next(self._numbers))
+                slot.start(next(self._numbers))
             except OSError as error:
-                if _too_often(child.deaths):
-                    log.critical("%s cannot be started, again and again: giving up: %s", child.name, error)
-                    self._end(EXIT_ENGINE_LOST)
+                if slot.deaths.exceeded():
+                    log.critical("%s cannot be started, again and again: giving up: %s", slot.name, error)
+                    self._end(ExitStatus.FAILED)
                     return
-                log.error("%s cannot be started: %s; trying again", child.name, error)  # noqa: TRY400
+                log.error("%s cannot be started: %s; trying again", slot.name, error)  # noqa: TRY400
                 await asyncio.sleep(START_AGAIN_AFTER_S)
                 continue
-            try:
-                await asyncio.shield(child.ended)
-            except asyncio.CancelledError:
-                await child.terminate(self._end_within_s)
-                raise
-            if self._is_interrupted:
+            await slot.ended
+            if slot.is_stopped:
                 return
-            forget_process(child.process.pid, self._metrics_folder)
-            status = self._status_after(child)
+            forget_process(slot.process.pid, self._metrics_folder)
+            status = self._status_after(slot)
             if status is not None:
                 self._end(status)
                 return
 
-    def _status_after(self, child: Child) -> int | None:
-        """Return with which status the service has to end as this process has ended; None if another is started."""
-        child.was_lost = False
-        if child.is_replaced:
-            log.info("%s has ended to be replaced; starting another", child.name)
+    def _status_after(self, slot: WorkerSlot) -> ExitStatus | None:
+        """Return the status with which the service must end because a process ended; None if another one is to be started."""
+        status = slot.process.exitcode
+        if slot.state is SlotState.REPLACED:
+            slot.state = SlotState.VACANT
+            log.info("%s has ended to be replaced; starting another", slot.name)
             return None
         # Once all has been well, it is a passing fault, such as of a bundle that is just being copied.
-        if child.process.exitcode == EXIT_CONFIGURATION and not self._loaded:
-            return EXIT_CONFIGURATION
-        if child.process.exitcode == EXIT_OTHER_BUNDLES:
-            self._replace_older(child)
-            times = child.mismatches
+        if status == ExitStatus.CONFIGURATION and not self._loaded:
+            return ExitStatus.CONFIGURATION
+        how = slot.how_it_ended
+        if status == ExitStatus.OTHER_BUNDLES:
+            slot.state = SlotState.VACANT
+            self._replace_older(slot)
+            limit = slot.mismatches
         else:
-            child.was_lost = True
-            times = child.deaths
-        if _too_often(times):
-            log.critical("%s %s, again and again: giving up", child.name, child.how_it_ended)
-            return EXIT_ENGINE_LOST
-        if child.was_lost:
-            log.error("%s %s; starting another", child.name, child.how_it_ended)
+            slot.state = SlotState.LOST
+            limit = slot.deaths
+        if limit.exceeded():
+            log.critical("%s %s, again and again: giving up", slot.name, how)
+            return ExitStatus.FAILED
+        if slot.state is SlotState.LOST:
+            log.error("%s %s; starting another", slot.name, how)
         return None
 
-    def _replace_older(self, front_end: Child) -> None:
-        """Replace what read the bundles before a front end did that met an engine with other ones.
+    def _replace_older(self, front_end: WorkerSlot) -> None:
+        """Replace the processes that read their bundles before a front end that met an engine with other bundles.
 
-        If that is the engine, the front ends that agree with it go too, and finish what they accepted before the engine ends.
-        Else it is this front end alone, and the others that are as old will find out for themselves. Of an engine and a front
-        end that disagree the older one goes, so that once the files stay as they are, two rounds at most make all agree.
+        If the engine is one of them, the front ends that agree with it are replaced too, and finish what they accepted before
+        the engine ends. Otherwise it is this front end alone; the others that are as old will find out for themselves. Of an
+        engine and a front end that disagree the older one is replaced, so that once the files stay as they are, all agree
+        after two rounds at most.
         """
-        if self._engine.number > front_end.number or self._engine.is_replaced:
+        if self._engine.state is not SlotState.RUNNING or self._engine.number > front_end.number:
             return
         log.warning(
             "the engine has read bundles that are no longer there: replacing it, and the front ends from before"
         )
-        for child in (*self._front_ends, self._engine):
-            if child.number < front_end.number:
-                child.replace(self._end_within_s)
-
-
-def _too_often(times: list[float]) -> bool:
-    """Add the present to the times of something that shall not happen often, and return whether it does."""
-    now = time.monotonic()
-    times[:] = [*(at for at in times if at > now - RESTARTS_WITHIN_S), now]
-    return len(times) > RESTARTS
+        for slot in (*self._front_ends, self._engine):
+            if slot.number < front_end.number:
+                slot.replace()

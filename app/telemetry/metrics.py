@@ -1,31 +1,30 @@
 """Every metric of the service, in one class on one registry.
 
-The only module that knows Prometheus. Methods are called on the event loop of the process only, but for `expose`, which is
-called in a thread. All series of a model exist from start-up, so that rates and alerts need no first request.
+All methods are called on the event loop, except `expose`, which is called in a thread. All series of a model exist from
+start-up, so that rates and alerts need no first request.
 
-With several processes each counts into files of a folder that prometheus_client names by an environment variable, and
-whichever of them is asked adds up all of them. Those files have no place for exemplars, which only one process keeps.
+With several processes, each counts into files of one folder, and any of them reports the sum of all. The folder is named by
+an environment variable of prometheus_client. Those files cannot hold exemplars: only a single process has them.
 """
 
 import math
 import os
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.openmetrics import exposition as openmetrics
-from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector
 
 from app.engine.messages import BatchRan, QueueStatistics
-from app.runtime.nvml import GpuState, open_gpus
+from app.errors import ERRORS, DeadlineExceeded, EngineLost, HeadTooLarge, NotReady, Overloaded
+from app.telemetry.process_metrics import register_process_metrics
+from app.telemetry.record import CLIENT_GONE, RequestRecord
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 MULTIPROCESS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -39,15 +38,16 @@ SEQUENCES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, math.inf)
 TOKENS: Final = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, math.inf)
 RATIO: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, math.inf)
 
-STATUSES: Final = ("200", "400", "401", "404", "405", "408", "413", "422", "429", "500", "503", "504")
-REJECTIONS: Final = ("overloaded", "not_ready", "engine_lost", "deadline_exceeded")
+# A head that is too large is refused before there is a request to count.
+STATUSES: Final = (200, *sorted({error.status for error in ERRORS if error is not HeadTooLarge}))
+REJECTIONS: Final = tuple(error.error_type for error in (Overloaded, NotReady, EngineLost, DeadlineExceeded))
 NO_MODEL: Final = "none"
-"""Label of requests that named no model that exists: what a caller writes never becomes a label."""
+"""The label of requests that named no model that exists. A caller's text never becomes a label."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """What `model_info` and the labels say of a model."""
+    """The labels of `model_info`."""
 
     name: str
     task: str
@@ -79,25 +79,23 @@ class ModelMetrics:
         self._queue_tokens = owner.queue_tokens.labels(*labels)
         self._queue_wait = owner.queue_wait.labels(*labels)
         self.inflight = owner.inflight_requests.labels(*labels)
-        self._by_status = {status: owner.requests.labels(*labels, status) for status in STATUSES}
+        self._by_status = {status: owner.requests.labels(*labels, str(status)) for status in STATUSES}
         for reason in REJECTIONS:
             owner.rejected.labels(*labels, reason)
 
-    def answered(self, status: int, duration_s: float, trace_id: str | None = None) -> None:
-        """Count one answered request; the trace of one that is sampled becomes the example of its latency."""
-        counter = self._by_status.get(str(status)) or self._requests.labels(*self._labels, str(status))
-        counter.inc()
-        self._request_duration.observe(duration_s, None if trace_id is None else {"trace_id": trace_id})
-
-    def rejected(self, reason: str) -> None:
-        """Count one request that was refused or dropped for `reason`, an error type."""
-        self._rejected.labels(*self._labels, reason).inc()
-
-    def tokenized(self, truncated: int, duration_s: float) -> None:
-        """Record the tokenization of one request, of whose inputs `truncated` were cut."""
-        self._tokenize_duration.observe(duration_s)
-        if truncated:
-            self._truncated.inc(truncated)
+    def finished(self, request: RequestRecord) -> None:
+        """Count one request that is over. If its trace is sampled, it becomes the exemplar of its latency."""
+        if request.tokenizing_at is not None:
+            self._tokenize_duration.observe(request.tokenized_at - request.tokenizing_at)
+            if request.truncated:
+                self._truncated.inc(request.truncated)
+        if request.error_type is not None and request.error_type in REJECTIONS:
+            self._rejected.labels(*self._labels, request.error_type).inc()
+        if request.status != CLIENT_GONE:
+            counter = self._by_status.get(request.status) or self._requests.labels(*self._labels, str(request.status))
+            counter.inc()
+            exemplar = {"trace_id": request.trace_id} if request.is_sampled and request.trace_id else None
+            self._request_duration.observe(request.duration_s, exemplar)
 
     def started(self, queued_s: Sequence[float]) -> None:
         """Record that the first sequences of some requests are about to run."""
@@ -124,9 +122,10 @@ class ModelMetrics:
 
 
 class Metrics:
-    """The metric objects of the service, on the registry that is passed in."""
+    """The metric objects of the service, on the registry that is passed in or one of their own."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        registry = CollectorRegistry() if registry is None else registry
         disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter: nobody asks for it
         by_model = ("model", "task")
 
@@ -170,11 +169,9 @@ class Metrics:
         self.batch_budget = gauge("batch_budget_tokens", "Most tokens that share a batch.", over_processes="livemax")
         self.engine_up = gauge("engine_up", "1 while the engine answers.", (), over_processes="livemin")
         self.engine_restarts = counter("engine_restarts_total", "Times the engine was replaced.", ())
-        self._read = _all_processes() if MULTIPROCESS_FOLDER in os.environ else registry
-        _Processes(self._read)
-        read_gpus = open_gpus()
-        if read_gpus is not None:
-            _Gpus(self._read, read_gpus)
+        is_alone = MULTIPROCESS_FOLDER not in os.environ
+        self._read = registry if is_alone else _all_processes()
+        register_process_metrics(self._read, is_alone=is_alone)
         self._by_model: dict[str, ModelMetrics] = {}
         self._unrouted = ModelMetrics(self, NO_MODEL, NO_MODEL)
 
@@ -185,7 +182,7 @@ class Metrics:
         return self._by_model[name]
 
     def model_loaded(self, model: ServedModel, budget_tokens: int, lanes: int) -> None:
-        """Say what serves a model: its budget, and how many batches at once share the device."""
+        """Record what serves a model: its budget, and how many batches share the device at once."""
         self.add_model(model.name, model.task).lanes = lanes
         self.model_info.labels(model.name, model.task, model.variant, model.provider).set(1)
         self.batch_budget.labels(model.name, model.task).set(budget_tokens)
@@ -199,7 +196,7 @@ class Metrics:
         return generate_latest(self._read)
 
     def expose(self, accept: str) -> tuple[bytes, str]:
-        """Return all metrics and their content type, to whoever sent this Accept header.
+        """Return all metrics and their content type, as an Accept header asks for them.
 
         Prometheus asks for OpenMetrics, which has exemplars; a person who looks gets the text format, which has none.
         """
@@ -219,83 +216,6 @@ class _Histogram(Histogram):
             self._buckets[bucket].inc(count)
 
 
-class _Processes(Collector):
-    """Memory, processor time and open files of the service: of this process, or of all that one supervisor started."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._is_alone = MULTIPROCESS_FOLDER not in os.environ
-        registry.register(self)
-
-    def collect(self) -> Iterable[Metric]:
-        if self._is_alone:
-            return self._read([os.getpid()]).values()
-        supervisor = os.getppid()
-        while True:
-            # A process that ends meanwhile is counted once: with the living or with the dead.
-            dead_s = _cpu_of_the_dead(supervisor)
-            totals = self._read(_family(supervisor))
-            if _cpu_of_the_dead(supervisor) == dead_s:
-                break
-        [living] = totals["process_cpu_seconds"].samples
-        totals["process_cpu_seconds"].samples = [living._replace(value=living.value + dead_s)]
-        return totals.values()
-
-    def _read(self, pids: Iterable[int]) -> dict[str, Metric]:
-        totals: dict[str, Metric] = {}
-        for pid in pids:
-            for metric in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
-                [sample] = metric.samples
-                so_far = totals.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
-                value = sample.value
-                if so_far.samples:
-                    before = so_far.samples.pop().value
-                    value = _OF_TWO.get(metric.name, sum)((before, value))
-                so_far.add_sample(sample.name, {}, value)
-        return totals
-
-
-class _Gpus(Collector):
-    """Memory and work of the GPUs of this machine."""
-
-    def __init__(self, registry: CollectorRegistry, read: Callable[[], Iterable[GpuState]]) -> None:
-        self._read = read
-        registry.register(self)
-
-    def collect(self) -> Iterable[Metric]:
-        used = GaugeMetricFamily("bert_gpu_memory_used_bytes", "GPU memory in use, by any process.", labels=["gpu"])
-        total = GaugeMetricFamily("bert_gpu_memory_total_bytes", "GPU memory.", labels=["gpu"])
-        busy = GaugeMetricFamily(
-            "bert_gpu_utilization_ratio", "Share of the last moments in which a kernel ran.", labels=["gpu"]
-        )
-        for state in self._read():
-            used.add_metric([state.gpu], state.used_bytes)
-            total.add_metric([state.gpu], state.total_bytes)
-            busy.add_metric([state.gpu], state.utilization)
-        return used, total, busy
-
-
-_OF_TWO: Final[dict[str, Callable[[Iterable[float]], float]]] = {
-    "process_start_time_seconds": min,
-    "process_max_fds": min,
-    "process_open_fds": max,
-}
-"""What is told of two processes, other than the sum: the service started when its first process did, and the limit of open
-files is that of each, so that the fullest one meets it first."""
-
-
-def _family(parent: int) -> list[int]:
-    """Return a process and its children."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii")
-    return [parent, *map(int, children.split())]
-
-
-def _cpu_of_the_dead(parent: int) -> float:
-    """Return the processor time of the children that a process has outlived: a counter must not fall with them."""
-    # The name of the program, in brackets, may hold spaces. What follows it is described in proc_pid_stat(5), from field 3.
-    fields = Path(f"/proc/{parent}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
-
-
 def _all_processes() -> CollectorRegistry:
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
@@ -303,5 +223,5 @@ def _all_processes() -> CollectorRegistry:
 
 
 def forget_process(pid: int | None, folder: Path) -> None:
-    """Stop telling what a process that ended had in hand; what it counted stays."""
+    """Drop the gauges of a process that ended; its counters stay."""
     mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
 """Traces of inference requests, sent to an OpenTelemetry collector.
 
 The only module that uses OpenTelemetry. It imports the SDK when a `Tracer` is made; without an endpoint nothing here runs.
-Spans are made after the answer was sent, from timestamps taken on the way. Methods are called on the event loop of a front
-end; a thread of the SDK sends finished spans in batches.
+Spans are made after the answer was sent, from the request's record and the engine's timeline. Methods are called on the
+event loop of a front end; a thread of the SDK sends finished spans in batches.
 
 A request is a server span, named and described by OpenTelemetry's semantic conventions for HTTP, with three kinds of
 children: `tokenize`, `queue` (from admission until its first sequence runs) and a `run` for each batch with a sequence of the
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app import __version__
 from app.engine.messages import Timeline
 from app.errors import StartupError
+from app.telemetry.record import CLIENT_GONE, RequestRecord
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -169,49 +170,37 @@ class RequestTrace:
         """Headers of the answer, from the W3C's draft for responses."""
         self.timeline: Final = Timeline() if span.is_recording() else None
         """Filled in by the engine; None if the request is not sampled."""
-        self.sampled_id: Final = self.trace_id if context.trace_flags.sampled else None
-        """The trace id if the request is sampled, else None."""
+        self.is_sampled: Final = bool(context.trace_flags.sampled)
         self._tracer = tracer
         self._span = span
         self._clock = clock
-        self._tokenized: tuple[float, float] | None = None
 
-    def tokenized(self, started_at: float, ended_at: float) -> None:
-        """Record when it was tokenized, by the monotonic clock."""
-        self._tokenized = started_at, ended_at
-
-    def end(
-        self, *, status: int | None, error_type: str | None, task: str, model: str | None, sequences: int, tokens: int
-    ) -> None:
-        """Record the request after its answer was sent.
-
-        Args:
-            status: The answer's status; None if the caller was gone.
-            error_type: Why it failed; None if it did not.
-            task: The requested task.
-            model: The model; None if there is no such model.
-            sequences: Number of its sequences.
-            tokens: Number of their tokens.
-        """
+    def end(self, request: RequestRecord) -> None:
+        """Record the request after its answer was sent."""
         if self.timeline is None:
             return
-        attributes: dict[str, AttributeValue] = {"bert.task": task, "bert.sequences": sequences, "bert.tokens": tokens}
-        if model is not None:
-            attributes["bert.model"] = model
-        if status is not None:
-            attributes["http.response.status_code"] = status
+        attributes: dict[str, AttributeValue] = {
+            "bert.task": request.task,
+            "bert.sequences": request.sequences,
+            "bert.tokens": request.tokens,
+        }
+        if request.model is not None:
+            attributes["bert.model"] = request.model
+        if request.status != CLIENT_GONE:
+            attributes["http.response.status_code"] = request.status
         # By the conventions, a caller's mistake (4xx) is not an error of the server span.
-        if error_type is not None and (status is None or status >= 500):
-            attributes["error.type"] = error_type
+        if request.error_type is not None and (request.status >= 500 or request.status == CLIENT_GONE):
+            attributes["error.type"] = request.error_type
         self._span.set_attributes(attributes)
-        if status is not None and status >= 500:
+        if request.status >= 500:
             self._tracer.fail(self._span)
         # The answer is written at the end of this iteration of the event loop: record after that.
-        asyncio.get_running_loop().call_soon(self._record, self.timeline, time.monotonic(), sequences, tokens)
+        asyncio.get_running_loop().call_soon(self._record, request, self.timeline, time.monotonic())
 
-    def _record(self, timeline: Timeline, ended_at: float, sequences: int, tokens: int) -> None:
-        if self._tokenized is not None:
-            self._add("tokenize", *self._tokenized, {"bert.sequences": sequences, "bert.tokens": tokens})
+    def _record(self, request: RequestRecord, timeline: Timeline, ended_at: float) -> None:
+        if request.tokenizing_at is not None:
+            work = {"bert.sequences": request.sequences, "bert.tokens": request.tokens}
+            self._add("tokenize", request.tokenizing_at, request.tokenized_at, work)
         if timeline.admitted_at is not None:
             until = ended_at if timeline.started_at is None else timeline.started_at
             self._add("queue", timeline.admitted_at, until, {})

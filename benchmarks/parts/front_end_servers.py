@@ -10,7 +10,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 
 from app.bundle.files import load_bundle
 from app.bundle.sequences import SequenceResult, TokenSequence
-from app.engine.messages import Loaded, QueueStatistics, Speed, Timeline
+from app.engine.messages import Loaded, Speed, Timeline
 from app.http.server import listen
 from app.processes.front_end import FrontEnd
 from app.settings import Settings
@@ -49,12 +49,6 @@ class FakeEngine:
         return [LOGITS] * len(sequences)
 
     def check(self, model: str, sequences: int) -> None:
-        pass
-
-    def statistics(self) -> Mapping[str, QueueStatistics]:
-        return {}
-
-    async def close(self) -> None:
         pass
 
 

@@ -3,19 +3,18 @@
 import pytest
 
 from app import errors
-from app.errors import ServiceError
+from app.errors import ERRORS, ServiceError
 
 CATALOGUE = {
     "InvalidJson": (400, "invalid_json"),
-    "TooSlow": (408, "invalid_json"),
     "Unauthorized": (401, "unauthorized"),
     "NotFound": (404, "not_found"),
-    "MethodNotAllowed": (405, "not_found"),
+    "MethodNotAllowed": (405, "method_not_allowed"),
+    "RequestTimeout": (408, "timeout"),
     "PayloadTooLarge": (413, "payload_too_large"),
-    "HeadTooLarge": (431, "payload_too_large"),
     "ValidationFailed": (422, "validation"),
     "Overloaded": (429, "overloaded"),
-    "ServiceError": (500, "internal"),
+    "HeadTooLarge": (431, "head_too_large"),
     "Internal": (500, "internal"),
     "NotReady": (503, "not_ready"),
     "EngineLost": (503, "engine_lost"),
@@ -24,14 +23,29 @@ CATALOGUE = {
 
 
 def test_status_and_type() -> None:
-    found = {
-        name: (error.status, error.error_type)
-        for name, error in vars(errors).items()
-        if isinstance(error, type) and issubclass(error, ServiceError)
-    }
-    assert found == CATALOGUE
+    assert {error.__name__: (error.status, error.error_type) for error in ERRORS} == CATALOGUE
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
-def test_each_is_described(name: str) -> None:
-    assert getattr(errors, name).__doc__
+def test_no_error_is_a_kind_of_another() -> None:
+    found = [error for error in vars(errors).values() if isinstance(error, type) and issubclass(error, ServiceError)]
+    assert set(found) == {ServiceError, *ERRORS}
+    assert len({error.error_type for error in ERRORS}) == len(ERRORS)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
+def test_each_is_described(error: type[ServiceError]) -> None:
+    assert error.__doc__
+
+
+@pytest.mark.parametrize(
+    "error",
+    [errors.Unauthorized, errors.NotFound, errors.RequestTimeout, errors.Internal, errors.NotReady, errors.EngineLost],
+)
+def test_a_constant_message_need_not_be_passed(error: type[ServiceError]) -> None:
+    assert error().message == str(error()) == error.default
+    assert error("another").message == str(error("another")) == "another"
+
+
+def test_an_error_whose_message_varies_needs_one() -> None:
+    with pytest.raises(AttributeError, match="default"):
+        errors.ValidationFailed()

@@ -1,6 +1,7 @@
 """Settings from flags and the environment, and what is told of those that cannot be."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 import app.__main__ as command
-from app.settings import Settings, unknown_variables
+from app.settings import GROUPS, Settings, unknown_variables
 
 
 @pytest.fixture
@@ -166,11 +167,39 @@ def test_flags_that_there_are_not(
     assert says in capsys.readouterr().err
 
 
-def test_help_tells_every_setting(start: Any, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def shown_help(start: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as ended:
         start("--help")
     assert ended.value.code == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    for name, field in Settings.model_fields.items():
-        assert f"--{name.replace('_', '-')}" in shown
-        assert str(field.description) in shown
+    return capsys.readouterr().out
+
+
+def test_help_has_every_setting_in_its_group(shown_help: str) -> None:
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(Settings.model_fields)
+    _, _, *sections = re.split(r"^(?=[^\s].*:$)", shown_help, flags=re.MULTILINE)
+    for section, (title, names) in zip(sections, GROUPS.items(), strict=True):
+        assert section.startswith(f"{title}:\n")
+        assert re.findall(r"^  --([a-z-]+)", section, re.MULTILINE) == [name.replace("_", "-") for name in names]
+        words = " ".join(section.split())
+        for name in names:
+            assert f"{Settings.model_fields[name].description} [BERT_{name.upper()}" in words
+
+
+def test_help_shows_defaults_as_they_are_written(shown_help: str) -> None:
+    words = " ".join(shown_help.split())
+    for shown in (
+        "--models PATH folder of bundles, or one bundle [BERT_MODELS, default: models]",
+        "--port N port to listen on; 0 takes a free one and logs it [BERT_PORT, default: 8000]",
+        "--api-key KEY key that /v1 asks for as 'Authorization: Bearer KEY' [BERT_API_KEY]",
+        "[BERT_MAX_QUEUE_S, default: 5]",
+        "--access-log, --no-access-log log every answered request [BERT_ACCESS_LOG, default: on]",
+        "--log-format {auto,json,text} auto writes",
+    ):
+        assert shown in words
+
+
+def test_help_fits_a_terminal_and_has_no_python_in_it(shown_help: str) -> None:
+    assert max(map(len, shown_help.splitlines())) <= 80
+    assert not re.search(r"None|null|SecretStr|Path\b|HttpUrl|True|False|float|\bint\b", shown_help)

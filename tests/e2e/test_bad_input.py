@@ -190,6 +190,7 @@ def test_a_wrong_method(shared_server: ServerProcess, path: str, method: str) ->
     if method == "HEAD":
         assert reply.body == b""
     else:
+        assert reply.json["error_type"] == "method_not_allowed"
         assert "POST" in reply.error
 
 
@@ -198,6 +199,7 @@ def test_what_is_only_read(shared_server: ServerProcess, path: str) -> None:
     reply = shared_server.post(path, GOOD)
     assert reply.status == 405
     assert reply.headers["allow"] == "GET"
+    assert reply.json["error_type"] == "method_not_allowed"
     assert "GET" in reply.error
     with wire(shared_server.url) as line:
         line.send(head(method="HEAD", path=path))
@@ -293,7 +295,7 @@ def test_a_head_over_the_limit(shared_server: ServerProcess, data: bytes) -> Non
         line.send(data)
         reply = line.reply()
         assert reply.status == 431
-        assert reply.json["error_type"] == "payload_too_large"
+        assert reply.json["error_type"] == "head_too_large"
         assert "65536 bytes" in reply.error
         assert line.is_closed()
 
@@ -304,12 +306,13 @@ def test_a_body_that_does_not_come_is_told_and_counted(shared_models: Path) -> N
             line.send(head("Content-Length: 100", "X-Request-Id: late") + b'{"inputs": "a')
             reply = line.reply()
             assert reply.status == 408
+            assert reply.json["error_type"] == "timeout"
             assert "BERT_READ_TIMEOUT_S" in reply.error
             assert reply.headers["x-request-id"] == "late"
             assert line.is_closed()
         assert server.metric("bert_requests_total", status="408") == 1
         [told] = [record for record in server.records if record.get("request_id") == "late"]
-        assert told["status"] == 408
+        assert (told["status"], told["error_type"]) == (408, "timeout")
 
 
 def test_a_body_that_is_longer_than_it_says(shared_server: ServerProcess) -> None:

@@ -38,6 +38,12 @@ def is_refused(server: ServerProcess) -> bool:
     return False
 
 
+def are_ready(server: ServerProcess, front_ends: str) -> bool:
+    """Whether every front end is ready: any of them may get the next connection."""
+    told = [record for record in server.records if record["message"].startswith("ready in")]
+    return len(told) == int(front_ends)
+
+
 def ask(server: ServerProcess) -> Reply:
     return server.post("/v1/classify", GOOD)
 
@@ -82,6 +88,7 @@ def test_alive_while_the_models_load_and_ready_after(serve_faulty: ServeFaulty, 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_stop_under_load_loses_nothing(serve_faulty: ServeFaulty, device: Device, workers: str) -> None:
     with ThreadPoolExecutor(CALLERS) as threads, serve_faulty("--workers", workers, LINGER_S="60") as server:
+        eventually(lambda: are_ready(server, workers))
         idle = Connection(server.url)
         assert idle.ask("GET", "/livez").status == 200
         device.hold()
@@ -118,6 +125,7 @@ def test_a_stop_amid_traffic_loses_nothing(serve_faulty: ServeFaulty, workers: s
             connection.close()
 
     with ThreadPoolExecutor(CALLERS) as threads, serve_faulty("--workers", workers, LINGER_S="60") as server:
+        eventually(lambda: are_ready(server, workers))
         callers = [threads.submit(call, number) for number in range(CALLERS)]
         eventually(lambda: len(answered) == CALLERS)
         server.process.send_signal(signal.SIGTERM)

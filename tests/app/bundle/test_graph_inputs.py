@@ -31,7 +31,7 @@ def cut(feeds: Feeds, name: str, batch: list[Ids]) -> list[Ids]:
 
 
 @given(batches, targets)
-def test_each_sequence_is_there_whole(batch: list[Ids], target: Target) -> None:
+def test_each_sequence_is_packed_whole(batch: list[Ids], target: Target) -> None:
     feeds = packed(batch, target)
     assert cut(feeds, "input_ids", batch) == batch
     assert cut(feeds, "token_type_ids", batch) == [
@@ -43,7 +43,7 @@ def test_each_sequence_is_there_whole(batch: list[Ids], target: Target) -> None:
 
 
 @given(batches, targets)
-def test_positions_are_those_of_roberta(batch: list[Ids], target: Target) -> None:
+def test_positions_equal_robertas(batch: list[Ids], target: Target) -> None:
     """RobertaEmbeddings counts the tokens that are not padding, from the padding's id on, which padding itself keeps."""
     positions = cut(packed(batch, target, position_offset=PAD + 1), "position_ids", batch)
     for ids, got in zip(batch, positions, strict=True):
@@ -81,7 +81,7 @@ def test_offsets_tell_where_a_cuda_batch_would_be_padded(batch: list[Ids]) -> No
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
-def test_types_are_those_of_the_graphs(target: Target) -> None:
+def test_arrays_have_the_documented_types(target: Target) -> None:
     feeds = packed([[1, 2, 3], [4]], target)
     int32 = {"input_ids", "token_type_ids", "token_offset", "cu_seqlens"}
     assert {name: str(array.dtype) for name, array in feeds.items()} == {
@@ -90,7 +90,7 @@ def test_types_are_those_of_the_graphs(target: Target) -> None:
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
-def test_what_was_given_is_left_as_it_was(target: Target) -> None:
+def test_inputs_are_not_modified(target: Target) -> None:
     def arrays() -> list[TokenArray]:
         return [np.array(values, np.int32) for values in ([3, PAD, 2], [0, 0, 1], [5], [1])]
 

@@ -148,7 +148,7 @@ def test_a_lone_request_runs_at_once() -> None:
     with_bench(test)
 
 
-def test_what_waits_while_the_runner_is_busy_is_the_next_batch() -> None:
+def test_requests_that_wait_for_the_runner_are_the_next_batch() -> None:
     async def test(bench: Bench) -> None:
         requests = [bench.submit(5) for _ in range(4)]
         await bench.settle()
@@ -238,7 +238,7 @@ def test_cancelled_work_never_runs() -> None:
     with_bench(test)
 
 
-def test_expired_work_never_runs_and_is_told() -> None:
+def test_expired_work_never_runs_and_fails() -> None:
     async def test(bench: Bench) -> None:
         stuck = bench.submit(16)
         await bench.settle()
@@ -258,7 +258,7 @@ def test_expired_work_never_runs_and_is_told() -> None:
     with_bench(test)
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_return() -> None:
+def test_a_full_queue_refuses_at_once_with_a_time_to_retry() -> None:
     async def test(bench: Bench) -> None:
         bench.batcher.estimate.expect([(1, 1.0)])
         first = bench.submit(4)
@@ -295,7 +295,7 @@ def test_a_small_request_is_not_refused_for_a_large_one() -> None:
     with_bench(test)
 
 
-def test_many_small_requests_are_refused_for_what_waits() -> None:
+def test_many_small_requests_are_refused_by_the_length_of_the_queue() -> None:
     async def test(bench: Bench) -> None:
         bench.batcher.estimate.expect([(1, 1.0)])
         admitted = [bench.submit(2) for _ in range(3)]
@@ -340,7 +340,7 @@ def test_short_requests_alone_do_not_refuse_the_next_burst() -> None:
     with_bench(test)
 
 
-def test_a_slow_hour_does_not_refuse_what_comes_after_it() -> None:
+def test_after_a_slow_spell_requests_are_admitted_again() -> None:
     """Where nothing runs, nothing shows that the device is fast again: the request does."""
 
     async def test(bench: Bench) -> None:
@@ -375,7 +375,7 @@ def test_a_request_that_would_be_late_is_refused_at_once() -> None:
     with_bench(test)
 
 
-def test_one_stall_is_no_new_speed() -> None:
+def test_one_stall_does_not_change_the_speed() -> None:
     async def test(bench: Bench) -> None:
         bench.batcher.estimate.expect([(1, 0.001)])
         request = bench.submit(10)
@@ -462,7 +462,7 @@ def test_a_poisoned_half_runs_one_by_one() -> None:
     with_bench(test)
 
 
-def test_halves_are_without_what_nobody_waits_for() -> None:
+def test_halves_leave_out_cancelled_sequences() -> None:
     async def test(bench: Bench) -> None:
         bench.runner.room = 2
         requests = [bench.submit(4) for _ in range(4)]
@@ -481,7 +481,7 @@ def test_halves_are_without_what_nobody_waits_for() -> None:
     with_bench(test)
 
 
-def test_the_speed_is_not_learnt_from_what_runs_again() -> None:
+def test_repeated_runs_do_not_change_the_estimate() -> None:
     async def test(bench: Bench) -> None:
         bench.batcher.estimate.expect([(1, 0.1)])
         bench.runner.room = 1
@@ -529,7 +529,7 @@ def test_a_sequence_over_the_budget_runs_alone() -> None:
     with_bench(test)
 
 
-def test_a_timeline_tells_of_every_batch_once() -> None:
+def test_a_timeline_has_each_batch_once() -> None:
     async def test(bench: Bench) -> None:
         blocking = bench.submit(1)
         await bench.settle()
@@ -550,7 +550,7 @@ def test_a_timeline_tells_of_every_batch_once() -> None:
     with_bench(test)
 
 
-def test_a_timeline_tells_of_the_run_that_answered() -> None:
+def test_a_timeline_has_the_run_that_answered() -> None:
     async def test(bench: Bench) -> None:
         timeline = Timeline()
         bench.runner.poisoned = {1}
@@ -580,7 +580,7 @@ def test_a_request_that_never_ran_has_no_run() -> None:
     with_bench(test)
 
 
-def test_models_that_answer_too_little_are_not_believed() -> None:
+def test_a_runner_with_too_few_results_fails_the_batch() -> None:
     """A runner that loses a sequence is a bug that must not leave a caller waiting."""
 
     async def run() -> None:
@@ -620,7 +620,7 @@ ACTIONS: st.SearchStrategy[Sequence[Action | tuple[str, list[int]]]] = st.lists(
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(actions=ACTIONS)
-def test_whatever_happens_each_request_is_answered_once_within_the_budget(
+def test_each_request_is_answered_once_within_the_budget(
     actions: Sequence[tuple[str, Any]],
 ) -> None:
     async def test(bench: Bench) -> None:
@@ -678,7 +678,7 @@ def test_whatever_happens_each_request_is_answered_once_within_the_budget(
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(tokens=st.lists(st.integers(1, BUDGET), min_size=1, max_size=60), others=st.integers(1, 6))
-def test_turns_are_fair(tokens: list[int], others: int) -> None:
+def test_requests_of_any_size_advance_at_the_same_pace(tokens: list[int], others: int) -> None:
     """Between two sequences of one request, every other waiting request has had a turn."""
 
     async def test(bench: Bench) -> None:

@@ -86,7 +86,7 @@ def submit(batcher: Batcher[int, int], *tokens: int, first: int = 1) -> "asyncio
     return asyncio.ensure_future(batcher.infer(range(first, first + len(tokens)), tokens))
 
 
-def test_a_free_lane_takes_what_waits_at_once(lanes: Lanes) -> None:
+def test_a_free_lane_runs_a_request_at_once(lanes: Lanes) -> None:
     async def test() -> None:
         batcher = batcher_of(lanes, Slots(LANES))
         work = asyncio.ensure_future(batcher.work())
@@ -132,7 +132,7 @@ def test_a_request_wakes_one_lane(lanes: Lanes) -> None:
     asyncio.run(asyncio.wait_for(test(), 20))
 
 
-def test_time_is_told_of_each_batch_and_shared_by_the_lanes(lanes: Lanes) -> None:
+def test_each_batch_has_its_duration_and_lanes_share_the_estimate(lanes: Lanes) -> None:
     async def test() -> None:
         batcher = batcher_of(lanes, Slots(LANES))
         batcher.estimate.expect([(1, 1.0)])
@@ -211,7 +211,7 @@ def test_a_lost_engine_fails_the_batches_of_all_lanes(lanes: Lanes) -> None:
     asyncio.run(asyncio.wait_for(test(), 20))
 
 
-def test_a_poisoned_batch_leaves_the_other_lane_alone(lanes: Lanes) -> None:
+def test_a_poisoned_batch_does_not_affect_the_other_lane(lanes: Lanes) -> None:
     async def test() -> None:
         batcher = batcher_of(lanes, Slots(LANES))
         work = asyncio.ensure_future(batcher.work())

@@ -188,13 +188,11 @@ async def behind_a_socket(bundle_of: BundleOf, **options: Any) -> AsyncIterator[
                 path,
                 admission=options.get("admission", Admission(600, 600)),
                 identities={name: one.identity for name, one in bench.loaded.items()},
-                connected=lambda _: connected.set(),
-                lost=connected.clear,
-                hangs=bench.hanging.append,
             )
+            connecting = client.stay_connected(lambda _: connected.set(), connected.clear, bench.hanging.append)
             tasks = [
                 asyncio.create_task(EngineServer(bench.local, bench.loaded).serve(path)),
-                asyncio.create_task(client.stay_connected()),
+                asyncio.create_task(connecting),
             ]
             try:
                 async with asyncio.timeout(WITHIN_S):
@@ -224,7 +222,7 @@ def with_engine(request: pytest.FixtureRequest, bundle_of: BundleOf) -> WithEngi
     return run
 
 
-def test_answers_are_the_runners_bit_for_bit(with_engine: WithEngine, bundle_of: BundleOf) -> None:
+def test_answers_are_bit_identical_to_the_runners(with_engine: WithEngine, bundle_of: BundleOf) -> None:
     async def test(bench: Bench) -> None:
         asked = [
             (name, one)
@@ -245,7 +243,7 @@ def test_answers_are_the_runners_bit_for_bit(with_engine: WithEngine, bundle_of:
     with_engine(test)
 
 
-def test_a_request_of_many_is_answered_in_its_order(with_engine: WithEngine) -> None:
+def test_a_request_with_many_texts_is_answered_in_order(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         lengths = [3, 40, 7, 7, 1, 20] * 20
         alone = {length: listed(bench.device.run([sequence(length)]))[0] for length in set(lengths)}
@@ -255,7 +253,7 @@ def test_a_request_of_many_is_answered_in_its_order(with_engine: WithEngine) -> 
     with_engine(test)
 
 
-def test_what_waits_while_the_device_is_busy_is_one_batch(with_engine: WithEngine) -> None:
+def test_requests_that_wait_for_the_device_share_a_batch(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         running = await bench.hold()
         waiting = [bench.ask(length) for length in (5, 6, 7)]
@@ -298,25 +296,30 @@ def test_a_full_queue_refuses_at_once(with_engine: WithEngine) -> None:
     with_engine(test, admission=Admission(1e-6, 600))
 
 
-def test_what_would_be_refused_can_be_asked_before(with_engine: WithEngine) -> None:
+def test_check_refuses_what_infer_would_refuse(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
-        bench.client.check(CLASSIFY, 512)
+        def is_refused(sequences: int) -> bool:
+            try:
+                bench.client.check(CLASSIFY, sequences)
+            except Overloaded:
+                return True
+            return False
+
+        assert not is_refused(512)
         bench.device.hold()
         waiting = bench.ask(*[40] * 500)
         await bench.until(lambda: bench.device.batches)
-        await bench.until(lambda: CLASSIFY in bench.client.statistics())
-        await bench.until(lambda: bench.client.statistics()[CLASSIFY].turn_s > 0)
+        await bench.until(lambda: is_refused(1))
         with pytest.raises(Overloaded, match="Retry-After"):
             bench.client.check(CLASSIFY, 1)
         bench.device.release()
         await waiting
-        await bench.until(lambda: bench.client.statistics()[CLASSIFY].wait_s(512) == 0)
-        bench.client.check(CLASSIFY, 512)
+        await bench.until(lambda: not is_refused(512))
 
     with_engine(test, admission=Admission(1e-6, 600))
 
 
-def test_late_requests_are_told_though_the_device_is_stuck(with_engine: WithEngine) -> None:
+def test_late_requests_fail_even_if_the_device_is_stuck(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         late = [await bench.hold(), bench.ask(5), bench.ask(6, 7)]
         for request in late:
@@ -349,7 +352,7 @@ def test_a_device_that_never_comes_back_is_lost(
 @pytest.mark.parametrize(
     ("timeout_s", "full_batch_s", "expected_s"), [(1.0, 0.1, 60.0), (300.0, 0.1, 600.0), (1.0, 15.0, 300.0)]
 )
-def test_a_slow_device_is_no_stuck_one(timeout_s: float, full_batch_s: float, expected_s: float) -> None:
+def test_a_slow_device_is_not_taken_for_stuck(timeout_s: float, full_batch_s: float, expected_s: float) -> None:
     assert stuck_after_s(timeout_s, full_batch_s) == expected_s
 
 
@@ -358,7 +361,9 @@ def remote(bench: Bench) -> RemoteEngine:
     return bench.client
 
 
-def test_an_engine_that_does_not_tell_late_requests(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_front_end_fails_late_requests_if_the_engine_does_not(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("app.ipc.client.WATCH_EVERY_S", 0.01)
     monkeypatch.setattr("app.ipc.client.LATE_S", 0.0)
 
@@ -375,7 +380,7 @@ def test_an_engine_that_does_not_tell_late_requests(bundle_of: BundleOf, monkeyp
     asyncio.run(main())
 
 
-def test_an_engine_that_says_nothing_is_lost(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_engine_is_lost(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.ipc.client.WATCH_EVERY_S", 0.01)
 
     async def main() -> None:
@@ -436,7 +441,7 @@ def test_a_poisoned_sequence_fails_alone(with_engine: WithEngine) -> None:
     with_engine(test)
 
 
-def test_a_lost_device_is_told_to_all(with_engine: WithEngine) -> None:
+def test_a_lost_device_fails_every_request(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         waiting = [await bench.hold(), *(bench.ask(length) for length in (5, 6, 7))]
         await bench.until_waiting(3)
@@ -456,17 +461,17 @@ def test_a_lost_device_is_told_to_all(with_engine: WithEngine) -> None:
     with_engine(test)
 
 
-def test_statistics_tell_what_waits(with_engine: WithEngine) -> None:
+def test_statistics_count_what_waits(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         def queued() -> tuple[int, int]:
-            queue = bench.client.statistics().get(CLASSIFY)
-            return (-1, -1) if queue is None else (queue.sequences, queue.tokens)
+            queue = bench.local.statistics()[CLASSIFY]
+            return queue.sequences, queue.tokens
 
         running = await bench.hold()
         waiting = bench.ask(5, 6, 7)
         await bench.until(lambda: queued() == (3, 18))
-        assert bench.client.statistics()[CLASSIFY].wait_s(1) > 0
-        assert bench.client.statistics()[FILL_MASK].sequences == 0
+        assert bench.local.statistics()[CLASSIFY].wait_s(1) > 0
+        assert bench.local.statistics()[FILL_MASK].sequences == 0
         await bench.until(lambda: any(queue.tokens == 18 for queue in bench.observed[CLASSIFY].queues))
         bench.device.release()
         await asyncio.gather(running, waiting)
@@ -475,7 +480,7 @@ def test_statistics_tell_what_waits(with_engine: WithEngine) -> None:
     with_engine(test)
 
 
-def test_a_timeline_tells_what_became_of_a_request(with_engine: WithEngine) -> None:
+def test_a_timeline_follows_a_request(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         running = await bench.hold()
         timeline = Timeline()
@@ -496,7 +501,7 @@ def test_closing_answers_what_was_admitted_and_takes_no_more(with_engine: WithEn
     async def test(bench: Bench) -> None:
         waiting = [await bench.hold(), bench.ask(5), bench.ask(6, 7)]
         await bench.until_waiting(3)
-        closing = asyncio.ensure_future(bench.client.close())
+        closing = asyncio.ensure_future(bench.local.close())
         await asyncio.sleep(0)
         assert not closing.done()
         bench.device.release()
@@ -517,7 +522,7 @@ def test_closing_answers_what_was_admitted_and_takes_no_more(with_engine: WithEn
     with_engine(test)
 
 
-def test_what_a_front_end_asked_is_withdrawn_when_it_goes(bundle_of: BundleOf) -> None:
+def test_requests_of_a_front_end_that_disconnects_are_withdrawn(bundle_of: BundleOf) -> None:
     async def main() -> None:
         async with asyncio.timeout(WITHIN_S), behind_a_socket(bundle_of) as bench:
             running = await bench.hold()
@@ -544,7 +549,7 @@ def test_what_a_front_end_asked_is_withdrawn_when_it_goes(bundle_of: BundleOf) -
         (lambda mine: {CLASSIFY: mine[CLASSIFY]}, f"{FILL_MASK} only in the engine"),
     ],
 )
-def test_an_engine_with_other_bundles_is_not_asked(
+def test_an_engine_with_other_bundles_gets_no_requests(
     bundle_of: BundleOf, change: Callable[[dict[str, str]], dict[str, str]], says: str
 ) -> None:
     async def main() -> None:
@@ -557,13 +562,13 @@ def test_an_engine_with_other_bundles_is_not_asked(
                     path,
                     admission=Admission(600, 600),
                     identities=identities,
-                    connected=lambda _: told.append("connected"),
-                    lost=lambda: told.append("lost"),
-                    hangs=lambda _: told.append("hangs"),
+                )
+                connecting = client.stay_connected(
+                    lambda _: told.append("connected"), lambda: told.append("lost"), lambda _: told.append("hangs")
                 )
                 serving = asyncio.create_task(EngineServer(bench.local, bench.loaded).serve(path))
                 with pytest.raises(OtherBundles, match=says):
-                    await client.stay_connected()
+                    await connecting
                 with pytest.raises(EngineLost):
                     await client.infer(CLASSIFY, [sequence(3)])
                 assert not told
@@ -609,7 +614,7 @@ def test_a_model_that_cannot_be_loaded_is_not_served(bundle_of: BundleOf, error:
     asyncio.run(main())
 
 
-def test_every_error_of_an_engine_is_of_the_catalogue(with_engine: WithEngine) -> None:
+def test_every_error_of_an_engine_crosses_the_socket(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         with pytest.raises(ServiceError) as raised:
             await bench.client.infer(CLASSIFY, [sequence(6, poisoned=True)])
@@ -647,7 +652,7 @@ def test_the_search_for_the_budget_has_time_for_the_device(
 
 
 @pytest.mark.parametrize(("threads", "measures"), [(None, False), (2, True)])
-def test_nothing_is_measured_anew_of_a_model_that_runs_as_before(
+def test_the_speed_of_a_model_that_runs_as_before_is_reused(
     bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, threads: int | None, measures: bool
 ) -> None:
     measured: list[Bundle] = []

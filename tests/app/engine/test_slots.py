@@ -52,7 +52,7 @@ def test_one_batch_at_a_time_in_order() -> None:
     run(test, ahead=False)
 
 
-def test_a_full_batch_is_packed_ahead_and_no_third() -> None:
+def test_one_full_batch_is_launched_ahead_and_no_third() -> None:
     async def test(slots: Slots) -> None:
         turns = [Turn(slots, is_full=True) for _ in range(3)]
         await settle()
@@ -69,7 +69,7 @@ def test_a_full_batch_is_packed_ahead_and_no_third() -> None:
     run(test, ahead=True)
 
 
-def test_a_batch_that_is_not_full_waits_for_company() -> None:
+def test_a_batch_that_is_not_full_waits_for_more_requests() -> None:
     async def test(slots: Slots) -> None:
         first, second = Turn(slots), Turn(slots)
         await settle()
@@ -84,7 +84,7 @@ def test_a_batch_that_is_not_full_waits_for_company() -> None:
     run(test, ahead=True)
 
 
-def test_the_device_is_never_idle_for_company() -> None:
+def test_an_idle_device_waits_for_no_further_requests() -> None:
     async def test(slots: Slots) -> None:
         first, second = Turn(slots), Turn(slots)
         await settle()
@@ -113,7 +113,7 @@ def test_nobody_overtakes() -> None:
     run(test, ahead=True)
 
 
-def test_who_gives_up_waiting_holds_up_nobody() -> None:
+def test_a_cancelled_wait_holds_up_no_other() -> None:
     async def test(slots: Slots) -> None:
         running, waiting = Turn(slots), Turn(slots)
         await settle()
@@ -137,7 +137,7 @@ def with_slots(size: int, test: Callable[[Slots], Awaitable[None]]) -> None:
     asyncio.run(body())
 
 
-def test_as_many_at_once_as_there_is_room_for() -> None:
+def test_as_many_batches_run_as_there_are_slots() -> None:
     async def test(slots: Slots) -> None:
         turns = [Turn(slots, share=share) for share in (1, 2, 1, 1)]
         await settle()
@@ -169,7 +169,7 @@ def test_a_small_share_does_not_overtake_a_large_one() -> None:
     with_slots(2, test)
 
 
-def test_who_needs_less_goes_when_the_large_one_before_it_gives_up() -> None:
+def test_a_small_share_runs_when_the_large_one_before_it_is_cancelled() -> None:
     async def test(slots: Slots) -> None:
         running, large, small = (Turn(slots, share=share) for share in (1, 2, 1))
         await settle()
@@ -189,7 +189,7 @@ def test_who_needs_less_goes_when_the_large_one_before_it_gives_up() -> None:
     with_slots(2, test)
 
 
-def test_a_turn_that_is_cancelled_as_it_is_granted_is_passed_on() -> None:
+def test_a_slot_that_is_cancelled_as_it_is_granted_goes_to_the_next() -> None:
     async def test(slots: Slots) -> None:
         running, granted, behind = Turn(slots), Turn(slots), Turn(slots)
         await settle()

@@ -63,7 +63,7 @@ def test_no_batch_is_larger_than_both_of_the_first(bundle: Bundle, budget: int) 
             assert padded <= largest[2] + 2 * longest
 
 
-def test_a_widest_batch_that_does_not_fit_is_told(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_widest_batch_that_does_not_fit_is_logged(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     ran: list[int] = []
 
     def run(batch: Sequence[TokenSequence]) -> list[SequenceResult]:

@@ -14,11 +14,12 @@ from app.errors import (
     NotReady,
     Overloaded,
     PayloadTooLarge,
+    RequestTimeout,
     ServiceError,
     Unauthorized,
     ValidationFailed,
 )
-from app.http.asgi import DROP_UP_TO, ClientGone, authorize, error_body, error_headers, read_body, request_id_of
+from app.http.asgi import DROP_UP_TO, ClientGone, ErrorResponse, authorize, read_body, render_error, request_id_of
 
 LIMIT = 100
 
@@ -138,22 +139,27 @@ def test_any_other_key(given: str) -> None:
     [
         (Overloaded("full", 7), {"retry-after": "7"}),
         (NotReady("starting"), {"retry-after": "2"}),
-        (EngineLost("lost"), {"retry-after": "2"}),
-        (Unauthorized("no"), {"www-authenticate": "Bearer"}),
-        (MethodNotAllowed("no", "GET, POST"), {"allow": "GET, POST"}),
+        (EngineLost(), {"retry-after": "2"}),
+        (Unauthorized(), {"www-authenticate": "Bearer"}),
+        (MethodNotAllowed("GET, POST"), {"allow": "GET, POST"}),
+        (RequestTimeout(), {"connection": "close"}),
         (PayloadTooLarge("big"), {"connection": "close"}),
-        (NotFound("no"), {}),
+        (NotFound(), {}),
         (ValidationFailed("no"), {}),
-        (Internal("oh"), {}),
+        (Internal(), {}),
     ],
 )
 def test_errors_say_what_to_do_in_headers_too(error: ServiceError, headers: dict[str, str]) -> None:
-    assert {name.decode(): value.decode() for name, value in error_headers(error)} == headers
+    rendered, body = render_error(error, "id-1")
+    assert {name.decode(): value.decode() for name, value in rendered} == {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "x-request-id": "id-1",
+        **headers,
+    }
 
 
 def test_errors_have_one_shape() -> None:
-    assert json.loads(error_body(NotFound('no "café"'), "id-1")) == {
-        "error": 'no "café"',
-        "error_type": "not_found",
-        "request_id": "id-1",
-    }
+    _, body = render_error(NotFound('no "café"'), "id-1")
+    assert json.loads(body) == {"error": 'no "café"', "error_type": "not_found", "request_id": "id-1"}
+    assert list(json.loads(body)) == list(ErrorResponse.model_fields)

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from app.errors import ServiceError
 from app.http import connection as protocol
-from app.http.asgi import READ_AT, ClientGone, error_body, error_headers, read_body, respond
+from app.http.asgi import READ_AT, ClientGone, json_headers, read_body, render_error, respond
 from app.http.connection import HEAD_BYTES, PIPELINED, HttpProtocol
 from app.http.server import listen
 from tests.e2e.wire import Wire, head, message, wire
@@ -45,11 +45,12 @@ class Echo:
             body = await read_body(scope, receive, 2**20) if self.reads_bodies else b""
             if not self.may_answer.is_set():
                 await asyncio.to_thread(self.may_answer.wait)
-            await respond(send, 200, body * self.repeats, "id")
+            body *= self.repeats
+            await respond(send, 200, json_headers(body, "id"), body)
         except ClientGone:
             pass
         except ServiceError as error:
-            await respond(send, error.status, error_body(error, "id"), "id", *error_headers(error))
+            await respond(send, error.status, *render_error(error, "id"))
 
 
 class Running:
@@ -150,7 +151,7 @@ def test_a_head_of_just_the_limit_is_read(line: Wire) -> None:
 
 def test_a_head_over_the_limit_is_refused(line: Wire) -> None:
     line.send(padded(HEAD_BYTES + 1) + b"{}")
-    assert f"over {HEAD_BYTES} bytes" in refusal(line, 431, "payload_too_large")
+    assert f"over {HEAD_BYTES} bytes" in refusal(line, 431, "head_too_large")
 
 
 def test_a_large_body_in_the_same_piece_is_no_head(line: Wire) -> None:
@@ -170,7 +171,7 @@ def test_a_large_body_in_the_same_piece_is_no_head(line: Wire) -> None:
 )
 def test_what_has_no_end_is_refused(line: Wire, begin: bytes) -> None:
     line.send(begin + b"a" * (10 * HEAD_BYTES))
-    refusal(line, 431, "payload_too_large")
+    refusal(line, 431, "head_too_large")
 
 
 def test_a_caller_that_goes_on_after_a_refusal_is_cut_off(line: Wire) -> None:
@@ -216,7 +217,7 @@ def test_a_head_that_does_not_end_is_told(begin: bytes) -> None:
         line.send(begin)
         eventually(lambda: [one._idle_bytes for one in server.connections] == [len(begin)])
         server.run_out()
-        assert "60 s" in refusal(line, 408, "invalid_json")
+        assert "BERT_READ_TIMEOUT_S" in refusal(line, 408, "timeout")
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
@@ -225,7 +226,7 @@ def test_a_body_that_does_not_end_is_told(framing: str) -> None:
         line.send(head(framing) + b"2\r\n{}")
         eventually(lambda: server.app.scopes)
         server.run_out()
-        assert "BERT_READ_TIMEOUT_S" in refusal(line, 408, "invalid_json")
+        assert "BERT_READ_TIMEOUT_S" in refusal(line, 408, "timeout")
 
 
 def test_a_body_that_nobody_waits_for_any_more_ends_the_connection() -> None:
@@ -372,7 +373,7 @@ def test_a_body_is_left_as_it_is(body: bytes, cuts: list[int]) -> None:
 
 def test_an_offer_does_not_hide_a_long_head(line: Wire) -> None:
     line.send(padded(HEAD_BYTES + 1, "Connection: Upgrade", "Upgrade: h2c") + b"{}")
-    refusal(line, 431, "payload_too_large")
+    refusal(line, 431, "head_too_large")
 
 
 def test_this_is_no_proxy(line: Wire) -> None:

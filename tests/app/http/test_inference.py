@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from app.bundle.files import load_bundle
 from app.bundle.sequences import SequenceResult, TokenSequence
-from app.engine.messages import QueueStatistics, Timeline
+from app.engine.messages import Timeline
 from app.http.inference import InferenceEndpoint, Limits
 from app.http.readiness import Readiness
 from app.tasks.base import Model, Prepared
@@ -50,11 +50,6 @@ class Engine:
         return [np.zeros(3, np.float32) for _ in sequences]
 
     def check(self, model: str, sequences: int) -> None: ...
-
-    def statistics(self) -> dict[str, QueueStatistics]:
-        return {}
-
-    async def close(self) -> None: ...
 
 
 @dataclass

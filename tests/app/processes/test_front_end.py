@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from app.bundle.files import find_bundles
 from app.engine.local import LocalEngine
@@ -32,7 +31,7 @@ def front_end(models: Path, **settings: Any) -> tuple[FrontEnd, Metrics]:
     async def make() -> tuple[FrontEnd, Metrics]:
         engine = LocalEngine()
         try:
-            metrics = Metrics(CollectorRegistry())
+            metrics = Metrics()
             return FrontEnd(Settings(**settings), find_bundles(models), engine, metrics), metrics
         finally:
             await engine.close()

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from app.bundle.files import load_bundle
 from app.engine.local import LocalEngine
@@ -36,7 +35,7 @@ def test_what_cuda_lacks_is_told_once(bundle_of: BundleOf, monkeypatch: pytest.M
 
     async def load() -> None:
         engine = LocalEngine()
-        await loading.load_models(Settings(models=Path()), [bundle], engine, Metrics(CollectorRegistry()))
+        await loading.load_models(Settings(models=Path()), [bundle], engine, Metrics())
         await engine.close()
 
     asyncio.run(load())
@@ -61,7 +60,7 @@ def test_the_threads_of_a_lost_engine_are_those_of_the_next(
 
     async def load() -> dict[str, Loaded]:
         engine = LocalEngine()
-        settings, metrics = Settings(models=Path()), Metrics(CollectorRegistry())
+        settings, metrics = Settings(models=Path()), Metrics()
         loaded = await loading.load_models(settings, [bundle], engine, metrics, before)
         await engine.close()
         return loaded
@@ -88,7 +87,7 @@ def test_more_threads_than_cpus_are_told(
     async def load() -> None:
         engine = LocalEngine()
         settings = Settings(models=Path(), threads=threads)
-        await loading.load_models(settings, [bundle], engine, Metrics(CollectorRegistry()))
+        await loading.load_models(settings, [bundle], engine, Metrics())
         await engine.close()
 
     asyncio.run(load())

@@ -1,46 +1,63 @@
-"""What a supervisor does of processes that end."""
+"""What a supervisor does when a process ends, hangs or cannot be started."""
 
 import asyncio
 import errno
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from app.processes.slot import Child
-from app.processes.supervisor import EXIT_CONFIGURATION, EXIT_ENGINE_LOST, EXIT_OTHER_BUNDLES, RESTARTS, Supervisor
+from app.processes.exit_status import ExitStatus
+from app.processes.reports import EngineHangs, ModelsLoaded
+from app.processes.slot import RESTARTS, SlotState, WorkerSlot
+from app.processes.supervisor import Supervisor
 from app.settings import Settings
-from app.telemetry.metrics import MULTIPROCESS_FOLDER
 from tests.app.loaded import loaded
 
 
 def sleep(*_: object) -> None:
-    """Be a process until told to end."""
+    """Run until SIGTERM: the main function of a process."""
     signal.pause()
 
 
-class Ended(Child):
-    """A place whose process was not started, but has ended in some way."""
+class Process:
+    """A process that was not started. It ends when a test says so."""
 
-    def end(self, status: int) -> "Ended":
-        self.process = SimpleNamespace(exitcode=status)  # type: ignore[assignment]
-        return self
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.exitcode: int | None = None
+        self.signals: list[str] = []
 
-    def replace(self, within_s: float) -> None:  # noqa: ARG002
-        self.is_replaced = True
+    def terminate(self) -> None:
+        self.signals.append("SIGTERM")
+
+    def kill(self) -> None:
+        self.signals.append("SIGKILL")
 
 
-def supervised(test: Callable[[Any], Awaitable[None] | None]) -> None:
+def running(slot: WorkerSlot, number: int) -> WorkerSlot:
+    """Put a running process into a slot."""
+    slot.process = Process(1000 + number)  # type: ignore[assignment]
+    slot.number, slot.state = number, SlotState.RUNNING
+    return slot
+
+
+def ended(slot: WorkerSlot, status: int) -> WorkerSlot:
+    slot.process = SimpleNamespace(exitcode=status)  # type: ignore[assignment]
+    return slot
+
+
+def supervised(test: Callable[[Any], None]) -> None:
+    """Run a test against a supervisor of an engine and two front ends, started in this order."""
+
     async def main() -> None:
         with socket.socket() as listener:
-            supervisor: Any = Supervisor(Settings(workers=2), listener, lambda: None, lambda: None)
-        supervisor._engine = Ended("engine", lambda: None)  # type: ignore[arg-type, return-value]
-        supervisor._front_ends = [Ended(f"front end {i}", lambda: None) for i in range(2)]  # type: ignore[arg-type, return-value]
-        for number, child in enumerate((supervisor._engine, *supervisor._front_ends)):
-            child.number = number
+            supervisor: Any = Supervisor(Settings(workers=2), listener, sleep, sleep)
+        for number, slot in enumerate((supervisor._engine, *supervisor._front_ends)):
+            running(slot, number)
         test(supervisor)
 
     asyncio.run(main())
@@ -48,32 +65,75 @@ def supervised(test: Callable[[Any], Awaitable[None] | None]) -> None:
 
 def test_six_deaths_of_a_process_within_a_minute_end_the_service() -> None:
     def test(supervisor: Any) -> None:
-        statuses = [supervisor._status_after(supervisor._front_ends[0].end(-11)) for _ in range(RESTARTS + 1)]
-        assert statuses == [None] * RESTARTS + [EXIT_ENGINE_LOST]
+        slot = supervisor._front_ends[0]
+        statuses = [supervisor._status_after(ended(running(slot, i), -11)) for i in range(RESTARTS + 1)]
+        assert statuses == [None] * RESTARTS + [ExitStatus.FAILED]
 
     supervised(test)
 
 
 def test_each_process_may_die_once() -> None:
     def test(supervisor: Any) -> None:
-        many = [Ended(f"front end {i}", lambda: None) for i in range(2 * RESTARTS)]  # type: ignore[arg-type, return-value]
-        assert [supervisor._status_after(child.end(-9)) for child in many] == [None] * len(many)
+        slots = [WorkerSlot(f"front end {i}", None, None, 1.0) for i in range(2 * RESTARTS)]  # type: ignore[arg-type]
+        assert [supervisor._status_after(ended(running(slot, 9), -9)) for slot in slots] == [None] * len(slots)
 
     supervised(test)
 
 
-def test_what_is_wrong_with_the_configuration_ends_a_start_but_no_service() -> None:
+def test_a_wrong_configuration_ends_a_start() -> None:
     def test(supervisor: Any) -> None:
-        front_end, other = supervisor._front_ends
-        assert supervisor._status_after(front_end.end(EXIT_CONFIGURATION)) == EXIT_CONFIGURATION
-        supervisor._loaded = {"sentiment": loaded()}
-        assert supervisor._status_after(other.end(EXIT_CONFIGURATION)) is None
+        slot = supervisor._front_ends[0]
+        assert supervisor._status_after(ended(slot, ExitStatus.CONFIGURATION)) == ExitStatus.CONFIGURATION
 
     supervised(test)
 
 
-class Refusing(Child):
-    """A place for whose process the system has no room, some of the times."""
+def test_a_wrong_configuration_does_not_end_a_service_that_had_its_models() -> None:
+    def test(supervisor: Any) -> None:
+        supervisor._handle(ModelsLoaded({"sentiment": loaded()}))
+        assert supervisor._status_after(ended(supervisor._front_ends[0], ExitStatus.CONFIGURATION)) is None
+
+    supervised(test)
+
+
+def test_an_engine_that_hangs_is_killed_once_though_every_front_end_reports_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def test(supervisor: Any) -> None:
+        engine = supervisor._engine
+        for _ in range(2):
+            supervisor._handle(EngineHangs(engine.process.pid))
+        assert engine.process.signals == ["SIGKILL"]
+        assert supervisor._status_after(ended(engine, -9)) is None
+        assert engine.state is SlotState.LOST
+
+    supervised(test)
+    assert "engine ended with status -9, killed by SIGKILL as it had hung; starting another" in caplog.text
+
+
+def test_a_late_report_of_a_hung_engine_does_not_harm_its_successor() -> None:
+    def test(supervisor: Any) -> None:
+        before = supervisor._engine.process.pid
+        running(supervisor._engine, 3)
+        supervisor._handle(EngineHangs(before))
+        assert supervisor._engine.state is SlotState.RUNNING
+        assert not supervisor._engine.process.signals
+
+    supervised(test)
+
+
+def test_a_report_of_a_hung_engine_does_not_restart_one_that_is_stopped() -> None:
+    def test(supervisor: Any) -> None:
+        engine = supervisor._engine
+        engine.stop()
+        supervisor._handle(EngineHangs(engine.process.pid))
+        assert engine.is_stopped
+
+    supervised(test)
+
+
+class Refusing(WorkerSlot):
+    """A slot for whose process the system has no room, some of the times."""
 
     refusals: int
     is_started: asyncio.Event
@@ -86,69 +146,65 @@ class Refusing(Child):
         self.is_started.set()
 
 
-@pytest.mark.parametrize(("refusals", "status", "says"), [(1, 0, "trying again"), (99, EXIT_ENGINE_LOST, "giving up")])
+@pytest.mark.parametrize(
+    ("refusals", "status", "says"), [(1, ExitStatus.STOPPED, "trying again"), (99, ExitStatus.FAILED, "giving up")]
+)
 def test_a_process_that_cannot_be_started_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusals: int, status: int, says: str
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusals: int, status: ExitStatus, says: str
 ) -> None:
     monkeypatch.setattr("app.processes.supervisor.START_AGAIN_AFTER_S", 0.0)
-    monkeypatch.setenv(MULTIPROCESS_FOLDER, "")  # which the supervisor sets, for the processes that it starts
 
     async def main() -> int:
         with socket.socket() as listener:
             supervisor: Any = Supervisor(Settings(workers=1), listener, sleep, sleep)
-            supervisor._engine = Refusing("engine", supervisor._make_engine)
-            supervisor._engine.refusals, supervisor._engine.is_started = refusals, asyncio.Event()
-            running = asyncio.create_task(supervisor.run())
-            started = asyncio.create_task(supervisor._engine.is_started.wait())
-            await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
-            started.cancel()
-            supervisor._end(0)
-            return int(await running)
+            slot = Refusing("engine", supervisor._spawn_engine, supervisor._handle, 1.0)
+            slot.refusals, slot.is_started = refusals, asyncio.Event()
+            supervisor._engine = slot
+            async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+                supervising = tasks.create_task(supervisor.run())
+                started = tasks.create_task(slot.is_started.wait())
+                await asyncio.wait((supervising, started), return_when=asyncio.FIRST_COMPLETED)
+                started.cancel()
+                supervisor._end(ExitStatus.STOPPED)
+            return int(supervising.result())
 
-    assert asyncio.run(asyncio.wait_for(main(), 60)) == status
+    assert asyncio.run(main()) == status
     assert says in caplog.text
 
 
-def test_those_that_read_the_bundles_before_are_replaced_and_that_is_no_death() -> None:
+def test_what_read_the_bundles_before_is_replaced_and_counts_as_no_death() -> None:
     def test(supervisor: Any) -> None:
-        old, new = supervisor._front_ends
-        supervisor._status_after(new.end(EXIT_OTHER_BUNDLES))
-        assert (supervisor._engine.is_replaced, old.is_replaced, new.is_replaced) == (True, True, False)
-        for child in (supervisor._engine, old):
-            assert supervisor._status_after(child.end(0)) is None
-        assert not any(child.deaths for child in (supervisor._engine, *supervisor._front_ends))
-        assert not supervisor._engine.was_lost
+        engine, (old, new) = supervisor._engine, supervisor._front_ends
+        supervisor._status_after(ended(new, ExitStatus.OTHER_BUNDLES))
+        assert [slot.state for slot in (engine, old, new)] == [
+            SlotState.REPLACED,
+            SlotState.REPLACED,
+            SlotState.VACANT,
+        ]
+        assert engine.process.signals == old.process.signals == ["SIGTERM"]
+        for slot in (engine, old):
+            assert supervisor._status_after(ended(slot, 0)) is None
+            assert slot.state is SlotState.VACANT  # it was not lost
 
     supervised(test)
 
 
-def test_a_front_end_older_than_its_engine_goes_alone() -> None:
+def test_a_front_end_older_than_its_engine_is_replaced_alone() -> None:
     def test(supervisor: Any) -> None:
-        supervisor._engine.number = 3
         old, other = supervisor._front_ends
-        assert supervisor._status_after(old.end(EXIT_OTHER_BUNDLES)) is None
-        assert not any(child.is_replaced for child in (supervisor._engine, other))
-        assert not any(child.deaths for child in (supervisor._engine, *supervisor._front_ends))
+        running(supervisor._engine, 3)
+        assert supervisor._status_after(ended(old, ExitStatus.OTHER_BUNDLES)) is None
+        assert {slot.state for slot in (supervisor._engine, other)} == {SlotState.RUNNING}
 
     supervised(test)
 
 
 def test_bundles_that_never_agree_end_the_service() -> None:
     def test(supervisor: Any) -> None:
-        [front_end, _] = supervisor._front_ends
-        statuses = [supervisor._status_after(front_end.end(EXIT_OTHER_BUNDLES)) for _ in range(RESTARTS + 1)]
-        assert statuses == [None] * RESTARTS + [EXIT_ENGINE_LOST]
+        slot = supervisor._front_ends[0]
+        statuses = [
+            supervisor._status_after(ended(running(slot, i), ExitStatus.OTHER_BUNDLES)) for i in range(RESTARTS + 1)
+        ]
+        assert statuses == [None] * RESTARTS + [ExitStatus.FAILED]
 
     supervised(test)
-
-
-@pytest.mark.parametrize(
-    ("status", "told"),
-    [
-        (3, "ended with status 3"),
-        (-9, "ended with status -9, killed by SIGKILL, often by the kernel for want of memory"),
-        (-11, "ended with status -11, killed by SIGSEGV"),
-    ],
-)
-def test_how_a_process_ended_is_told_in_words(status: int, told: str) -> None:
-    assert Ended("engine", lambda: None).end(status).how_it_ended == told  # type: ignore[arg-type, return-value]

@@ -25,11 +25,11 @@ def answer(model: Model, **parameters: Any) -> list[Any]:
     return EmbedHandler().answer(model, request, Prepared([], 0), ROWS)
 
 
-def test_an_embedding_is_numbers(model: Model) -> None:
+def test_an_embedding_is_a_list_of_numbers(model: Model) -> None:
     assert answer(model, normalize=False) == [row.tolist() for row in ROWS]
 
 
-def test_normalized_it_is_one_long_unless_it_has_no_length(model: Model) -> None:
+def test_a_normalized_embedding_has_length_one_or_zero(model: Model) -> None:
     embeddings = answer(model, normalize=True)
     assert embeddings[0] == pytest.approx([0.6, 0.8])
     assert embeddings[1] == [0, 0]
@@ -37,7 +37,7 @@ def test_normalized_it_is_one_long_unless_it_has_no_length(model: Model) -> None
 
 
 @pytest.mark.parametrize(("says", "normalizes"), [(None, False), (False, False), (True, True)])
-def test_the_checkpoint_says_whether_by_itself(model: Model, says: bool | None, normalizes: bool) -> None:
+def test_the_manifest_decides_whether_to_normalize(model: Model, says: bool | None, normalizes: bool) -> None:
     changed = Model(model.name, model.manifest.model_copy(update={"normalizes": says}), model.tokenizer)
     assert answer(changed) == answer(changed, normalize=normalizes)
     assert answer(changed, normalize=not normalizes) != answer(changed)

@@ -43,7 +43,7 @@ def test_masks_are_found(model: Model) -> None:
 
 
 @pytest.mark.parametrize(("parameters", "expected"), [({}, 5), ({"top_k": 1}, 1), ({"top_k": 1000}, 400)])
-def test_no_more_tokens_than_there_are(model: Model, parameters: dict[str, int], expected: int) -> None:
+def test_top_k_is_limited_by_the_vocabulary(model: Model, parameters: dict[str, int], expected: int) -> None:
     assert prepare(model, "[MASK]", **parameters).sequences[0].top_k == expected
 
 
@@ -70,12 +70,12 @@ def test_targets_are_tokens_each_once(model: Model) -> None:
         ("[MASK]", {"targets": ["good late"]}, r"targets\[0\] is not a single token"),
     ],
 )
-def test_what_cannot_be_answered(model: Model, inputs: Any, parameters: dict[str, Any], says: str) -> None:
+def test_unanswerable_requests_are_refused(model: Model, inputs: Any, parameters: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationFailed, match=says):
         prepare(model, inputs, **parameters)
 
 
-def test_an_answer_has_a_limit(model: Model) -> None:
+def test_too_many_candidates_are_refused(model: Model) -> None:
     inputs = ["[MASK] [MASK]"] * (MAX_CANDIDATES // 200)
     assert len(prepare(model, inputs, top_k=100).sequences) == len(inputs)
     with pytest.raises(ValidationFailed, match=f"list {MAX_CANDIDATES + 100} tokens.*at most {MAX_CANDIDATES}.*top_k"):
@@ -91,13 +91,13 @@ def test_one_mask_is_filled_in(model: Model) -> None:
     assert all(type(one["token"]) is int and type(one["score"]) is float for one in candidates)
 
 
-def test_of_several_masks_the_others_stay(model: Model) -> None:
+def test_with_several_masks_the_others_stay_visible(model: Model) -> None:
     first, second = answer(model, "[MASK] is [MASK]", [["good"], ["late"]])
     assert first[0]["sequence"] == "[CLS] good is [MASK] [SEP]"
     assert second[0]["sequence"] == "[CLS] [MASK] is late [SEP]"
 
 
-def test_what_was_asked_is_left_as_it_was(model: Model) -> None:
+def test_answering_does_not_modify_the_request(model: Model) -> None:
     prepared = prepare(model, "It is [MASK].")
     [sequence] = prepared.sequences
     before = sequence.input_ids.tolist()

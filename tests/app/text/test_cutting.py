@@ -142,7 +142,9 @@ class Recording:
 
 
 @pytest.mark.parametrize("direction", get_args(Direction))
-def test_most_of_a_long_text_is_not_read(both: Both, monkeypatch: pytest.MonkeyPatch, direction: Direction) -> None:
+def test_most_of_a_long_text_is_not_tokenized(
+    both: Both, monkeypatch: pytest.MonkeyPatch, direction: Direction
+) -> None:
     tokenizer, text = both.ours, "Was the cat on the mat? " * 20_000
     recording = Recording(tokenizer._tokenizer)
     monkeypatch.setattr(tokenizer, "_tokenizer", recording)

@@ -114,9 +114,9 @@ def test_shared_types_cannot_be_written_to(bundle_of: BundleOf) -> None:
         {"added_tokens": [{"content": "covid"}]},
     ],
 )
-def test_what_is_not_of_this_kind_is_left_alone(changes: dict[str, Any]) -> None:
+def test_other_texts_are_left_to_the_rust_tokenizer(changes: dict[str, Any]) -> None:
     assert not reads_plain_text(json.loads(DEMO.read_text()) | changes)
 
 
-def test_a_byte_level_tokenizer_has_no_words(bundle_of: BundleOf) -> None:
+def test_a_byte_level_tokenizer_has_no_plain_tokenizer(bundle_of: BundleOf) -> None:
     assert Tokenizer(load_bundle(bundle_of("roberta-fill-mask")))._plain is None

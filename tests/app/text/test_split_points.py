@@ -57,7 +57,7 @@ def kind(request: pytest.FixtureRequest, bundle_of: BundleOf) -> Kind:
 @example(pieces=["x" * 9, "/"], separator="", repeat=12)
 @example(pieces=["\u0600", " \u0301", "a\u0d4e"], separator=" ", repeat=12)
 @settings(max_examples=150)
-def test_sure_tokens_are_those_of_the_whole_text(kind: Kind, pieces: list[str], separator: str, repeat: int) -> None:
+def test_exact_tokens_are_those_of_the_whole_text(kind: Kind, pieces: list[str], separator: str, repeat: int) -> None:
     text = separator.join(pieces * repeat)
     whole = kind.tokens(text)
     for part in kind.points.parts(text, "right", SIZE):
@@ -140,11 +140,11 @@ def test_tokenizers_that_split_at_spaces_have_split_points(changes: dict[str, An
         {"added_tokens": [{"content": "--", "normalized": False}]},
     ],
 )
-def test_others_have_none(changes: dict[str, Any]) -> None:
+def test_other_tokenizers_have_no_split_points(changes: dict[str, Any]) -> None:
     assert split_points_of(definition(**changes)) is None
 
 
-def test_the_longest_added_token_is_seen() -> None:
+def test_the_longest_added_token_is_known() -> None:
     """One that holds spaces is not taken apart: what is kept ends further from the split than it is long."""
     token = "<" + "a long name " * 10 + ">"
     added = [{"content": token, "normalized": False}]

@@ -1,0 +1,46 @@
+"""`--workers 1`: HTTP and the models in one process."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+
+from app.bundle.files import Bundle
+from app.engine.local import LocalEngine
+from app.processes.exit_status import ExitStatus
+from app.processes.front_end import FrontEnd
+from app.processes.loading import load_models, load_unless_stopped
+from app.settings import Settings
+from app.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+async def serve_alone(settings: Settings, listener: socket.socket, bundles: Sequence[Bundle]) -> ExitStatus:
+    """Serve until a signal; return the exit status.
+
+    Raises:
+        StartupError: the service cannot start as it is set up.
+        EngineLost: the device failed while the models were loading.
+    """
+    metrics = Metrics()
+    engine = LocalEngine()
+    front_end = FrontEnd(settings, bundles, engine, metrics)
+    serving = asyncio.create_task(front_end.server.serve(sockets=[listener]))
+    # No task group: what fails here may not cut off the server, which still answers what it accepted.
+    try:
+        loaded = await load_unless_stopped(load_models(settings, bundles, engine, metrics), serving)
+        if loaded is None:
+            return ExitStatus.STOPPED
+        front_end.engine_found(loaded)
+        await asyncio.wait((serving, engine.lost), return_when=asyncio.FIRST_COMPLETED)
+        if engine.lost.done():
+            front_end.engine_lost()
+            return ExitStatus.FAILED
+    finally:
+        front_end.server.should_exit = True
+        await serving
+        await engine.close()
+        await front_end.close()
+    log.info("stopped")
+    return ExitStatus.STOPPED

@@ -1,0 +1,78 @@
+"""The engine's process: loads the models, batches and runs what front ends ask for."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from app.bundle.files import find_bundles
+from app.engine.local import LocalEngine
+from app.engine.messages import Loaded
+from app.ipc.server import EngineServer
+from app.processes.exit_status import ExitStatus, run
+from app.processes.garbage_collection import freeze_heap
+from app.processes.loading import load_models, load_unless_stopped
+from app.processes.reports import ModelsLoaded, SupervisorLink
+from app.settings import Settings
+from app.telemetry.logs import configure
+from app.telemetry.metrics import Metrics
+
+
+def run_engine(
+    settings: Settings,
+    socket_path: Path,
+    supervisor: SupervisorLink,
+    previous: Mapping[str, Loaded],
+    was_lost: bool,
+) -> None:
+    """Be the engine's process: the main function.
+
+    Args:
+        settings: As the service was started with.
+        socket_path: Where to listen for front ends.
+        supervisor: Gets a report when the models are loaded.
+        previous: How the engine before this one, if any, had loaded each model.
+        was_lost: Whether the engine before this one ended without having been told to.
+    """
+    configure(settings.log_level, settings.log_format)
+    status = run(_serve(settings, socket_path, supervisor, previous, was_lost))
+    os._exit(status)  # as in `__main__`: a thread may be loading a model, or be stuck in a lost device
+
+
+async def _serve(
+    settings: Settings,
+    socket_path: Path,
+    supervisor: SupervisorLink,
+    previous: Mapping[str, Loaded],
+    was_lost: bool,
+) -> ExitStatus:
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[None] = loop.create_future()
+
+    def stop() -> None:
+        if not stopped.done():
+            stopped.set_result(None)
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    supervisor.when_gone(stop)
+    metrics = Metrics()
+    if was_lost:
+        metrics.engine_restarts.inc()
+    engine = LocalEngine()
+    loading = load_models(settings, find_bundles(settings.models), engine, metrics, previous)
+    loaded = await load_unless_stopped(loading, stopped)
+    if loaded is None:
+        return ExitStatus.STOPPED
+    supervisor.report(ModelsLoaded(loaded))
+    metrics.engine_up.set(1)
+    freeze_heap()
+    server = EngineServer(engine, loaded)
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(server.serve(socket_path))
+        await asyncio.wait((stopped, engine.lost), return_when=asyncio.FIRST_COMPLETED)
+        if not engine.lost.done():
+            await server.until_alone()
+        serving.cancel()
+    await engine.close()
+    return ExitStatus.FAILED if engine.lost.done() else ExitStatus.STOPPED

@@ -1,0 +1,65 @@
+"""What a child process reports to its supervisor, and the pipe between the two.
+
+Every process has a pipe of its own, so one that is killed in the middle of a report spoils nobody else's.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from app.engine.messages import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsLoaded:
+    """The engine has loaded these models."""
+
+    models: Mapping[str, Loaded]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHangs:
+    """A front end has heard nothing from the engine for a long time; `pid` is the engine's process."""
+
+    pid: int
+
+
+Report = ModelsLoaded | EngineHangs
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorLink:
+    """A child's end of its pipe, and the temporary folder that all processes of the service share.
+
+    The supervisor sends nothing. When there is something to read, it is the end: the supervisor is gone.
+    """
+
+    pipe: Connection
+    folder: Path
+
+    def report(self, report: Report) -> None:
+        """Send a report; none is needed any more by a supervisor that is gone."""
+        with suppress(OSError):
+            self.pipe.send(report)
+
+    def when_gone(self, stop: Callable[[], None]) -> None:
+        """Call `stop` once the supervisor is gone, even if it was killed, and remove the folder that it left behind."""
+
+        def gone() -> None:
+            asyncio.get_running_loop().remove_reader(self.pipe.fileno())
+            shutil.rmtree(self.folder, ignore_errors=True)
+            stop()
+
+        when_readable(self.pipe, gone)
+
+
+def when_readable(pipe: Connection, callback: Callable[[], None]) -> None:
+    """Call `callback` on this event loop whenever a report, or the end of the pipe, can be read."""
+    asyncio.get_running_loop().add_reader(pipe.fileno(), callback)
+    # uvloop has just made it non-blocking, in which a `Connection` fails halfway through a long report.
+    os.set_blocking(pipe.fileno(), True)

@@ -1,0 +1,33 @@
+"""The record of one inference request: what metrics, access log and trace report about it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+CLIENT_GONE: Final = 499
+"""The status if the caller closed the connection before its answer, as in nginx; it is never sent."""
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """One request. The endpoint fills it in on the way, and hands it over when the answer has been sent."""
+
+    request_id: str
+    task: str
+    trace_id: str | None = None
+    """None without tracing."""
+    is_sampled: bool = False
+    """Whether the trace is sent to the collector."""
+    model: str | None = None
+    """None until the request has named a model that exists."""
+    tokenizing_at: float | None = None
+    """When tokenization began (monotonic clock); None if it never ended."""
+    tokenized_at: float = 0.0
+    sequences: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    """The number of inputs that were cut."""
+    status: int = 200
+    error_type: str | None = None
+    """None if the request succeeded."""
+    duration_s: float = 0.0
+    """From the request's last byte to its answer: the time that a caller takes to send says nothing of this service."""
