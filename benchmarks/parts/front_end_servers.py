@@ -38,7 +38,10 @@ LOGITS: Final = np.array([-1.0, 2.0], np.float32)
 
 
 class FakeEngine:
-    """Answers at once."""
+    """Answers at once, and every sequence alike."""
+
+    def __init__(self, logits: SequenceResult) -> None:
+        self._logits = logits
 
     async def infer(
         self,
@@ -46,7 +49,7 @@ class FakeEngine:
         sequences: Sequence[TokenSequence],
         timeline: Timeline | None = None,  # noqa: ARG002
     ) -> list[SequenceResult]:
-        return [LOGITS] * len(sequences)
+        return [self._logits] * len(sequences)
 
     def check(self, model: str, sequences: int) -> None:
         pass
@@ -90,7 +93,7 @@ def fastapi_application(bundle: Path, *, does_work: bool) -> FastAPI:
     app = FastAPI()
     tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
     tokenizer.enable_truncation(512)
-    engine = FakeEngine()
+    engine = FakeEngine(LOGITS)
 
     @app.post("/v1/classify")
     async def classify(request: Request) -> Response:
@@ -117,7 +120,7 @@ async def serve_ours(bundle: Path, port: int) -> None:
     """Serve the project's front end with an engine that answers at once."""
     found = load_bundle(bundle)
     settings = Settings(access_log=False)
-    front_end = FrontEnd(settings, [found], FakeEngine(), Metrics(CollectorRegistry()))
+    front_end = FrontEnd(settings, [found], FakeEngine(LOGITS), Metrics(CollectorRegistry()))
     front_end.engine_found({found.name: LOADED})
     await front_end.server.serve(sockets=[listen(HOST, port)])
 
