@@ -81,9 +81,9 @@ $(INFINITY_VENV)/installed: benchmarks/requirements-infinity.txt
 ## make bench       measure this server and its peers; writes benchmarks/results
 .PHONY: bench
 bench: $(BENCH_VENV)/installed $(INFINITY_VENV)/installed $(EXPORT_VENV)/installed
-	$(BENCH_VENV)/bin/python -m benchmarks $(ARGS)
+	$(EXPORT_VENV)/bin/python -m benchmarks $(ARGS)
 
-## make gpu-check   is it right and how fast on this machine's GPU: one table, no network (ARGS="--parts parity" for one part)
+## make gpu-check   is it right and how fast on this machine's GPU: tables, no network (ARGS="--parts parity" for one part)
 .PHONY: gpu-check
 gpu-check: .venv-gpu/installed $(EXPORT_VENV)/installed
 	.venv-gpu/bin/python -m benchmarks.gpu_check --export-python $(EXPORT_VENV)/bin/python $(ARGS)

@@ -1,7 +1,13 @@
-"""Checkpoints to measure with. Weights are random where speed is all that is asked: it does not depend on them."""
+"""Checkpoints to measure with. Weights are random where speed is all that is asked: it does not depend on them.
+
+    python -m benchmarks.checkpoints NAME CACHE
+
+Runs in the environment of the export.
+"""
 
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -68,33 +74,25 @@ def _make(size: Size, folder: Path) -> None:
 
 def _weights(size: Size) -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
-    weights: dict[str, np.ndarray] = {}
+    hidden, wide = size.hidden, 4 * size.hidden
+    tables = {"word": size.vocabulary, "position": size.positions, "token_type": _TYPES}
+    shapes = {f"bert.embeddings.{name}_embeddings": (rows, hidden) for name, rows in tables.items()}
+    dense = {"bert.pooler.dense": (hidden, hidden), "classifier": (len(_LABELS), hidden)}
+    norms = ["bert.embeddings.LayerNorm"]
+    for layer in (f"bert.encoder.layer.{i}" for i in range(size.layers)):
+        parts = ("self.query", "self.key", "self.value", "output.dense")
+        dense |= {f"{layer}.attention.{part}": (hidden, hidden) for part in parts}
+        dense |= {f"{layer}.intermediate.dense": (wide, hidden), f"{layer}.output.dense": (hidden, wide)}
+        norms += [f"{layer}.attention.output.LayerNorm", f"{layer}.output.LayerNorm"]
+    # The spread that BERT starts its training from.
+    weights = {
+        f"{name}.weight": random.standard_normal(shape, np.float32) * np.float32(0.02)
+        for name, shape in (shapes | dense).items()
+    }
+    weights |= {f"{name}.bias": np.zeros(outputs, np.float32) for name, (outputs, _) in dense.items()}
+    weights |= {f"{name}.weight": np.ones(hidden, np.float32) for name in norms}
+    return weights | {f"{name}.bias": np.zeros(hidden, np.float32) for name in norms}
 
-    def table(name: str, *shape: int) -> None:
-        # The spread that BERT starts its training from.
-        weights[f"{name}.weight"] = random.standard_normal(shape, np.float32) * np.float32(0.02)
 
-    def dense(name: str, outputs: int, inputs: int) -> None:
-        table(name, outputs, inputs)
-        weights[f"{name}.bias"] = np.zeros(outputs, np.float32)
-
-    def norm(name: str) -> None:
-        weights[f"{name}.weight"] = np.ones(size.hidden, np.float32)
-        weights[f"{name}.bias"] = np.zeros(size.hidden, np.float32)
-
-    embeddings = "bert.embeddings"
-    table(f"{embeddings}.word_embeddings", size.vocabulary, size.hidden)
-    table(f"{embeddings}.position_embeddings", size.positions, size.hidden)
-    table(f"{embeddings}.token_type_embeddings", _TYPES, size.hidden)
-    norm(f"{embeddings}.LayerNorm")
-    for i in range(size.layers):
-        layer = f"bert.encoder.layer.{i}"
-        for part in ("self.query", "self.key", "self.value", "output.dense"):
-            dense(f"{layer}.attention.{part}", size.hidden, size.hidden)
-        norm(f"{layer}.attention.output.LayerNorm")
-        dense(f"{layer}.intermediate.dense", 4 * size.hidden, size.hidden)
-        dense(f"{layer}.output.dense", size.hidden, 4 * size.hidden)
-        norm(f"{layer}.output.LayerNorm")
-    dense("bert.pooler.dense", size.hidden, size.hidden)
-    dense("classifier", len(_LABELS), size.hidden)
-    return weights
+if __name__ == "__main__":
+    print(checkpoint(sys.argv[1], Path(sys.argv[2])))

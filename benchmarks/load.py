@@ -20,6 +20,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.report import Row
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
@@ -27,6 +29,8 @@ HOST: Final = "127.0.0.1"
 STALLED_AFTER_S: Final = 120.0
 LOST: Final = 0
 """The status of a request whose connection ended without an answer."""
+ENOUGH: Final = 500
+"""A p99 is told of so many answers or more: of 90 it would be the slowest one."""
 
 
 class Stalled(Exception):
@@ -56,16 +60,34 @@ class Load:
     def duration_s(self) -> float:
         return float(self.answered_s[-1])
 
-    def since(self, start_s: float) -> "Load":
-        """Return the part of the load that was scheduled from a moment on."""
-        part = self.scheduled_s >= start_s
-        return Load(
-            self.request[part], self.status[part], self.scheduled_s[part], self.answered_s[part], self.generator_cpu
-        )
+    def row(self, tokens: Sequence[int] = ()) -> Row:
+        """Return the figures of the load; rates, if it is told how many tokens each of the requests has."""
+        statuses, counts = np.unique(self.status[~self.is_ok], return_counts=True)
+        latency_s = self.latency_s[self.is_ok]
+        row: Row = {
+            "requests_per_s": latency_s.size / self.duration_s,
+            "tokens_per_s": self.tokens(tokens) / self.duration_s,
+            "p50_ms": quantile_ms(latency_s, 0.5),
+            "p99_ms": quantile_ms(latency_s, 0.99) if latency_s.size >= ENOUGH else None,
+            "sent": len(self.request),
+            "failed": dict(zip(map(str, statuses.tolist()), counts.tolist(), strict=True)),
+            "generator_cpu": self.generator_cpu,
+        }
+        return row if tokens else {name: value for name, value in row.items() if not name.endswith("_per_s")}
+
+    def tokens(self, of: Sequence[int], start_s: float = 0.0, end_s: float = np.inf) -> float:
+        """Return the tokens of all requests that were answered well in a span, told those of each request that is sent."""
+        good = self.is_ok & (self.answered_s >= start_s) & (self.answered_s < end_s)
+        return float(sum(of[i % len(of)] for i in self.request[good].tolist())) if of else 0.0
 
 
-def quantile_ms(latency_s: FloatArray, share: float) -> float:
-    """Return the latency that `share` of the requests did not exceed: one that was measured, not a blend of two."""
+def quantile_ms(latency_s: FloatArray, share: float) -> float | None:
+    """Return the latency that `share` of the requests did not exceed: one that was measured, not a blend of two.
+
+    None if there is none.
+    """
+    if not latency_s.size:
+        return None
     return float(np.quantile(latency_s, share, method="inverted_cdf")) * 1e3
 
 

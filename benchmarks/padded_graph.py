@@ -2,9 +2,14 @@
 
 It is what ONNX Runtime's transformer optimizer makes of an exported BERT: EmbedLayerNormalization, Attention with merged
 query, key and value, SkipLayerNormalization and BiasGelu. Input names are those of transformers.
+
+    python -m benchmarks.padded_graph FILE CHECKPOINT
+
+Runs in the environment of the export.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +21,7 @@ from safetensors.numpy import load_file
 _CONTRIB = "com.microsoft"
 
 
-def write_padded_graph(checkpoint: Path, path: Path) -> None:
+def write_padded_graph(path: Path, checkpoint: Path) -> None:
     """Write the classifier in `checkpoint`, a BERT, as an ONNX graph."""
     config = json.loads((checkpoint / "config.json").read_text())
     weights = {name: tensor.astype(np.float32) for name, tensor in load_file(checkpoint / "model.safetensors").items()}
@@ -107,3 +112,7 @@ class _Graph:
     def _constant(self, name: str, value: np.ndarray) -> str:
         self.constants[name] = value
         return name
+
+
+if __name__ == "__main__":
+    write_padded_graph(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -4,10 +4,13 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.generators import Generators, merged
 from benchmarks.load import LOST, AnswerReader, Load, closed_loop, open_loop, poisson_schedule, quantile_ms
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -153,6 +156,7 @@ def test_quantiles_are_latencies_that_were_measured() -> None:
     latency_s = np.array([0.004, 0.001, 0.003, 0.002])
     assert quantile_ms(latency_s, 0.5) == 2.0
     assert quantile_ms(latency_s, 0.99) == 4.0
+    assert quantile_ms(latency_s[:0], 0.5) is None
 
 
 def test_a_load_knows_what_was_answered_well_and_when() -> None:
@@ -160,3 +164,54 @@ def test_a_load_knows_what_was_answered_well_and_when() -> None:
     assert load.is_ok.tolist() == [True, False]
     assert load.latency_s.tolist() == pytest.approx([0.2, 0.5])
     assert load.duration_s == 0.5
+
+
+def load_of(answers: int, **more: Any) -> Load:
+    """Answers one after the other, 0.1 s each, all of them good."""
+    answered_s = np.linspace(0.1, 0.1 * answers, answers)
+    return replace(
+        Load(np.arange(answers), np.full(answers, 200), answered_s - 0.1, answered_s, generator_cpu=0.5), **more
+    )
+
+
+def test_rates_count_good_answers_only() -> None:
+    row = load_of(4, status=np.array([200, 429, 200, 429])).row([10, 20, 30])
+    assert row["requests_per_s"] == pytest.approx(2 / 0.4)
+    assert row["tokens_per_s"] == pytest.approx((10 + 30) / 0.4)
+    assert row["failed"] == {"429": 2}
+    assert row["sent"] == 4
+
+
+def test_tokens_are_counted_by_the_time_of_the_answer() -> None:
+    assert load_of(5).tokens([1, 2, 4], start_s=0.15, end_s=0.45) == 2 + 4 + 1
+    assert load_of(5).tokens([1, 2, 4]) == 1 + 2 + 4 + 1 + 2
+
+
+def test_a_p99_is_told_of_enough_answers_only() -> None:
+    assert load_of(499).row()["p99_ms"] is None
+    assert load_of(500).row()["p99_ms"] == pytest.approx(100)
+
+
+def test_loads_of_several_processes_are_one() -> None:
+    one = Load(np.array([0, 1]), np.array([200, 429]), np.array([0.0, 0.1]), np.array([0.2, 0.5]), 0.25)
+    two = Load(np.array([0, 1]), np.array([200, 200]), np.array([0.0, 0.1]), np.array([0.1, 0.3]), 0.5)
+    load = merged([one, two], [0, 10])
+    np.testing.assert_array_equal(load.request, [10, 0, 11, 1])
+    np.testing.assert_array_equal(load.status, [200, 200, 200, 429])
+    np.testing.assert_allclose(load.latency_s, [0.1, 0.2, 0.2, 0.4])
+    assert (load.duration_s, load.generator_cpu) == (0.5, 0.5)
+
+
+def test_generators_raise_if_nobody_listens() -> None:
+    with Generators(2) as generators, pytest.raises(ConnectionRefusedError):
+        generators.closed(1, [b"GET / HTTP/1.1\r\n\r\n"], count=4, connections=2)
+
+
+def test_generators_share_requests_and_connections() -> None:
+    with serving(lambda _: OK) as port, Generators(2) as generators:
+        closed = generators.closed(port, REQUESTS, count=7, connections=3)
+        due_s = np.array([0.0, 0.01, 0.02])
+        opened = generators.open(port, REQUESTS, due_s=due_s, connections=2)
+    assert len(closed.request) == 8
+    assert closed.is_ok.all()
+    np.testing.assert_array_equal(np.sort(opened.scheduled_s), due_s)

@@ -6,8 +6,8 @@ import numpy as np
 import onnxruntime as ort
 
 from app.bundle.files import load_bundle
-from app.bundle.sequences import TokenSequence
 from app.runtime.choice import open_runner
+from benchmarks.batches import sequence
 from benchmarks.checkpoints import SIZES, checkpoint
 from benchmarks.padded_graph import write_padded_graph
 from model_export.export import ExportOptions, export
@@ -17,7 +17,7 @@ LENGTHS = (3, 17, 64, 5)
 
 def test_the_peers_graph_answers_as_the_packed_graph(tmp_path: Path) -> None:
     source = checkpoint("tiny", tmp_path)
-    write_padded_graph(source, tmp_path / "padded.onnx")
+    write_padded_graph(tmp_path / "padded.onnx", source)
     export(ExportOptions(str(source), tmp_path / "tiny", variants=["cpu-fp32"], task="classify"), lambda _: None)
 
     random = np.random.default_rng(0)
@@ -33,7 +33,6 @@ def test_the_peers_graph_answers_as_the_packed_graph(tmp_path: Path) -> None:
     [padded] = session.run(None, feeds)
 
     runner = open_runner(load_bundle(tmp_path / "tiny"), device="cpu", precision="fp32", threads=1)
-    no_masks = np.empty(0, np.int64)
-    packed = runner.run([TokenSequence(ids, np.zeros_like(ids), no_masks) for ids in sequences])
+    packed = runner.run([sequence(ids) for ids in sequences])
     assert np.ptp(padded, axis=0).min() > 1e-3  # the answers differ from text to text
     np.testing.assert_allclose(padded, np.array(packed), atol=1e-5)

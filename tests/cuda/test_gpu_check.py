@@ -1,4 +1,4 @@
-"""`make gpu-check` itself: every part that a processor can stand in for, from the command line to the table."""
+"""`make gpu-check` itself: every part that a processor can stand in for, from the command line to the results."""
 
 import json
 import os
@@ -24,6 +24,6 @@ def test_parts_run_and_pass(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     results = json.loads((tmp_path / "gpu-simulated-gpu.json").read_text())
     assert list(results["parts"]) == PARTS
-    assert results["not_run"] == {}
+    assert not any("failed" in part or "not_run" in part for part in results["parts"].values())
     for graph in results["parts"]["cuda-graphs"]["rows"]:
         assert graph["answers_off"] == 0

@@ -9,8 +9,8 @@ from app.bundle.files import load_bundle
 from app.bundle.manifest import Precision
 from app.engine.warmup import run_every_shape
 from app.runtime.choice import open_runner
-from benchmarks.gpu_check.card import used_bytes
-from benchmarks.gpu_check.memory import random_batch
+from benchmarks.machine import used_bytes
+from benchmarks.parts.memory import random_batch
 from tests.cuda.conftest import Gpu, GpuBundleOf
 
 pytestmark = pytest.mark.cuda

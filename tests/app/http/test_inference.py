@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,14 +12,13 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from app.bundle.files import load_bundle
-from app.bundle.sequences import SequenceResult, TokenSequence
-from app.engine.messages import Timeline
 from app.http.inference import InferenceEndpoint, Limits
 from app.http.readiness import Readiness
 from app.tasks.base import Model, Prepared
 from app.tasks.catalog import Catalog, load_model
 from app.tasks.classify import ClassifyHandler, ClassifyRequest
 from app.telemetry.metrics import Metrics
+from benchmarks.parts.front_end_servers import FakeEngine
 from tests.conftest import BundleOf
 
 LONG_S = 600.0
@@ -36,20 +35,6 @@ class SlowToTokenize(ClassifyHandler):
         self.asked += [text for text in request.listed if isinstance(text, str)]
         assert self.may_go_on.wait(30)
         return super().prepare(model, request)
-
-
-class Engine:
-    """Answers at once."""
-
-    async def infer(
-        self,
-        model: str,  # noqa: ARG002
-        sequences: Sequence[TokenSequence],
-        timeline: Timeline | None = None,  # noqa: ARG002
-    ) -> list[SequenceResult]:
-        return [np.zeros(3, np.float32) for _ in sequences]
-
-    def check(self, model: str, sequences: int) -> None: ...
 
 
 @dataclass
@@ -94,7 +79,7 @@ def with_one_thread(bundle_of: BundleOf, timeout_s: float, test: Callable[[Bench
         endpoint = InferenceEndpoint(
             handler,
             catalog=Catalog([model]),
-            engine=Engine(),
+            engine=FakeEngine(np.zeros(3, np.float32)),
             metrics=Metrics(CollectorRegistry()),
             readiness=readiness,
             limits=Limits(2**20, 512, timeout_s, None),

@@ -1,1 +1,0 @@
-"""Programs that run in the project's environment, with its `app`, and print JSON or serve. The others are their callers."""

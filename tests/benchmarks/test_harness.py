@@ -1,0 +1,175 @@
+"""How parts are run: each in a process of its own that may fail, hang or die, and what is kept of it."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.bench import Bench
+from benchmarks.harness import Command, Form, Part, run
+from benchmarks.machine import NotRun
+from benchmarks.report import Row
+
+
+def measured(bench: Bench, *, value: float) -> Iterator[Row]:
+    """Measure a value."""
+    for _ in range(bench.rounds):
+        yield {"name": "a", "value": value, "passed": value > 0}
+
+
+def failing(_: Bench) -> Iterator[Row]:
+    """Fail after a row."""
+    yield {"value": 1.0}
+    raise ValueError("no more")
+
+
+def dying(_: Bench) -> Iterator[Row]:
+    """End the process after a row."""
+    yield {"value": 1.0}
+    os._exit(7)
+
+
+def hanging(_: Bench) -> Iterator[Row]:
+    """Never end."""
+    yield {"value": 1.0}
+    threading.Event().wait()
+
+
+def impossible(_: Bench) -> Iterator[Row]:
+    """Need what is not there."""
+    raise NotRun("needs another machine")
+    yield {}
+
+
+FORM = Form(
+    {
+        "good": Part(partial(measured, value=1.0), ()),
+        "wrong": Part(partial(measured, value=-1.0), ()),
+        "failing": Part(partial(failing), ()),
+        "dying": Part(partial(dying), ()),
+        "hanging": Part(partial(hanging), ()),
+        "impossible": Part(partial(impossible), ()),
+        "unexported": Part(partial(measured, value=1.0), ("demo",)),
+    },
+    part_within_s=60,
+    rounds=2,
+)
+COMMAND = Command("try", "Try it.", {"short": FORM, "full": Form(FORM.parts, 60, devices=("cuda",))})
+
+
+@pytest.fixture(autouse=True)
+def process_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`run` changes the process that it is the command of."""
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def run_parts(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    status = run(COMMAND, ["--results", str(folder), "--cache", str(folder / "cache"), *arguments])
+    [path] = folder.glob("try-*.json")
+    return status, json.loads(path.read_text())["parts"]
+
+
+def test_rows_and_circumstances_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, parts = run_parts(tmp_path, "--parts", "good")
+    assert status == 0
+    good = parts["good"]
+    assert good["rows"] == [{"name": "a", "value": 1.0, "passed": True}] * 2
+    assert (good["form"], good["rounds"], good["about"]) == ("short", 2, "Measure a value.")
+    assert good["date"].startswith("20")
+    assert good["seconds"] > 0
+    assert good["machine"]["versions"]["onnxruntime"]
+    [report] = tmp_path.glob("try-*.md")
+    assert "| a | 1 | yes |" in report.read_text()
+    assert report.read_text() in capsys.readouterr().out
+
+
+def test_rounds_can_be_asked_for(tmp_path: Path) -> None:
+    _, parts = run_parts(tmp_path, "--parts", "good", "--rounds", "3")
+    assert (len(parts["good"]["rows"]), parts["good"]["rounds"]) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("part", "why", "rows"),
+    [
+        ("failing", "ValueError: no more", 1),
+        ("dying", "the process ended with status 7", 1),
+        ("unexported", "ExportFailed: /bin/false -m benchmarks.checkpoints", 0),
+    ],
+)
+def test_a_part_that_fails_keeps_its_rows_and_says_why(tmp_path: Path, part: str, why: str, rows: int) -> None:
+    status, parts = run_parts(tmp_path, "--parts", part, "--export-python", "/bin/false")
+    assert status == 1
+    assert parts[part]["failed"].startswith(why)
+    assert len(parts[part]["rows"]) == rows
+
+
+def test_a_part_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+    status, parts = run_parts(tmp_path, "--parts", "hanging", "--part-within-s", "3")
+    assert status == 1
+    assert parts["hanging"]["failed"] == "it was not done after 3 s"
+
+
+def test_a_wrong_answer_fails_the_command(tmp_path: Path) -> None:
+    status, parts = run_parts(tmp_path, "--parts", "wrong")
+    assert status == 1
+    assert "failed" not in parts["wrong"]
+
+
+def test_what_cannot_be_measured_here_is_no_failure(tmp_path: Path) -> None:
+    status, parts = run_parts(tmp_path, "--parts", "impossible")
+    assert status == 0
+    assert parts["impossible"]["not_run"] == "needs another machine"
+
+
+def test_a_part_replaces_its_earlier_results_and_no_others(tmp_path: Path) -> None:
+    run_parts(tmp_path, "--parts", "failing,good")
+    [path] = tmp_path.glob("try-*.json")
+    found = json.loads(path.read_text())
+    found["parts"]["good"]["rows"] = []
+    path.write_text(json.dumps(found))
+    _, parts = run_parts(tmp_path, "--parts", "good")
+    assert len(parts["good"]["rows"]) == 2
+    assert parts["failing"] == found["parts"]["failing"]
+
+
+def test_the_report_is_written_again_from_the_results(tmp_path: Path) -> None:
+    run_parts(tmp_path, "--parts", "good")
+    [report] = tmp_path.glob("try-*.md")
+    written = report.read_text()
+    report.unlink()
+    assert run(COMMAND, ["--report", "--results", str(tmp_path)]) == 0
+    assert report.read_text() == written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--parts", "good,speed"], "no such part: speed; there are good, wrong"),
+        (["--form", "full"], "--device cpu goes with --form short"),
+    ],
+)
+def test_a_wrong_command_line_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], error: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(COMMAND, ["--results", str(tmp_path), *arguments])
+    assert error in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_gpu_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-none")
+    assert run(COMMAND, ["--results", str(tmp_path), "--device", "cuda"]) == 1
+    assert "Nothing can be measured on cuda" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
