@@ -16,14 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app import errors
-from app.bundle.sequences import (
-    NO_MASKS,
-    FloatArray,
-    MaskScores,
-    SequenceResult,
-    TokenArray,
-    TokenSequence,
-)
+from app.bundle.sequences import NO_MASKS, FloatArray, MaskScores, SequenceResult, TokenArray, TokenSequence
 from app.engine.messages import Loaded, QueueStatistics, Timeline
 from app.ipc.frames import DamagedFrame
 

@@ -14,16 +14,7 @@ from app.bundle.sequences import SequenceResult
 from app.engine.local import LocalEngine, SubmittedJob
 from app.engine.messages import Loaded, Timeline
 from app.errors import Internal, ServiceError
-from app.ipc.codec import (
-    EngineReply,
-    Hello,
-    Replies,
-    Requests,
-    Statistics,
-    Withdrawal,
-    decode_from_front_end,
-    encode,
-)
+from app.ipc.codec import EngineReply, Hello, Replies, Requests, Statistics, Withdrawal, decode_from_front_end, encode
 from app.ipc.frames import FrameReader, frame
 
 log = logging.getLogger(__name__)

@@ -17,16 +17,7 @@ from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.admission import Admission
 from app.engine.messages import Loaded, QueueStatistics, Timeline
 from app.errors import DeadlineExceeded, EngineLost, OtherBundles
-from app.ipc.codec import (
-    EngineRequest,
-    Hello,
-    Replies,
-    Requests,
-    Statistics,
-    Withdrawal,
-    decode_from_engine,
-    encode,
-)
+from app.ipc.codec import EngineRequest, Hello, Replies, Requests, Statistics, Withdrawal, decode_from_engine, encode
 from app.ipc.frames import DamagedFrame, FrameReader, frame
 
 log = logging.getLogger(__name__)
