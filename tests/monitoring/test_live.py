@@ -17,9 +17,9 @@ import httpx
 import pytest
 import yaml
 
-from model_export.export import ExportOptions, export
+from tests.conftest import BundleOf
 from tests.monitoring.definitions import alerts, dashboards, metric_names, panel_queries, panels, recorded
-from tests.monitoring.prometheus import CONFIG, Prometheus, running_prometheus, wait_for
+from tests.monitoring.prometheus import CONFIG, Prometheus, find_program, running_prometheus, wait_for
 from tests.support import ROOT, ServerProcess, serving
 
 DATA_WITHIN_S: Final = 30.0
@@ -122,12 +122,14 @@ def configure(folder: Path, app: str, gpu: str) -> None:
 
 
 @pytest.fixture(scope="module", params=["1", "2"], ids=lambda count: f"workers-{count}")
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf
+) -> Iterator[ServerProcess]:
     """The app as one process, and as front ends and an engine, whose counts are put together for each scrape."""
+    find_program("prometheus")  # else there is nobody to start it for
     models = tmp_path_factory.mktemp("models")
     for name, task in (("bert-single-label", "classify"), ("bert-fill-mask", "fill-mask")):
-        checkpoint = ROOT / "tests" / "fixtures" / "checkpoints" / name
-        export(ExportOptions(str(checkpoint), models / task, variants=["cpu-fp32"]), lambda _: None)
+        (models / task).symlink_to(bundle_of(name))
     traced = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
     with (
         gpu_page() as collector,
