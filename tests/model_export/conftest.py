@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,18 +16,25 @@ from tests.model_export.support import CHECKPOINTS
 class Bundles(dict[str, Bundle]):
     """Bundles by the name of their checkpoint, each exported when a test first asks for it."""
 
-    def __init__(self, bundle_of: BundleOf) -> None:
+    def __init__(self, bundle_of: BundleOf, variants: Sequence[str]) -> None:
         self._bundle_of = bundle_of
+        self._variants = variants
 
     def __missing__(self, name: str) -> Bundle:
-        self[name] = load_bundle(self._bundle_of(name, variants=DEFAULT_VARIANTS))
+        self[name] = load_bundle(self._bundle_of(name, variants=self._variants))
         return self[name]
 
 
 @pytest.fixture(scope="session")
 def bundles(bundle_of: BundleOf) -> Mapping[str, Bundle]:
     """A bundle with every variant of every checkpoint."""
-    return Bundles(bundle_of)
+    return Bundles(bundle_of, DEFAULT_VARIANTS)
+
+
+@pytest.fixture(scope="session")
+def rounded_bundles(bundle_of: BundleOf) -> Mapping[str, Bundle]:
+    """A bundle in fp32 and int8 of every checkpoint."""
+    return Bundles(bundle_of, ("cpu-fp32", "cpu-int8"))
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from tests.support import ROOT, ServerProcess, serving
 
 DATA_WITHIN_S: Final = 30.0
 CLIENTS: Final = 4
+PAUSE_S: Final = 0.02
 GPU_PAGE: Final = b"""\
 bert_gpu_memory_used_bytes{gpu="0"} 7.1e+09
 bert_gpu_memory_total_bytes{gpu="0"} 1.5e+11
@@ -76,13 +77,13 @@ def gpu_page() -> Iterator[str]:
 
 @contextmanager
 def load(url: str) -> Iterator[None]:
-    """Ask without a pause from a few connections, until the end of the block or of the server."""
+    """Ask from a few connections, until the end of the block or of the server."""
     stop = threading.Event()
 
     def ask(first: int) -> None:
         with httpx.Client(base_url=url, timeout=30) as client, suppress(httpx.TransportError):
             for task, body in itertools.islice(itertools.cycle(REQUESTS), first, None):
-                if stop.is_set():
+                if stop.wait(PAUSE_S):
                     return
                 client.post(f"/v1/{task}", json=body)
 

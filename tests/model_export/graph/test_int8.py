@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.bundle.files import Bundle, load_bundle
+from app.bundle.files import Bundle
 from app.bundle.manifest import Agreement, Task
 from model_export.check.comparison import MOST_CHANGED, Comparison, check_agreement, choices, observe
 from model_export.check.parity import RunnableGraph, largest_difference, verify_bundle
@@ -19,19 +19,10 @@ from model_export.export import ExportOptions, export
 from model_export.graph.build import build_graph
 from model_export.graph.int8 import quantize_weight, smoothing
 from model_export.graph.onnx_file import write_onnx
-from tests.model_export.support import CHECKPOINTS, NAMES, ROOT, loaded, network_of, reference_answers, task_of
+from tests.model_export.support import CHECKPOINTS, NAMES, loaded, network_of, reference_answers, task_of
+from tests.support import DEMO_CHECKPOINT
 
-DEMO = ROOT / "model_export" / "demo_checkpoint"
 TASKS: tuple[Task, ...] = ("classify", "fill-mask", "embed")
-
-
-@pytest.fixture(scope="module")
-def demos(tmp_path_factory: pytest.TempPathFactory) -> Mapping[Task, Bundle]:
-    """Both heads of the demo checkpoint, and its embeddings, in fp32 and int8."""
-    folder = tmp_path_factory.mktemp("demos")
-    for task in TASKS:
-        export(ExportOptions(str(DEMO), folder / task, task, ["cpu-fp32", "cpu-int8"], max_length=128), lambda _: None)
-    return {task: load_bundle(folder / task) for task in TASKS}
 
 
 def quantized(folder: Path, task: Task, path: Path, ranges: Mapping[str, FloatArray]) -> RunnableGraph:
@@ -69,23 +60,24 @@ def test_every_family_is_near_the_reference_and_independent_of_company(name: str
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_bundle_tells_how_many_answers_change(task: Task, demos: Mapping[Task, Bundle]) -> None:
-    by_name = {variant.name: variant for variant in demos[task].manifest.variants}
+def test_bundle_tells_how_many_answers_change(task: Task, rounded_bundles: Mapping[str, Bundle]) -> None:
+    demo = rounded_bundles[f"demo-{task}"]
+    by_name = {variant.name: variant for variant in demo.manifest.variants}
     agreement = by_name["cpu-int8"].agreement
     assert by_name["cpu-fp32"].agreement is None
     assert agreement is not None
     assert agreement.answers > 0.8 * SENTENCES
     assert agreement.changed <= MOST_CHANGED[task] * agreement.answers
     assert by_name["cpu-int8"].graph.size_bytes < 0.6 * by_name["cpu-fp32"].graph.size_bytes
-    verify_bundle(demos[task], lambda _: None)
+    verify_bundle(demo, lambda _: None)
 
 
-def test_smoothing_brings_answers_nearer_to_fp32(demos: Mapping[Task, Bundle], tmp_path: Path) -> None:
+def test_smoothing_brings_answers_nearer_to_fp32(rounded_bundles: Mapping[str, Bundle], tmp_path: Path) -> None:
     """Else it would not be worth its sentences: the demo checkpoint has a channel ten times the others."""
-    network = network_of(DEMO, "classify")
-    comparison = observe(network, read_tokenizer(DEMO).fast, max_length=128, mask=None)
-    plain = quantized(DEMO, "classify", tmp_path / "plain.onnx", {})
-    smooth = loaded(demos["classify"], "cpu-int8")
+    network = network_of(DEMO_CHECKPOINT, "classify")
+    comparison = observe(network, read_tokenizer(DEMO_CHECKPOINT).fast, max_length=128, mask=None)
+    plain = quantized(DEMO_CHECKPOINT, "classify", tmp_path / "plain.onnx", {})
+    smooth = loaded(rounded_bundles["demo-classify"], "cpu-int8")
     samples = comparison.samples[:64]
 
     def error(graph: RunnableGraph) -> float:
