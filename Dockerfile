@@ -6,6 +6,8 @@
 #
 # Any image with Python 3.11 or newer as `python` serves as the base.
 ARG PYTHON_IMAGE=python:3.13.15-slim-trixie
+# What the labels of an image say; a test holds the version to that of the code.
+ARG VERSION=0.1.0 REVISION=unknown
 
 # What the three images share: where things are, and whom they run as. ONNX Runtime's packages report to their maker unless
 # they are told not to before they load.
@@ -41,6 +43,7 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=requirem
 FROM installer AS code
 COPY app app
 COPY deploy/healthcheck.py deploy/healthcheck.py
+COPY LICENSE LICENSE
 RUN python -m compileall -q --invalidation-mode unchecked-hash app deploy
 
 FROM code AS export-code
@@ -66,7 +69,7 @@ RUN install --directory --owner=bert --group=bert /cache
 ENV HF_HOME=/cache
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "model_export"]
-ARG VERSION=0.1.0 REVISION=unknown
+ARG VERSION REVISION
 LABEL org.opencontainers.image.title="bert-inference-service-export" \
       org.opencontainers.image.description="Turn a BERT checkpoint into a bundle to serve" \
       org.opencontainers.image.version="${VERSION}" \
@@ -77,7 +80,7 @@ COPY --from=gpu-packages /opt/venv /opt/venv
 COPY --from=code /srv/bert /srv/bert
 # What the container toolkit puts into the container; without them it adds no driver.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-ARG VERSION=0.1.0 REVISION=unknown
+ARG VERSION REVISION
 LABEL org.opencontainers.image.title="bert-inference-service" \
       org.opencontainers.image.description="Serve fine-tuned BERT models over HTTP, on GPU" \
       org.opencontainers.image.version="${VERSION}" \
@@ -87,7 +90,7 @@ LABEL org.opencontainers.image.title="bert-inference-service" \
 FROM server AS cpu
 COPY --from=cpu-packages /opt/venv /opt/venv
 COPY --from=code /srv/bert /srv/bert
-ARG VERSION=0.1.0 REVISION=unknown
+ARG VERSION REVISION
 LABEL org.opencontainers.image.title="bert-inference-service" \
       org.opencontainers.image.description="Serve fine-tuned BERT models over HTTP, on CPU" \
       org.opencontainers.image.version="${VERSION}" \

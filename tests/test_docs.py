@@ -7,31 +7,51 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import httpx
 import pytest
 
+import app
 from app.bundle.manifest import Task
 from app.settings import Settings
 from app.tasks import TASKS
+from model_export.checkpoint.families import FAMILIES
 from tests.support import ROOT
 
 SERVED_WITHIN_S = 240.0
 URL = "http://localhost:8000"
+PAGES = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/**/*.md"),
+    *(ROOT / name for name in ("benchmarks/README.md", "deploy/ray/README.md", "tests/fixtures/README.md")),
+]
+EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+PACKAGES = "app|model_export|tests|benchmarks|monitoring|deploy"
 
 
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the files that git tracks or will, and the environment variables of a user's shell in it."""
+
+    folder: Path
+    environment: Mapping[str, str]
+
+
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`make serve` in a copy of what git tracks or will, on a free port, in the environment the tests run in."""
-    checkout = tmp_path_factory.mktemp("checkout")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    folder = tmp_path_factory.mktemp("checkout")
     files = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -41,38 +61,54 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ).stdout
     for name in filter(None, files.split("\0")):
         if (ROOT / name).is_file() and not name.startswith("tests/"):
-            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, checkout / name)
-    # Nor what was given to the `make` that runs the tests, such as ARGS.
-    ours = ("BERT_", "MAKE", "MFLAGS", "ARGS")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-    # What `make serve` would install into is there already: this test is about everything after that.
-    venv = checkout / "venv"
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    # `make serve` has nothing to install: this environment is the one that it would make.
+    venv = folder / ".venv-export"
     venv.mkdir()
     for entry in Path(sys.prefix).iterdir():
         if entry.name != "installed":
             (venv / entry.name).symlink_to(entry)
     (venv / "installed").touch()
-    environment |= {"EXPORT_VENV": str(venv), "BERT_PORT": "0", "BERT_LOG_FORMAT": "text"}
-    command = blocks("README.md", "bash")[0].strip()
-    log_path = checkout / "log"
-    with log_path.open("wb") as log:
+    # Without the variables of the `make` that runs the tests, such as ARGS.
+    ours = ("BERT_", "MAKE", "MFLAGS", "ARGS", "EXPORT_VENV")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    return Checkout(folder, environment | {"BERT_PORT": "0", "BERT_LOG_FORMAT": "text"})
+
+
+@contextmanager
+def serving(command: str, checkout: Checkout) -> Iterator[str]:
+    """Run a command that serves, until it is ready; yield its URL; stop it."""
+    with tempfile.NamedTemporaryFile() as log:
+        log_path = Path(log.name)
         process = subprocess.Popen(
-            command, shell=True, cwd=checkout, env=environment, stdout=log, stderr=log, start_new_session=True
+            command,
+            shell=True,
+            cwd=checkout.folder,
+            env=checkout.environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
-    try:
-        deadline = time.monotonic() + SERVED_WITHIN_S
-        while not re.search(r"ready in", log_path.read_text()):
-            assert process.poll() is None, log_path.read_text()
-            assert time.monotonic() < deadline, log_path.read_text()
-            time.sleep(0.05)
-        found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", log_path.read_text())
-        assert found is not None
-        yield f"http://localhost:{found[1]}"
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(40)
+        try:
+            deadline = time.monotonic() + SERVED_WITHIN_S
+            while not re.search(r"ready in", log_path.read_text()):
+                assert process.poll() is None, log_path.read_text()
+                assert time.monotonic() < deadline, log_path.read_text()
+                time.sleep(0.05)
+            found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", log_path.read_text())
+            assert found is not None
+            yield f"http://localhost:{found[1]}"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait(40)
+
+
+@pytest.fixture(scope="module")
+def served(checkout: Checkout) -> Iterator[str]:
+    with serving(blocks("README.md", "bash")[0].strip(), checkout) as url:
+        yield url
 
 
 def run(command: str, served: str) -> Any:
@@ -155,10 +191,120 @@ def test_the_settings_page_is_the_settings() -> None:
     assert rows == expected
 
 
-@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda page: page.name)
-def test_files_that_the_docs_name_exist(page: Path) -> None:
+def test_the_readme_exports_and_serves_a_model_beside_the_demo(served: str, checkout: Checkout) -> None:
+    [block] = [block for block in blocks("README.md", "bash") if "model_export" in block]
+    export, serve = block.splitlines()
+    checkpoint = ROOT / "tests" / "fixtures" / "checkpoints" / "bert-single-label"
+    subprocess.run(
+        export.replace("DIR_OR_HUB_ID", str(checkpoint)),
+        shell=True,
+        cwd=checkout.folder,
+        env=checkout.environment,
+        check=True,
+        timeout=SERVED_WITHIN_S,
+    )
+    assert serve.endswith(" --port 8001")
+    with serving(serve.replace("--port 8001", "--port 0"), checkout) as url:
+        assert httpx.get(f"{url}/v1/models/my-model").json()["task"] == "classify"
+    assert httpx.get(f"{served}/readyz").status_code == 200
+
+
+def test_the_readme_names_every_task_and_family() -> None:
+    page = (ROOT / "README.md").read_text().lower()
+    assert all(f"`/v1/{task}`" in page for task in get_args(Task))
+    assert all(re.search(rf"(?<![\w-]){family}(?![\w-])", page) for family in FAMILIES)
+
+
+def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
+    def rows(page: str) -> list[tuple[str, ...]]:
+        lines = (line for line in (ROOT / page).read_text().splitlines() if line.startswith("| "))
+        return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
+
+    measured = {
+        (server, setting, rate, p50)
+        for server, setting, rate, _, p50, *_ in (row for row in rows("benchmarks/results/results.md") if len(row) > 5)
+    }
+    shown = [row for row in rows("README.md") if len(row) == 4 and row[0] != "server"]
+    assert shown
+    assert set(shown) <= measured
+
+
+def slugs(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as Git hosts make them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@EACH_PAGE
+def test_links_lead_to_a_page_and_a_heading(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text()):
+        if not target.startswith("http"):
+            path = page.parent / target if target else page
+            assert path.exists(), target
+            assert not anchor or anchor in slugs(path), f"{target}#{anchor}"
+
+
+@EACH_PAGE
+def test_paths_and_modules_that_the_docs_name_exist(page: Path) -> None:
+    text = page.read_text().partition("\n## Sources\n")[0]  # those of other projects
+    # NAME and <card> stand for something, {a,b} and * for several.
+    paths = re.findall(rf"(?<![\w./-])((?:{PACKAGES}|docs|requirements)/[\w./-]*)(?![\w./<*{{-])", text)
+    modules = re.findall(rf"(?<![\w./-])((?:{PACKAGES})(?:\.[a-z_]\w*)+)(?![\w/]|\.\w)", text)
+    files = [path.rstrip(".-") for path in paths if "NAME" not in path]
+    missing = [path for path in files if not (ROOT / path).exists()]
+    for module in modules:
+        path = ROOT / module.replace(".", "/")
+        missing += [] if path.is_dir() or path.with_suffix(".py").is_file() else [module]
+    assert not missing
+
+
+@EACH_PAGE
+def test_make_targets_that_the_docs_name_exist(page: Path) -> None:
     text = page.read_text()
-    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
-        assert link.startswith("http") or (page.parent / link).exists(), link
-    for name in re.findall(r"`((?:app|model_export|tests|docs|monitoring|deploy|benchmarks)/[\w./-]+)`", text):
-        assert (ROOT / name).exists(), name
+    code = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL) + re.findall(
+        r"^ {4}.*$", text, re.MULTILINE
+    )
+    named = {*re.findall(r"`make\s+([\w-]+)", text), *re.findall(r"^\s*make ([\w-]+)", "\n".join(code), re.MULTILINE)}
+    assert named <= set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("package", ["app", "model_export"])
+def test_the_architecture_page_has_the_layers_that_are_enforced(package: str) -> None:
+    [page] = [block for block in blocks("docs/architecture.md", "text") if block.startswith(f"{package}\n")]
+    shown = [set(line.strip().partition("  ")[0].split(" | ")) for line in page.splitlines()[1:]]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    [layers] = [contract["layers"] for contract in contracts if contract.get("containers") == [package]]
+    assert shown == [set(layer.split(" | ")) for layer in layers]
+
+
+def test_only_the_command_line_and_the_processes_read_the_settings() -> None:
+    readers = {
+        path.relative_to(ROOT / "app").parts[0]
+        for path in (ROOT / "app").rglob("*.py")
+        if re.search(
+            r"^\s*(?:from app\.settings |import app\.settings|from app import .*\bsettings\b)",
+            path.read_text(),
+            re.MULTILINE,
+        )
+    }
+    assert readers == {"__main__.py", "processes"}
+    assert "Only `app/__main__.py` and `app/processes/` read" in " ".join(
+        (ROOT / "docs/architecture.md").read_text().split()
+    )
+
+
+def test_every_decision_has_its_parts_and_is_listed() -> None:
+    index = (ROOT / "docs/decisions/README.md").read_text()
+    pages = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
+    assert [page.name[:4] for page in pages] == [f"{number:04}" for number in range(1, len(pages) + 1)]
+    for page in pages:
+        text = page.read_text()
+        assert text.startswith(f"# {page.name[:4]}: ")
+        assert re.findall(r"^\*\*(\w+)\.\*\*", text, re.MULTILINE) == ["Context", "Measured", "Decided"], page.name
+        assert re.search(r"^\d{4}-\d\d-\d\d", text, re.MULTILINE), page.name
+        assert f"[{page.name[:4]}]({page.name})" in index
+
+
+def test_the_changelog_has_what_is_to_come_and_this_version() -> None:
+    sections = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert sections[:2] == ["Unreleased", app.__version__]

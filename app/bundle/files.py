@@ -57,8 +57,9 @@ class Bundle:
             )
         return path
 
+    @cached_property
     def golden(self) -> Golden:
-        """Read the golden answers.
+        """The golden inputs and answers, read once.
 
         Raises:
             BundleError: they are missing or damaged.

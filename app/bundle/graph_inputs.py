@@ -1,13 +1,12 @@
 """Lay sequences out as one padding-free batch.
 
-Defines the names, types and meaning of the graph's inputs. Pure NumPy, called in the engine's thread and by
-`model_export.check.parity`. Of the project it imports only types.
+Defines the names, types and meaning of the graph's inputs. Pure NumPy.
 
-Every graph takes the tokens of all sequences, end to end:
+Every graph takes the tokens of all sequences, end to end, in integers of the size that it declares:
 
-    input_ids, token_type_ids, position_ids   int64[tokens]
-    cls_index     int64[batch]        first token of each sequence, in the given order of the sequences
-    mask_index    int64[masks]        masked tokens: flat positions of the mask tokens
+    input_ids, token_type_ids, position_ids   int[tokens]
+    cls_index     int[batch]          first token of each sequence, in the given order of the sequences
+    mask_index    int[masks]          masked tokens: flat positions of the mask tokens
     k             int64[1]            masked tokens: how many of the best tokens to return per mask
 
 A graph that returns a row for each sequence returns them in the order of `cls_index`. One that returns a row for each token
@@ -30,7 +29,7 @@ A CUDA graph (com.microsoft.PackedMultiHeadAttention) takes sequences in any ord
     cu_seqlens    int32[batch + 1]    cumulative sequence lengths, from 0
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -38,8 +37,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.bundle.manifest import Target
+from app.bundle.sequences import TokenSequence
 
-IntArray = npt.NDArray[np.int64]
 Feeds = dict[str, npt.NDArray[np.generic]]
 
 _EVERYWHERE: Final = frozenset({"input_ids", "token_type_ids", "position_ids", "cls_index", "mask_index", "k"})
@@ -52,24 +51,18 @@ INPUTS: Final[Mapping[Target, frozenset[str]]] = MappingProxyType(
 """Possible inputs of a graph, by target. A graph declares those it uses, as int64 or int32."""
 
 
-def pack(
-    input_ids: IntArray,
-    token_type_ids: IntArray,
-    lengths: IntArray,
-    *,
-    target: Target,
-    position_offset: int = 0,
-) -> Feeds:
-    """Return the inputs that every task's graph shares, and `cls_index`.
+def pack(batch: Sequence[TokenSequence], *, target: Target, position_offset: int = 0) -> Feeds:
+    """Return the inputs that the graphs of all tasks share, and `cls_index`.
 
     Args:
-        input_ids: int64[tokens], all sequences end to end.
-        token_type_ids: int64[tokens].
-        lengths: int64[batch], tokens per sequence, each at least 1; they add up to `tokens`.
+        batch: At least one sequence, each of at least one token.
         target: The kind of device that the graph was written for.
         position_offset: The position id of a sequence's first token. If it is not 0 (RoBERTa and the like), the id before
             it is the pad token's: a pad token in the text gets that position and is not counted.
     """
+    lengths = np.fromiter(map(len, batch), np.int64, len(batch))
+    input_ids = np.concatenate([sequence.input_ids for sequence in batch])
+    token_type_ids = np.concatenate([sequence.token_type_ids for sequence in batch])
     starts = np.cumsum(lengths) - lengths
     cls_index = starts
     if target == "cpu" and len(lengths) > 1:

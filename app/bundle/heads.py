@@ -1,26 +1,26 @@
-"""The task-specific inputs and outputs of a graph, and how the outputs are split by sequence.
+"""The end of a graph: its inputs besides the tokens, its outputs, and how these are split by sequence.
 
-This is all that the engine has to know of a task. Pure NumPy, runs in the engine's thread.
+A graph's outputs tell which head it has, so neither the engine nor the check of an export knows a task. Pure NumPy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from app.bundle.graph_inputs import Feeds
-from app.bundle.manifest import Task
 from app.bundle.sequences import IntArray, MaskScores, SequenceResult, TokenSequence
 
 Outputs = dict[str, npt.NDArray[np.generic]]
 
 
 class Head(Protocol):
-    """The end of a graph, as the runner sees it. `starts` is int64[batch], the first token of each sequence."""
+    """One kind of end. `starts` is int64[batch], the first token of each sequence."""
 
     def inputs(self, batch: Sequence[TokenSequence], starts: IntArray) -> Feeds:
-        """Return the graph's inputs beyond those of `app.bundle.graph_inputs`."""
+        """Return the graph's inputs besides those of `pack`."""
 
     def outputs(self, batch: Sequence[TokenSequence]) -> list[str]:
         """Return the names of the outputs this batch needs."""
@@ -59,7 +59,7 @@ class TokenHead:
         return [rows[start : start + len(one)] for start, one in zip(starts.tolist(), batch, strict=True)]
 
 
-class FillMaskHead:
+class MaskHead:
     """`top_scores` and `top_tokens` [masks, k]; `scores` float32[masks, vocab] if a sequence has targets.
 
     `k` is the largest `top_k` in the batch: the best tokens are sorted, so each sequence takes the first ones.
@@ -94,11 +94,16 @@ class FillMaskHead:
         return results
 
 
-HEADS: Final[dict[Task, Head]] = {
-    "classify": SequenceHead("logits"),
-    "fill-mask": FillMaskHead(),
-    "next-sentence": SequenceHead("logits"),
-    "entities": TokenHead(),
-    "answer": TokenHead(),
-    "embed": SequenceHead("embeddings"),
-}
+_BY_OUTPUT: Final[Mapping[str, Head]] = MappingProxyType(
+    {
+        "logits": SequenceHead("logits"),
+        "embeddings": SequenceHead("embeddings"),
+        "token_logits": TokenHead(),
+        "top_scores": MaskHead(),
+    }
+)
+
+
+def head_of(outputs: Iterable[str]) -> Head | None:
+    """Return the head of a graph with these outputs, None if none of them is known."""
+    return next((_BY_OUTPUT[name] for name in outputs if name in _BY_OUTPUT), None)

@@ -1,27 +1,33 @@
 """What goes into a graph and comes out of it, by sequence. Plain data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+TokenArray = npt.NDArray[np.int32]
+"""Ids or positions of tokens."""
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
 
+NO_MASKS: Final[TokenArray] = np.empty(0, np.int32)
+
+
 @dataclass(slots=True)
 class TokenSequence:
-    """One tokenized input with its special tokens. Nobody changes one: it is not frozen as that takes longer to make.
+    """One tokenized input with its special tokens. It is never changed, and not frozen as that takes longer to make.
 
     `masks` holds the positions of its mask tokens, empty unless the task asks for them. `top_k` is how many tokens are
     wanted per mask; `targets` names the only token ids that may be answered.
     """
 
-    input_ids: IntArray  # int64[tokens]
-    token_type_ids: IntArray  # int64[tokens]
-    masks: IntArray  # int64[masks]
+    input_ids: TokenArray  # int32[tokens]
+    token_type_ids: TokenArray  # int32[tokens]
+    masks: TokenArray = field(default_factory=lambda: NO_MASKS)  # int32[masks]
     top_k: int = 0
-    targets: IntArray | None = None  # int64[targets]
+    targets: TokenArray | None = None  # int32[targets]
 
     def __len__(self) -> int:
         return len(self.input_ids)

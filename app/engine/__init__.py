@@ -1,6 +1,8 @@
 """Engines: what answers token sequences, in batches, on one device.
 
-`client` is what HTTP knows of one. `local` is the engine of this process: `preparation` gets a model ready (`golden`, `tuning`,
-`warmup`), `batching` chooses what runs next, with `pace` to tell how long that takes and `device` to share it among models, and
-`threads` runs it with the model's `runner`. An engine in another process is in `app.ipc`.
+`protocols` says what HTTP knows of an engine, and what an engine knows of a model's runner. `local` is the engine of this
+process. `preparation` gets a model ready for it: `golden` replays the bundle's answers, `tuning` measures, `warmup` takes the
+device's memory. `batcher` runs what waits in a `queue`: `admission` says which requests may wait there, `estimate` how long
+batches take, `slots` which model's batch is next on the device, and `threads` runs it. An engine in another process is in
+`app.ipc`.
 """

@@ -13,22 +13,24 @@ from typing import Final, Protocol
 from app.bundle.cpus import usable_cpus
 from app.bundle.files import Bundle
 from app.bundle.sequences import SequenceResult, TokenSequence
-from app.engine.batching import Batcher, BatchObserver, Job
+from app.engine.admission import Admission
+from app.engine.batcher import Batcher, BatchObserver
 from app.engine.messages import Loaded, QueueStatistics, Timeline
 from app.engine.preparation import prepare
 from app.engine.protocols import Runner
-from app.engine.slots import Device
+from app.engine.queue import Job
+from app.engine.slots import Slots
 from app.engine.threads import Threads, stuck_after_s
 from app.errors import EngineLost, NotReady
 
 log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.1
-"""How often late requests are told and the length of the queue is measured, whatever the device does."""
+"""How often late requests are failed and the queue is measured, seconds, whatever the device does."""
 
 
 class EngineObserver(BatchObserver, Protocol):
-    """Hears of one model's batches, and now and then of its queue."""
+    """Is told of one model's batches, and every tenth of a second of its queue."""
 
     def queued(self, queue: QueueStatistics) -> None:
         """This much waits to run."""
@@ -44,7 +46,7 @@ class LocalEngine:
     def __init__(self) -> None:
         cpus = usable_cpus()
         self._threads = Threads(lanes=cpus)
-        self._device = Device(cpus)
+        self._slots = Slots(cpus)
         self._batchers: dict[str, SequenceBatcher] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.lost: Final[asyncio.Future[EngineLost]] = asyncio.get_running_loop().create_future()
@@ -56,8 +58,7 @@ class LocalEngine:
         observer: EngineObserver,
         *,
         budget_tokens: int | None,
-        max_queue_s: float,
-        timeout_s: float,
+        admission: Admission,
         previous: Loaded | None = None,
     ) -> Loaded:
         """Load a model, warm it up with its golden answers, and serve it from now on.
@@ -65,43 +66,40 @@ class LocalEngine:
         Args:
             bundle: The model.
             open_runner: Makes its runner; called in the engine's thread.
-            observer: Hears of its batches and its queue.
+            observer: Is told of its batches and its queue.
             budget_tokens: Most tokens that share a batch; None measures what is best here.
-            max_queue_s: Longest estimated wait at which a request is still admitted.
-            timeout_s: Longest time from admission to answer.
-            previous: What became of this bundle in an engine that was lost. If it runs the same way again, its speed is not
-                measured anew, on a machine that is busy with those who wait.
+            admission: Which requests are admitted, and how long they may take.
+            previous: How an engine that was lost served this bundle. If it runs the same way again, its speed is not measured
+                anew, as the machine is busy with the requests that wait.
 
         Raises:
-            BundleError: a file is damaged, or the golden answers do not come out.
-            StartupError: the device that was asked for does not work.
+            BundleError: a file is damaged, or the answers are not the golden ones.
+            StartupError: the requested device does not work.
         """
         started_at = time.perf_counter()
         runner, speed = await self._threads.prepare(
             partial(prepare, bundle, open_runner, budget_tokens=budget_tokens, previous=previous)
         )
-        budget = budget_tokens or speed.budget_tokens
-        lanes = 1 if runner.threads is None else max(1, self._device.room // runner.threads)
-        longest_tokens = max(budget, bundle.manifest.max_length)
+        lanes = 1 if runner.threads is None else max(1, self._slots.size // runner.threads)
+        longest_tokens = max(speed.budget_tokens, bundle.manifest.max_length)
         run = partial(
             self._threads.run,
             runner,
             in_lane=lanes > 1,
-            stuck_s=stuck_after_s(timeout_s, longest_tokens * speed.seconds_per_token),
+            stuck_s=stuck_after_s(admission.timeout_s, longest_tokens * speed.seconds_per_token),
         )
         batcher = Batcher(
             run,
-            budget_tokens=budget,
-            max_queue_s=max_queue_s,
-            timeout_s=timeout_s,
-            device=self._device,
+            budget_tokens=speed.budget_tokens,
+            admission=admission,
+            slots=self._slots,
             observer=observer,
             lanes=lanes,
-            ahead=runner.launches_ahead,
+            launches_ahead=runner.launches_ahead,
         )
         if runner.launches_ahead:
-            self._device.launch_ahead()
-        batcher.expect(speed.seconds_by_tokens)
+            self._slots.launch_ahead()
+        batcher.estimate.expect(speed.seconds_by_tokens)
         self._batchers[bundle.name] = batcher
         self._tasks.append(asyncio.create_task(self._work(batcher, observer), name=f"batches of {bundle.name}"))
         log.info(
@@ -112,18 +110,16 @@ class LocalEngine:
             runner.provider,
             lanes / speed.seconds_per_token,
             "batches" if lanes == 1 else f"{lanes} batches at once",
-            budget,
+            speed.budget_tokens,
             time.perf_counter() - started_at,
         )
         return Loaded(
-            runner.variant_name,
-            runner.provider,
-            budget,
-            lanes,
-            bundle.identity,
-            runner.threads,
-            speed.seconds_per_token,
-            speed.seconds_by_tokens,
+            identity=bundle.identity,
+            variant=runner.variant_name,
+            provider=runner.provider,
+            threads=runner.threads,
+            lanes=lanes,
+            speed=speed,
         )
 
     async def _work(self, batcher: SequenceBatcher, observer: EngineObserver) -> None:
@@ -160,11 +156,11 @@ class LocalEngine:
         return await self._batchers[model].infer(sequences, list(map(len, sequences)), timeline)
 
     def submit(self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None) -> SubmittedJob:
-        """Admit a request at once or raise, as `infer` does, for whoever cannot wait for each."""
+        """Admit a request at once or raise, as `infer` does. Its `future` is set when it is over."""
         return self._batchers[model].submit(sequences, list(map(len, sequences)), timeline)
 
     def withdraw(self, model: str, job: SubmittedJob) -> None:
-        """Run no more of a submitted request."""
+        """Drop what has not run of a submitted request."""
         self._batchers[model].withdraw(job)
 
     def check(self, model: str, sequences: int) -> None:

@@ -1,4 +1,4 @@
-"""What an engine tells: how models were loaded, what waits, and what became of a request.
+"""What an engine reports: how it serves a model, what waits, and how a request went through.
 
 Plain data, so that the engine may be in another process.
 """
@@ -8,22 +8,31 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """What became of a bundle: the variant, the execution provider and the batch budget that serve it.
+class Speed:
+    """How fast a model runs: the most tokens that share a batch, and how long batches take.
 
-    `lanes` is how many batches run at once, `identity` that of the bundle. `threads` (None: it runs on no CPU),
-    `seconds_per_token` and `seconds_by_tokens` were chosen and measured with the budget, so that an engine that comes after it
-    need not.
+    `seconds_by_tokens` is from the smallest batch, of one short sequence, to the largest.
     """
 
+    budget_tokens: int
+    seconds_per_token: float
+    seconds_by_tokens: Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """How an engine serves a bundle: with which variant and execution provider, and how fast.
+
+    `identity` is that of the bundle, `threads` how many CPU threads a run takes (None: it runs on no CPU), `lanes` how many
+    batches run at once.
+    """
+
+    identity: str
     variant: str
     provider: str
-    budget_tokens: int
-    lanes: int = 1
-    identity: str = ""
-    threads: int | None = None
-    seconds_per_token: float = 0.0
-    seconds_by_tokens: Sequence[tuple[int, float]] = ()
+    threads: int | None
+    lanes: int
+    speed: Speed
 
 
 @dataclass(slots=True)
@@ -61,7 +70,7 @@ class BatchRan:
 
 @dataclass(slots=True)
 class Timeline:
-    """What became of a request in the engine, for whoever traces it; filled in as it happens.
+    """A request's way through the engine, for its trace. Filled in as it goes.
 
     Times are of the machine's monotonic clock, which all its processes share. A time is None until then, and `runs` are
     the batches that held at least one of the request's sequences.
@@ -72,5 +81,5 @@ class Timeline:
     runs: list[BatchRan] = field(default_factory=list)
 
     def become(self, other: "Timeline") -> None:
-        """Take over what another process was told."""
+        """Take over the times of another process."""
         self.admitted_at, self.started_at, self.runs = other.admitted_at, other.started_at, other.runs

@@ -1,15 +1,17 @@
 """What happens to a model between being opened and serving. Runs in the engine's thread."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
 
 from app.bundle.files import Bundle
 from app.engine.golden import replay_golden
-from app.engine.messages import Loaded
+from app.engine.messages import Loaded, Speed
 from app.engine.protocols import Runner
-from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, Speed, measure_speed
+from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, measure_speed
 from app.engine.warmup import run_every_shape
 
-MAX_BUDGET_TOKENS = 65536
+MAX_BUDGET_TOKENS: Final = 65536
 
 
 def prepare(
@@ -25,18 +27,21 @@ def prepare(
         bundle: The model.
         open_runner: Makes its runner.
         budget_tokens: Most tokens that share a batch; None measures what is best here.
-        previous: What became of this bundle in an engine that was lost. If it runs the same way again, its speed is not measured
-            anew, on a machine that is busy with those who wait.
+        previous: How an engine that was lost served this bundle. If it runs the same way again, its speed is not measured anew,
+            as the machine is busy with the requests that wait.
+
+    Returns:
+        The runner, and its speed with the budget to serve with.
 
     Raises:
-        BundleError: a file is damaged, or the golden answers do not come out.
-        StartupError: the device that was asked for does not work.
+        BundleError: a file is damaged, or the answers are not the golden ones.
+        StartupError: the requested device does not work.
         OutOfDeviceMemory: a batch of the budget does not fit.
     """
     runner = open_runner(bundle)
     replay_golden(bundle, runner.variant_name, runner.run)
     if previous is not None and _runs_as(previous, runner):
-        speed = Speed(previous.budget_tokens, previous.seconds_per_token, previous.seconds_by_tokens)
+        speed = previous.speed
     else:
         speed = measure_speed(
             bundle,
@@ -44,8 +49,10 @@ def prepare(
             limit_tokens=budget_tokens or MAX_BUDGET_TOKENS,
             search_for_s=SEARCH_DEVICE_FOR_S if runner.launches_ahead else SEARCH_FOR_S,
         )
+    if budget_tokens is not None:
+        speed = replace(speed, budget_tokens=budget_tokens)
     if runner.launches_ahead:
-        run_every_shape(bundle, runner.run, runner.trim, budget_tokens or speed.budget_tokens)
+        run_every_shape(bundle, runner.run, runner.trim, speed.budget_tokens)
     return runner, speed
 
 

@@ -15,7 +15,7 @@ class EngineClient(Protocol):
     ) -> list[SequenceResult]:
         """Return the result of each sequence, in order. Cancelling the call withdraws what has not run.
 
-        A `timeline` is told what became of the request; it stays empty where that is not known, as after EngineLost.
+        A `timeline` is filled in; it stays empty where nothing is known, as after EngineLost.
 
         Raises:
             Overloaded: nothing was admitted; a retry after the time it names may help.
@@ -25,7 +25,7 @@ class EngineClient(Protocol):
         """
 
     def check(self, model: str, sequences: int) -> None:
-        """Raise if a request of this many sequences would not be admitted now, so that no work is lost on it.
+        """Raise if a request of this many sequences would not be admitted now, before any work is done for it.
 
         Raises:
             Overloaded, EngineLost, NotReady: as `infer` does.
@@ -41,8 +41,8 @@ class EngineClient(Protocol):
 class Runner(Protocol):
     """Runs batches of one model.
 
-    Called in one thread of the engine's, but for `run` on a CPU, which several threads may call at once, and for what `launch`
-    returns.
+    Called in the engine's one thread, except for `run` on a CPU, which several threads may call at once, and for what
+    `launch` returns.
     """
 
     @property
@@ -60,9 +60,9 @@ class Runner(Protocol):
         """Whether a batch should be launched while another one runs."""
 
     def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
-        """Begin to run a batch. What is returned must be called once, in any thread, and waits for the results."""
+        """Begin to run a batch, and return a function that waits for its results. Call that once, in any thread."""
 
     def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]: ...
 
     def trim(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
-        """Run a batch and give back the device's memory that larger ones took."""
+        """Run a batch, and free the memory of the device that only larger batches need."""

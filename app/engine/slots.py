@@ -1,4 +1,4 @@
-"""Schedule the device, which the batchers of all models share. Used on one event loop; imports nothing of the project."""
+"""The slots of a device, which the batches of all models share. Used on one event loop; imports nothing of the project."""
 
 import asyncio
 import math
@@ -7,22 +7,22 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 
-class Device:
-    """Batches run first come, first served, as many in parallel as there is room for.
+class Slots:
+    """Batches run first come, first served, as many in parallel as there are slots for.
 
-    A batch takes its share of the room: on a GPU all of it, on a CPU as many cores as it has threads.
+    A batch takes its share of the slots: on a GPU all of them, on a CPU as many as it has threads.
 
     After `launch_ahead`, a second batch may be launched while one runs, so that the device can go on with it at once.
     Requests that arrive later cannot join that batch, so only a full batch is launched ahead.
     """
 
-    def __init__(self, room: int = 1) -> None:
-        self.room = room
-        self._free = room
+    def __init__(self, size: int = 1) -> None:
+        self.size = size
+        self._free = size
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._first = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._is_ahead = False
+        self._launches_ahead = False
         self.batches = 0
         """Batches that are running or launched."""
         self.answered_at = -math.inf
@@ -30,29 +30,29 @@ class Device:
 
     def launch_ahead(self) -> None:
         """Allow one batch to be launched while another runs."""
-        if not self._is_ahead:
-            self._is_ahead = True
-            self._release(self.room)
+        if not self._launches_ahead:
+            self._launches_ahead = True
+            self._release(self.size)
 
     def look_again(self) -> None:
         """Call when a batch may have become full."""
         self._changed.set()
 
     def started_at(self, taken_at: float) -> float:
-        """Return when a batch that was just answered began to run: a batch that was launched ahead waited for the one before."""
-        return max(taken_at, self.answered_at) if self._is_ahead else taken_at
+        """Return when a batch that was just answered began to run: one launched ahead waited for the batch before it."""
+        return max(taken_at, self.answered_at) if self._launches_ahead else taken_at
 
     @asynccontextmanager
-    async def turn(self, share: int, is_full: Callable[[], bool]) -> AsyncIterator[None]:
-        """Wait until a batch may be taken from the queue. The turn lasts until the batch is answered.
+    async def take(self, share: int, is_full: Callable[[], bool]) -> AsyncIterator[None]:
+        """Wait until a batch may be taken from the queue, and hold its slots until the batch is answered.
 
         Args:
-            share: How much of the room it takes, at most all.
+            share: How many slots it takes, at most all.
             is_full: Whether the batch cannot take more requests.
         """
         await self._acquire(share)
         try:
-            if self._is_ahead:
+            if self._launches_ahead:
                 await self._wait_until_full_or_idle(is_full)
             self.batches += 1
             try:
@@ -81,7 +81,7 @@ class Device:
             was_granted = not granted.cancelled()
             if not was_granted and (share, granted) in self._waiting:
                 self._waiting.remove((share, granted))
-            self._release(share if was_granted else 0)  # the next ones may need less room
+            self._release(share if was_granted else 0)  # the next ones may need fewer slots
             raise
 
     def _release(self, share: int) -> None:

@@ -1,4 +1,4 @@
-"""The threads of an engine, in which models are loaded and batches run. Its methods are called on the event loop."""
+"""The threads in which an engine loads models and runs batches. The methods are called on the event loop."""
 
 import asyncio
 import threading
@@ -13,48 +13,48 @@ from app.engine.protocols import Runner
 T = TypeVar("T")
 
 HAND_OVER_WITHIN_S: Final = 0.001
-"""The event loop gives a batch's thread so long to begin. It needs the GIL for that, which the loop else keeps until the
-last answer of the batch before is written: with short texts and a small model a batch began a millisecond late, and lasted 3."""
+"""How long the event loop waits for a batch's thread to begin, which needs the GIL. Without that the loop keeps the GIL until it
+has written the last answer of the batch before: with short texts and a small model a batch began 1 ms late, and took 3."""
 
 STUCK_S: Final = 60.0
 STUCK_TIMEOUTS: Final = 2
 STUCK_BATCHES: Final = 20
-"""A batch that has been running for a minute, for twice the longest time to an answer, and for this many times as long as a full
-one was measured to take, never comes back: the longest of the three, so that a slow CPU is not taken for a stuck device."""
+"""A batch is taken for stuck after a minute, or twice the request timeout, or this many times what a full batch took when it was
+measured: the longest of the three, so that a slow CPU is not taken for a stuck device."""
 
 
 class Threads:
-    """One thread in which sessions are made and batches launched, one that waits for what a GPU was asked for, and lanes.
+    """One thread that makes sessions and launches batches, one that waits for a GPU, and one for each lane.
 
-    A GPU, or all cores together, run one batch at a time: a second would only share their caches and lengthen both.
+    A GPU, or all cores together, run one batch at a time: a second one would share their caches and lengthen both.
     """
 
     def __init__(self, lanes: int) -> None:
         """Start no thread yet.
 
         Args:
-            lanes: Most batches that run at once, of models that take only some of the cores.
+            lanes: Most batches that run at once, of models that use some of the cores only.
         """
         self._main = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._waiter = ThreadPoolExecutor(1, thread_name_prefix="waiter")
         self._lanes = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
-        # The batches that run, and when each is given up.
+        # The batches that run, and when each is taken for stuck.
         self._running: dict[threading.Event, float] = {}
 
     async def prepare(self, work: Callable[[], T]) -> T:
-        """Do what comes before the first batch, in the thread of all sessions."""
+        """Do what comes before the first batch, in the thread that makes sessions."""
         return await asyncio.get_running_loop().run_in_executor(self._main, work)
 
     async def run(
         self, runner: Runner, batch: Sequence[TokenSequence], *, in_lane: bool, stuck_s: float
     ) -> list[SequenceResult]:
-        """Run a batch. It may be called again before the batch is back if that is to run behind it, or in a lane beside it.
+        """Run a batch. Another one may be run meanwhile if it runs in a lane of its own, or is launched ahead.
 
         Args:
             runner: Of the batch's model.
             batch: Its sequences.
-            in_lane: Whether other batches may run meanwhile.
-            stuck_s: After so long the device is taken for lost.
+            in_lane: Whether other batches may run at the same time.
+            stuck_s: Seconds after which the device is taken for stuck.
         """
         loop = asyncio.get_running_loop()
         begun = threading.Event()
@@ -74,17 +74,17 @@ class Threads:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether a batch runs that should have been back long ago."""
+        """Whether a batch has been running for longer than `stuck_s`."""
         return bool(self._running) and min(self._running.values()) < time.monotonic()
 
     def shutdown(self) -> None:
-        """End the threads that are idle. A model that is loading or a device that is stuck is not waited for."""
+        """End the threads, without waiting for a model that is loading or a device that is stuck."""
         for threads in (self._main, self._waiter, self._lanes):
             threads.shutdown(wait=False)
 
 
 def stuck_after_s(timeout_s: float, full_batch_s: float) -> float:
-    """Return for how long a batch may run until the device is taken for lost."""
+    """Return how long a batch may run until the device is taken for stuck, seconds."""
     return max(STUCK_S, STUCK_TIMEOUTS * timeout_s, STUCK_BATCHES * full_batch_s)
 
 

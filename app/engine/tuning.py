@@ -1,4 +1,4 @@
-"""Find out how a freshly loaded model is fastest here: threads of a batch, tokens of a batch.
+"""Measure with how many threads, and with how many tokens a batch, a model is fastest on this machine.
 
 Runs in the engine's thread before the model serves anyone, on its golden inputs.
 """
@@ -6,54 +6,36 @@ Runs in the engine's thread before the model serves anyone, on its golden inputs
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import cycle
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from app.bundle.files import Bundle
-from app.bundle.sequences import SequenceResult, TokenSequence
+from app.bundle.sequences import TokenSequence
 from app.engine.golden import Run, golden_sequences
+from app.engine.messages import Speed
+from app.engine.protocols import Runner
 from app.errors import OutOfDeviceMemory
 
 log = logging.getLogger(__name__)
 
 GOOD_ENOUGH: Final = 0.95
 FIRST_BUDGET_TOKENS: Final = 128
-# A machine on which small batches take this long gains nothing from larger ones but longer waits.
+# On a machine where small batches take this long, larger ones only mean longer waits.
 SEARCH_FOR_S: Final = 0.3
 SEARCH_DEVICE_FOR_S: Final = 5.0
-"""Of a GPU, whose libraries load their kernels at the first batch of a size: that may take as long as all that is measured."""
+"""The same for a GPU, whose libraries load their kernels at the first batch of a size, which may take as long as all the rest."""
 MEASURE_FOR_S: Final = 0.6
-"""What was found is timed again for so long."""
+"""How long the sizes that were tried are timed again, seconds."""
 MOST_ROUNDS: Final = 10
-# A text may take this many times as long on half of the threads, which then answer two at once. Threads that share a
-# run wait for each other after every operator, and for all of them when the front end or a neighbour takes one's core.
+# Half of the threads are better if a text takes no longer on them than this factor: they then answer two texts at once.
+# Threads that share a run wait for each other after every operator, also while another process has the core of one.
 WORTH_HALVING: Final = 1.25
-# A run that takes longer is long enough to be shared by all threads, and its model too large to be loaded just to see.
+# A longer run is worth sharing among all threads, and its model is too large to be loaded for a trial.
 LONG_RUN_S: Final = 0.005
 TIMED_RUNS: Final = 20
 
 
-class CpuRunner(Protocol):
-    """A runner, as far as `open_with_few_threads` knows it."""
-
-    @property
-    def threads(self) -> int | None: ...
-
-    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]: ...
-
-
-R = TypeVar("R", bound=CpuRunner)
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """What warm-up measured: the budget to batch up to, how long its tokens take, and how long batches of some sizes do."""
-
-    budget_tokens: int
-    seconds_per_token: float
-    seconds_by_tokens: Sequence[tuple[int, float]]
-    """From the smallest batch, of one short sequence, to the largest."""
+R = TypeVar("R", bound=Runner)
 
 
 def open_with_few_threads(
@@ -63,14 +45,14 @@ def open_with_few_threads(
     cpus: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> R:
-    """Return a runner of so few threads that a text is answered about as fast as by all of them.
+    """Return a runner with as few threads as answer a text about as fast as all of them do.
 
-    The cores that it leaves run other batches meanwhile.
+    The other cores run other batches meanwhile.
 
     Args:
         bundle: Its golden case of the middle length is the text.
-        open_runner: Makes a runner of so many threads.
-        cpus: The cores there are.
+        open_runner: Makes a runner with this many threads.
+        cpus: The number of cores.
         clock: Seconds.
     """
     runner = open_runner(cpus)
@@ -80,7 +62,7 @@ def open_with_few_threads(
     text = sequences[len(sequences) // 2]
 
     def shortest_s(*runners: R) -> list[float]:
-        """In turns, so that what else the machine does is in all of them."""
+        """Time the runners in turns, so that other load of the machine affects all of them."""
         rounds = [[_timed(one.run, [text], clock) for one in runners] for _ in range(TIMED_RUNS)]
         return [min(durations_s) for durations_s in zip(*rounds, strict=True)]
 
@@ -105,14 +87,14 @@ def measure_speed(
 ) -> Speed:
     """Find the smallest batch budget that reaches 95% of the best rate.
 
-    A larger batch is only worth its longer wait while it is faster by the token. Sizes double until that stops: on a CPU
-    within a few hundred tokens, on a GPU much later.
+    A larger batch is worth its longer wait only while it is faster per token. Sizes double until that stops: on a CPU within
+    a few hundred tokens, on a GPU much later.
 
     Args:
-        bundle: Its golden cases, again and again, are the batches.
+        bundle: Its golden cases, repeated, are the batches.
         run: Runs a batch.
         limit_tokens: The largest budget to try.
-        search_for_s: After that no larger one is tried.
+        search_for_s: Seconds after which no larger size is tried.
         clock: Seconds.
     """
     sequences = golden_sequences(bundle)
@@ -129,7 +111,7 @@ def measure_speed(
         batches[budget] = _batch_of(sequences, budget)
         try:
             measure(budget)
-            measure(budget)  # the first run of a size pays for what libraries set up
+            measure(budget)  # in the first run of a size, libraries also set up their kernels
         except OutOfDeviceMemory:
             if not seconds:
                 raise
@@ -142,7 +124,7 @@ def measure_speed(
         if has_levelled:
             break
         budget *= 2
-    # Again in turns, and the shortest of each counts: what else the machine does must not choose the budget.
+    # Again in turns, and the shortest time of each counts: other load of the machine must not choose the budget.
     give_up_at = clock() + MEASURE_FOR_S
     for _ in range(MOST_ROUNDS):
         for size in seconds:

@@ -1,4 +1,4 @@
-"""Have a device take its memory and load its kernels before the model serves anyone. Runs in the engine's thread."""
+"""Make a device take its memory and load its kernels before the model serves. Runs in the engine's thread."""
 
 import logging
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ SHORTEST_TOKENS: Final = 2
 def run_every_shape(bundle: Bundle, run: Run, trim: Run, budget_tokens: int) -> None:
     """Run the two batches that take the most memory, then one sequence of every length and small batches.
 
-    A device's memory grows to the largest batch at once, and stays; its libraries choose and load their kernels by
-    shape. Each is run twice, as a session may have two places for its inputs.
+    The arena grows to what the largest batch needs, and stays; CUDA's libraries choose and load their kernels by shape.
+    Each batch runs twice, as a session may have two places for its inputs.
 
-    What a graph takes of memory grows with the batch's tokens, with its sequences, or with its sequences times the longest
-    one (`token_offset`, and a number for each of those and each head within attention). So no batch takes more than the
-    fullest one of longest sequences and the widest: one longest sequence and as many of the shortest as there is room for.
-    Only masks count beside: a batch with more of them than sequences takes more for the vocabulary's scores.
+    The memory of a graph's tensors grows with the batch's tokens, with its sequences, or with its sequences times the
+    longest one (`token_offset`, and one number for each of those and each head within attention). So no batch takes more
+    than the fullest one of longest sequences and the widest one: one longest sequence and as many of the shortest as fit.
+    Masks are the exception: a batch with more masks than sequences takes more for the vocabulary's scores.
 
     Args:
         bundle: Its first golden case, shortened or repeated, fills the batches.
@@ -41,7 +41,7 @@ def run_every_shape(bundle: Bundle, run: Run, trim: Run, budget_tokens: int) -> 
     [template, *_] = golden_sequences(bundle)
     trim([template])
     _run_twice(run, template, [longest] * max(1, budget_tokens // longest))
-    long = min(longest, budget_tokens // 2 + 1)  # with a longer one there would be room for too few beside it
+    long = min(longest, budget_tokens // 2 + 1)  # beside a longer one too few others would fit
     widest = [long] + [SHORTEST_TOKENS] * ((budget_tokens - long) // SHORTEST_TOKENS)
     try:
         _run_twice(run, template, widest)
@@ -68,7 +68,7 @@ def _run_twice(run: Run, template: TokenSequence, shape: Sequence[int]) -> None:
 
 
 def _of_length(template: TokenSequence, length: int) -> TokenSequence:
-    """Return a sequence of another one's tokens, again and again, with as many masks."""
+    """Return a sequence of this length: another one's tokens, repeated, with as many masks."""
     return TokenSequence(
         np.resize(template.input_ids, length),
         np.resize(template.token_type_ids, length),

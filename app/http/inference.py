@@ -22,8 +22,8 @@ from app.errors import DeadlineExceeded, Internal, MethodNotAllowed, NotReady, S
 from app.http.asgi import READ_AT, ClientGone, authorize, error_body, error_headers, read_body, respond
 from app.http.problems import explain
 from app.http.readiness import Readiness
-from app.tasks.base import TaskHandler
-from app.tasks.catalog import Catalog, Model
+from app.tasks.base import Model, TaskHandler
+from app.tasks.catalog import Catalog
 from app.tasks.inputs import as_list
 from app.telemetry.logs import AccessLog
 from app.telemetry.metrics import REJECTIONS, Metrics, ModelMetrics

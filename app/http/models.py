@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from app.bundle.manifest import Source
 from app.engine.messages import Loaded
 from app.http.asgi import authorize
-from app.tasks.catalog import Catalog, Model
+from app.tasks.base import Model
+from app.tasks.catalog import Catalog
 from app.tasks.responses import ErrorResponse
 
 

@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from app.bundle.sequences import SequenceResult, TokenSequence
-from app.engine.batching import refuse_long_wait
-from app.engine.messages import Loaded, QueueStatistics, Timeline
+from app.engine.admission import Admission
+from app.engine.messages import Loaded, QueueStatistics, Speed, Timeline
 from app.errors import DeadlineExceeded, EngineLost, OtherBundles
 from app.ipc.codec import WireRequest, decode_replies, encode_requests
 from app.ipc.frames import HELLO, REPLIES, REQUESTS, STATISTICS, WITHDRAW, FrameReader, frame
@@ -49,8 +49,7 @@ class RemoteEngine:
         self,
         socket_path: Path,
         *,
-        max_queue_s: float,
-        timeout_s: float,
+        admission: Admission,
         identities: Mapping[str, str],
         connected: Callable[[Mapping[str, Loaded]], None],
         lost: Callable[[], None],
@@ -60,16 +59,14 @@ class RemoteEngine:
 
         Args:
             socket_path: Where the engine listens.
-            max_queue_s: The engine's longest estimated wait.
-            timeout_s: The engine's longest time from admission to answer.
+            admission: Of the engine.
             identities: The bundles that requests are made for, by name.
             connected: Called with the engine's models when it is ready.
             lost: Called when a connected engine goes away.
             hangs: Called with the id of an engine's process that has said nothing for a long time, and should be replaced.
         """
         self._socket_path = socket_path
-        self._max_queue_s = max_queue_s
-        self._timeout_s = timeout_s
+        self._admission = admission
         self._identities = identities
         self._connected = connected
         self._lost = lost
@@ -92,7 +89,7 @@ class RemoteEngine:
         id_ = next(self._ids)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[SequenceResult]] = loop.create_future()
-        self._waiting[id_] = _Waiting(sequences, future, timeline, loop.time() + self._timeout_s + LATE_S)
+        self._waiting[id_] = _Waiting(sequences, future, timeline, loop.time() + self._admission.timeout_s + LATE_S)
         self._outbox.append(WireRequest(id_, self._models[model], sequences, timeline is not None))
         self._flush_soon()
         try:
@@ -106,7 +103,7 @@ class RemoteEngine:
     def check(self, model: str, sequences: int) -> None:
         # As of the last tenth of a second, in which the engine's own check of what is let through has the last word.
         if model in self._statistics:
-            refuse_long_wait(self._statistics[model].wait_s(sequences), self._max_queue_s, self._timeout_s)
+            self._admission.refuse_long_wait(self._statistics[model].wait_s(sequences))
 
     def statistics(self) -> Mapping[str, QueueStatistics]:
         return self._statistics
@@ -158,7 +155,9 @@ class RemoteEngine:
                 elif kind == STATISTICS:
                     self._statistics = {name: QueueStatistics(*row) for name, row in json.loads(body).items()}
                 elif kind == HELLO:
-                    loaded = {name: Loaded(*row) for name, row in json.loads(body).items()}
+                    loaded = {
+                        name: Loaded(**row | {"speed": Speed(**row["speed"])}) for name, row in json.loads(body).items()
+                    }
                     refuse_other_bundles(self._identities, {name: one.identity for name, one in loaded.items()})
                     self._models = {name: index for index, name in enumerate(loaded)}
                     self._connected(loaded)
@@ -185,7 +184,7 @@ class RemoteEngine:
             if not future.done():
                 future.set_exception(
                     DeadlineExceeded(
-                        f"No answer within {self._timeout_s:g} s, and none from the engine that there is none. Retry later."
+                        f"No answer within {self._admission.timeout_s:g} s, and none from the engine that there is none. Retry later."
                     )
                 )
             self._withdrawn.append(id_)

@@ -23,7 +23,7 @@ from typing import Final, TypeVar, cast
 import numpy as np
 
 from app import errors
-from app.bundle.sequences import FloatArray, IntArray, MaskScores, SequenceResult, TokenSequence
+from app.bundle.sequences import FloatArray, IntArray, MaskScores, SequenceResult, TokenArray, TokenSequence
 from app.engine.messages import BatchRan, Timeline
 
 Rows = TypeVar("Rows", IntArray, FloatArray)
@@ -61,7 +61,7 @@ class WireReply:
 def encode_requests(requests: Sequence[WireRequest]) -> bytes:
     """Return the body of a REQUESTS frame."""
     table: list[int] = []
-    targets: list[IntArray] = []
+    targets: list[TokenArray] = []
     for request in requests:
         first = request.sequences[0]
         count = _NO_TARGETS if first.targets is None else len(first.targets)
@@ -178,8 +178,8 @@ def _int64(*values: int) -> bytes:
     return array("q", values).tobytes()
 
 
-def _flat(arrays: Sequence[IntArray]) -> bytes:
-    return np.concatenate(arrays).astype(np.int32).tobytes() if arrays else b""
+def _flat(arrays: Sequence[TokenArray]) -> bytes:
+    return np.concatenate(arrays, dtype=np.int32, casting="same_kind").tobytes() if arrays else b""
 
 
 def _encode_timeline(timeline: Timeline) -> bytes:
@@ -228,9 +228,9 @@ class _Reader:
     def rows(self, count: int, columns: int) -> Iterator[tuple[int, ...]]:
         return zip(*[iter(self.int64(count * columns))] * columns, strict=True)
 
-    def ints(self) -> IntArray:
+    def ints(self) -> TokenArray:
         """Read all that is left."""
-        return np.frombuffer(self._body, np.int32, offset=self._at).astype(np.int64)
+        return np.frombuffer(self._body, np.int32, offset=self._at)
 
     def doubles(self, count: int) -> list[float]:
         values: list[float] = np.frombuffer(self.take(8 * count), np.float64).tolist()

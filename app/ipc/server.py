@@ -7,7 +7,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -100,7 +100,7 @@ class EngineServer:
     def __init__(self, engine: LocalEngine, loaded: Mapping[str, Loaded]) -> None:
         self.engine = engine
         self.models: Final = list(loaded)
-        self.hello: Final = json.dumps({name: astuple(one) for name, one in loaded.items()}).encode()
+        self.hello: Final = json.dumps({name: asdict(one) for name, one in loaded.items()}).encode()
         self.front_ends: set[_FrontEnd] = set()
         self.left = asyncio.Event()
         self._listening: asyncio.Server | None = None

@@ -25,7 +25,7 @@ from app.http.server import Server
 from app.processes.garbage_collection import freeze_heap
 from app.settings import Settings
 from app.tasks import TASKS
-from app.tasks.catalog import Catalog, load_model
+from app.tasks.catalog import load_catalog
 from app.telemetry.logs import AccessLog
 from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import Tracer
@@ -53,7 +53,7 @@ class FrontEnd:
         self._without_engine_since = time.perf_counter()
         self._tracer = None if settings.otlp_endpoint is None else Tracer(str(settings.otlp_endpoint))
         api_key = _api_key(settings)
-        catalog = Catalog(load_model(bundle) for bundle in bundles)
+        catalog = load_catalog(bundles, TASKS)
         for model in catalog:
             metrics.add_model(model.name, model.task)
         routers = [make_health_router(self.readiness, metrics), make_models_router(catalog, self._loaded, api_key)]

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from app import __version__
 from app.bundle.files import find_bundles
+from app.engine.admission import Admission
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded
 from app.errors import EngineLost, OtherBundles, StartupError
@@ -119,8 +120,7 @@ async def _serve_front_end(
     bundles = find_bundles(settings.models)
     engine = RemoteEngine(
         socket_path,
-        max_queue_s=settings.max_queue_s,
-        timeout_s=settings.request_timeout_s,
+        admission=Admission(settings.max_queue_s, settings.request_timeout_s),
         identities={bundle.name: bundle.identity for bundle in bundles},
         # The front end needs its engine first, and is told of it later.
         connected=lambda loaded: front_end.engine_found(loaded),  # noqa: PLW0108

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from app.bundle.cpus import usable_cpus
 from app.bundle.files import Bundle
+from app.engine.admission import Admission
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded
 from app.engine.protocols import Runner
@@ -76,8 +77,7 @@ async def load_models(
                 open_one,
                 metrics.add_model(bundle.name, task),
                 budget_tokens=settings.batch_tokens or None,
-                max_queue_s=settings.max_queue_s,
-                timeout_s=settings.request_timeout_s,
+                admission=Admission(settings.max_queue_s, settings.request_timeout_s),
                 previous=known(bundle),
             )
         except OutOfDeviceMemory as error:
@@ -91,5 +91,7 @@ async def load_models(
                 *(one.threads, usable_cpus()),
             )
         loaded[bundle.name] = one
-        metrics.model_loaded(ServedModel(bundle.name, task, one.variant, one.provider), one.budget_tokens, one.lanes)
+        metrics.model_loaded(
+            ServedModel(bundle.name, task, one.variant, one.provider), one.speed.budget_tokens, one.lanes
+        )
     return loaded

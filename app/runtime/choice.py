@@ -1,4 +1,4 @@
-"""Choose what serves a bundle: the variant, on the device that was asked for or the best that works."""
+"""Choose the variant and the device that serve a bundle."""
 
 import logging
 from importlib.metadata import PackageNotFoundError, version
@@ -8,21 +8,21 @@ import onnxruntime as ort
 
 from app.bundle.files import Bundle
 from app.bundle.manifest import Precision, Target, Variant
+from app.bundle.session import PROVIDERS
 from app.errors import BundleError, StartupError
 from app.runtime.nvml import count_gpus
-from app.runtime.options import PROVIDERS
 from app.runtime.runner import OrtRunner
 from app.runtime.session import DeviceUnavailable
 
 log = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
-# fp16 runs on tensor cores and halves the memory traffic; int8 changes answers, so it is served only when asked for.
+# fp16 runs on tensor cores and halves the memory traffic; int8 changes answers, so it is served only on request.
 PREFERENCE: Final[dict[Target, tuple[Precision, ...]]] = {"cpu": ("fp32", "int8"), "cuda": ("fp16", "fp32")}
 
 
 class _NoVariant(BundleError):
-    """The bundle is whole, and has nothing for the device and precision."""
+    """The bundle is whole, but has no variant for the device and precision."""
 
 
 def open_runner(
@@ -37,14 +37,14 @@ def open_runner(
 
     Args:
         bundle: The model.
-        device: Where to run; `auto` takes CUDA where it works, and says so if it does not where there is a GPU.
+        device: Where to run; `auto` takes CUDA if it works, and warns if it does not although there is a GPU.
         precision: What to run in; `auto` takes the fastest that keeps the answers.
         threads: CPU threads of one run.
         gpu_memory_bytes: The most that the model takes of a GPU's memory, 0 for all that is left.
 
     Raises:
         BundleError: the bundle has no variant for the device and precision, or its graph is damaged.
-        StartupError: CUDA was asked for and does not work here, or the installation is mixed.
+        StartupError: CUDA is requested and does not work here, or both builds of ONNX Runtime are installed.
     """
     _check_installation()
     if device != "cpu":
@@ -65,7 +65,7 @@ def open_runner(
 
 
 def _warn_of_cpu(bundle: Bundle, missing: str) -> None:
-    """Say that a model does not run on the GPU, where somebody may believe that it does."""
+    """Warn that a model runs on the CPU if the machine seems to have a GPU."""
     gpus = count_gpus()
     if gpus:
         reason = f"this machine has {gpus} GPU{'s' if gpus > 1 else ''}"
@@ -101,7 +101,7 @@ def choose_variant(bundle: Bundle, target: Target, precision: Precision | Litera
 
 
 def _check_installation() -> None:
-    """Refuse both extras at once: their packages are two builds of one, and whichever came last lies over the other.
+    """Refuse both extras at once: they install two builds into one folder, where the later one overwrites the other.
 
     Raises:
         StartupError: both are installed.

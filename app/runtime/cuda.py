@@ -26,7 +26,8 @@ class CudaError(RuntimeError):
 class Cuda:
     """Memory of the current device, and the stream for copies and runs."""
 
-    name: Final = "cuda"
+    name = "cuda"
+    """As ONNX Runtime calls the device."""
 
     def __init__(self, version: str) -> None:
         """Load the runtime and make a stream.

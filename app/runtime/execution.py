@@ -1,7 +1,7 @@
-"""How a session is given a batch's inputs and gives its outputs back: from host memory, or from the device's own.
+"""How a batch's inputs get into a session and its outputs back: in host memory, or through the device's.
 
-Both run a batch in two steps: `launch` returns what finishes it. On a device everything is asked for by then, so that it finds
-the next batch behind the one that it runs. Typed by what is used of an `onnxruntime.InferenceSession`; imports nothing of it.
+A batch runs in two steps: `launch` returns the function that finishes it. On a device all its work is on the stream by then, so
+that the device goes from one batch to the next by itself. Typed by what is used of an `onnxruntime.InferenceSession`; imports nothing of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.bundle.graph_inputs import Feeds
-from app.runtime.staging import DeviceMemory, StagingBuffers, Tensor
+from app.runtime.cuda import Cuda
+from app.runtime.staging import StagingBuffers, Tensor
 
 Values = list[npt.NDArray[Any]]
 Finish = Callable[[], Values]
@@ -32,18 +33,23 @@ class Execution(Protocol):
     launches_ahead: bool
     """Whether a batch may be launched before the one before it is finished, and is worth it."""
 
+    @property
+    def outputs(self) -> Sequence[str]:
+        """The names of all outputs that the graph has."""
+
     def launch(self, feeds: Feeds, outputs: Sequence[str], options: RunOptions = None) -> Finish:
-        """Begin to run a batch. What is returned must be called once: it returns the outputs in host memory."""
+        """Begin to run a batch, and return a function that waits for the outputs, in host memory. Call that once."""
 
 
 class HostExecution:
-    """Inputs are read where NumPy has them, and all of the run is in `finish`."""
+    """Inputs are read where NumPy has them; `launch` does nothing, and the returned function runs the session."""
 
     launches_ahead = False
 
     def __init__(self, session: Any) -> None:  # noqa: ANN401
         self._session: Final = session
         self._dtypes: Final = _input_dtypes(session)
+        self.outputs = _outputs(session)
 
     def launch(self, feeds: Feeds, outputs: Sequence[str], options: RunOptions = None) -> Finish:
         inputs = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self._dtypes.items()}
@@ -51,11 +57,11 @@ class HostExecution:
 
 
 class DeviceExecution:
-    """Inputs go to the device in one copy from page-locked memory; only the outputs asked for come back."""
+    """Inputs go to the device in one copy from page-locked memory; only the requested outputs come back."""
 
     launches_ahead = True
 
-    def __init__(self, session: Any, memory: DeviceMemory) -> None:  # noqa: ANN401
+    def __init__(self, session: Any, memory: Cuda) -> None:  # noqa: ANN401
         """Bind nothing yet.
 
         Args:
@@ -64,6 +70,7 @@ class DeviceExecution:
         """
         dtypes = _input_dtypes(session)
         self._session: Final = session
+        self.outputs = _outputs(session)
         self._memory: Final = memory
         self._staged: Final = {name: dtype for name, dtype in dtypes.items() if name not in _READ_ON_THE_HOST}
         self._on_host: Final = {name: dtype for name, dtype in dtypes.items() if name in _READ_ON_THE_HOST}
@@ -73,8 +80,8 @@ class DeviceExecution:
     def launch(self, feeds: Feeds, outputs: Sequence[str], options: RunOptions = None) -> Finish:
         """Put a batch on the stream: its inputs' copy, its kernels and its outputs' copies.
 
-        Call it from one thread. `options` must tell ONNX Runtime not to wait for the device. What is returned may be called
-        from another thread.
+        Call it from one thread. `options` must tell ONNX Runtime not to wait for the device. The returned function may be
+        called in another thread.
         """
         buffer = self._buffers.take()
         try:
@@ -83,7 +90,7 @@ class DeviceExecution:
             results = buffer.download(self._run(feeds, inputs, outputs, options))
         except BaseException:
             try:
-                self._memory.wait()  # for whatever still reads the buffer
+                self._memory.wait()  # something may still read the buffer
             finally:
                 self._buffers.give_back(buffer)
             raise
@@ -120,3 +127,7 @@ class DeviceExecution:
 
 def _input_dtypes(session: Any) -> dict[str, np.dtype[np.generic]]:  # noqa: ANN401
     return {node.name: _DTYPES[node.type] for node in session.get_inputs()}
+
+
+def _outputs(session: Any) -> list[str]:  # noqa: ANN401
+    return [node.name for node in session.get_outputs()]

@@ -1,4 +1,4 @@
-"""What it means if ONNX Runtime or CUDA fails: their errors differ in their messages only."""
+"""What a failure of ONNX Runtime or CUDA means. Only the messages of their errors differ."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ import onnxruntime as ort
 from app.bundle.manifest import Target
 from app.errors import EngineLost, OutOfDeviceMemory, StartupError
 
-# What ONNX Runtime's messages say when a CUDA context is beyond repair; running out of memory is not among them.
+# In ONNX Runtime's messages, these mean that the CUDA context is lost; running out of memory is not among them.
 LOST_DEVICE: Final = ("CUDA failure", "CUDA error", "cudaError", "CUBLAS failure", "CUDNN failure", "cuDNN failure")
 OUT_OF_MEMORY: Final = (
     "out of memory",
@@ -22,7 +22,7 @@ NO_CODE: Final = (
 
 
 def classified(error: Exception, target: Target) -> Exception:
-    """Return a failed run's error as the one of the catalogue that it is, or as it was if it is of this batch alone."""
+    """Return the catalogue's error for a failed run, or the error itself if it concerns this batch alone."""
     message = str(error)
     if is_out_of_memory(error):
         return OutOfDeviceMemory(message)
@@ -37,11 +37,11 @@ def classified(error: Exception, target: Target) -> Exception:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether less memory would have been enough."""
+    """Return whether the run failed for want of memory."""
     return any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error says, without where in ONNX Runtime it came from."""
+    """Return an error's first line, without ONNX Runtime's source location."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,7 +1,7 @@
 """Run packed batches of one model with ONNX Runtime.
 
-A runner is made and launches batches in the engine's one thread; they may be finished in another. Both release the GIL while the
-device works.
+A runner is made, and launches batches, in the engine's one thread; they may be finished in another. Both release the GIL while
+the device works.
 """
 
 import logging
@@ -13,13 +13,14 @@ import onnxruntime as ort
 
 from app.bundle.files import Bundle
 from app.bundle.graph_inputs import pack
-from app.bundle.heads import HEADS
+from app.bundle.heads import Head, head_of
 from app.bundle.manifest import Variant
 from app.bundle.sequences import SequenceResult, TokenSequence
+from app.bundle.session import PROVIDERS
 from app.errors import EngineLost, NotFinite, OutOfDeviceMemory, StartupError
 from app.runtime.execution import Execution, RunOptions
 from app.runtime.failures import classified, first_line
-from app.runtime.options import PROVIDERS, run_options
+from app.runtime.options import run_options
 from app.runtime.session import open_on_cpu, open_on_cuda, require_provider
 
 log = logging.getLogger(__name__)
@@ -39,9 +40,7 @@ class OrtRunner:
         self.variant = variant
         self.threads: Final = threads if variant.target == "cpu" else None
         self.provider: Final = PROVIDERS[variant.target]
-        manifest = bundle.manifest
-        self._head: Final = HEADS[manifest.task]
-        self._position_offset: Final = manifest.position_offset
+        self._position_offset: Final = bundle.manifest.position_offset
         self._options: Final = run_options(variant.target)
         self.nodes_on_cpu: Sequence[str] = ()
         """Of a session on CUDA, the nodes that are in the wrong place: their operators and names."""
@@ -51,9 +50,14 @@ class OrtRunner:
             bundle.verify_file(variant.external_data)
         if variant.target == "cpu":
             self._execution: Execution = open_on_cpu(path, threads=threads)
-            return
-        _require_room(bundle, variant, gpu_memory_bytes)
-        self._execution, self.nodes_on_cpu = open_on_cuda(path, threads=threads, memory_limit_bytes=gpu_memory_bytes)
+        else:
+            _require_room(bundle, variant, gpu_memory_bytes)
+            self._execution, self.nodes_on_cpu = open_on_cuda(
+                path, threads=threads, memory_limit_bytes=gpu_memory_bytes
+            )
+        head = head_of(self._execution.outputs)
+        assert head is not None  # or there would be no session
+        self._head: Final[Head] = head
         if self.nodes_on_cpu:
             log.warning(
                 "model %s is slower than it could be: ONNX Runtime runs %d of its nodes on the CPU, the first %s. Report "
@@ -76,34 +80,27 @@ class OrtRunner:
         Raises:
             EngineLost: the device failed for good.
             OutOfDeviceMemory: the batch is too large for what is left of the device's memory.
-            StartupError: ONNX Runtime has no code for the GPU, which the first run tells.
+            StartupError: ONNX Runtime has no code for the GPU, which shows at the first run.
             NotFinite: the model answers with NaN or infinity.
         """
         return self.launch(batch)()
 
     def trim(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
-        """Run a batch as `run` does, then give back the device's memory that no run needs now."""
+        """Run a batch as `run` does, then free the device's memory that it does not need."""
         try:
             return self._launch(batch, run_options(self.variant.target, shrinks_arena=True))()
         except (EngineLost, OutOfDeviceMemory):
             raise
-        except Exception as error:  # it finds no arena: more memory than need be is held, and all else is well
+        except Exception as error:  # there is no arena to shrink: more memory than necessary is held
             log.warning("the memory that warm-up took is kept: %s", first_line(error))
             return self.run(batch)
 
     def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
-        """Begin to run a batch. What is returned must be called once, in any thread: it returns or raises what `run` does."""
+        """Begin to run a batch, and return a function that returns or raises what `run` does. Call that once, in any thread."""
         return self._launch(batch, self._options)
 
     def _launch(self, batch: Sequence[TokenSequence], options: RunOptions) -> Callable[[], list[SequenceResult]]:
-        lengths = np.fromiter(map(len, batch), np.int64, len(batch))
-        feeds = pack(
-            np.concatenate([sequence.input_ids for sequence in batch]),
-            np.concatenate([sequence.token_type_ids for sequence in batch]),
-            lengths,
-            target=self.variant.target,
-            position_offset=self._position_offset,
-        )
+        feeds = pack(batch, target=self.variant.target, position_offset=self._position_offset)
         starts = feeds["cls_index"].astype(np.int64, copy=False)
         feeds |= self._head.inputs(batch, starts)
         outputs = self._head.outputs(batch)

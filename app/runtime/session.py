@@ -1,4 +1,4 @@
-"""Make the session of a graph, on a CPU or on CUDA, or say what is wrong: with the graph, or with the device."""
+"""Make the session of a graph, on a CPU or on CUDA, or tell whether the graph or the device is at fault."""
 
 import ctypes
 import io
@@ -13,12 +13,14 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
 from app.bundle.graph_inputs import INPUTS
+from app.bundle.heads import head_of
 from app.bundle.manifest import Target
+from app.bundle.session import PROVIDERS
 from app.errors import BundleError, OutOfDeviceMemory
 from app.runtime.cuda import Cuda
 from app.runtime.execution import DeviceExecution, Execution, HostExecution
 from app.runtime.failures import first_line, is_out_of_memory
-from app.runtime.options import CUDA_OPTIONS, PROVIDERS, session_options
+from app.runtime.options import CUDA_OPTIONS, session_options
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ LARGE: Final = frozenset(
     }
 )
 UNREADABLE: Final = "Load model from"
-"""What every message about a file has that is no graph of this ONNX Runtime; the device is only tried after that."""
+"""Part of every message about a file that is no graph for this ONNX Runtime. Files are read before the device is used."""
 
 
 class DeviceUnavailable(Exception):
@@ -64,7 +66,7 @@ def open_on_cpu(path: Path, *, threads: int) -> Execution:
         if is_out_of_memory(error):
             raise OutOfDeviceMemory(first_line(error)) from error
         raise _unloadable(path, error) from error
-    _check_inputs(path, session, "cpu")
+    _check_ends(path, session, "cpu")
     return HostExecution(session)
 
 
@@ -83,7 +85,7 @@ def open_on_cuda(path: Path, *, threads: int, memory_limit_bytes: int = 0) -> tu
         BundleError: it is not for this runtime.
         DeviceUnavailable: a part of CUDA is missing here.
     """
-    with _telling_what_is_printed() as printed:
+    with _logging_what_is_printed() as printed:
         try:
             with redirect_stdout(printed):
                 ort.preload_dlls()  # finds CUDA's libraries in the nvidia-* wheels; the host needs the driver only
@@ -99,7 +101,7 @@ def open_on_cuda(path: Path, *, threads: int, memory_limit_bytes: int = 0) -> tu
             raise _why_no_session(path, error) from error
         if session.get_providers()[0] != PROVIDERS["cuda"]:
             raise DeviceUnavailable(_missing_library() or "ONNX Runtime fell back to the CPU and does not say why")
-    _check_inputs(path, session, "cuda")
+    _check_ends(path, session, "cuda")
     return DeviceExecution(session, cuda), _large_nodes_on_cpu(session)
 
 
@@ -107,19 +109,18 @@ def _session(path: Path, options: Any, provider: str, provider_options: dict[str
     return ort.InferenceSession(path, options, providers=[(provider, provider_options or {})], enable_fallback=0)
 
 
-def _check_inputs(path: Path, session: Any, target: Target) -> None:  # noqa: ANN401
-    unknown = {node.name for node in session.get_inputs()} - INPUTS[target]
-    if unknown:
-        raise BundleError(
-            f"{path} was written by another version of the export: it wants {', '.join(sorted(unknown))}. "
-            "Export the model again."
-        )
+def _check_ends(path: Path, session: Any, target: Target) -> None:  # noqa: ANN401
+    unknown = sorted({node.name for node in session.get_inputs()} - INPUTS[target])
+    outputs = [node.name for node in session.get_outputs()]
+    if unknown or head_of(outputs) is None:
+        difference = f"it wants {', '.join(unknown)}" if unknown else f"it gives {', '.join(outputs)}"
+        raise BundleError(f"{path} was written by another version of the export: {difference}. Export the model again.")
 
 
 def _large_nodes_on_cpu(session: Any) -> list[str]:  # noqa: ANN401
     try:
         parts = session.get_provider_graph_assignment_info()
-    except Exception as error:  # it costs speed at most: nothing that a start should end for
+    except Exception as error:  # a wrong place costs speed at most, so the start goes on
         return [f"not known: {first_line(error)}"]
     return [
         f"{node.op_type} {node.name}"
@@ -131,11 +132,11 @@ def _large_nodes_on_cpu(session: Any) -> list[str]:  # noqa: ANN401
 
 
 @contextmanager
-def _telling_what_is_printed() -> Iterator[io.StringIO]:
-    """Put what ONNX Runtime prints of CUDA's libraries into the log, where every line is one of ours.
+def _logging_what_is_printed() -> Iterator[io.StringIO]:
+    """Log what ONNX Runtime prints about CUDA's libraries, so that every line on stderr is one of the log.
 
-    It prints each library that does not load and why, where the error that follows names one. If CUDA works all the
-    same, they were found elsewhere or nothing of the graph needs them.
+    It prints each library that does not load, and why; the error that follows names only one. If CUDA works nevertheless,
+    they were found elsewhere, or no graph needs them.
     """
     printed, level = io.StringIO(), logging.DEBUG
     try:
@@ -150,10 +151,10 @@ def _telling_what_is_printed() -> Iterator[io.StringIO]:
 
 
 def _why_no_session(path: Path, error: Exception) -> Exception:
-    """Return whether the graph or the device is at fault: a session on CUDA was not made."""
+    """Return the error for a failed session on CUDA: the graph or the device is at fault."""
     if UNREADABLE in str(error):
         return _unloadable(path, error)
-    # A library that is missing shows as a graph whose attention the CPU, which it fell back to, does not know.
+    # If a library is missing, ONNX Runtime falls back to the CPU, which does not know the graph's attention.
     missing = _missing_library()
     if missing is None and isinstance(error, InvalidGraph | NoKernel):
         return _unloadable(path, error)
@@ -167,9 +168,9 @@ def _unloadable(path: Path, error: Exception) -> BundleError:
 
 
 def _missing_library() -> str | None:
-    """Return what the loader says of ONNX Runtime's CUDA library if it does not load: it names the one that is missing.
+    """Return the loader's error if ONNX Runtime's CUDA library does not load: it names the library that is missing.
 
-    To be called after ONNX Runtime has tried only: as it is loaded, the library looks for its host.
+    Call it only after ONNX Runtime has tried: when loaded, the library looks for its host.
     """
     try:
         ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"))

@@ -1,57 +1,21 @@
 """Where a batch's inputs and outputs lie on their way to and from a device: end to end in page-locked host memory.
 
-One batch is staged while another one runs, so there are two buffers, and each is used again. Knows no runtime and no graph;
-`app.runtime.cuda` has the memory of a GPU.
+One batch is staged while another one runs, so there are two buffers, and each is used again. Knows no session and no graph.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from app.bundle.graph_inputs import Feeds
+from app.runtime.cuda import Cuda
 
 ALIGNMENT: Final = 256
 """Of every tensor in bytes, which is what cudaMalloc aligns to: no kernel asks for more."""
-
-Bytes = npt.NDArray[np.uint8]
-
-
-class DeviceMemory(Protocol):
-    """A device's memory, the host memory that it reads fastest, and one stream on which everything happens in order."""
-
-    @property
-    def name(self) -> str:
-        """As ONNX Runtime calls the device."""
-
-    def allocate_host(self, size: int) -> Bytes: ...
-
-    def free_host(self, memory: Bytes) -> None: ...
-
-    def allocate_device(self, size: int) -> int: ...
-
-    def free_device(self, address: int) -> None: ...
-
-    def upload(self, source: Bytes, address: int) -> None:
-        """Copy in the order of the stream; `source` must stay as it is until then."""
-
-    def download(self, address: int, destination: Bytes) -> None:
-        """Copy in the order of the stream."""
-
-    def create_event(self) -> int:
-        """Return a new event, which can be recorded again and again."""
-
-    def record_event(self, event: int) -> None:
-        """Record an event on the stream, after everything that was asked of the device."""
-
-    def synchronize_event(self, event: int) -> None:
-        """Wait for everything before an event."""
-
-    def wait(self) -> None:
-        """Wait for everything that was asked of the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +34,7 @@ class Tensor:
 class StagingBuffer:
     """Room for the inputs and outputs of one batch at a time. It grows to the largest batch and stays."""
 
-    def __init__(self, memory: DeviceMemory) -> None:
+    def __init__(self, memory: Cuda) -> None:
         self._memory: Final = memory
         self._host = memory.allocate_host(ALIGNMENT)
         self._address = memory.allocate_device(ALIGNMENT)
@@ -79,9 +43,9 @@ class StagingBuffer:
         self._used = 0
 
     def write(self, feeds: Feeds, dtypes: Mapping[str, np.dtype[np.generic]]) -> dict[str, Tensor]:
-        """Copy inputs into the host memory, in the types that are asked for, and return where each will be.
+        """Copy inputs into the host memory, in the given types, and return where each will be on the device.
 
-        Nothing that was uploaded from this buffer may still run.
+        No batch that was uploaded from this buffer may still run.
         """
         *offsets, end = _offsets(feeds[name].size * dtype.itemsize for name, dtype in dtypes.items())
         self._make_room(end)
@@ -95,7 +59,7 @@ class StagingBuffer:
         return tensors
 
     def upload(self) -> None:
-        """Copy what was laid out to the device."""
+        """Copy the written inputs to the device."""
         self._memory.upload(self._host[: self._used], self._address)
 
     def download(self, tensors: Sequence[Tensor]) -> list[npt.NDArray[Any]]:
@@ -117,7 +81,7 @@ class StagingBuffer:
         return arrays
 
     def wait(self) -> None:
-        """Wait until what was asked for is downloaded."""
+        """Wait until the download is complete."""
         self._memory.synchronize_event(self._downloaded)
 
     def _make_room(self, size: int) -> None:
@@ -137,24 +101,24 @@ class StagingBuffer:
 
 
 class StagingBuffers:
-    """The buffers of one session: one is run from while the other is filled."""
+    """The buffers of one session: while a batch runs from one, the next is written into the other."""
 
-    def __init__(self, memory: DeviceMemory, count: int = 2) -> None:
+    def __init__(self, memory: Cuda, count: int = 2) -> None:
         self._free: SimpleQueue[StagingBuffer] = SimpleQueue()
         for _ in range(count):
             self._free.put(StagingBuffer(memory))
 
     def take(self) -> StagingBuffer:
-        """Return a buffer that nobody uses, once there is one."""
+        """Return a free buffer, waiting for one if need be."""
         return self._free.get()
 
     def give_back(self, buffer: StagingBuffer) -> None:
-        """Let others have it."""
+        """Make a buffer free again."""
         self._free.put(buffer)
 
 
 def _offsets(sizes_bytes: Iterable[int]) -> Iterator[int]:
-    """Yield where each of these begins if they lie end to end, and where the last one ends."""
+    """Yield where each of these begins if they are laid end to end, aligned, and where the last one ends."""
     end = 0
     yield end
     for size in sizes_bytes:

@@ -1,20 +1,20 @@
-"""The task-specific steps before and after the model: request to token sequences, and results to answers.
+"""The tasks: for each a module with its request, its response and its handler, which turns one into the other.
 
-`docs/architecture.md` explains how to add a task.
+A task is added by a module with a `HANDLER`; nothing lists it. `base` is the interface of a task, `inputs` the forms of a
+request's inputs, `windows` reads texts of any length, `catalog` finds the model for a request.
 """
 
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, Final
 
 from app.bundle.manifest import Task
-from app.tasks.answer import QuestionAnswering
 from app.tasks.base import TaskHandler
-from app.tasks.classify import Classify
-from app.tasks.embed import Embed
-from app.tasks.entities import Entities
-from app.tasks.fill_mask import FillMask
-from app.tasks.next_sentence import NextSentence
 
-TASKS: Final[dict[Task, TaskHandler[Any, Any, Any]]] = {
-    handler.task: handler
-    for handler in (Classify(), FillMask(), NextSentence(), Entities(), QuestionAnswering(), Embed())
-}
+
+def _handlers() -> dict[Task, TaskHandler[Any, Any, Any]]:
+    modules = (import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__))
+    return {module.HANDLER.task: module.HANDLER for module in modules if hasattr(module, "HANDLER")}
+
+
+TASKS: Final = _handlers()

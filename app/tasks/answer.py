@@ -11,17 +11,21 @@ transformers 5 has no such pipeline any more. This follows that of the last vers
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from app.bundle.manifest import Task
 from app.bundle.sequences import FloatArray, IntArray
 from app.errors import ValidationFailed
-from app.tasks.catalog import Model
-from app.tasks.requests import AnswerParameters, AnswerRequest
-from app.tasks.responses import AnswerResponse
+from app.tasks.base import Model, TaskHandler, Usage, example
+from app.tasks.inputs import (
+    MAX_TOP_K,
+    ModelName,
+    QuestionInputs,
+    Request,
+    as_list,
+)
 from app.tasks.windows import (
     SHORT_BYTES,
     PreparedWindows,
@@ -41,14 +45,63 @@ WEIGHT_OF_WINDOW: Final = 24
 """Cost of searching one window, in units of `weight`; a candidate costs a third of a unit, a token of the longest answer two."""
 
 
-class QuestionAnswering:
+class AnswerParameters(Request):
+    """How to find answers."""
+
+    top_k: int = Field(1, ge=1, le=MAX_TOP_K, description="How many answers to return.")
+    max_answer_length: int = Field(15, ge=1, description="Longest answer, in tokens.")
+    max_question_length: int = Field(64, ge=1, description="Longest question, in tokens; the rest is cut off.")
+    stride: int | None = Field(
+        None,
+        ge=0,
+        description="A long context is read in windows; consecutive windows share this many tokens. Default: 128, or half "
+        "a window if that is less.",
+    )
+    handle_impossible_answer: bool = Field(
+        False, description='Let "no answer" compete: it is returned as an empty answer with its own score.'
+    )
+
+
+class AnswerRequest(Request):
+    """Questions, each with a context to find its answer in."""
+
+    model: ModelName = None
+    inputs: QuestionInputs
+    parameters: AnswerParameters = AnswerParameters()
+
+    @property
+    def listed(self) -> list[tuple[str, str]]:
+        """The inputs as a list of (question, context)."""
+        return [(one.question, one.context) for one in as_list(self.inputs)]
+
+
+class Answer(BaseModel):
+    """A part of the context, `context[start:end]` in Python; empty for "no answer"."""
+
+    answer: str
+    score: float
+    start: int
+    end: int
+
+
+class AnswerResponse(BaseModel):
+    """`predictions[i]` belongs to `inputs[i]`, best answer first; always a list."""
+
+    model_config = example([{"answer": "Paris", "score": 0.9713, "start": 11, "end": 16}], tokens=18)
+
+    model: str
+    predictions: list[list[Answer]]
+    usage: Usage
+
+
+class AnswerHandler(TaskHandler[AnswerRequest, PreparedWindows, FloatArray]):
     """`POST /v1/answer`."""
 
-    task: ClassVar[Task] = "answer"
-    summary: ClassVar[str] = "Answers to questions from a context"
-    request: ClassVar[type[BaseModel]] = AnswerRequest
-    response: ClassVar[type[BaseModel]] = AnswerResponse
-    short_bytes: ClassVar[int] = SHORT_BYTES
+    task = "answer"
+    summary = "Answers to questions from a context"
+    request = AnswerRequest
+    response = AnswerResponse
+    short_bytes = SHORT_BYTES
 
     def example(self, model: Model) -> dict[str, Any]:
         return {
@@ -190,3 +243,6 @@ def _candidates(parameters: AnswerParameters) -> int:
 
 def _score(answer: dict[str, Any]) -> float:
     return float(answer["score"])
+
+
+HANDLER: Final = AnswerHandler()

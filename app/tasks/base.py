@@ -1,27 +1,51 @@
 """The interface of a task."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
-import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
-from app.bundle.manifest import Task
-from app.bundle.sequences import IntArray, SequenceResult, TokenSequence
-from app.tasks.catalog import Model
-from app.tasks.requests import Truncation
-from app.text.tokenizer import TextInput
+from app.bundle.manifest import Manifest, Task
+from app.bundle.sequences import SequenceResult, TokenSequence
+from app.tasks.inputs import Truncation
+from app.text.tokenizer import TextInput, Tokenizer
 
-Req_contra = TypeVar("Req_contra", bound=BaseModel, contravariant=True)
+Req = TypeVar("Req", bound=BaseModel)
 Pre = TypeVar("Pre", bound="Prepared")
-Res_contra = TypeVar("Res_contra", bound=SequenceResult, contravariant=True)
+Res = TypeVar("Res", bound=SequenceResult)
 
 
 SHORT_BYTES: Final = 16 * 1024
 """Largest body that most tasks prepare on the event loop. A larger one takes over about 1 ms, so that a worker thread is
 better."""
-NO_MASKS: Final[IntArray] = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One served model."""
+
+    name: str
+    manifest: Manifest
+    tokenizer: Tokenizer
+
+    @property
+    def task(self) -> Task:
+        return self.manifest.task
+
+
+class Usage(BaseModel):
+    """How many tokens the model processed, including special tokens and every window, and how many inputs were cut."""
+
+    tokens: int
+    truncated: int
+
+
+def example(prediction: Any, tokens: int) -> ConfigDict:  # noqa: ANN401 - JSON
+    """Return what shows a response with this prediction in OpenAPI."""
+    usage: dict[str, Any] = {"tokens": tokens, "truncated": 0}
+    return ConfigDict(json_schema_extra={"examples": [{"model": "name", "predictions": [prediction], "usage": usage}]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +70,12 @@ def prepare_whole(model: Model, inputs: Sequence[TextInput], parameters: Truncat
         inputs, truncation=parameters.truncation, direction=parameters.truncation_direction
     )
     return Prepared(
-        [TokenSequence(one.input_ids, one.token_type_ids, NO_MASKS) for one in encoded],
+        [TokenSequence(one.input_ids, one.token_type_ids) for one in encoded],
         sum(one.was_truncated for one in encoded),
     )
 
 
-class TaskHandler(Protocol[Req_contra, Pre, Res_contra]):
+class TaskHandler(ABC, Generic[Req, Pre, Res]):
     """One task of the API. Stateless; `prepare` and `answer` may run in a worker thread."""
 
     task: ClassVar[Task]
@@ -59,24 +83,28 @@ class TaskHandler(Protocol[Req_contra, Pre, Res_contra]):
     request: ClassVar[type[BaseModel]]
     """Has `model`, `inputs` and `parameters`."""
     response: ClassVar[type[BaseModel]]
-    short_bytes: ClassVar[int]
+    short_bytes: ClassVar[int] = SHORT_BYTES
     """The largest body that is prepared on the event loop."""
 
+    @abstractmethod
     def example(self, model: Model) -> dict[str, Any]:
         """Return an example request for this model, for OpenAPI."""
 
-    def prepare(self, model: Model, request: Req_contra) -> Pre:
+    @abstractmethod
+    def prepare(self, model: Model, request: Req) -> Pre:
         """Tokenize a request's inputs.
 
         Raises:
             ValidationFailed: the model cannot process one of them.
         """
 
-    def answer(self, model: Model, request: Req_contra, prepared: Pre, results: Sequence[Res_contra]) -> list[Any]:
+    @abstractmethod
+    def answer(self, model: Model, request: Req, prepared: Pre, results: Sequence[Res]) -> list[Any]:
         """Return `predictions`, one for each input, as plain data in the form of the response model.
 
         `results` has one result for each prepared sequence, in order.
         """
 
-    def weight(self, model: Model, request: Req_contra, prepared: Pre) -> int:
+    def weight(self, model: Model, request: Req, prepared: Pre) -> int:  # noqa: ARG002
         """Estimate how long `answer` takes, in units of about 4 us: long ones run in a worker thread."""
+        return len(prepared.sequences)

@@ -3,26 +3,34 @@
 Contains no weights. Made at start-up, used on the event loop.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 from app.bundle.files import Bundle
-from app.bundle.manifest import Manifest, Task
+from app.bundle.manifest import Task
 from app.errors import BundleError, NotFound, ValidationFailed
+from app.tasks.base import Model
 from app.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """One served model."""
+def load_catalog(bundles: Iterable[Bundle], tasks: Container[Task]) -> "Catalog":
+    """Return the models of these bundles.
 
-    name: str
-    manifest: Manifest
-    tokenizer: Tokenizer
+    Args:
+        bundles: The served bundles.
+        tasks: The names of the tasks that this server has.
 
-    @property
-    def task(self) -> Task:
-        return self.manifest.task
+    Raises:
+        BundleError: a bundle is for another task, or as `load_model` says.
+    """
+    models = []
+    for bundle in bundles:
+        if bundle.manifest.task not in tasks:
+            raise BundleError(
+                f"Bundle {bundle.name} is for the task {bundle.manifest.task}, which this server does not have. "
+                "Serve it with the release that exported it."
+            )
+        models.append(load_model(bundle))
+    return Catalog(models)
 
 
 def load_model(bundle: Bundle) -> Model:
@@ -32,7 +40,7 @@ def load_model(bundle: Bundle) -> Model:
         BundleError: a file is damaged, or this release of tokenizers returns other ids than at the export.
     """
     model = Model(bundle.name, bundle.manifest, Tokenizer(bundle))
-    for i, case in enumerate(bundle.golden().cases):
+    for i, case in enumerate(bundle.golden.cases):
         text = case.text if case.text_pair is None else (case.text, case.text_pair)
         [encoded] = model.tokenizer.encode([text])
         if encoded.input_ids.tolist() != list(case.input_ids):

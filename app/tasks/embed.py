@@ -2,17 +2,17 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final, Literal
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from app.bundle.manifest import Task
 from app.bundle.sequences import FloatArray
-from app.tasks.base import SHORT_BYTES, Prepared, prepare_whole
-from app.tasks.catalog import Model
-from app.tasks.requests import EmbedRequest
-from app.tasks.responses import EmbedResponse
+from app.tasks.base import Model, Prepared, TaskHandler, Usage, example, prepare_whole
+from app.tasks.inputs import (
+    TextsRequest,
+    Truncation,
+)
 
 SHORTEST: Final = 1e-12
 """Smallest norm that a vector is divided by, as in torch's `normalize`."""
@@ -20,14 +20,42 @@ NUMBERS_A_WEIGHT: Final = 64
 """Numbers that are written in one unit of `weight`."""
 
 
-class Embed:
+class EmbedParameters(Truncation):
+    """How to embed."""
+
+    normalize: bool | None = Field(
+        None,
+        description="Scale every embedding to unit length (L2). Default: what the model's sentence-transformers files say, "
+        "otherwise false.",
+    )
+    encoding_format: Literal["float", "base64"] = Field(
+        "float", description="base64: the bytes of little-endian float32 numbers, a quarter of the size."
+    )
+
+
+class EmbedRequest(TextsRequest):
+    """Texts to embed."""
+
+    parameters: EmbedParameters = EmbedParameters()
+
+
+class EmbedResponse(BaseModel):
+    """`predictions[i]` belongs to `inputs[i]`: numbers, or text if base64 was requested."""
+
+    model_config = example([0.0713, -0.0265, 0.0498], tokens=6)
+
+    model: str
+    predictions: list[list[float] | str]
+    usage: Usage
+
+
+class EmbedHandler(TaskHandler[EmbedRequest, Prepared, FloatArray]):
     """`POST /v1/embed`."""
 
-    task: ClassVar[Task] = "embed"
-    summary: ClassVar[str] = "An embedding for each text"
-    request: ClassVar[type[BaseModel]] = EmbedRequest
-    response: ClassVar[type[BaseModel]] = EmbedResponse
-    short_bytes: ClassVar[int] = SHORT_BYTES
+    task = "embed"
+    summary = "An embedding for each text"
+    request = EmbedRequest
+    response = EmbedResponse
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": ["How do I get to the station?", "The trains leave from there."]}
@@ -58,3 +86,6 @@ class Embed:
 
     def weight(self, model: Model, request: EmbedRequest, prepared: Prepared) -> int:  # noqa: ARG002
         return len(prepared.sequences) * model.manifest.architecture.hidden_size // NUMBERS_A_WEIGHT
+
+
+HANDLER: Final = EmbedHandler()

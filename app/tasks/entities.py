@@ -1,17 +1,19 @@
 """Entities: token labels to spans of the text, as in transformers' token-classification pipeline."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.bundle.manifest import Task
 from app.bundle.sequences import FloatArray
 from app.errors import ValidationFailed
-from app.tasks.catalog import Model
-from app.tasks.requests import EntitiesParameters, EntitiesRequest
-from app.tasks.responses import EntitiesResponse
+from app.tasks.base import Model, TaskHandler, Usage, example
+from app.tasks.inputs import (
+    MAX_TOP_K,
+    TextsRequest,
+    Truncation,
+)
 from app.tasks.windows import (
     SHORT_BYTES,
     PreparedWindows,
@@ -27,14 +29,77 @@ from app.text.tokenizer import Located, Tokenizer
 Join = Callable[[Sequence[str]], str]
 
 
-class Entities:
+class EntitiesParameters(Truncation):
+    """How to find entities."""
+
+    aggregation_strategy: Literal["none", "simple", "first", "average", "max"] = Field(
+        "simple",
+        description="How tokens become entities. none: every token is returned by itself. simple: adjacent tokens with the "
+        "same label are joined. first, average, max: like simple, but all tokens of a word get the same label: that of its "
+        "first token, the best on average, or that of the token with the highest score.",
+    )
+    ignore_labels: list[str] = Field(
+        ["O"], max_length=MAX_TOP_K, description="Labels to leave out (with none), or entity groups."
+    )
+    stride: int | None = Field(
+        None,
+        ge=0,
+        description="Read a text that is too long in windows of the model's maximum length instead of cutting it; "
+        "consecutive windows share this many tokens. Not with none.",
+    )
+
+
+class EntitiesRequest(TextsRequest):
+    """Texts to find entities in."""
+
+    parameters: EntitiesParameters = EntitiesParameters()
+
+
+class Entity(BaseModel):
+    """Adjacent tokens with the same label. `start` and `end` are character offsets: `text[start:end]` in Python."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    entity_group: str
+    score: float
+    word: str
+    start: int
+    end: int
+
+
+class LabelledToken(BaseModel):
+    """A token and its label, for the aggregation strategy none. `index` counts tokens, including special ones."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    entity: str
+    score: float
+    index: int
+    word: str
+    start: int
+    end: int
+
+
+class EntitiesResponse(BaseModel):
+    """`predictions[i]` belongs to `inputs[i]`, in text order."""
+
+    model_config = example(
+        [{"entity_group": "PER", "score": 0.9981, "word": "Ada Lovelace", "start": 0, "end": 12}], tokens=9
+    )
+
+    model: str
+    predictions: list[list[Entity | LabelledToken]]
+    usage: Usage
+
+
+class EntitiesHandler(TaskHandler[EntitiesRequest, PreparedWindows, FloatArray]):
     """`POST /v1/entities`."""
 
-    task: ClassVar[Task] = "entities"
-    summary: ClassVar[str] = "Named entities, or the labels of all tokens"
-    request: ClassVar[type[BaseModel]] = EntitiesRequest
-    response: ClassVar[type[BaseModel]] = EntitiesResponse
-    short_bytes: ClassVar[int] = SHORT_BYTES
+    task = "entities"
+    summary = "Named entities, or the labels of all tokens"
+    request = EntitiesRequest
+    response = EntitiesResponse
+    short_bytes = SHORT_BYTES
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": "Ada Lovelace lived in London."}
@@ -229,3 +294,6 @@ def _cut(tokenizer: Tokenizer, request: EntitiesRequest) -> PreparedWindows:
 def _part(text: Located, part: range) -> Window:
     [tokens] = text.texts
     return window(text, np.arange(tokens.start), part, np.arange(tokens.stop, len(text.input_ids)))
+
+
+HANDLER: Final = EntitiesHandler()

@@ -1,32 +1,66 @@
 """Masked tokens: the best tokens for each mask, as in transformers' fill-mask pipeline."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from app.bundle.manifest import SpecialToken, Task
-from app.bundle.sequences import IntArray, MaskScores, TokenSequence
+from app.bundle.manifest import SpecialToken
+from app.bundle.sequences import MaskScores, TokenArray, TokenSequence
 from app.errors import ValidationFailed
-from app.tasks.base import SHORT_BYTES, Prepared
-from app.tasks.catalog import Model
-from app.tasks.requests import FillMaskRequest
-from app.tasks.responses import FillMaskResponse
+from app.tasks.base import Model, Prepared, TaskHandler, Usage
+from app.tasks.inputs import (
+    MAX_TOP_K,
+    Request,
+    Text,
+    TextsRequest,
+)
 
 MAX_CANDIDATES: Final = 20_000
 """Most tokens that one answer may list: inputs x masks x top_k. Each repeats its text, so without a limit a small request
 could need more memory than there is. For sentences, this many take about a second."""
 
 
-class FillMask:
+class FillMaskParameters(Request):
+    """How to fill masks."""
+
+    top_k: int = Field(5, ge=1, le=MAX_TOP_K, description="How many tokens to return for each mask.")
+    targets: list[Text] | None = Field(
+        None, min_length=1, max_length=MAX_TOP_K, description="Choose among these words only; each must be one token."
+    )
+
+
+class FillMaskRequest(TextsRequest):
+    """Texts with one or more mask tokens to fill."""
+
+    parameters: FillMaskParameters = FillMaskParameters()
+
+
+class TokenScore(BaseModel):
+    """A token for a mask: its id, its text, its softmax score over the vocabulary, and the input with the mask replaced."""
+
+    token: int
+    token_str: str
+    score: float
+    sequence: str
+
+
+class FillMaskResponse(BaseModel):
+    """`predictions[i][j]` belongs to the j-th mask of `inputs[i]`, best token first."""
+
+    model: str
+    predictions: list[list[list[TokenScore]]]
+    usage: Usage
+
+
+class FillMaskHandler(TaskHandler[FillMaskRequest, Prepared, MaskScores]):
     """`POST /v1/fill-mask`."""
 
-    task: ClassVar[Task] = "fill-mask"
-    summary: ClassVar[str] = "The most likely tokens for each mask of a text"
-    request: ClassVar[type[BaseModel]] = FillMaskRequest
-    response: ClassVar[type[BaseModel]] = FillMaskResponse
-    short_bytes: ClassVar[int] = SHORT_BYTES
+    task = "fill-mask"
+    summary = "The most likely tokens for each mask of a text"
+    request = FillMaskRequest
+    response = FillMaskResponse
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": f"He drank a cup of {_mask_of(model).text}."}
@@ -39,7 +73,7 @@ class FillMask:
         sequences = []
         # A text is never cut: that might cut off its masks.
         for i, encoded in enumerate(model.tokenizer.encode(request.listed, truncation=False)):
-            masks = np.flatnonzero(encoded.input_ids == mask.id)
+            masks = np.flatnonzero(encoded.input_ids == mask.id).astype(np.int32)
             if not len(masks):
                 raise ValidationFailed(f"inputs[{i}] has no mask token; write {mask.text} in place of a word.")
             sequences.append(TokenSequence(encoded.input_ids, encoded.token_type_ids, masks, top_k, targets))
@@ -51,7 +85,7 @@ class FillMask:
             )
         return Prepared(sequences, truncated=0)
 
-    def _targets(self, model: Model, request: FillMaskRequest) -> IntArray | None:
+    def _targets(self, model: Model, request: FillMaskRequest) -> TokenArray | None:
         if request.parameters.targets is None:
             return None
         ids = []
@@ -62,7 +96,7 @@ class FillMask:
                     f"parameters.targets[{i}] is not a single token of this model's vocabulary; leave it out."
                 )
             ids.append(token)
-        return np.unique(np.array(ids, np.int64))
+        return np.unique(np.array(ids, np.int32))
 
     def answer(
         self,
@@ -110,3 +144,6 @@ def _mask_of(model: Model) -> SpecialToken:
     mask = model.manifest.special_tokens.mask
     assert mask is not None  # the export refuses a checkpoint for fill-mask that has none
     return mask
+
+
+HANDLER: Final = FillMaskHandler()

@@ -3,7 +3,7 @@
 Validated strictly. An error is about the kind of input that was sent, not about every alternative.
 """
 
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
@@ -13,11 +13,15 @@ T = TypeVar("T")
 MAX_INPUTS: Final = 4096
 """Largest value of `--max-inputs`. Part of the schema, so that a body of a million items is refused at the first item too
 many: one of 4 MB took 13 s to refuse when each of its items was reported."""
+MAX_TOP_K: Final = 1000
 KINDS: Final = frozenset({"<text>", "<pair>", "<list>", "<one>"})
 """Tags of the kinds of inputs. Pydantic puts them into an error's location; callers do not get to see them."""
+ModelName = Annotated[
+    str | None, Field(description="The model's name; optional if only one model does this task.", examples=[None])
+]
 
 
-def _sayable(text: str) -> str:
+def _not_empty(text: str) -> str:
     if not text:
         raise PydanticCustomError("empty_text", "is an empty string; send some text")
     return _without_nul(text)
@@ -29,7 +33,7 @@ def _without_nul(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_sayable)]
+Text = Annotated[str, AfterValidator(_not_empty)]
 
 
 def _kind(value: object) -> str | None:
@@ -121,3 +125,22 @@ QuestionInputs = Annotated[
 def as_list(inputs: T | list[T]) -> list[T]:
     """Return the `inputs` of a request as a list, also if there is only one."""
     return inputs if isinstance(inputs, list) else [inputs]
+
+
+class Truncation(Request):
+    """What happens to inputs that are too long."""
+
+    truncation: bool = Field(True, description="Cut inputs that are too long; if false, they are an error.")
+    truncation_direction: Literal["right", "left"] = Field("right", description="The end that is cut off.")
+
+
+class TextsRequest(Request):
+    """The common part of requests whose inputs are texts."""
+
+    model: ModelName = None
+    inputs: TextInputs
+
+    @property
+    def listed(self) -> list[str]:
+        """The inputs as a list."""
+        return as_list(self.inputs)

@@ -1,27 +1,63 @@
 """Next sentence: whether the second text of a pair continues the first, as in BERT's pre-training."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, Final
 
 from pydantic import BaseModel
 
-from app.bundle.manifest import Task
 from app.bundle.sequences import FloatArray
-from app.tasks.base import SHORT_BYTES, Prepared, prepare_whole
-from app.tasks.catalog import Model
-from app.tasks.classify import softmax
-from app.tasks.requests import NextSentenceRequest
-from app.tasks.responses import NextSentenceResponse
+from app.tasks.base import Model, Prepared, TaskHandler, Usage, example, prepare_whole
+from app.tasks.inputs import (
+    ModelName,
+    Request,
+    SentenceInputs,
+    Truncation,
+    as_list,
+)
+from app.tasks.scores import softmax
 
 
-class NextSentence:
+class NextSentenceParameters(Truncation):
+    """How to tokenize pairs."""
+
+
+class NextSentenceRequest(Request):
+    """Pairs of texts: does the second continue the first?"""
+
+    model: ModelName = None
+    inputs: SentenceInputs
+    parameters: NextSentenceParameters = NextSentenceParameters()
+
+    @property
+    def listed(self) -> list[tuple[str, str]]:
+        """The inputs as a list of pairs."""
+        return [(pair.text, pair.text_pair) for pair in as_list(self.inputs)]
+
+
+class NextSentence(BaseModel):
+    """Whether the second text continues the first, and the probability that it does."""
+
+    is_next: bool
+    score: float
+
+
+class NextSentenceResponse(BaseModel):
+    """`predictions[i]` belongs to `inputs[i]`."""
+
+    model_config = example({"is_next": True, "score": 0.9991}, tokens=16)
+
+    model: str
+    predictions: list[NextSentence]
+    usage: Usage
+
+
+class NextSentenceHandler(TaskHandler[NextSentenceRequest, Prepared, FloatArray]):
     """`POST /v1/next-sentence`."""
 
-    task: ClassVar[Task] = "next-sentence"
-    summary: ClassVar[str] = "Whether one text continues another"
-    request: ClassVar[type[BaseModel]] = NextSentenceRequest
-    response: ClassVar[type[BaseModel]] = NextSentenceResponse
-    short_bytes: ClassVar[int] = SHORT_BYTES
+    task = "next-sentence"
+    summary = "Whether one text continues another"
+    request = NextSentenceRequest
+    response = NextSentenceResponse
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": {"text": "It began to rain.", "text_pair": "She opened her umbrella."}}
@@ -43,5 +79,5 @@ class NextSentence:
             predictions.append({"is_next": is_next >= is_not, "score": score})
         return predictions
 
-    def weight(self, model: Model, request: NextSentenceRequest, prepared: Prepared) -> int:  # noqa: ARG002
-        return len(prepared.sequences)
+
+HANDLER: Final = NextSentenceHandler()

@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from app.bundle.sequences import IntArray, TokenSequence
+from app.bundle.sequences import IntArray, TokenArray, TokenSequence
 from app.errors import ValidationFailed
-from app.tasks.base import NO_MASKS, Prepared
+from app.tasks.base import Prepared
 from app.tasks.inputs import MAX_INPUTS
 from app.text.tokenizer import Direction, Located
 
@@ -83,11 +83,11 @@ def window(located: Located, before: IntArray, text: range, after: IntArray) -> 
         after: int64[tokens], positions of the tokens after those of the text.
     """
 
-    def around(array: IntArray) -> IntArray:
+    def around(array: TokenArray) -> TokenArray:
         return np.concatenate([array[before], array[text.start : text.stop], array[after]])
 
     return Window(
-        TokenSequence(around(located.input_ids), around(located.token_type_ids), NO_MASKS),
+        TokenSequence(around(located.input_ids), around(located.token_type_ids)),
         len(before),
         located.offsets[text.start : text.stop],
         located.words[text.start : text.stop],

@@ -1,11 +1,10 @@
-"""WordPiece on plain text, without the Rust tokenizer: a table lookup for each word.
+"""WordPiece on plain text, without the Rust tokenizer: one table lookup a word.
 
-Most requests are a short text of ASCII letters and punctuation, and tokenizing was a third of the cost of one. For such
-a text, BERT's normalizer and pre-tokenizer amount to lowercasing and one regular expression, and most words are in the
-vocabulary as they are. All other texts are left to the real tokenizer. The table contains the vocabulary only: callers'
-words are not stored.
+Most requests are a short text of ASCII letters and punctuation, and the Rust tokenizer took a third of the time of one. For
+such a text, BERT's normalizer and pre-tokenizer amount to lowercasing and one regular expression, and most words are in the
+vocabulary as they are. All other texts go to the Rust tokenizer. The table holds the vocabulary alone, never a caller's words.
 
-Source: BertNormalizer, BertPreTokenizer, WordPiece and AddedVocabulary of the `tokenizers` library. The results are equal
+Source: BertNormalizer, BertPreTokenizer, WordPiece and AddedVocabulary of the `tokenizers` library. The ids are equal
 (`tests/app/text/test_plain_text.py`).
 """
 
@@ -19,11 +18,11 @@ _WORD: Final = re.compile(r"[0-9A-Za-z]+|[!-/:-@\[-`{-~]")
 _TO_SPACES: Final = str.maketrans("\t\n\r", "   ")
 
 
-class Words:
+class PlainTokenizer:
     """Turns plain texts into token ids, without special tokens."""
 
     def __init__(self, definition: Mapping[str, Any], split: Callable[[str], Sequence[int]]) -> None:
-        """Make the table. `can_read(definition)` must be true.
+        """Make the table. `reads_plain_text(definition)` must be true.
 
         Args:
             definition: The content of tokenizer.json.
@@ -56,8 +55,8 @@ class Words:
         return list(chain.from_iterable(map(self._ids.__getitem__, _WORD.findall(text))))
 
 
-def can_read(definition: Mapping[str, Any]) -> bool:
-    """Return whether a tokenizer.json is of BERT's kind and no added token starts with a letter or digit."""
+def reads_plain_text(definition: Mapping[str, Any]) -> bool:
+    """Return whether a tokenizer.json is of BERT's kind, and no added token begins with a letter or a digit."""
     kinds = [(definition.get(part) or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
     if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"]:
         return False

@@ -1,9 +1,9 @@
-"""Where a long text may be taken apart without a change to the tokens on either side.
+"""Places where a long text may be split without changing the tokens on either side.
 
-Of a text that is cut to a model's length, a few hundred tokens are kept. To tokenize 4 MB for them takes seconds, and the
-GIL is kept for a tenth of one while the rest is thrown away. A part of the text will do, if what is left out cannot change
-its tokens. In the tokenizers of BERT's family words do not depend on each other: so a part ends between two words, and what
-is sure of it a word and more before that. Other tokenizers have no seams, and their texts are tokenized whole.
+Of a text that is cut to a model's length, a few hundred tokens are kept. Tokenizing 4 MB for them takes seconds, a tenth of
+one with the GIL held. A part of the text is enough if what is left out cannot change its tokens. In the tokenizers of BERT's
+family words do not depend on each other: so a part ends between two words, and its tokens are exact up to a word and more
+before that. Other tokenizers have no split points, and their texts are tokenized whole.
 
 Source: normalizers, pre-tokenizers and AddedVocabulary of the `tokenizers` library (`tests/app/text/test_split_points.py`).
 """
@@ -13,15 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-# ASCII only: what Python takes for a space or a mark is not always what Rust does.
+# ASCII only: Python and Rust differ on which other characters are spaces or marks.
 _SPACE: Final = r" \t\n\r"
 _MARK: Final = r"!-/:-@\[-`{-~"
 _CHINESE: Final = r"\u3001\u3002\uff0c\u3400-\u4dbf\u4e00-\u9fff"
 _LOOK_WITHIN: Final = 65536
-"""Characters in which a seam is looked for, which keeps the GIL: half a millisecond where there is none."""
+"""Characters that are searched for a split point with the GIL held: half a millisecond where there is none."""
 _GROWTH: Final = 4
 _BETWEEN: Final = 64
-# These change a character by itself or with the marks upon it, or the ends of a text.
+# These change single characters with their marks, or the ends of a text.
 _LOCAL: Final = frozenset(
     {
         *("BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled", "Prepend"),
@@ -36,19 +36,19 @@ class Part:
 
     text: str
     begin: int  # characters of the whole text before it
-    sure: range
+    exact: range
 
 
-class Seams:
+class SplitPoints:
     """Finds places between words."""
 
     def __init__(self, pattern: str, longest: int = 0, between: int = _BETWEEN) -> None:
-        """Nothing is looked for yet.
+        """Compile the pattern.
 
         Args:
             pattern: What begins a word or stands between two, wherever it is.
             longest: Characters of the longest added token, which a part may cut in two.
-            between: Characters between what is sure and what may be of such a token.
+            between: Characters between the exact tokens and what may belong to such a token.
         """
         self._pattern: Final = re.compile(pattern)
         self._longest: Final = longest
@@ -57,23 +57,23 @@ class Seams:
     def parts(self, text: str, direction: Literal["right", "left"], size: int) -> Iterator[Part]:
         """Yield larger and larger parts of a text from the end that is kept, the first of about `size` characters.
 
-        The last is no more than half of the text. There is none of a short text, and none of one that has no seam there.
+        The last is no more than half of the text. There is none of a short text, and none of one that has no split there.
         """
         while 2 * size <= len(text):
             if direction == "right":
-                sure = self._next(text, size)
-                seam = self._next(text, sure + self._reach)
-                between = text[sure : seam - self._longest]
+                exact = self._next(text, size)
+                split = self._next(text, exact + self._reach)
+                between = text[exact : split - self._longest]
             else:
-                seam = self._next(text, max(0, len(text) - size - self._reach))
-                sure = self._next(text, seam + self._reach)
-                between = text[seam + self._longest : sure]
+                split = self._next(text, max(0, len(text) - size - self._reach))
+                exact = self._next(text, split + self._reach)
+                between = text[split + self._longest : exact]
             # An added token that is cut in two may be one that takes all spaces beside it: words must stand between.
-            if max(sure, seam) < len(text) and between.strip():
+            if max(exact, split) < len(text) and between.strip():
                 if direction == "right":
-                    yield Part(text[:seam], 0, range(sure))
+                    yield Part(text[:split], 0, range(exact))
                 else:
-                    yield Part(text[seam:], seam, range(sure - seam, len(text) - seam))
+                    yield Part(text[split:], split, range(exact - split, len(text) - split))
             size *= _GROWTH
 
     def _next(self, text: str, begin: int) -> int:
@@ -81,8 +81,8 @@ class Seams:
         return found.start() if found else len(text)
 
 
-def seams_of(definition: Mapping[str, Any]) -> Seams | None:
-    """Return the seams of texts for a tokenizer.json, None if it is not known to have any."""
+def split_points_of(definition: Mapping[str, Any]) -> SplitPoints | None:
+    """Return the split points for a tokenizer.json, None if it is not known to have any."""
     splitters = _flat(definition.get("pre_tokenizer"), "pretokenizers")
     normalizers = _flat(definition.get("normalizer"), "normalizers")
     model, added = definition["model"], definition["added_tokens"]
@@ -94,7 +94,7 @@ def seams_of(definition: Mapping[str, Any]) -> Seams | None:
     texts = [token["content"] for token in added]
     if _overlap(texts) or any(token["normalized"] and re.search(pattern, token["content"]) for token in added):
         return None
-    return Seams(pattern, max(map(len, texts), default=0))
+    return SplitPoints(pattern, max(map(len, texts), default=0))
 
 
 def _flat(component: Mapping[str, Any] | None, members: str) -> list[Mapping[str, Any]]:
@@ -108,7 +108,7 @@ def _flat(component: Mapping[str, Any] | None, members: str) -> list[Mapping[str
 
 
 def _splits(splitter: Mapping[str, Any]) -> bool:
-    """Return whether it ends a word at a space, or is of no matter for that."""
+    """Return whether it ends a word at each space, or does not join words."""
     match splitter["type"]:
         case "ByteLevel":
             return bool(splitter.get("use_regex", True))
@@ -121,13 +121,13 @@ def _splits(splitter: Mapping[str, Any]) -> bool:
 def _is_local(normalizer: Mapping[str, Any], splitters: Sequence[Mapping[str, Any]]) -> bool:
     if normalizer["type"] != "Replace":
         return normalizer["type"] in _LOCAL
-    # What sentencepiece's runs of spaces are written as. Metaspace knows a space by its other name, too.
+    # Runs of spaces, as sentencepiece writes them: with a space, or with Metaspace's replacement for one.
     names = {" "} | {one["replacement"] for one in splitters if one["type"] == "Metaspace"}
     return normalizer["pattern"] == {"Regex": " {2,}"} and normalizer["content"] in names
 
 
 def _pattern(splitters: Sequence[Mapping[str, Any]], normalizers: Sequence[Mapping[str, Any]]) -> str:
-    """Return the expression of what begins a word, or stands between two, whatever is around it."""
+    """Return the expression for what begins a word or stands between two, whatever is around it."""
     kinds = [one["type"] for one in splitters], [one["type"] for one in normalizers]
     if kinds == (["BertPreTokenizer"], ["BertNormalizer"]):
         return f"[{_SPACE}{_MARK}{_CHINESE if normalizers[0]['handle_chinese_chars'] else ''}]"
@@ -138,6 +138,6 @@ def _pattern(splitters: Sequence[Mapping[str, Any]], normalizers: Sequence[Mappi
 
 
 def _overlap(texts: Sequence[str]) -> bool:
-    """Return whether one may begin within another: then which of them are found depends on where one begins to look."""
+    """Return whether one may begin within another: then which of them are found depends on where the search begins."""
     beginnings = {text[:size] for text in texts for size in range(1, len(text))}
     return any(text[-size:] in beginnings for text in texts for size in range(1, len(text)))

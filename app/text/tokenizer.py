@@ -17,25 +17,25 @@ import numpy as np
 import tokenizers
 
 from app.bundle.files import Bundle
-from app.bundle.sequences import IntArray
+from app.bundle.sequences import IntArray, TokenArray
 from app.errors import BundleError, ValidationFailed
-from app.text.plain_text import Words, can_read
-from app.text.split_points import Part, Seams, seams_of
+from app.text.plain_text import PlainTokenizer, reads_plain_text
+from app.text.split_points import Part, SplitPoints, split_points_of
 
-# Over this many characters a batch of one is the better call: `encode` keeps the GIL for as long as it takes, which for
-# 1 MB is a second in which nobody else is answered. For a short text the batch costs 70 us more.
+# Longer texts are tokenized as a batch of one, which releases the GIL: `encode` would hold it, for a second with 1 MB. For a
+# short text the batch costs 70 us more.
 LONG_TEXT: Final = 1000
-# `Words` keeps the GIL, too, and is 5 times as fast: this many characters take it a millisecond.
+# `PlainTokenizer` holds the GIL, too, but is 5 times as fast: it takes a millisecond for this many characters.
 PLAIN_TEXT: Final = 10_000
 
 Direction = Literal["right", "left"]
 Cut = Direction | None
-"""The end at which texts are cut that are too long, None if they are not."""
+"""The end at which texts that are too long are cut, None if they are not cut."""
 CHARACTERS_A_TOKEN: Final = 6
-"""So many for each token that a model takes are in the part of a long text that is tokenized first. English has 4 to 5."""
+"""Length of the part of a long text that is tokenized first, for each token that the model takes. English has 4 to 5."""
 MOST_TOKENS: Final = 512 * 512
-"""Of one text that is not cut, as many as of the most texts a request may have by default. The GIL is kept while it is told
-where they are: for these an eighth of a second, for those of 4 MB of text 0.7 s."""
+"""The most tokens of a text that is not cut: as many as the most texts of a request may have by default. The GIL is held while
+their offsets are read: an eighth of a second for these, 0.7 s for 4 MB of text."""
 BYTE_LEVEL_SPACE: Final = "Ġ"
 TextInput = str | tuple[str, str]
 """One text, or a text and its pair."""
@@ -45,8 +45,8 @@ TextInput = str | tuple[str, str]
 class Encoded:
     """One tokenized input, special tokens included."""
 
-    input_ids: IntArray  # int64[tokens]
-    token_type_ids: IntArray  # int64[tokens]
+    input_ids: TokenArray  # int32[tokens]
+    token_type_ids: TokenArray  # int32[tokens]
     was_truncated: bool
 
 
@@ -54,8 +54,8 @@ class Encoded:
 class Located:
     """One tokenized input, special tokens included, and where in the text its tokens come from."""
 
-    input_ids: IntArray  # int64[tokens]
-    token_type_ids: IntArray  # int64[tokens]
+    input_ids: TokenArray  # int32[tokens]
+    token_type_ids: TokenArray  # int32[tokens]
     offsets: IntArray  # int64[tokens, 2], first character and the one after the last
     words: IntArray  # int64[tokens], the number of the word, in the order of the text
     texts: tuple[range, ...]  # the tokens of the text, and of its pair; special tokens are around them
@@ -75,7 +75,7 @@ class Tokenizer:
         content = path.read_text(encoding="utf-8")
         self.max_length: Final = bundle.manifest.max_length
         self._special: Final = bundle.manifest.special_tokens
-        self._zeros: Final = np.zeros(self.max_length, np.int64)
+        self._zeros: Final = np.zeros(self.max_length, np.int32)
         self._zeros.flags.writeable = False
         self._clean_up: Final = bundle.manifest.clean_up_tokenization_spaces
         try:
@@ -86,14 +86,14 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         definition = json.loads(content)
         self.marks_subwords: Final = bool(definition["model"].get("continuing_subword_prefix"))
-        """Whether a token says of itself that it goes on with a word, as WordPiece's ##."""
-        self._seams: Final = seams_of(definition)
+        """Whether a token shows that it continues a word, as WordPiece's ## does."""
+        self._split_points: Final = split_points_of(definition)
         self._spares_first_space: Final = _spares_first_space(definition.get("post_processor"))
-        self._words, self._before, self._after = self._plain(definition)
+        self._plain, self._before, self._after = self._plain_tokenizer(definition)
 
-    def _plain(self, definition: Mapping[str, Any]) -> tuple[Words | None, list[int], list[int]]:
-        """Return what tokenizes plain texts, if anything does, and the special tokens around a text."""
-        if not can_read(definition):
+    def _plain_tokenizer(self, definition: Mapping[str, Any]) -> tuple[PlainTokenizer | None, list[int], list[int]]:
+        """Return the tokenizer of plain texts, if there can be one, and the special tokens before and after a text."""
+        if not reads_plain_text(definition):
             return None, [], []
         tokenizer = self._tokenizer
         model = tokenizer.model
@@ -102,8 +102,8 @@ class Tokenizer:
         before = next((i for i in range(added + 1) if whole.ids[i : i + count] == bare.ids), None)
         if before is None or not count or any(whole.type_ids):
             return None, [], []
-        words = Words(definition, lambda word: [token.id for token in model.tokenize(word)])
-        return words, whole.ids[:before], whole.ids[before + count :]
+        plain = PlainTokenizer(definition, lambda word: [token.id for token in model.tokenize(word)])
+        return plain, whole.ids[:before], whole.ids[before + count :]
 
     def encode(
         self, inputs: Sequence[TextInput], *, truncation: bool = True, direction: Direction = "right"
@@ -128,16 +128,16 @@ class Tokenizer:
         return whole
 
     def _encode_plain(self, text: TextInput, direction: Direction) -> Encoded | None:
-        if self._words is None or not isinstance(text, str) or len(text) > PLAIN_TEXT:
+        if self._plain is None or not isinstance(text, str) or len(text) > PLAIN_TEXT:
             return None
-        ids = self._words.ids(text)
+        ids = self._plain.ids(text)
         if ids is None:
             return None
         room = self.max_length - len(self._before) - len(self._after)
         was_truncated = len(ids) > room
         if was_truncated:
             ids = ids[:room] if direction == "right" else ids[len(ids) - room :]
-        input_ids = np.array(self._before + ids + self._after, np.int64)
+        input_ids = np.array(self._before + ids + self._after, np.int32)
         return Encoded(input_ids, self._zeros[: len(input_ids)], was_truncated)
 
     def _encode(self, inputs: Sequence[TextInput], direction: Direction) -> list[Encoded]:
@@ -147,7 +147,7 @@ class Tokenizer:
         encodings = self._tokenizer.encode_batch_fast(given) if short is None else short
         encoded = []
         for i, encoding in enumerate(encodings):
-            ids, types = np.array(encoding.ids, np.int64), np.array(encoding.type_ids, np.int64)
+            ids, types = np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32)
             was_truncated = len(ids) > self.max_length
             if was_truncated:
                 kept = self._kept(encoding, inputs[i], direction, is_whole=i not in parts)
@@ -178,29 +178,29 @@ class Tokenizer:
         return located
 
     def _parts(self, inputs: Sequence[TextInput], direction: Direction) -> dict[int, tuple[Part, ...]]:
-        """Return of each long input as much as has every token that may be left of it."""
-        if self._seams is None:
+        """Return, for each long input, parts of its texts that hold every token that is kept."""
+        if self._split_points is None:
             return {}
         size = CHARACTERS_A_TOKEN * self.max_length
         return {
-            i: tuple(self._part(text, direction, size, self._seams) for text in _texts(one))
+            i: tuple(self._part(text, direction, size, self._split_points) for text in _texts(one))
             for i, one in enumerate(inputs)
             if _characters(one) >= 2 * size
         }
 
-    def _part(self, text: str, direction: Direction, size: int, seams: Seams) -> Part:
-        least = self.max_length + 1  # a token more, to tell that the text was cut
-        for part in seams.parts(text, direction, size):
+    def _part(self, text: str, direction: Direction, size: int, points: SplitPoints) -> Part:
+        least = self.max_length + 1  # one more, to know that the text was cut
+        for part in points.parts(text, direction, size):
             [encoding] = self._tokenizer.encode_batch([part.text], add_special_tokens=False)
             kept = encoding.offsets[:least] if direction == "right" else encoding.offsets[-least:]
-            if len(kept) == least and all(part.sure.start <= begin and end <= part.sure.stop for begin, end in kept):
+            if len(kept) == least and all(part.exact.start <= begin and end <= part.exact.stop for begin, end in kept):
                 return part
         return Part(text, 0, range(len(text)))
 
     def _kept(
         self, encoding: tokenizers.Encoding, one: TextInput, direction: Direction, *, is_whole: bool
     ) -> list[int]:
-        """Return which tokens are kept of an input that is too long. `is_whole` is false if these are those of its parts."""
+        """Return which tokens of an input that is too long are kept. `is_whole` is false if only its parts were tokenized."""
         texts = _places(encoding.sequence_ids, len(_texts(one)))
         lengths = [len(text) for text in texts]
         room = self.max_length - len(encoding) + sum(lengths)
@@ -226,7 +226,7 @@ class Tokenizer:
         located = _located(encoding, len(_texts(one)), kept)
         for i, text in enumerate(located.texts):
             offsets = located.offsets[text.start : text.stop]
-            # A library that cuts before it tells the offsets takes what is left for the beginning of a text.
+            # The library, which cuts before it computes offsets, takes what is left for the beginning of a text.
             if self._spares_first_space and direction == "left" and text and offsets[0, 0] > 0:
                 token = encoding.tokens[kept[text.start]]
                 word = token.replace(BYTE_LEVEL_SPACE, " ").lstrip()
@@ -302,7 +302,7 @@ def _places(owners: Sequence[int | None], count: int) -> tuple[range, ...]:
 
 
 def _located(encoding: tokenizers.Encoding, texts: int, kept: Sequence[int] | None = None) -> Located:
-    """Return what is known of all tokens, or of those that are kept: then the lists of all others are not made."""
+    """Return the tokens with their places: all, or those that are kept, for which the lists of all others are not made."""
     if kept is None:
         owners, words, offsets = encoding.sequence_ids, encoding.word_ids, encoding.offsets
     else:
@@ -311,8 +311,8 @@ def _located(encoding: tokenizers.Encoding, texts: int, kept: Sequence[int] | No
         offsets = [encoding.token_to_chars(i) or (0, 0) for i in kept]
     length, chosen = len(owners), slice(None) if kept is None else kept
     return Located(
-        np.array(encoding.ids, np.int64)[chosen],
-        np.array(encoding.type_ids, np.int64)[chosen],
+        np.array(encoding.ids, np.int32)[chosen],
+        np.array(encoding.type_ids, np.int32)[chosen],
         np.fromiter(chain.from_iterable(offsets), np.int64, 2 * length).reshape(length, 2),
         np.array([-1 if word is None else word for word in words], np.int64),
         _places(owners, texts),

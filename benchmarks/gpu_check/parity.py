@@ -26,7 +26,7 @@ def parity(bench: Bench) -> Iterator[Row]:
     """
     for model in bench.form.parity_models:
         bundle = bench.bundle(model)
-        cases = [_answer(case) for case in bundle.golden().cases]
+        cases = [_answer(case) for case in bundle.golden.cases]
         golden = golden_sequences(bundle)
         texts = real_sequences(bundle, bench.form.parity_texts)
         exact: list[SequenceResult] | None = None

@@ -56,7 +56,7 @@ class BlankBundle(Bundle):
 
     def golden(self) -> Golden:
         labels = len(self.manifest.labels)
-        cases = [case.model_copy(update={"logits": (0.0,) * labels}) for case in super().golden().cases]
+        cases = [case.model_copy(update={"logits": (0.0,) * labels}) for case in super().golden.cases]
         return Golden(cases=tuple(cases))
 
 

@@ -138,7 +138,7 @@ check_confined() {
     done
     expect "the check of the app" 'deploy/healthcheck.py' inspect app '{{.Config.Healthcheck.Test}}'
     local version
-    version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/pyproject.toml")
+    version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/app/__init__.py")
     expect "the labels of the app" "^bert-inference-service $version $REVISION 1$" inspect app \
         '{{with .Config.Labels}}{{index . "org.opencontainers.image.title"}} {{index . "org.opencontainers.image.version"}} {{index . "org.opencontainers.image.revision"}} {{index . "bert.model.version"}}{{end}}'
     expect "user of the app" '^10001$' compose exec -T app id -u

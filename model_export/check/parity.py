@@ -21,6 +21,7 @@ from app.bundle.cpus import has_exact_int8_products
 from app.bundle.files import Bundle
 from app.bundle.graph_inputs import Feeds, pack
 from app.bundle.manifest import GoldenCase, Parity, Precision, Target, Task
+from app.bundle.sequences import TokenSequence
 from model_export.check.reference_ops import OPERATORS
 from model_export.check.samples import Sample, random_samples
 from model_export.checkpoint.network import FloatArray
@@ -119,14 +120,11 @@ class RunnableGraph:
         return dict(zip(outputs, self._run(list(outputs), feeds), strict=True))
 
     def _feeds(self, samples: Sequence[Sample]) -> Feeds:
-        lengths = np.array([len(sample.input_ids) for sample in samples])
-        return pack(
-            np.concatenate([sample.input_ids for sample in samples]),
-            np.concatenate([sample.token_type_ids for sample in samples]),
-            lengths,
-            target=self.target,
-            position_offset=self._position_offset,
-        )
+        sequences = [
+            TokenSequence(sample.input_ids.astype(np.int32), sample.token_type_ids.astype(np.int32))
+            for sample in samples
+        ]
+        return pack(sequences, target=self.target, position_offset=self._position_offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +227,7 @@ def verify_bundle(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, 
     manifest = bundle.manifest
     mask = manifest.special_tokens.mask
     progress("Reading the golden answers")
-    cases = bundle.golden().cases
+    cases = bundle.golden.cases
     _check_tokenizer(bundle, cases)
     golden_samples = [Sample.of(case, mask, manifest.task) for case in cases]
     samples = random_samples(

@@ -3,17 +3,16 @@
 import ctypes
 
 import numpy as np
-import numpy.typing as npt
 
+from app.runtime.cuda import Bytes, Cuda
 from app.runtime.staging import ALIGNMENT
 
-Bytes = npt.NDArray[np.uint8]
 
-
-class HostMemory:
+class HostMemory(Cuda):
     """Counts what is allocated and copied; fails to allocate over a limit. What was downloaded is there after the event only."""
 
     name = "cpu"
+    stream = 77  # type: ignore[misc] # a constant here, as there is none
 
     def __init__(self, limit: int = 1 << 30) -> None:
         self.limit = limit

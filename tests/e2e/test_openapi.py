@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from app import errors
 from app.bundle.manifest import Task
-from app.tasks.responses import ClassifyResponse, ErrorResponse
+from app.tasks.classify import ClassifyResponse
+from app.tasks.responses import ErrorResponse
 from tests.support import Reply, ServerProcess
 
 TEXT = "The cat sat on the mat."

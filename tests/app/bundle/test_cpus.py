@@ -47,17 +47,17 @@ def test_the_quota_of_version_1(group: Path, quota: str, expected: int) -> None:
     assert cpus.usable_cpus() == expected
 
 
-def test_no_control_group(group: Path) -> None:
+def test_without_a_control_group_there_is_no_quota(group: Path) -> None:
     assert cpus.usable_cpus() == 8
 
 
-def test_affinity_counts_where_it_is_less(group: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_smaller_affinity_mask_wins(group: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (group / "cpu.max").write_text("400000 100000")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5}, raising=False)
     assert cpus.usable_cpus() == 2
 
 
-def test_where_there_is_no_affinity(group: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_affinity_all_cores_count(group: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert cpus.usable_cpus() == 1
@@ -80,5 +80,5 @@ def test_exact_int8_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, te
     assert cpus.has_exact_int8_products() is expected
 
 
-def test_this_machine() -> None:
+def test_this_machine_has_at_least_one_core() -> None:
     assert 1 <= cpus.usable_cpus() <= (os.cpu_count() or 1)

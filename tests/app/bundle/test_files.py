@@ -43,7 +43,7 @@ def test_every_file_is_as_it_was_exported(bundle: Bundle) -> None:
     manifest = bundle.manifest
     for file in (manifest.tokenizer, manifest.golden, manifest.variants[0].graph):
         assert bundle.verify_file(file) == bundle.folder / file.file
-    assert bundle.golden().cases
+    assert bundle.golden.cases
 
 
 def test_a_manifest_cannot_be_changed_by_accident(bundle: Bundle) -> None:
@@ -77,9 +77,7 @@ def edit(path: Path) -> None:
     ],
     ids=["missing", "short", "empty", "edited"],
 )
-def test_a_file_that_is_not_as_it_was_exported(
-    bundle: Bundle, name: str, damage: Callable[[Path], None], says: str
-) -> None:
+def test_a_changed_file_is_refused(bundle: Bundle, name: str, damage: Callable[[Path], None], says: str) -> None:
     damage(bundle.folder / name)
     manifest = bundle.manifest
     [file] = [file for file in (manifest.tokenizer, manifest.golden, manifest.variants[0].graph) if file.file == name]
@@ -98,11 +96,11 @@ def test_a_link_to_a_file_is_the_file(bundle: Bundle, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["{}", '{"cases": []}', '{"cases": [{"text": 5}]}', "no JSON", '{"cases": [], "more": 1}']
 )
-def test_golden_answers_that_are_none(folder: Path, content: str) -> None:
+def test_invalid_golden_answers_are_refused(folder: Path, content: str) -> None:
     (folder / "golden.json").write_text(content)
     change(folder, golden=describe_file(folder / "golden.json").model_dump())
     with pytest.raises(BundleError, match=r"golden\.json does not hold golden answers"):
-        load_bundle(folder).golden()
+        _ = load_bundle(folder).golden
 
 
 @pytest.mark.parametrize(
@@ -119,7 +117,7 @@ def test_golden_answers_that_are_none(folder: Path, content: str) -> None:
         (b'{"schema_version": 1}', "is damaged: name: Field required"),
     ],
 )
-def test_a_manifest_that_is_none(folder: Path, manifest: bytes, says: str) -> None:
+def test_an_invalid_manifest_is_refused(folder: Path, manifest: bytes, says: str) -> None:
     (folder / "manifest.json").write_bytes(manifest)
     with pytest.raises(BundleError, match=r"manifest\.json") as refused:
         load_bundle(folder)
@@ -143,13 +141,13 @@ def test_a_manifest_that_is_none(folder: Path, manifest: bytes, says: str) -> No
         ("colour", "red"),
     ],
 )
-def test_a_field_that_is_wrong_is_named(folder: Path, field: str, value: Any) -> None:
+def test_the_error_names_the_wrong_field(folder: Path, field: str, value: Any) -> None:
     change(folder, **{field: value})
     with pytest.raises(BundleError, match=f"manifest.json is damaged: {field}"):
         load_bundle(folder)
 
 
-def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"is not a bundle: it has no readable manifest\.json"):
         load_bundle(tmp_path)
 
@@ -163,7 +161,7 @@ def test_bundles_are_found_by_name(folder: Path, bundle_of: BundleOf) -> None:
 
 
 @pytest.mark.parametrize("name", [".sentiment.new", "lost+found"])
-def test_what_others_keep_beside_the_bundles_is_not_served(folder: Path, name: str) -> None:
+def test_other_folders_beside_the_bundles_are_ignored(folder: Path, name: str) -> None:
     (folder.parent / name).symlink_to(folder)  # as a fill_models that was killed leaves one
     assert [bundle.name for bundle in find_bundles(folder.parent)] == ["sentiment"]
 
@@ -192,7 +190,7 @@ def public() -> Iterator[Path]:
             path.chmod(0o700)
 
 
-def test_a_new_file_system_is_a_folder_of_bundles_like_any_other(public: Path, bundle_of: BundleOf) -> None:
+def test_lost_and_found_is_ignored(public: Path, bundle_of: BundleOf) -> None:
     shutil.copytree(bundle_of("bert-single-label"), public / "sentiment")
     (public / "sentiment").chmod(0o755)
     (public / "lost+found").mkdir()
@@ -201,7 +199,7 @@ def test_a_new_file_system_is_a_folder_of_bundles_like_any_other(public: Path, b
         assert [bundle.name for bundle in find_bundles(public)] == ["sentiment"]
 
 
-def test_a_folder_that_may_not_be_opened_is_named(public: Path) -> None:
+def test_the_error_names_an_unreadable_folder(public: Path) -> None:
     (public / "private").mkdir()
     (public / "private").chmod(0)
     for closed, models in ((public / "private", public), (public, public)):
@@ -210,7 +208,7 @@ def test_a_folder_that_may_not_be_opened_is_named(public: Path) -> None:
             find_bundles(models)
 
 
-def test_a_file_that_may_not_be_read_is_named(public: Path, bundle_of: BundleOf) -> None:
+def test_the_error_names_an_unreadable_file(public: Path, bundle_of: BundleOf) -> None:
     shutil.copytree(bundle_of("bert-single-label"), public / "sentiment")
     (public / "sentiment").chmod(0o755)
     bundle = load_bundle(public / "sentiment")
@@ -220,7 +218,7 @@ def test_a_file_that_may_not_be_read_is_named(public: Path, bundle_of: BundleOf)
         bundle.verify_file(graph)
 
 
-def test_a_bundle_may_be_meant_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_models_folder_may_be_a_bundle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [bundle.name for bundle in find_bundles(folder)] == ["sentiment"]
     monkeypatch.chdir(folder)
     assert [bundle.name for bundle in find_bundles(Path())] == ["sentiment"]
@@ -229,7 +227,7 @@ def test_a_bundle_may_be_meant_itself(folder: Path, monkeypatch: pytest.MonkeyPa
     assert [bundle.name for bundle in find_bundles(Path(".."))] == ["sentiment"]
 
 
-def test_no_bundle_to_be_found(tmp_path: Path) -> None:
+def test_a_folder_without_bundles_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"does not exist.*model_export export.*--models"):
         find_bundles(tmp_path / "models")
     (tmp_path / "models" / "empty").mkdir(parents=True)
@@ -237,7 +235,7 @@ def test_no_bundle_to_be_found(tmp_path: Path) -> None:
         find_bundles(tmp_path / "models")
 
 
-def test_one_broken_bundle_is_not_passed_over(folder: Path, bundle_of: BundleOf) -> None:
+def test_one_broken_bundle_stops_the_start(folder: Path, bundle_of: BundleOf) -> None:
     (folder.parent / "masked").symlink_to(bundle_of("bert-fill-mask"))
     (folder / "manifest.json").write_text("{")
     with pytest.raises(BundleError, match="sentiment"):

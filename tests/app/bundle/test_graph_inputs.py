@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from app.bundle.graph_inputs import Feeds, pack
 from app.bundle.manifest import Target
-from app.bundle.sequences import IntArray
+from app.bundle.sequences import TokenArray, TokenSequence
 
 PAD = 1
 Ids = list[int]
@@ -16,11 +16,12 @@ targets = st.sampled_from(["cpu", "cuda"])
 
 
 def packed(batch: list[Ids], target: Target, position_offset: int = 0) -> Feeds:
-    lengths = np.array([len(sequence) for sequence in batch])
-    input_ids = np.concatenate([np.array(sequence) for sequence in batch])
     # A token's type here tells its sequence and its place, so that no two are alike.
-    types = np.concatenate([100 * i + np.arange(len(sequence)) for i, sequence in enumerate(batch)])
-    return pack(input_ids, types, lengths, target=target, position_offset=position_offset)
+    sequences = [
+        TokenSequence(np.array(ids, np.int32), (100 * i + np.arange(len(ids))).astype(np.int32))
+        for i, ids in enumerate(batch)
+    ]
+    return pack(sequences, target=target, position_offset=position_offset)
 
 
 def cut(feeds: Feeds, name: str, batch: list[Ids]) -> list[Ids]:
@@ -30,7 +31,7 @@ def cut(feeds: Feeds, name: str, batch: list[Ids]) -> list[Ids]:
 
 
 @given(batches, targets)
-def test_each_sequence_is_there_whole(batch: list[Ids], target: Target) -> None:
+def test_each_sequence_is_packed_whole(batch: list[Ids], target: Target) -> None:
     feeds = packed(batch, target)
     assert cut(feeds, "input_ids", batch) == batch
     assert cut(feeds, "token_type_ids", batch) == [
@@ -42,7 +43,7 @@ def test_each_sequence_is_there_whole(batch: list[Ids], target: Target) -> None:
 
 
 @given(batches, targets)
-def test_positions_are_those_of_roberta(batch: list[Ids], target: Target) -> None:
+def test_positions_equal_robertas(batch: list[Ids], target: Target) -> None:
     """RobertaEmbeddings counts the tokens that are not padding, from the padding's id on, which padding itself keeps."""
     positions = cut(packed(batch, target, position_offset=PAD + 1), "position_ids", batch)
     for ids, got in zip(batch, positions, strict=True):
@@ -80,19 +81,20 @@ def test_offsets_tell_where_a_cuda_batch_would_be_padded(batch: list[Ids]) -> No
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
-def test_types_are_those_of_the_graphs(target: Target) -> None:
+def test_arrays_have_the_documented_types(target: Target) -> None:
     feeds = packed([[1, 2, 3], [4]], target)
-    int32 = {"token_offset", "cu_seqlens"}
+    int32 = {"input_ids", "token_type_ids", "token_offset", "cu_seqlens"}
     assert {name: str(array.dtype) for name, array in feeds.items()} == {
         name: "int32" if name in int32 else "int64" for name in feeds
     }
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
-def test_what_was_given_is_left_as_it_was(target: Target) -> None:
-    def arrays() -> list[IntArray]:
-        return [np.array([3, PAD, 2, 5]), np.array([0, 0, 1, 1]), np.array([3, 1])]
+def test_inputs_are_not_modified(target: Target) -> None:
+    def arrays() -> list[TokenArray]:
+        return [np.array(values, np.int32) for values in ([3, PAD, 2], [0, 0, 1], [5], [1])]
 
-    given_arrays = arrays()
-    pack(*given_arrays, target=target, position_offset=PAD + 1)
+    given_arrays = first_ids, first_types, second_ids, second_types = arrays()
+    batch = [TokenSequence(first_ids, first_types), TokenSequence(second_ids, second_types)]
+    pack(batch, target=target, position_offset=PAD + 1)
     assert all(np.array_equal(now, before) for now, before in zip(given_arrays, arrays(), strict=True))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.bundle.heads import FillMaskHead, SequenceHead, TokenHead
+from app.bundle.heads import MaskHead, SequenceHead, TokenHead
 from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
 
 VOCABULARY = 12
@@ -13,8 +13,9 @@ VOCABULARY = 12
 
 def sequence(masks: list[int], top_k: int = 1, targets: list[int] | None = None) -> TokenSequence:
     length = max(masks, default=0) + 2
-    chosen = None if targets is None else np.array(targets)
-    return TokenSequence(np.arange(length), np.zeros(length, np.int64), np.array(masks, np.int64), top_k, chosen)
+    chosen = None if targets is None else np.array(targets, np.int32)
+    ids, types = np.arange(length, dtype=np.int32), np.zeros(length, np.int32)
+    return TokenSequence(ids, types, np.array(masks, np.int32), top_k, chosen)
 
 
 def run(scores: np.ndarray, k: int) -> dict[str, np.ndarray]:
@@ -24,7 +25,7 @@ def run(scores: np.ndarray, k: int) -> dict[str, np.ndarray]:
 
 
 def cut(batch: list[TokenSequence], scores: np.ndarray) -> list[MaskScores]:
-    head, starts = FillMaskHead(), np.zeros(len(batch), np.int64)
+    head, starts = MaskHead(), np.zeros(len(batch), np.int64)
     [k] = head.inputs(batch, starts)["k"]
     outputs = {name: array for name, array in run(scores, int(k)).items() if name in head.outputs(batch)}
     return [masks(result) for result in head.split(outputs, batch, starts)]
@@ -36,7 +37,7 @@ def masks(result: SequenceResult) -> MaskScores:
 
 
 @pytest.mark.parametrize("output", ["logits", "embeddings"])
-def test_a_row_a_sequence(output: str) -> None:
+def test_a_sequence_head_returns_a_row_per_sequence(output: str) -> None:
     head = SequenceHead(output)
     batch, starts = [sequence([]), sequence([])], np.array([0, 2])
     assert head.inputs(batch, starts) == {}
@@ -47,7 +48,7 @@ def test_a_row_a_sequence(output: str) -> None:
     assert first.dtype == second.dtype == np.float32  # type: ignore[union-attr]
 
 
-def test_rows_for_tokens_are_found_where_their_sequence_went() -> None:
+def test_a_token_head_returns_each_sequences_rows() -> None:
     head = TokenHead()
     batch, starts = [sequence([3]), sequence([0]), sequence([1])], np.array([5, 0, 2])  # 5, 2 and 3 tokens
     assert head.inputs(batch, starts) == {}
@@ -62,21 +63,21 @@ def test_rows_for_tokens_are_found_where_their_sequence_went() -> None:
     assert all(one.dtype == np.float32 for one in results)  # type: ignore[union-attr]
 
 
-def test_masks_are_found_from_where_their_sequence_starts() -> None:
+def test_mask_positions_are_offset_by_their_sequence() -> None:
     batch = [sequence([1, 3]), sequence([0]), sequence([2], top_k=7)]
-    feeds = FillMaskHead().inputs(batch, np.array([10, 0, 5]))
+    feeds = MaskHead().inputs(batch, np.array([10, 0, 5]))
     assert feeds["mask_index"].tolist() == [11, 13, 0, 7]
     assert feeds["k"].tolist() == [7]
 
 
-def test_all_scores_are_asked_for_only_when_there_are_targets() -> None:
-    head = FillMaskHead()
+def test_all_scores_are_requested_only_with_targets() -> None:
+    head = MaskHead()
     assert head.outputs([sequence([0]), sequence([1])]) == ["top_scores", "top_tokens"]
     assert "scores" in head.outputs([sequence([0]), sequence([1], targets=[3])])
 
 
 @given(st.data())
-def test_each_sequence_gets_its_own(data: st.DataObject) -> None:
+def test_each_sequence_gets_its_own_scores(data: st.DataObject) -> None:
     batch = []
     for _ in range(data.draw(st.integers(1, 5))):
         positions = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True).map(sorted))
@@ -102,6 +103,6 @@ def test_equal_scores_keep_the_order_of_the_vocabulary() -> None:
 
 
 @pytest.mark.parametrize("targets", [None, [1, 2]])
-def test_types_are_those_of_the_messages(targets: list[int] | None) -> None:
+def test_results_have_the_documented_types(targets: list[int] | None) -> None:
     [result] = cut([sequence([0], targets=targets)], np.ones((1, VOCABULARY), np.float16))
     assert (result.tokens.dtype, result.scores.dtype) == (np.dtype(np.int64), np.dtype(np.float32))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.engine.batching import Batcher
+from app.engine.batcher import Batcher
 
 
 def backlog_s(batcher: Batcher[Any, Any]) -> float:

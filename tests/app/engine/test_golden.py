@@ -12,7 +12,7 @@ from app.errors import BundleError
 from app.runtime.runner import OrtRunner
 
 
-def test_a_good_bundle_gives_its_golden_answers(bundle: Bundle, runner: OrtRunner) -> None:
+def test_an_intact_bundle_passes(bundle: Bundle, runner: OrtRunner) -> None:
     replay_golden(bundle, "cpu-fp32", runner.run)
 
 
@@ -29,7 +29,7 @@ def test_one_wrong_answer_stops_the_start(bundle: Bundle, runner: OrtRunner, whe
         replay_golden(bundle, "cpu-fp32", wrong)
 
 
-def test_an_answer_that_is_no_number_stops_the_start(bundle: Bundle, runner: OrtRunner) -> None:
+def test_a_nan_answer_stops_the_start(bundle: Bundle, runner: OrtRunner) -> None:
     def broken(batch: Sequence[TokenSequence]) -> list[SequenceResult]:
         results = runner.run(batch)
         answer = results[0] if isinstance(results[0], np.ndarray) else results[0].scores

@@ -18,12 +18,13 @@ import pytest
 
 from app.bundle.files import Bundle, load_bundle
 from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
+from app.engine.admission import Admission
 from app.engine.golden import golden_sequences
 from app.engine.local import LocalEngine
-from app.engine.messages import BatchRan, Loaded, QueueStatistics, Timeline
+from app.engine.messages import BatchRan, Loaded, QueueStatistics, Speed, Timeline
 from app.engine.protocols import EngineClient
 from app.engine.threads import stuck_after_s
-from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, Speed
+from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S
 from app.errors import (
     BundleError,
     DeadlineExceeded,
@@ -37,6 +38,7 @@ from app.errors import (
 from app.ipc.client import RemoteEngine
 from app.ipc.server import EngineServer
 from app.runtime.runner import OrtRunner
+from tests.app.loaded import loaded as loaded_as
 from tests.conftest import BundleOf
 
 WITHIN_S = 20.0
@@ -134,10 +136,10 @@ class Bench:
 
 def sequence(length: int, *, poisoned: bool = False) -> TokenSequence:
     """[CLS] and other tokens by their number, and the poison."""
-    ids = np.arange(2, length + 2)
+    ids = np.arange(2, length + 2, dtype=np.int32)
     if poisoned:
         ids[-1] = POISON
-    return TokenSequence(ids, np.zeros(length, np.int64), np.empty(0, np.int64))
+    return TokenSequence(ids, np.zeros(length, np.int32))
 
 
 def listed(results: Sequence[SequenceResult]) -> list[Any]:
@@ -149,7 +151,8 @@ def listed(results: Sequence[SequenceResult]) -> list[Any]:
 @asynccontextmanager
 async def loaded(bundle_of: BundleOf, **options: Any) -> AsyncIterator[Bench]:
     local = LocalEngine()
-    options = {"budget_tokens": 64, "max_queue_s": 600.0, "timeout_s": 600.0} | options
+    options.setdefault("budget_tokens", 64)
+    options.setdefault("admission", Admission(600, 600))
     bench = Bench(local, local, {}, {})
     for name in (CLASSIFY, FILL_MASK):
         bench.observed[name] = Observed()
@@ -183,8 +186,7 @@ async def behind_a_socket(bundle_of: BundleOf, **options: Any) -> AsyncIterator[
             connected = asyncio.Event()
             client = RemoteEngine(
                 path,
-                max_queue_s=options.get("max_queue_s", 600.0),
-                timeout_s=options.get("timeout_s", 600.0),
+                admission=options.get("admission", Admission(600, 600)),
                 identities={name: one.identity for name, one in bench.loaded.items()},
                 connected=lambda _: connected.set(),
                 lost=connected.clear,
@@ -222,7 +224,7 @@ def with_engine(request: pytest.FixtureRequest, bundle_of: BundleOf) -> WithEngi
     return run
 
 
-def test_answers_are_the_runners_bit_for_bit(with_engine: WithEngine, bundle_of: BundleOf) -> None:
+def test_answers_are_bit_identical_to_the_runners(with_engine: WithEngine, bundle_of: BundleOf) -> None:
     async def test(bench: Bench) -> None:
         asked = [
             (name, one)
@@ -243,7 +245,7 @@ def test_answers_are_the_runners_bit_for_bit(with_engine: WithEngine, bundle_of:
     with_engine(test)
 
 
-def test_a_request_of_many_is_answered_in_its_order(with_engine: WithEngine) -> None:
+def test_a_request_with_many_texts_is_answered_in_order(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         lengths = [3, 40, 7, 7, 1, 20] * 20
         alone = {length: listed(bench.device.run([sequence(length)]))[0] for length in set(lengths)}
@@ -253,7 +255,7 @@ def test_a_request_of_many_is_answered_in_its_order(with_engine: WithEngine) -> 
     with_engine(test)
 
 
-def test_what_waits_while_the_device_is_busy_is_one_batch(with_engine: WithEngine) -> None:
+def test_requests_that_wait_for_the_device_share_a_batch(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         running = await bench.hold()
         waiting = [bench.ask(length) for length in (5, 6, 7)]
@@ -270,7 +272,7 @@ def test_what_waits_while_the_device_is_busy_is_one_batch(with_engine: WithEngin
 def test_models_take_turns_on_the_device(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         running = await bench.hold()
-        mask = TokenSequence(np.array([2, 4, 3]), np.zeros(3, np.int64), np.array([1]), 1)
+        mask = TokenSequence(np.array([2, 4, 3], np.int32), np.zeros(3, np.int32), np.array([1], np.int32), 1)
         other = asyncio.ensure_future(bench.client.infer(FILL_MASK, [mask]))
         await bench.until(lambda: bench.local.statistics()[FILL_MASK].sequences == 1)
         assert not bench.devices[FILL_MASK].batches
@@ -293,10 +295,10 @@ def test_a_full_queue_refuses_at_once(with_engine: WithEngine) -> None:
         assert len(await waiting) == 500
         assert len(await bench.ask(3)) == 1
 
-    with_engine(test, max_queue_s=1e-6)
+    with_engine(test, admission=Admission(1e-6, 600))
 
 
-def test_what_would_be_refused_can_be_asked_before(with_engine: WithEngine) -> None:
+def test_check_refuses_what_infer_would_refuse(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         bench.client.check(CLASSIFY, 512)
         bench.device.hold()
@@ -311,10 +313,10 @@ def test_what_would_be_refused_can_be_asked_before(with_engine: WithEngine) -> N
         await bench.until(lambda: bench.client.statistics()[CLASSIFY].wait_s(512) == 0)
         bench.client.check(CLASSIFY, 512)
 
-    with_engine(test, max_queue_s=1e-6)
+    with_engine(test, admission=Admission(1e-6, 600))
 
 
-def test_late_requests_are_told_though_the_device_is_stuck(with_engine: WithEngine) -> None:
+def test_late_requests_fail_even_if_the_device_is_stuck(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         late = [await bench.hold(), bench.ask(5), bench.ask(6, 7)]
         for request in late:
@@ -324,7 +326,7 @@ def test_late_requests_are_told_though_the_device_is_stuck(with_engine: WithEngi
         await bench.until(lambda: bench.observed[CLASSIFY].batches)
         assert bench.device.batches == [[3]]
 
-    with_engine(test, timeout_s=0.05)
+    with_engine(test, admission=Admission(600, 0.05))
 
 
 def test_a_device_that_never_comes_back_is_lost(
@@ -341,13 +343,13 @@ def test_a_device_that_never_comes_back_is_lost(
             await bench.ask(3)
         assert "the device is stuck" in caplog.text
 
-    with_engine(test, timeout_s=0.05)
+    with_engine(test, admission=Admission(600, 0.05))
 
 
 @pytest.mark.parametrize(
     ("timeout_s", "full_batch_s", "expected_s"), [(1.0, 0.1, 60.0), (300.0, 0.1, 600.0), (1.0, 15.0, 300.0)]
 )
-def test_a_slow_device_is_no_stuck_one(timeout_s: float, full_batch_s: float, expected_s: float) -> None:
+def test_a_slow_device_is_not_taken_for_stuck(timeout_s: float, full_batch_s: float, expected_s: float) -> None:
     assert stuck_after_s(timeout_s, full_batch_s) == expected_s
 
 
@@ -356,13 +358,15 @@ def remote(bench: Bench) -> RemoteEngine:
     return bench.client
 
 
-def test_an_engine_that_does_not_tell_late_requests(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_front_end_fails_late_requests_if_the_engine_does_not(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("app.ipc.client.WATCH_EVERY_S", 0.01)
     monkeypatch.setattr("app.ipc.client.LATE_S", 0.0)
 
     async def main() -> None:
         async with asyncio.timeout(WITHIN_S), behind_a_socket(bundle_of) as bench:
-            remote(bench)._timeout_s = 0.01
+            remote(bench)._admission = Admission(600, 0.01)
             bench.device.hold()
             for late in [bench.ask(3), bench.ask(5, 6)]:
                 with pytest.raises(DeadlineExceeded, match=r"0\.01 s"):
@@ -373,7 +377,7 @@ def test_an_engine_that_does_not_tell_late_requests(bundle_of: BundleOf, monkeyp
     asyncio.run(main())
 
 
-def test_an_engine_that_says_nothing_is_lost(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_engine_is_lost(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.ipc.client.WATCH_EVERY_S", 0.01)
 
     async def main() -> None:
@@ -434,11 +438,11 @@ def test_a_poisoned_sequence_fails_alone(with_engine: WithEngine) -> None:
     with_engine(test)
 
 
-def test_a_lost_device_is_told_to_all(with_engine: WithEngine) -> None:
+def test_a_lost_device_fails_every_request(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         waiting = [await bench.hold(), *(bench.ask(length) for length in (5, 6, 7))]
         await bench.until_waiting(3)
-        mask = TokenSequence(np.array([2, 4, 3]), np.zeros(3, np.int64), np.array([1]), 1)
+        mask = TokenSequence(np.array([2, 4, 3], np.int32), np.zeros(3, np.int32), np.array([1], np.int32), 1)
         waiting.append(asyncio.ensure_future(bench.client.infer(FILL_MASK, [mask])))
         await bench.until(lambda: bench.local.statistics()[FILL_MASK].sequences == 1)
         bench.device.is_lost = True
@@ -454,7 +458,7 @@ def test_a_lost_device_is_told_to_all(with_engine: WithEngine) -> None:
     with_engine(test)
 
 
-def test_statistics_tell_what_waits(with_engine: WithEngine) -> None:
+def test_statistics_count_what_waits(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         def queued() -> tuple[int, int]:
             queue = bench.client.statistics().get(CLASSIFY)
@@ -473,7 +477,7 @@ def test_statistics_tell_what_waits(with_engine: WithEngine) -> None:
     with_engine(test)
 
 
-def test_a_timeline_tells_what_became_of_a_request(with_engine: WithEngine) -> None:
+def test_a_timeline_follows_a_request(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         running = await bench.hold()
         timeline = Timeline()
@@ -515,7 +519,7 @@ def test_closing_answers_what_was_admitted_and_takes_no_more(with_engine: WithEn
     with_engine(test)
 
 
-def test_what_a_front_end_asked_is_withdrawn_when_it_goes(bundle_of: BundleOf) -> None:
+def test_requests_of_a_front_end_that_disconnects_are_withdrawn(bundle_of: BundleOf) -> None:
     async def main() -> None:
         async with asyncio.timeout(WITHIN_S), behind_a_socket(bundle_of) as bench:
             running = await bench.hold()
@@ -542,7 +546,7 @@ def test_what_a_front_end_asked_is_withdrawn_when_it_goes(bundle_of: BundleOf) -
         (lambda mine: {CLASSIFY: mine[CLASSIFY]}, f"{FILL_MASK} only in the engine"),
     ],
 )
-def test_an_engine_with_other_bundles_is_not_asked(
+def test_an_engine_with_other_bundles_gets_no_requests(
     bundle_of: BundleOf, change: Callable[[dict[str, str]], dict[str, str]], says: str
 ) -> None:
     async def main() -> None:
@@ -553,8 +557,7 @@ def test_an_engine_with_other_bundles_is_not_asked(
                 told: list[str] = []
                 client = RemoteEngine(
                     path,
-                    max_queue_s=600,
-                    timeout_s=600,
+                    admission=Admission(600, 600),
                     identities=identities,
                     connected=lambda _: told.append("connected"),
                     lost=lambda: told.append("lost"),
@@ -598,7 +601,7 @@ def test_a_model_that_cannot_be_loaded_is_not_served(bundle_of: BundleOf, error:
         engine = LocalEngine()
         with pytest.raises(type(error)) as raised:
             await engine.load(
-                load_bundle(bundle_of(CLASSIFY)), fail, Observed(), budget_tokens=64, max_queue_s=1, timeout_s=1
+                load_bundle(bundle_of(CLASSIFY)), fail, Observed(), budget_tokens=64, admission=Admission(1, 1)
             )
         assert raised.value is error
         assert not engine.statistics()
@@ -608,7 +611,7 @@ def test_a_model_that_cannot_be_loaded_is_not_served(bundle_of: BundleOf, error:
     asyncio.run(main())
 
 
-def test_every_error_of_an_engine_is_of_the_catalogue(with_engine: WithEngine) -> None:
+def test_every_error_of_an_engine_crosses_the_socket(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         with pytest.raises(ServiceError) as raised:
             await bench.client.infer(CLASSIFY, [sequence(6, poisoned=True)])
@@ -636,17 +639,17 @@ def test_the_search_for_the_budget_has_time_for_the_device(
     async def load() -> Loaded:
         engine = LocalEngine()
         loaded = await engine.load(
-            bundle, lambda _: device, Observed(), budget_tokens=None, max_queue_s=60, timeout_s=60
+            bundle, lambda _: device, Observed(), budget_tokens=None, admission=Admission(60, 60)
         )
         await engine.close()
         return loaded
 
-    assert asyncio.run(load()).budget_tokens == 64
+    assert asyncio.run(load()).speed.budget_tokens == 64
     assert asked == [within_s]
 
 
 @pytest.mark.parametrize(("threads", "measures"), [(None, False), (2, True)])
-def test_nothing_is_measured_anew_of_a_model_that_runs_as_before(
+def test_the_speed_of_a_model_that_runs_as_before_is_reused(
     bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, threads: int | None, measures: bool
 ) -> None:
     measured: list[Bundle] = []
@@ -657,16 +660,16 @@ def test_nothing_is_measured_anew_of_a_model_that_runs_as_before(
 
     monkeypatch.setattr("app.engine.preparation.measure_speed", measure)
     bundle = load_bundle(bundle_of(CLASSIFY))
-    before = Loaded("cpu-fp32", "CPUExecutionProvider", 96, threads=threads, seconds_per_token=2e-5)
+    before = loaded_as(96, threads=threads, seconds_per_token=2e-5)
 
     async def load() -> Loaded:
         engine = LocalEngine()
         loaded = await engine.load(
-            bundle, Device, Observed(), budget_tokens=None, max_queue_s=60, timeout_s=60, previous=before
+            bundle, Device, Observed(), budget_tokens=None, admission=Admission(60, 60), previous=before
         )
         await engine.close()
         return loaded
 
     loaded = asyncio.run(load())
     assert bool(measured) == measures
-    assert (loaded.budget_tokens, loaded.seconds_per_token) == ((128, 1e-5) if measures else (96, 2e-5))
+    assert (loaded.speed.budget_tokens, loaded.speed.seconds_per_token) == ((128, 1e-5) if measures else (96, 2e-5))

@@ -1,9 +1,9 @@
-"""Whose turn it is on a device, and who may be packed ahead."""
+"""Whose turn it is on a slots, and who may be packed ahead."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from app.engine.slots import Device
+from app.engine.slots import Slots
 
 
 async def settle() -> None:
@@ -12,70 +12,70 @@ async def settle() -> None:
 
 
 class Turn:
-    """A batch that waits for the device, holds it, and lets it go when it is told to."""
+    """A batch that waits for the slots, holds it, and lets it go when it is told to."""
 
-    def __init__(self, device: Device, *, is_full: bool = False, share: int = 1) -> None:
+    def __init__(self, slots: Slots, *, is_full: bool = False, share: int = 1) -> None:
         self.is_full = is_full
         self.share = share
         self.began = False
         self._done = asyncio.Event()
         self.end: Callable[[], None] = self._done.set
-        self.task = asyncio.create_task(self._take(device))
+        self.task = asyncio.create_task(self._take(slots))
 
-    async def _take(self, device: Device) -> None:
-        async with device.turn(self.share, lambda: self.is_full):
+    async def _take(self, slots: Slots) -> None:
+        async with slots.take(self.share, lambda: self.is_full):
             self.began = True
             await self._done.wait()
 
 
-def run(test: Callable[[Device], Awaitable[None]], *, ahead: bool) -> None:
+def run(test: Callable[[Slots], Awaitable[None]], *, ahead: bool) -> None:
     async def body() -> None:
-        device = Device()
+        slots = Slots()
         if ahead:
-            device.launch_ahead()
-            device.launch_ahead()  # of another model: nothing changes
-        await asyncio.wait_for(test(device), 10)
+            slots.launch_ahead()
+            slots.launch_ahead()  # of another model: nothing changes
+        await asyncio.wait_for(test(slots), 10)
 
     asyncio.run(body())
 
 
 def test_one_batch_at_a_time_in_order() -> None:
-    async def test(device: Device) -> None:
-        turns = [Turn(device, is_full=True) for _ in range(3)]
+    async def test(slots: Slots) -> None:
+        turns = [Turn(slots, is_full=True) for _ in range(3)]
         for i in range(3):
             await settle()
             assert [turn.began for turn in turns] == [j <= i for j in range(3)]
             turns[i].end()
         await settle()
-        assert device.batches == 0
+        assert slots.batches == 0
 
     run(test, ahead=False)
 
 
-def test_a_full_batch_is_packed_ahead_and_no_third() -> None:
-    async def test(device: Device) -> None:
-        turns = [Turn(device, is_full=True) for _ in range(3)]
+def test_one_full_batch_is_launched_ahead_and_no_third() -> None:
+    async def test(slots: Slots) -> None:
+        turns = [Turn(slots, is_full=True) for _ in range(3)]
         await settle()
         assert [turn.began for turn in turns] == [True, True, False]
-        assert device.batches == 2
+        assert slots.batches == 2
         turns[0].end()
         await settle()
         assert turns[2].began
         turns[1].end()
         turns[2].end()
         await settle()
-        assert device.batches == 0
+        assert slots.batches == 0
 
     run(test, ahead=True)
 
 
-def test_a_batch_that_is_not_full_waits_for_company() -> None:
-    async def test(device: Device) -> None:
-        first, second = Turn(device), Turn(device)
+def test_a_batch_that_is_not_full_waits_for_more_requests() -> None:
+    async def test(slots: Slots) -> None:
+        first, second = Turn(slots), Turn(slots)
         await settle()
         assert (first.began, second.began) == (True, False)
         second.is_full = True
-        device.look_again()
+        slots.look_again()
         await settle()
         assert second.began
         for turn in (first, second):
@@ -84,9 +84,9 @@ def test_a_batch_that_is_not_full_waits_for_company() -> None:
     run(test, ahead=True)
 
 
-def test_the_device_is_never_idle_for_company() -> None:
-    async def test(device: Device) -> None:
-        first, second = Turn(device), Turn(device)
+def test_an_idle_device_waits_for_no_further_requests() -> None:
+    async def test(slots: Slots) -> None:
+        first, second = Turn(slots), Turn(slots)
         await settle()
         first.end()
         await settle()
@@ -97,11 +97,11 @@ def test_the_device_is_never_idle_for_company() -> None:
 
 
 def test_nobody_overtakes() -> None:
-    async def test(device: Device) -> None:
-        running, waiting = Turn(device), Turn(device)
+    async def test(slots: Slots) -> None:
+        running, waiting = Turn(slots), Turn(slots)
         await settle()
-        late = Turn(device, is_full=True)
-        device.look_again()
+        late = Turn(slots, is_full=True)
+        slots.look_again()
         await settle()
         assert (waiting.began, late.began) == (False, False)
         running.end()
@@ -113,33 +113,33 @@ def test_nobody_overtakes() -> None:
     run(test, ahead=True)
 
 
-def test_who_gives_up_waiting_holds_up_nobody() -> None:
-    async def test(device: Device) -> None:
-        running, waiting = Turn(device), Turn(device)
+def test_a_cancelled_wait_holds_up_no_other() -> None:
+    async def test(slots: Slots) -> None:
+        running, waiting = Turn(slots), Turn(slots)
         await settle()
         waiting.task.cancel()
         await settle()
-        last = Turn(device)
+        last = Turn(slots)
         running.end()
         await settle()
         assert last.began
         last.end()
         await settle()
-        assert device.batches == 0
+        assert slots.batches == 0
 
     run(test, ahead=True)
 
 
-def with_room(room: int, test: Callable[[Device], Awaitable[None]]) -> None:
+def with_slots(size: int, test: Callable[[Slots], Awaitable[None]]) -> None:
     async def body() -> None:
-        await asyncio.wait_for(test(Device(room)), 10)
+        await asyncio.wait_for(test(Slots(size)), 10)
 
     asyncio.run(body())
 
 
-def test_as_many_at_once_as_there_is_room_for() -> None:
-    async def test(device: Device) -> None:
-        turns = [Turn(device, share=share) for share in (1, 2, 1, 1)]
+def test_as_many_batches_run_as_there_are_slots() -> None:
+    async def test(slots: Slots) -> None:
+        turns = [Turn(slots, share=share) for share in (1, 2, 1, 1)]
         await settle()
         assert [turn.began for turn in turns] == [True, True, True, False]
         turns[0].end()
@@ -148,14 +148,14 @@ def test_as_many_at_once_as_there_is_room_for() -> None:
         for turn in turns[1:]:
             turn.end()
         await settle()
-        assert device.batches == 0
+        assert slots.batches == 0
 
-    with_room(4, test)
+    with_slots(4, test)
 
 
 def test_a_small_share_does_not_overtake_a_large_one() -> None:
-    async def test(device: Device) -> None:
-        turns = [Turn(device, share=share) for share in (1, 2, 1)]
+    async def test(slots: Slots) -> None:
+        turns = [Turn(slots, share=share) for share in (1, 2, 1)]
         await settle()
         assert [turn.began for turn in turns] == [True, False, False]
         turns[0].end()
@@ -166,12 +166,12 @@ def test_a_small_share_does_not_overtake_a_large_one() -> None:
         assert turns[2].began
         turns[2].end()
 
-    with_room(2, test)
+    with_slots(2, test)
 
 
-def test_who_needs_less_goes_when_the_large_one_before_it_gives_up() -> None:
-    async def test(device: Device) -> None:
-        running, large, small = (Turn(device, share=share) for share in (1, 2, 1))
+def test_a_small_share_runs_when_the_large_one_before_it_is_cancelled() -> None:
+    async def test(slots: Slots) -> None:
+        running, large, small = (Turn(slots, share=share) for share in (1, 2, 1))
         await settle()
         assert not small.began
         large.task.cancel()
@@ -180,25 +180,25 @@ def test_who_needs_less_goes_when_the_large_one_before_it_gives_up() -> None:
         running.end()
         small.end()
         await settle()
-        assert device.batches == 0
-        whole = Turn(device, share=2)
+        assert slots.batches == 0
+        whole = Turn(slots, share=2)
         await settle()
         assert whole.began  # nothing of the room was lost
         whole.end()
 
-    with_room(2, test)
+    with_slots(2, test)
 
 
-def test_a_turn_that_is_cancelled_as_it_is_granted_is_passed_on() -> None:
-    async def test(device: Device) -> None:
-        running, granted, behind = Turn(device), Turn(device), Turn(device)
+def test_a_slot_that_is_cancelled_as_it_is_granted_goes_to_the_next() -> None:
+    async def test(slots: Slots) -> None:
+        running, granted, behind = Turn(slots), Turn(slots), Turn(slots)
         await settle()
         running.end()
         await asyncio.sleep(0)
         assert not granted.began
-        granted.task.cancel()  # the device is its own, and it does not know yet
+        granted.task.cancel()  # the slots is its own, and it does not know yet
         await settle()
         assert behind.began
         behind.end()
 
-    with_room(1, test)
+    with_slots(1, test)

@@ -49,7 +49,7 @@ def test_the_smallest_budget_near_the_best_rate_is_taken(bundle: Bundle) -> None
     assert speed.budget_tokens == 2048
 
 
-def test_sizes_are_told_from_one_short_sequence_on(bundle: Bundle) -> None:
+def test_times_begin_with_one_short_sequence(bundle: Bundle) -> None:
     device = Device(lambda tokens: 1e-3 + tokens * 1e-5)
     by_tokens = measure_speed(bundle, device.run, limit_tokens=1024, clock=device.clock).seconds_by_tokens
     assert by_tokens[0][0] == min(map(len, golden_sequences(bundle)))
@@ -63,7 +63,7 @@ def test_the_limit_is_kept(bundle: Bundle) -> None:
     assert max(device.sizes) <= 1000
 
 
-def test_a_slow_machine_is_not_kept_waiting(bundle: Bundle) -> None:
+def test_a_slow_machine_ends_the_search_early(bundle: Bundle) -> None:
     device = Device(lambda tokens: tokens * 0.1)
     assert (
         measure_speed(bundle, device.run, limit_tokens=65536, clock=device.clock).budget_tokens == FIRST_BUDGET_TOKENS
@@ -72,7 +72,7 @@ def test_a_slow_machine_is_not_kept_waiting(bundle: Bundle) -> None:
     assert device.now > SEARCH_FOR_S
 
 
-def test_what_else_the_machine_does_for_a_while_does_not_choose_the_budget(bundle: Bundle) -> None:
+def test_a_passing_load_of_the_machine_does_not_choose_the_budget(bundle: Bundle) -> None:
     slowed = iter([1.0, 1.0, 1.3, 1.3])  # the search's runs of the second size; they are left alone later
 
     def seconds(tokens: int) -> float:
@@ -141,9 +141,17 @@ class Timed:
         self.took_s = took_s
         self.clock = clock
 
+    provider = variant_name = ""
+    launches_ahead = False
+
     def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
         self.clock.now += self.took_s * len(batch)
         return []
+
+    trim = run
+
+    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
+        return lambda: self.run(batch)
 
 
 class Clock:

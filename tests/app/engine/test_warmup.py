@@ -48,8 +48,8 @@ def test_no_batch_is_larger_than_both_of_the_first(bundle: Bundle, budget: int) 
     run_every_shape(bundle, run, lambda _: [], budget)
 
     def sizes(lengths: list[int]) -> tuple[int, ...]:
-        zeros = np.zeros(sum(lengths), np.int64)
-        feeds = pack(zeros, zeros, np.array(lengths), target="cuda")
+        zeros = [np.zeros(length, np.int32) for length in lengths]
+        feeds = pack([TokenSequence(one, one) for one in zeros], target="cuda")
         return tuple(feeds[name].size for name in ("input_ids", "cu_seqlens", "token_offset"))
 
     first = [sizes(shape) for shape in (shapes[0], shapes[2])]
@@ -63,7 +63,7 @@ def test_no_batch_is_larger_than_both_of_the_first(bundle: Bundle, budget: int) 
             assert padded <= largest[2] + 2 * longest
 
 
-def test_a_widest_batch_that_does_not_fit_is_told(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_widest_batch_that_does_not_fit_is_logged(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     ran: list[int] = []
 
     def run(batch: Sequence[TokenSequence]) -> list[SequenceResult]:

@@ -16,17 +16,16 @@ from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.messages import QueueStatistics, Timeline
 from app.http.inference import InferenceEndpoint, Limits
 from app.http.readiness import Readiness
-from app.tasks.base import Prepared
-from app.tasks.catalog import Catalog, Model, load_model
-from app.tasks.classify import Classify
-from app.tasks.requests import ClassifyRequest
+from app.tasks.base import Model, Prepared
+from app.tasks.catalog import Catalog, load_model
+from app.tasks.classify import ClassifyHandler, ClassifyRequest
 from app.telemetry.metrics import Metrics
 from tests.conftest import BundleOf
 
 LONG_S = 600.0
 
 
-class SlowToTokenize(Classify):
+class SlowToTokenize(ClassifyHandler):
     short_bytes = 0
 
     def __init__(self) -> None:

@@ -19,15 +19,15 @@ IDS = st.lists(st.integers(0, 250_000), min_size=1, max_size=20)
 @st.composite
 def requests(draw: st.DrawFn) -> WireRequest:
     top_k = draw(st.integers(0, 1000))
-    targets = draw(st.none() | st.lists(st.integers(0, 250_000), max_size=4).map(lambda ids: np.array(ids, np.int64)))
+    targets = draw(st.none() | st.lists(st.integers(0, 250_000), max_size=4).map(lambda ids: np.array(ids, np.int32)))
     sequences = []
     for ids in draw(st.lists(IDS, min_size=1, max_size=4)):
         masks = draw(st.lists(st.integers(0, len(ids) - 1), unique=True, max_size=3))
         sequences.append(
             TokenSequence(
-                np.array(ids, np.int64),
-                np.array([draw(st.integers(0, 1)) for _ in ids], np.int64),
-                np.array(sorted(masks), np.int64),
+                np.array(ids, np.int32),
+                np.array([draw(st.integers(0, 1)) for _ in ids], np.int32),
+                np.array(sorted(masks), np.int32),
                 top_k,
                 targets,
             )
@@ -43,7 +43,7 @@ def test_requests(sent: list[WireRequest]) -> None:
     ]
     for one, other in zip(sent, received, strict=True):
         for mine, theirs in zip(one.sequences, other.sequences, strict=True):
-            assert theirs.input_ids.dtype == np.int64
+            assert theirs.input_ids.dtype == np.int32
             assert theirs.input_ids.tolist() == mine.input_ids.tolist()
             assert theirs.token_type_ids.tolist() == mine.token_type_ids.tolist()
             assert theirs.masks.tolist() == mine.masks.tolist()
@@ -56,7 +56,7 @@ def test_requests(sent: list[WireRequest]) -> None:
 def of(lengths: list[int], masks: list[int] | None = None) -> list[TokenSequence]:
     """Sequences of so many tokens, with so many masks."""
     return [
-        TokenSequence(np.arange(length), np.zeros(length, np.int64), np.arange(count))
+        TokenSequence(np.arange(length, dtype=np.int32), np.zeros(length, np.int32), np.arange(count, dtype=np.int32))
         for length, count in zip(lengths, masks or [0] * len(lengths), strict=True)
     ]
 

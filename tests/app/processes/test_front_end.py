@@ -11,13 +11,13 @@ from prometheus_client import CollectorRegistry
 
 from app.bundle.files import find_bundles
 from app.engine.local import LocalEngine
-from app.engine.messages import Loaded
 from app.errors import StartupError
 from app.processes.front_end import FrontEnd
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
+from tests.app.loaded import loaded
 
-LOADED = {"sentiment": Loaded("cpu-fp32", "CPUExecutionProvider", 512)}
+LOADED = {"sentiment": loaded()}
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from app.runtime import choice
 from app.runtime.runner import OrtRunner
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
+from tests.app.loaded import loaded as loaded_as
 from tests.conftest import BundleOf
 
 
@@ -56,7 +57,7 @@ def test_the_threads_of_a_lost_engine_are_those_of_the_next(
 
     monkeypatch.setattr(loading, "open_with_few_threads", open_with_few_threads)
     identity = bundle.identity if is_same else "another"
-    before = {bundle.name: Loaded("cpu-fp32", "CPUExecutionProvider", 96, 1, identity, 1, 2e-5)}
+    before = {bundle.name: loaded_as(identity=identity, threads=1, seconds_per_token=2e-5)}
 
     async def load() -> dict[str, Loaded]:
         engine = LocalEngine()
@@ -69,7 +70,7 @@ def test_the_threads_of_a_lost_engine_are_those_of_the_next(
     assert bool(tried) != is_same
     assert loaded.threads == 1
     assert loaded.identity == bundle.identity
-    assert (loaded.seconds_per_token == 2e-5) == is_same
+    assert (loaded.speed.seconds_per_token == 2e-5) == is_same
 
 
 @pytest.mark.parametrize(("threads", "warnings"), [(1, 0), (2, 1)])

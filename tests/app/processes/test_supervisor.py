@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from app.engine.messages import Loaded
 from app.processes.slot import Child
 from app.processes.supervisor import EXIT_CONFIGURATION, EXIT_ENGINE_LOST, EXIT_OTHER_BUNDLES, RESTARTS, Supervisor
 from app.settings import Settings
 from app.telemetry.metrics import MULTIPROCESS_FOLDER
+from tests.app.loaded import loaded
 
 
 def sleep(*_: object) -> None:
@@ -66,7 +66,7 @@ def test_what_is_wrong_with_the_configuration_ends_a_start_but_no_service() -> N
     def test(supervisor: Any) -> None:
         front_end, other = supervisor._front_ends
         assert supervisor._status_after(front_end.end(EXIT_CONFIGURATION)) == EXIT_CONFIGURATION
-        supervisor._loaded = {"sentiment": Loaded("cpu-fp32", "CPUExecutionProvider", 96)}
+        supervisor._loaded = {"sentiment": loaded()}
         assert supervisor._status_after(other.end(EXIT_CONFIGURATION)) is None
 
     supervised(test)

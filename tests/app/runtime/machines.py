@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 
 from app.bundle.files import Bundle, load_bundle
 from app.bundle.manifest import Target
+from app.bundle.session import PROVIDERS
 from app.runtime import choice, session
-from app.runtime.options import PROVIDERS
 from tests.app.memory import HostMemory
 
 
@@ -74,8 +74,6 @@ class Gpu:
                 raise broken[name]
 
         class Device(HostMemory):
-            stream = 77
-
             def __init__(self, _: str) -> None:
                 super().__init__()
                 step("libraries")

@@ -29,12 +29,12 @@ ALL: Sequence[tuple[Target, str]] = [("cuda", "fp32"), ("cpu", "int8"), ("cpu", 
         ("cuda", "fp32", "cuda-fp32"),
     ],
 )
-def test_the_best_variant(folder: Path, target: Target, precision: Any, name: str) -> None:
+def test_auto_prefers_the_best_variant(folder: Path, target: Target, precision: Any, name: str) -> None:
     assert choose_variant(with_variants(folder, *ALL), target, precision).name == name
 
 
 @pytest.mark.parametrize(("target", "precision"), [("cpu", "fp16"), ("cuda", "int8")])
-def test_a_variant_that_was_not_exported(folder: Path, target: Target, precision: Any) -> None:
+def test_a_missing_variant_is_refused(folder: Path, target: Target, precision: Any) -> None:
     with pytest.raises(
         BundleError, match=rf"sentiment has no variant {target}-{precision}; it has cuda-fp32, cpu-int8.*--variants"
     ):
@@ -94,7 +94,7 @@ PRINTED = "Failed to load libcublasLt.so.13: no such file\nPlease follow https:/
 
 
 @pytest.mark.parametrize("step", ["libraries", "session", "fallback", "none"])
-def test_what_is_printed_of_libraries_goes_to_the_log(
+def test_printed_library_errors_go_to_the_log(
     both: Bundle, gpu: Gpu, step: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level("DEBUG")
@@ -113,7 +113,7 @@ def test_what_is_printed_of_libraries_goes_to_the_log(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_bundle_for_the_cpu_on_a_gpu_is_told(folder: Path, gpu: Gpu, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cpu_bundle_on_a_gpu_machine_is_logged(folder: Path, gpu: Gpu, caplog: pytest.LogCaptureFixture) -> None:
     bundle = load_bundle(folder)
     gpu.install()
     assert open_runner(bundle, device="auto", precision="auto", threads=1).variant_name == "cpu-fp32"
@@ -127,7 +127,7 @@ def test_a_bundle_for_the_cpu_on_a_gpu_is_told(folder: Path, gpu: Gpu, caplog: p
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
-def test_without_a_gpu_nothing_is_told(
+def test_without_a_gpu_nothing_is_logged(
     both: Bundle, gpu: Gpu, device: Device, caplog: pytest.LogCaptureFixture
 ) -> None:
     if device == "cpu":
@@ -139,7 +139,9 @@ def test_without_a_gpu_nothing_is_told(
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 @pytest.mark.parametrize("damage", ["changed", "missing", "no graph", "unknown operator", "other inputs"])
-def test_a_damaged_graph_is_no_reason_for_the_cpu(both: Bundle, gpu: Gpu, device: Device, damage: str) -> None:
+def test_a_damaged_cuda_graph_does_not_fall_back_to_the_cpu(
+    both: Bundle, gpu: Gpu, device: Device, damage: str
+) -> None:
     file = both.folder / "cuda-fp16.onnx"
     message = "Export the model again"
     if damage == "changed":

@@ -123,7 +123,7 @@ def test_memory_is_allocated_copied_and_freed(runtime: Runtime) -> None:
         ("cudaMalloc", 2, r"CUDA failure 2: out of memory \(cudaMalloc\)"),
     ],
 )
-def test_failures_are_told(runtime: Runtime, function: str, status: int, message: str) -> None:
+def test_failures_carry_cudas_number_and_text(runtime: Runtime, function: str, status: int, message: str) -> None:
     runtime.failing[function] = status
     with pytest.raises(CudaError, match=message):
         Cuda("13.0").allocate_device(10)
@@ -131,6 +131,6 @@ def test_failures_are_told(runtime: Runtime, function: str, status: int, message
 
 
 @pytest.mark.skipif("any(__import__('pathlib').Path('/usr').rglob('libcudart.so.1'))", reason="there is such a library")
-def test_a_missing_library() -> None:
+def test_a_missing_library_is_named() -> None:
     with pytest.raises(OSError, match=r"libcudart\.so\.1"):
         Cuda("1.0")

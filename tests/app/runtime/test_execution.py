@@ -12,8 +12,9 @@ import pytest
 
 from app.bundle.files import Bundle, load_bundle
 from app.bundle.graph_inputs import Feeds, pack
-from app.bundle.heads import HEADS
+from app.bundle.heads import head_of
 from app.bundle.sequences import SequenceResult, TokenSequence
+from app.engine.admission import Admission
 from app.engine.golden import golden_sequences
 from app.engine.local import LocalEngine
 from app.engine.messages import BatchRan, QueueStatistics
@@ -33,14 +34,9 @@ def session_of(bundle: Bundle) -> Any:
 def feeds_of(bundle: Bundle, start: int, count: int) -> tuple[Feeds, list[str]]:
     golden = golden_sequences(bundle)
     batch = [golden[(start + i) % len(golden)] for i in range(count)]
-    head = HEADS[bundle.manifest.task]
-    feeds = pack(
-        np.concatenate([one.input_ids for one in batch]),
-        np.concatenate([one.token_type_ids for one in batch]),
-        np.array([len(one) for one in batch]),
-        target="cpu",
-        position_offset=bundle.manifest.position_offset,
-    )
+    head = head_of(node.name for node in session_of(bundle).get_outputs())
+    assert head is not None
+    feeds = pack(batch, target="cpu", position_offset=bundle.manifest.position_offset)
     return feeds | head.inputs(batch, feeds["cls_index"].astype(np.int64)), head.outputs(batch)
 
 
@@ -151,7 +147,7 @@ def test_an_engine_that_launches_ahead_answers_as_the_runner_does(
 
     async def serve() -> None:
         engine = LocalEngine()
-        await engine.load(bundle, lambda _: runner, observed, budget_tokens=64, max_queue_s=60, timeout_s=60)
+        await engine.load(bundle, lambda _: runner, observed, budget_tokens=64, admission=Admission(60, 60))
         chosen = [[(i * 7 + j) % len(sequences) for j in range(i % 9 + 1)] for i in range(60)]
         answered = await asyncio.gather(*(engine.infer(bundle.name, [sequences[i] for i in which]) for which in chosen))
         for which, results in zip(chosen, answered, strict=True):

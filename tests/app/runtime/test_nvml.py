@@ -21,7 +21,7 @@ def nvml(count: int) -> ModuleType:
     return module
 
 
-def test_each_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_gpu_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml(2))
     read = open_gpus()
     assert read is not None
@@ -32,7 +32,7 @@ def test_each_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 'bert_gpu_utilization_ratio{gpu="1"} 0.51' in page
 
 
-def test_a_gpu_that_falls_silent_takes_no_other_metric_along(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_stops_responding_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     module = nvml(2)
 
     def memory(i: int) -> SimpleNamespace:
@@ -49,7 +49,7 @@ def test_a_gpu_that_falls_silent_takes_no_other_metric_along(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("missing", ["library", "driver", "gpu"])
-def test_what_is_missing_is_no_error(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+def test_without_library_or_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     module = nvml(0)
     if missing == "driver":
 

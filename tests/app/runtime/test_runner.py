@@ -37,7 +37,7 @@ def same(one: SequenceResult, other: SequenceResult) -> bool:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_no_answer_depends_on_its_company(bundle_of: BundleOf, name: str) -> None:
+def test_no_answer_depends_on_its_batch(bundle_of: BundleOf, name: str) -> None:
     bundle = load_bundle(bundle_of(name))
     runner = load(bundle)
     sequences = golden_sequences(bundle)
@@ -49,7 +49,7 @@ def test_no_answer_depends_on_its_company(bundle_of: BundleOf, name: str) -> Non
             assert same(result, alone[i])
 
 
-def test_one_may_ask_for_more_than_another(bundle_of: BundleOf) -> None:
+def test_sequences_of_a_batch_may_want_different_top_k(bundle_of: BundleOf) -> None:
     bundle = load_bundle(bundle_of("bert-fill-mask"))
     runner, [first, *_] = load(bundle), golden_sequences(bundle)
 
@@ -64,7 +64,7 @@ def test_one_may_ask_for_more_than_another(bundle_of: BundleOf) -> None:
     assert shapes == [1, 400, 3, 2, 1]
 
 
-def test_threads_do_not_change_which_answer_is_given(bundle_of: BundleOf) -> None:
+def test_threads_do_not_change_the_answer(bundle_of: BundleOf) -> None:
     bundle = load_bundle(bundle_of("bert-single-label"))
     sequences = golden_sequences(bundle)
     variant = bundle.manifest.variants[0]
@@ -90,7 +90,7 @@ def test_threads_do_not_change_which_answer_is_given(bundle_of: BundleOf) -> Non
 )
 @pytest.mark.parametrize("fails", ["launch", "finish"])
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
-def test_a_fault_of_the_device_is_told_from_one_of_the_batch(
+def test_a_device_failure_is_told_apart_from_a_batch_failure(
     bundle_of: BundleOf,
     monkeypatch: pytest.MonkeyPatch,
     target: Target,
@@ -127,7 +127,7 @@ def test_a_memory_limit_below_the_weights_is_refused(folder: Path, monkeypatch: 
         OrtRunner(bundle, exported.model_copy(update={"target": "cuda"}), threads=1, gpu_memory_bytes=1000)
 
 
-def test_trimming_answers_as_running_does(bundle_of: BundleOf) -> None:
+def test_trim_answers_as_run_does(bundle_of: BundleOf) -> None:
     bundle = load_bundle(bundle_of("bert-single-label"))
     runner, sequences = load(bundle), golden_sequences(bundle)
     expected = runner.run(sequences)
@@ -135,7 +135,7 @@ def test_trimming_answers_as_running_does(bundle_of: BundleOf) -> None:
     assert all(map(same, runner.run(sequences), expected))
 
 
-def test_an_arena_that_is_not_found_is_no_error(
+def test_a_missing_arena_is_no_error(
     bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle = load_bundle(bundle_of("bert-single-label"))
@@ -165,11 +165,11 @@ def test_trimming_hides_no_lost_device(
     assert len(asked) == 1, "it is not run again"
 
 
-def test_a_sequence_that_the_graph_cannot_take(bundle_of: BundleOf) -> None:
+def test_a_sequence_that_the_graph_cannot_take_raises(bundle_of: BundleOf) -> None:
     bundle = load_bundle(bundle_of("bert-single-label"))
     runner, good = load(bundle), golden_sequences(bundle)[0]
     expected = runner.run([good])[0]
-    bad = TokenSequence(np.array([2, 10**6, 3]), np.zeros(3, np.int64), np.empty(0, np.int64))
+    bad = TokenSequence(np.array([2, 10**6, 3], np.int32), np.zeros(3, np.int32))
     with pytest.raises(Exception, match="indices"):
         runner.run([good, bad])
     assert same(runner.run([good])[0], expected)

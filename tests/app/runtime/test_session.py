@@ -9,20 +9,20 @@ import pytest
 
 from app.bundle.files import Bundle, load_bundle
 from app.errors import BundleError, OutOfDeviceMemory
-from app.runtime import options, session
+from app.runtime import session
 from app.runtime.choice import open_runner
 from app.runtime.session import open_on_cpu
 from tests.app.runtime.machines import Gpu, graph_of, put
 
 
 @pytest.mark.parametrize("told", ["a large node", "nothing"])
-def test_work_that_stays_on_the_cpu_is_told(
+def test_large_nodes_on_the_cpu_are_logged(
     both: Bundle, gpu: Gpu, told: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(both.folder, "cuda-fp16.onnx", graph_of("input_ids", operator="Tanh"))
     gpu.install()
     if told == "nothing":
-        monkeypatch.setattr(options, "RECORDS_PLACEMENT", "session.no_such_entry")
+        monkeypatch.setattr("app.bundle.session.RECORDS_PLACEMENT", "session.no_such_entry")
     runner = open_runner(load_bundle(both.folder), device="cuda", precision="auto", threads=1)
     [record] = caplog.records
     if told == "a large node":
@@ -32,7 +32,7 @@ def test_work_that_stays_on_the_cpu_is_told(
         assert "not known: [ONNXRuntimeError]" in record.getMessage()
 
 
-def test_the_loader_names_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_the_missing_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "__file__", str(tmp_path / "__init__.py"))
     (tmp_path / "capi").mkdir()
     library = tmp_path / "capi" / "libonnxruntime_providers_cuda.so"
@@ -41,13 +41,13 @@ def test_the_loader_names_the_library(tmp_path: Path, monkeypatch: pytest.Monkey
     assert session._missing_library() is None
 
 
-def test_a_graph_that_cannot_be_loaded(folder: Path) -> None:
+def test_a_graph_that_cannot_be_loaded_is_refused(folder: Path) -> None:
     put(folder, "cpu-fp32.onnx", (folder / "cpu-fp32.onnx").read_bytes()[:-100])
     with pytest.raises(BundleError, match=r"cpu-fp32\.onnx cannot be loaded by ONNX Runtime.*Export the model again"):
         open_on_cpu(folder / "cpu-fp32.onnx", threads=1)
 
 
-def test_a_graph_for_which_there_is_no_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_does_not_fit_into_memory_is_told_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def without_memory(*_: object) -> None:
         raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc")
 
@@ -56,7 +56,7 @@ def test_a_graph_for_which_there_is_no_memory(folder: Path, monkeypatch: pytest.
         open_on_cpu(folder / "cpu-fp32.onnx", threads=1)
 
 
-def test_a_graph_of_another_version_of_the_export(folder: Path) -> None:
+def test_a_graph_of_another_release_is_refused(folder: Path) -> None:
     model = onnx.load(folder / "cpu-fp32.onnx")
     for node in model.graph.node:
         node.input[:] = ["pad_index" if name == "cls_index" else name for name in node.input]

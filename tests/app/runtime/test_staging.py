@@ -42,7 +42,7 @@ def test_a_buffer_holds_one_batch_after_another(batches: list[list[int]]) -> Non
     assert len(memory.uploads) == len(batches)
 
 
-def test_shapes_stay() -> None:
+def test_shapes_survive_staging() -> None:
     buffer = StagingBuffer(HostMemory())
     feeds: Feeds = {"token_offset": np.arange(12, dtype=np.int32).reshape(3, 4)}
     [one] = buffer.write(feeds, {"token_offset": INT32}).values()
@@ -50,7 +50,7 @@ def test_shapes_stay() -> None:
     np.testing.assert_array_equal(on_the_device(one), feeds["token_offset"])
 
 
-def test_only_what_is_asked_for_is_copied() -> None:
+def test_only_the_used_bytes_are_copied() -> None:
     memory = HostMemory()
     buffer = StagingBuffer(memory)
     assert list(buffer.write(batch(3, 5000), {"input0": INT64})) == ["input0"]
@@ -86,7 +86,7 @@ def test_outputs_are_there_after_waiting(batches: list[list[int]]) -> None:
     assert len(memory.host) == 2
 
 
-def test_what_does_not_fit_into_a_type_is_no_input() -> None:
+def test_a_value_that_does_not_fit_its_type_is_refused() -> None:
     with pytest.raises(TypeError, match="same_kind"):
         StagingBuffer(HostMemory()).write({"input0": np.array([0.5])}, {"input0": INT64})
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from app.bundle.files import load_bundle
 from app.bundle.sequences import FloatArray
 from app.errors import ValidationFailed
-from app.tasks.answer import QuestionAnswering, best_spans
-from app.tasks.catalog import Model, load_model
-from app.tasks.requests import AnswerRequest
+from app.tasks.answer import AnswerHandler, AnswerRequest, best_spans
+from app.tasks.base import Model
+from app.tasks.catalog import load_model
 from app.tasks.windows import PreparedWindows
 from tests.conftest import BundleOf
 
@@ -33,7 +33,7 @@ def asked(question: str = QUESTION, context: str = CONTEXT, **parameters: Any) -
 
 
 def prepare(model: Model, request: AnswerRequest) -> PreparedWindows:
-    return QuestionAnswering().prepare(model, request)
+    return AnswerHandler().prepare(model, request)
 
 
 def answer(model: Model, request: AnswerRequest, *spans: tuple[int, int, float, float]) -> list[dict[str, Any]]:
@@ -45,12 +45,12 @@ def answer(model: Model, request: AnswerRequest, *spans: tuple[int, int, float, 
         for start, end, start_logit, end_logit in spans:
             logits[start, 0], logits[end, 1] = start_logit, end_logit
         results.append(logits)
-    [answers] = QuestionAnswering().answer(model, request, prepared, results)
+    [answers] = AnswerHandler().answer(model, request, prepared, results)
     return answers
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=12), st.integers(1, 20), st.integers(1, 100))
-def test_the_best_spans(pairs: list[tuple[float, float]], max_length: int, count: int) -> None:
+def test_best_spans_equal_an_exhaustive_search(pairs: list[tuple[float, float]], max_length: int, count: int) -> None:
     start, end = np.array(pairs, np.float32).reshape(-1, 2).T
     every = [
         (-start[i] * end[j], i, j) for i, j in itertools.product(range(len(pairs)), repeat=2) if i <= j < i + max_length
@@ -82,7 +82,7 @@ def test_no_span_ends_before_it_starts_or_is_longer_than_it_may_be(model: Model)
     assert lengths[4][0]["score"] < 1e-6
 
 
-def test_the_question_is_no_answer(model: Model) -> None:
+def test_the_question_is_never_the_answer(model: Model) -> None:
     [one] = answer(model, asked(), (1, 2, 5, 5))
     assert one["answer"] in CONTEXT
     assert one["score"] < 1  # and takes no part in the softmax
@@ -100,7 +100,7 @@ def test_equal_wordings_are_one_answer(model: Model) -> None:
     assert answers[0] == {"answer": "mat", "score": pytest.approx((start**2).sum(), abs=1e-6), "start": 4, "end": 7}
 
 
-def test_no_answer_takes_part_where_there_may_be_none(model: Model) -> None:
+def test_no_answer_competes_if_it_is_allowed(model: Model) -> None:
     begin = prepare(model, asked()).windows[0][0].begin
     spans = ((0, 0, 2.0, 2.0), (begin, begin, 0.0, 0.0))
     null = (np.exp(2) / (np.exp(2) + 1)) ** 2
@@ -110,7 +110,7 @@ def test_no_answer_takes_part_where_there_may_be_none(model: Model) -> None:
     assert [one["answer"] for one in answer(model, asked(top_k=1), *spans)] == ["the"]
 
 
-def test_there_are_as_many_answers_as_were_asked_for_or_can_be(model: Model) -> None:
+def test_top_k_limits_the_answers(model: Model) -> None:
     for top_k in (1, 2, 5):
         assert len(answer(model, asked(top_k=top_k))) == top_k
     few = answer(model, asked(context="cat", top_k=100))
@@ -139,7 +139,7 @@ def test_a_long_context_is_read_in_windows_each_with_the_question(model: Model) 
     assert windows[1].offsets[0].tolist() in windows[0].offsets.tolist()
 
 
-def test_an_answer_in_several_windows_has_the_score_of_the_surest(model: Model) -> None:
+def test_an_answer_in_several_windows_has_its_highest_score(model: Model) -> None:
     request = asked(context=LONG, top_k=3)
     prepared = prepare(model, request)
     target = LONG.index("mat", 60)
@@ -154,13 +154,13 @@ def test_an_answer_in_several_windows_has_the_score_of_the_surest(model: Model) 
             tokens = len(one.offsets)
             expected.append((np.exp(3 + len(results)) / (np.exp(3 + len(results)) + tokens)) ** 2)
     assert len(expected) > 1
-    [[best, *_]] = QuestionAnswering().answer(model, request, prepared, results)
+    [[best, *_]] = AnswerHandler().answer(model, request, prepared, results)
     assert best["start"] == target
     assert best["score"] == pytest.approx(max(expected), rel=0.02)
     assert best["score"] < 1
 
 
-def test_the_least_likely_window_says_whether_there_is_an_answer(model: Model) -> None:
+def test_no_answer_has_the_lowest_score_of_all_windows(model: Model) -> None:
     request = asked(context=LONG, top_k=1000, handle_impossible_answer=True)
     prepared = prepare(model, request)
     results = []
@@ -168,7 +168,7 @@ def test_the_least_likely_window_says_whether_there_is_an_answer(model: Model) -
         logits = np.full((len(sequence), 2), -20, np.float32)
         logits[0] = 20 if i != 1 else -20
         results.append(logits)
-    [answers] = QuestionAnswering().answer(model, request, prepared, results)
+    [answers] = AnswerHandler().answer(model, request, prepared, results)
     [null] = [one for one in answers if not one["answer"]]
     assert null["score"] == pytest.approx((1 / (1 + len(prepared.windows[0][1].offsets))) ** 2)
 
@@ -191,7 +191,7 @@ def test_a_long_question_is_cut(model: Model) -> None:
         (asked(context=LONG * 400, stride=30), r"make \d+ windows; at most 4096"),
     ],
 )
-def test_what_cannot_be_answered(model: Model, request_: AnswerRequest, says: str) -> None:
+def test_unanswerable_requests_are_refused(model: Model, request_: AnswerRequest, says: str) -> None:
     with pytest.raises(ValidationFailed, match=says):
         prepare(model, request_)
 
@@ -203,7 +203,7 @@ def test_a_stride_that_is_not_needed_is_not_refused(model: Model) -> None:
 def test_the_weight_grows_with_windows_and_answers(model: Model) -> None:
     def weight(**changes: Any) -> int:
         request = asked(**changes)
-        return QuestionAnswering().weight(model, request, prepare(model, request))
+        return AnswerHandler().weight(model, request, prepare(model, request))
 
     assert weight() < weight(top_k=100) < weight(context=LONG, top_k=100)
     assert weight() < weight(max_answer_length=100) < weight(max_answer_length=384) == weight(max_answer_length=10**9)

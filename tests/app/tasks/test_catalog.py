@@ -40,14 +40,14 @@ def test_the_only_model_of_a_task_needs_no_name(catalog: Catalog) -> None:
         ("fill-mask", "sentiment", NotFound, "Models for fill-mask: masked"),
     ],
 )
-def test_a_model_that_cannot_be_meant(
+def test_a_wrong_or_ambiguous_model_is_refused(
     catalog: Catalog, task: Task, name: str | None, error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says):
         catalog.for_task(task, name)
 
 
-def test_a_server_without_a_model_for_the_task(shared_models: Path) -> None:
+def test_a_task_without_a_model_is_not_found(shared_models: Path) -> None:
     catalog = Catalog([load_model(load_bundle(shared_models / "masked"))])
     with pytest.raises(NotFound, match="has no model for classify"):
         catalog.for_task("classify", None)
@@ -76,7 +76,7 @@ def no_special_tokens(tokenizer: Any) -> Any:
         (no_special_tokens, "golden case 0.*Export the model again"),
     ],
 )
-def test_a_tokenizer_that_is_not_the_checkpoints(
+def test_a_tokenizer_with_other_ids_is_refused(
     tmp_path: Path, bundle_of: BundleOf, change: Callable[[Any], Any], says: str
 ) -> None:
     folder = shutil.copytree(bundle_of("bert-single-label"), tmp_path / "sentiment")

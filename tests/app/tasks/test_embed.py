@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from app.bundle.files import load_bundle
-from app.tasks.base import Prepared
-from app.tasks.catalog import Model, load_model
-from app.tasks.embed import Embed
-from app.tasks.requests import EmbedRequest
+from app.tasks.base import Model, Prepared
+from app.tasks.catalog import load_model
+from app.tasks.embed import EmbedHandler, EmbedRequest
 from tests.conftest import BundleOf
 
 ROWS = [np.array([3, 4], np.float32), np.array([0, 0], np.float32), np.array([1e-3, 0], np.float32)]
@@ -23,14 +22,14 @@ def model(bundle_of: BundleOf) -> Model:
 
 def answer(model: Model, **parameters: Any) -> list[Any]:
     request = EmbedRequest.model_validate({"inputs": ["a"] * len(ROWS), "parameters": parameters})
-    return Embed().answer(model, request, Prepared([], 0), ROWS)
+    return EmbedHandler().answer(model, request, Prepared([], 0), ROWS)
 
 
-def test_an_embedding_is_numbers(model: Model) -> None:
+def test_an_embedding_is_a_list_of_numbers(model: Model) -> None:
     assert answer(model, normalize=False) == [row.tolist() for row in ROWS]
 
 
-def test_normalized_it_is_one_long_unless_it_has_no_length(model: Model) -> None:
+def test_a_normalized_embedding_has_length_one_or_zero(model: Model) -> None:
     embeddings = answer(model, normalize=True)
     assert embeddings[0] == pytest.approx([0.6, 0.8])
     assert embeddings[1] == [0, 0]
@@ -38,7 +37,7 @@ def test_normalized_it_is_one_long_unless_it_has_no_length(model: Model) -> None
 
 
 @pytest.mark.parametrize(("says", "normalizes"), [(None, False), (False, False), (True, True)])
-def test_the_checkpoint_says_whether_by_itself(model: Model, says: bool | None, normalizes: bool) -> None:
+def test_the_manifest_decides_whether_to_normalize(model: Model, says: bool | None, normalizes: bool) -> None:
     changed = Model(model.name, model.manifest.model_copy(update={"normalizes": says}), model.tokenizer)
     assert answer(changed) == answer(changed, normalize=normalizes)
     assert answer(changed, normalize=not normalizes) != answer(changed)
@@ -53,7 +52,7 @@ def test_base64_holds_the_same_numbers(model: Model, normalize: bool) -> None:
 
 def test_inputs_become_sequences(model: Model) -> None:
     request = EmbedRequest.model_validate({"inputs": ["good", "good " * 100]})
-    prepared = Embed().prepare(model, request)
+    prepared = EmbedHandler().prepare(model, request)
     assert [len(one) for one in prepared.sequences] == [3, model.manifest.max_length]
     assert prepared.truncated == 1
 
@@ -66,7 +65,7 @@ def test_white_space_around_a_text_is_removed_where_the_manifest_says_so(
     model = load_model(load_bundle(bundle_of("roberta-embed")))
     model = Model(model.name, model.manifest.model_copy(update={"strips_whitespace": strips}), model.tokenizer)
     request = EmbedRequest.model_validate({"inputs": ["good day", " good day\n", "\u3000good day\x85", "\t "]})
-    bare, *surrounded, blank = (one.input_ids.tolist() for one in Embed().prepare(model, request).sequences)
+    bare, *surrounded, blank = (one.input_ids.tolist() for one in EmbedHandler().prepare(model, request).sequences)
     assert [one == bare for one in surrounded] == [bool(strips)] * 2
     assert (len(blank) == 2) == bool(strips)
 
@@ -74,6 +73,6 @@ def test_white_space_around_a_text_is_removed_where_the_manifest_says_so(
 def test_the_weight_grows_with_the_numbers(model: Model) -> None:
     def weight(inputs: int) -> int:
         request = EmbedRequest.model_validate({"inputs": ["good"] * inputs})
-        return Embed().weight(model, request, Embed().prepare(model, request))
+        return EmbedHandler().weight(model, request, EmbedHandler().prepare(model, request))
 
     assert weight(512) == 512 * model.manifest.architecture.hidden_size // 64

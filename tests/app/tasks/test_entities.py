@@ -7,9 +7,9 @@ import pytest
 
 from app.bundle.files import load_bundle
 from app.errors import ValidationFailed
-from app.tasks.catalog import Model, load_model
-from app.tasks.entities import Entities, without_overlaps
-from app.tasks.requests import EntitiesRequest
+from app.tasks.base import Model
+from app.tasks.catalog import load_model
+from app.tasks.entities import EntitiesHandler, EntitiesRequest, without_overlaps
 from app.tasks.windows import PreparedWindows
 from tests.conftest import BundleOf
 
@@ -33,13 +33,13 @@ def asked(inputs: Any, **parameters: Any) -> EntitiesRequest:
 
 
 def prepare(model: Model, inputs: Any, **parameters: Any) -> PreparedWindows:
-    return Entities().prepare(model, asked(inputs, **parameters))
+    return EntitiesHandler().prepare(model, asked(inputs, **parameters))
 
 
 def answer(model: Model, text: str, labels: list[list[tuple[str, float]]], **parameters: Any) -> list[dict[str, Any]]:
     """The answer if each token has these labels with these scores; the rest is the first label's."""
     request = asked(text, **parameters)
-    prepared = Entities().prepare(model, request)
+    prepared = EntitiesHandler().prepare(model, request)
     [sequence] = prepared.sequences
     assert len(labels) == len(sequence) - 2
     names = model.manifest.labels
@@ -49,7 +49,7 @@ def answer(model: Model, text: str, labels: list[list[tuple[str, float]]], **par
             row[names.index(name)] += score
         row[0] += 1 - row.sum()
     logits = np.log(np.maximum(shares, 1e-9)).astype(np.float32)
-    [entities] = Entities().answer(model, request, prepared, [logits])
+    [entities] = EntitiesHandler().answer(model, request, prepared, [logits])
     return entities
 
 
@@ -60,7 +60,7 @@ def groups(entities: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(one["entity_group"], one["word"]) for one in entities]
 
 
-def test_the_tokens_are_what_these_tests_take_them_for(model: Model) -> None:
+def test_the_fixture_has_the_expected_tokens(model: Model) -> None:
     [sequence] = prepare(model, TEXT).sequences
     assert [model.tokenizer.token(id_) for id_ in sequence.input_ids.tolist()] == ["[CLS]", *TOKENS, "[SEP]"]
     assert model.manifest.labels[0] == "O"
@@ -86,7 +86,7 @@ def test_a_score_is_the_mean_of_the_tokens(model: Model) -> None:
         ([B_PER, I_LOC, I_LOC], ["The", "cat"]),  # another kind is another entity
     ],
 )
-def test_where_an_entity_ends(model: Model, labels: Any, expected: list[str]) -> None:
+def test_an_entity_ends_at_another_label_or_a_b_tag(model: Model, labels: Any, expected: list[str]) -> None:
     assert [
         word.replace(" ##", "").replace("##", "")
         for _, word in groups(answer(model, TEXT, [*labels, NONE, NONE, NONE, NONE, NONE]))
@@ -112,7 +112,7 @@ def test_a_word_has_one_label_by_every_strategy_but_simple(
         assert entities[0]["score"] == pytest.approx(0.45)
 
 
-def test_without_aggregation_every_token_is_told(model: Model) -> None:
+def test_without_aggregation_every_token_is_returned(model: Model) -> None:
     labels = [B_PER, I_PER, I_PER, NONE, NONE, NONE, B_LOC, NONE]
     tokens = answer(model, TEXT, labels, aggregation_strategy="none")
     assert tokens[1] == {"entity": "I-PER", "score": pytest.approx(0.8), "index": 2, "word": "ca", "start": 4, "end": 6}
@@ -122,7 +122,7 @@ def test_without_aggregation_every_token_is_told(model: Model) -> None:
     assert all(TEXT[one["start"] : one["end"]] == one["word"].removeprefix("##") for one in every)
 
 
-def test_ignored_labels_are_groups_or_with_none_labels(model: Model) -> None:
+def test_ignored_labels_match_groups_and_without_aggregation_labels(model: Model) -> None:
     labels = [B_PER, I_PER, I_PER, NONE, NONE, NONE, B_LOC, NONE]
     assert groups(answer(model, TEXT, labels, ignore_labels=["PER", "O"])) == [("LOC", "Paris")]
     assert len(answer(model, TEXT, labels, ignore_labels=["B-PER", "O"])) == 2
@@ -130,7 +130,7 @@ def test_ignored_labels_are_groups_or_with_none_labels(model: Model) -> None:
     assert [one["word"] for one in tokens] == ["ca", "##t", "Paris"]
 
 
-def test_an_unknown_token_is_told_as_it_was_written(model: Model) -> None:
+def test_an_unknown_token_keeps_the_words_spelling(model: Model) -> None:
     [token] = answer(model, "\N{GRINNING FACE}", [B_PER], aggregation_strategy="none")
     assert (token["word"], token["start"], token["end"]) == ("\N{GRINNING FACE}", 0, 1)
 
@@ -142,7 +142,7 @@ def test_offsets_count_characters_of_any_size(roberta: Model) -> None:
     logits = np.zeros((len(sequence), len(labels)), np.float32)
     logits[:, labels.index("B-LOC")] = 5
     request = asked(text, aggregation_strategy="first")
-    [entities] = Entities().answer(roberta, request, Entities().prepare(roberta, request), [logits])
+    [entities] = EntitiesHandler().answer(roberta, request, EntitiesHandler().prepare(roberta, request), [logits])
     assert (entities[-1]["word"].strip(), entities[-1]["start"], entities[-1]["end"]) == ("Paris", 3, 8)
 
 
@@ -152,7 +152,7 @@ def test_a_text_without_a_token_has_no_entities(model: Model, text: str, strateg
     assert answer(model, text, [], aggregation_strategy=strategy) == []
 
 
-def test_a_long_text_is_cut_at_the_end_that_was_asked_for(model: Model) -> None:
+def test_a_long_text_is_cut_at_the_requested_end(model: Model) -> None:
     [whole] = model.tokenizer.encode_located([LONG], cut=None)
     right, left = prepare(model, LONG), prepare(model, LONG, truncation_direction="left")
     assert right.truncated == left.truncated == 1
@@ -172,9 +172,9 @@ def test_a_long_text_is_read_in_windows(model: Model) -> None:
     assert prepared.tokens == sum(map(len, prepared.sequences))
 
 
-def test_an_entity_that_two_windows_find_is_told_once(model: Model) -> None:
+def test_an_entity_in_two_windows_is_returned_once(model: Model) -> None:
     request = asked(LONG, stride=10)
-    prepared = Entities().prepare(model, request)
+    prepared = EntitiesHandler().prepare(model, request)
     paris, labels = model.tokenizer.token_id("Paris"), model.manifest.labels
     results = []
     for sequence in prepared.sequences:
@@ -183,7 +183,7 @@ def test_an_entity_that_two_windows_find_is_told_once(model: Model) -> None:
         logits[sequence.input_ids == paris, labels.index("B-LOC")] = 10
         results.append(logits)
     assert sum((sequence.input_ids == paris).sum() for sequence in prepared.sequences) > 12
-    [entities] = Entities().answer(model, request, prepared, results)
+    [entities] = EntitiesHandler().answer(model, request, prepared, results)
     assert [(one["start"], one["end"]) for one in entities] == [(15 + 22 * i, 20 + 22 * i) for i in range(12)]
 
 
@@ -203,7 +203,9 @@ def entity(start: int, end: int, score: float = 0.5) -> dict[str, Any]:
         ([entity(1, 1), entity(2, 6)], [entity(1, 1), entity(2, 6)]),  # a token of no width is told once, too
     ],
 )
-def test_overlaps(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+def test_of_overlapping_entities_the_longest_is_kept(
+    found: list[dict[str, Any]], expected: list[dict[str, Any]]
+) -> None:
     assert without_overlaps(found) == expected
 
 
@@ -216,12 +218,12 @@ def test_overlaps(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -
         (LONG * 60, {"stride": 37}, r"make \d+ windows; at most 4096"),
     ],
 )
-def test_what_cannot_be_answered(model: Model, inputs: Any, parameters: dict[str, Any], says: str) -> None:
+def test_unanswerable_requests_are_refused(model: Model, inputs: Any, parameters: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationFailed, match=says):
         prepare(model, inputs, **parameters)
 
 
 def test_the_weight_is_the_number_of_tokens(model: Model) -> None:
     request = asked(["The cat", LONG], stride=10)
-    prepared = Entities().prepare(model, request)
-    assert Entities().weight(model, request, prepared) == prepared.tokens
+    prepared = EntitiesHandler().prepare(model, request)
+    assert EntitiesHandler().weight(model, request, prepared) == prepared.tokens

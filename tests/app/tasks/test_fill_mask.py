@@ -9,10 +9,9 @@ import pytest
 from app.bundle.files import load_bundle
 from app.bundle.sequences import MaskScores, TokenSequence
 from app.errors import ValidationFailed
-from app.tasks.base import Prepared
-from app.tasks.catalog import Model, load_model
-from app.tasks.fill_mask import MAX_CANDIDATES, FillMask
-from app.tasks.requests import FillMaskRequest
+from app.tasks.base import Model, Prepared
+from app.tasks.catalog import load_model
+from app.tasks.fill_mask import MAX_CANDIDATES, FillMaskHandler, FillMaskRequest
 from tests.conftest import BundleOf
 
 
@@ -22,7 +21,9 @@ def model(shared_models: Path) -> Model:
 
 
 def prepare(model: Model, inputs: Any, **parameters: Any) -> Prepared:
-    return FillMask().prepare(model, FillMaskRequest.model_validate({"inputs": inputs, "parameters": parameters}))
+    return FillMaskHandler().prepare(
+        model, FillMaskRequest.model_validate({"inputs": inputs, "parameters": parameters})
+    )
 
 
 def answer(model: Model, text: str, tokens: list[list[str]]) -> Any:
@@ -31,7 +32,7 @@ def answer(model: Model, text: str, tokens: list[list[str]]) -> Any:
     ids = np.array([[model.tokenizer.token_id(token) for token in row] for row in tokens])
     scores = np.linspace(0.9, 0.1, ids.size, dtype=np.float32).reshape(ids.shape)
     request = FillMaskRequest.model_validate({"inputs": text})
-    [masks] = FillMask().answer(model, request, prepared, [MaskScores(ids, scores)])
+    [masks] = FillMaskHandler().answer(model, request, prepared, [MaskScores(ids, scores)])
     return masks
 
 
@@ -42,7 +43,7 @@ def test_masks_are_found(model: Model) -> None:
 
 
 @pytest.mark.parametrize(("parameters", "expected"), [({}, 5), ({"top_k": 1}, 1), ({"top_k": 1000}, 400)])
-def test_no_more_tokens_than_there_are(model: Model, parameters: dict[str, int], expected: int) -> None:
+def test_top_k_is_limited_by_the_vocabulary(model: Model, parameters: dict[str, int], expected: int) -> None:
     assert prepare(model, "[MASK]", **parameters).sequences[0].top_k == expected
 
 
@@ -69,12 +70,12 @@ def test_targets_are_tokens_each_once(model: Model) -> None:
         ("[MASK]", {"targets": ["good late"]}, r"targets\[0\] is not a single token"),
     ],
 )
-def test_what_cannot_be_answered(model: Model, inputs: Any, parameters: dict[str, Any], says: str) -> None:
+def test_unanswerable_requests_are_refused(model: Model, inputs: Any, parameters: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationFailed, match=says):
         prepare(model, inputs, **parameters)
 
 
-def test_an_answer_has_a_limit(model: Model) -> None:
+def test_too_many_candidates_are_refused(model: Model) -> None:
     inputs = ["[MASK] [MASK]"] * (MAX_CANDIDATES // 200)
     assert len(prepare(model, inputs, top_k=100).sequences) == len(inputs)
     with pytest.raises(ValidationFailed, match=f"list {MAX_CANDIDATES + 100} tokens.*at most {MAX_CANDIDATES}.*top_k"):
@@ -90,31 +91,33 @@ def test_one_mask_is_filled_in(model: Model) -> None:
     assert all(type(one["token"]) is int and type(one["score"]) is float for one in candidates)
 
 
-def test_of_several_masks_the_others_stay(model: Model) -> None:
+def test_with_several_masks_the_others_stay_visible(model: Model) -> None:
     first, second = answer(model, "[MASK] is [MASK]", [["good"], ["late"]])
     assert first[0]["sequence"] == "[CLS] good is [MASK] [SEP]"
     assert second[0]["sequence"] == "[CLS] [MASK] is late [SEP]"
 
 
-def test_what_was_asked_is_left_as_it_was(model: Model) -> None:
+def test_answering_does_not_modify_the_request(model: Model) -> None:
     prepared = prepare(model, "It is [MASK].")
     [sequence] = prepared.sequences
     before = sequence.input_ids.tolist()
     scores = MaskScores(np.array([[5]]), np.array([[0.5]], np.float32))
-    FillMask().answer(model, FillMaskRequest.model_validate({"inputs": "x"}), prepared, [scores])
+    FillMaskHandler().answer(model, FillMaskRequest.model_validate({"inputs": "x"}), prepared, [scores])
     assert sequence.input_ids.tolist() == before
 
 
 def test_the_weight_is_the_number_of_candidates(model: Model) -> None:
     def one(masks: int, top_k: int) -> TokenSequence:
-        return TokenSequence(np.arange(9), np.zeros(9, np.int64), np.arange(masks), top_k)
+        return TokenSequence(
+            np.arange(9, dtype=np.int32), np.zeros(9, np.int32), np.arange(masks, dtype=np.int32), top_k
+        )
 
     request = FillMaskRequest.model_validate({"inputs": "x"})
-    assert FillMask().weight(model, request, Prepared([one(2, 5), one(1, 7)], 0)) == 17
+    assert FillMaskHandler().weight(model, request, Prepared([one(2, 5), one(1, 7)], 0)) == 17
 
 
 def test_the_example_has_the_models_own_mask(bundle_of: BundleOf) -> None:
     roberta = load_model(load_bundle(bundle_of("roberta-fill-mask")))
-    example = FillMask().example(roberta)
+    example = FillMaskHandler().example(roberta)
     assert "<mask>" in example["inputs"]
-    assert FillMask().prepare(roberta, FillMaskRequest.model_validate(example)).sequences
+    assert FillMaskHandler().prepare(roberta, FillMaskRequest.model_validate(example)).sequences

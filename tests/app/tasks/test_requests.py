@@ -11,16 +11,13 @@ from pydantic import BaseModel, ValidationError
 from app.errors import InvalidJson, ServiceError, ValidationFailed
 from app.http.problems import explain
 from app.settings import Settings
-from app.tasks.inputs import MAX_INPUTS
-from app.tasks.requests import (
-    MAX_TOP_K,
-    AnswerRequest,
-    ClassifyRequest,
-    EmbedRequest,
-    EntitiesRequest,
-    FillMaskRequest,
-    NextSentenceRequest,
-)
+from app.tasks.answer import AnswerRequest
+from app.tasks.classify import ClassifyRequest
+from app.tasks.embed import EmbedRequest
+from app.tasks.entities import EntitiesRequest
+from app.tasks.fill_mask import FillMaskRequest
+from app.tasks.inputs import MAX_INPUTS, MAX_TOP_K
+from app.tasks.next_sentence import NextSentenceRequest
 from app.tasks.responses import ErrorResponse
 
 ONE_TEXT: list[type[BaseModel]] = [ClassifyRequest, FillMaskRequest, EntitiesRequest, EmbedRequest]
@@ -37,7 +34,7 @@ def classify(**keys: Any) -> ClassifyRequest:
     return ClassifyRequest.model_validate_json(json.dumps(keys))
 
 
-def test_a_text() -> None:
+def test_a_text_is_an_input() -> None:
     request = classify(inputs="a")
     assert request.listed == ["a"]
     assert request.model is None
@@ -49,7 +46,7 @@ def test_a_text() -> None:
     }
 
 
-def test_texts_and_pairs() -> None:
+def test_texts_and_pairs_may_be_mixed() -> None:
     pairs = [
         {"text": "a"},
         {"text": "b", "text_pair": ""},
@@ -60,7 +57,7 @@ def test_texts_and_pairs() -> None:
     assert classify(inputs=["x", *pairs]).listed == ["x", "a", "b", "c", ("d", "e")]
 
 
-def test_masked_texts() -> None:
+def test_masked_texts_are_texts() -> None:
     request = FillMaskRequest.model_validate_json('{"inputs": ["a", "b"]}')
     assert request.listed == ["a", "b"]
     assert request.parameters.model_dump() == {"top_k": 5, "targets": None}
@@ -68,11 +65,11 @@ def test_masked_texts() -> None:
 
 
 @pytest.mark.parametrize("text", [" ", "\n", "\U0001f600", "\x7f", "a" * 10**6, "\\", '"', "\u202e", "\ufeff"])
-def test_any_text_that_is_not_empty_is_one(text: str) -> None:
+def test_any_nonempty_text_is_valid(text: str) -> None:
     assert classify(inputs=text).listed == [text]
 
 
-def test_as_many_inputs_as_the_schema_knows() -> None:
+def test_the_schema_limits_the_inputs() -> None:
     assert len(classify(inputs=["a"] * MAX_INPUTS).listed) == MAX_INPUTS
     for request in ONE_TEXT:
         error = refusal(json.dumps({"inputs": ["a"] * (MAX_INPUTS + 1)}).encode(), request)
@@ -82,7 +79,7 @@ def test_as_many_inputs_as_the_schema_knows() -> None:
 @pytest.mark.parametrize(
     ("model", "first", "second"), [(NextSentenceRequest, "text", "text_pair"), (AnswerRequest, "question", "context")]
 )
-def test_two_texts_are_both_needed(model: Any, first: str, second: str) -> None:
+def test_a_pair_needs_both_texts(model: Any, first: str, second: str) -> None:
     def told(inputs: Any) -> str:
         return refusal(json.dumps({"inputs": inputs}).encode(), model).message
 
@@ -113,7 +110,7 @@ def test_two_texts_are_both_needed(model: Any, first: str, second: str) -> None:
         (EmbedRequest, "a", {"normalize": 1}),
     ],
 )
-def test_parameters_that_are_none(model: type[BaseModel], inputs: Any, parameters: dict[str, Any]) -> None:
+def test_invalid_parameters_are_refused(model: type[BaseModel], inputs: Any, parameters: dict[str, Any]) -> None:
     [name] = parameters
     told = refusal(json.dumps({"inputs": inputs, "parameters": parameters}).encode(), model).message
     assert told.startswith(f"parameters.{name}: ")
@@ -143,7 +140,7 @@ def test_the_setting_cannot_allow_more_than_the_schema() -> None:
         (b'{"inputs": [1, 2, 3, 4, 5, 6, 7, 8]}', None),
     ],
 )
-def test_what_is_wrong_is_told_by_place_and_kind(body: bytes, message: str | None) -> None:
+def test_an_error_names_the_place_and_the_kind(body: bytes, message: str | None) -> None:
     error = refusal(body)
     assert isinstance(error, ValidationFailed)
     if message is None:
@@ -166,7 +163,7 @@ def test_a_key_is_repeated_only_if_it_looks_like_a_name() -> None:
         assert message.startswith(key if is_repeated else "(a key)")
 
 
-def test_what_is_not_json_says_where() -> None:
+def test_invalid_json_is_located() -> None:
     error = refusal(b'{"inputs": "a"')
     assert isinstance(error, InvalidJson)
     assert "EOF while parsing an object at line 1 column 14" in error.message
@@ -200,7 +197,7 @@ bodies = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("model", REQUESTS)
 @given(body=bodies)
-def test_any_json_is_a_request_or_an_error_that_repeats_nothing(model: type[BaseModel], body: dict[str, Any]) -> None:
+def test_no_error_repeats_the_body(model: type[BaseModel], body: dict[str, Any]) -> None:
     encoded = json.dumps(body).encode()
     try:
         request = model.model_validate_json(encoded)
@@ -215,7 +212,7 @@ def test_any_json_is_a_request_or_an_error_that_repeats_nothing(model: type[Base
 
 @pytest.mark.parametrize("model", REQUESTS)
 @given(body=st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_any_bytes_are_refused_as_what_they_are(model: type[BaseModel], body: bytes) -> None:
+def test_any_bytes_are_valid_or_refused(model: type[BaseModel], body: bytes) -> None:
     try:
         model.model_validate_json(body)
     except ValidationError as error:

@@ -33,7 +33,7 @@ def test_windows_share_the_stride_and_leave_nothing_out(
 
 
 @given(st.integers(0, 99), st.integers(0, 200), st.integers(1, 50), st.data())
-def test_from_the_end_they_are_the_same_the_other_way_round(
+def test_windows_from_the_end_mirror_those_from_the_start(
     first: int, tokens: int, room: int, data: st.DataObject
 ) -> None:
     stride = data.draw(st.integers(0, room - 1))
@@ -48,7 +48,7 @@ def test_from_the_end_they_are_the_same_the_other_way_round(
 @pytest.mark.parametrize("direction", ["right", "left"])
 @pytest.mark.parametrize("stride", [0, 3, 17, 37])
 @pytest.mark.parametrize("name", ["bert-entities", "roberta-entities", "xlm-roberta-entities"])
-def test_they_are_those_of_the_tokenizers_library(
+def test_windows_equal_the_tokenizers_librarys(
     bundle_of: BundleOf, name: str, stride: int, direction: Direction
 ) -> None:
     bundle = load_bundle(bundle_of(name))
@@ -69,7 +69,7 @@ def test_they_are_those_of_the_tokenizers_library(
         assert set(other.word_ids[: one.begin] + other.word_ids[one.begin + len(one.offsets) :]) == {None}
 
 
-def test_windows_have_a_limit() -> None:
+def test_too_many_windows_are_refused() -> None:
     refuse_many(MAX_WINDOWS)
     with pytest.raises(
         ValidationFailed, match=rf"make {MAX_WINDOWS + 1} windows; at most {MAX_WINDOWS} are allowed.*stride"

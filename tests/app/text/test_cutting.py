@@ -142,7 +142,9 @@ class Recording:
 
 
 @pytest.mark.parametrize("direction", get_args(Direction))
-def test_most_of_a_long_text_is_not_read(both: Both, monkeypatch: pytest.MonkeyPatch, direction: Direction) -> None:
+def test_most_of_a_long_text_is_not_tokenized(
+    both: Both, monkeypatch: pytest.MonkeyPatch, direction: Direction
+) -> None:
     tokenizer, text = both.ours, "Was the cat on the mat? " * 20_000
     recording = Recording(tokenizer._tokenizer)
     monkeypatch.setattr(tokenizer, "_tokenizer", recording)
@@ -159,9 +161,11 @@ def test_most_of_a_long_text_is_not_read(both: Both, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("direction", get_args(Direction))
-def test_a_text_without_seams_is_read_whole(both: Both, monkeypatch: pytest.MonkeyPatch, direction: Direction) -> None:
+def test_a_text_without_split_points_is_read_whole(
+    both: Both, monkeypatch: pytest.MonkeyPatch, direction: Direction
+) -> None:
     text = "thé cat, " * 300
-    monkeypatch.setattr(both.ours, "_seams", None)
+    monkeypatch.setattr(both.ours, "_split_points", None)
     recording = Recording(both.ours._tokenizer)
     monkeypatch.setattr(both.ours, "_tokenizer", recording)
     both.cut(text, direction)

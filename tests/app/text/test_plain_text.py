@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.bundle.files import load_bundle
-from app.text.plain_text import Words, can_read
+from app.text.plain_text import PlainTokenizer, reads_plain_text
 from app.text.tokenizer import PLAIN_TEXT, Direction, TextInput, Tokenizer
 from tests.app import library
 from tests.conftest import BundleOf
@@ -27,11 +27,11 @@ ANY = st.lists(
 )
 
 
-def words_of(path: Path, **changes: Any) -> tuple[Words, tokenizers.Tokenizer]:
+def words_of(path: Path, **changes: Any) -> tuple[PlainTokenizer, tokenizers.Tokenizer]:
     definition = json.loads(path.read_text()) | changes
     tokenizer = tokenizers.Tokenizer.from_str(json.dumps(definition))
-    assert can_read(definition)
-    return Words(definition, lambda word: [token.id for token in tokenizer.model.tokenize(word)]), tokenizer
+    assert reads_plain_text(definition)
+    return PlainTokenizer(definition, lambda word: [token.id for token in tokenizer.model.tokenize(word)]), tokenizer
 
 
 @pytest.mark.parametrize("is_lower", [True, False])
@@ -78,13 +78,13 @@ def test_a_text_is_tokenized_and_cut_as_the_library_does(
         theirs = {end: library.cutting(bundle, end) for end in get_args(Direction)}
         TOKENIZERS[name] = Tokenizer(bundle), theirs
     tokenizer, theirs = TOKENIZERS[name]
-    assert tokenizer._words is not None
+    assert tokenizer._plain is not None
     text = " ".join(pieces * repeat)
     [ours], expected = tokenizer.encode([text], direction=direction), theirs[direction].encode(text)
     assert ours.input_ids.tolist() == expected.ids
     assert ours.token_type_ids.tolist() == expected.type_ids
     assert ours.was_truncated == bool(expected.overflowing)
-    assert ours.input_ids.dtype == ours.token_type_ids.dtype == np.int64
+    assert ours.input_ids.dtype == ours.token_type_ids.dtype == np.int32
 
 
 TOKENIZERS: dict[str, tuple[Tokenizer, dict[Direction, tokenizers.Tokenizer]]] = {}
@@ -114,9 +114,9 @@ def test_shared_types_cannot_be_written_to(bundle_of: BundleOf) -> None:
         {"added_tokens": [{"content": "covid"}]},
     ],
 )
-def test_what_is_not_of_this_kind_is_left_alone(changes: dict[str, Any]) -> None:
-    assert not can_read(json.loads(DEMO.read_text()) | changes)
+def test_other_texts_are_left_to_the_rust_tokenizer(changes: dict[str, Any]) -> None:
+    assert not reads_plain_text(json.loads(DEMO.read_text()) | changes)
 
 
-def test_a_byte_level_tokenizer_has_no_words(bundle_of: BundleOf) -> None:
-    assert Tokenizer(load_bundle(bundle_of("roberta-fill-mask")))._words is None
+def test_a_byte_level_tokenizer_has_no_plain_tokenizer(bundle_of: BundleOf) -> None:
+    assert Tokenizer(load_bundle(bundle_of("roberta-fill-mask")))._plain is None

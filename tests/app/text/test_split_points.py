@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.bundle.files import load_bundle
-from app.text.split_points import Seams, seams_of
+from app.text.split_points import SplitPoints, split_points_of
 from app.text.tokenizer import Direction
 from tests.app import library
 from tests.conftest import BundleOf
@@ -31,14 +31,14 @@ Token = tuple[int, int, int]
 
 
 class Kind:
-    """A tokenizer, and the seams of its texts, which are closer to each other than in service: more can go wrong."""
+    """A tokenizer, and the points of its texts, which are closer to each other than in service: more can go wrong."""
 
     def __init__(self, bundle_of: BundleOf, name: str) -> None:
         bundle = load_bundle(bundle_of(name))
         self.tokenizer = library.whole(bundle)
-        seams = seams_of(json.loads((bundle.folder / bundle.manifest.tokenizer.file).read_text()))
-        assert seams is not None
-        self.seams = Seams(seams._pattern.pattern, seams._longest, between=1)
+        points = split_points_of(json.loads((bundle.folder / bundle.manifest.tokenizer.file).read_text()))
+        assert points is not None
+        self.points = SplitPoints(points._pattern.pattern, points._longest, between=1)
 
     def tokens(self, text: str) -> list[Token]:
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
@@ -57,18 +57,18 @@ def kind(request: pytest.FixtureRequest, bundle_of: BundleOf) -> Kind:
 @example(pieces=["x" * 9, "/"], separator="", repeat=12)
 @example(pieces=["\u0600", " \u0301", "a\u0d4e"], separator=" ", repeat=12)
 @settings(max_examples=150)
-def test_sure_tokens_are_those_of_the_whole_text(kind: Kind, pieces: list[str], separator: str, repeat: int) -> None:
+def test_exact_tokens_are_those_of_the_whole_text(kind: Kind, pieces: list[str], separator: str, repeat: int) -> None:
     text = separator.join(pieces * repeat)
     whole = kind.tokens(text)
-    for part in kind.seams.parts(text, "right", SIZE):
+    for part in kind.points.parts(text, "right", SIZE):
         assert text.startswith(part.text)
         mine = kind.tokens(part.text)
-        sure = next((i for i, (_, _, end) in enumerate(mine) if end > part.sure.stop), len(mine))
+        sure = next((i for i, (_, _, end) in enumerate(mine) if end > part.exact.stop), len(mine))
         assert mine[:sure] == whole[:sure]
-    for part in kind.seams.parts(text, "left", SIZE):
+    for part in kind.points.parts(text, "left", SIZE):
         assert text[part.begin :] == part.text
         mine = kind.tokens(part.text)[::-1]
-        sure = next((i for i, (_, begin, _) in enumerate(mine) if begin < part.sure.start), len(mine))
+        sure = next((i for i, (_, begin, _) in enumerate(mine) if begin < part.exact.start), len(mine))
         moved = [(id_, part.begin + begin, part.begin + end) for id_, begin, end in mine[:sure]]
         assert moved == whole[::-1][:sure]
 
@@ -76,17 +76,17 @@ def test_sure_tokens_are_those_of_the_whole_text(kind: Kind, pieces: list[str], 
 @pytest.mark.parametrize("direction", get_args(Direction))
 def test_parts_grow_up_to_half_of_the_text(direction: Direction) -> None:
     text = "word " * 1000
-    parts = list(Seams(" ", between=10).parts(text, direction, 100))
+    parts = list(SplitPoints(" ", between=10).parts(text, direction, 100))
     assert [round(len(part.text), -2) for part in parts] == [100, 400, 1600]
-    assert [len(part.sure) > 0.8 * len(part.text) for part in parts] == [True] * 3
-    assert not list(Seams(" ", between=10).parts("word " * 39, direction, 100))
+    assert [len(part.exact) > 0.8 * len(part.text) for part in parts] == [True] * 3
+    assert not list(SplitPoints(" ", between=10).parts("word " * 39, direction, 100))
 
 
 @pytest.mark.parametrize("direction", get_args(Direction))
 @pytest.mark.parametrize("text", ["x" * 5000, "x" * 2500 + " " * 2500, " " * 5000])
 def test_one_word_or_none_has_no_part(direction: Direction, text: str) -> None:
     """A run of spaces neither: an added token may take all of those before it."""
-    assert not [part for part in Seams(" ", between=10).parts(text, direction, 100) if len(part.text) < 1000]
+    assert not [part for part in SplitPoints(" ", between=10).parts(text, direction, 100) if len(part.text) < 1000]
 
 
 def definition(**changes: Any) -> dict[str, Any]:
@@ -117,8 +117,8 @@ def in_turn(members: str, *components: dict[str, Any]) -> dict[str, Any]:
         {"added_tokens": [{"content": "covid", "normalized": True}, {"content": "a b", "normalized": False}]},
     ],
 )
-def test_tokenizers_that_split_at_spaces_have_seams(changes: dict[str, Any]) -> None:
-    assert seams_of(definition(**changes)) is not None
+def test_tokenizers_that_split_at_spaces_have_split_points(changes: dict[str, Any]) -> None:
+    assert split_points_of(definition(**changes)) is not None
 
 
 @pytest.mark.parametrize(
@@ -140,24 +140,24 @@ def test_tokenizers_that_split_at_spaces_have_seams(changes: dict[str, Any]) -> 
         {"added_tokens": [{"content": "--", "normalized": False}]},
     ],
 )
-def test_others_have_none(changes: dict[str, Any]) -> None:
-    assert seams_of(definition(**changes)) is None
+def test_other_tokenizers_have_no_split_points(changes: dict[str, Any]) -> None:
+    assert split_points_of(definition(**changes)) is None
 
 
-def test_the_longest_added_token_is_seen() -> None:
-    """One that holds spaces is not taken apart: what is kept ends further from the seam than it is long."""
+def test_the_longest_added_token_is_known() -> None:
+    """One that holds spaces is not taken apart: what is kept ends further from the split than it is long."""
     token = "<" + "a long name " * 10 + ">"
     added = [{"content": token, "normalized": False}]
-    seams = seams_of(definition(added_tokens=added))
-    assert seams is not None
-    assert seams._longest == len(token)
+    points = split_points_of(definition(added_tokens=added))
+    assert points is not None
+    assert points._longest == len(token)
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"x": 0, "[UNK]": 1}, "[UNK]"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens([token])
     for before in range(0, 200, 7):
         text = "x " * before + token + " x" * 500
         whole = tokenizer.encode(text)
-        for part in seams.parts(text, "right", 100):
+        for part in points.parts(text, "right", 100):
             mine = tokenizer.encode(part.text)
-            sure = sum(end <= part.sure.stop for _, end in mine.offsets)
+            sure = sum(end <= part.exact.stop for _, end in mine.offsets)
             assert mine.ids[:sure] == whole.ids[:sure]

@@ -38,10 +38,10 @@ def listed(encoded: list[Encoded]) -> list[tuple[list[int], list[int], bool]]:
 
 
 @pytest.mark.parametrize("direction", get_args(Direction))
-def test_alone_and_in_company_texts_are_encoded_alike(tokenizer: Tokenizer, direction: Direction) -> None:
+def test_texts_are_encoded_alike_alone_and_together(tokenizer: Tokenizer, direction: Direction) -> None:
     together = tokenizer.encode(INPUTS, direction=direction)
     assert listed(together) == [listed(tokenizer.encode([one], direction=direction))[0] for one in INPUTS]
-    assert all(one.input_ids.dtype == one.token_type_ids.dtype == "int64" for one in together)
+    assert all(one.input_ids.dtype == one.token_type_ids.dtype == "int32" for one in together)
 
 
 @pytest.mark.parametrize("direction", get_args(Direction))
@@ -57,7 +57,7 @@ def test_long_and_short_texts_are_encoded_alike(
     assert len(got.input_ids) <= tokenizer.max_length
 
 
-def test_the_direction_says_which_end_is_cut(bert: Tokenizer) -> None:
+def test_the_direction_decides_which_end_is_cut(bert: Tokenizer) -> None:
     start, end = " ".join(["good"] * 38), " ".join(["late"] * 38)
     [right] = bert.encode([f"{start} {end}"])
     [left] = bert.encode([f"{start} {end}"], direction="left")
@@ -77,7 +77,7 @@ def test_the_longer_text_of_a_pair_is_cut(bert: Tokenizer) -> None:
     assert pair.token_type_ids.tolist() == [0] * 37 + [1] * 3
 
 
-def test_what_may_not_be_cut_is_refused_by_its_number(bert: Tokenizer) -> None:
+def test_a_long_input_is_refused_with_its_index(bert: Tokenizer) -> None:
     long = "good " * 39
     assert not bert.encode(["good " * 38], truncation=False)[0].was_truncated
     with pytest.raises(ValidationFailed, match=r"inputs\[0\] has more than 40 tokens.*Shorten it"):
@@ -88,7 +88,7 @@ def test_what_may_not_be_cut_is_refused_by_its_number(bert: Tokenizer) -> None:
         bert.encode(["good " * LONG_TEXT], truncation=False)
 
 
-def test_a_token_by_its_text(bert: Tokenizer) -> None:
+def test_a_single_token_is_found_by_its_text(bert: Tokenizer) -> None:
     [good] = bert.encode(["good"])
     assert bert.token_id("good") == good.input_ids[1]
     assert bert.token_id("GOOD ") == good.input_ids[1]  # as the model would read it
@@ -98,7 +98,7 @@ def test_a_token_by_its_text(bert: Tokenizer) -> None:
         assert bert.token_id(text) is None, text
 
 
-def test_tokens_to_text(bert: Tokenizer) -> None:
+def test_token_ids_decode_to_text(bert: Tokenizer) -> None:
     [encoded] = bert.encode(["Is it late, or very late?"])
     ids = encoded.input_ids.tolist()
     assert bert.decode(ids, skip_special_tokens=True).replace(" ", "") == "isitlate,orverylate?"
@@ -106,9 +106,7 @@ def test_tokens_to_text(bert: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("text", [*INPUTS, "good " * LONG_TEXT, ("a", "good " * LONG_TEXT)])
-def test_a_whole_text_is_never_cut_and_says_where_its_tokens_are(
-    bundle: Bundle, tokenizer: Tokenizer, text: TextInput
-) -> None:
+def test_an_uncut_text_has_the_offsets_of_all_tokens(bundle: Bundle, tokenizer: Tokenizer, text: TextInput) -> None:
     parts = (text,) if isinstance(text, str) else text
     [whole] = tokenizer.encode_located([text], cut=None)
     [cut] = tokenizer.encode([text])
@@ -136,7 +134,7 @@ def test_a_whole_text_is_never_cut_and_says_where_its_tokens_are(
 
 
 @pytest.mark.parametrize("direction", get_args(Direction))
-def test_cut_texts_say_where_their_tokens_are_too(bert: Tokenizer, direction: Direction) -> None:
+def test_a_cut_text_has_the_offsets_of_its_tokens(bert: Tokenizer, direction: Direction) -> None:
     texts = ["good", "good " * 50, "late " * LONG_TEXT]
     located, encoded = bert.encode_located(texts, direction), bert.encode(texts, direction=direction)
     for one, other, text in zip(located, encoded, texts, strict=True):
@@ -157,14 +155,14 @@ def test_a_text_in_windows_has_a_limit(bert: Tokenizer, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("text", [" ", "\u200b"])
-def test_a_text_without_a_token_stands_at_the_end(bert: Tokenizer, text: str) -> None:
+def test_a_text_without_tokens_has_an_empty_range_at_the_end(bert: Tokenizer, text: str) -> None:
     [alone], [pair] = bert.encode_located([text], cut=None), bert.encode_located([("good", text)], cut=None)
     assert alone.texts == (range(2, 2),)
     assert pair.texts == (range(1, 2), range(4, 4))
     assert alone.offsets.shape == (2, 2)
 
 
-def test_tokens_as_the_vocabulary_has_them(bert: Tokenizer, bundle_of: BundleOf) -> None:
+def test_tokens_keep_their_markers(bert: Tokenizer, bundle_of: BundleOf) -> None:
     ids = bert.encode(["cats"])[0].input_ids.tolist()
     tokens = [bert.token(id_) for id_ in ids]
     assert tokens[0] == "[CLS]"
@@ -174,7 +172,7 @@ def test_tokens_as_the_vocabulary_has_them(bert: Tokenizer, bundle_of: BundleOf)
     assert not Tokenizer(load_bundle(bundle_of("roberta-single-label"))).marks_subwords
 
 
-def test_punctuation_joins_the_word_before() -> None:
+def test_clean_up_joins_punctuation_to_the_word_before() -> None:
     assert clean_up("do n't , it 's me ! i 've , we 're ; i 'm ?") == "don't, it's me! i've, we're ; i'm?"
 
 

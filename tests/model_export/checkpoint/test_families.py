@@ -86,7 +86,7 @@ def test_manifest_says_what_was_measured(bundles: Mapping[str, Bundle], name: st
 
 @every_checkpoint
 def test_golden_answers_are_varied(bundles: Mapping[str, Bundle], name: str) -> None:
-    manifest, cases = bundles[name].manifest, bundles[name].golden().cases
+    manifest, cases = bundles[name].manifest, bundles[name].golden.cases
     assert len(cases) >= 10
     assert len({len(case.input_ids) for case in cases}) >= 5
     assert all(len(case.token_type_ids) == len(case.input_ids) <= manifest.max_length for case in cases)

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.engine.batching import Batcher
+from app.engine.admission import Admission
+from app.engine.batcher import Batcher
 from app.engine.messages import BatchRan, Timeline
-from app.engine.slots import Device
+from app.engine.slots import Slots
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, OutOfDeviceMemory, Overloaded
 from tests.app.engine.backlog import backlog_s
 
@@ -106,16 +107,15 @@ class Bench:
         await self.settle()
 
 
-def with_bench(test: Callable[[Bench], Awaitable[None]], device: Device | None = None) -> None:
+def with_bench(test: Callable[[Bench], Awaitable[None]], slots: Slots | None = None) -> None:
     async def run() -> None:
         clock, observed = Clock(), Observed()
         runner = Runner(clock)
         batcher: Batcher[int, str] = Batcher(
             runner.run,
             budget_tokens=BUDGET,
-            max_queue_s=MAX_QUEUE_S,
-            timeout_s=TIMEOUT_S,
-            device=device or Device(),
+            admission=Admission(MAX_QUEUE_S, TIMEOUT_S),
+            slots=slots or Slots(),
             observer=observed,
             clock=clock,
         )
@@ -148,7 +148,7 @@ def test_a_lone_request_runs_at_once() -> None:
     with_bench(test)
 
 
-def test_what_waits_while_the_runner_is_busy_is_the_next_batch() -> None:
+def test_requests_that_wait_for_the_runner_are_the_next_batch() -> None:
     async def test(bench: Bench) -> None:
         requests = [bench.submit(5) for _ in range(4)]
         await bench.settle()
@@ -194,17 +194,17 @@ def test_large_requests_take_turns() -> None:
 
 def test_models_of_one_device_take_turns() -> None:
     async def run() -> None:
-        device, clock, order = Device(), Clock(), []
+        slots, clock, order = Slots(), Clock(), []
 
         def batcher(name: str) -> Batcher[int, int]:
             async def run(batch: list[int]) -> list[int]:
-                assert device.batches == 1
+                assert slots.batches == 1
                 order.append(name)
                 await asyncio.sleep(0)
                 return batch
 
             return Batcher(
-                run, budget_tokens=4, max_queue_s=9, timeout_s=9, device=device, observer=Observed(), clock=clock
+                run, budget_tokens=4, admission=Admission(9, 9), slots=slots, observer=Observed(), clock=clock
             )
 
         one, other = batcher("one"), batcher("other")
@@ -224,10 +224,10 @@ def test_cancelled_work_never_runs() -> None:
         await bench.settle()
         doomed, kept = bench.submit(4, 4), bench.submit(4)
         await bench.settle()
-        assert (bench.batcher.queued_sequences, bench.batcher.queued_tokens) == (3, 12)
+        assert (bench.batcher.queue.sequences, bench.batcher.queue.tokens) == (3, 12)
         doomed.cancel()
         await bench.settle()
-        assert (bench.batcher.queued_sequences, bench.batcher.queued_tokens) == (1, 4)
+        assert (bench.batcher.queue.sequences, bench.batcher.queue.tokens) == (1, 4)
         await bench.run_out()
         assert bench.runner.batches == [[0], [3]]
         assert await first == answers(0)
@@ -238,7 +238,7 @@ def test_cancelled_work_never_runs() -> None:
     with_bench(test)
 
 
-def test_expired_work_never_runs_and_is_told() -> None:
+def test_expired_work_never_runs_and_fails() -> None:
     async def test(bench: Bench) -> None:
         stuck = bench.submit(16)
         await bench.settle()
@@ -258,9 +258,9 @@ def test_expired_work_never_runs_and_is_told() -> None:
     with_bench(test)
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_return() -> None:
+def test_a_full_queue_refuses_at_once_with_a_time_to_retry() -> None:
     async def test(bench: Bench) -> None:
-        bench.batcher.expect([(1, 1.0)])
+        bench.batcher.estimate.expect([(1, 1.0)])
         first = bench.submit(4)
         await bench.settle()
         assert backlog_s(bench.batcher) == pytest.approx(4)
@@ -279,7 +279,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_return() -> None:
 
 def test_a_small_request_is_not_refused_for_a_large_one() -> None:
     async def test(bench: Bench) -> None:
-        bench.batcher.expect([(1, 0.01)])
+        bench.batcher.estimate.expect([(1, 0.01)])
         large = bench.submit(*[8] * 100)
         await bench.settle()
         queue = bench.batcher.statistics
@@ -295,9 +295,9 @@ def test_a_small_request_is_not_refused_for_a_large_one() -> None:
     with_bench(test)
 
 
-def test_many_small_requests_are_refused_for_what_waits() -> None:
+def test_many_small_requests_are_refused_by_the_length_of_the_queue() -> None:
     async def test(bench: Bench) -> None:
-        bench.batcher.expect([(1, 1.0)])
+        bench.batcher.estimate.expect([(1, 1.0)])
         admitted = [bench.submit(2) for _ in range(3)]
         await bench.settle()
         with pytest.raises(Overloaded, match=r"6\.0 s"):
@@ -326,7 +326,7 @@ def test_short_requests_alone_do_not_refuse_the_next_burst() -> None:
     """A batch takes 10 ms whatever is in it; by the token, short ones would look sixteen times as slow as full ones."""
 
     async def test(bench: Bench) -> None:
-        bench.batcher.expect([(1, 0.01), (16, 0.01)])
+        bench.batcher.estimate.expect([(1, 0.01), (16, 0.01)])
         bench.runner.is_held = False
         for _ in range(100):
             await bench.submit(1)
@@ -340,18 +340,18 @@ def test_short_requests_alone_do_not_refuse_the_next_burst() -> None:
     with_bench(test)
 
 
-def test_a_slow_hour_does_not_refuse_what_comes_after_it() -> None:
+def test_after_a_slow_spell_requests_are_admitted_again() -> None:
     """Where nothing runs, nothing shows that the device is fast again: the request does."""
 
     async def test(bench: Bench) -> None:
         bench.runner.is_held = False
-        bench.batcher.expect(
+        bench.batcher.estimate.expect(
             [(1, 0.00125), (16, 0.02)]
         )  # 0.00125 s a token, and the runner takes 0.01 s for each batch
         bulk = [16] * 800  # 16 s of the 30, as measured
         for _ in range(20):
-            bench.batcher._pace.learn(16, 0.2)
-        assert bench.batcher._pace.seconds(sum(bulk)) > TIMEOUT_S
+            bench.batcher.estimate.learn(16, 0.2)
+        assert bench.batcher.estimate.seconds(sum(bulk)) > TIMEOUT_S
         assert len(await bench.submit(*bulk)) == len(bulk)
 
     with_bench(test)
@@ -359,7 +359,7 @@ def test_a_slow_hour_does_not_refuse_what_comes_after_it() -> None:
 
 def test_a_request_that_would_be_late_is_refused_at_once() -> None:
     async def test(bench: Bench) -> None:
-        bench.batcher.expect([(1, 0.1)])
+        bench.batcher.estimate.expect([(1, 0.1)])
         with pytest.raises(
             DeadlineExceeded, match=r"100 inputs of 800 tokens would take about 80 s.*at most about 37 "
         ):
@@ -375,9 +375,9 @@ def test_a_request_that_would_be_late_is_refused_at_once() -> None:
     with_bench(test)
 
 
-def test_one_stall_is_no_new_speed() -> None:
+def test_one_stall_does_not_change_the_speed() -> None:
     async def test(bench: Bench) -> None:
-        bench.batcher.expect([(1, 0.001)])
+        bench.batcher.estimate.expect([(1, 0.001)])
         request = bench.submit(10)
         await bench.settle()
         bench.clock.now += 20
@@ -462,7 +462,7 @@ def test_a_poisoned_half_runs_one_by_one() -> None:
     with_bench(test)
 
 
-def test_halves_are_without_what_nobody_waits_for() -> None:
+def test_halves_leave_out_cancelled_sequences() -> None:
     async def test(bench: Bench) -> None:
         bench.runner.room = 2
         requests = [bench.submit(4) for _ in range(4)]
@@ -481,13 +481,13 @@ def test_halves_are_without_what_nobody_waits_for() -> None:
     with_bench(test)
 
 
-def test_the_speed_is_not_learnt_from_what_runs_again() -> None:
+def test_repeated_runs_do_not_change_the_estimate() -> None:
     async def test(bench: Bench) -> None:
-        bench.batcher.expect([(1, 0.1)])
+        bench.batcher.estimate.expect([(1, 0.1)])
         bench.runner.room = 1
         await asyncio.gather(bench.submit(4), bench.submit(4), bench.run_out())
         assert len(bench.runner.batches) == 3
-        assert bench.batcher._pace.seconds(1) == 0.1
+        assert bench.batcher.estimate.seconds(1) == 0.1
 
     with_bench(test)
 
@@ -504,7 +504,7 @@ def test_a_lost_engine_fails_every_waiter_and_admits_no_more() -> None:
                 await request
         with pytest.raises(EngineLost):
             await bench.work
-        assert bench.batcher.queued_tokens == 0
+        assert bench.batcher.queue.tokens == 0
         await bench.batcher.drain()
 
     with_bench(test)
@@ -529,7 +529,7 @@ def test_a_sequence_over_the_budget_runs_alone() -> None:
     with_bench(test)
 
 
-def test_a_timeline_tells_of_every_batch_once() -> None:
+def test_a_timeline_has_each_batch_once() -> None:
     async def test(bench: Bench) -> None:
         blocking = bench.submit(1)
         await bench.settle()
@@ -550,7 +550,7 @@ def test_a_timeline_tells_of_every_batch_once() -> None:
     with_bench(test)
 
 
-def test_a_timeline_tells_of_the_run_that_answered() -> None:
+def test_a_timeline_has_the_run_that_answered() -> None:
     async def test(bench: Bench) -> None:
         timeline = Timeline()
         bench.runner.poisoned = {1}
@@ -580,7 +580,7 @@ def test_a_request_that_never_ran_has_no_run() -> None:
     with_bench(test)
 
 
-def test_models_that_answer_too_little_are_not_believed() -> None:
+def test_a_runner_with_too_few_results_fails_the_batch() -> None:
     """A runner that loses a sequence is a bug that must not leave a caller waiting."""
 
     async def run() -> None:
@@ -590,9 +590,8 @@ def test_models_that_answer_too_little_are_not_believed() -> None:
         batcher: Batcher[int, int] = Batcher(
             lossy,
             budget_tokens=9,
-            max_queue_s=9,
-            timeout_s=9,
-            device=Device(),
+            admission=Admission(9, 9),
+            slots=Slots(),
             observer=Observed(),
             clock=Clock(),
         )
@@ -621,7 +620,7 @@ ACTIONS: st.SearchStrategy[Sequence[Action | tuple[str, list[int]]]] = st.lists(
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(actions=ACTIONS)
-def test_whatever_happens_each_request_is_answered_once_within_the_budget(
+def test_each_request_is_answered_once_within_the_budget(
     actions: Sequence[tuple[str, Any]],
 ) -> None:
     async def test(bench: Bench) -> None:
@@ -646,8 +645,8 @@ def test_whatever_happens_each_request_is_answered_once_within_the_budget(
                     await bench.settle()
                     bench.runner.let_go()
             await bench.settle()
-            turns = sum(job.tokens[job.next_index] for job in bench.batcher._turns if not job.future.done())
-            assert bench.batcher._turn_tokens == turns
+            turns = sum(job.tokens[job.next_index] for job in bench.batcher.queue._turns if not job.future.done())
+            assert bench.batcher.queue.turn_tokens == turns
         await bench.run_out()
 
         for batch in bench.runner.batches:
@@ -671,7 +670,7 @@ def test_whatever_happens_each_request_is_answered_once_within_the_budget(
         assert len(together) == len(set(together))
         assert all(sum(payload in batch for batch in refused) <= BUDGET.bit_length() for payload in lengths)
         assert all(sum(batch == [payload] for batch in bench.runner.batches) <= 2 for payload in lengths)
-        assert (bench.batcher.queued_sequences, bench.batcher.queued_tokens) == (0, 0)
+        assert (bench.batcher.queue.sequences, bench.batcher.queue.tokens) == (0, 0)
         assert backlog_s(bench.batcher) == 0
 
     with_bench(test)
@@ -679,7 +678,7 @@ def test_whatever_happens_each_request_is_answered_once_within_the_budget(
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(tokens=st.lists(st.integers(1, BUDGET), min_size=1, max_size=60), others=st.integers(1, 6))
-def test_turns_are_fair(tokens: list[int], others: int) -> None:
+def test_requests_of_any_size_advance_at_the_same_pace(tokens: list[int], others: int) -> None:
     """Between two sequences of one request, every other waiting request has had a turn."""
 
     async def test(bench: Bench) -> None:

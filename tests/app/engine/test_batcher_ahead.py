@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.engine.batching import Batcher
+from app.engine.admission import Admission
+from app.engine.batcher import Batcher
 from app.engine.messages import BatchRan
-from app.engine.slots import Device
+from app.engine.slots import Slots
 from app.errors import EngineLost, OutOfDeviceMemory
 from tests.app.engine.backlog import backlog_s
 
@@ -85,18 +86,17 @@ class Bench:
 
 def with_bench(test: Callable[[Bench], Awaitable[None]]) -> None:
     async def run() -> None:
-        clock, observed, device = Clock(), Observed(), Device()
+        clock, observed, slots = Clock(), Observed(), Slots()
         runner = Runner(clock)
-        device.launch_ahead()
+        slots.launch_ahead()
         batcher, other = (
             Batcher[int, int](
                 runner.run,
                 budget_tokens=BUDGET,
-                max_queue_s=100,
-                timeout_s=100,
-                device=device,
+                admission=Admission(100, 100),
+                slots=slots,
                 observer=observed,
-                ahead=True,
+                launches_ahead=True,
                 clock=clock,
             )
             for _ in range(2)
@@ -113,7 +113,7 @@ def with_bench(test: Callable[[Bench], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def test_a_full_batch_is_given_while_one_runs() -> None:
+def test_a_full_batch_is_launched_while_one_runs() -> None:
     async def test(bench: Bench) -> None:
         request = bench.submit(*[8] * 6)
         await bench.settle()
@@ -127,7 +127,7 @@ def test_a_full_batch_is_given_while_one_runs() -> None:
     with_bench(test)
 
 
-def test_less_than_a_batch_waits_for_company_until_the_device_is_free() -> None:
+def test_less_than_a_full_batch_waits_until_the_device_is_free() -> None:
     async def test(bench: Bench) -> None:
         requests = [bench.submit(16), bench.submit(5, first=2)]
         await bench.settle()
@@ -144,7 +144,7 @@ def test_less_than_a_batch_waits_for_company_until_the_device_is_free() -> None:
     with_bench(test)
 
 
-def test_the_request_that_fills_the_batch_sends_it_ahead() -> None:
+def test_the_request_that_fills_the_batch_launches_it() -> None:
     async def test(bench: Bench) -> None:
         requests = [bench.submit(16), bench.submit(8, first=2)]
         await bench.settle()
@@ -157,7 +157,7 @@ def test_the_request_that_fills_the_batch_sends_it_ahead() -> None:
     with_bench(test)
 
 
-def test_no_model_keeps_the_second_place_for_an_empty_queue() -> None:
+def test_no_model_holds_a_slot_for_an_empty_queue() -> None:
     async def test(bench: Bench) -> None:
         await bench.settle()
         one = bench.submit(4)
@@ -190,7 +190,7 @@ def test_time_is_counted_once() -> None:
     with_bench(test)
 
 
-def test_a_batch_that_fails_leaves_the_one_behind_it_alone() -> None:
+def test_a_failed_batch_does_not_affect_the_one_behind_it() -> None:
     async def test(bench: Bench) -> None:
         request = bench.submit(*[8] * 4)
         await bench.settle()
@@ -202,7 +202,7 @@ def test_a_batch_that_fails_leaves_the_one_behind_it_alone() -> None:
     with_bench(test)
 
 
-def test_halves_of_a_batch_run_behind_the_one_that_was_taken_ahead() -> None:
+def test_halves_run_behind_the_batch_launched_ahead() -> None:
     async def test(bench: Bench) -> None:
         request = bench.submit(*[8] * 4)
         await bench.settle()
@@ -218,7 +218,7 @@ def test_halves_of_a_batch_run_behind_the_one_that_was_taken_ahead() -> None:
     with_bench(test)
 
 
-def test_a_lost_engine_fails_both_batches_and_those_who_wait() -> None:
+def test_a_lost_engine_fails_both_batches_and_the_queue() -> None:
     async def test(bench: Bench) -> None:
         requests = [bench.submit(16), bench.submit(16, first=2), bench.submit(16, first=3)]
         await bench.settle()
@@ -233,7 +233,7 @@ def test_a_lost_engine_fails_both_batches_and_those_who_wait() -> None:
     with_bench(test)
 
 
-def test_withdrawn_work_is_not_sent_ahead() -> None:
+def test_withdrawn_work_is_not_launched_ahead() -> None:
     async def test(bench: Bench) -> None:
         first, second, third = bench.submit(16), bench.submit(8, first=2), bench.submit(8, first=3)
         second.cancel()

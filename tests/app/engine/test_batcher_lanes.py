@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from app.engine.batching import Batcher
+from app.engine.admission import Admission
+from app.engine.batcher import Batcher
 from app.engine.messages import BatchRan
-from app.engine.slots import Device
+from app.engine.slots import Slots
 from app.errors import EngineLost
 
 BUDGET = 16
@@ -54,13 +55,13 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-class CountedTurns(Device):
+class CountedSlots(Slots):
     asked = 0
 
     @asynccontextmanager
-    async def turn(self, share: int, is_full: Callable[[], bool]) -> AsyncIterator[None]:
+    async def take(self, share: int, is_full: Callable[[], bool]) -> AsyncIterator[None]:
         self.asked += 1
-        async with super().turn(share, is_full):
+        async with super().take(share, is_full):
             yield
 
 
@@ -69,13 +70,12 @@ def lanes() -> Lanes:
     return Lanes()
 
 
-def batcher_of(lanes: Lanes, device: Device) -> Batcher[int, int]:
+def batcher_of(lanes: Lanes, slots: Slots) -> Batcher[int, int]:
     return Batcher(
         lanes.run,
         budget_tokens=BUDGET,
-        max_queue_s=100,
-        timeout_s=100,
-        device=device,
+        admission=Admission(100, 100),
+        slots=slots,
         observer=lanes,
         lanes=LANES,
         clock=lambda: lanes.now,
@@ -86,9 +86,9 @@ def submit(batcher: Batcher[int, int], *tokens: int, first: int = 1) -> "asyncio
     return asyncio.ensure_future(batcher.infer(range(first, first + len(tokens)), tokens))
 
 
-def test_a_free_lane_takes_what_waits_at_once(lanes: Lanes) -> None:
+def test_a_free_lane_runs_a_request_at_once(lanes: Lanes) -> None:
     async def test() -> None:
-        batcher = batcher_of(lanes, Device(LANES))
+        batcher = batcher_of(lanes, Slots(LANES))
         work = asyncio.ensure_future(batcher.work())
         one = submit(batcher, 4)
         await settle()
@@ -111,13 +111,13 @@ def test_a_free_lane_takes_what_waits_at_once(lanes: Lanes) -> None:
 
 def test_a_request_wakes_one_lane(lanes: Lanes) -> None:
     async def test() -> None:
-        device = CountedTurns(LANES)
-        batcher = batcher_of(lanes, device)
+        slots = CountedSlots(LANES)
+        batcher = batcher_of(lanes, slots)
         work = asyncio.ensure_future(batcher.work())
         await settle()
         one = submit(batcher, 4)
         await settle()
-        assert device.asked == 1
+        assert slots.asked == 1
         other = submit(batcher, 16, 16, first=2)
         await settle()
         assert lanes.batches == [[1], [2]]
@@ -126,16 +126,16 @@ def test_a_request_wakes_one_lane(lanes: Lanes) -> None:
         await lanes.finish(1, at=2)
         await lanes.finish(2, at=3)
         assert (await one, await other) == ([-1], [-2, -3])
-        assert device.asked == 3
+        assert slots.asked == 3
         work.cancel()
 
     asyncio.run(asyncio.wait_for(test(), 20))
 
 
-def test_time_is_told_of_each_batch_and_shared_by_the_lanes(lanes: Lanes) -> None:
+def test_each_batch_has_its_duration_and_lanes_share_the_estimate(lanes: Lanes) -> None:
     async def test() -> None:
-        batcher = batcher_of(lanes, Device(LANES))
-        batcher.expect([(1, 1.0)])
+        batcher = batcher_of(lanes, Slots(LANES))
+        batcher.estimate.expect([(1, 1.0)])
         work = asyncio.ensure_future(batcher.work())
         request = submit(batcher, *[16] * 4)
         await settle()
@@ -158,21 +158,20 @@ def test_time_is_told_of_each_batch_and_shared_by_the_lanes(lanes: Lanes) -> Non
 
 def test_a_model_that_needs_all_cores_waits_for_both_lanes(lanes: Lanes) -> None:
     async def test() -> None:
-        device = Device(LANES)
-        batcher = batcher_of(lanes, device)
+        slots = Slots(LANES)
+        batcher = batcher_of(lanes, slots)
         whole: list[list[int]] = []
 
         async def run(batch: list[int]) -> list[int]:
-            assert device.batches == 1
+            assert slots.batches == 1
             whole.append(batch)
             return batch
 
         other = Batcher(
             run,
             budget_tokens=BUDGET,
-            max_queue_s=100,
-            timeout_s=100,
-            device=device,
+            admission=Admission(100, 100),
+            slots=slots,
             observer=lanes,
             clock=lambda: lanes.now,
         )
@@ -198,7 +197,7 @@ def test_a_model_that_needs_all_cores_waits_for_both_lanes(lanes: Lanes) -> None
 
 def test_a_lost_engine_fails_the_batches_of_all_lanes(lanes: Lanes) -> None:
     async def test() -> None:
-        batcher = batcher_of(lanes, Device(LANES))
+        batcher = batcher_of(lanes, Slots(LANES))
         work = asyncio.ensure_future(batcher.work())
         requests = [submit(batcher, 16, first=i) for i in range(1, 4)]
         await settle()
@@ -212,9 +211,9 @@ def test_a_lost_engine_fails_the_batches_of_all_lanes(lanes: Lanes) -> None:
     asyncio.run(asyncio.wait_for(test(), 20))
 
 
-def test_a_poisoned_batch_leaves_the_other_lane_alone(lanes: Lanes) -> None:
+def test_a_poisoned_batch_does_not_affect_the_other_lane(lanes: Lanes) -> None:
     async def test() -> None:
-        batcher = batcher_of(lanes, Device(LANES))
+        batcher = batcher_of(lanes, Slots(LANES))
         work = asyncio.ensure_future(batcher.work())
         bad, good = submit(batcher, 16), submit(batcher, 16, first=2)
         await settle()

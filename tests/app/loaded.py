@@ -1,0 +1,16 @@
+"""How an engine might serve a bundle."""
+
+from app.engine.messages import Loaded, Speed
+
+
+def loaded(
+    budget_tokens: int = 96, *, identity: str = "", threads: int | None = None, seconds_per_token: float = 1e-5
+) -> Loaded:
+    return Loaded(
+        identity=identity,
+        variant="cpu-fp32",
+        provider="CPUExecutionProvider",
+        threads=threads,
+        lanes=1,
+        speed=Speed(budget_tokens, seconds_per_token, [(budget_tokens, budget_tokens * seconds_per_token)]),
+    )
