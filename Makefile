@@ -49,10 +49,10 @@ $(TORCH)/installed: $(VENV)/installed
 # A worker a core; those that end first take tests over from the others. ARGS="-n 0" runs all in one process.
 PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 
-## make test-fast   the tests of app and model_export that start no process: under a minute
+## make test-fast   the quick tests of app and model_export: under a minute
 .PHONY: test-fast
 test-fast: $(VENV)/installed
-	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not torch and not cuda and not process" tests/app tests/model_export $(ARGS)
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not torch and not cuda and not slow" tests/app tests/model_export $(ARGS)
 
 ## make test        every test that needs no torch; those of the alerts need Prometheus (monitoring/install-prometheus.sh)
 .PHONY: test

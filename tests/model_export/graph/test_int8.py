@@ -59,6 +59,7 @@ def test_every_family_is_near_the_reference_and_independent_of_company(name: str
     assert largest_difference(graph.answers(samples[::-1])[::-1], alone) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_bundle_tells_how_many_answers_change(task: Task, rounded_bundles: Mapping[str, Bundle]) -> None:
     demo = rounded_bundles[f"demo-{task}"]
@@ -72,6 +73,7 @@ def test_bundle_tells_how_many_answers_change(task: Task, rounded_bundles: Mappi
     verify_bundle(demo, lambda _: None)
 
 
+@pytest.mark.slow
 def test_smoothing_brings_answers_nearer_to_fp32(rounded_bundles: Mapping[str, Bundle], tmp_path: Path) -> None:
     """Else it would not be worth its sentences: the demo checkpoint has a channel ten times the others."""
     network = network_of(DEMO_CHECKPOINT, "classify")
