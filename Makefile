@@ -2,7 +2,7 @@ PYTHON ?= python3
 # cpu or gpu: which ONNX Runtime `make serve` installs
 EXTRA ?= cpu
 VENV := .venv
-TORCH_VENV := .venv-torch
+TORCH := .torch
 BENCH_VENV := .venv-bench
 INFINITY_VENV := .venv-bench-infinity
 CUDA_VENV := .venv-cuda-test
@@ -39,23 +39,30 @@ $(EXPORT_VENV)/installed .venv-gpu/installed $(VENV)/installed $(CUDA_VENV)/inst
 	$(@D)/bin/pip install --quiet --require-hashes -r $<
 	@touch $@
 
-# A pinned plain `torch` is a small CPU build where an index offers one; it is never part of the other installs.
-$(TORCH_VENV)/installed: requirements/dev.txt
-	$(PYTHON) -m venv $(TORCH_VENV)
-	$(TORCH_VENV)/bin/pip install --quiet --require-hashes -r requirements/dev.txt
-	$(TORCH_VENV)/bin/pip install --quiet torch==2.13.0
+# A folder of its own, which only `make test-torch` sees: the other tests show that nothing else needs torch. A pinned plain
+# `torch` is a small CPU build where an index offers one.
+$(TORCH)/installed: $(VENV)/installed
+	rm -rf $(TORCH)
+	$(VENV)/bin/pip install --quiet --target $(TORCH) torch==2.13.0
 	@touch $@
 
-## make test        every test that needs no torch
+# A worker a core; those that end first take tests over from the others. ARGS="-n 0" runs all in one process.
+PARALLEL := -n auto --maxprocesses 8 --dist worksteal
+
+## make test-fast   the quick tests of app and model_export: under a minute
+.PHONY: test-fast
+test-fast: $(VENV)/installed
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not torch and not cuda and not slow" tests/app tests/model_export $(ARGS)
+
+## make test        every test that needs no torch; those of the alerts need Prometheus (monitoring/install-prometheus.sh)
 .PHONY: test
 test: $(VENV)/installed
-	monitoring/install-prometheus.sh
-	$(VENV)/bin/python -m pytest -m "not torch and not cuda" $(ARGS)
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not torch and not cuda" $(ARGS)
 
 ## make test-torch  compare with transformers and torch, live
 .PHONY: test-torch
-test-torch: $(TORCH_VENV)/installed
-	$(TORCH_VENV)/bin/python -m pytest -m torch $(ARGS)
+test-torch: $(TORCH)/installed
+	PYTHONPATH=$(CURDIR)/$(TORCH) $(VENV)/bin/python -m pytest -m torch $(ARGS)
 
 ## make cuda-test   the GPU's ONNX Runtime and this server on a simulated GPU: what runs where, in what memory, with what answers
 .PHONY: cuda-test
@@ -92,6 +99,23 @@ gpu-check: .venv-gpu/installed $(EXPORT_VENV)/installed
 .PHONY: ray-test
 ray-test:
 	deploy/ray/test.sh
+
+## make format      ruff's fixes and layout
+.PHONY: format
+format: $(VENV)/installed
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+## make lock        pin what pyproject.toml and deploy/ray ask for (ARGS="--upgrade" for the newest)
+.PHONY: lock
+lock: $(VENV)/installed
+	requirements/lock.sh $(ARGS)
+	deploy/ray/lock.sh $(ARGS)
+
+## make dashboards  write Grafana's dashboards from their Python
+.PHONY: dashboards
+dashboards: $(VENV)/installed
+	$(VENV)/bin/python -m monitoring.grafana.generate
 
 ## make check       ruff, mypy --strict, import contracts
 .PHONY: check

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Pin requirements-peers.txt; the project's lock (requirements/lock.sh) installs uv. It follows no pin of the project: BentoML and
+# Pin requirements-peers.txt; uv is in the environment of the tests (`make check`). It follows no pin of the project: BentoML and
 # its OpenTelemetry would not fit. infinity's pins are those of a working environment, by hand: torch's builds differ
 # by machine, so they have no hashes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-.venv-lock/bin/uv pip compile benchmarks/requirements-peers.in --quiet --no-config --universal --python-version 3.11 \
+.venv/bin/uv pip compile benchmarks/requirements-peers.in --quiet --no-config --universal --python-version 3.11 \
     --fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links \
     --custom-compile-command benchmarks/lock.sh --output-file benchmarks/requirements-peers.txt "$@" >/dev/null

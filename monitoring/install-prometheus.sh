@@ -19,9 +19,9 @@ command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { echo "$need
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
-as_root=$([ "$(id -u)" = 0 ] || echo sudo)
 download() { (cd "$work" && apt-get download --quiet prometheus >/dev/null 2>&1); }
-download || { $as_root apt-get update --quiet >/dev/null && download; } || { echo "$needs apt-get finds none." >&2; exit 1; }
+download || { [ "$(id -u)" = 0 ] && apt-get update --quiet >/dev/null && download; } ||
+    { echo "$needs apt-get finds none; as root, apt-get update may mend that." >&2; exit 1; }
 mkdir -p .prometheus
 echo '*' >.prometheus/.gitignore
 dpkg-deb --fsys-tarfile "$work"/prometheus_*.deb |

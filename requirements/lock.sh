@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pin what is installed: one file per use, each with the hashes of every file of every release it names.
+# Pin what is installed: one file per use, each with the hashes of every file of every release it names. `make lock` calls it.
 #
 #   requirements/lock.sh                       follow pyproject.toml, keep every pin that still fits
 #   requirements/lock.sh --upgrade             the newest of everything
@@ -10,21 +10,17 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-python=${PYTHON:-python3}
-venv=.venv-lock
-[ -x $venv/bin/uv ] || { "$python" -m venv $venv && $venv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9; }
-
 compile() {
     local output=$1
     shift
     echo "locking $output"
     env -u UV_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_DEFAULT_INDEX -u UV_FIND_LINKS \
-        $venv/bin/uv pip compile pyproject.toml --quiet --no-config \
+        .venv/bin/uv pip compile pyproject.toml --quiet --no-config \
         --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links \
         --custom-compile-command requirements/lock.sh --output-file "$output" "$@" >/dev/null
 }
 
-compile requirements/dev.txt --extra cpu --extra otel --extra export --extra test --extra check "$@"
+compile requirements/dev.txt --extra cpu --extra otel --extra export --extra test --extra check --extra lock "$@"
 compile requirements/cpu.txt --extra cpu --extra otel --constraints requirements/dev.txt "$@"
 compile requirements/export.txt --extra cpu --extra export --constraints requirements/dev.txt "$@"
 # Not constrained by the CPU runtime; the shared packages are pinned alike all the same.

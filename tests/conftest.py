@@ -1,20 +1,33 @@
 """What holds for every test, and the bundles and the server that many of them share."""
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final, Protocol
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 from model_export.export import ExportOptions, export
-from tests.support import ROOT, ServerProcess, serving
+from model_export.tasks import TASKS
+from tests.support import CHECKPOINTS, DEMO_CHECKPOINT, ServerProcess, serving
 
 # The same examples in every run, and no limit to how long a busy machine may take for one.
 hypothesis.settings.register_profile("tests", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("tests")
 
-BundleOf = Callable[[str], Path]
 
+class BundleOf(Protocol):
+    """Export a checkpoint, once for all tests and workers of a run, and return the bundle's folder, to be read only.
+
+    It is a folder, or the name of a fixture; `demo-TASK` is the demo checkpoint with the head of a task.
+    """
+
+    def __call__(self, checkpoint: str | Path, variants: Sequence[str] = ("cpu-fp32",)) -> Path: ...
+
+
+DEMO_TASKS: Final[Mapping[str, str]] = {f"demo-{task}": task for task in TASKS}
 SHARED_MODELS = {
     "sentiment": "bert-single-label",
     "toxicity": "xlm-roberta-multi-label",
@@ -24,14 +37,20 @@ SHARED_MODELS = {
 
 @pytest.fixture(scope="session")
 def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> BundleOf:
-    """Export a checkpoint of the fixtures for the CPU, once, and return its folder. Nobody may change it."""
-    folder = tmp_path_factory.mktemp("exported")
+    temporary = tmp_path_factory.getbasetemp()
+    # A worker of pytest-xdist has a folder in that of the run.
+    shared = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "bundles"
 
-    def bundle_of(name: str) -> Path:
-        if not (folder / name).exists():
-            checkpoint = str(ROOT / "tests" / "fixtures" / "checkpoints" / name)
-            export(ExportOptions(checkpoint, folder / name, variants=["cpu-fp32"]), lambda _: None)
-        return folder / name
+    def bundle_of(checkpoint: str | Path, variants: Sequence[str] = ("cpu-fp32",)) -> Path:
+        name = Path(checkpoint).name
+        bundle = shared / "+".join(variants) / name
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{bundle}.lock"):
+            if not bundle.exists():
+                demo = DEMO_TASKS.get(name)
+                source = DEMO_CHECKPOINT if demo else CHECKPOINTS / checkpoint  # a whole path stays as it is
+                export(ExportOptions(str(source), bundle, demo or "auto", variants), lambda _: None)
+        return bundle
 
     return bundle_of
 
@@ -48,6 +67,6 @@ def shared_models(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf)
 @pytest.fixture(scope="session")
 def shared_server(shared_models: Path) -> Iterator[ServerProcess]:
     """One server for every test that leaves it as it was."""
-    with serving(shared_models, "--threads", "1") as server:
+    with serving(shared_models, "--threads", "1", "--batch-tokens", "0") as server:
         yield server
         assert server.stop() == 0, server.log

@@ -26,6 +26,8 @@ install_engine() {
     command -v mmdebstrap >/dev/null || missing+=(mmdebstrap eatmydata)
     command -v prometheus >/dev/null || missing+=(prometheus)
     [ ${#missing[@]} = 0 ] && return
+    [ "${CI:-}" = true ] ||
+        cannot "no Docker engine is running. Start one, or let a private one be started: apt-get install ${missing[*]}, then run this again."
     # Services of these packages must not start: this makes apt's own helper refuse to.
     local policy=/usr/sbin/policy-rc.d made_policy=
     [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && made_policy=1; }

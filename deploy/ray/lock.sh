@@ -4,11 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-python=${PYTHON:-python3}
-venv=.venv-lock
-[ -x $venv/bin/uv ] || { "$python" -m venv $venv && $venv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9; }
-
 env -u UV_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_DEFAULT_INDEX -u UV_FIND_LINKS \
-    $venv/bin/uv pip compile deploy/ray/requirements.in --quiet --no-config --constraints requirements/dev.txt \
+    .venv/bin/uv pip compile deploy/ray/requirements.in --quiet --no-config --constraints requirements/dev.txt \
     --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links \
     --custom-compile-command deploy/ray/lock.sh --output-file deploy/ray/requirements.txt "$@" >/dev/null

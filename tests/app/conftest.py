@@ -4,17 +4,12 @@ import pytest
 
 from app.bundle.files import Bundle, load_bundle
 from app.runtime.runner import OrtRunner
-from model_export.export import ExportOptions, export
-from tests.support import ROOT
+from tests.conftest import BundleOf
 
 
 @pytest.fixture(scope="module", params=["bert-single-label", "roberta-fill-mask", "bert-entities", "bert-embed"])
-def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("bundle") / request.param
-    export(
-        ExportOptions(str(ROOT / "tests/fixtures/checkpoints" / request.param), folder, variants=["cpu-fp32"]), print
-    )
-    return load_bundle(folder)
+def bundle(request: pytest.FixtureRequest, bundle_of: BundleOf) -> Bundle:
+    return load_bundle(bundle_of(request.param))
 
 
 @pytest.fixture(scope="module")

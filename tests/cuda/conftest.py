@@ -7,31 +7,21 @@ memory and in what order, and what the service makes of it; not how fast a card 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from model_export.export import ExportOptions, export
-from tests.oracle.answers import Oracle, oracles
+from model_export.export import DEFAULT_VARIANTS
+from tests.conftest import BundleOf
 
 GpuBundleOf = Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")
-def gpu_bundle_of(tmp_path_factory: pytest.TempPathFactory) -> GpuBundleOf:
-    """Export the checkpoint of an oracle for GPU and CPU, once, and return its folder. Nobody may change it."""
-    folder = tmp_path_factory.mktemp("gpu")
-    by_name: dict[str, Oracle] = {oracle.name: oracle for oracle in oracles()}
-
-    def gpu_bundle_of(name: str) -> Path:
-        if not (folder / name).exists():
-            oracle = by_name[name]
-            variants = ["cpu-fp32", "cuda-fp16", "cuda-fp32"]
-            options = ExportOptions(str(oracle.checkpoint), folder / name, task=oracle.task, variants=variants)
-            export(options, lambda _: None)
-        return folder / name
-
-    return gpu_bundle_of
+def gpu_bundle_of(bundle_of: BundleOf) -> GpuBundleOf:
+    """Export the checkpoint of an oracle for GPU and CPU, and return its folder."""
+    return partial(bundle_of, variants=DEFAULT_VARIANTS)
 
 
 @dataclass(frozen=True)

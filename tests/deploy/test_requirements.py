@@ -13,7 +13,7 @@ EXTRAS = {
     "cpu": ("cpu", "otel"),
     "gpu": ("gpu", "otel"),
     "export": ("cpu", "export"),
-    "dev": ("cpu", "otel", "export", "test", "check"),
+    "dev": ("cpu", "otel", "export", "test", "check", "lock"),
     "cuda-test": ("cuda-test", "otel", "export", "test"),
 }
 CUDA = re.compile(r"nvidia|cuda|torch|triton|onnxruntime-gpu", re.IGNORECASE)

@@ -1,9 +1,9 @@
 """`--workers 2`: two front ends and an engine, and what is left when one of them dies."""
 
 import os
+import shutil
 import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,19 +13,18 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from model_export.export import ExportOptions, export
+from tests.conftest import BundleOf
 from tests.e2e.processes import WITHIN_S, all_ready, children, classify, engine_of, metric, until, workers
-from tests.support import ROOT, ServerProcess, serving, starting
+from tests.support import ServerProcess, serving, starting
 
 TEXTS = ["a", "the cat sat on the mat", "Hello, world!", "one two three four five six seven eight nine ten"]
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
     folder = tmp_path_factory.mktemp("models")
     for name in ("bert-single-label", "bert-fill-mask"):
-        checkpoint = str(ROOT / "tests/fixtures/checkpoints" / name)
-        export(ExportOptions(checkpoint, folder / name, variants=["cpu-fp32"]), lambda _: None)
+        (folder / name).symlink_to(bundle_of(name))
     return folder
 
 
@@ -235,8 +234,7 @@ def test_without_a_supervisor_nothing_runs_on_and_nothing_is_left(models: Path, 
 
 
 def test_what_cannot_start_is_told_once_and_ends(models: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken"
-    subprocess.run(["cp", "-r", str(models / "bert-single-label"), str(broken)], check=True)
+    broken = shutil.copytree(models / "bert-single-label", tmp_path / "broken")
     graph = broken / "cpu-fp32.onnx"
     graph.write_bytes(graph.read_bytes()[:-10])
     with starting(tmp_path, "--workers", "2", environment={}, wait=False) as server:

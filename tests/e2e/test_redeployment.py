@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from model_export.export import ExportOptions, export
+from tests.conftest import BundleOf
 from tests.e2e.conftest import Device
 from tests.e2e.processes import all_ready, engine_of, metric, until, workers
 from tests.support import ROOT, ServerProcess, serving, starting
 
 CHECKPOINT = ROOT / "tests/fixtures/checkpoints/bert-single-label"
 GOOD = {"inputs": "the cat sat on the mat"}
-VERSIONS = ("1", "2")
 CALLERS = 16
 
 
@@ -39,12 +38,11 @@ def turned_round(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def versions(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
     """Two versions of one model, which give a text the same scores by label."""
     folder = tmp_path_factory.mktemp("versions")
-    checkpoints = (CHECKPOINT, turned_round(folder / "checkpoint"))
-    for version, checkpoint in zip(VERSIONS, checkpoints, strict=True):
-        export(ExportOptions(str(checkpoint), folder / version, variants=["cpu-fp32"]), lambda _: None)
+    (folder / "1").symlink_to(bundle_of("bert-single-label"))
+    (folder / "2").symlink_to(bundle_of(turned_round(folder / "turned-round")))
     return folder
 
 

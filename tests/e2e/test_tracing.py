@@ -26,7 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from app import __version__
-from model_export.export import ExportOptions, export
+from tests.conftest import BundleOf
 from tests.e2e.processes import until
 from tests.support import ROOT, ServerProcess, run_app, serving
 
@@ -127,11 +127,8 @@ def trace_id_of(response: httpx.Response) -> str:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    checkpoint = str(ROOT / "tests/fixtures/checkpoints/bert-single-label")
-    export(ExportOptions(checkpoint, folder / "bert-single-label", variants=["cpu-fp32"]), lambda _: None)
-    return folder
+def models(bundle_of: BundleOf) -> Path:
+    return bundle_of("bert-single-label")
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,40 @@
-"""The small checkpoints of `tests/fixtures`, and a bundle of each, made once for the session."""
+"""The small checkpoints of `tests/fixtures`, and a bundle of each."""
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from app.bundle.files import Bundle, load_bundle
-from model_export.export import ExportOptions, export
-from tests.model_export.support import CHECKPOINTS, NAMES
+from model_export.export import DEFAULT_VARIANTS
+from tests.conftest import BundleOf
+from tests.model_export.support import CHECKPOINTS
+
+
+class Bundles(dict[str, Bundle]):
+    """Bundles by the name of their checkpoint, each exported when a test first asks for it."""
+
+    def __init__(self, bundle_of: BundleOf, variants: Sequence[str]) -> None:
+        self._bundle_of = bundle_of
+        self._variants = variants
+
+    def __missing__(self, name: str) -> Bundle:
+        self[name] = load_bundle(self._bundle_of(name, variants=self._variants))
+        return self[name]
 
 
 @pytest.fixture(scope="session")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Bundle]:
-    """A bundle with every variant of every checkpoint, by its name."""
-    folder = tmp_path_factory.mktemp("models")
-    for name in NAMES:
-        export(ExportOptions(str(CHECKPOINTS / name), folder / name), lambda _: None)
-    return {name: load_bundle(folder / name) for name in NAMES}
+def bundles(bundle_of: BundleOf) -> Mapping[str, Bundle]:
+    """A bundle with every variant of every checkpoint."""
+    return Bundles(bundle_of, DEFAULT_VARIANTS)
+
+
+@pytest.fixture(scope="session")
+def rounded_bundles(bundle_of: BundleOf) -> Mapping[str, Bundle]:
+    """A bundle in fp32 and int8 of every checkpoint."""
+    return Bundles(bundle_of, ("cpu-fp32", "cpu-int8"))
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from app.bundle.files import Bundle, find_bundles, load_bundle
 from app.errors import BundleError
 from tests.model_export.support import CHECKPOINTS, ROOT
 
+pytestmark = pytest.mark.slow
+
 Copy = Callable[..., Path]
 
 TIMEOUT_S = 120

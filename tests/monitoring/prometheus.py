@@ -22,9 +22,14 @@ START_WITHIN_S: Final = 20.0
 
 
 def find_program(name: str) -> str:
-    """Return the path of `prometheus` or `promtool`."""
+    """Return the path of `prometheus` or `promtool`; without them, skip the test, or fail it in CI."""
     path = f"{MONITORING / '.prometheus'}{os.pathsep}{os.environ['PATH']}"
-    return shutil.which(name, path=path) or pytest.fail(f"There is no {name}. Run monitoring/install-prometheus.sh.")
+    if found := shutil.which(name, path=path):
+        return found
+    missing = "prometheus and promtool are not here: apt-get install prometheus, or monitoring/install-prometheus.sh"
+    if os.environ.get("CI") == "true":
+        pytest.fail(missing)
+    pytest.skip(missing)
 
 
 def wait_for(condition: Callable[[], Any], within_s: float, what: Callable[[], object]) -> Any:

@@ -17,13 +17,14 @@ import httpx
 import pytest
 import yaml
 
-from model_export.export import ExportOptions, export
+from tests.conftest import BundleOf
 from tests.monitoring.definitions import alerts, dashboards, metric_names, panel_queries, panels, recorded
-from tests.monitoring.prometheus import CONFIG, Prometheus, running_prometheus, wait_for
+from tests.monitoring.prometheus import CONFIG, Prometheus, find_program, running_prometheus, wait_for
 from tests.support import ROOT, ServerProcess, serving
 
 DATA_WITHIN_S: Final = 30.0
 CLIENTS: Final = 4
+PAUSE_S: Final = 0.02
 GPU_PAGE: Final = b"""\
 bert_gpu_memory_used_bytes{gpu="0"} 7.1e+09
 bert_gpu_memory_total_bytes{gpu="0"} 1.5e+11
@@ -76,13 +77,13 @@ def gpu_page() -> Iterator[str]:
 
 @contextmanager
 def load(url: str) -> Iterator[None]:
-    """Ask without a pause from a few connections, until the end of the block or of the server."""
+    """Ask from a few connections, until the end of the block or of the server."""
     stop = threading.Event()
 
     def ask(first: int) -> None:
         with httpx.Client(base_url=url, timeout=30) as client, suppress(httpx.TransportError):
             for task, body in itertools.islice(itertools.cycle(REQUESTS), first, None):
-                if stop.is_set():
+                if stop.wait(PAUSE_S):
                     return
                 client.post(f"/v1/{task}", json=body)
 
@@ -122,12 +123,14 @@ def configure(folder: Path, app: str, gpu: str) -> None:
 
 
 @pytest.fixture(scope="module", params=["1", "2"], ids=lambda count: f"workers-{count}")
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf
+) -> Iterator[ServerProcess]:
     """The app as one process, and as front ends and an engine, whose counts are put together for each scrape."""
+    find_program("prometheus")  # else there is nobody to start it for
     models = tmp_path_factory.mktemp("models")
     for name, task in (("bert-single-label", "classify"), ("bert-fill-mask", "fill-mask")):
-        checkpoint = ROOT / "tests" / "fixtures" / "checkpoints" / name
-        export(ExportOptions(str(checkpoint), models / task, variants=["cpu-fp32"]), lambda _: None)
+        (models / task).symlink_to(bundle_of(name))
     traced = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
     with (
         gpu_page() as collector,

@@ -9,10 +9,11 @@ from typing import Any, Final
 
 import pytest
 
+from tests.support import CHECKPOINTS, DEMO_CHECKPOINT
+
 Json = Any
 
-FIXTURES: Final = Path(__file__).parents[1] / "fixtures"
-DEMO_CHECKPOINT: Final = Path(__file__).parents[2] / "model_export" / "demo_checkpoint"
+FIXTURES: Final = CHECKPOINTS.parent
 
 TOLERANCE: Final = 2e-5
 """How far a score may be from that of transformers, plus as much of the score itself where it is a raw logit (up to 7).
@@ -62,7 +63,7 @@ class Oracle:
 @cache
 def oracles() -> tuple[Oracle, ...]:
     """Return every oracle: the small checkpoints, and the demo with both its heads."""
-    folders = sorted(path.parent for path in (FIXTURES / "checkpoints").glob("*/answers.json"))
+    folders = sorted(path.parent for path in CHECKPOINTS.glob("*/answers.json"))
     small = [Oracle(folder.name, folder, _read(folder / "answers.json")) for folder in folders]
     demo = [
         Oracle(f"demo-{task}", DEMO_CHECKPOINT, _read(FIXTURES / "demo" / f"{task}.json"))

@@ -1,6 +1,6 @@
 """Bundles of every oracle, one server that serves them all, and what it answers when everything is asked at once.
 
-Each is made once for the session: exports in this process, the server in one of its own.
+The server is a process of its own, one for the session.
 """
 
 from collections.abc import Iterator
@@ -8,19 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from model_export.export import ExportOptions, export
+from tests.conftest import BundleOf
 from tests.oracle.answers import oracles
 from tests.oracle.client import Replies, ask_everything
 from tests.support import ServerProcess, serving
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
     """A folder with a bundle of every oracle, by its name."""
     folder = tmp_path_factory.mktemp("models")
     for oracle in oracles():
-        options = ExportOptions(str(oracle.checkpoint), folder / oracle.name, task=oracle.task, variants=["cpu-fp32"])
-        export(options, lambda _: None)
+        (folder / oracle.name).symlink_to(bundle_of(oracle.name))
     return folder
 
 

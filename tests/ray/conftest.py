@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from model_export.export import ExportOptions, export
-from tests.support import ROOT
+from tests.conftest import BundleOf
 
-CHECKPOINTS = ROOT / "tests/fixtures/checkpoints"
 collect_ignore_glob = [] if find_spec("ray") else ["test_*.py"]
 
 if find_spec("ray"):
@@ -19,8 +17,8 @@ if find_spec("ray"):
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
     folder = tmp_path_factory.mktemp("models")
     for name in ("distilbert-two-labels", "bert-fill-mask"):
-        export(ExportOptions(str(CHECKPOINTS / name), folder / name, variants=["cpu-fp32"]), lambda _: None)
+        (folder / name).symlink_to(bundle_of(name))
     return folder

@@ -17,6 +17,8 @@ import pytest
 
 from tests.model_export.support import CHECKPOINTS, ROOT
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TIMEOUT_S = 120
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.bundle.files import Bundle, load_bundle
+from app.bundle.files import Bundle
 from app.bundle.manifest import Agreement
 from app.bundle.sequences import FloatArray
 from model_export.check.agreement import Comparison, observe
@@ -22,19 +22,10 @@ from model_export.graph.int8 import quantize_weight, smoothing
 from model_export.graph.onnx_file import write_onnx
 from model_export.tasks import TASKS
 from model_export.verify import verify_bundle
-from tests.model_export.support import CHECKPOINTS, NAMES, ROOT, loaded, network_of, sequences_for, task_of
+from tests.model_export.support import CHECKPOINTS, NAMES, loaded, network_of, sequences_for, task_of
+from tests.support import DEMO_CHECKPOINT
 
-DEMO = ROOT / "model_export" / "demo_checkpoint"
 DEMO_TASKS = ("classify", "fill-mask", "embed")
-
-
-@pytest.fixture(scope="module")
-def demos(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Bundle]:
-    """Both heads of the demo checkpoint, and its embeddings, in fp32 and int8."""
-    folder = tmp_path_factory.mktemp("demos")
-    for task in DEMO_TASKS:
-        export(ExportOptions(str(DEMO), folder / task, task, ["cpu-fp32", "cpu-int8"], max_length=128), lambda _: None)
-    return {task: load_bundle(folder / task) for task in DEMO_TASKS}
 
 
 def quantized(folder: Path, task: str, path: Path, ranges: Mapping[str, FloatArray]) -> RunnableGraph:
@@ -70,24 +61,29 @@ def test_every_family_is_near_the_reference_and_the_same_alone_and_in_a_batch(na
     assert largest_difference(graph.answers(sequences[::-1])[::-1], alone) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", DEMO_TASKS)
-def test_manifest_has_how_many_answers_change(task: str, demos: Mapping[str, Bundle]) -> None:
-    by_name = {variant.name: variant for variant in demos[task].manifest.variants}
+def test_manifest_has_how_many_answers_change(task: str, rounded_bundles: Mapping[str, Bundle]) -> None:
+    demo = rounded_bundles[f"demo-{task}"]
+    by_name = {variant.name: variant for variant in demo.manifest.variants}
     agreement = by_name["cpu-int8"].agreement
     assert by_name["cpu-fp32"].agreement is None
     assert agreement is not None
     assert agreement.answers > 0.8 * SENTENCES
     assert agreement.changed <= TASKS[task].most_changed * agreement.answers
     assert by_name["cpu-int8"].graph.size_bytes < 0.6 * by_name["cpu-fp32"].graph.size_bytes
-    verify_bundle(demos[task], lambda _: None)
+    verify_bundle(demo, lambda _: None)
 
 
-def test_smoothing_brings_answers_nearer_to_fp32(demos: Mapping[str, Bundle], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_smoothing_brings_answers_nearer_to_fp32(rounded_bundles: Mapping[str, Bundle], tmp_path: Path) -> None:
     """The demo checkpoint has a channel ten times as large as the others."""
-    checkpoint = load_checkpoint(str(DEMO), None, task="classify", pooling="auto", max_length=128, warn=print)
+    checkpoint = load_checkpoint(
+        str(DEMO_CHECKPOINT), None, task="classify", pooling="auto", max_length=128, warn=print
+    )
     comparison = observe(checkpoint)
-    plain = quantized(DEMO, "classify", tmp_path / "plain.onnx", {})
-    smooth = loaded(demos["classify"], "cpu-int8")
+    plain = quantized(DEMO_CHECKPOINT, "classify", tmp_path / "plain.onnx", {})
+    smooth = loaded(rounded_bundles["demo-classify"], "cpu-int8")
     sequences = comparison.batch[:64]
 
     def error(graph: RunnableGraph) -> float:
