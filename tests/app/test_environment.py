@@ -27,7 +27,7 @@ FOR_ONNX_RUNTIME = {
         ("app", {}),
         ("app.engine.local", {}),
         ("app.runtime.session", FOR_ONNX_RUNTIME),
-        ("model_export.check.parity", {"ORT_DISABLE_TELEMETRY": "1", "OPENBLAS_NUM_THREADS": "1"}),
+        ("model_export.check.runnable_graph", {"ORT_DISABLE_TELEMETRY": "1", "OPENBLAS_NUM_THREADS": "1"}),
     ],
 )
 def test_only_what_imports_onnx_runtime_sets_it_up(module: str, changes: dict[str, str]) -> None:
