@@ -1,7 +1,6 @@
 """The engine's process: loads the models, batches and runs what front ends ask for."""
 
 import asyncio
-import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,23 +9,22 @@ from app.bundle.files import find_bundles
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded
 from app.ipc.engine_server import EngineServer
-from app.processes.exit_status import ExitStatus, run
+from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
 from app.processes.loading import load_models, load_unless_stopped
 from app.processes.reports import ModelsLoaded, SupervisorLink
 from app.settings import Settings
-from app.telemetry.logs import configure
 from app.telemetry.metrics import Metrics
 
 
-def run_engine(
+async def serve_engine(
     settings: Settings,
     socket_path: Path,
     supervisor: SupervisorLink,
     previous: Mapping[str, Loaded],
     was_lost: bool,
-) -> None:
-    """Be the engine's process: the main function.
+) -> ExitStatus:
+    """Be the engine: the main coroutine of its process.
 
     Args:
         settings: As the service was started with.
@@ -34,19 +32,11 @@ def run_engine(
         supervisor: Gets a report when the models are loaded.
         previous: How the engine before this one, if any, had loaded each model.
         was_lost: Whether the engine before this one ended without having been told to.
+
+    Raises:
+        StartupError: the service cannot start as it is set up.
+        EngineLost: the device failed while the models were loading.
     """
-    configure(settings.log_level, settings.log_format)
-    status = run(_serve(settings, socket_path, supervisor, previous, was_lost))
-    os._exit(status)  # as in `__main__`: a thread may be loading a model, or be stuck in a lost device
-
-
-async def _serve(
-    settings: Settings,
-    socket_path: Path,
-    supervisor: SupervisorLink,
-    previous: Mapping[str, Loaded],
-    was_lost: bool,
-) -> ExitStatus:
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[None] = loop.create_future()
 

@@ -1,14 +1,17 @@
-"""The exit statuses of this service's processes, and how an error becomes one."""
+"""Run a process, and end it with an exit status that says why it ended."""
 
 import logging
+import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from enum import IntEnum
-from typing import Any
+from typing import Any, NoReturn
 
 import uvloop
 
 from app.errors import EngineLost, StartupError
+from app.settings import Settings
+from app.telemetry.logs import configure
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,10 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 128 + signal.SIGINT
 
 
+ChildMain = Callable[..., Coroutine[Any, Any, ExitStatus]]
+"""Main coroutine of a child process. It is called with the settings first."""
+
+
 def run(main: Coroutine[Any, Any, ExitStatus]) -> ExitStatus:
     """Run the main coroutine of a process, log the error it ends with, and return the exit status."""
     try:
@@ -38,3 +45,10 @@ def run(main: Coroutine[Any, Any, ExitStatus]) -> ExitStatus:
     except Exception:  # Python would end with the status of a wrong configuration
         log.critical("a fault of this service", exc_info=True)
     return ExitStatus.FAILED
+
+
+def run_child(main: ChildMain, settings: Settings, *arguments: object) -> NoReturn:
+    """Be a child process: run its main coroutine and end."""
+    configure(settings.log_level, settings.log_format)
+    # As in `__main__`: a thread may be loading a model, or be stuck in a lost device.
+    os._exit(run(main(settings, *arguments)))

@@ -1,13 +1,12 @@
 """A front end: everything of a process that answers HTTP, put together around an engine client.
 
-`run_front_end` is the main function of a process that is a front end and nothing else, for `--workers` of two or more.
+`serve_front_end` is the main coroutine of a process that is a front end and nothing else, for `--workers` of two or more.
 """
 
 import asyncio
 import logging
 import math
 import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -30,13 +29,13 @@ from app.http.models import make_models_router
 from app.http.readiness import Readiness
 from app.http.server import Server
 from app.ipc.remote_engine import RemoteEngine
-from app.processes.exit_status import ExitStatus, run
+from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
 from app.processes.reports import EngineHangs, SupervisorLink
 from app.settings import Settings
 from app.tasks import TASKS
 from app.tasks.catalog import load_catalog
-from app.telemetry.logs import AccessLog, configure
+from app.telemetry.logs import AccessLog
 from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import Tracer
 
@@ -142,22 +141,20 @@ def _api_key(settings: Settings) -> str | None:
     return key
 
 
-def run_front_end(settings: Settings, socket_path: Path, supervisor: SupervisorLink, listener: socket.socket) -> None:
-    """Be a front end's process: the main function.
+async def serve_front_end(
+    settings: Settings, socket_path: Path, supervisor: SupervisorLink, listener: socket.socket
+) -> ExitStatus:
+    """Be a front end and nothing else: the main coroutine of its process.
 
     Args:
         settings: As the service was started with.
         socket_path: Where the engine listens.
         supervisor: Gets a report when the engine hangs.
         listener: The socket that all front ends accept connections from.
+
+    Raises:
+        StartupError: the service cannot start as it is set up.
     """
-    configure(settings.log_level, settings.log_format)
-    sys.exit(run(_serve(settings, socket_path, supervisor, listener)))
-
-
-async def _serve(
-    settings: Settings, socket_path: Path, supervisor: SupervisorLink, listener: socket.socket
-) -> ExitStatus:
     bundles = find_bundles(settings.models)
     engine = RemoteEngine(
         socket_path,

@@ -7,9 +7,9 @@ from app import __version__
 from app.bundle.files import find_bundles
 from app.http.server import allow_connections, listen
 from app.processes.alone import serve_alone
-from app.processes.engine_process import run_engine
+from app.processes.engine_process import serve_engine
 from app.processes.exit_status import ExitStatus, run
-from app.processes.front_end import run_front_end
+from app.processes.front_end import serve_front_end
 from app.processes.supervisor import Supervisor
 from app.settings import Settings, unknown_variables
 from app.telemetry.logs import configure
@@ -39,4 +39,4 @@ async def _serve(settings: Settings) -> ExitStatus:
     # As with the bundles, what is missing is logged once, here, and not by every front end.
     if settings.otlp_endpoint is not None:
         require_opentelemetry()
-    return await Supervisor(settings, listener, run_engine, run_front_end).run()
+    return await Supervisor(settings, listener, serve_engine, serve_front_end).run()

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import count
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -18,7 +18,7 @@ from typing import Final
 
 from app.engine.messages import Loaded
 from app.errors import StartupError
-from app.processes.exit_status import ExitStatus
+from app.processes.exit_status import ChildMain, ExitStatus, run_child
 from app.processes.reports import EngineHangs, ModelsLoaded, Report, SupervisorLink
 from app.processes.slot import SlotState, WorkerSlot
 from app.processes.spawn import spawn
@@ -42,21 +42,21 @@ class Supervisor:
         self,
         settings: Settings,
         listener: socket,
-        run_engine: Callable[..., None],
-        run_front_end: Callable[..., None],
+        serve_engine: ChildMain,
+        serve_front_end: ChildMain,
     ) -> None:
         """Start nothing yet.
 
         Args:
             settings: Of the service.
             listener: The socket that front ends accept connections from.
-            run_engine: Main function of the engine's process.
-            run_front_end: Main function of a front end's process.
+            serve_engine: Main coroutine of the engine's process.
+            serve_front_end: Main coroutine of a front end's process.
         """
         self._settings = settings
         self._listener = listener
-        self._run_engine = run_engine
-        self._run_front_end = run_front_end
+        self._serve_engine = serve_engine
+        self._serve_front_end = serve_front_end
         finish_within_s = settings.shutdown_timeout_s + FINISH_WITHIN_S
         self._engine: Final = WorkerSlot("engine", self._spawn_engine, self._handle, finish_within_s)
         self._front_ends: Final = [
@@ -136,16 +136,18 @@ class Supervisor:
 
     def _spawn_engine(self, pipe: Connection) -> SpawnProcess:
         was_lost = self._engine.state is SlotState.LOST
-        return self._spawn("engine", self._run_engine, pipe, self._loaded, was_lost)
+        return self._spawn("engine", self._serve_engine, pipe, self._loaded, was_lost)
 
     def _spawn_front_end(self, pipe: Connection) -> SpawnProcess:
-        return self._spawn("front end", self._run_front_end, pipe, self._listener)
+        return self._spawn("front end", self._serve_front_end, pipe, self._listener)
 
-    def _spawn(self, name: str, main: Callable[..., None], pipe: Connection, *arguments: object) -> SpawnProcess:
+    def _spawn(self, name: str, main: ChildMain, pipe: Connection, *arguments: object) -> SpawnProcess:
         link = SupervisorLink(pipe, self._folder)
-        # prometheus_client reads it when it is imported: before the main function runs.
+        # prometheus_client reads it when it is imported: before the main coroutine runs.
         environment = {MULTIPROCESS_FOLDER: str(self._metrics_folder)}
-        return spawn(name, main, self._settings, self._socket_path, link, *arguments, environment=environment)
+        return spawn(
+            name, run_child, main, self._settings, self._socket_path, link, *arguments, environment=environment
+        )
 
     async def _keep(self, slot: WorkerSlot) -> None:
         """Start a process whenever the one before it has ended, until the slot is stopped."""

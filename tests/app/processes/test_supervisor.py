@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import signal
 import socket
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -18,9 +17,10 @@ from app.settings import Settings
 from tests.app.loaded import loaded
 
 
-def sleep(*_: object) -> None:
-    """Run until SIGTERM: the main function of a process."""
-    signal.pause()
+async def sleep(*_: object) -> ExitStatus:
+    """Run until SIGTERM: the main coroutine of a process."""
+    await asyncio.Event().wait()
+    return ExitStatus.STOPPED
 
 
 class Process:
