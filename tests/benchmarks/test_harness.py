@@ -78,76 +78,51 @@ def run_parts(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     return status, json.loads(path.read_text())["parts"]
 
 
-def test_rows_and_circumstances_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, parts = run_parts(tmp_path, "--parts", "good")
-    assert status == 0
-    good = parts["good"]
-    assert good["rows"] == [{"name": "a", "value": 1.0, "passed": True}] * 2
-    assert (good["form"], good["rounds"], good["about"]) == ("short", 2, "Measure a value.")
+def test_rows_and_circumstances_replace_the_earlier_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, parts = run_parts(tmp_path, "--parts", "unexported", "--export-python", "/bin/false")
+    [path] = tmp_path.glob("try-*.json")
+    path.write_text(json.dumps({"parts": parts | {"good": {"rows": [], "failed": "then"}}}))
+
+    status, found = run_parts(tmp_path, "--parts", "good,impossible", "--rounds", "3")
+    assert status == 0  # what cannot be measured here is no failure
+    assert found["impossible"]["not_run"] == "needs another machine"
+    assert found["unexported"] == parts["unexported"]
+    good = found["good"]
+    assert good["rows"] == [{"name": "a", "value": 1.0, "passed": True}] * 3
+    assert (good["form"], good["rounds"], good["about"]) == ("short", 3, "Measure a value.")
+    assert "failed" not in good
     assert good["date"].startswith("20")
     assert good["seconds"] > 0
     assert good["machine"]["versions"]["onnxruntime"]
-    [report] = tmp_path.glob("try-*.md")
-    assert "| a | 1 | yes |" in report.read_text()
-    assert report.read_text() in capsys.readouterr().out
+
+    report = path.with_suffix(".md")
+    written = report.read_text()
+    assert "| a | 1 | yes |" in written
+    assert written in capsys.readouterr().out
+    report.unlink()
+    assert run(COMMAND, ["--report", "--results", str(tmp_path)]) == 0
+    assert report.read_text() == written
 
 
-def test_rounds_can_be_asked_for(tmp_path: Path) -> None:
-    _, parts = run_parts(tmp_path, "--parts", "good", "--rounds", "3")
-    assert (len(parts["good"]["rows"]), parts["good"]["rounds"]) == (3, 3)
-
-
-@pytest.mark.parametrize(
-    ("part", "why", "rows"),
-    [
-        ("failing", "ValueError: no more", 1),
-        ("dying", "the process ended with status 7", 1),
-        ("unexported", "ExportFailed: /bin/false -m benchmarks.checkpoints", 0),
-    ],
-)
-def test_a_part_that_fails_keeps_its_rows_and_says_why(tmp_path: Path, part: str, why: str, rows: int) -> None:
-    status, parts = run_parts(tmp_path, "--parts", part, "--export-python", "/bin/false")
+def test_parts_that_fail_keep_their_rows_and_say_why(tmp_path: Path) -> None:
+    status, parts = run_parts(tmp_path, "--parts", "failing,dying,unexported", "--export-python", "/bin/false")
     assert status == 1
-    assert parts[part]["failed"].startswith(why)
-    assert len(parts[part]["rows"]) == rows
+    assert parts["failing"]["failed"] == "ValueError: no more"
+    assert parts["dying"]["failed"] == "the process ended with status 7"
+    assert parts["unexported"]["failed"].startswith("ExportFailed: /bin/false -m benchmarks.checkpoints")
+    assert [len(part["rows"]) for part in parts.values()] == [1, 1, 0]
 
 
 def test_a_part_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
-    status, parts = run_parts(tmp_path, "--parts", "hanging", "--part-within-s", "3")
+    status, parts = run_parts(tmp_path, "--parts", "hanging", "--part-within-s", "0.5")
     assert status == 1
-    assert parts["hanging"]["failed"] == "it was not done after 3 s"
+    assert parts["hanging"]["failed"] == "it was not done after 0.5 s"
 
 
 def test_a_wrong_answer_fails_the_command(tmp_path: Path) -> None:
     status, parts = run_parts(tmp_path, "--parts", "wrong")
     assert status == 1
     assert "failed" not in parts["wrong"]
-
-
-def test_what_cannot_be_measured_here_is_no_failure(tmp_path: Path) -> None:
-    status, parts = run_parts(tmp_path, "--parts", "impossible")
-    assert status == 0
-    assert parts["impossible"]["not_run"] == "needs another machine"
-
-
-def test_a_part_replaces_its_earlier_results_and_no_others(tmp_path: Path) -> None:
-    run_parts(tmp_path, "--parts", "failing,good")
-    [path] = tmp_path.glob("try-*.json")
-    found = json.loads(path.read_text())
-    found["parts"]["good"]["rows"] = []
-    path.write_text(json.dumps(found))
-    _, parts = run_parts(tmp_path, "--parts", "good")
-    assert len(parts["good"]["rows"]) == 2
-    assert parts["failing"] == found["parts"]["failing"]
-
-
-def test_the_report_is_written_again_from_the_results(tmp_path: Path) -> None:
-    run_parts(tmp_path, "--parts", "good")
-    [report] = tmp_path.glob("try-*.md")
-    written = report.read_text()
-    report.unlink()
-    assert run(COMMAND, ["--report", "--results", str(tmp_path)]) == 0
-    assert report.read_text() == written
 
 
 @pytest.mark.parametrize(
