@@ -19,13 +19,7 @@ from pydantic import BaseModel, Field
 from app.bundle.sequences import FloatArray, IntArray
 from app.errors import ValidationFailed
 from app.tasks.base import Model, TaskHandler, Usage, example
-from app.tasks.inputs import (
-    MAX_TOP_K,
-    ModelName,
-    QuestionInputs,
-    Request,
-    as_list,
-)
+from app.tasks.inputs import MAX_TOP_K, ModelName, QuestionInputs, Request, as_list
 from app.tasks.windows import (
     SHORT_BYTES,
     PreparedWindows,

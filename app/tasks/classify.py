@@ -8,15 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.bundle.manifest import Manifest
 from app.bundle.sequences import FloatArray
 from app.tasks.base import Model, Prepared, TaskHandler, Usage, prepare_whole
-from app.tasks.inputs import (
-    MAX_TOP_K,
-    ModelName,
-    PairInputs,
-    Request,
-    TextPair,
-    Truncation,
-    as_list,
-)
+from app.tasks.inputs import MAX_TOP_K, ModelName, PairInputs, Request, TextPair, Truncation, as_list
 from app.tasks.scores import FUNCTIONS, Function
 
 

@@ -9,10 +9,7 @@ from pydantic import BaseModel, Field
 
 from app.bundle.sequences import FloatArray
 from app.tasks.base import Model, Prepared, TaskHandler, Usage, example, prepare_whole
-from app.tasks.inputs import (
-    TextsRequest,
-    Truncation,
-)
+from app.tasks.inputs import TextsRequest, Truncation
 
 SHORTEST: Final = 1e-12
 """Smallest norm that a vector is divided by, as in torch's `normalize`."""

@@ -9,11 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.bundle.sequences import FloatArray
 from app.errors import ValidationFailed
 from app.tasks.base import Model, TaskHandler, Usage, example
-from app.tasks.inputs import (
-    MAX_TOP_K,
-    TextsRequest,
-    Truncation,
-)
+from app.tasks.inputs import MAX_TOP_K, TextsRequest, Truncation
 from app.tasks.windows import (
     SHORT_BYTES,
     PreparedWindows,

@@ -10,12 +10,7 @@ from app.bundle.manifest import SpecialToken
 from app.bundle.sequences import MaskScores, TokenArray, TokenSequence
 from app.errors import ValidationFailed
 from app.tasks.base import Model, Prepared, TaskHandler, Usage
-from app.tasks.inputs import (
-    MAX_TOP_K,
-    Request,
-    Text,
-    TextsRequest,
-)
+from app.tasks.inputs import MAX_TOP_K, Request, Text, TextsRequest
 
 MAX_CANDIDATES: Final = 20_000
 """Most tokens that one answer may list: inputs x masks x top_k. Each repeats its text, so without a limit a small request

@@ -7,13 +7,7 @@ from pydantic import BaseModel
 
 from app.bundle.sequences import FloatArray
 from app.tasks.base import Model, Prepared, TaskHandler, Usage, example, prepare_whole
-from app.tasks.inputs import (
-    ModelName,
-    Request,
-    SentenceInputs,
-    Truncation,
-    as_list,
-)
+from app.tasks.inputs import ModelName, Request, SentenceInputs, Truncation, as_list
 from app.tasks.scores import softmax
 
 

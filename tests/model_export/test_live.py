@@ -13,14 +13,7 @@ from app.bundle.sequences import FloatArray, TokenSequence
 from model_export.check.reference import reference_answers
 from model_export.checkpoint.families import ACTIVATIONS
 from model_export.export import ExportOptions, export
-from tests.model_export.support import (
-    CHECKPOINTS,
-    NAMES,
-    network_of,
-    sequences_for,
-    task_of,
-    written,
-)
+from tests.model_export.support import CHECKPOINTS, NAMES, network_of, sequences_for, task_of, written
 
 pytestmark = pytest.mark.torch
 

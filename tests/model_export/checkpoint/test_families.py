@@ -11,14 +11,7 @@ from app.bundle.sequences import TokenSequence
 from model_export.check.reference import reference_answers, softmax
 from model_export.check.sequences import to_sequence
 from model_export.tasks import TASKS
-from tests.model_export.support import (
-    CHECKPOINTS,
-    NAMES,
-    answered_cases,
-    loaded,
-    network_of,
-    task_of,
-)
+from tests.model_export.support import CHECKPOINTS, NAMES, answered_cases, loaded, network_of, task_of
 
 LOGIT_TOLERANCE = 5e-5
 """Of logits up to 25 in fp32."""

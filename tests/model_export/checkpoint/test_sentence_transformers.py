@@ -13,13 +13,7 @@ from model_export.checkpoint.find import choose_task, find_checkpoint
 from model_export.checkpoint.sentence_transformers import EmbeddingSettings, read_embedding_settings
 from model_export.errors import ExportError
 from model_export.export import ExportOptions, export
-from tests.model_export.support import (
-    CHECKPOINTS,
-    edit_tensors,
-    network_of,
-    sequences_for,
-    written,
-)
+from tests.model_export.support import CHECKPOINTS, edit_tensors, network_of, sequences_for, written
 
 Copy = Callable[..., Path]
 
