@@ -33,6 +33,15 @@ class TokenSequence:
         return len(self.input_ids)
 
 
+def to_sequence(
+    input_ids: npt.ArrayLike, token_type_ids: npt.ArrayLike, *, mask_id: int | None = None, top_k: int = 0
+) -> TokenSequence:
+    """Return a sequence of integers [tokens], whose masks are the tokens `mask_id`; there are none if it is None."""
+    ids = np.array(input_ids, np.int32)
+    masks = NO_MASKS if mask_id is None else np.flatnonzero(ids == mask_id).astype(np.int32)
+    return TokenSequence(ids, np.array(token_type_ids, np.int32), masks, top_k)
+
+
 @dataclass(frozen=True, slots=True)
 class MaskScores:
     """The tokens answered for each mask of one sequence, best first."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from app.bundle.files import Bundle
 from app.bundle.manifest import GoldenCase
-from app.bundle.sequences import NO_MASKS, MaskScores, SequenceResult, TokenSequence
+from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence, to_sequence
 from app.errors import BundleError, NotFinite
 
 Run = Callable[[Sequence[TokenSequence]], list[SequenceResult]]
@@ -52,14 +52,15 @@ def replay_golden(bundle: Bundle, variant_name: str, run: Run) -> None:
 def golden_sequences(bundle: Bundle) -> list[TokenSequence]:
     """Return the golden inputs."""
     mask = bundle.manifest.special_tokens.mask
-    return [_sequence(case, None if mask is None else mask.id) for case in bundle.golden.cases]
-
-
-def _sequence(case: GoldenCase, mask_token_id: int | None) -> TokenSequence:
-    input_ids = np.array(case.input_ids, np.int32)
-    masks = NO_MASKS if case.masks is None else np.flatnonzero(input_ids == mask_token_id).astype(np.int32)
-    top_k = len(case.masks[0].tokens) if case.masks else 0
-    return TokenSequence(input_ids, np.array(case.token_type_ids, np.int32), masks, top_k)
+    return [
+        to_sequence(
+            case.input_ids,
+            case.token_type_ids,
+            mask_id=mask.id if mask and case.masks is not None else None,
+            top_k=len(case.masks[0].tokens) if case.masks else 0,
+        )
+        for case in bundle.golden.cases
+    ]
 
 
 def _difference(case: GoldenCase, result: SequenceResult) -> float:

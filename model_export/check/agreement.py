@@ -15,7 +15,7 @@ from app.bundle.manifest import Agreement
 from app.bundle.sequences import FloatArray, TokenSequence
 from model_export.check.runnable_graph import RunnableGraph
 from model_export.check.sentences import generated_texts
-from model_export.check.sequences import to_sequence
+from model_export.check.sequences import checked_sequence
 from model_export.checkpoint.load import LoadedCheckpoint
 from model_export.errors import ExportError
 from model_export.graph.cpu import CpuBuilder
@@ -116,5 +116,5 @@ def _sequences(checkpoint: LoadedCheckpoint) -> list[TokenSequence]:
         input_ids = encoding.ids[: checkpoint.max_length]
         if checkpoint.mask is not None:
             input_ids[1 + i % (len(input_ids) - 2)] = checkpoint.mask.id
-        sequences.append(to_sequence(input_ids, encoding.type_ids[: checkpoint.max_length], checkpoint.mask))
+        sequences.append(checked_sequence(input_ids, encoding.type_ids[: checkpoint.max_length], checkpoint.mask))
     return sequences

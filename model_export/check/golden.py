@@ -7,7 +7,7 @@ import numpy as np
 
 from app.bundle.manifest import GoldenCase, GoldenMask, SpecialToken
 from app.bundle.sequences import FloatArray, TokenSequence
-from model_export.check.sequences import TOP_K, to_sequence
+from model_export.check.sequences import TOP_K, checked_sequence
 from model_export.check.tolerances import largest_difference
 from model_export.checkpoint.load import LoadedCheckpoint
 from model_export.errors import ExportError
@@ -112,7 +112,7 @@ def _texts(inputs: InputKind, mask: SpecialToken | None) -> Sequence[tuple[str, 
 
 def golden_batch(cases: Sequence[GoldenCase], mask: SpecialToken | None) -> list[TokenSequence]:
     """Return the tokens of golden cases; `mask` is the mask token if the task answers masks."""
-    return [to_sequence(case.input_ids, case.token_type_ids, mask) for case in cases]
+    return [checked_sequence(case.input_ids, case.token_type_ids, mask) for case in cases]
 
 
 def with_answer(case: GoldenCase, answer: FloatArray, result: ResultKind) -> GoldenCase:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.bundle.manifest import SpecialToken
-from app.bundle.sequences import NO_MASKS, TokenSequence
+from app.bundle.sequences import TokenSequence, to_sequence
 
 TOP_K: Final = 5
 """Tokens that are compared for each mask."""
@@ -15,11 +15,9 @@ _SEED: Final = 20181011
 _LENGTHS: Final = (17, 1, 33, 2, 5)
 
 
-def to_sequence(input_ids: npt.ArrayLike, token_type_ids: npt.ArrayLike, mask: SpecialToken | None) -> TokenSequence:
+def checked_sequence(input_ids: npt.ArrayLike, types: npt.ArrayLike, mask: SpecialToken | None) -> TokenSequence:
     """Return a sequence of integers [tokens]; every `mask` in it is answered, none if it is None."""
-    ids = np.array(input_ids, np.int32)
-    masks = NO_MASKS if mask is None else np.flatnonzero(ids == mask.id).astype(np.int32)
-    return TokenSequence(ids, np.array(token_type_ids, np.int32), masks, TOP_K)
+    return to_sequence(input_ids, types, mask_id=None if mask is None else mask.id, top_k=TOP_K)
 
 
 def random_sequences(max_length: int, vocab_size: int, mask: SpecialToken | None) -> list[TokenSequence]:
@@ -30,5 +28,5 @@ def random_sequences(max_length: int, vocab_size: int, mask: SpecialToken | None
         input_ids = generator.integers(0, vocab_size, length)
         if mask is not None:
             input_ids[generator.choice(length, min(length, 2), replace=False)] = mask.id
-        sequences.append(to_sequence(input_ids, np.arange(length) >= length / 2, mask))
+        sequences.append(checked_sequence(input_ids, np.arange(length) >= length / 2, mask))
     return sequences

@@ -13,7 +13,7 @@ from app.bundle.files import Bundle
 from app.bundle.manifest import Pooling, Target
 from app.bundle.sequences import FloatArray, TokenSequence
 from model_export.check.runnable_graph import RunnableGraph
-from model_export.check.sequences import random_sequences, to_sequence
+from model_export.check.sequences import checked_sequence, random_sequences
 from model_export.checkpoint.find import find_checkpoint
 from model_export.checkpoint.network import Network
 from model_export.checkpoint.sentence_transformers import read_embedding_settings
@@ -85,7 +85,7 @@ def answered_cases(bundle: Bundle) -> tuple[list[TokenSequence], list[FloatArray
         first, second = texts_of(case["input"])
         encoding = tokenizer.encode(first.strip() if bundle.manifest.strips_whitespace else first, second)
         assert encoding.ids == case["input_ids"], case["input"]
-        sequences.append(to_sequence(encoding.ids, encoding.type_ids, mask))
+        sequences.append(checked_sequence(encoding.ids, encoding.type_ids, mask))
         logits.append(np.array(case["embedding" if bundle.manifest.task == "embed" else "logits"], np.float32))
     return sequences, logits
 

@@ -7,7 +7,7 @@ import pytest
 
 from app.bundle.sequences import FloatArray
 from model_export.check.reference import reference_answers, softmax
-from model_export.check.sequences import to_sequence
+from model_export.check.sequences import checked_sequence
 from model_export.checkpoint.find import find_checkpoint
 from model_export.checkpoint.sentence_transformers import read_embedding_settings
 from model_export.checkpoint.tensors import read_network
@@ -48,7 +48,7 @@ def test_reference_and_tokenizer_agree_with_transformers(oracle: Oracle) -> None
             given = (given[0].strip(), None)
         encoding = tokenizer.fast.encode(*given)
         assert encoding.ids == case["input_ids"], case["input"]
-        [answer] = reference_answers(network, [to_sequence(encoding.ids, encoding.type_ids, mask)])
+        [answer] = reference_answers(network, [checked_sequence(encoding.ids, encoding.type_ids, mask)])
         if oracle.task == "fill-mask":
             assert_scores(answer, case)
         else:

@@ -7,7 +7,7 @@ from app.bundle.manifest import Agreement
 from app.bundle.sequences import FloatArray
 from model_export.check.agreement import Comparison, check_agreement, choices, observe
 from model_export.check.runnable_graph import RunnableGraph
-from model_export.check.sequences import to_sequence
+from model_export.check.sequences import checked_sequence
 from model_export.checkpoint.load import load_checkpoint
 from model_export.errors import ExportError
 from model_export.tasks import TASKS
@@ -37,7 +37,7 @@ def test_single_label_changes_when_it_moves_by_more_than_a_twentieth_of_the_rang
             return [np.array([value + self._by], np.float32) for value in (0.0, 1.0, 10.0)]
 
     expected = [np.array([value], np.float32) for value in (0.0, 1.0, 10.0)]
-    comparison = Comparison(TASKS["classify"], [to_sequence([7], [0], None)] * 3, expected, {})
+    comparison = Comparison(TASKS["classify"], [checked_sequence([7], [0], None)] * 3, expected, {})
     assert comparison.agreement(Moved(0.4)) == Agreement(answers=3, changed=0)
     assert comparison.agreement(Moved(0.6)) == Agreement(answers=3, changed=3)
 

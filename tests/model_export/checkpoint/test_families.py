@@ -9,7 +9,7 @@ import pytest
 from app.bundle.files import Bundle
 from app.bundle.sequences import TokenSequence
 from model_export.check.reference import reference_answers, softmax
-from model_export.check.sequences import to_sequence
+from model_export.check.sequences import checked_sequence
 from model_export.tasks import TASKS
 from tests.model_export.support import CHECKPOINTS, NAMES, answered_cases, loaded, network_of, task_of
 
@@ -51,7 +51,7 @@ def test_every_length_alone_and_in_a_batch_is_the_same_bit_for_bit(bundles: Mapp
         ids = generator.integers(0, manifest.architecture.vocab_size, length)
         if mask is not None:
             ids[length // 2] = mask.id
-        sequences.append(to_sequence(ids, generator.integers(0, 2, length), mask))
+        sequences.append(checked_sequence(ids, generator.integers(0, 2, length), mask))
     graph = loaded(bundles[name], "cpu-fp32")
     together = graph.answers(sequences)
     for sequence, answer in zip(sequences, together, strict=True):
