@@ -30,7 +30,7 @@ STALLED_AFTER_S: Final = 120.0
 LOST: Final = 0
 """The status of a request whose connection ended without an answer."""
 ENOUGH: Final = 500
-"""A p99 is told of so many answers or more: of 90 it would be the slowest one."""
+"""The least number of answers for a p99: of 90 it would be the slowest one."""
 
 
 class Stalled(Exception):

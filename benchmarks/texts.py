@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 DATA: Final = Path(__file__).parent / "data"
 SHORT_TEXT: Final = "I love this product"
-"""What is asked of an idle server."""
+"""The text for an idle server."""
 
 TextSet = Literal["reviews", "mix"]
 """`reviews` are of 5 to 100 tokens, 27 on average; `mix` of 5 to 379, as many short as long by the logarithm."""

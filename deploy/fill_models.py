@@ -74,7 +74,7 @@ def manifest_of(bundle: Path) -> Manifest | None:
 
 
 def differences(manifest: Manifest, model: Model) -> list[str]:
-    """Return in what a bundle is not the model that is asked for; its variants are another matter.
+    """Return how a bundle differs from the requested model, variants apart.
 
     Cheap, and without a network: a folder's weights are hashed, of a hub's checkpoint the name and the commit are compared.
 
@@ -105,7 +105,7 @@ def downloaded_commit(model: Model) -> str | None:
 
 
 def refuse_another(models: Path, model: Model, manifest: Manifest) -> None:
-    """Pass if the bundle is of what is asked for: a version never changes what it answers.
+    """Pass if the bundle is of the requested model: a version never changes its answers.
 
     Raises:
         SystemExit: it is of something else.
@@ -155,7 +155,7 @@ def fill(models: Path, model: Model) -> None:
 
 
 def withdraw_others(models: Path, wanted: list[Model]) -> None:
-    """Take away the links to models that are no longer asked for; their versions stay."""
+    """Remove the links to models that are no longer requested; their versions stay."""
     names = {model.name for model in wanted}
     for link in models.iterdir():
         if link.is_symlink() and link.name not in names:

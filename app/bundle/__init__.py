@@ -1,7 +1,7 @@
 """The contract between the export and the server; the only part of `app` that `model_export` imports.
 
 `manifest` says what a bundle holds, and `files` reads one. `sequences` is what goes into a graph and comes out of it,
-`graph_inputs` and `heads` are how a batch of them becomes the graph's tensors and back. `cpus` tells what cores there are.
+`graph_inputs` and `heads` are how a batch of them becomes the graph's tensors and back. `session` configures ONNX Runtime. `cpus` counts the cores.
 """
 
 from app.errors import BundleError

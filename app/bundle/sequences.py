@@ -53,6 +53,6 @@ class MaskScores:
 SequenceResult = FloatArray | MaskScores
 """The answer to one sequence: `MaskScores` for masked tokens, else numbers.
 
-A row float32[labels or hidden] for what is asked of a text (classify, next-sentence, embed), or a row for each of its tokens
+A row float32[labels or hidden] for tasks that answer texts (classify, next-sentence, embed), or a row for each of its tokens
 float32[tokens, labels] (entities, answer).
 """

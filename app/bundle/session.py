@@ -1,6 +1,6 @@
 """How a session of ONNX Runtime is configured: the same in the server and where the export checks a graph.
 
-Imports no ONNX Runtime: whoever runs a graph passes its options in.
+Imports no ONNX Runtime: the caller passes the options in.
 """
 
 from typing import Any, Final

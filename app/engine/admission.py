@@ -19,7 +19,7 @@ class Admission:
         return min(self.max_queue_s, self.timeout_s)
 
     def refuse_long_wait(self, wait_s: float) -> None:
-        """Pass if a request may wait for so long.
+        """Pass if a request may wait for `wait_s` seconds.
 
         Raises:
             Overloaded: it may not. A retry may help later.
@@ -44,7 +44,7 @@ class Admission:
             )
 
     def refuse_late_answer(self, answer_s: float) -> None:
-        """Pass if a request may be answered after so long.
+        """Pass if a request may be answered after `answer_s` seconds.
 
         Raises:
             Overloaded: it may not. A retry may help later.

@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 
 class BatchObserver(Protocol):
-    """Is told what the batcher does, on the event loop. Must not raise or block."""
+    """Called with what the batcher does, on the event loop. Must not raise or block."""
 
     def started(self, queued_s: Sequence[float]) -> None:
         """The first sequences of some requests are about to run, in one batch, after so many seconds in the queue."""
@@ -62,7 +62,7 @@ class Batcher(Generic[P, R]):
             budget_tokens: Most tokens that share a batch. A longer sequence runs alone.
             admission: Which requests are admitted, and how long they may take.
             slots: Of the device, shared by the batchers of all models.
-            observer: Is told of every batch.
+            observer: Called with every batch.
             lanes: How many batches `run` may be called with at once. Each takes its share of the device.
             launches_ahead: Whether it may be called with a full batch while it runs another, and answers them in order.
             clock: Seconds that never go back.
@@ -112,7 +112,7 @@ class Batcher(Generic[P, R]):
         Args:
             payloads: At least one sequence.
             tokens: The length of each.
-            timeline: Filled in with what becomes of the request, if given.
+            timeline: Filled in as the request goes, if given.
 
         Raises:
             Overloaded: the queue is too long; nothing was admitted. Retry later.
@@ -165,7 +165,7 @@ class Batcher(Generic[P, R]):
         """Run batches until cancelled or the engine is lost. Run exactly one such loop.
 
         Raises:
-            EngineLost: the runner said so; every waiter has been told.
+            EngineLost: the runner said so; every waiter has failed with it.
         """
         try:
             async with asyncio.TaskGroup() as workers:

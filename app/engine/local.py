@@ -30,7 +30,7 @@ TICK_S: Final = 0.1
 
 
 class EngineObserver(BatchObserver, Protocol):
-    """Is told of one model's batches, and every tenth of a second of its queue."""
+    """Called with one model's batches, and every tenth of a second with its queue."""
 
     def queued(self, queue: QueueStatistics) -> None:
         """This much waits to run."""
@@ -66,7 +66,7 @@ class LocalEngine:
         Args:
             bundle: The model.
             open_runner: Makes its runner; called in the engine's thread.
-            observer: Is told of its batches and its queue.
+            observer: Called with its batches and its queue.
             budget_tokens: Most tokens that share a batch; None measures what is best here.
             admission: Which requests are admitted, and how long they may take.
             previous: How an engine that was lost served this bundle. If it runs the same way again, its speed is not measured
@@ -175,7 +175,7 @@ class LocalEngine:
         if not self.lost.done():
             await asyncio.gather(*(batcher.drain() for batcher in self._batchers.values()))
         for batcher in self._batchers.values():
-            batcher.close(NotReady("The service is shutting down. Retry in a few seconds."))
+            batcher.close(NotReady())
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -135,15 +135,15 @@ class InferenceEndpoint:
         self._readiness.check_engine()
         body = await read_body(scope, receive, self._limits.max_body_bytes)
         try:
-            asked: Any = handler.request.__pydantic_validator__.validate_json(body)
+            request: Any = handler.request.__pydantic_validator__.validate_json(body)
         except ValidationError as error:
             raise explain(error) from None
-        model = self._catalog.for_task(handler.task, asked.model)
+        model = self._catalog.for_task(handler.task, request.model)
         record.model = model.name
         inflight = self._metrics.for_model(model.name).inflight
         inflight.inc()
         try:
-            inputs = len(as_list(asked.inputs))
+            inputs = len(as_list(request.inputs))
             if inputs > self._limits.max_inputs:
                 raise ValidationFailed(
                     f"inputs: has {inputs} items; at most {self._limits.max_inputs} are allowed. "
@@ -152,19 +152,19 @@ class InferenceEndpoint:
             self._engine.check(model.name, inputs)
             tokenizing_at = monotonic()
             if len(body) <= handler.short_bytes:
-                prepared: Prepared = handler.prepare(model, asked)
+                prepared: Prepared = handler.prepare(model, request)
             else:
-                prepared = await self._unless_gone(self._in_thread(partial(handler.prepare, model, asked)), receive)
+                prepared = await self._unless_gone(self._in_thread(partial(handler.prepare, model, request)), receive)
             record.tokenizing_at, record.tokenized_at = tokenizing_at, monotonic()
             record.sequences, record.tokens = len(prepared.sequences), prepared.tokens
             record.truncated = prepared.truncated
             results = await self._unless_gone(self._engine.infer(model.name, prepared.sequences, timeline), receive)
 
             usage = {"tokens": record.tokens, "truncated": record.truncated}
-            if handler.weight(model, asked, prepared) <= INLINE_WEIGHT:
-                predictions = handler.answer(model, asked, prepared, results)
+            if handler.weight(model, request, prepared) <= INLINE_WEIGHT:
+                predictions = handler.answer(model, request, prepared, results)
                 return to_json({"model": model.name, "predictions": predictions, "usage": usage})
-            answer = partial(handler.answer, model, asked, prepared, results)
+            answer = partial(handler.answer, model, request, prepared, results)
             return await asyncio.get_running_loop().run_in_executor(None, _write, model.name, answer, usage)
         finally:
             inflight.dec()

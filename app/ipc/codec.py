@@ -115,7 +115,7 @@ class Requests(msgspec.Struct, array_like=True, tag=True):
 
 
 class Withdrawal(msgspec.Struct, array_like=True, tag=True):
-    """Ids of requests that nobody waits for any more."""
+    """Ids of requests whose callers are gone."""
 
     ids: list[int]
 

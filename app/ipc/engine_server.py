@@ -1,6 +1,6 @@
 """What the engine process listens with: front ends connect, send requests and get replies.
 
-Lives on the engine process's event loop. A front end that goes away withdraws what it asked for.
+Lives on the engine process's event loop. If a front end disconnects, its requests are withdrawn.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The engine as a front end sees it: a Unix socket with an engine process at the other end.
 
-Lives on the front end's event loop. When the engine goes away, everybody who waits is told at once, and the client
+Lives on the front end's event loop. When the engine goes away, every waiting request fails at once, and the client
 connects to the engine that replaces it.
 """
 
@@ -25,11 +25,10 @@ log = logging.getLogger(__name__)
 RECONNECT_EVERY_S: Final = 0.05
 WATCH_EVERY_S: Final = 0.5
 SILENCE_S: Final = 10.0
-"""An engine that has said nothing for so long is lost. It tells its statistics ten times a second; on a machine with too much to
+"""An engine that has sent nothing for this long is lost. It sends statistics ten times a second; on a machine with too much to
 do that may take a second or two, and only a process that hangs takes longer."""
 LATE_S: Final = 2.0
-"""So much later than the engine should a front end tells that a request is past its deadline."""
-_LOST: Final = "The engine was lost and is being replaced. Retry in a few seconds."
+"""How much later than the engine a front end fails a request that is past its deadline, seconds."""
 
 
 class _Waiting(NamedTuple):
@@ -71,7 +70,7 @@ class RemoteEngine:
         self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None
     ) -> list[SequenceResult]:
         if model not in self._models:
-            raise EngineLost(_LOST)
+            raise EngineLost
         id_ = next(self._ids)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[SequenceResult]] = loop.create_future()
@@ -105,7 +104,7 @@ class RemoteEngine:
             hangs: Called with the id of an engine's process that has said nothing for a long time, and should be replaced.
 
         Raises:
-            OtherBundles: it must not be asked, as requests are not made for what it has loaded.
+            OtherBundles: it has loaded other bundles than those that requests are made for.
         """
         reported: int | None = None
         while True:
@@ -202,12 +201,12 @@ class RemoteEngine:
         self._withdrawn.clear()
         for waiting in self._waiting.values():
             if not waiting.future.done():
-                waiting.future.set_exception(EngineLost(_LOST))
+                waiting.future.set_exception(EngineLost())
         self._waiting.clear()
         return had_engine
 
     def _flush_soon(self) -> None:
-        # Whatever else is asked in this turn of the loop travels in the same frame.
+        # All requests of this iteration of the loop travel in one frame.
         if len(self._outbox) + len(self._withdrawn) == 1:
             asyncio.get_running_loop().call_soon(self._flush)
 

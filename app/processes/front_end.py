@@ -41,8 +41,8 @@ from app.telemetry.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
-# Longer than the proxies and load balancers before it keep a connection they may use again (most: 60 s): whoever closes
-# first must not be the one that is just being written to, which would be a reset for a request that did nothing wrong.
+# Longer than proxies and load balancers keep an idle connection (most: 60 s). If this server closed it first, a request that
+# was just being sent on it would be reset.
 KEEP_ALIVE_S: Final = 75
 
 

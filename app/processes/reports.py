@@ -1,6 +1,6 @@
 """What a child process reports to its supervisor, and the pipe between the two.
 
-Every process has a pipe of its own, so one that is killed in the middle of a report spoils nobody else's.
+Every process has a pipe of its own, so one that is killed in the middle of a report damages no other's.
 """
 
 import asyncio

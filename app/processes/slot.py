@@ -160,7 +160,7 @@ class WorkerSlot:
         status = self.process.exitcode
         if status is None or status >= 0:
             return f"ended with status {status}"
-        told = f"ended with status {status}, killed by {signal.Signals(-status).name}"
+        how = f"ended with status {status}, killed by {signal.Signals(-status).name}"
         if status == -signal.SIGKILL:
-            told += " as it had hung" if self.state is SlotState.HUNG else ", often by the kernel for want of memory"
-        return told
+            how += " as it had hung" if self.state is SlotState.HUNG else ", often by the kernel for want of memory"
+        return how

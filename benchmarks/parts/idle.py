@@ -1,4 +1,4 @@
-"""What the service adds to its own run of the model when one short text at a time is asked of it."""
+"""What the service adds to its own run of the model, for one short text at a time."""
 
 import itertools
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What becomes of requests when three times more come than the server can answer."""
+"""Answers and refusals at three times the rate that the server can answer."""
 
 import itertools
 from collections.abc import Iterator
