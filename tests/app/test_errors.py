@@ -22,7 +22,7 @@ CATALOGUE = {
 }
 
 
-def test_status_and_type() -> None:
+def test_every_error_has_its_status_and_type() -> None:
     assert {error.__name__: (error.status, error.error_type) for error in ERRORS} == CATALOGUE
 
 
@@ -33,7 +33,7 @@ def test_no_error_is_a_kind_of_another() -> None:
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
-def test_each_is_described(error: type[ServiceError]) -> None:
+def test_every_error_has_a_docstring(error: type[ServiceError]) -> None:
     assert error.__doc__
 
 

@@ -36,7 +36,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
     return start
 
 
-def test_the_defaults(start: Any) -> None:
+def test_the_defaults_are_one_worker_on_loopback_without_a_key(start: Any) -> None:
     settings = start()
     assert (settings.models, settings.host, settings.port) == (Path("models"), "127.0.0.1", 8000)
     assert (settings.workers, settings.device, settings.precision) == (1, "auto", "auto")
@@ -95,7 +95,7 @@ def test_a_misspelt_setting_ends_the_start(
     assert line.startswith(f"{variable}: there is no such setting. Did you mean {meant}?")
 
 
-def test_every_problem_is_told_at_once(start: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_problems_are_reported_at_once(start: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert start(BERT_MAX_QUEUES="3", BERT_PORT="http", BERT_TREADS="1") == 2
     told = [line.split(" ")[0] for line in capsys.readouterr().err.splitlines()]
     assert told == ["BERT_MAX_QUEUES:", "BERT_TREADS:", "--port"]
@@ -110,7 +110,7 @@ FOREIGN = [
 ]
 
 
-def test_what_is_another_programs_is_passed_over(start: Any) -> None:
+def test_variables_of_other_programs_are_ignored(start: Any) -> None:
     variables = dict.fromkeys(FOREIGN, "tcp://10.0.0.1:8000")
     assert start(**variables).port == 8000
     assert unknown_variables([*variables, "BERT_PORT", "bert_port", "PATH", "ALBERT_X"]) == dict.fromkeys(
@@ -141,7 +141,7 @@ def test_what_is_another_programs_is_passed_over(start: Any) -> None:
         ("otlp_endpoint", "collector", "valid URL"),
     ],
 )
-def test_what_cannot_be_is_told_by_both_names(
+def test_an_invalid_value_is_reported_by_flag_and_variable(
     start: Any, capsys: pytest.CaptureFixture[str], name: str, value: str, says: str
 ) -> None:
     assert start(**{f"BERT_{name.upper()}": value}) == 2
@@ -158,7 +158,7 @@ def test_what_cannot_be_is_told_by_both_names(
         (["serve"], "serve"),
     ],
 )
-def test_flags_that_there_are_not(
+def test_unknown_flags_are_refused(
     start: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -26,7 +26,7 @@ def locked(
         assert KEY not in server.log
 
 
-def test_the_key_opens(locked: ServerProcess) -> None:
+def test_the_right_key_is_accepted(locked: ServerProcess) -> None:
     for scheme in ("Bearer", "bearer"):
         assert locked.post("/v1/classify", GOOD, authorization=f"{scheme} {KEY}").status == 200
     for path in ("/v1/models", "/v1/models/sentiment"):
@@ -36,7 +36,7 @@ def test_the_key_opens(locked: ServerProcess) -> None:
 @pytest.mark.parametrize(
     "given", [None, "", "Bearer", "Bearer ", f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", KEY, f"Basic {KEY}"]
 )
-def test_nothing_else_does(locked: ServerProcess, given: str | None) -> None:
+def test_any_other_key_is_unauthorized(locked: ServerProcess, given: str | None) -> None:
     headers = {} if given is None else {"Authorization": given}
     rejected = locked.metric("bert_requests_total", status="401")
     for method, path in (
@@ -55,11 +55,11 @@ def test_nothing_else_does(locked: ServerProcess, given: str | None) -> None:
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/docs", "/openapi.json"])
-def test_what_supervisors_ask_needs_none(locked: ServerProcess, path: str) -> None:
+def test_health_and_metrics_need_no_key(locked: ServerProcess, path: str) -> None:
     assert locked.ask("GET", path).status == 200
 
 
-def test_the_description_says_where_a_key_is_needed(locked: ServerProcess, shared_server: ServerProcess) -> None:
+def test_openapi_marks_routes_that_need_a_key(locked: ServerProcess, shared_server: ServerProcess) -> None:
     described = locked.ask("GET", "/openapi.json").json
     assert described["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
     needed = {path: one.get("security") for path, methods in described["paths"].items() for one in methods.values()}

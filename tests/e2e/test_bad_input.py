@@ -136,7 +136,7 @@ def _nothing_else_suffers(shared_server: ServerProcess) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.path[4:]} {case.name}")
-def test_a_bad_body(shared_server: ServerProcess, case: Case) -> None:
+def test_a_bad_body_is_refused(shared_server: ServerProcess, case: Case) -> None:
     reply = shared_server.post(case.path, case.body, x_request_id="asked-1")
     assert reply.status == case.status
     assert reply.json["error_type"] == TYPES[case.status]
@@ -157,7 +157,7 @@ def test_a_bad_body(shared_server: ServerProcess, case: Case) -> None:
         ("/v1/fill-mask", "sentiment", 404, ("/v1/classify", "masked")),
     ],
 )
-def test_a_model_that_is_not_there(
+def test_an_unknown_model_is_not_found(
     shared_server: ServerProcess, path: str, model: str | None, status: int, says: tuple[str, ...]
 ) -> None:
     reply = shared_server.post(path, {"model": model, "inputs": "[MASK]"})
@@ -170,7 +170,7 @@ def test_a_model_that_is_not_there(
 @pytest.mark.parametrize(
     "path", ["/v1/classify/", "/v1", "/", f"/{SECRET}", "/v1/models/", "/v1/summarize", "/%00", "//livez"]
 )
-def test_an_unknown_route(shared_server: ServerProcess, path: str) -> None:
+def test_an_unknown_route_is_not_found(shared_server: ServerProcess, path: str) -> None:
     reply = shared_server.ask("GET", path)
     if reply.status == 307:  # FastAPI's way with a slash too many
         assert reply.headers["location"].endswith("/v1/models")
@@ -183,7 +183,7 @@ def test_an_unknown_route(shared_server: ServerProcess, path: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"])
 @pytest.mark.parametrize("path", ["/v1/classify", "/v1/fill-mask"])
-def test_a_wrong_method(shared_server: ServerProcess, path: str, method: str) -> None:
+def test_a_wrong_method_is_not_allowed(shared_server: ServerProcess, path: str, method: str) -> None:
     reply = shared_server.ask(method, path)
     assert reply.status == 405
     assert reply.headers["allow"] == "POST"
@@ -195,7 +195,7 @@ def test_a_wrong_method(shared_server: ServerProcess, path: str, method: str) ->
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/v1/models", "/v1/models/sentiment"])
-def test_what_is_only_read(shared_server: ServerProcess, path: str) -> None:
+def test_read_only_routes_take_get_and_head_only(shared_server: ServerProcess, path: str) -> None:
     reply = shared_server.post(path, GOOD)
     assert reply.status == 405
     assert reply.headers["allow"] == "GET"
@@ -206,7 +206,7 @@ def test_what_is_only_read(shared_server: ServerProcess, path: str) -> None:
         assert line.reply(without_body=True).status == 200
 
 
-def test_an_unknown_model_by_its_route(shared_server: ServerProcess) -> None:
+def test_an_unknown_model_has_no_card(shared_server: ServerProcess) -> None:
     reply = shared_server.ask("GET", f"/v1/models/{SECRET}")
     assert reply.status == 404
     assert "sentiment" in reply.error
@@ -231,7 +231,7 @@ def test_a_body_that_says_it_is_too_large_is_not_read(shared_server: ServerProce
         assert line.is_closed()
 
 
-def test_a_chunked_body_over_the_limit(shared_server: ServerProcess) -> None:
+def test_a_chunked_body_over_the_limit_is_refused(shared_server: ServerProcess) -> None:
     chunk = b"%x\r\n%s\r\n" % (2**16, b" " * 2**16)
     with wire(shared_server.url) as line:
         line.send(head("Transfer-Encoding: chunked"))
@@ -244,7 +244,7 @@ def test_a_chunked_body_over_the_limit(shared_server: ServerProcess) -> None:
         assert line.is_closed()
 
 
-def test_a_chunked_body_without_end(shared_server: ServerProcess) -> None:
+def test_an_endless_chunked_body_is_cut_off(shared_server: ServerProcess) -> None:
     chunk = b"%x\r\n%s\r\n" % (2**20, b" " * 2**20)
     with wire(shared_server.url) as line:
         line.send(head("Transfer-Encoding: chunked"))
@@ -273,7 +273,7 @@ def test_a_body_of_just_the_limit_is_read(shared_server: ServerProcess) -> None:
         pytest.param(SECRET.encode() + b"\r\n\r\n", id="no HTTP"),
     ],
 )
-def test_what_is_no_http(shared_server: ServerProcess, data: bytes) -> None:
+def test_invalid_http_is_refused(shared_server: ServerProcess, data: bytes) -> None:
     with wire(shared_server.url) as line:
         line.send(data)
         reply = line.reply()
@@ -290,7 +290,7 @@ def test_what_is_no_http(shared_server: ServerProcess, data: bytes) -> None:
         pytest.param(head()[:-2] + b"x: y\r\n" * 2**17, id="headers without end"),
     ],
 )
-def test_a_head_over_the_limit(shared_server: ServerProcess, data: bytes) -> None:
+def test_a_long_head_is_refused(shared_server: ServerProcess, data: bytes) -> None:
     with wire(shared_server.url) as line:
         line.send(data)
         reply = line.reply()
@@ -300,7 +300,7 @@ def test_a_head_over_the_limit(shared_server: ServerProcess, data: bytes) -> Non
         assert line.is_closed()
 
 
-def test_a_body_that_does_not_come_is_told_and_counted(shared_models: Path) -> None:
+def test_a_body_that_does_not_come_is_a_timeout_and_counted(shared_models: Path) -> None:
     with serving(shared_models / "sentiment", "--threads", "1", "--read-timeout-s", "2") as server:
         with wire(server.url) as line:
             line.send(head("Content-Length: 100", "X-Request-Id: late") + b'{"inputs": "a')
@@ -315,7 +315,7 @@ def test_a_body_that_does_not_come_is_told_and_counted(shared_models: Path) -> N
         assert (told["status"], told["error_type"]) == (408, "timeout")
 
 
-def test_a_body_that_is_longer_than_it_says(shared_server: ServerProcess) -> None:
+def test_input_beyond_the_content_length_is_refused(shared_server: ServerProcess) -> None:
     body = json.dumps(GOOD).encode()
     with wire(shared_server.url) as line:
         line.send(head(f"Content-Length: {len(body) - 5}") + body)
@@ -324,7 +324,7 @@ def test_a_body_that_is_longer_than_it_says(shared_server: ServerProcess) -> Non
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
-def test_a_caller_that_leaves_amid_its_body(shared_server: ServerProcess, framing: str) -> None:
+def test_a_caller_that_disconnects_in_its_body_is_logged(shared_server: ServerProcess, framing: str) -> None:
     count = shared_server.log.count('"status": 499')
     with wire(shared_server.url) as line:
         line.send(head(framing) + b'{"inputs": "a')
@@ -332,14 +332,14 @@ def test_a_caller_that_leaves_amid_its_body(shared_server: ServerProcess, framin
     assert shared_server.metric("bert_inflight_requests") == 0
 
 
-def test_a_compressed_body(shared_server: ServerProcess) -> None:
+def test_a_compressed_body_is_refused(shared_server: ServerProcess) -> None:
     body = gzip.compress(json.dumps(GOOD).encode())
     reply = shared_server.post("/v1/classify", body, content_encoding="gzip")
     assert reply.status == 400
     assert "uncompressed" in reply.error
 
 
-def test_a_key_that_stands_twice_has_its_last_value(shared_server: ServerProcess) -> None:
+def test_of_a_duplicate_key_the_last_value_counts(shared_server: ServerProcess) -> None:
     twice = shared_server.post(
         "/v1/classify", b'{"model": "sentiment", "inputs": "Bad.", "inputs": "The cat sat on the mat."}'
     )
@@ -348,7 +348,7 @@ def test_a_key_that_stands_twice_has_its_last_value(shared_server: ServerProcess
 
 @pytest.mark.parametrize("text", ["a" * 1_000_000, "a " * 500_000, "天" * 300_000, " " * 1_000_000, "́" * 300_000])
 @pytest.mark.parametrize("model", ["sentiment", "toxicity"])
-def test_a_text_of_a_megabyte(shared_server: ServerProcess, model: str, text: str) -> None:
+def test_a_text_of_a_megabyte_is_answered(shared_server: ServerProcess, model: str, text: str) -> None:
     reply = shared_server.post("/v1/classify", {"model": model, "inputs": text})
     assert reply.status == 200
     assert len(reply.json["predictions"]) == 1
@@ -356,7 +356,7 @@ def test_a_text_of_a_megabyte(shared_server: ServerProcess, model: str, text: st
 
 
 @pytest.mark.parametrize("model", ["sentiment", "toxicity"])
-def test_a_pair_of_two_megabytes(shared_server: ServerProcess, model: str) -> None:
+def test_a_pair_of_two_megabytes_is_answered(shared_server: ServerProcess, model: str) -> None:
     pair = {"text": "a b " * 500_000, "text_pair": "c " * 1_000_000}
     reply = shared_server.post("/v1/classify", {"model": model, "inputs": pair})
     assert reply.status == 200

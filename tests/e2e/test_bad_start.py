@@ -100,19 +100,19 @@ def change_a_golden_answer(bundle: Path) -> None:
         "golden answer",
     ],
 )
-def test_a_broken_bundle(models: Path, change: Break, says: list[str]) -> None:
+def test_a_broken_bundle_ends_the_start(models: Path, change: Break, says: list[str]) -> None:
     change(models / "sentiment")
     complaint = refusal("--models", str(models))
     assert all(said in complaint for said in says), complaint
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_models_folder_ends_the_start(tmp_path: Path) -> None:
     complaint = refusal("--models", str(tmp_path / "nowhere"))
     assert str(tmp_path / "nowhere") in complaint
     assert "--models" in complaint
 
 
-def test_a_port_in_use(models: Path) -> None:
+def test_a_port_in_use_ends_the_start(models: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         complaint = refusal("--models", str(models), BERT_PORT=port)
@@ -121,19 +121,19 @@ def test_a_port_in_use(models: Path) -> None:
     assert "--port" in complaint
 
 
-def test_a_device_that_is_not_there(models: Path) -> None:
+def test_a_missing_device_ends_the_start(models: Path) -> None:
     complaint = refusal("--models", str(models), "--device", "cuda")
     assert "no variant cuda" in complaint
     assert "BERT_DEVICE" in complaint
 
 
-def test_a_precision_that_was_not_exported(models: Path) -> None:
+def test_a_missing_precision_ends_the_start(models: Path) -> None:
     complaint = refusal("--models", str(models), BERT_PRECISION="fp16")
     assert "it has cpu-fp32" in complaint
     assert "--variants" in complaint
 
 
-def test_a_bad_setting() -> None:
+def test_a_bad_setting_ends_the_start() -> None:
     complaint = refusal("--workers", "0", status=2, BERT_MAX_QUEUE_S="soon")
     assert complaint.splitlines() == [
         "--workers (BERT_WORKERS): Input should be greater than or equal to 1",
@@ -146,7 +146,7 @@ def test_a_misspelt_setting() -> None:
     assert complaint.startswith("BERT_MAX_QUEUES: there is no such setting. Did you mean BERT_MAX_QUEUE_S? Rename it")
 
 
-def test_a_variable_that_may_be_another_programs_is_told_and_no_obstacle(tmp_path: Path) -> None:
+def test_an_unknown_variable_is_logged_and_ignored(tmp_path: Path) -> None:
     ended = run_app("--models", str(tmp_path), BERT_PORT="0", BERT_BASE_DIR="/bert", BERT_SERVICE_HOST="10.0.0.1")
     told = [json.loads(line) for line in ended.stderr.splitlines()]
     assert [record["message"] for record in told if record["level"] == "warning"] == [
@@ -161,7 +161,7 @@ def test_a_key_file_without_a_key(models: Path, tmp_path: Path) -> None:
     assert "BERT_API_KEY_FILE is empty" in complaint
 
 
-def test_a_folder_too_deep_for_a_socket(models: Path, tmp_path: Path) -> None:
+def test_a_temporary_folder_too_deep_for_a_socket_ends_the_start(models: Path, tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 100)
     folder.mkdir()
     complaint = refusal("--models", str(models), "--workers", "2", TMPDIR=str(folder))

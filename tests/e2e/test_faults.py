@@ -50,7 +50,7 @@ def test_a_poisoned_sequence_fails_alone(steady: Steady, poison: int) -> None:
     assert POISONED not in server.log
 
 
-def test_a_lost_device_is_told_to_all_and_ends_the_process(serve_faulty: ServeFaulty, device: Device) -> None:
+def test_a_lost_device_fails_all_requests_and_ends_the_process(serve_faulty: ServeFaulty, device: Device) -> None:
     with ThreadPoolExecutor(8) as threads, serve_faulty() as server:
         device.hold()
         waiting = [threads.submit(ask, server, GOOD, POISONED) for _ in range(8)]
@@ -79,9 +79,7 @@ def test_a_device_that_is_lost_while_models_load_ends_the_start(
     assert "Traceback" not in log
 
 
-def test_a_model_that_does_not_fit_ends_the_start_and_says_what_to_change(
-    serve_faulty: ServeFaulty, device: Device
-) -> None:
+def test_a_model_that_does_not_fit_ends_the_start_with_a_remedy(serve_faulty: ServeFaulty, device: Device) -> None:
     device.shrink(0)
     with serve_faulty(wait=False) as server:
         assert server.process.wait(HAPPEN_WITHIN_S) == 1

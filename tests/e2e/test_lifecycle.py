@@ -48,7 +48,7 @@ def ask(server: ServerProcess) -> Reply:
     return server.post("/v1/classify", GOOD)
 
 
-def test_more_callers_at_once_than_a_shell_lets_it_open_files(shared_models: Path) -> None:
+def test_connections_may_exceed_the_soft_limit_of_open_files(shared_models: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, hard))
     try:
@@ -62,7 +62,7 @@ def test_more_callers_at_once_than_a_shell_lets_it_open_files(shared_models: Pat
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_alive_while_the_models_load_and_ready_after(serve_faulty: ServeFaulty, device: Device) -> None:
+def test_livez_answers_while_models_load_and_readyz_after(serve_faulty: ServeFaulty, device: Device) -> None:
     device.hold()
     with serve_faulty(wait=False) as server:
         eventually(lambda: is_alive(server))
@@ -107,7 +107,7 @@ def test_a_stop_under_load_loses_nothing(serve_faulty: ServeFaulty, device: Devi
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_stop_amid_traffic_loses_nothing(serve_faulty: ServeFaulty, workers: str) -> None:
+def test_a_stop_during_traffic_loses_nothing(serve_faulty: ServeFaulty, workers: str) -> None:
     """Callers that keep their connections, and ask again as soon as they are answered, until they are told to stop."""
     answered: Counter[int] = Counter()
 
@@ -133,7 +133,7 @@ def test_a_stop_amid_traffic_loses_nothing(serve_faulty: ServeFaulty, workers: s
         assert server.process.wait(HAPPEN_WITHIN_S) == 0
 
 
-def test_a_stop_waits_for_a_body_that_is_on_its_way(serve_faulty: ServeFaulty) -> None:
+def test_a_stop_waits_for_a_body_that_is_arriving(serve_faulty: ServeFaulty) -> None:
     body = json.dumps(GOOD).encode()
     with serve_faulty() as server, wire(server.url) as line:
         line.send(head(f"Content-Length: {len(body)}", "Expect: 100-continue"))
@@ -150,7 +150,7 @@ def test_a_stop_waits_for_a_body_that_is_on_its_way(serve_faulty: ServeFaulty) -
         pass  # the port is free again
 
 
-def test_a_stop_waits_no_longer_than_it_may(serve_faulty: ServeFaulty, device: Device) -> None:
+def test_a_stop_ends_after_the_shutdown_timeout(serve_faulty: ServeFaulty, device: Device) -> None:
     with ThreadPoolExecutor(2) as threads, serve_faulty("--shutdown-timeout-s", "0.2") as server:
         device.hold()
         waiting: list[Future[Reply]] = [threads.submit(ask, server) for _ in range(2)]
@@ -163,7 +163,7 @@ def test_a_stop_waits_no_longer_than_it_may(serve_faulty: ServeFaulty, device: D
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_stop_waits_for_no_model(serve_faulty: ServeFaulty, device: Device, workers: str) -> None:
+def test_a_stop_does_not_wait_for_a_loading_model(serve_faulty: ServeFaulty, device: Device, workers: str) -> None:
     device.hold()
     with serve_faulty("--workers", workers, "--shutdown-timeout-s", "1", wait=False) as server:
         eventually(lambda: device.is_held and is_alive(server))
@@ -172,7 +172,7 @@ def test_a_stop_waits_for_no_model(serve_faulty: ServeFaulty, device: Device, wo
         assert "killed" not in server.log
 
 
-def test_a_second_ctrl_c_waits_for_nothing(serve_faulty: ServeFaulty, device: Device) -> None:
+def test_a_second_ctrl_c_ends_at_once(serve_faulty: ServeFaulty, device: Device) -> None:
     with ThreadPoolExecutor(1) as threads, serve_faulty() as server:
         device.hold()
         waiting = threads.submit(ask, server)

@@ -46,7 +46,7 @@ def test_every_line_of_the_log_is_json(shared_server: ServerProcess) -> None:
         assert {"time", "level", "logger", "message"} <= set(record)
 
 
-def test_text_logs(shared_models: Path) -> None:
+def test_text_logs_are_readable(shared_models: Path) -> None:
     with serving(shared_models / "sentiment", "--threads", "1", BERT_LOG_FORMAT="text") as server:
         server.post("/v1/classify", {"inputs": TEXT}, x_request_id="seen-1")
         lines = eventually(lambda: [line for line in server.log.splitlines() if "request_id=seen-1" in line])

@@ -57,7 +57,7 @@ def test_counts_by_status_and_reason_are_there_from_the_start(at_start: str) -> 
             assert f'bert_rejected_total{{model="{model}",reason="{reason}",task="{task}"}} 0.0' in at_start
 
 
-def test_what_is_served_is_told(at_start: str) -> None:
+def test_model_info_names_what_is_served(at_start: str) -> None:
     for model, task in MODELS.items():
         labels = f'model="{model}",provider="CPUExecutionProvider",task="{task}",variant="cpu-fp32"'
         assert f"bert_model_info{{{labels}}} 1.0" in at_start
@@ -93,7 +93,7 @@ def test_metrics_follow_requests(shared_server: ServerProcess) -> None:
     assert 0 < after["batch_fill_ratio_sum"] <= 3
 
 
-def test_the_time_that_a_caller_takes_is_not_the_services(shared_server: ServerProcess) -> None:
+def test_latency_excludes_the_time_to_send_the_request(shared_server: ServerProcess) -> None:
     body = json.dumps({"model": "sentiment", "inputs": TEXT}).encode()
     before = shared_server.metric("bert_request_duration_seconds_sum", model="sentiment")
     with wire(shared_server.url) as line:
@@ -126,7 +126,7 @@ def test_refused_requests_are_counted(shared_server: ServerProcess, body: Any, s
     assert shared_server.metric("bert_requests_total", model=model, status=status) == before + 1
 
 
-def test_what_callers_write_makes_no_series(shared_server: ServerProcess) -> None:
+def test_callers_cannot_create_series(shared_server: ServerProcess) -> None:
     def series() -> set[str]:
         lines = shared_server.ask("GET", "/metrics").body.decode().splitlines()
         return {line.rsplit(" ", 1)[0] for line in lines if line.startswith("bert_")}

@@ -32,7 +32,7 @@ def resolve(description: Any, schema: Any) -> dict[str, Any]:
     return json.loads(text.replace("#/components/schemas/", "#/$defs/"))
 
 
-def test_the_description_refers_only_to_what_it_holds(description: Any) -> None:
+def test_openapi_references_resolve(description: Any) -> None:
     assert description["openapi"].startswith("3.1")
     names = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(description)))
     assert names == set(description["components"]["schemas"])
@@ -42,14 +42,14 @@ def test_the_description_refers_only_to_what_it_holds(description: Any) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_the_description_has_every_route(description: Any) -> None:
+def test_openapi_has_every_route(description: Any) -> None:
     assert {(path, method) for path, method, _ in operations(description)} == {
         *((f"/v1/{task}", "post") for task in TASKS),
         ("/v1/models", "get"), ("/v1/models/{name}", "get"), ("/livez", "get"), ("/readyz", "get"),
     }  # fmt: skip
 
 
-def test_every_error_is_described_in_the_one_shape(description: Any) -> None:
+def test_openapi_has_one_schema_for_errors(description: Any) -> None:
     catalogue = {error.status for error in errors.ERRORS} - {errors.MethodNotAllowed.status}
     for path, method, one in operations(description):
         described = {int(status) for status in one["responses"]} - {200}
@@ -63,7 +63,7 @@ def test_every_error_is_described_in_the_one_shape(description: Any) -> None:
             }, path
 
 
-def test_every_error_type_is_described(description: Any) -> None:
+def test_openapi_lists_every_error_type(description: Any) -> None:
     described = description["components"]["schemas"]["ErrorResponse"]["properties"]["error_type"]["enum"]
     assert described == [error.error_type for error in errors.ERRORS]
 
@@ -74,9 +74,7 @@ def answer_of(description: Any, path: str, method: str, status: int) -> dict[str
 
 
 @pytest.mark.parametrize(("path", "count"), [("/v1/classify", 2), ("/v1/fill-mask", 1)])
-def test_every_example_of_a_request_works(
-    shared_server: ServerProcess, description: Any, path: str, count: int
-) -> None:
+def test_every_request_example_works(shared_server: ServerProcess, description: Any, path: str, count: int) -> None:
     content = description["paths"][path]["post"]["requestBody"]["content"]["application/json"]
     request = resolve(description, content["schema"])
     assert len(content["examples"]) == count
@@ -88,7 +86,7 @@ def test_every_example_of_a_request_works(
         jsonschema.validate(reply.json, answer_of(description, path, "post", 200))
 
 
-def test_answers_are_as_described(shared_server: ServerProcess, description: Any) -> None:
+def test_responses_match_their_schemas(shared_server: ServerProcess, description: Any) -> None:
     def check(reply: Reply, path: str, method: str = "get") -> None:
         jsonschema.validate(reply.json, answer_of(description, path, method, reply.status))
 
@@ -102,7 +100,7 @@ def test_answers_are_as_described(shared_server: ServerProcess, description: Any
 
 
 @pytest.mark.parametrize("model", [ClassifyResponse, ErrorResponse])
-def test_every_example_of_an_answer_is_one(model: type[BaseModel]) -> None:
+def test_every_response_example_is_valid(model: type[BaseModel]) -> None:
     examples: Any = model.model_config["json_schema_extra"]
     for example in examples["examples"]:
         model.model_validate(example)

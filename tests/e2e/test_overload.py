@@ -16,7 +16,7 @@ def ask(server: ServerProcess, inputs: Any = TEXT) -> Reply:
     return server.post("/v1/classify", {"inputs": inputs})
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(serve_faulty: ServeFaulty, device: Device) -> None:
+def test_a_full_queue_refuses_at_once_with_retry_after(serve_faulty: ServeFaulty, device: Device) -> None:
     with ThreadPoolExecutor(1) as threads, serve_faulty("--max-queue-s", "0.0001", "--batch-tokens", "64") as server:
         device.hold()
         bulk = threads.submit(ask, server, [TEXT] * BULK)
@@ -39,7 +39,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(serve_faulty: 
         eventually(lambda: server.metric("bert_queue_sequences") == 0)
 
 
-def test_late_requests_are_told_though_the_device_is_stuck(serve_faulty: ServeFaulty, device: Device) -> None:
+def test_late_requests_fail_even_if_the_device_is_stuck(serve_faulty: ServeFaulty, device: Device) -> None:
     with ThreadPoolExecutor(4) as threads, serve_faulty("--request-timeout-s", "0.3") as server:
         device.hold()
         first = threads.submit(ask, server)
@@ -59,7 +59,7 @@ def test_late_requests_are_told_though_the_device_is_stuck(serve_faulty: ServeFa
         assert server.metric("bert_tokens_total") - tokens <= 2 * good.json["usage"]["tokens"]
 
 
-def test_work_of_callers_that_left_is_dropped(steady: Steady) -> None:
+def test_work_of_disconnected_callers_is_dropped(steady: Steady) -> None:
     server, device = steady.server, steady.device
     before = server.metric("bert_batch_sequences_sum"), server.metric("bert_cancelled_total")
     with ThreadPoolExecutor(1) as threads:
@@ -78,7 +78,7 @@ def test_work_of_callers_that_left_is_dropped(steady: Steady) -> None:
     assert [request["status"] for request in steady.requests] == [499, 200]
 
 
-def test_a_caller_that_leaves_does_not_take_its_batch_along(steady: Steady) -> None:
+def test_a_disconnected_caller_does_not_fail_its_batch(steady: Steady) -> None:
     server, device = steady.server, steady.device
     cancelled = server.metric("bert_cancelled_total")
     with ThreadPoolExecutor(4) as threads:
@@ -95,7 +95,7 @@ def test_a_caller_that_leaves_does_not_take_its_batch_along(steady: Steady) -> N
     assert first.result().json == others[0].result().json
 
 
-def test_a_bulk_request_takes_turns_with_single_ones(steady: Steady) -> None:
+def test_a_bulk_request_takes_turns_with_single_texts(steady: Steady) -> None:
     """Single requests that come while a bulk request waits run in its next batches, not after its last."""
     server, device = steady.server, steady.device
     with ThreadPoolExecutor(4) as threads:

@@ -55,7 +55,7 @@ def test_answers_are_those_of_one_process(models: Path, server: ServerProcess) -
             assert "predictions" in answers[0]
 
 
-def test_metrics_are_whole_from_any_front_end(server: ServerProcess) -> None:
+def test_any_front_end_reports_the_metrics_of_all(server: ServerProcess) -> None:
     names = ("bert_requests_total", "bert_tokens_total", "bert_batch_sequences_sum")
     requests, tokens, sequences = (metric(server, name) for name in names)
     with ThreadPoolExecutor(8) as threads:
@@ -69,7 +69,7 @@ def test_metrics_are_whole_from_any_front_end(server: ServerProcess) -> None:
         assert metric(server, "bert_model_info") == 2
 
 
-def test_an_engine_that_dies_is_told_and_replaced(server: ServerProcess) -> None:
+def test_a_dead_engine_fails_its_requests_and_is_replaced(server: ServerProcess) -> None:
     engine = engine_of(server)
     os.kill(engine, signal.SIGSTOP)
     with ThreadPoolExecutor(16) as threads:
@@ -92,7 +92,7 @@ def test_an_engine_that_dies_is_told_and_replaced(server: ServerProcess) -> None
     assert classify(server, TEXTS).status_code == 200
 
 
-def test_open_files_are_those_of_the_process_that_meets_its_limit_first(server: ServerProcess) -> None:
+def test_open_files_are_those_of_the_fullest_process(server: ServerProcess) -> None:
     family = [server.process.pid, *children(server.process.pid)]
     fullest = max(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in family)
     assert metric(server, "process_open_fds") == pytest.approx(fullest, abs=4)  # connections come and go
@@ -112,7 +112,7 @@ def test_processor_time_never_falls(doomed: ServerProcess) -> None:
     assert told == sorted(told)
 
 
-def test_an_engine_that_hangs_is_told_and_replaced(models: Path) -> None:
+def test_a_hung_engine_fails_its_requests_and_is_replaced(models: Path) -> None:
     with serving(models, "--workers", "2", "--threads", "1", "--request-timeout-s", "1") as server:
         until(lambda: all_ready(server))
         engine = engine_of(server)
@@ -131,7 +131,7 @@ def test_an_engine_that_hangs_is_told_and_replaced(models: Path) -> None:
     assert messages.count("engine ended with status -9, killed by SIGKILL as it had hung; starting another") == 1
 
 
-def test_a_front_end_that_dies_loses_only_its_own_requests_and_is_replaced(server: ServerProcess) -> None:
+def test_a_dead_front_end_loses_only_its_own_requests(server: ServerProcess) -> None:
     engine = engine_of(server)
     before = workers(server)
     victim = next(pid for pid in before if pid != engine)
@@ -204,7 +204,7 @@ def test_ctrl_c_reaches_every_process_and_loses_nothing(doomed: ServerProcess) -
     assert "again" not in doomed.log
 
 
-def test_a_second_ctrl_c_waits_for_nothing(doomed: ServerProcess) -> None:
+def test_a_second_ctrl_c_ends_at_once(doomed: ServerProcess) -> None:
     pids, engine = workers(doomed), engine_of(doomed)
     os.kill(engine, signal.SIGSTOP)
     with ThreadPoolExecutor(1) as threads:
@@ -220,7 +220,7 @@ def test_a_second_ctrl_c_waits_for_nothing(doomed: ServerProcess) -> None:
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
-def test_without_a_supervisor_nothing_runs_on_and_nothing_is_left(models: Path, tmp_path: Path) -> None:
+def test_without_a_supervisor_every_process_ends_and_cleans_up(models: Path, tmp_path: Path) -> None:
     with serving(models, "--workers", "2", "--threads", "1", TMPDIR=str(tmp_path)) as doomed:
         pids = workers(doomed)
         assert list(tmp_path.glob("bert-*"))
@@ -233,7 +233,7 @@ def test_without_a_supervisor_nothing_runs_on_and_nothing_is_left(models: Path, 
     assert not list(tmp_path.glob("bert-*"))
 
 
-def test_what_cannot_start_is_told_once_and_ends(models: Path, tmp_path: Path) -> None:
+def test_a_failed_start_is_logged_once(models: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(models / "bert-single-label", tmp_path / "broken")
     graph = broken / "cpu-fp32.onnx"
     graph.write_bytes(graph.read_bytes()[:-10])

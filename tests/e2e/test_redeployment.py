@@ -110,9 +110,7 @@ def test_no_answer_has_the_labels_of_another_version(
     assert server.stop() == 0
 
 
-def test_what_was_accepted_is_finished_before_its_engine_is_replaced(
-    models: Path, versions: Path, device: Device
-) -> None:
+def test_accepted_requests_finish_before_the_engine_is_replaced(models: Path, versions: Path, device: Device) -> None:
     arguments = ("--workers", "2", "--threads", "1", "--batch-tokens", "64")
     faults = {"FAULTS": str(device.faults)}
     with (

@@ -30,7 +30,7 @@ def fill_mask(server: ServerProcess, inputs: Any, **parameters: Any) -> Any:
     return reply.json
 
 
-def test_a_text(shared_server: ServerProcess) -> None:
+def test_a_text_is_classified(shared_server: ServerProcess) -> None:
     answer = classify(shared_server, TEXT).json
     assert answer["model"] == "sentiment"
     assert answer["usage"] == {"tokens": 13, "truncated": 0}
@@ -50,7 +50,7 @@ def test_inputs_are_answered_in_their_order(shared_server: ServerProcess) -> Non
     assert together["usage"]["truncated"] == sum(one["usage"]["truncated"] for one in alone)
 
 
-def test_a_pair_is_not_its_first_text(shared_server: ServerProcess) -> None:
+def test_a_pair_is_answered_as_a_pair(shared_server: ServerProcess) -> None:
     [one], [pair], [swapped] = (
         classify(shared_server, inputs).json["predictions"]
         for inputs in (TEXT, {"text": TEXT, "text_pair": "Is it good?"}, {"text": "Is it good?", "text_pair": TEXT})
@@ -63,13 +63,13 @@ def test_a_pair_without_a_second_text_is_a_text(shared_server: ServerProcess, pa
     assert classify(shared_server, pair).json == classify(shared_server, TEXT).json
 
 
-def test_top_k(shared_server: ServerProcess) -> None:
+def test_top_k_limits_the_answers(shared_server: ServerProcess) -> None:
     [every] = classify(shared_server, TEXT).json["predictions"]
     for top_k in (1, 2, 3, 1000):
         assert classify(shared_server, TEXT, top_k=top_k).json["predictions"] == [every[:top_k]]
 
 
-def test_functions(shared_server: ServerProcess) -> None:
+def test_function_to_apply_changes_the_scores(shared_server: ServerProcess) -> None:
     def scores(model: str, **parameters: Any) -> dict[str, float]:
         [labels] = classify(shared_server, TEXT, model, **parameters).json["predictions"]
         return {one["label"]: one["score"] for one in labels}
@@ -81,7 +81,7 @@ def test_functions(shared_server: ServerProcess) -> None:
     assert scores("sentiment", function_to_apply="none") != scores("sentiment", function_to_apply="sigmoid")
 
 
-def test_a_long_text_is_cut_at_the_end_that_was_asked_for(shared_server: ServerProcess) -> None:
+def test_a_long_text_is_cut_at_the_requested_end(shared_server: ServerProcess) -> None:
     start, end = "good " * 38, "late " * 38
     cut_right = classify(shared_server, start + end).json
     cut_left = classify(shared_server, start + end, truncation_direction="left").json
@@ -92,7 +92,7 @@ def test_a_long_text_is_cut_at_the_end_that_was_asked_for(shared_server: ServerP
     assert classify(shared_server, start, truncation=False).json["usage"] == {"tokens": 40, "truncated": 0}
 
 
-def test_masks(shared_server: ServerProcess) -> None:
+def test_every_mask_is_filled(shared_server: ServerProcess) -> None:
     answer = fill_mask(shared_server, ["The [MASK] sat on the [MASK].", "I love [MASK]"])
     assert [len(masks) for masks in answer["predictions"]] == [2, 1]
     for mask in itertools.chain(*answer["predictions"]):
@@ -115,7 +115,7 @@ def test_targets_are_the_only_tokens_and_keep_their_scores(shared_server: Server
     assert best == chosen[:1]
 
 
-def test_no_answer_depends_on_its_company(shared_server: ServerProcess) -> None:
+def test_no_answer_depends_on_its_batch(shared_server: ServerProcess) -> None:
     """Bit for bit: `==` on the answers' JSON, alone and among all others from many connections at once."""
     asked: list[tuple[str, dict[str, Any]]] = [
         ("/v1/classify", {"model": model, "inputs": text}) for model in ("sentiment", "toxicity") for text in CLASSIFY
@@ -146,7 +146,7 @@ def test_no_answer_depends_on_its_company(shared_server: ServerProcess) -> None:
     assert shared_server.metric("bert_batch_sequences_count") - batches < len(order), "no request shared a batch"
 
 
-def test_models(shared_server: ServerProcess) -> None:
+def test_models_are_listed(shared_server: ServerProcess) -> None:
     cards = shared_server.ask("GET", "/v1/models").json["models"]
     assert [card["name"] for card in cards] == ["masked", "sentiment", "toxicity"]
     for card in cards:
@@ -212,7 +212,7 @@ def test_pipelined_requests_are_answered_in_their_order(shared_server: ServerPro
     assert [reply.status for reply in replies[4:]] == [400, 200]
 
 
-def test_a_request_in_many_pieces(shared_server: ServerProcess) -> None:
+def test_a_request_in_many_pieces_is_answered(shared_server: ServerProcess) -> None:
     good = message(json.dumps({"model": "sentiment", "inputs": "Café 天"}, ensure_ascii=False).encode())
     with wire(shared_server.url) as line:
         for byte in good:
@@ -220,7 +220,7 @@ def test_a_request_in_many_pieces(shared_server: ServerProcess) -> None:
         assert line.reply().status == 200
 
 
-def test_a_chunked_body(shared_server: ServerProcess) -> None:
+def test_a_chunked_body_is_read(shared_server: ServerProcess) -> None:
     good = json.dumps({"model": "sentiment", "inputs": TEXT}).encode()
     with wire(shared_server.url) as line:
         line.send(head("Transfer-Encoding: chunked"))
@@ -228,7 +228,7 @@ def test_a_chunked_body(shared_server: ServerProcess) -> None:
         assert line.reply().json == classify(shared_server, TEXT).json
 
 
-def test_a_caller_that_asks_before_it_sends(shared_server: ServerProcess) -> None:
+def test_expect_100_continue_is_answered(shared_server: ServerProcess) -> None:
     good = json.dumps({"model": "sentiment", "inputs": TEXT}).encode()
     with wire(shared_server.url) as line:
         line.send(head(f"Content-Length: {len(good)}", "Expect: 100-continue"))
@@ -237,7 +237,7 @@ def test_a_caller_that_asks_before_it_sends(shared_server: ServerProcess) -> Non
         assert line.reply().status == 200
 
 
-def test_an_offer_of_another_protocol_is_passed_over(shared_server: ServerProcess) -> None:
+def test_an_offer_of_another_protocol_is_ignored(shared_server: ServerProcess) -> None:
     """As the HTTP client of Java makes with each request."""
     good = json.dumps({"model": "sentiment", "inputs": TEXT}).encode()
     offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA")

@@ -78,7 +78,7 @@ def test_there_is_a_request_for_every_task() -> None:
     assert {task for task, _, _ in ASKED} == set(CHECKPOINTS) == set(TASKS)
 
 
-def test_no_answer_depends_on_its_company_or_its_process(server: ServerProcess) -> None:
+def test_no_answer_depends_on_its_batch_or_its_process(server: ServerProcess) -> None:
     """Bit for bit: `==` on the answers' JSON."""
     bodies = [(f"/v1/{task}", {"inputs": inputs, "parameters": parameters}) for task, inputs, parameters in ASKED]
     alone = [server.post(*body) for body in bodies]
@@ -100,7 +100,7 @@ def test_no_answer_depends_on_its_company_or_its_process(server: ServerProcess) 
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_example_of_every_task_works_and_answers_are_as_described(server: ServerProcess, task: str) -> None:
+def test_the_example_of_every_task_works_as_described(server: ServerProcess, task: str) -> None:
     description = server.ask("GET", "/openapi.json").json
     content = description["paths"][f"/v1/{task}"]["post"]["requestBody"]["content"]["application/json"]
     [(name, example)] = content["examples"].items()
@@ -118,7 +118,7 @@ def test_the_example_of_every_task_works_and_answers_are_as_described(server: Se
         jsonschema.validate(reply.json, answer)
 
 
-def test_inputs_are_answered_in_their_order_whatever_they_take(server: ServerProcess) -> None:
+def test_inputs_are_answered_in_order_whatever_they_take(server: ServerProcess) -> None:
     texts = [TEXT, LONG, "good", LONG + " good"]
     together = ask(server, "entities", texts, stride=5)
     alone = [ask(server, "entities", text, stride=5) for text in texts]
@@ -131,7 +131,7 @@ def test_inputs_are_answered_in_their_order_whatever_they_take(server: ServerPro
     ]
 
 
-def test_entities_say_where_they_stand(server: ServerProcess) -> None:
+def test_entities_have_their_offsets(server: ServerProcess) -> None:
     for text in [*TEXTS, LONG]:
         [tokens] = ask(server, "entities", text, aggregation_strategy="none", ignore_labels=[])["predictions"]
         [groups] = ask(server, "entities", text, ignore_labels=[], stride=4)["predictions"]
@@ -143,7 +143,7 @@ def test_entities_say_where_they_stand(server: ServerProcess) -> None:
         assert ends[-1] >= len(text.rstrip())
 
 
-def test_an_answer_stands_in_its_context(server: ServerProcess) -> None:
+def test_an_answer_is_part_of_its_context(server: ServerProcess) -> None:
     answer: dict[str, Any] = {}
     for context in [*TEXTS, LONG]:
         answer = ask(server, "answer", QUESTION | {"context": context}, top_k=7)
@@ -156,7 +156,7 @@ def test_an_answer_stands_in_its_context(server: ServerProcess) -> None:
     assert answer["usage"]["tokens"] > 200  # every window counts
 
 
-def test_an_embedding_is_one_long_if_its_checkpoint_or_the_request_says_so(server: ServerProcess) -> None:
+def test_an_embedding_has_length_one_if_checkpoint_or_request_ask_for_it(server: ServerProcess) -> None:
     def embedding(**parameters: Any) -> Any:
         [one] = ask(server, "embed", TEXT, **parameters)["predictions"]
         return one
@@ -169,7 +169,7 @@ def test_an_embedding_is_one_long_if_its_checkpoint_or_the_request_says_so(serve
 
 
 @pytest.mark.parametrize("task", ["entities", "answer"])
-def test_many_answers_are_those_of_few(server: ServerProcess, task: str) -> None:
+def test_many_inputs_are_answered_as_few_are(server: ServerProcess, task: str) -> None:
     """Large ones are written in another way."""
     inputs = [text if task == "entities" else QUESTION | {"context": text} for text in TEXTS]
     few, many = ask(server, task, inputs[:5]), ask(server, task, inputs[:5] * 12)
@@ -193,7 +193,7 @@ def test_many_answers_are_those_of_few(server: ServerProcess, task: str) -> None
         ("embed", TEXT, {"pooling": "mean"}, "parameters.pooling: is not a parameter of this endpoint"),
     ],
 )
-def test_what_cannot_be_answered_says_what_to_do(
+def test_refusals_name_the_remedy(
     server: ServerProcess, task: str, inputs: Any, parameters: dict[str, Any], says: str
 ) -> None:
     said = refusal(server, task, inputs, **parameters)
@@ -207,7 +207,7 @@ def test_texts_are_not_logged(server: ServerProcess) -> None:
     assert "Paris" not in server.log
 
 
-def test_models_say_what_they_do(server: ServerProcess) -> None:
+def test_model_cards_name_task_and_labels(server: ServerProcess) -> None:
     def card(task: str) -> Any:
         return server.ask("GET", f"/v1/models/{task}").json
 

@@ -192,7 +192,7 @@ def test_a_request_is_a_span_with_its_parts(server: ServerProcess, collector: Co
     assert batch == {f"bert.batch.{key}": value for key, value in size.items()}
 
 
-def test_parts_follow_each_other_within_the_request(server: ServerProcess, collector: Collector) -> None:
+def test_spans_of_a_request_follow_each_other(server: ServerProcess, collector: Collector) -> None:
     before_ns = time.time_ns()
     trace = collector.of(classify(server, TEXTS[3]))
     tokenize, queue, run = trace.children
@@ -211,7 +211,7 @@ def test_parts_follow_each_other_within_the_request(server: ServerProcess, colle
     assert run.start_time_unix_nano < run.end_time_unix_nano
 
 
-def test_a_request_of_many_batches_has_a_run_for_each(server: ServerProcess, collector: Collector) -> None:
+def test_each_batch_of_a_request_is_a_run(server: ServerProcess, collector: Collector) -> None:
     response = classify(server, TEXTS * 8)
     trace = collector.of(response)
     runs = [values(span.attributes) for span in trace.named("run")]
@@ -222,7 +222,7 @@ def test_a_request_of_many_batches_has_a_run_for_each(server: ServerProcess, col
     assert len(trace.named("tokenize")) == len(trace.named("queue")) == 1
 
 
-def test_a_trace_goes_on_with_its_callers(server: ServerProcess, collector: Collector) -> None:
+def test_a_trace_continues_its_callers(server: ServerProcess, collector: Collector) -> None:
     response = classify(server, "a", traceparent=SAMPLED, tracestate="vendor=value")
     _, trace_id, parent_id, _ = SAMPLED.split("-")
     assert trace_id_of(response) == trace_id
@@ -238,7 +238,7 @@ def test_a_trace_goes_on_with_its_callers(server: ServerProcess, collector: Coll
 
 
 @pytest.mark.parametrize("header", ["", "nonsense", SAMPLED.replace("00-4", "ff-4"), f"{SAMPLED}-more", "00-é-1-01"])
-def test_a_context_that_is_none_begins_a_trace(server: ServerProcess, collector: Collector, header: str) -> None:
+def test_an_invalid_context_begins_a_new_trace(server: ServerProcess, collector: Collector, header: str) -> None:
     response = httpx.post(
         f"{server.url}/v1/classify",
         json={"model": "bert-single-label", "inputs": "a"},
@@ -267,7 +267,7 @@ def exemplars(server: ServerProcess) -> set[str]:
     return set(re.findall(r' # \{trace_id="([0-9a-f]{32})"\} ', text))
 
 
-def test_a_sampled_trace_is_the_example_of_a_latency(models: Path, collector: Collector) -> None:
+def test_a_sampled_trace_is_the_exemplar_of_a_latency(models: Path, collector: Collector) -> None:
     with traced(models, collector.url) as server:
         classify(server, "a", traceparent=NOT_SAMPLED)
         assert exemplars(server) == set()
@@ -276,7 +276,7 @@ def test_a_sampled_trace_is_the_example_of_a_latency(models: Path, collector: Co
         assert answered not in server.ask("GET", "/metrics").body.decode()
 
 
-def test_several_processes_keep_no_examples(models: Path, collector: Collector) -> None:
+def test_several_processes_keep_no_exemplars(models: Path, collector: Collector) -> None:
     """The files in which they count have no place for them: documented, and no error."""
     with traced(models, collector.url, workers="2") as server:
         assert classify(server, "a").status_code == 200
@@ -290,7 +290,7 @@ def test_several_processes_keep_no_examples(models: Path, collector: Collector) 
         (422, {"model": "bert-single-label", "inputs": [SECRET], SECRET: 1}),
     ],
 )
-def test_a_callers_mistake_is_no_error_of_the_service(
+def test_a_callers_mistake_is_no_error_of_the_span(
     server: ServerProcess, collector: Collector, status: int, body: dict[str, Any]
 ) -> None:
     response = httpx.post(f"{server.url}/v1/classify?{SECRET}", json=body, headers={"User-Agent": SECRET})
@@ -303,20 +303,20 @@ def test_a_callers_mistake_is_no_error_of_the_service(
     assert trace.children == []
 
 
-def test_nothing_that_a_caller_wrote_is_sent(server: ServerProcess, collector: Collector) -> None:
+def test_spans_hold_nothing_that_a_caller_wrote(server: ServerProcess, collector: Collector) -> None:
     for inputs in (SECRET, [SECRET], {"text": SECRET, "text_pair": SECRET}, [SECRET, 7]):
         collector.of(classify(server, inputs))
     assert SECRET.encode() not in b"".join(body for _, body in collector.received)
 
 
-def test_a_collector_is_told_who_sends(server: ServerProcess, collector: Collector) -> None:
+def test_spans_name_the_service_and_the_process(server: ServerProcess, collector: Collector) -> None:
     collector.of(classify(server, "a"))
     resources = [values(one.resource.attributes) for request in collector.requests for one in request.resource_spans]
     assert {one["service.name"] for one in resources} == {"bert-inference-service"}
     assert {one["service.version"] for one in resources} == {__version__}
 
 
-def test_requests_that_shared_a_batch_say_the_same_of_it(models: Path, collector: Collector) -> None:
+def test_requests_of_one_batch_have_the_same_run(models: Path, collector: Collector) -> None:
     with traced(models, collector.url, "--batch-tokens", "512", workers="2") as server:
         engine = engine_of(server)
         os.kill(engine, signal.SIGSTOP)
@@ -350,7 +350,7 @@ def test_an_engine_that_dies_is_an_error(models: Path, collector: Collector) -> 
 
 
 @EACH
-def test_what_ended_is_sent_before_the_server_ends(models: Path, collector: Collector, workers: str) -> None:
+def test_finished_spans_are_sent_before_the_server_ends(models: Path, collector: Collector, workers: str) -> None:
     sent = len(collector.received)
     with traced(models, collector.url, workers=workers, delay_ms=LATER_MS) as server:
         not_sampled = classify(server, "a", traceparent=NOT_SAMPLED)
@@ -378,7 +378,7 @@ def test_a_collector_that_is_down_harms_nothing(models: Path, is_there: bool) ->
 
 
 @EACH
-def test_a_start_without_the_sdk_says_what_to_install(models: Path, tmp_path: Path, workers: str) -> None:
+def test_a_start_without_the_sdk_names_what_to_install(models: Path, tmp_path: Path, workers: str) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['opentelemetry.sdk'] = None\n")
     environment = {"BERT_OTLP_ENDPOINT": "http://127.0.0.1:4318", "PYTHONPATH": str(tmp_path)}
     done = run_app("--models", str(models), "--port", "0", "--workers", workers, **environment)
@@ -387,13 +387,13 @@ def test_a_start_without_the_sdk_says_what_to_install(models: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("endpoint", ["collector:4318", "grpc://collector:4317", "4318"])
-def test_an_endpoint_that_is_no_address_stops_the_start(models: Path, endpoint: str) -> None:
+def test_an_invalid_endpoint_stops_the_start(models: Path, endpoint: str) -> None:
     done = run_app("--models", str(models), BERT_OTLP_ENDPOINT=endpoint)
     assert done.returncode == 2
     assert "BERT_OTLP_ENDPOINT" in done.stderr
 
 
-def test_without_an_endpoint_nothing_of_it_is_there(models: Path) -> None:
+def test_without_an_endpoint_opentelemetry_is_not_imported(models: Path) -> None:
     script = "import sys, app.processes.launch; print([name for name in sys.modules if name.startswith('opentelemetry.sdk')])"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

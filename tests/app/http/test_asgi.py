@@ -79,7 +79,7 @@ def test_a_body_without_end_is_cut_off() -> None:
         ({"content_length": "9" * 40}, False),
     ],
 )
-def test_a_body_that_says_it_is_over_the_limit(headers: dict[str, str], is_read: bool) -> None:
+def test_a_body_announced_over_the_limit_is_refused(headers: dict[str, str], is_read: bool) -> None:
     body = Body(b"x" * (LIMIT + 1))
     with pytest.raises(PayloadTooLarge):
         body.read(**headers)
@@ -93,18 +93,18 @@ def test_a_body_that_lies_about_its_length_is_counted() -> None:
 
 
 @pytest.mark.parametrize("chunks", [[None], [b"a", None]])
-def test_a_caller_that_leaves(chunks: list[bytes | None]) -> None:
+def test_a_disconnected_caller_ends_the_read(chunks: list[bytes | None]) -> None:
     with pytest.raises(ClientGone):
         Body(*chunks).read()
 
 
 @pytest.mark.parametrize("given", ["a", "A-b_c.9", "x" * 128])
-def test_a_request_id_that_is_fit_for_a_log(given: str) -> None:
+def test_a_valid_request_id_is_kept(given: str) -> None:
     assert request_id_of(scope(x_request_id=given)) == given
 
 
 @pytest.mark.parametrize("given", ["", " ", "a b", "x" * 129, "caf\xe9", "a\n", "a\nb", '"', "a/b", "\x1b[31m"])
-def test_any_other_is_replaced(given: str) -> None:
+def test_any_other_request_id_is_replaced(given: str) -> None:
     made = request_id_of(scope(x_request_id=given))
     assert made != given
     assert len(made) == 16
@@ -112,13 +112,13 @@ def test_any_other_is_replaced(given: str) -> None:
     assert made != request_id_of(scope(x_request_id=given))
 
 
-def test_no_key_is_needed_where_there_is_none() -> None:
+def test_without_a_key_every_request_is_authorized() -> None:
     authorize(scope(), None)
     authorize(scope(authorization="Bearer anything"), None)
 
 
 @pytest.mark.parametrize("given", ["Bearer s3cret", "bearer s3cret", "BEARER s3cret", "Bearer  s3cret"])
-def test_the_right_key(given: str) -> None:
+def test_the_right_key_passes(given: str) -> None:
     authorize(scope(authorization=given), "s3cret")
 
 
@@ -127,7 +127,7 @@ def test_the_right_key(given: str) -> None:
     ["", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3crett", "Bearer S3cret", "s3cret", "Basic s3cret", "Bearer\ts3cret",
      "Bearers3cret", "Bearer s3cret Bearer s3cret", "Bearer \xe9"],
 )  # fmt: skip
-def test_any_other_key(given: str) -> None:
+def test_any_other_key_is_refused(given: str) -> None:
     with pytest.raises(Unauthorized, match="Authorization: Bearer KEY"):
         authorize(scope(authorization=given), "s3cret")
     with pytest.raises(Unauthorized):
@@ -149,7 +149,7 @@ def test_any_other_key(given: str) -> None:
         (Internal(), {}),
     ],
 )
-def test_errors_say_what_to_do_in_headers_too(error: ServiceError, headers: dict[str, str]) -> None:
+def test_errors_have_the_headers_of_their_status(error: ServiceError, headers: dict[str, str]) -> None:
     rendered, body = render_error(error, "id-1")
     assert {name.decode(): value.decode() for name, value in rendered} == {
         "content-type": "application/json",
@@ -159,7 +159,7 @@ def test_errors_say_what_to_do_in_headers_too(error: ServiceError, headers: dict
     }
 
 
-def test_errors_have_one_shape() -> None:
+def test_errors_have_one_form() -> None:
     _, body = render_error(NotFound('no "café"'), "id-1")
     assert json.loads(body) == {"error": 'no "café"', "error_type": "not_found", "request_id": "id-1"}
     assert list(json.loads(body)) == list(ErrorResponse.model_fields)

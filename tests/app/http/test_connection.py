@@ -154,7 +154,7 @@ def test_a_head_over_the_limit_is_refused(line: Wire) -> None:
     assert f"over {HEAD_BYTES} bytes" in refusal(line, 431, "head_too_large")
 
 
-def test_a_large_body_in_the_same_piece_is_no_head(line: Wire) -> None:
+def test_a_large_body_in_the_same_piece_does_not_count_as_head(line: Wire) -> None:
     body = b"a" * 200_000
     line.send(message(body))
     assert line.reply().body == body
@@ -169,7 +169,7 @@ def test_a_large_body_in_the_same_piece_is_no_head(line: Wire) -> None:
         pytest.param(head("Transfer-Encoding: chunked") + b"1;x=", id="an extension of a chunk"),
     ],
 )
-def test_what_has_no_end_is_refused(line: Wire, begin: bytes) -> None:
+def test_endless_input_is_refused(line: Wire, begin: bytes) -> None:
     line.send(begin + b"a" * (10 * HEAD_BYTES))
     refusal(line, 431, "head_too_large")
 
@@ -206,13 +206,13 @@ def test_requests_that_wait_behind_another_are_counted(caplog: pytest.LogCapture
 # How long it may take
 
 
-def test_a_connection_that_says_nothing_is_closed() -> None:
+def test_a_silent_connection_is_closed() -> None:
     with running(0.05) as server, wire(server.url) as line:
         assert line.is_closed()
 
 
 @pytest.mark.parametrize("begin", [b"POST /v1/cl", head()[:-2]])
-def test_a_head_that_does_not_end_is_told(begin: bytes) -> None:
+def test_a_head_that_does_not_end_is_a_timeout(begin: bytes) -> None:
     with running() as server, wire(server.url) as line:
         line.send(begin)
         eventually(lambda: [one._idle_bytes for one in server.connections] == [len(begin)])
@@ -221,7 +221,7 @@ def test_a_head_that_does_not_end_is_told(begin: bytes) -> None:
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
-def test_a_body_that_does_not_end_is_told(framing: str) -> None:
+def test_a_body_that_does_not_end_is_a_timeout(framing: str) -> None:
     with running() as server, wire(server.url) as line:
         line.send(head(framing) + b"2\r\n{}")
         eventually(lambda: server.app.scopes)
@@ -229,7 +229,7 @@ def test_a_body_that_does_not_end_is_told(framing: str) -> None:
         assert "BERT_READ_TIMEOUT_S" in refusal(line, 408, "timeout")
 
 
-def test_a_body_that_nobody_waits_for_any_more_ends_the_connection() -> None:
+def test_a_slow_body_after_the_answer_ends_the_connection() -> None:
     with running() as server, wire(server.url) as line:
         server.app.reads_bodies = False
         line.send(head("Content-Length: 5"))
@@ -259,7 +259,7 @@ def test_an_answer_is_not_cut_short_by_a_request_that_follows_too_slowly() -> No
         assert line.is_closed()
 
 
-def test_only_what_the_caller_owes_is_timed() -> None:
+def test_the_read_timeout_stops_while_the_server_works() -> None:
     with running() as server, wire(server.url) as line:
 
         def timed() -> list[bool]:
@@ -339,7 +339,7 @@ def offering(body: bytes, offer: bytes = OFFER) -> bytes:
 
 @pytest.mark.parametrize("name", [b"Upgrade", b"upgrade", b"UPGRADE"])
 @pytest.mark.parametrize("value", [b"h2c", b"websocket", b"TLS/1.0"])
-def test_an_offer_is_passed_over_wherever_it_is_cut(name: bytes, value: bytes) -> None:
+def test_an_offer_is_ignored_in_pieces_of_any_size(name: bytes, value: bytes) -> None:
     offer = b"\r\nConnection: Upgrade\r\n" + name + b": " + value
     plain, _ = answered([message(b"{}")])
     request = offering(b"{}", offer)
@@ -352,7 +352,7 @@ def test_an_offer_is_passed_over_wherever_it_is_cut(name: bytes, value: bytes) -
         assert app.scopes[0]["path"] == "/v1/classify"
 
 
-def test_every_request_may_offer() -> None:
+def test_every_request_of_a_connection_may_offer() -> None:
     chunked = head("Transfer-Encoding: chunked").replace(b"\r\nHost", OFFER + b"\r\nHost", 1) + b"2\r\n{}\r\n0\r\n\r\n"
     requests = [offering(b"one"), chunked, message(b"three"), offering(b""), offering(b"five")]
     told, app = answered([b"".join(requests)])
@@ -376,7 +376,7 @@ def test_an_offer_does_not_hide_a_long_head(line: Wire) -> None:
     refusal(line, 431, "head_too_large")
 
 
-def test_this_is_no_proxy(line: Wire) -> None:
+def test_connect_is_refused(line: Wire) -> None:
     line.send(b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n")
     refusal(line, 400, "invalid_json")
 
@@ -384,7 +384,7 @@ def test_this_is_no_proxy(line: Wire) -> None:
 # The end
 
 
-def test_a_request_on_its_way_is_answered_as_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_draining_a_request_in_flight_is_answered_with_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "LINGER_S", LONG_S)
     with running() as server, wire(server.url) as used, wire(server.url) as fresh, wire(server.url) as amid:
         used.send(message(b"a"))
@@ -403,7 +403,7 @@ def test_a_request_on_its_way_is_answered_as_the_last(monkeypatch: pytest.Monkey
         server.join()
 
 
-def test_what_was_asked_for_before_is_answered() -> None:
+def test_while_draining_pipelined_requests_are_answered() -> None:
     with running() as server, wire(server.url) as line:
         server.app.may_answer.clear()
         line.send(message(b"a") + message(b"b"))
@@ -417,7 +417,7 @@ def test_what_was_asked_for_before_is_answered() -> None:
         assert line.is_closed()
 
 
-def test_a_connection_that_stays_idle_holds_up_no_end() -> None:
+def test_an_idle_connection_does_not_delay_the_end() -> None:
     with running() as server, wire(server.url) as used, wire(server.url) as fresh:
         used.send(message(b"a"))
         used.reply()
@@ -427,7 +427,7 @@ def test_a_connection_that_stays_idle_holds_up_no_end() -> None:
         server.join()
 
 
-def test_the_rest_of_a_body_that_was_answered_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rest_of_an_answered_body_does_not_delay_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "LINGER_S", LONG_S)
     with running() as server, wire(server.url) as line:
         server.app.reads_bodies = False
@@ -438,7 +438,7 @@ def test_the_rest_of_a_body_that_was_answered_holds_up_no_end(monkeypatch: pytes
         server.join()
 
 
-def test_errors_are_json_of_the_one_shape(line: Wire) -> None:
+def test_protocol_errors_have_the_form_of_all_errors(line: Wire) -> None:
     line.send(b"nonsense\r\n\r\n")
     reply = line.reply()
     assert set(json.loads(reply.body)) == {"error", "error_type", "request_id"}

@@ -98,7 +98,7 @@ def with_one_thread(bundle_of: BundleOf, timeout_s: float, test: Callable[[Bench
     asyncio.run(main())
 
 
-def test_what_nobody_waits_for_is_not_tokenized(bundle_of: BundleOf) -> None:
+def test_requests_of_disconnected_callers_are_not_tokenized(bundle_of: BundleOf) -> None:
     async def test(bench: Bench) -> None:
         first, gone, last = Caller("first"), Caller("gone"), Caller("last")
         answered = bench.call(first)
@@ -114,7 +114,7 @@ def test_what_nobody_waits_for_is_not_tokenized(bundle_of: BundleOf) -> None:
     with_one_thread(bundle_of, LONG_S, test)
 
 
-def test_what_is_late_is_told_and_not_tokenized(bundle_of: BundleOf) -> None:
+def test_late_requests_fail_and_are_not_tokenized(bundle_of: BundleOf) -> None:
     async def test(bench: Bench) -> None:
         callers = [Caller("first"), Caller("second")]
         await asyncio.gather(*map(bench.call, callers))

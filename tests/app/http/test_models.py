@@ -15,6 +15,6 @@ from app.http.models import _public
         ("organization/reviews", "0" * 40, "organization/reviews"),
     ],
 )
-def test_a_checkpoint_is_told_by_its_name(checkpoint: str, revision: str | None, told: str) -> None:
+def test_a_checkpoint_is_shown_without_its_path(checkpoint: str, revision: str | None, told: str) -> None:
     source = Source(checkpoint=checkpoint, revision=revision, sha256="ab")
     assert _public(source) == Source(checkpoint=told, revision=revision, sha256="ab")

@@ -6,7 +6,7 @@ from app.errors import EngineLost, NotReady
 from app.http.readiness import EngineState, Readiness
 
 
-def test_not_ready_until_told() -> None:
+def test_not_ready_until_the_engine_is() -> None:
     readiness = Readiness()
     for check in (readiness.check, readiness.check_engine):
         with pytest.raises(NotReady, match="loading its models"):
@@ -17,7 +17,7 @@ def test_not_ready_until_told() -> None:
     assert readiness.state == "ready"
 
 
-def test_lost_until_there_is_another() -> None:
+def test_lost_until_another_engine_is_ready() -> None:
     readiness = Readiness()
     readiness.engine = "lost"
     for check in (readiness.check, readiness.check_engine):
@@ -26,7 +26,7 @@ def test_lost_until_there_is_another() -> None:
 
 
 @pytest.mark.parametrize("engine", ["starting", "ready", "lost"])
-def test_no_more_is_asked_for_while_it_drains(engine: EngineState) -> None:
+def test_draining_is_not_ready(engine: EngineState) -> None:
     readiness = Readiness()
     readiness.engine = engine
     readiness.is_draining = True
@@ -35,7 +35,7 @@ def test_no_more_is_asked_for_while_it_drains(engine: EngineState) -> None:
         readiness.check()
 
 
-def test_what_still_comes_is_answered_while_it_drains() -> None:
+def test_requests_that_arrive_while_draining_are_answered() -> None:
     readiness = Readiness()
     readiness.is_draining = True
     with pytest.raises(NotReady, match="loading its models"):

@@ -39,7 +39,7 @@ def test_a_port_is_free_again_at_once() -> None:
 
 
 @pytest.mark.parametrize("host", ["203.0.113.1", "nowhere.invalid", "not a host"])
-def test_an_address_that_is_not_this_machines(host: str) -> None:
+def test_an_address_of_another_machine_is_refused(host: str) -> None:
     with pytest.raises(StartupError, match=f"Cannot listen on {host}:0: .*--host"):
         listen(host, 0)
 

@@ -43,7 +43,7 @@ def objects() -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in INTERNALS.items() for name in names])
-def test_uvicorn_has(objects: dict[str, Any], kind: str, name: str) -> None:
+def test_uvicorn_has_each_internal_that_connection_uses(objects: dict[str, Any], kind: str, name: str) -> None:
     assert hasattr(objects[kind], name)
 
 
@@ -51,7 +51,7 @@ def test_uvicorn_has(objects: dict[str, Any], kind: str, name: str) -> None:
     ("kind", "written"),
     [("protocol", {"self", "super()"}), ("cycle", {"cycle", "self.cycle", "self._latest"}), ("flow", {"self.flow"})],
 )
-def test_connection_uses_no_other_internal(kind: str, written: set[str]) -> None:
+def test_connection_uses_no_unlisted_internal(kind: str, written: set[str]) -> None:
     code = ast.parse(inspect.getsource(connection.HttpProtocol))
     used = {
         node.attr for node in ast.walk(code) if isinstance(node, ast.Attribute) and ast.unparse(node.value) in written

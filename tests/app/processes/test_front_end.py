@@ -66,7 +66,7 @@ def test_ready_with_an_engine_and_not_without(shared_models: Path) -> None:
     assert (front.readiness.state, engine_up(metrics)) == ("ready", True)
 
 
-def test_one_that_is_stopping_is_not_ready_again_and_has_its_engine(shared_models: Path) -> None:
+def test_a_draining_front_end_does_not_become_ready_again(shared_models: Path) -> None:
     front, _ = front_end(shared_models)
     front.readiness.is_draining = True
     front.engine_found(LOADED)

@@ -18,7 +18,7 @@ from tests.app.loaded import loaded as loaded_as
 from tests.conftest import BundleOf
 
 
-def test_what_cuda_lacks_is_told_once(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_part_of_cuda_is_logged_once(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model may be opened several times, to find out how many threads it needs."""
     bundle = load_bundle(bundle_of("bert-single-label"))
     asked: list[str] = []
@@ -43,7 +43,7 @@ def test_what_cuda_lacks_is_told_once(bundle_of: BundleOf, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("is_same", [True, False])
-def test_the_threads_of_a_lost_engine_are_those_of_the_next(
+def test_the_next_engine_reuses_the_threads_of_the_lost_one(
     bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, is_same: bool
 ) -> None:
     """Of the same bundle, that is: another one under its name may be another model."""
@@ -73,7 +73,7 @@ def test_the_threads_of_a_lost_engine_are_those_of_the_next(
 
 
 @pytest.mark.parametrize(("threads", "warnings"), [(1, 0), (2, 1)])
-def test_more_threads_than_cpus_are_told(
+def test_more_threads_than_cpus_are_logged(
     bundle_of: BundleOf,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

@@ -67,7 +67,7 @@ def test_a_report_longer_than_a_pipe_holds_arrives_whole_and_before_the_end() ->
     within(test)
 
 
-def test_a_process_that_ends_in_the_middle_of_a_report_spoils_nothing_of_its_successor() -> None:
+def test_half_a_report_does_not_affect_the_successor() -> None:
     reports: list[Report] = []
 
     async def test() -> None:
@@ -122,7 +122,7 @@ def test_a_process_that_ends_leaves_no_file_open() -> None:
         (-11, SlotState.RUNNING, "ended with status -11, killed by SIGSEGV"),
     ],
 )
-def test_how_a_process_ended_is_told_in_words(status: int, state: SlotState, told: str) -> None:
+def test_how_a_process_ended_is_described(status: int, state: SlotState, told: str) -> None:
     slot = slot_of(end)
     slot.process, slot.state = SimpleNamespace(exitcode=status), state  # type: ignore[assignment]
     assert slot.how_it_ended == told

@@ -172,7 +172,7 @@ def test_a_process_that_cannot_be_started_is_tried_again(
     assert says in caplog.text
 
 
-def test_what_read_the_bundles_before_is_replaced_and_counts_as_no_death() -> None:
+def test_processes_with_older_bundles_are_replaced_without_counting_as_deaths() -> None:
     def test(supervisor: Any) -> None:
         engine, (old, new) = supervisor._engine, supervisor._front_ends
         supervisor._status_after(ended(new, ExitStatus.OTHER_BUNDLES))

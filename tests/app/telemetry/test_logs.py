@@ -26,7 +26,7 @@ def record(message: str = "hello %s", *arguments: Any, error: bool = False, **ex
     return made
 
 
-def test_json() -> None:
+def test_json_has_time_level_and_message() -> None:
     assert json.loads(JsonFormatter().format(record(request_id="a-1", status=200, model=None))) == {
         "time": "2023-11-14T22:13:20.250Z",
         "level": "warning",
@@ -52,7 +52,7 @@ def test_a_traceback_is_a_field() -> None:
     assert told["exception"].endswith("'broken'")
 
 
-def test_text() -> None:
+def test_text_has_time_level_and_message() -> None:
     assert TextFormatter().format(record(status=200)) == "2023-11-14T22:13:20.250Z warning  hello you status=200"
     assert TextFormatter().format(record(error=True)).endswith("'broken'")
 
@@ -124,7 +124,7 @@ def test_a_terminal_gets_text(
 
 
 @pytest.mark.usefixtures("_logging_as_before")
-def test_levels(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_level_filters_the_log(capsys: pytest.CaptureFixture[str]) -> None:
     configure("warning", "text")
     logging.getLogger("app.test").info("quiet")
     logging.getLogger("app.test").warning("loud")

@@ -35,7 +35,7 @@ def over(status: int, duration_s: float = 0.0, **known: Any) -> RequestRecord:
     return RequestRecord("id", "classify", status=status, duration_s=duration_s, **known)
 
 
-def test_a_batch(metrics: Metrics) -> None:
+def test_a_batch_is_counted(metrics: Metrics) -> None:
     metrics.for_model("sentiment").ran(BatchRan(sequences=3, tokens=24, longest=10, started_at=0.0, duration_s=0.25))
     assert value(metrics, "batch_sequences_sum") == 3
     assert value(metrics, "batch_tokens_sum") == value(metrics, "tokens_total") == 24
@@ -45,7 +45,7 @@ def test_a_batch(metrics: Metrics) -> None:
     assert value(metrics, "batch_sequences_bucket", le="4.0") == 1
 
 
-def test_a_request(metrics: Metrics) -> None:
+def test_a_request_is_counted(metrics: Metrics) -> None:
     model = metrics.for_model("sentiment")
     model.inflight.inc()
     model.started([0.125])
@@ -90,7 +90,7 @@ PROMETHEUS_ASKS = (
 )
 
 
-def test_a_sampled_request_is_the_example_of_its_latency(metrics: Metrics) -> None:
+def test_a_sampled_request_is_the_exemplar_of_its_latency(metrics: Metrics) -> None:
     model = metrics.for_model("sentiment")
     model.finished(over(200, 0.3, trace_id=TRACE, is_sampled=True))
     model.finished(over(200, 0.02, trace_id=TRACE))  # not sampled
@@ -107,7 +107,7 @@ def test_a_sampled_request_is_the_example_of_its_latency(metrics: Metrics) -> No
 
 
 @pytest.mark.parametrize("accept", ["", "*/*", "text/html,application/xhtml+xml;q=0.9", "text/plain;version=0.0.4"])
-def test_whoever_does_not_ask_for_openmetrics_gets_text(metrics: Metrics, accept: str) -> None:
+def test_text_is_the_default_format(metrics: Metrics, accept: str) -> None:
     metrics.for_model("sentiment").finished(over(200, 0.3, trace_id=TRACE, is_sampled=True))
     page, content_type = metrics.expose(accept)
     assert content_type.startswith("text/plain; version=")
@@ -117,7 +117,7 @@ def test_whoever_does_not_ask_for_openmetrics_gets_text(metrics: Metrics, accept
     ]
 
 
-def test_both_formats_tell_the_same(metrics: Metrics) -> None:
+def test_both_formats_have_the_same_values(metrics: Metrics) -> None:
     metrics.for_model("sentiment").finished(over(200, 0.3, trace_id=TRACE, is_sampled=True))
     page, _ = metrics.expose("application/openmetrics-text")
     told = {
@@ -157,7 +157,7 @@ def test_a_name_cannot_break_the_format(metrics: Metrics) -> None:
     assert value(metrics, "requests_total", model=name, status="200") == 1
 
 
-def test_what_serves_a_model(metrics: Metrics) -> None:
+def test_model_info_names_variant_and_provider(metrics: Metrics) -> None:
     metrics.model_loaded(ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider"), 512, 1)
     assert value(metrics, "model_info", variant="cpu-fp32", provider="CPUExecutionProvider") == 1
     assert value(metrics, "batch_budget_tokens") == 512
@@ -179,7 +179,7 @@ def test_metrics_of_two_services_do_not_meet(metrics: Metrics) -> None:
     assert value(other, "requests_total", status="200") == 1
 
 
-def test_the_process_is_told(metrics: Metrics) -> None:
+def test_process_metrics_are_there(metrics: Metrics) -> None:
     told = samples(metrics)
     assert told["process_resident_memory_bytes", frozenset()] > 1e6
     assert told["process_cpu_seconds_total", frozenset()] > 0
