@@ -26,7 +26,7 @@ ACTIVATIONS: Final[Mapping[str, Activation]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class HeadTensors:
     """The names of a head's tensors: dense, activation, output, norm if there is one.
 
     `activation` is None if it is the encoder's, `dense` if the output reads the hidden states directly. A head with a norm
@@ -50,7 +50,7 @@ class Family:
     embeddings: str
     layer_prefix: str
     layer: Mapping[str, str]
-    heads: Mapping[HeadKind, Head]
+    heads: Mapping[HeadKind, HeadTensors]
     intermediate_size: str = "intermediate_size"
     activation: str = "hidden_act"
     norm_epsilon: float | None = None
@@ -65,7 +65,7 @@ class Family:
         """The prefix of the encoder's names, which is missing in a model that was saved without a head."""
         return self.embeddings.removesuffix("embeddings.")
 
-    def head(self, kind: HeadKind | None) -> Head | None:
+    def head(self, kind: HeadKind | None) -> HeadTensors | None:
         """Return the head of a kind; None if the family has none, or `kind` is None."""
         return self.heads.get(kind) if kind else None
 
@@ -81,9 +81,9 @@ _BERT_LAYER: Final = {
     "output_norm": "output.LayerNorm",
 }
 
-_TOKEN_HEADS: Final[Mapping[HeadKind, Head]] = {
-    "token-classification": Head(None, None, "classifier"),
-    "question-answering": Head(None, None, "qa_outputs", outputs=2),
+_TOKEN_HEADS: Final[Mapping[HeadKind, HeadTensors]] = {
+    "token-classification": HeadTensors(None, None, "classifier"),
+    "question-answering": HeadTensors(None, None, "qa_outputs", outputs=2),
 }
 
 _BERT: Final = Family(
@@ -91,15 +91,15 @@ _BERT: Final = Family(
     layer_prefix="bert.encoder.layer.{i}.",
     layer=_BERT_LAYER,
     heads={
-        "sequence-classification": Head("bert.pooler.dense", "tanh", "classifier"),
-        "masked-token": Head(
+        "sequence-classification": HeadTensors("bert.pooler.dense", "tanh", "classifier"),
+        "masked-token": HeadTensors(
             "cls.predictions.transform.dense",
             None,
             "cls.predictions.decoder",
             norm="cls.predictions.transform.LayerNorm",
             older_output_bias=("cls.predictions.bias",),
         ),
-        "next-sentence": Head("bert.pooler.dense", "tanh", "cls.seq_relationship", outputs=2),
+        "next-sentence": HeadTensors("bert.pooler.dense", "tanh", "cls.seq_relationship", outputs=2),
         **_TOKEN_HEADS,
     },
 )
@@ -109,8 +109,8 @@ _ROBERTA: Final = Family(
     layer_prefix="roberta.encoder.layer.{i}.",
     layer=_BERT_LAYER,
     heads={
-        "sequence-classification": Head("classifier.dense", "tanh", "classifier.out_proj"),
-        "masked-token": Head(
+        "sequence-classification": HeadTensors("classifier.dense", "tanh", "classifier.out_proj"),
+        "masked-token": HeadTensors(
             "lm_head.dense",
             "gelu",
             "lm_head.decoder",
@@ -136,8 +136,8 @@ _DISTILBERT: Final = Family(
         "output_norm": "output_layer_norm",
     },
     heads={
-        "sequence-classification": Head("pre_classifier", "relu", "classifier"),
-        "masked-token": Head("vocab_transform", None, "vocab_projector", norm="vocab_layer_norm"),
+        "sequence-classification": HeadTensors("pre_classifier", "relu", "classifier"),
+        "masked-token": HeadTensors("vocab_transform", None, "vocab_projector", norm="vocab_layer_norm"),
         **_TOKEN_HEADS,
     },
     intermediate_size="hidden_dim",
@@ -151,8 +151,8 @@ _ELECTRA: Final = Family(
     layer_prefix="electra.encoder.layer.{i}.",
     layer=_BERT_LAYER,
     heads={
-        "sequence-classification": Head("classifier.dense", "gelu", "classifier.out_proj"),
-        "masked-token": Head(
+        "sequence-classification": HeadTensors("classifier.dense", "gelu", "classifier.out_proj"),
+        "masked-token": HeadTensors(
             "generator_predictions.dense", "gelu", "generator_lm_head", norm="generator_predictions.LayerNorm"
         ),
         **_TOKEN_HEADS,

@@ -10,7 +10,7 @@ from tests.support import ServerProcess
 
 
 @each_oracle()
-def test_every_question_in_company_of_all_others(oracle: Oracle, replies: Replies) -> None:
+def test_every_question_in_a_batch_with_all_others(oracle: Oracle, replies: Replies) -> None:
     assert_as_stored(oracle, replies)
 
 

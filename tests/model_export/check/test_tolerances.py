@@ -70,7 +70,7 @@ def test_difference_from_the_reference(difference: float) -> None:
 
 
 @pytest.mark.parametrize(("target", "difference"), [("cpu", 1e-9), ("cuda", 1.01e-4)])
-def test_answers_that_depend_on_the_company(target: Target, difference: float) -> None:
+def test_answers_that_depend_on_the_batch_are_refused(target: Target, difference: float) -> None:
     with pytest.raises(ExportError, match="depend on the other sequences of the batch"):
         check("x", target, parity(alone_max_abs_diff=difference))
 
