@@ -8,7 +8,7 @@ import numpy as np
 from app.bundle.manifest import Pooling
 from app.bundle.sequences import FloatArray
 from model_export.checkpoint.config import CONFIG_FILE, Config
-from model_export.checkpoint.families import Head
+from model_export.checkpoint.families import HeadTensors
 from model_export.checkpoint.network import Network
 from model_export.checkpoint.weights import StoredTensor, Weights
 from model_export.errors import ExportError, few, one_line
@@ -81,7 +81,7 @@ def trained_heads(config: Config, weights: Weights) -> set[HeadKind]:
     }
 
 
-def tensor_specs(config: Config, head: Head | None) -> dict[str, TensorSpec]:
+def tensor_specs(config: Config, head: HeadTensors | None) -> dict[str, TensorSpec]:
     """Return the tensors of the encoder and of a head, under the names of `network`."""
     specs = _Specs(config.family.prefix)
     words = f"{config.family.embeddings}word_embeddings.weight"
