@@ -236,8 +236,7 @@ class _CoalescingTransport:
     """Joins the writes of one iteration of the event loop; everything else is the real transport's.
 
     uvicorn writes head and body separately, and uvloop sends each write at once: two system calls, and two reads for the
-    caller. Joined, a request costs the server 37 us of CPU time instead of 40 on one connection, and 26 us instead of 32 on 32
-    connections (medians of 60 interleaved rounds on 2 shared cores, with an application that answers at once).
+    caller. What that costs: docs/decisions/0007-plain-asgi.md.
     """
 
     def __init__(
