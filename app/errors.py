@@ -34,6 +34,25 @@ class InvalidJson(ServiceError):
     error_type = "invalid_json"
 
 
+class InvalidHttp(ServiceError):
+    """The input is not an HTTP/1.1 request."""
+
+    status = 400
+    error_type = "invalid_http"
+    default = (
+        "This cannot be read as an HTTP/1.1 request. Check its method, its path, its headers and its Content-Length."
+    )
+    headers = _CLOSE
+
+
+class TooManyPipelined(ServiceError):
+    """Too many requests wait for the answer to an earlier one on the same connection."""
+
+    status = 400
+    error_type = "too_many_pipelined"
+    headers = _CLOSE
+
+
 class Unauthorized(ServiceError):
     """The API key is missing or wrong."""
 

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
         "auto", description="where models run: cuda stops the start if there is none; auto takes cuda where it works"
     )
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
-        "auto", description="variant to serve: auto takes fp16 on cuda and fp32 on cpu"
+        "auto", description="variant to serve: auto takes fp16 on cuda and fp32 on cpu, else what the bundle has"
     )
     threads: int = Field(
         0,

@@ -11,6 +11,7 @@ from model_export.check.runnable_graph import RunnableGraph
 from model_export.check.sequences import random_sequences
 from model_export.check.tolerances import check, difference_from_alone
 from model_export.errors import ExportError
+from model_export.tasks import TASKS
 
 
 def verify_bundle(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, Parity]:
@@ -28,6 +29,8 @@ def verify_bundle(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, 
         ExportError: a variant does not give the golden answers, or its answers depend on the rest of the batch.
     """
     manifest = bundle.manifest
+    if manifest.task not in TASKS:
+        raise ExportError(f"{bundle.folder} is for the task {manifest.task}, which this release does not have.")
     progress("Reading the golden answers")
     cases = bundle.golden.cases
     mask = None if cases[0].masks is None else manifest.special_tokens.mask

@@ -25,6 +25,7 @@ def make_application(routers: Iterable[APIRouter], catalog: Catalog, *, asks_for
     """Return the application with these routes."""
     app = FastAPIOffline(
         title="BERT inference service",
+        redirect_slashes=False,  # a redirect has no body, and every answer is JSON
         version=__version__,
         description=DESCRIPTION,
         openapi_tags=[{"name": "inference"}, {"name": "models"}, {"name": "health"}],

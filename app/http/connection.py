@@ -17,7 +17,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.errors import HeadTooLarge, InvalidJson, RequestTimeout, ServiceError
+from app.errors import HeadTooLarge, InvalidHttp, RequestTimeout, ServiceError, TooManyPipelined
 from app.http.asgi import READ_AT, STALLED, new_request_id, render_error
 
 log = logging.getLogger(__name__)
@@ -277,8 +277,6 @@ class _CoalescingTransport:
 
 
 _NO_TRAILERS: Final = _NoTrailers()
-_NO_HTTP: Final = InvalidJson(
-    "This cannot be read as an HTTP/1.1 request. Check its Content-Length, its headers and its path."
-)
+_NO_HTTP: Final = InvalidHttp()
 _HEAD_TOO_LARGE: Final = HeadTooLarge(f"The head is over {HEAD_BYTES} bytes. Send fewer or shorter headers.")
-_TOO_MANY: Final = InvalidJson(f"Over {PIPELINED} requests wait on this connection. Read their answers first.")
+_TOO_MANY: Final = TooManyPipelined(f"Over {PIPELINED} requests wait on this connection. Read their answers first.")

@@ -31,7 +31,7 @@ from app.http.server import Server
 from app.ipc.remote_engine import RemoteEngine
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
-from app.processes.reports import EngineHangs, SupervisorLink
+from app.processes.reports import EngineHangs, FrontEndReady, SupervisorLink
 from app.settings import Settings
 from app.tasks import TASKS
 from app.tasks.catalog import load_catalog
@@ -149,7 +149,7 @@ async def serve_front_end(
     Args:
         settings: As the service was started with.
         socket_path: Where the engine listens.
-        supervisor: Gets a report when the engine hangs.
+        supervisor: Gets a report when this front end is ready, and when the engine hangs.
         listener: The socket that all front ends accept connections from.
 
     Raises:
@@ -174,11 +174,15 @@ async def serve_front_end(
 async def _stay_connected(front_end: FrontEnd, engine: RemoteEngine, supervisor: SupervisorLink) -> ExitStatus:
     """Keep the front end connected to the engine; if that fails, stop it and return its exit status."""
 
+    def engine_found(loaded: Mapping[str, Loaded]) -> None:
+        front_end.engine_found(loaded)
+        supervisor.report(FrontEndReady())
+
     def report_hang(pid: int) -> None:
         supervisor.report(EngineHangs(pid))
 
     try:
-        await engine.stay_connected(front_end.engine_found, front_end.engine_lost, report_hang)
+        await engine.stay_connected(engine_found, front_end.engine_lost, report_hang)
     except OtherBundles as error:
         front_end.server.stop(str(error), logging.WARNING)
         return ExitStatus.OTHER_BUNDLES

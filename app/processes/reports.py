@@ -23,13 +23,18 @@ class ModelsLoaded:
 
 
 @dataclass(frozen=True, slots=True)
+class FrontEndReady:
+    """A front end has read the bundles, and is connected to an engine that has loaded them."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineHangs:
     """A front end has heard nothing from the engine for a long time; `pid` is the engine's process."""
 
     pid: int
 
 
-Report = ModelsLoaded | EngineHangs
+Report = ModelsLoaded | FrontEndReady | EngineHangs
 
 
 @dataclass(frozen=True, slots=True)

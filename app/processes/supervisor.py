@@ -19,7 +19,7 @@ from typing import Final
 from app.engine.messages import Loaded
 from app.errors import StartupError
 from app.processes.exit_status import ChildMain, ExitStatus, run_child
-from app.processes.reports import EngineHangs, ModelsLoaded, Report, SupervisorLink
+from app.processes.reports import EngineHangs, FrontEndReady, ModelsLoaded, Report, SupervisorLink
 from app.processes.slot import SlotState, WorkerSlot
 from app.processes.spawn import spawn
 from app.settings import Settings
@@ -66,6 +66,8 @@ class Supervisor:
         self._numbers: Final = count()
         self._loaded: Mapping[str, Loaded] = {}
         """How the last engine loaded the models: the next one need not measure again."""
+        self._was_ready = False
+        """Whether the service has ever been ready."""
         self._is_interrupted = False
         self._stop: Final[asyncio.Future[ExitStatus]] = asyncio.get_running_loop().create_future()
 
@@ -124,10 +126,12 @@ class Supervisor:
             self._stop.set_result(status)
 
     def _handle(self, report: Report) -> None:
-        """Handle a report: loaded models, or a hung engine's pid."""
+        """Handle a report: loaded models, a ready front end, or a hung engine's pid."""
         match report:
             case ModelsLoaded(models):
                 self._loaded = models
+            case FrontEndReady():
+                self._was_ready = True
             case EngineHangs(pid):
                 # Every front end reports it, some of them late.
                 if pid == self._engine.process.pid and self._engine.state in (SlotState.RUNNING, SlotState.REPLACED):
@@ -186,7 +190,7 @@ class Supervisor:
             log.info("%s has ended to be replaced; starting another", slot.name)
             return None
         # Once all has been well, it is a passing fault, such as of a bundle that is just being copied.
-        if status == ExitStatus.CONFIGURATION and not self._loaded:
+        if status == ExitStatus.CONFIGURATION and not self._was_ready:
             return ExitStatus.CONFIGURATION
         how = slot.how_it_ended
         if status == ExitStatus.OTHER_BUNDLES:

@@ -17,7 +17,8 @@ from app.runtime.session import DeviceUnavailable
 log = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
-# fp16 runs on tensor cores and halves the memory traffic; int8 changes answers, so it is served only on request.
+# fp16 runs on tensor cores and halves the memory traffic; int8 changes answers, so it
+# is served on request, or if the bundle has nothing else.
 PREFERENCE: Final[dict[Target, tuple[Precision, ...]]] = {"cpu": ("fp32", "int8"), "cuda": ("fp16", "fp32")}
 
 

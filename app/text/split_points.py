@@ -32,7 +32,7 @@ _LOCAL: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a text. Its tokens within `sure`, a range of its characters, are those of the whole text."""
+    """A part of a text. Its tokens within `exact`, a range of its characters, are those of the whole text."""
 
     text: str
     begin: int  # characters of the whole text before it

@@ -7,6 +7,8 @@ from app.errors import ERRORS, ServiceError
 
 CATALOGUE = {
     "InvalidJson": (400, "invalid_json"),
+    "InvalidHttp": (400, "invalid_http"),
+    "TooManyPipelined": (400, "too_many_pipelined"),
     "Unauthorized": (401, "unauthorized"),
     "NotFound": (404, "not_found"),
     "MethodNotAllowed": (405, "method_not_allowed"),

@@ -197,7 +197,7 @@ def test_requests_that_wait_behind_another_are_counted(caplog: pytest.LogCapture
         server.app.may_answer.clear()
         line.send(message(b"a") * (PIPELINED + 1))
         greedy.send(message(b"a") * (PIPELINED + 2))
-        assert "wait on this connection" in refusal(greedy, 400, "invalid_json")
+        assert "wait on this connection" in refusal(greedy, 400, "too_many_pipelined")
         server.app.may_answer.set()
         assert [line.reply().body for _ in range(PIPELINED + 1)] == [b"a"] * (PIPELINED + 1)
     assert [record.levelname for record in caplog.records] == ["WARNING"]  # nor was there a fault in what was under way
@@ -378,7 +378,7 @@ def test_an_offer_does_not_hide_a_long_head(line: Wire) -> None:
 
 def test_connect_is_refused(line: Wire) -> None:
     line.send(b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n")
-    refusal(line, 400, "invalid_json")
+    refusal(line, 400, "invalid_http")
 
 
 # The end

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.processes.exit_status import ExitStatus
-from app.processes.reports import EngineHangs, ModelsLoaded
+from app.processes.reports import EngineHangs, FrontEndReady, ModelsLoaded
 from app.processes.slot import RESTARTS, SlotState, WorkerSlot
 from app.processes.supervisor import Supervisor
 from app.settings import Settings
@@ -88,9 +88,18 @@ def test_a_wrong_configuration_ends_a_start() -> None:
     supervised(test)
 
 
-def test_a_wrong_configuration_does_not_end_a_service_that_had_its_models() -> None:
+def test_a_wrong_configuration_ends_a_start_whose_engine_has_loaded() -> None:
     def test(supervisor: Any) -> None:
         supervisor._handle(ModelsLoaded({"sentiment": loaded()}))
+        status = supervisor._status_after(ended(supervisor._front_ends[0], ExitStatus.CONFIGURATION))
+        assert status == ExitStatus.CONFIGURATION
+
+    supervised(test)
+
+
+def test_a_wrong_configuration_does_not_end_a_service_that_was_ready() -> None:
+    def test(supervisor: Any) -> None:
+        supervisor._handle(FrontEndReady())
         assert supervisor._status_after(ended(supervisor._front_ends[0], ExitStatus.CONFIGURATION)) is None
 
     supervised(test)
