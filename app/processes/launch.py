@@ -12,6 +12,8 @@ from app.processes.exit_status import ExitStatus, run
 from app.processes.front_end import serve_front_end
 from app.processes.supervisor import Supervisor
 from app.settings import Settings, unknown_variables
+from app.tasks import TASKS
+from app.tasks.catalog import check_tasks
 from app.telemetry.logs import configure
 from app.telemetry.tracing import require_opentelemetry
 
@@ -36,7 +38,8 @@ async def _serve(settings: Settings) -> ExitStatus:
     bundles = find_bundles(settings.models)
     if settings.workers == 1:
         return await serve_alone(settings, listener, bundles)
-    # As with the bundles, what is missing is logged once, here, and not by every front end.
+    # What is wrong is logged once, here, and not by every front end.
+    check_tasks(bundles, TASKS)
     if settings.otlp_endpoint is not None:
         require_opentelemetry()
     return await Supervisor(settings, listener, serve_engine, serve_front_end).run()

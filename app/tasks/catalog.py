@@ -12,25 +12,18 @@ from app.tasks.base import Model
 from app.text.tokenizer import Tokenizer
 
 
-def load_catalog(bundles: Iterable[Bundle], tasks: Container[Task]) -> "Catalog":
-    """Return the models of these bundles.
-
-    Args:
-        bundles: The served bundles.
-        tasks: The names of the tasks that this server has.
+def check_tasks(bundles: Iterable[Bundle], tasks: Container[Task]) -> None:
+    """Pass if this server has the tasks of all bundles.
 
     Raises:
-        BundleError: a bundle is for another task, or as `load_model` says.
+        BundleError: a bundle is for another task.
     """
-    models = []
     for bundle in bundles:
         if bundle.manifest.task not in tasks:
             raise BundleError(
                 f"Bundle {bundle.name} is for the task {bundle.manifest.task}, which this server does not have. "
                 "Serve it with the release that exported it."
             )
-        models.append(load_model(bundle))
-    return Catalog(models)
 
 
 def load_model(bundle: Bundle) -> Model:

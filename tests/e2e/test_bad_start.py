@@ -106,6 +106,13 @@ def test_a_broken_bundle_ends_the_start(models: Path, change: Break, says: list[
     assert all(said in complaint for said in says), complaint
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_bundle_for_an_unknown_task_ends_the_start(models: Path, workers: str) -> None:
+    manifest(models / "sentiment", task="summarize")
+    complaint = refusal("--models", str(models), "--workers", workers)
+    assert "sentiment is for the task summarize" in complaint
+
+
 def test_a_missing_models_folder_ends_the_start(tmp_path: Path) -> None:
     complaint = refusal("--models", str(tmp_path / "nowhere"))
     assert str(tmp_path / "nowhere") in complaint
