@@ -3,6 +3,8 @@
 The server does not use them. A replay starts all kernels of a run at once, for inputs of one shape at fixed addresses.
 """
 
+import app.runtime  # noqa: F401, I001 - sets ONNX Runtime up, and must come before it
+
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final

@@ -1,5 +1,7 @@
 """How fast the device multiplies matrices through ONNX Runtime: what a model's own products are held against."""
 
+import app.runtime  # noqa: F401, I001 - sets ONNX Runtime up, and must come before it
+
 import time
 from typing import Final
 
