@@ -21,6 +21,7 @@ from app.engine.messages import Loaded, QueueStatistics, Timeline
 from app.ipc.frames import DamagedFrame
 
 Number = TypeVar("Number", bound=np.generic)
+Message = TypeVar("Message")
 Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 Width = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 
@@ -233,10 +234,7 @@ def decode_from_front_end(body: bytes) -> FromFrontEnd:
     Raises:
         DamagedFrame: it is none.
     """
-    try:
-        return _from_front_end.decode(body)
-    except ValueError as error:
-        raise DamagedFrame(str(error)) from error
+    return _decode(_from_front_end, body)
 
 
 def decode_from_engine(body: bytes) -> FromEngine:
@@ -245,8 +243,12 @@ def decode_from_engine(body: bytes) -> FromEngine:
     Raises:
         DamagedFrame: it is none.
     """
+    return _decode(_from_engine, body)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Message], body: bytes) -> Message:
     try:
-        return _from_engine.decode(body)
+        return decoder.decode(body)
     except ValueError as error:
         raise DamagedFrame(str(error)) from error
 
