@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from app.engine.messages import BatchRan, Timeline
 from app.engine.slots import Slots
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, OutOfDeviceMemory, Overloaded
 from tests.app.engine.backlog import backlog_s
+from tests.app.engine.observed import Observed
 
 BUDGET = 16
 TIMEOUT_S = 30.0
@@ -27,22 +28,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@dataclass
-class Observed:
-    started_s: list[float] = field(default_factory=list)
-    batches: list[BatchRan] = field(default_factory=list)
-    cancellations: int = 0
-
-    def started(self, queued_s: Sequence[float]) -> None:
-        self.started_s += queued_s
-
-    def ran(self, batch: BatchRan) -> None:
-        self.batches.append(batch)
-
-    def cancelled(self) -> None:
-        self.cancellations += 1
 
 
 class Runner:

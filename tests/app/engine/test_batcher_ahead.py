@@ -1,17 +1,17 @@
 """The batcher of a device that has its next batch packed while it runs one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import pytest
 
 from app.engine.admission import Admission
 from app.engine.batcher import Batcher
-from app.engine.messages import BatchRan
 from app.engine.slots import Slots
 from app.errors import EngineLost, OutOfDeviceMemory
 from tests.app.engine.backlog import backlog_s
+from tests.app.engine.observed import Observed
 
 BUDGET = 16
 
@@ -21,18 +21,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@dataclass
-class Observed:
-    batches: list[BatchRan] = field(default_factory=list)
-
-    def started(self, queued_s: Sequence[float]) -> None: ...
-
-    def ran(self, batch: BatchRan) -> None:
-        self.batches.append(batch)
-
-    def cancelled(self) -> None: ...
 
 
 class Runner:

@@ -21,7 +21,7 @@ from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
 from app.engine.admission import Admission
 from app.engine.golden import golden_sequences
 from app.engine.local import LocalEngine
-from app.engine.messages import BatchRan, Loaded, QueueStatistics, Speed, Timeline
+from app.engine.messages import Loaded, Speed, Timeline
 from app.engine.protocols import EngineClient
 from app.engine.threads import stuck_after_s
 from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S
@@ -38,6 +38,7 @@ from app.errors import (
 from app.ipc.engine_server import EngineServer
 from app.ipc.remote_engine import RemoteEngine
 from app.runtime.runner import OrtRunner
+from tests.app.engine.observed import Observed
 from tests.app.loaded import loaded as loaded_as
 from tests.conftest import BundleOf
 
@@ -76,26 +77,6 @@ class Device:
         if any(POISON in sequence.input_ids for sequence in batch):
             raise ValueError("poison")
         return self._runner.run(batch)
-
-
-@dataclass
-class Observed:
-    batches: list[BatchRan] = field(default_factory=list)
-    started_s: list[float] = field(default_factory=list)
-    cancellations: int = 0
-    queues: list[QueueStatistics] = field(default_factory=list)
-
-    def started(self, queued_s: Sequence[float]) -> None:
-        self.started_s += queued_s
-
-    def ran(self, batch: BatchRan) -> None:
-        self.batches.append(batch)
-
-    def cancelled(self) -> None:
-        self.cancellations += 1
-
-    def queued(self, queue: QueueStatistics) -> None:
-        self.queues.append(queue)
 
 
 @dataclass

@@ -17,10 +17,10 @@ from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.admission import Admission
 from app.engine.golden import golden_sequences
 from app.engine.local import LocalEngine
-from app.engine.messages import BatchRan, QueueStatistics
 from app.runtime.choice import open_runner
 from app.runtime.execution import DeviceExecution, HostExecution
 from app.runtime.runner import OrtRunner
+from tests.app.engine.observed import Observed
 from tests.app.memory import HostMemory
 from tests.conftest import BundleOf
 
@@ -158,17 +158,3 @@ def test_an_engine_that_launches_ahead_answers_as_the_runner_does(
     assert ("engine_0", "waiter_0") in threads
     ran = observed.batches
     assert all(a.started_at + a.duration_s <= b.started_at + 1e-9 for a, b in pairwise(ran)), "time is counted once"
-
-
-class Observed:
-    def __init__(self) -> None:
-        self.batches: list[BatchRan] = []
-
-    def started(self, queued_s: Sequence[float]) -> None: ...
-
-    def ran(self, batch: BatchRan) -> None:
-        self.batches.append(batch)
-
-    def cancelled(self) -> None: ...
-
-    def queued(self, queue: QueueStatistics) -> None: ...
