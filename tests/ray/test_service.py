@@ -69,9 +69,22 @@ def wait_for(url: str, name: str, expected: Any) -> None:
         time.sleep(0.05)
 
 
+def wait_until_both_are_asked(cluster: Cluster) -> None:
+    """Post until each of two replicas has answered: the proxy may hear of the second one after Ray says that it is ready."""
+    deadline = time.monotonic() + WITHIN_S
+    start = samples(cluster.url, "bert_requests_total")
+    while True:
+        ask_all(cluster.url, ASKED[:CONNECTIONS])
+        seen = samples(cluster.url, "bert_requests_total")
+        if len(seen) == 2 and all(seen[replica] > start.get(replica, 0) for replica in seen):
+            return
+        assert time.monotonic() < deadline, f"only one replica is asked: {seen}, {start} before"
+
+
 def test_the_answers_are_those_of_the_plain_server_and_both_replicas_gave_some(
     plain: ServerProcess, cluster: Cluster
 ) -> None:
+    wait_until_both_are_asked(cluster)
     before = samples(cluster.url, "bert_requests_total")
     answers = ask_all(cluster.url, ASKED)
     after = samples(cluster.url, "bert_requests_total")
