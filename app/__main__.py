@@ -23,6 +23,8 @@ _METAVARS: Final[dict[Any, str]] = {
     Path | None: "PATH",
     HttpUrl | None: "URL",
 }
+_LISTS: Final = {"default_models": "TASK=MODEL,..."}
+"""The settings that are lists, and how their items are written."""
 
 
 def main() -> int:
@@ -64,7 +66,7 @@ def make_parser() -> ArgumentParser:
             if field.annotation is bool:
                 group.add_argument(_flag(name), action=BooleanOptionalAction, help=text)
             else:
-                group.add_argument(_flag(name), metavar=_metavar(field.annotation), help=text)
+                group.add_argument(_flag(name), metavar=_LISTS.get(name) or _metavar(field.annotation), help=text)
     return parser
 
 

@@ -18,7 +18,15 @@ _MEANT: Final = 0.7
 of other software (`BERT_BASE_DIR`, `BERT_SERVICE_HOST` of a Kubernetes Service) are below 0.67."""
 
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
-    "models and device": ("models", "device", "precision", "threads", "gpu_memory_mib", "batch_tokens"),
+    "models and device": (
+        "models",
+        "default_models",
+        "device",
+        "precision",
+        "threads",
+        "gpu_memory_mib",
+        "batch_tokens",
+    ),
     "HTTP": ("host", "port", "workers", "api_key", "api_key_file"),
     "limits": (
         "max_queue_s",
@@ -39,6 +47,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
     models: Path = Field(Path("models"), description="folder of bundles, or one bundle")
+    default_models: str | None = Field(
+        None,
+        pattern=r"^[a-z-]+=[^=,\s]+(,[a-z-]+=[^=,\s]+)*$",
+        description="models that answer requests that name none, as TASK=MODEL,TASK=MODEL",
+    )
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
     workers: int = Field(
@@ -92,6 +105,12 @@ class Settings(BaseSettings):
         None,
         description="where traces go: the OTLP/HTTP address of an OpenTelemetry collector, as in http://localhost:4318",
     )
+
+    @property
+    def default_models_by_task(self) -> dict[str, str]:
+        """`default_models`, by task."""
+        pairs = (pair.partition("=") for pair in (self.default_models or "").split(",") if pair)
+        return {task: model for task, _, model in pairs}
 
     @field_validator("api_key", mode="before")
     @classmethod

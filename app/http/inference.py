@@ -24,7 +24,6 @@ from app.http.problems import explain
 from app.http.readiness import Readiness
 from app.tasks.base import Prepared, TaskHandler
 from app.tasks.catalog import Catalog
-from app.tasks.inputs import as_list
 from app.telemetry.logs import AccessLog
 from app.telemetry.metrics import Metrics
 from app.telemetry.record import CLIENT_GONE, RequestRecord
@@ -138,12 +137,12 @@ class InferenceEndpoint:
             request: Any = handler.request.__pydantic_validator__.validate_json(body)
         except ValidationError as error:
             raise explain(error) from None
-        model = self._catalog.for_task(handler.task, request.model)
+        model = self._catalog.for_task(handler, request.model)
         record.model = model.name
         inflight = self._metrics.for_model(model.name).inflight
         inflight.inc()
         try:
-            inputs = len(as_list(request.inputs))
+            inputs = handler.count(request)
             if inputs > self._limits.max_inputs:
                 raise ValidationFailed(
                     f"inputs: has {inputs} items; at most {self._limits.max_inputs} are allowed. "

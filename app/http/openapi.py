@@ -31,7 +31,7 @@ def describe(document: dict[str, Any], catalog: Catalog, *, asks_for_key: bool) 
         for operation in path.values():
             operation["responses"].pop("422", None)
     for task, handler in TASKS.items():
-        able = [model for model in catalog if model.task == task]
+        able = catalog.all_for(handler)
         served = ", ".join(model.name for model in able) or "none here"
         examples = {model.name: {"value": handler.example(model)} for model in able}
         document["paths"][f"/v1/{task}"] = {

@@ -34,7 +34,7 @@ from app.processes.garbage_collection import freeze_heap
 from app.processes.reports import EngineHangs, FrontEndReady, SupervisorLink
 from app.settings import Settings
 from app.tasks import TASKS
-from app.tasks.catalog import Catalog, check_tasks, load_model
+from app.tasks.catalog import Catalog, check_models, load_model
 from app.telemetry.logs import AccessLog
 from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import Tracer
@@ -62,8 +62,9 @@ class FrontEnd:
         self._without_engine_since = time.perf_counter()
         self._tracer = None if settings.otlp_endpoint is None else Tracer(str(settings.otlp_endpoint))
         api_key = _api_key(settings)
-        check_tasks(bundles, TASKS)
-        catalog = Catalog(map(load_model, bundles))
+        defaults = settings.default_models_by_task
+        check_models(bundles, TASKS, defaults)
+        catalog = Catalog(map(load_model, bundles), defaults)
         for model in catalog:
             metrics.add_model(model.name, model.task)
         routers = [make_health_router(self.readiness, metrics), make_models_router(catalog, self._loaded_as, api_key)]

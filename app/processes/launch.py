@@ -13,7 +13,7 @@ from app.processes.front_end import serve_front_end
 from app.processes.supervisor import Supervisor
 from app.settings import Settings, unknown_variables
 from app.tasks import TASKS
-from app.tasks.catalog import check_tasks
+from app.tasks.catalog import check_models
 from app.telemetry.logs import configure
 from app.telemetry.tracing import require_opentelemetry
 
@@ -39,7 +39,7 @@ async def _serve(settings: Settings) -> ExitStatus:
     if settings.workers == 1:
         return await serve_alone(settings, listener, bundles)
     # What is wrong is logged once, here, and not by every front end.
-    check_tasks(bundles, TASKS)
+    check_models(bundles, TASKS, settings.default_models_by_task)
     if settings.otlp_endpoint is not None:
         require_opentelemetry()
     return await Supervisor(settings, listener, serve_engine, serve_front_end).run()

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from app.bundle.manifest import Manifest, Task
 from app.bundle.sequences import SequenceResult, TokenSequence
-from app.tasks.inputs import Truncation
+from app.tasks.inputs import Truncation, as_list
 from app.text.tokenizer import TextInput, Tokenizer
 
 Req = TypeVar("Req", bound=BaseModel)
@@ -85,6 +85,14 @@ class TaskHandler(ABC, Generic[Req, Pre, Res]):
     response: ClassVar[type[BaseModel]]
     short_bytes: ClassVar[int] = SHORT_BYTES
     """The largest body that is prepared on the event loop."""
+
+    def serves(self, manifest: Manifest) -> bool:
+        """Return whether a model can do this task; one that was exported for it can."""
+        return manifest.task == self.task
+
+    def count(self, request: Req) -> int:
+        """Return how many inputs a request has, which `--max-inputs` limits: of pairs that it is made into, all of them."""
+        return len(as_list(request.inputs))  # type: ignore[attr-defined] # `request` promises them
 
     @abstractmethod
     def example(self, model: Model) -> dict[str, Any]:

@@ -3,26 +3,38 @@
 Contains no weights. Made at start-up, used on the event loop.
 """
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from app.bundle.files import Bundle
 from app.bundle.manifest import Task
-from app.errors import BundleError, NotFound, ValidationFailed
-from app.tasks.base import Model
+from app.errors import BundleError, NotFound, StartupError, ValidationFailed
+from app.tasks.base import Model, TaskHandler
 from app.text.tokenizer import Tokenizer
 
+Handler = TaskHandler[Any, Any, Any]
 
-def check_tasks(bundles: Iterable[Bundle], tasks: Container[Task]) -> None:
-    """Pass if this server has the tasks of all bundles.
+
+def check_models(bundles: Collection[Bundle], tasks: Mapping[Task, Handler], defaults: Mapping[Task, str]) -> None:
+    """Pass if this server has a task for every bundle, and the bundles that are to be the defaults of tasks.
 
     Raises:
         BundleError: a bundle is for another task.
+        StartupError: a default is for no task, or names no bundle that does it.
     """
     for bundle in bundles:
-        if bundle.manifest.task not in tasks:
+        if not any(handler.serves(bundle.manifest) for handler in tasks.values()):
             raise BundleError(
                 f"Bundle {bundle.name} is for the task {bundle.manifest.task}, which this server does not have. "
                 "Serve it with the release that exported it."
+            )
+    for task, name in defaults.items():
+        if task not in tasks:
+            raise StartupError(f"BERT_DEFAULT_MODELS: there is no task {task}. Tasks are: {', '.join(tasks)}.")
+        able = [bundle.name for bundle in bundles if tasks[task].serves(bundle.manifest)]
+        if name not in able:
+            raise StartupError(
+                f"BERT_DEFAULT_MODELS: {name} is not served, or does not do {task}. Models for {task}: {_listed(able)}."
             )
 
 
@@ -47,8 +59,10 @@ def load_model(bundle: Bundle) -> Model:
 class Catalog:
     """Finds the model for a request."""
 
-    def __init__(self, models: Iterable[Model]) -> None:
+    def __init__(self, models: Iterable[Model], defaults: Mapping[Task, str] | None = None) -> None:
+        """Take the models, and for tasks the name of the one that answers requests without a name."""
         self._models = {model.name: model for model in models}
+        self._defaults = defaults or {}
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
@@ -63,30 +77,40 @@ class Catalog:
             raise NotFound(f"There is no such model. This server has: {_listed(list(self._models))}.")
         return self._models[name]
 
-    def for_task(self, task: Task, name: str | None) -> Model:
-        """Return the model for a request: the one it names, or the only one for `task`.
+    def for_task(self, handler: Handler, name: str | None) -> Model:
+        """Return the model for a request: the one it names, else the task's default, or the only one that does the task.
+
+        Of models without a default, those that were exported for the task go before others that can do it, too.
 
         Raises:
             NotFound: there is no model of that name, or none for this task.
             ValidationFailed: the request names no model and there are several.
         """
-        able = [model for model in self if model.task == task]
+        task = handler.task
+        if name is None:
+            name = self._defaults.get(task)
         if name is not None:
             model = self.get(name)
-            if model.task != task:
+            if not handler.serves(model.manifest):
                 raise NotFound(
                     f"That model does {model.task}, not {task}: post to /v1/{model.task}. "
-                    f"Models for {task}: {_listed([other.name for other in able])}."
+                    f"Models for {task}: {_listed([other.name for other in self.all_for(handler)])}."
                 )
             return model
+        able = self.all_for(handler)
         if not able:
             raise NotFound(f"This server has no model for {task}.")
+        able = [model for model in able if model.task == task] or able
         if len(able) > 1:
             raise ValidationFailed(
                 f"model: this server has several models for {task}; name one of: "
                 f"{_listed([model.name for model in able])}."
             )
         return able[0]
+
+    def all_for(self, handler: Handler) -> list[Model]:
+        """Return every model that can do a task."""
+        return [model for model in self if handler.serves(model.manifest)]
 
 
 def _listed(names: Sequence[str]) -> str:

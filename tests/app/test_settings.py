@@ -45,7 +45,7 @@ def test_the_defaults_are_one_worker_on_loopback_without_a_key(start: Any) -> No
 
 def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
     given: dict[str, Any] = {
-        "models": Path("elsewhere"), "host": "0.0.0.0", "port": 1, "workers": 3, "device": "cpu", "precision": "fp32",
+        "models": Path("elsewhere"), "default_models": "classify=one,embed=two", "host": "0.0.0.0", "port": 1, "workers": 3, "device": "cpu", "precision": "fp32",
         "threads": 2, "gpu_memory_mib": 512, "batch_tokens": 99, "max_queue_s": 0.5, "request_timeout_s": 1.5, "read_timeout_s": 3.5,
             "shutdown_timeout_s": 2.5,
         "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"),

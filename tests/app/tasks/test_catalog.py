@@ -10,8 +10,9 @@ import pytest
 
 from app.bundle.files import describe_file, find_bundles, load_bundle
 from app.bundle.manifest import Task
-from app.errors import BundleError, NotFound, ValidationFailed
-from app.tasks.catalog import Catalog, load_model
+from app.errors import BundleError, NotFound, StartupError, ValidationFailed
+from app.tasks import TASKS
+from app.tasks.catalog import Catalog, check_models, load_model
 from tests.conftest import BundleOf
 
 
@@ -23,11 +24,11 @@ def catalog(shared_models: Path) -> Catalog:
 def test_models_are_found_by_name(catalog: Catalog) -> None:
     assert [model.name for model in catalog] == ["masked", "sentiment", "toxicity"]
     assert catalog.get("toxicity").task == "classify"
-    assert catalog.for_task("classify", "toxicity").name == "toxicity"
+    assert catalog.for_task(TASKS["classify"], "toxicity").name == "toxicity"
 
 
 def test_the_only_model_of_a_task_needs_no_name(catalog: Catalog) -> None:
-    assert catalog.for_task("fill-mask", None).name == "masked"
+    assert catalog.for_task(TASKS["fill-mask"], None).name == "masked"
 
 
 @pytest.mark.parametrize(
@@ -44,15 +45,38 @@ def test_a_wrong_or_ambiguous_model_is_refused(
     catalog: Catalog, task: Task, name: str | None, error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says):
-        catalog.for_task(task, name)
+        catalog.for_task(TASKS[task], name)
+
+
+def test_a_default_answers_requests_that_name_no_model(shared_models: Path) -> None:
+    models = [load_model(bundle) for bundle in find_bundles(shared_models)]
+    catalog = Catalog(models, {"classify": "toxicity"})
+    assert catalog.for_task(TASKS["classify"], None).name == "toxicity"
+    assert catalog.for_task(TASKS["classify"], "sentiment").name == "sentiment"
+
+
+@pytest.mark.parametrize(
+    ("defaults", "says"),
+    [
+        (
+            {"classify": "nobody"},
+            "nobody is not served, or does not do classify. Models for classify: sentiment, toxicity",
+        ),
+        ({"classify": "masked"}, "masked is not served, or does not do classify"),
+        ({"clasify": "sentiment"}, "no task clasify. Tasks are: .*classify"),
+    ],
+)
+def test_a_default_that_cannot_answer_stops_the_start(shared_models: Path, defaults: dict[str, str], says: str) -> None:
+    with pytest.raises(StartupError, match=says):
+        check_models(find_bundles(shared_models), TASKS, defaults)
 
 
 def test_a_task_without_a_model_is_not_found(shared_models: Path) -> None:
     catalog = Catalog([load_model(load_bundle(shared_models / "masked"))])
     with pytest.raises(NotFound, match="has no model for classify"):
-        catalog.for_task("classify", None)
+        catalog.for_task(TASKS["classify"], None)
     with pytest.raises(NotFound, match="Models for classify: none"):
-        catalog.for_task("classify", "masked")
+        catalog.for_task(TASKS["classify"], "masked")
 
 
 def no_tokenizer(_: Any) -> Any:
