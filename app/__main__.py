@@ -23,7 +23,7 @@ _METAVARS: Final[dict[Any, str]] = {
     Path | None: "PATH",
     HttpUrl | None: "URL",
 }
-_LISTS: Final = {"default_models": "TASK=MODEL,..."}
+_LISTS: Final = {"default_models": "TASK=MODEL,...", "apis": "NAME,..."}
 """The settings that are lists, and how their items are written."""
 
 

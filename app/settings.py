@@ -27,7 +27,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "gpu_memory_mib",
         "batch_tokens",
     ),
-    "HTTP": ("host", "port", "workers", "api_key", "api_key_file"),
+    "HTTP": ("host", "port", "workers", "apis", "api_key", "api_key_file"),
     "limits": (
         "max_queue_s",
         "request_timeout_s",
@@ -56,6 +56,11 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
     workers: int = Field(
         1, ge=1, description="processes that read HTTP; with two or more the models run in one of their own"
+    )
+    apis: str = Field(
+        "all",
+        min_length=1,
+        description="APIs of other servers to answer beside /v1: all, none, or names (docs/clients.md)",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models run: cuda stops the start if there is none; auto takes cuda where it works"
@@ -93,7 +98,7 @@ class Settings(BaseSettings):
     max_inputs: int = Field(512, ge=1, le=4096, description="most inputs in one request")
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1, description="largest request body, bytes")
     api_key: SecretStr | None = Field(
-        None, min_length=1, description="key that /v1 asks for as 'Authorization: Bearer KEY'"
+        None, min_length=1, description="key that inference asks for as 'Authorization: Bearer KEY'"
     )
     api_key_file: Path | None = Field(None, description="file that holds the key instead")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log to write")

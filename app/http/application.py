@@ -1,6 +1,6 @@
 """The FastAPI application: all routes except inference, and OpenAPI."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from app import __version__
 from app.errors import Internal, MethodNotAllowed, NotFound, ServiceError
+from app.http.api import Api
 from app.http.asgi import render_error
 from app.http.openapi import describe
 from app.tasks.catalog import Catalog
@@ -21,8 +22,10 @@ Every error has the same form and a stable `error_type`; `429` and `503` have a 
 """
 
 
-def make_application(routers: Iterable[APIRouter], catalog: Catalog, *, asks_for_key: bool) -> FastAPI:
-    """Return the application with these routes."""
+def make_application(
+    routers: Iterable[APIRouter], apis: Sequence[Api], catalog: Catalog, *, asks_for_key: bool
+) -> FastAPI:
+    """Return the application with the routes of the routers, which describes those of the APIs, too."""
     app = FastAPIOffline(
         title="BERT inference service",
         redirect_slashes=False,  # a redirect has no body, and every answer is JSON
@@ -40,7 +43,7 @@ def make_application(routers: Iterable[APIRouter], catalog: Catalog, *, asks_for
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
-        return describe(plain(), catalog, asks_for_key=asks_for_key)
+        return describe(plain(), apis, catalog, asks_for_key=asks_for_key)
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app

@@ -67,17 +67,22 @@ def request_id_of(scope: Scope) -> str:
     return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else new_request_id()
 
 
-def authorize(scope: Scope, api_key: str | None) -> None:
-    """Pass if no key is needed or the right one was sent.
+def authorize(scope: Scope, api_key: str | None, *, needs_scheme: bool = True) -> None:
+    """Pass if no key is needed or the right one was sent; without `needs_scheme` also one without the word Bearer.
 
     Raises:
         Unauthorized: the key is missing or wrong.
     """
     if api_key is None:
         return
-    scheme, _, given = (header(scope, b"authorization") or b"").partition(b" ")
+    sent = header(scope, b"authorization") or b""
+    scheme, _, given = sent.partition(b" ")
     # Whatever its case, and with one space or more: RFC 9110, 11.1 and 11.4.
-    if scheme.lower() != b"bearer" or not compare_digest(given.lstrip(b" "), api_key.encode()):
+    if scheme.lower() == b"bearer":
+        sent = given.lstrip(b" ")
+    elif needs_scheme:
+        raise Unauthorized
+    if not compare_digest(sent, api_key.encode()):
         raise Unauthorized
 
 
@@ -120,19 +125,24 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         chunks.append(chunk)
 
 
-def json_headers(body: bytes, request_id: str) -> list[Header]:
-    """Return the headers of every JSON answer."""
+def answer_headers(body: bytes, request_id: str, content_type: bytes = b"application/json") -> list[Header]:
+    """Return the headers of every answer."""
     return [
-        (b"content-type", b"application/json"),
+        (b"content-type", content_type),
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", request_id.encode()),
     ]
 
 
-def render_error(error: ServiceError, request_id: str) -> tuple[list[Header], bytes]:
-    """Return the headers and the body of an error's answer, which all errors of the service have."""
-    body = to_json({"error": error.message, "error_type": error.error_type, "request_id": request_id})
-    return [*json_headers(body, request_id), *error.headers], body
+def error_document(error: ServiceError, request_id: str) -> dict[str, str]:
+    """Return the body that errors have, but for those of a dialect."""
+    return {"error": error.message, "error_type": error.error_type, "request_id": request_id}
+
+
+def render_error(error: ServiceError, request_id: str, document: object | None = None) -> tuple[list[Header], bytes]:
+    """Return the headers and the body of an error's answer; `document` is the body if it has another form."""
+    body = to_json(error_document(error, request_id) if document is None else document)
+    return [*answer_headers(body, request_id), *error.headers], body
 
 
 async def respond(send: Send, status: int, headers: Iterable[Header], body: bytes) -> None:

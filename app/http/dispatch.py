@@ -1,20 +1,32 @@
-"""The ASGI application that uvicorn calls: assigns request ids and passes inference requests on directly."""
+"""The ASGI application that uvicorn calls: assigns request ids and passes requests of the APIs on directly."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.asgi import request_id_of
 from app.http.inference import InferenceEndpoint
+from app.http.utility import UtilityEndpoint
+
+Endpoint = InferenceEndpoint | UtilityEndpoint
+
+_NOTHING: Final[Mapping[str, str]] = {}
+_VARIABLE: Final = re.compile(r"\\\{(\w+)\\\}")
 
 
 class Dispatcher:
-    """Sends `/v1/<task>` to its endpoint and everything else to the FastAPI application."""
+    """Sends the routes of APIs to their endpoints and everything else to the FastAPI application.
 
-    def __init__(self, application: ASGIApp, endpoints: Iterable[InferenceEndpoint]) -> None:
+    Of two endpoints with one path, the later one is used.
+    """
+
+    def __init__(self, application: ASGIApp, endpoints: Iterable[Endpoint]) -> None:
         self._application: Final = application
-        self._endpoints: Final = {endpoint.path: endpoint for endpoint in endpoints}
+        by_path = {endpoint.route.path: endpoint for endpoint in endpoints}
+        self._endpoints: Final = {path: endpoint for path, endpoint in by_path.items() if "{" not in path}
+        self._patterns: Final = [(_pattern(path), endpoint) for path, endpoint in by_path.items() if "{" in path]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -23,8 +35,12 @@ class Dispatcher:
         request_id = request_id_of(scope)
         endpoint = self._endpoints.get(scope["path"])
         if endpoint is not None:
-            await endpoint(scope, receive, send, request_id)
+            await endpoint(scope, receive, send, request_id, _NOTHING)
             return
+        for pattern, endpoint in self._patterns:
+            if found := pattern.fullmatch(scope["path"]):
+                await endpoint(scope, receive, send, request_id, found.groupdict())
+                return
         scope["request_id"] = request_id
         named = (b"x-request-id", request_id.encode())
         if scope["method"] == "HEAD":  # the server leaves out the body
@@ -39,3 +55,8 @@ class Dispatcher:
             await send(message)
 
         await self._application(scope, receive, send_with_id)
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """Return the pattern of a path: `{name}` is one part of it, without a slash."""
+    return re.compile(_VARIABLE.sub(r"(?P<\1>[^/]+)", re.escape(path)))

@@ -7,7 +7,6 @@ A plain ASGI endpoint, so that a request costs little more than validation, toke
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -19,11 +18,10 @@ from starlette.types import Receive, Scope, Send
 from app.engine.messages import Timeline
 from app.engine.protocols import EngineClient
 from app.errors import DeadlineExceeded, Internal, MethodNotAllowed, NotReady, ServiceError, ValidationFailed
-from app.http.asgi import READ_AT, ClientGone, Header, authorize, json_headers, read_body, render_error, respond
+from app.http.api import Api, Call, Inference, Raw, Received, render_for, write_json
+from app.http.asgi import READ_AT, ClientGone, Header, answer_headers, authorize, read_body, respond
 from app.http.problems import explain
-from app.http.readiness import Readiness
-from app.tasks.base import Prepared, TaskHandler
-from app.tasks.catalog import Catalog
+from app.tasks.base import Prepared
 from app.telemetry.logs import AccessLog
 from app.telemetry.metrics import Metrics
 from app.telemetry.record import CLIENT_GONE, RequestRecord
@@ -39,51 +37,44 @@ INLINE_WEIGHT: Final = 256
 WATCH_AFTER_S: Final = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits of a request, and the API key."""
-
-    max_body_bytes: int
-    max_inputs: int
-    timeout_s: float
-    api_key: str | None
-
-
 class InferenceEndpoint:
-    """Answers `POST /v1/<task>` for all models of a task."""
+    """Answers one route of an API that leads to a model."""
 
     def __init__(
         self,
-        handler: TaskHandler[Any, Any, Any],
+        api: Api,
+        route: Inference,
         *,
-        catalog: Catalog,
         engine: EngineClient,
         metrics: Metrics,
-        readiness: Readiness,
-        limits: Limits,
         access_log: AccessLog | None,
         tracer: Tracer | None,
     ) -> None:
-        self.path: Final = f"/v1/{handler.task}"
-        self._handler = handler
-        self._catalog = catalog
+        self.api: Final = api
+        self.route: Final = route
         self._engine = engine
         self._metrics = metrics
-        self._readiness = readiness
-        self._limits = limits
+        self._readiness = api.served.readiness
+        self._limits = api.served.limits
         self._access_log = access_log
         self._tracer = tracer
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, path: Mapping[str, str]
+    ) -> None:
         """Answer one request. Raises only if it is cancelled while its answer is sent."""
         started_at = monotonic()
-        record = RequestRecord(request_id, self._handler.task)
+        record = RequestRecord(request_id, self.api.name, self.route.task)
         trace: RequestTrace | None = None
+        timeline: Timeline | None = None
         if self._tracer is not None:
-            trace = self._tracer.begin(self.path, scope, request_id)
+            trace = self._tracer.begin(self.route.path, scope, request_id)
             record.trace_id, record.is_sampled = trace.trace_id, trace.is_sampled
+            timeline = trace.timeline
+        if timeline is None and self.api.wants_timeline:
+            timeline = Timeline()
         try:
-            headers, body = await self._answer(scope, receive, record, None if trace is None else trace.timeline)
+            headers, body = await self._answer(scope, receive, record, timeline, path)
             if trace is not None:
                 headers += trace.headers
             await respond(send, record.status, headers, body)
@@ -97,7 +88,12 @@ class InferenceEndpoint:
             trace.end(record)
 
     async def _answer(
-        self, scope: Scope, receive: Receive, record: RequestRecord, timeline: Timeline | None
+        self,
+        scope: Scope,
+        receive: Receive,
+        record: RequestRecord,
+        timeline: Timeline | None,
+        path: Mapping[str, str],
     ) -> tuple[list[Header], bytes]:
         """Return the headers and the body of the answer, be it predictions or an error.
 
@@ -105,7 +101,7 @@ class InferenceEndpoint:
             ClientGone: the caller closed the connection.
         """
         try:
-            body = await self._predict(scope, receive, record, timeline)
+            answer = await self._predict(scope, receive, record, timeline, path)
         except ServiceError as error:
             fault = error
         except ClientGone:
@@ -116,29 +112,40 @@ class InferenceEndpoint:
             log.exception("request failed", extra={"request_id": record.request_id, "model": record.model})
             fault = Internal()
         else:
-            return json_headers(body, record.request_id), body
-        record.status, record.error_type = fault.status, fault.error_type
-        return render_error(fault, record.request_id)
+            extra = self.api.headers(record, timeline)
+            if isinstance(answer, Raw):
+                headers = answer_headers(answer.body, record.request_id, answer.content_type)
+                return [*headers, *extra, *answer.headers], answer.body
+            return answer_headers(answer, record.request_id) + extra, answer
+        record.error_type = fault.error_type
+        record.status, headers, body = render_for(self.api, fault, record.request_id)
+        return headers, body
 
-    async def _predict(self, scope: Scope, receive: Receive, record: RequestRecord, timeline: Timeline | None) -> bytes:
-        """Return the body of the predictions.
+    async def _predict(
+        self,
+        scope: Scope,
+        receive: Receive,
+        record: RequestRecord,
+        timeline: Timeline | None,
+        path: Mapping[str, str],
+    ) -> bytes | Raw:
+        """Return the answer with the predictions, as JSON or what else the API writes.
 
         Raises:
             ServiceError: the request is refused, or failed.
             ClientGone: the caller closed the connection.
         """
-        handler = self._handler
         if scope["method"] != "POST":
             raise MethodNotAllowed("POST")
-        authorize(scope, self._limits.api_key)
+        authorize(scope, self._limits.api_key, needs_scheme=self.api.needs_scheme)
         self._readiness.check_engine()
         body = await read_body(scope, receive, self._limits.max_body_bytes)
         try:
-            request: Any = handler.request.__pydantic_validator__.validate_json(body)
+            call = self.route.read(Received(scope, body, path))
         except ValidationError as error:
             raise explain(error) from None
-        model = self._catalog.for_task(handler, request.model)
-        record.model = model.name
+        handler, model, request = call.handler, call.model, call.request
+        record.task, record.model = handler.task, model.name
         inflight = self._metrics.for_model(model.name).inflight
         inflight.inc()
         try:
@@ -159,12 +166,11 @@ class InferenceEndpoint:
             record.truncated = prepared.truncated
             results = await self._unless_gone(self._engine.infer(model.name, prepared.sequences, timeline), receive)
 
-            usage = {"tokens": record.tokens, "truncated": record.truncated}
             if handler.weight(model, request, prepared) <= INLINE_WEIGHT:
-                predictions = handler.answer(model, request, prepared, results)
-                return to_json({"model": model.name, "predictions": predictions, "usage": usage})
-            answer = partial(handler.answer, model, request, prepared, results)
-            return await asyncio.get_running_loop().run_in_executor(None, _write, model.name, answer, usage)
+                answer = call.write(handler.answer(model, request, prepared, results), record)
+                return answer if isinstance(answer, Raw) else to_json(answer)
+            predict = partial(handler.answer, model, request, prepared, results)
+            return await asyncio.get_running_loop().run_in_executor(None, _write_large, call, predict, record)
         finally:
             inflight.dec()
 
@@ -215,7 +221,6 @@ class InferenceEndpoint:
                 watcher.cancel()
 
 
-def _write(model: str, answer: Callable[[], list[Any]], usage: Mapping[str, int]) -> bytes:
-    """Write a large answer, one prediction at a time, because `to_json` holds the GIL until it is done."""
-    predictions = b",".join([to_json(prediction) for prediction in answer()])
-    return b'{"model":%s,"predictions":[%s],"usage":%s}' % (to_json(model), predictions, to_json(usage))
+def _write_large(call: Call, predict: Callable[[], list[Any]], record: RequestRecord) -> bytes | Raw:
+    answer = call.write(predict(), record)
+    return answer if isinstance(answer, Raw) else write_json(answer)

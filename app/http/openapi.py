@@ -1,69 +1,106 @@
-"""Describe the inference endpoints, which FastAPI does not route, in its OpenAPI document."""
+"""Describe the endpoints of the APIs, which FastAPI does not route, in its OpenAPI document."""
 
+import re
+from collections.abc import Sequence
 from typing import Any, Final
 
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from app.errors import ERRORS, EngineLost, MethodNotAllowed
+from app.http.api import Api, Inference, Route
 from app.http.asgi import ErrorResponse
 from app.tasks import TASKS
+from app.tasks.base import TaskHandler
 from app.tasks.catalog import Catalog
+
+Schemas = dict[type[BaseModel], dict[str, Any]]
+"""The schema that refers to each form of a request or response."""
 
 # Callers of the documented method do not get 405, and 503 is described by its other error.
 _ERRORS: Final = [error for error in ERRORS if error not in (MethodNotAllowed, EngineLost)]
 
 
-def describe(document: dict[str, Any], catalog: Catalog, *, asks_for_key: bool) -> dict[str, Any]:
-    """Add a path for every task, and the key if one is needed, to an OpenAPI document, once, and return it."""
+def describe(document: dict[str, Any], apis: Sequence[Api], catalog: Catalog, *, asks_for_key: bool) -> dict[str, Any]:
+    """Add every route of the APIs, and the key if one is needed, to an OpenAPI document, once, and return it."""
     if any(f"/v1/{task}" in document["paths"] for task in TASKS):
         return document
-    models = [model for handler in TASKS.values() for model in (handler.request, handler.response)]
-    refs, definitions = models_json_schema(
-        [*((model, "validation") for model in models), (ErrorResponse, "serialization")],
-        ref_template="#/components/schemas/{model}",
-    )
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    closed = {path for path in document["paths"] if path.startswith("/v1/")}
+    routes = [(api, route) for api in apis for route in api.routes]
+    refs = _add_schemas(document, [route for _, route in routes])
+    native = {f"/v1/{task}": _of_task(handler, catalog, refs) for task, handler in TASKS.items()}
+    for api, route in routes:
+        operation = native.get(route.path) or _of_dialect(api, route, refs)
+        document["paths"][route.path] = {route.method.lower(): operation}
+        if isinstance(route, Inference) or not route.is_open:
+            closed.add(route.path)
+    document["paths"] = dict(sorted(document["paths"].items()))
+    if asks_for_key:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path in closed:
+            for operation in document["paths"][path].values():
+                operation["security"] = [{"key": []}]
+    return document
+
+
+def _add_schemas(document: dict[str, Any], routes: Sequence[Route]) -> Schemas:
+    """Add the forms of requests and responses, and return the schemas that refer to them."""
+    forms = [form for handler in TASKS.values() for form in (handler.request, handler.response)]
+    forms += [route.request for route in routes if isinstance(route, Inference) and route.request]
+    asked: list[tuple[type[BaseModel], JsonSchemaMode]] = [(form, "validation") for form in dict.fromkeys(forms)]
+    asked.append((ErrorResponse, "serialization"))
+    refs, definitions = models_json_schema(asked, ref_template="#/components/schemas/{model}")
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas.update(definitions["$defs"])
     # FastAPI describes an error of its own for every parameter; none of ours can be wrong in that way.
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    for path in document["paths"].values():
-        for operation in path.values():
-            operation["responses"].pop("422", None)
-    for task, handler in TASKS.items():
-        able = catalog.all_for(handler)
-        served = ", ".join(model.name for model in able) or "none here"
-        examples = {model.name: {"value": handler.example(model)} for model in able}
-        document["paths"][f"/v1/{task}"] = {
-            "post": {
-                "tags": ["inference"],
-                "summary": handler.summary,
-                "description": f"{(handler.response.__doc__ or '').strip()} Models: {served}.",
-                "operationId": task.replace("-", "_"),
-                "requestBody": {
-                    "required": True,
-                    "content": _json(refs[handler.request, "validation"], examples=examples),
-                },
-                "responses": {
-                    "200": {"description": "The predictions.", "content": _json(refs[handler.response, "validation"])},
-                    **{
-                        str(error.status): {
-                            "description": (error.__doc__ or "").strip(),
-                            "content": _json(refs[ErrorResponse, "serialization"]),
-                        }
-                        for error in _ERRORS
-                    },
-                },
-            }
-        }
-    document["paths"] = dict(sorted(document["paths"].items()))
-    if asks_for_key:
-        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        for path, methods in document["paths"].items():
-            if path.startswith("/v1/"):
-                for operation in methods.values():
-                    operation["security"] = [{"key": []}]
-    return document
+    return {form: refs[form, mode] for form, mode in asked}
+
+
+def _of_task(handler: TaskHandler[Any, Any, Any], catalog: Catalog, refs: Schemas) -> dict[str, Any]:
+    able = catalog.all_for(handler)
+    served = ", ".join(model.name for model in able) or "none here"
+    examples = {model.name: {"value": handler.example(model)} for model in able}
+    return {
+        "tags": ["inference"],
+        "summary": handler.summary,
+        "description": f"{(handler.response.__doc__ or '').strip()} Models: {served}.",
+        "operationId": handler.task.replace("-", "_"),
+        "requestBody": {"required": True, "content": _json(refs[handler.request], examples=examples)},
+        "responses": {
+            "200": {"description": "The predictions.", "content": _json(refs[handler.response])},
+            **_errors(refs[ErrorResponse]),
+        },
+    }
+
+
+def _of_dialect(api: Api, route: Route, refs: Schemas) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "tags": [api.name],
+        "summary": route.summary,
+        "operationId": re.sub(r"\W+", "_", f"{api.name} {route.method} {route.path}").strip("_"),
+        "responses": {"200": {"description": "The answer."}},
+    }
+    variables = re.findall(r"\{(\w+)\}", route.path)
+    if variables:
+        described["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in variables
+        ]
+    if isinstance(route, Inference):
+        if route.request is not None:
+            described["requestBody"] = {"required": True, "content": _json(refs[route.request])}
+        described["responses"] |= {status: {"description": text["description"]} for status, text in _errors({}).items()}
+    return described
+
+
+def _errors(schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        str(error.status): {"description": (error.__doc__ or "").strip(), "content": _json(schema)} for error in _ERRORS
+    }
 
 
 def _json(schema: dict[str, Any], **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON

@@ -20,14 +20,18 @@ from app.engine.admission import Admission
 from app.engine.messages import Loaded
 from app.engine.protocols import EngineClient
 from app.errors import OtherBundles, StartupError
+from app.http.api import Api, Inference, Limits, Served
 from app.http.application import make_application
 from app.http.connection import HttpProtocol
+from app.http.dialects import chosen
 from app.http.dispatch import Dispatcher
 from app.http.health import make_health_router
-from app.http.inference import InferenceEndpoint, Limits
+from app.http.inference import InferenceEndpoint
 from app.http.models import make_models_router
+from app.http.native import NativeApi
 from app.http.readiness import Readiness
 from app.http.server import Server
+from app.http.utility import UtilityEndpoint
 from app.ipc.remote_engine import RemoteEngine
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
@@ -54,7 +58,7 @@ class FrontEnd:
 
         Raises:
             BundleError: a bundle is for an unknown task, or its tokenizer is damaged or does not give the golden token ids.
-            StartupError: the API key cannot be read, or what traces need is not installed.
+            StartupError: the API key cannot be read, an API or a default model does not exist, or what traces need is not installed.
         """
         self.readiness: Final = Readiness()
         self._metrics = metrics
@@ -65,25 +69,23 @@ class FrontEnd:
         defaults = settings.default_models_by_task
         check_models(bundles, TASKS, defaults)
         catalog = Catalog(map(load_model, bundles), defaults)
+        dialects = chosen(settings.apis)
+        metrics.set_apis([NativeApi.name, *(dialect.name for dialect in dialects)])
         for model in catalog:
             metrics.add_model(model.name, model.task)
         routers = [make_health_router(self.readiness, metrics), make_models_router(catalog, self._loaded_as, api_key)]
         is_logged = settings.access_log and settings.log_level in ("debug", "info")
         access_log = AccessLog(settings.log_format) if is_logged else None
+        limits = Limits(settings.max_body_bytes, settings.max_inputs, settings.request_timeout_s, api_key)
+        served = Served(catalog, self._loaded_as, self.readiness, limits)
+        apis: list[Api] = [NativeApi(served), *(dialect(served) for dialect in dialects)]
+        infer = partial(InferenceEndpoint, engine=engine, metrics=metrics, access_log=access_log, tracer=self._tracer)
         endpoints = [
-            InferenceEndpoint(
-                handler,
-                catalog=catalog,
-                engine=engine,
-                metrics=metrics,
-                readiness=self.readiness,
-                limits=Limits(settings.max_body_bytes, settings.max_inputs, settings.request_timeout_s, api_key),
-                access_log=access_log,
-                tracer=self._tracer,
-            )
-            for handler in TASKS.values()
+            infer(api, route) if isinstance(route, Inference) else UtilityEndpoint(api, route)
+            for api in apis
+            for route in api.routes
         ]
-        application = make_application(routers, catalog, asks_for_key=api_key is not None)
+        application = make_application(routers, apis, catalog, asks_for_key=api_key is not None)
         self.application: Final = Dispatcher(application, endpoints)
         self.server: Final = Server(
             uvicorn.Config(

@@ -5,6 +5,7 @@ import os
 
 from app import __version__
 from app.bundle.files import find_bundles
+from app.http.dialects import chosen
 from app.http.server import allow_connections, listen
 from app.processes.alone import serve_alone
 from app.processes.engine_process import serve_engine
@@ -40,6 +41,7 @@ async def _serve(settings: Settings) -> ExitStatus:
         return await serve_alone(settings, listener, bundles)
     # What is wrong is logged once, here, and not by every front end.
     check_models(bundles, TASKS, settings.default_models_by_task)
+    chosen(settings.apis)
     if settings.otlp_endpoint is not None:
         require_opentelemetry()
     return await Supervisor(settings, listener, serve_engine, serve_front_end).run()

@@ -79,9 +79,21 @@ class ModelMetrics:
         self._queue_tokens = owner.queue_tokens.labels(*labels)
         self._queue_wait = owner.queue_wait.labels(*labels)
         self.inflight = owner.inflight_requests.labels(*labels)
-        self._by_status = {status: owner.requests.labels(*labels, str(status)) for status in STATUSES}
+        self._answered: dict[tuple[str, int], Counter] = {}
         for reason in REJECTIONS:
             owner.rejected.labels(*labels, reason)
+
+    def expect(self, apis: Iterable[str]) -> None:
+        """Make the series of the requests of these APIs."""
+        for api in apis:
+            for status in STATUSES:
+                self._count_of(api, status)
+
+    def _count_of(self, api: str, status: int) -> Counter:
+        found = self._answered.get((api, status))
+        if found is None:
+            found = self._answered[api, status] = self._requests.labels(*self._labels, api, str(status))
+        return found
 
     def finished(self, request: RequestRecord) -> None:
         """Count one request that is over. If its trace is sampled, it becomes the exemplar of its latency."""
@@ -92,8 +104,7 @@ class ModelMetrics:
         if request.error_type is not None and request.error_type in REJECTIONS:
             self._rejected.labels(*self._labels, request.error_type).inc()
         if request.status != CLIENT_GONE:
-            counter = self._by_status.get(request.status) or self._requests.labels(*self._labels, str(request.status))
-            counter.inc()
+            self._count_of(request.api, request.status).inc()
             exemplar = {"trace_id": request.trace_id} if request.is_sampled and request.trace_id else None
             self._request_duration.observe(request.duration_s, exemplar)
 
@@ -140,7 +151,7 @@ class Metrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> "_Histogram":
             return _Histogram(f"bert_{name}", text, by_model, buckets=buckets, registry=registry)
 
-        self.requests = counter("requests_total", "Answered inference requests.", (*by_model, "status"))
+        self.requests = counter("requests_total", "Answered inference requests.", (*by_model, "api", "status"))
         self.request_duration = histogram(
             "request_duration_seconds", "From when a request has been read, its last byte, to its answer.", SECONDS
         )
@@ -174,11 +185,18 @@ class Metrics:
         register_process_metrics(self._read, is_alone=is_alone)
         self._by_model: dict[str, ModelMetrics] = {}
         self._unrouted = ModelMetrics(self, NO_MODEL, NO_MODEL)
+        self._apis: tuple[str, ...] = ()
+
+    def set_apis(self, names: Iterable[str]) -> None:
+        """Take the names of the APIs that requests come in by, before any model is added."""
+        self._apis = tuple(names)
+        self._unrouted.expect(self._apis)
 
     def add_model(self, name: str, task: str) -> ModelMetrics:
         """Return the series of a model; they exist from the first call on."""
         if name not in self._by_model:
             self._by_model[name] = ModelMetrics(self, name, task)
+            self._by_model[name].expect(self._apis)
         return self._by_model[name]
 
     def model_loaded(self, model: ServedModel, budget_tokens: int, lanes: int) -> None:

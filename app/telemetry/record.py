@@ -12,7 +12,10 @@ class RequestRecord:
     """One request. The endpoint fills it in on the way, and hands it over when the answer has been sent."""
 
     request_id: str
+    api: str
+    """The API that the request was made in."""
     task: str
+    """`none` until a request of a dialect has been read."""
     trace_id: str | None = None
     """None without tracing."""
     is_sampled: bool = False

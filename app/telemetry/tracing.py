@@ -180,6 +180,7 @@ class RequestTrace:
         if self.timeline is None:
             return
         attributes: dict[str, AttributeValue] = {
+            "bert.api": request.api,
             "bert.task": request.task,
             "bert.sequences": request.sequences,
             "bert.tokens": request.tokens,

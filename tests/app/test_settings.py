@@ -45,7 +45,7 @@ def test_the_defaults_are_one_worker_on_loopback_without_a_key(start: Any) -> No
 
 def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
     given: dict[str, Any] = {
-        "models": Path("elsewhere"), "default_models": "classify=one,embed=two", "host": "0.0.0.0", "port": 1, "workers": 3, "device": "cpu", "precision": "fp32",
+        "models": Path("elsewhere"), "default_models": "classify=one,embed=two", "host": "0.0.0.0", "port": 1, "workers": 3, "apis": "tei,openai", "device": "cpu", "precision": "fp32",
         "threads": 2, "gpu_memory_mib": 512, "batch_tokens": 99, "max_queue_s": 0.5, "request_timeout_s": 1.5, "read_timeout_s": 3.5,
             "shutdown_timeout_s": 2.5,
         "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"),
@@ -192,7 +192,7 @@ def test_help_shows_defaults_as_they_are_written(shown_help: str) -> None:
     for shown in (
         "--models PATH folder of bundles, or one bundle [BERT_MODELS, default: models]",
         "--port N port to listen on; 0 takes a free one and logs it [BERT_PORT, default: 8000]",
-        "--api-key KEY key that /v1 asks for as 'Authorization: Bearer KEY' [BERT_API_KEY]",
+        "--api-key KEY key that inference asks for as 'Authorization: Bearer KEY' [BERT_API_KEY]",
         "[BERT_MAX_QUEUE_S, default: 5]",
         "--access-log, --no-access-log log every answered request [BERT_ACCESS_LOG, default: on]",
         "--log-format {auto,json,text} auto writes",

@@ -52,7 +52,9 @@ def test_every_series_of_every_model_is_there_from_the_start(at_start: str, name
 def test_counts_by_status_and_reason_are_there_from_the_start(at_start: str) -> None:
     for model, task in MODELS.items():
         for status in ("200", "400", "401", "404", "405", "413", "422", "429", "500", "503", "504"):
-            assert f'bert_requests_total{{model="{model}",status="{status}",task="{task}"}} 0.0' in at_start
+            assert (
+                f'bert_requests_total{{api="native",model="{model}",status="{status}",task="{task}"}} 0.0' in at_start
+            )
         for reason in REJECTIONS:
             assert f'bert_rejected_total{{model="{model}",reason="{reason}",task="{task}"}} 0.0' in at_start
 

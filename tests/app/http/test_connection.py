@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from app.errors import ServiceError
 from app.http import connection as protocol
-from app.http.asgi import READ_AT, ClientGone, json_headers, read_body, render_error, respond
+from app.http.asgi import READ_AT, ClientGone, answer_headers, read_body, render_error, respond
 from app.http.connection import HEAD_BYTES, PIPELINED, HttpProtocol
 from app.http.server import listen
 from tests.e2e.wire import Wire, head, message, wire
@@ -46,7 +46,7 @@ class Echo:
             if not self.may_answer.is_set():
                 await asyncio.to_thread(self.may_answer.wait)
             body *= self.repeats
-            await respond(send, 200, json_headers(body, "id"), body)
+            await respond(send, 200, answer_headers(body, "id"), body)
         except ClientGone:
             pass
         except ServiceError as error:

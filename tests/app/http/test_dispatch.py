@@ -40,7 +40,7 @@ def ask(path: str, method: str = "GET") -> tuple[int, list[tuple[bytes, bytes]],
         sent.append(message)
 
     async def main() -> None:
-        dispatcher = Dispatcher(make_application([router], Catalog([]), asks_for_key=False), [])
+        dispatcher = Dispatcher(make_application([router], [], Catalog([]), asks_for_key=False), [])
         scope = {
             "type": "http",
             "method": method,

@@ -12,7 +12,9 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from app.bundle.files import load_bundle
-from app.http.inference import InferenceEndpoint, Limits
+from app.http.api import Limits, Served
+from app.http.inference import InferenceEndpoint
+from app.http.native import NativeApi
 from app.http.readiness import Readiness
 from app.tasks.base import Model, Prepared
 from app.tasks.catalog import Catalog, load_model
@@ -68,7 +70,7 @@ class Bench:
 
     def call(self, caller: Caller) -> "asyncio.Task[None]":
         scope = {"type": "http", "method": "POST", "path": "/v1/classify", "headers": []}
-        return asyncio.ensure_future(self.endpoint(scope, caller.receive, caller.send, "id"))
+        return asyncio.ensure_future(self.endpoint(scope, caller.receive, caller.send, "id", {}))
 
 
 def with_one_thread(bundle_of: BundleOf, timeout_s: float, test: Callable[[Bench], Awaitable[None]]) -> None:
@@ -76,13 +78,12 @@ def with_one_thread(bundle_of: BundleOf, timeout_s: float, test: Callable[[Bench
         readiness, handler = Readiness(), SlowToTokenize()
         readiness.engine = "ready"
         model = load_model(load_bundle(bundle_of("bert-single-label")))
+        api = NativeApi(Served(Catalog([model]), lambda _: None, readiness, Limits(2**20, 512, timeout_s, None)))
         endpoint = InferenceEndpoint(
-            handler,
-            catalog=Catalog([model]),
+            api,
+            api.route(handler),
             engine=FakeEngine(np.zeros(3, np.float32)),
             metrics=Metrics(CollectorRegistry()),
-            readiness=readiness,
-            limits=Limits(2**20, 512, timeout_s, None),
             access_log=None,
             tracer=None,
         )

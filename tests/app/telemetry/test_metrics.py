@@ -17,6 +17,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 @pytest.fixture
 def metrics() -> Metrics:
     metrics = Metrics(CollectorRegistry())
+    metrics.set_apis(["native", "tei"])
     metrics.add_model("sentiment", "classify")
     return metrics
 
@@ -27,12 +28,15 @@ def samples(metrics: Metrics) -> Samples:
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
-    return samples(metrics)[f"bert_{name}", frozenset(({"model": "sentiment", "task": "classify"} | labels).items())]
+    common = {"model": "sentiment", "task": "classify"}
+    if name == "requests_total":
+        common["api"] = "native"
+    return samples(metrics)[f"bert_{name}", frozenset((common | labels).items())]
 
 
 def over(status: int, duration_s: float = 0.0, **known: Any) -> RequestRecord:
     """A request that is over."""
-    return RequestRecord("id", "classify", status=status, duration_s=duration_s, **known)
+    return RequestRecord("id", "native", "classify", status=status, duration_s=duration_s, **known)
 
 
 def test_a_batch_is_counted(metrics: Metrics) -> None:
@@ -136,7 +140,7 @@ def test_every_series_of_a_model_is_there_before_its_first_request(metrics: Metr
                 count[name] = count.get(name, 0) + 1
         return count
 
-    assert named("sentiment")["bert_requests_total"] == len(STATUSES)
+    assert named("sentiment")["bert_requests_total"] == 2 * len(STATUSES)  # of two APIs
     assert STATUSES == (200, 400, 401, 404, 405, 408, 413, 422, 429, 500, 503, 504)
     metrics.add_model("masked", "fill-mask")
     assert named("masked") == named("sentiment") == named("none")

@@ -1,0 +1,65 @@
+"""The routes of an API that run no model."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+from starlette.types import Receive, Scope, Send
+
+from app.errors import Internal, MethodNotAllowed, ServiceError
+from app.http.api import Api, Raw, Received, Utility, render_for
+from app.http.asgi import ClientGone, Header, answer_headers, authorize, read_body, respond
+from app.http.problems import explain
+from app.tasks.base import SHORT_BYTES
+
+log = logging.getLogger(__name__)
+
+
+class UtilityEndpoint:
+    """Answers one route of an API that runs no model."""
+
+    def __init__(self, api: Api, route: Utility) -> None:
+        self.api: Final = api
+        self.route: Final = route
+
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, path: Mapping[str, str]
+    ) -> None:
+        """Answer one request."""
+        status = 200
+        try:
+            headers, body = await self._answer(scope, receive, request_id, path)
+        except ClientGone:
+            return
+        except ServiceError as error:
+            status, headers, body = render_for(self.api, error, request_id)
+        except Exception:
+            log.exception("request failed", extra={"request_id": request_id})
+            status, headers, body = render_for(self.api, Internal(), request_id)
+        await respond(send, status, headers, body)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, request_id: str, path: Mapping[str, str]
+    ) -> tuple[list[Header], bytes]:
+        limits = self.api.served.limits
+        if scope["method"] not in (self.route.method, "HEAD" if self.route.method == "GET" else ""):
+            raise MethodNotAllowed(self.route.method)
+        if not self.route.is_open:
+            authorize(scope, limits.api_key, needs_scheme=self.api.needs_scheme)
+        body = await read_body(scope, receive, limits.max_body_bytes)
+        received = Received(scope, body, path)
+        try:
+            if len(body) <= SHORT_BYTES:
+                document = self.route.answer(received)
+            else:
+                document = await asyncio.get_running_loop().run_in_executor(None, self.route.answer, received)
+        except ValidationError as error:
+            raise explain(error) from None
+        if isinstance(document, Raw):
+            headers = answer_headers(document.body, request_id, document.content_type)
+            return [*headers, *document.headers], document.body
+        content = b"" if document is None else to_json(document)
+        return answer_headers(content, request_id), content
