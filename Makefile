@@ -100,17 +100,23 @@ gpu-check: .venv-gpu/installed $(EXPORT_VENV)/installed
 ray-test:
 	deploy/ray/test.sh
 
+## make client-test the clients that docs/clients.md lists, unmodified, against this server; in environments of their own
+.PHONY: client-test
+client-test: $(VENV)/installed
+	tests/clients/run.sh $(ARGS)
+
 ## make format      ruff's fixes and layout
 .PHONY: format
 format: $(VENV)/installed
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
-## make lock        pin what pyproject.toml and deploy/ray ask for (ARGS="--upgrade" for the newest)
+## make lock        pin what pyproject.toml, deploy/ray and the tests of clients ask for (ARGS="--upgrade" for the newest)
 .PHONY: lock
 lock: $(VENV)/installed
 	requirements/lock.sh $(ARGS)
 	deploy/ray/lock.sh $(ARGS)
+	tests/clients/lock.sh $(ARGS)
 
 ## make dashboards  write Grafana's dashboards from their Python
 .PHONY: dashboards

@@ -141,9 +141,14 @@ def serving(models: Path, *arguments: str, **environment: str) -> AbstractContex
 
 @contextmanager
 def starting(
-    models: Path, *arguments: str, environment: Mapping[str, str], module: str = "app", wait: bool = True
+    models: Path,
+    *arguments: str,
+    environment: Mapping[str, str],
+    module: str = "app",
+    wait: bool = True,
+    python: Path = Path(sys.executable),
 ) -> Iterator[ServerProcess]:
-    """Serve as `serving` does, by another module, or from when it listens.
+    """Serve as `serving` does, by another module or in another environment, or from when it listens.
 
     A batch has `BATCH_TOKENS`, if nothing else is asked for: `--batch-tokens 0` measures, as servers do by default.
     """
@@ -151,7 +156,7 @@ def starting(
         log_path = Path(folder) / "log"
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, "--models", str(models), "--port", "0", *arguments],
+                [str(python), "-m", module, "--models", str(models), "--port", "0", *arguments],
                 cwd=ROOT,
                 env=_environment({"BERT_BATCH_TOKENS": BATCH_TOKENS, **environment}),
                 stdout=log,

@@ -1,0 +1,47 @@
+"""A server for real clients. They are no part of the development environment: `tests/clients/run.sh` installs them.
+
+Nothing of `app` is imported here: what the clients need must not meet what the server needs.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.support import CHECKPOINTS, ROOT, ServerProcess, starting
+
+PYTHON: Final = ROOT / ".venv" / "bin" / "python"
+DEFAULTS: Final = "classify=bert-single-label,embed=bert-embed"
+KEY: Final = "s3cret-key"
+
+models = os.environ.get("BERT_CLIENT_MODELS")
+"""The folder that `run.sh` exports to; without it there is nothing to run."""
+collect_ignore_glob = [] if models else ["test_*.py"]
+
+
+@pytest.fixture(scope="session", params=[1, 2], ids=["1-worker", "2-workers"])
+def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    """A server of every model, which asks for no key."""
+    assert models is not None
+    arguments = ("--threads", "1", "--workers", str(request.param), "--default-models", DEFAULTS)
+    with starting(Path(models), *arguments, environment={}, python=PYTHON) as server:
+        yield server
+        assert server.stop() == 0, server.log
+
+
+@pytest.fixture(scope="session")
+def locked() -> Iterator[ServerProcess]:
+    """A server that asks for `KEY`."""
+    assert models is not None
+    arguments = ("--threads", "1", "--default-models", DEFAULTS)
+    with starting(Path(models), *arguments, environment={"BERT_API_KEY": KEY}, python=PYTHON) as server:
+        yield server
+        assert server.stop() == 0, server.log
+
+
+def answers(name: str) -> Any:
+    """Return the answers of the references that are stored with a fixture."""
+    return json.loads((CHECKPOINTS / name / "answers.json").read_text())

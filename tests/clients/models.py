@@ -1,0 +1,29 @@
+"""Export the models that the clients ask: `python -m tests.clients.models FOLDER`, in the development environment."""
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from model_export.export import ExportOptions, export
+from tests.support import CHECKPOINTS
+
+SERVED: Final = (
+    "bert-single-label",
+    "bert-multi-label",
+    "bert-next-sentence",
+    "bert-fill-mask",
+    "bert-entities",
+    "bert-answer",
+    "bert-embed",
+)
+"""Fixtures; each is served by its own name."""
+
+
+def main(folder: Path) -> None:
+    """Write a bundle for each."""
+    for name in SERVED:
+        export(ExportOptions(str(CHECKPOINTS / name), folder / name, variants=("cpu-fp32",)), lambda _: None)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
