@@ -43,7 +43,7 @@ class Served:
     limits: Limits
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would triple the cost of making one
 class Received:
     """A request that has arrived completely."""
 
@@ -67,7 +67,7 @@ class Raw:
     headers: Sequence[Header] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as `Received`
 class Call:
     """A request in the terms of the service: a task, a model, and the task's own request."""
 
@@ -123,7 +123,7 @@ class Api(ABC):
     needs_scheme: ClassVar[bool] = False
     """Whether the API key needs the word Bearer before it; some clients send the key alone."""
     wants_timeline: ClassVar[bool] = False
-    """Whether `headers` needs the request's times in the engine."""
+    """Whether answers have `headers`, which are made of the request's times in the engine."""
 
     def __init__(self, served: Served) -> None:
         self.served: Final = served
@@ -137,8 +137,8 @@ class Api(ABC):
         """Return the status and the body of an error, which has the headers of the catalogue."""
         return error.status, error_document(error, request_id)
 
-    def headers(self, record: RequestRecord, timeline: Timeline | None) -> list[Header]:  # noqa: ARG002
-        """Return headers that an answer of a model has besides those of all answers."""
+    def headers(self, record: RequestRecord, timeline: Timeline) -> list[Header]:  # noqa: ARG002
+        """Return what an answer of a model has besides the headers of all answers, if the API `wants_timeline`."""
         return []
 
 

@@ -112,11 +112,14 @@ class InferenceEndpoint:
             log.exception("request failed", extra={"request_id": record.request_id, "model": record.model})
             fault = Internal()
         else:
-            extra = self.api.headers(record, timeline)
             if isinstance(answer, Raw):
-                headers = answer_headers(answer.body, record.request_id, answer.content_type)
-                return [*headers, *extra, *answer.headers], answer.body
-            return answer_headers(answer, record.request_id) + extra, answer
+                headers = [*answer_headers(answer.body, record.request_id, answer.content_type), *answer.headers]
+                answer = answer.body
+            else:
+                headers = answer_headers(answer, record.request_id)
+            if self.api.wants_timeline and timeline is not None:
+                headers += self.api.headers(record, timeline)
+            return headers, answer
         record.error_type = fault.error_type
         record.status, headers, body = render_for(self.api, fault, record.request_id)
         return headers, body

@@ -63,6 +63,8 @@ class Catalog:
         """Take the models, and for tasks the name of the one that answers requests without a name."""
         self._models = {model.name: model for model in models}
         self._defaults = defaults or {}
+        self._unnamed: dict[Task, Model] = {}
+        """The model for a request that names none, once it has been found."""
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
@@ -88,15 +90,20 @@ class Catalog:
         """
         task = handler.task
         if name is None:
-            name = self._defaults.get(task)
-        if name is not None:
-            model = self.get(name)
-            if not handler.serves(model.manifest):
-                raise NotFound(
-                    f"That model does {model.task}, not {task}: post to /v1/{model.task}. "
-                    f"Models for {task}: {_listed([other.name for other in self.all_for(handler)])}."
-                )
-            return model
+            if task not in self._unnamed:
+                default = self._defaults.get(task)
+                self._unnamed[task] = self._only(handler) if default is None else self.get(default)
+            return self._unnamed[task]
+        model = self.get(name)
+        if not handler.serves(model.manifest):
+            raise NotFound(
+                f"That model does {model.task}, not {task}: post to /v1/{model.task}. "
+                f"Models for {task}: {_listed([other.name for other in self.all_for(handler)])}."
+            )
+        return model
+
+    def _only(self, handler: Handler) -> Model:
+        task = handler.task
         able = self.all_for(handler)
         if not able:
             raise NotFound(f"This server has no model for {task}.")
