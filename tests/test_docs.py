@@ -21,8 +21,12 @@ import pytest
 
 import app
 from app.errors import ERRORS
+from app.http.api import Limits, Served
+from app.http.dialects import DIALECTS
+from app.http.readiness import Readiness
 from app.settings import Settings
 from app.tasks import TASKS
+from app.tasks.catalog import Catalog
 from model_export.checkpoint.families import FAMILIES
 from tests.support import ROOT
 
@@ -178,6 +182,31 @@ def test_the_http_page_has_every_error() -> None:
     rows = re.findall(r"^\| (\d{3}) \| (`.*?`) \|", (ROOT / "docs/http.md").read_text(), re.MULTILINE)
     shown = [(int(status), name) for status, names in rows for name in re.findall(r"`(\w+)`", names)]
     assert shown == [(error.status, error.error_type) for error in ERRORS]
+
+
+def test_the_page_of_clients_names_every_dialect_and_its_routes() -> None:
+    page = (ROOT / "docs/clients.md").read_text()
+    named = set(re.findall(r"^\| .*? \| .*? \| `([a-z-]+)` \| .*? \| .*? \|$", page, re.MULTILINE))
+    assert named == set(DIALECTS)
+    limits = Limits(1, 1, 1.0, None)
+    for name, dialect in DIALECTS.items():
+        section = page.partition(f"(`{name}`)\n")[2].partition("\n## ")[0]
+        for route in dialect(Served(Catalog([]), lambda _: None, Readiness(), limits)).routes:
+            assert f"`{route.path}`" in section, f"{route.path} is not in the section of {name}"
+
+
+def test_the_page_of_clients_has_the_releases_that_are_tested() -> None:
+    rows = re.findall(
+        r"^\| (\S+) \| (\d\S+) \| .*? \| .*? \| `(\S+)` \|$", (ROOT / "docs/clients.md").read_text(), re.MULTILINE
+    )
+    folder = ROOT / "tests/clients"
+    pins = "\n".join(path.read_text() for path in sorted((folder / "requirements").glob("*.txt")))
+    node = json.loads((folder / "node/package.json").read_text())["dependencies"]
+    for client, release, test in rows:
+        assert node.get(client) == release or f"\n{client}=={release} " in pins, client
+        assert (ROOT / test).is_file(), test
+    tested = {test for _, _, test in rows}
+    assert tested == {str(path.relative_to(ROOT)) for path in folder.glob("test_*.py")}
 
 
 def test_the_settings_page_is_the_settings() -> None:
