@@ -129,6 +129,19 @@ def dashboard() -> models.Dashboard:
                 is_stacked=True,
                 colors=STATUS_COLORS,
             ),
+            lines(
+                "Requests by API",
+                "'native' is /v1, the others are the dialects of docs/clients.md.",
+                [
+                    Query(
+                        f"sum by (api) (rate(bert_requests_total{{{SELECTED}}}[1m])) > 0 "
+                        f'or sum by (api) (rate(bert_requests_total{{{SELECTED}, api="native"}}[1m]))',
+                        "{{api}}",
+                    )
+                ],
+                unit="reqps",
+                is_stacked=True,
+            ),
         ],
     )
     latency = Row(
