@@ -21,13 +21,11 @@ import pytest
 
 import app
 from app.errors import ERRORS
-from app.http.api import Limits, Served
 from app.http.dialects import DIALECTS
-from app.http.readiness import Readiness
 from app.settings import Settings
 from app.tasks import TASKS
-from app.tasks.catalog import Catalog
 from model_export.checkpoint.families import FAMILIES
+from tests.dialects import routes_by_dialect
 from tests.support import ROOT
 
 SERVED_WITHIN_S = 240.0
@@ -188,10 +186,9 @@ def test_the_page_of_clients_names_every_dialect_and_its_routes() -> None:
     page = (ROOT / "docs/clients.md").read_text()
     named = set(re.findall(r"^\| .*? \| .*? \| `([a-z-]+)` \| .*? \| .*? \|$", page, re.MULTILINE))
     assert named == set(DIALECTS)
-    limits = Limits(1, 1, 1.0, None)
-    for name, dialect in DIALECTS.items():
+    for name, routes in routes_by_dialect().items():
         section = page.partition(f"(`{name}`)\n")[2].partition("\n## ")[0]
-        for route in dialect(Served(Catalog([]), lambda _: None, Readiness(), limits)).routes:
+        for route in routes:
             assert f"`{route.path}`" in section, f"{route.path} is not in the section of {name}"
 
 

@@ -17,7 +17,7 @@ from app.tasks.catalog import Catalog
 DESCRIPTION = """
 Classification, masked tokens, next sentences, entities, answers and embeddings from BERT models, in batches without padding.
 
-Every error has the same form and a stable `error_type`; `429` and `503` have a `Retry-After` header.
+Every error of `/v1` has the same form and a stable `error_type`; `429` and `503` have a `Retry-After` header.
 `X-Request-Id` is taken from the request or generated; it is in the answer and in the log.
 """
 
