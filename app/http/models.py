@@ -24,7 +24,10 @@ class ModelCard(BaseModel):
     max_length: int
     mask_token: str | None
     pooling: str | None
+    dimensions: int | None
     normalizes: bool | None
+    prompts: list[str]
+    default_prompt_name: str | None
     variant: str | None
     provider: str | None
     architecture: dict[str, Any]
@@ -76,7 +79,10 @@ def _card(model: Model, loaded: Loaded | None) -> ModelCard:
         max_length=manifest.max_length,
         mask_token=mask.text if mask is not None and model.task == "fill-mask" else None,
         pooling=manifest.pooling,
+        dimensions=manifest.dimensions if manifest.pooling else None,
         normalizes=manifest.normalizes,
+        prompts=list(manifest.prompts or ()),
+        default_prompt_name=manifest.default_prompt_name,
         variant=None if loaded is None else loaded.variant,
         provider=None if loaded is None else loaded.provider,
         architecture=manifest.architecture.model_dump(),
