@@ -160,7 +160,7 @@ class InferenceEndpoint:
                 )
             self._engine.check(model.name, inputs)
             tokenizing_at = monotonic()
-            if len(body) <= handler.short_bytes:
+            if max(len(body), call.body_bytes) <= handler.short_bytes:
                 prepared: Prepared = handler.prepare(model, request)
             else:
                 prepared = await self._unless_gone(self._in_thread(partial(handler.prepare, model, request)), receive)
