@@ -51,15 +51,17 @@ class KServeApi(Api):
 
 
 def _task(model: Model, request: PredictRequest) -> Task:
-    """Return what is asked of a model, some of which can do more than they were exported for."""
+    """Return what is asked of a model: some can do more than they were exported for."""
     if "candidate_labels" in request.parameters:
         return "zero-shot"
     first = request.instances[0]
-    if isinstance(first, dict) and "texts" in first:
+    keys = set(first) if isinstance(first, dict) else set()
+    if keys & {"query", "texts"}:
         return "rerank"
-    if isinstance(first, dict) and "sentences" in first:
+    if keys & {"source_sentence", "sentences"}:
         return "similarity"
-    return model.task
+    # One that ranks texts also gives texts and pairs their score.
+    return "classify" if model.task == "rerank" else model.task
 
 
 def _explain(_: Received) -> object:
