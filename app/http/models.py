@@ -15,9 +15,10 @@ from app.tasks.catalog import Catalog
 
 
 class ModelCard(BaseModel):
-    """A served model. `variant` and `provider` say how it runs; they are null while it loads."""
+    """A served model. `variant` and `provider` say how it runs; they are null until it is ready."""
 
     name: str
+    ready: bool
     task: str
     labels: list[str]
     problem_type: str | None
@@ -41,7 +42,7 @@ class ModelList(BaseModel):
 
 
 def make_models_router(catalog: Catalog, loaded_as: Callable[[str], Loaded | None], api_key: str | None) -> APIRouter:
-    """Return the routes. `loaded_as` returns how the engine has loaded a model, or None before it has."""
+    """Return the routes. `loaded_as` returns how the engine has loaded a model, or None while it has not."""
 
     def authorized(request: Request) -> None:
         authorize(request.scope, api_key)
@@ -73,6 +74,7 @@ def _card(model: Model, loaded: Loaded | None) -> ModelCard:
     mask = manifest.special_tokens.mask
     return ModelCard(
         name=model.name,
+        ready=loaded is not None,
         task=model.task,
         labels=list(manifest.labels),
         problem_type=manifest.problem_type,
