@@ -176,6 +176,7 @@ def _manifest(name: str, folder: Path, checkpoint: LoadedCheckpoint, variants: S
         pooling=embedding.pooling if embedding else None,
         normalizes=embedding.normalizes if embedding else None,
         strips_whitespace=embedding.strips_whitespace if embedding else None,
+        score_function=checkpoint.score_function,
         max_length=checkpoint.max_length,
         position_offset=config.position_offset,
         special_tokens=tokenizer.special_tokens,

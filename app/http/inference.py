@@ -145,7 +145,7 @@ class InferenceEndpoint:
             inputs = handler.count(request)
             if inputs > self._limits.max_inputs:
                 raise ValidationFailed(
-                    f"inputs: has {inputs} items; at most {self._limits.max_inputs} are allowed. "
+                    f"The request has {inputs} inputs, counting each pair; at most {self._limits.max_inputs} are allowed. "
                     "Send several requests, or raise BERT_MAX_INPUTS."
                 )
             self._engine.check(model.name, inputs)

@@ -69,6 +69,13 @@ class QuestionContext(Request):
     context: Text
 
 
+class QueryTexts(Request):
+    """A query, and the texts to rank by it."""
+
+    query: Text
+    texts: Annotated[list[Annotated[str, AfterValidator(_without_nul)]], Field(min_length=1, max_length=MAX_INPUTS)]
+
+
 def _one_or_list(value: object) -> str | None:
     """Name the kind of inputs that are objects or a list of objects."""
     if isinstance(value, list):
@@ -118,6 +125,15 @@ QuestionInputs = Annotated[
         _one_or_list,
         custom_error_type="not_inputs",
         custom_error_message='should be {"question": ..., "context": ...} or a list of these',
+    ),
+]
+RankInputs = Annotated[
+    Annotated[QueryTexts, Tag("<one>")]
+    | Annotated[list[QueryTexts], Field(min_length=1, max_length=MAX_INPUTS), Tag("<list>")],
+    Discriminator(
+        _one_or_list,
+        custom_error_type="not_inputs",
+        custom_error_message='should be {"query": ..., "texts": [...]} or a list of these',
     ),
 ]
 

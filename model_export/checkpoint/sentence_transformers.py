@@ -4,15 +4,15 @@
 are accepted; others are refused by name.
 """
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from app.bundle.manifest import Pooling
-from model_export.checkpoint.readable import check_readable
+from model_export.checkpoint.cross_encoder import is_cross_encoder
+from model_export.checkpoint.json_files import read_json
 from model_export.errors import ExportError
 
 MODULES_FILE: Final = "modules.json"
@@ -56,10 +56,10 @@ def read_embedding_settings(folder: Path, pooling: Pooling | Literal["auto"]) ->
     Raises:
         ExportError: the model has other modules or another pooling, or its files are damaged.
     """
-    if not (folder / MODULES_FILE).is_file():
+    if not (folder / MODULES_FILE).is_file() or is_cross_encoder(folder):
         return EmbeddingSettings("mean" if pooling == "auto" else pooling)
     modules = _modules(folder / MODULES_FILE)
-    settings = _read(folder / _SETTINGS_FILE) if (folder / _SETTINGS_FILE).is_file() else {}
+    settings = read_json(folder / _SETTINGS_FILE) if (folder / _SETTINGS_FILE).is_file() else {}
     max_length = settings.get("max_seq_length")
     if not isinstance(max_length, int | None):
         raise ExportError(f"max_seq_length in {folder / _SETTINGS_FILE} is not a number of tokens. Correct it.")
@@ -74,7 +74,7 @@ def read_embedding_settings(folder: Path, pooling: Pooling | Literal["auto"]) ->
 
 def _modules(path: Path) -> dict[str, str]:
     """Return the folder of each module, by the last part of its type."""
-    listed = _read(path, list)
+    listed = read_json(path, list)
     try:
         modules = {str(module["type"]).rpartition(".")[2]: str(module["path"]) for module in listed}
     except (KeyError, TypeError) as error:
@@ -95,7 +95,7 @@ def _modules(path: Path) -> dict[str, str]:
 
 
 def _pooling(path: Path) -> Pooling:
-    settings = _read(path)
+    settings = read_json(path)
     named = settings.get("pooling_mode")
     modes = (
         [named]
@@ -117,23 +117,10 @@ def _strips_whitespace(path: Path) -> bool:
     """
     if not path.is_file():
         return True
-    versions = _read(path).get("__version__")
+    versions = read_json(path).get("__version__")
     version = versions.get("sentence_transformers") if isinstance(versions, Mapping) else None
     if version is None:
         return True
     if not isinstance(version, str) or (found := re.match(r"(\d+)\.(\d+)", version)) is None:
         raise ExportError(f"{path} has no valid sentence-transformers release in __version__. Correct it.")
     return (int(found[1]), int(found[2])) < _STRIPS_BEFORE
-
-
-def _read(path: Path, kind: type[Mapping[str, Any]] | type[Sequence[Any]] = dict) -> Any:  # noqa: ANN401  # JSON
-    check_readable(path)
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ExportError(f"{path} is missing. Download the complete checkpoint again.") from error
-    except ValueError as error:
-        raise ExportError(f"{path} is not JSON. Download the checkpoint again.") from error
-    if not isinstance(content, kind):
-        raise ExportError(f"{path} does not have the expected content. Download the checkpoint again.")
-    return content
