@@ -15,6 +15,9 @@ SERVED: Final = (
     "bert-entities",
     "bert-answer",
     "bert-embed",
+    "bert-embed-dense",
+    "roberta-rerank",
+    "bert-nli",
 )
 """Fixtures; each is served by its own name."""
 
