@@ -28,10 +28,12 @@ CHECKPOINTS: dict[str, str] = {
     "answer": "bert-answer",
     "embed": "bert-embed-dense",
     "rerank": "roberta-rerank",
-    "zero-shot": "bert-nli",
+    "nli": "bert-nli",
 }
-ALSO: dict[str, str] = {"similarity": "embed"}
+ALSO: dict[str, str] = {"similarity": "embed", "zero-shot": "nli"}
 """Tasks that a model of another one does, too."""
+DEFAULTS = ("--default-models", "classify=classify")
+"""`nli` classifies, too."""
 TEXTS = [one for one in CLASSIFY if isinstance(one, str)]
 TEXT = "The cat sat on the mat in Paris."
 LONG = " ".join([TEXT] * 20)
@@ -64,10 +66,6 @@ ASKED: list[tuple[str, Any, dict[str, Any]]] = [
 ]
 
 
-DEFAULTS = ("--default-models", "classify=classify")
-"""The model for zero-shot classifies, too."""
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
     folder = tmp_path_factory.mktemp("models")
@@ -96,7 +94,7 @@ def refusal(server: ServerProcess, task: str, inputs: Any, **parameters: Any) ->
 
 
 def test_there_is_a_request_for_every_task() -> None:
-    assert {task for task, _, _ in ASKED} == {*CHECKPOINTS, *ALSO} == set(TASKS)
+    assert {task for task, _, _ in ASKED} == {*CHECKPOINTS, *ALSO} - {"nli"} == set(TASKS)
 
 
 def test_no_answer_depends_on_its_batch_or_its_process(server: ServerProcess) -> None:
@@ -124,9 +122,10 @@ def test_no_answer_depends_on_its_batch_or_its_process(server: ServerProcess) ->
 def test_the_example_of_every_task_works_as_described(server: ServerProcess, task: str) -> None:
     description = server.ask("GET", "/openapi.json").json
     content = description["paths"][f"/v1/{task}"]["post"]["requestBody"]["content"]["application/json"]
-    able = {"classify", "rerank", "zero-shot"} if task == "classify" else {ALSO.get(task, task)}
-    assert content["examples"].keys() == able
-    example = content["examples"][ALSO.get(task, task)]
+    examples = content["examples"]
+    name = ALSO.get(task, task)
+    assert examples.keys() == ({"classify", "rerank", "nli"} if task == "classify" else {name})
+    example = examples[name]
     request, answer = resolve(description, content["schema"]), answer_of(description, f"/v1/{task}", "post", 200)
     replies = [server.post(f"/v1/{task}", example["value"])]
     jsonschema.validate(example["value"], request)
@@ -264,8 +263,8 @@ def test_model_cards_name_task_and_labels(server: ServerProcess) -> None:
     def card(task: str) -> Any:
         return server.ask("GET", f"/v1/models/{task}").json
 
-    exported_as = {task: "classify" if task == "zero-shot" else task for task in CHECKPOINTS}
-    assert {task: card(task)["task"] for task in CHECKPOINTS} == exported_as
+    exported_as = {name: "classify" if name == "nli" else name for name in CHECKPOINTS}
+    assert {name: card(name)["task"] for name in CHECKPOINTS} == exported_as
     assert card("next-sentence")["labels"] == ["IS_NEXT", "NOT_NEXT"]
     embed = card("embed")
     assert (embed["pooling"], embed["normalizes"], embed["dimensions"]) == ("mean", True, 24)
@@ -275,8 +274,8 @@ def test_model_cards_name_task_and_labels(server: ServerProcess) -> None:
 
 
 def test_every_task_has_its_metrics(server: ServerProcess) -> None:
-    for task in CHECKPOINTS:
-        assert server.metric("bert_requests_total", model=task) >= 0
+    for name in CHECKPOINTS:
+        assert server.metric("bert_requests_total", model=name) >= 0
     before: Reply = server.post("/v1/embed", {"inputs": TEXT})
     assert before.status == 200
     assert server.metric("bert_requests_total", task="embed", status="200") >= 1
