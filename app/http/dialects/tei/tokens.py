@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from app.bundle.sequences import IntArray
 from app.tasks.base import Model
 from app.tasks.inputs import MAX_INPUTS, ModelName, TextInputs, as_list
+from app.tasks.prompts import PromptParameters, prompt_of
 from app.text.tokenizer import Located
 
 
@@ -23,6 +24,7 @@ class TokenizeForm(BaseModel):
     model: ModelName = None
     inputs: TextInputs
     add_special_tokens: bool = True
+    prompt_name: str | None = None
 
     @property
     def listed(self) -> list[str]:
@@ -45,12 +47,13 @@ class DecodeForm(BaseModel):
 
 
 def tokenized(model: Model, form: TokenizeForm) -> list[list[dict[str, Any]]]:
-    """Return the tokens of every text; those that belong to no place of the text are special.
+    """Return the tokens of every text, after its prompt; those that belong to no place of the text are special.
 
     Raises:
-        ValidationFailed: a text has more tokens than are read at once.
+        ValidationFailed: a text has more tokens than are read at once, or the model does not have the prompt.
     """
-    texts = form.listed
+    prompt = prompt_of(model.manifest, PromptParameters(prompt_name=form.prompt_name))
+    texts = [prompt + text for text in form.listed]
     located = model.tokenizer.encode_located(texts, cut=None)
     return [
         _tokens(model, text, one, add_special_tokens=form.add_special_tokens)

@@ -23,6 +23,7 @@ MODELS = {
     "toxicity": "bert-multi-label",
     "ranker": "distilbert-one-label",
     "mean": "bert-embed",
+    "prompted": "bert-embed-dense",
     "first": "distilbert-embed-cls",
     "masked": "bert-fill-mask",
     "multilingual": "xlm-roberta-entities",
@@ -41,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Ite
         "--max-inputs",
         str(MAX_INPUTS),
         "--default-models",
-        "embed=first,classify=sentiment",
+        "embed=first,similarity=mean,classify=sentiment",
     )
     with serving(folder, *arguments, BERT_API_KEY=KEY) as server:
         yield server
@@ -76,6 +77,25 @@ def test_embeddings_have_unit_length_unless_asked_otherwise(server: ServerProces
 def test_one_text_gives_a_list_of_one_embedding(server: ServerProcess) -> None:
     [alone] = answer(server, "/embed", {"inputs": TEXTS[0]})
     assert [alone] == answer(server, "/embed", {"inputs": [TEXTS[0]]})
+
+
+def test_embeddings_are_cut_and_their_texts_prompted(server: ServerProcess) -> None:
+    body = {"inputs": TEXTS, "dimensions": 5, "prompt_name": "query"}
+    expected = native(server, "embed", "prompted", TEXTS, normalize=True, dimensions=5, prompt_name="query")
+    assert answer(server, "/models/prompted/embed", body) == expected
+    by_default = native(server, "embed", "prompted", TEXTS, normalize=True)
+    assert answer(server, "/models/prompted/embed", {"inputs": TEXTS}) == by_default
+
+
+def test_similarities_are_cosines(server: ServerProcess) -> None:
+    inputs = {"source_sentence": TEXTS[0], "sentences": TEXTS}
+    [expected] = native(server, "similarity", "mean", inputs)
+    assert answer(server, "/similarity", {"inputs": inputs}) == expected
+    assert expected[0] == pytest.approx(1)
+    [prompted] = native(server, "similarity", "prompted", inputs, prompt_name="query", truncation_direction="left")
+    parameters = {"prompt_name": "query", "truncation_direction": "Left", "truncate": True}
+    body = {"inputs": inputs, "parameters": parameters}
+    assert answer(server, "/models/prompted/similarity", body) == prompted
 
 
 @pytest.mark.parametrize("model", ["sentiment", "toxicity", "ranker"])
@@ -155,6 +175,7 @@ def test_headers_tell_what_a_request_cost(server: ServerProcess) -> None:
         ("/tokenize", {"inputs": ""}, 400, "Empty", "inputs"),
         ("/models/mean/decode", {"ids": []}, 400, "Empty", "ids"),
         ("/models/mean/decode", {"ids": [[2], []]}, 400, "Empty", "ids[1]"),
+        ("/similarity", {"inputs": {"source_sentence": "Good", "sentences": []}}, 400, "Empty", "inputs.sentences"),
         ("/embed", b"{", 400, "Validation", "not valid JSON"),
         ("/embed", {}, 422, "Validation", "inputs: is missing"),
         ("/embed", {"inputs": [2, 204, 3]}, 422, "Validation", "token ids"),
@@ -173,10 +194,15 @@ def test_headers_tell_what_a_request_cost(server: ServerProcess) -> None:
         ("/predict", {"inputs": [["Good"], "day"]}, 422, "Validation", "inputs[1]"),
         ("/predict", {"inputs": {"text": "Good"}}, 422, "Validation", "a pair [text, text]"),
         ("/predict", {"inputs": LONG, "truncate": False}, 422, "Validation", "tokens"),
+        ("/similarity", {"inputs": {"source_sentence": "Good"}}, 422, "Validation", "inputs.sentences"),
+        ("/embed", {"inputs": "Good", "dimensions": 0}, 422, "Validation", "dimensions"),
+        ("/embed", {"inputs": "Good", "dimensions": 999}, 422, "Validation", "dimensions"),
+        ("/embed", {"inputs": "Good", "prompt_name": "no"}, 422, "Validation", "prompt_name"),
+        ("/models/mean/tokenize", {"inputs": "Good", "prompt_name": "no"}, 422, "Validation", "prompt_name"),
         ("/embed_all", {"inputs": "Good"}, 422, "Validation", "Post to /embed"),
         ("/models/mean/embed_sparse", {"inputs": "Good"}, 422, "Validation", "Post to /embed"),
         ("/tokenize", {"inputs": "Good"}, 422, "Validation", "/models/NAME"),
-        ("/models/sentiment/embed", {"inputs": "Good"}, 404, "Validation", "Models for embed: first, mean"),
+        ("/models/sentiment/embed", {"inputs": "Good"}, 404, "Validation", "Models for embed: first, mean, prompted"),
         ("/models/nobody/embed", {"inputs": "Good"}, 404, "Validation", "no such model"),
         ("/models/nobody/tokenize", {"inputs": "Good"}, 404, "Validation", "no such model"),
     ],
@@ -226,6 +252,11 @@ def test_tokens_stand_where_their_bytes_are(server: ServerProcess, model: str) -
     assert {place for place in range(len(content)) if content[place : place + 1] != b" "} <= covered
     [bare] = answer(server, f"/models/{model}/tokenize", {"inputs": text, "add_special_tokens": False})
     assert bare == inner
+
+
+def test_the_tokens_of_the_prompt_come_first(server: ServerProcess) -> None:
+    [plain] = answer(server, "/models/mean/tokenize", {"inputs": "What is it? Good"})
+    assert answer(server, "/models/prompted/tokenize", {"inputs": "Good", "prompt_name": "query"}) == [plain]
 
 
 def test_special_tokens_that_a_text_spells_out_belong_to_the_text(server: ServerProcess) -> None:
