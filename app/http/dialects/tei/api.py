@@ -56,7 +56,6 @@ class TeiApi(Api):
             *(
                 Inference(below + path, TASKS[task].summary, partial(self._read, TASKS[task], form), form, task)
                 for path, (task, form) in FORMS.items()
-                if task in TASKS
             ),
             Utility("POST", f"{below}/embed_all", "Refused: an embedding for each token", self._refuse_embed_all),
             Utility("POST", f"{below}/embed_sparse", "Refused: sparse embeddings", self._refuse_embed_sparse),
@@ -160,7 +159,7 @@ class TeiApi(Api):
         name = received.path.get("model", name)
         if name is not None:
             return catalog.get(name)
-        handlers = [TASKS[task] for task, _ in FORMS.values() if task in TASKS]
+        handlers = [TASKS[task] for task, _ in FORMS.values()]
         able = [model for model in catalog if any(handler.serves(model.manifest) for handler in handlers)]
         if len(able) != 1:
             names = ", ".join(model.name for model in able or catalog)

@@ -87,6 +87,19 @@ def test_embeddings_are_cut_and_their_texts_prompted(server: ServerProcess) -> N
     assert answer(server, "/models/prompted/embed", {"inputs": TEXTS}) == by_default
 
 
+def test_texts_are_ranked_by_sigmoids_or_logits(server: ServerProcess) -> None:
+    asked = {"query": "Where is the cat?", "texts": [*TEXTS, ""]}
+    for raw, function in ((False, "sigmoid"), (True, "none")):
+        [ranks] = native(server, "rerank", "ranker", asked, function_to_apply=function)
+        assert answer(server, "/rerank", asked | {"raw_scores": raw}) == ranks
+        with_texts = [rank | {"text": asked["texts"][rank["index"]]} for rank in ranks]
+        assert answer(server, "/models/ranker/rerank", asked | {"raw_scores": raw, "return_text": True}) == with_texts
+    [cut] = native(server, "rerank", "ranker", {"query": "Good", "texts": [LONG, "a"]}, truncation_direction="left")
+    assert answer(server, "/rerank", {"query": "Good", "texts": [LONG, "a"], "truncation_direction": "Left"}) == cut
+    headers = ask(server, "/rerank", {"query": "Good", "texts": ["one", "三"]}).headers
+    assert headers["x-compute-characters"] == str(2 * 4 + 3 + 1)
+
+
 def test_similarities_are_cosines(server: ServerProcess) -> None:
     inputs = {"source_sentence": TEXTS[0], "sentences": TEXTS}
     [expected] = native(server, "similarity", "mean", inputs)
@@ -175,6 +188,8 @@ def test_headers_tell_what_a_request_cost(server: ServerProcess) -> None:
         ("/tokenize", {"inputs": ""}, 400, "Empty", "inputs"),
         ("/models/mean/decode", {"ids": []}, 400, "Empty", "ids"),
         ("/models/mean/decode", {"ids": [[2], []]}, 400, "Empty", "ids[1]"),
+        ("/rerank", {"query": "Good", "texts": []}, 400, "Empty", "texts"),
+        ("/rerank", {"query": "", "texts": ["Good"]}, 400, "Empty", "query"),
         ("/similarity", {"inputs": {"source_sentence": "Good", "sentences": []}}, 400, "Empty", "inputs.sentences"),
         ("/embed", b"{", 400, "Validation", "not valid JSON"),
         ("/embed", {}, 422, "Validation", "inputs: is missing"),
@@ -194,11 +209,15 @@ def test_headers_tell_what_a_request_cost(server: ServerProcess) -> None:
         ("/predict", {"inputs": [["Good"], "day"]}, 422, "Validation", "inputs[1]"),
         ("/predict", {"inputs": {"text": "Good"}}, 422, "Validation", "a pair [text, text]"),
         ("/predict", {"inputs": LONG, "truncate": False}, 422, "Validation", "tokens"),
+        ("/rerank", {"query": "Good", "texts": [LONG], "truncate": False}, 422, "Validation", "tokens"),
+        ("/rerank", {"query": "Good", "texts": ["a"] * (MAX_INPUTS + 1)}, 422, "Validation", "BERT_MAX_INPUTS"),
+        ("/rerank", {"query": "Good", "texts": ["a", None]}, 422, "Validation", "texts[1]"),
         ("/similarity", {"inputs": {"source_sentence": "Good"}}, 422, "Validation", "inputs.sentences"),
         ("/embed", {"inputs": "Good", "dimensions": 0}, 422, "Validation", "dimensions"),
         ("/embed", {"inputs": "Good", "dimensions": 999}, 422, "Validation", "dimensions"),
         ("/embed", {"inputs": "Good", "prompt_name": "no"}, 422, "Validation", "prompt_name"),
         ("/models/mean/tokenize", {"inputs": "Good", "prompt_name": "no"}, 422, "Validation", "prompt_name"),
+        ("/models/sentiment/rerank", {"query": "Good", "texts": ["a"]}, 404, "Validation", "Models for rerank: ranker"),
         ("/embed_all", {"inputs": "Good"}, 422, "Validation", "Post to /embed"),
         ("/models/mean/embed_sparse", {"inputs": "Good"}, 422, "Validation", "Post to /embed"),
         ("/tokenize", {"inputs": "Good"}, 422, "Validation", "/models/NAME"),
