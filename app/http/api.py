@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from starlette.types import Scope
 
 from app.engine.messages import Loaded, Timeline
-from app.errors import ServiceError
+from app.errors import ServiceError, ValidationFailed
 from app.http.asgi import Header, error_document, header, render_error
 from app.http.readiness import Readiness
 from app.tasks.base import Model, TaskHandler
@@ -30,6 +30,18 @@ class Limits:
     max_inputs: int
     timeout_s: float
     api_key: str | None
+
+    def check_inputs(self, inputs: int) -> None:
+        """Pass if a request may have this many inputs.
+
+        Raises:
+            ValidationFailed: it may not.
+        """
+        if inputs > self.max_inputs:
+            raise ValidationFailed(
+                f"The request has {inputs} texts or pairs for the model; at most {self.max_inputs} are allowed. "
+                "Send several requests, or raise BERT_MAX_INPUTS."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.engine.messages import Timeline
 from app.engine.protocols import EngineClient
-from app.errors import DeadlineExceeded, Internal, MethodNotAllowed, NotReady, ServiceError, ValidationFailed
+from app.errors import DeadlineExceeded, Internal, MethodNotAllowed, NotReady, ServiceError
 from app.http.api import Api, Call, Inference, Raw, Received, render_for, write_json
 from app.http.asgi import READ_AT, ClientGone, Header, answer_headers, authorize, read_body, respond
 from app.http.problems import explain
@@ -153,11 +153,7 @@ class InferenceEndpoint:
         inflight.inc()
         try:
             inputs = handler.count(request)
-            if inputs > self._limits.max_inputs:
-                raise ValidationFailed(
-                    f"The request has {inputs} texts or pairs for the model; at most {self._limits.max_inputs} are allowed. "
-                    "Send several requests, or raise BERT_MAX_INPUTS."
-                )
+            self._limits.check_inputs(inputs)
             self._engine.check(model.name, inputs)
             tokenizing_at = monotonic()
             size = call.body_bytes or len(body)

@@ -88,11 +88,11 @@ def _card(model: Model, loaded: Loaded | None) -> ModelCard:
         variant=None if loaded is None else loaded.variant,
         provider=None if loaded is None else loaded.provider,
         architecture=manifest.architecture.model_dump(),
-        source=_public(manifest.source).model_dump(),
+        source=public_source(manifest.source).model_dump(),
     )
 
 
-def _public(source: Source) -> Source:
+def public_source(source: Source) -> Source:
     """Leave out where a folder was on the machine that exported it. Only a checkpoint of the hub has a revision."""
     if source.revision is not None:
         return source

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from pydantic import ValidationError
-from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from app.errors import Internal, MethodNotAllowed, ServiceError
-from app.http.api import Api, Raw, Received, Utility, render_for
+from app.http.api import Api, Raw, Received, Utility, render_for, write_json
 from app.http.asgi import ClientGone, Header, answer_headers, authorize, read_body, respond
 from app.http.problems import explain
 from app.tasks.base import SHORT_BYTES
@@ -53,13 +52,15 @@ class UtilityEndpoint:
         received = Received(scope, body, path)
         try:
             if len(body) <= SHORT_BYTES:
-                document = self.route.answer(received)
+                answer = self._written(received)
             else:
-                document = await asyncio.get_running_loop().run_in_executor(None, self.route.answer, received)
+                answer = await asyncio.get_running_loop().run_in_executor(None, self._written, received)
         except ValidationError as error:
             raise explain(error) from None
+        return [*answer_headers(answer.body, request_id, answer.content_type), *answer.headers], answer.body
+
+    def _written(self, received: Received) -> Raw:
+        document = self.route.answer(received)
         if isinstance(document, Raw):
-            headers = answer_headers(document.body, request_id, document.content_type)
-            return [*headers, *document.headers], document.body
-        content = b"" if document is None else to_json(document)
-        return answer_headers(content, request_id), content
+            return document
+        return Raw(b"" if document is None else write_json(document), b"application/json")

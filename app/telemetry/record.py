@@ -27,6 +27,8 @@ class RequestRecord:
     tokenized_at: float = 0.0
     sequences: int = 0
     tokens: int = 0
+    characters: int = 0
+    """Those of the inputs; stays 0 in an API that does not report them."""
     truncated: int = 0
     """The number of inputs that were cut."""
     status: int = 200

@@ -3,7 +3,7 @@
 import pytest
 
 from app.bundle.manifest import Source
-from app.http.models import _public
+from app.http.models import public_source
 
 
 @pytest.mark.parametrize(
@@ -17,4 +17,4 @@ from app.http.models import _public
 )
 def test_a_checkpoint_is_shown_without_its_path(checkpoint: str, revision: str | None, told: str) -> None:
     source = Source(checkpoint=checkpoint, revision=revision, sha256="ab")
-    assert _public(source) == Source(checkpoint=told, revision=revision, sha256="ab")
+    assert public_source(source) == Source(checkpoint=told, revision=revision, sha256="ab")
