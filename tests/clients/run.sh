@@ -8,7 +8,7 @@ trap 'rm -rf "$folder"' EXIT
 .venv/bin/python -m tests.clients.models "$folder"
 
 # Clients may report their use to their makers; no test reaches outside this machine.
-export BERT_CLIENT_MODELS=$folder HF_HUB_DISABLE_TELEMETRY=1 HF_HUB_OFFLINE=0 HAYSTACK_TELEMETRY_ENABLED=False
+export BERT_CLIENT_MODELS=$folder HF_HUB_DISABLE_TELEMETRY=1 HF_HUB_OFFLINE=0 HAYSTACK_TELEMETRY_ENABLED=False LITELLM_LOCAL_MODEL_COST_MAP=True
 
 ask() { # the environment, then what pytest is to run
     local venv=.venv-clients-$1 pins=tests/clients/requirements/$1.txt
