@@ -15,6 +15,7 @@ SERVED: Final = (
     "bert-entities",
     "bert-answer",
     "bert-embed",
+    "roberta-rerank",
 )
 """Fixtures; each is served by its own name."""
 
