@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openai
@@ -38,6 +39,16 @@ def test_embeddings_are_those_of_the_reference(client: openai.OpenAI) -> None:
     # By default the client asks for base64, and decodes it.
     plain = client.embeddings.create(input=TEXTS, model="bert-embed", encoding_format="float")
     np.testing.assert_array_equal([one.embedding for one in plain.data], [one.embedding for one in answer.data])
+
+
+@pytest.mark.parametrize("parameters", [{"dimensions": 8}, {"input_type": "query"}, {"prompt_name": "document"}])
+def test_parameters_change_embeddings_as_in_the_reference(client: openai.OpenAI, parameters: dict[str, Any]) -> None:
+    case = answers("bert-embed-dense")["cases"][0]
+    [expected] = [one["prediction"] for one in case["answers"] if one["parameters"] == parameters]
+    size = parameters.get("dimensions", openai.omit)
+    more = {key: value for key, value in parameters.items() if key != "dimensions"}
+    answer = client.embeddings.create(input=case["input"], model="bert-embed-dense", dimensions=size, extra_body=more)
+    np.testing.assert_allclose(answer.data[0].embedding, expected, atol=CLOSE)
 
 
 def test_the_asynchronous_client_gets_them_too(server: ServerProcess) -> None:

@@ -21,6 +21,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Pat
     folder = tmp_path_factory.mktemp("models")
     (folder / "mean").symlink_to(bundle_of("bert-embed"))
     (folder / "first").symlink_to(bundle_of("distilbert-embed-cls"))
+    (folder / "prompted").symlink_to(bundle_of("bert-embed-dense"))
     return folder
 
 
@@ -84,6 +85,12 @@ def test_a_request_without_a_model_is_answered_by_the_default(server: ServerProc
         ({"truncate": "START"}, {"truncation_direction": "left"}),
         ({"truncate": "END", "truncation_side": "left"}, {}),
         ({"truncation_side": "left"}, {"truncation_direction": "left"}),
+        ({"dimensions": 8}, {"dimensions": 8}),
+        ({"input_type": "query"}, {"input_type": "query"}),
+        ({"input_type": "document"}, {"input_type": "document"}),
+        ({"input_type": "passage"}, {"input_type": "document"}),
+        ({"prompt_name": "topic"}, {}),
+        ({"prompt_name": ""}, {"prompt_name": ""}),
         ({"user": "me", "unknown": 1, "dimensions": None, "encoding_format": None}, {}),
         ({"add_special_tokens": True, "truncate_prompt_tokens": -1, "embed_dtype": "float32"}, {}),
     ],
@@ -91,8 +98,8 @@ def test_a_request_without_a_model_is_answered_by_the_default(server: ServerProc
 def test_keys_are_honoured_or_change_nothing(
     server: ServerProcess, more: dict[str, Any], parameters: dict[str, Any]
 ) -> None:
-    embedding = ask(server, {"input": LONG, "model": "mean"} | more).json["data"][0]["embedding"]
-    expected = native(server, model="mean", inputs=LONG, parameters={"normalize": True} | parameters)
+    embedding = ask(server, {"input": LONG, "model": "prompted"} | more).json["data"][0]["embedding"]
+    expected = native(server, model="prompted", inputs=LONG, parameters={"normalize": True} | parameters)
     assert [embedding] == expected["predictions"]
 
 
@@ -109,6 +116,8 @@ def test_keys_are_honoured_or_change_nothing(
         ({"input": LONG, "truncate": "NONE"}, "input", "input[0] has more than 32 tokens"),
         ({"input": "a", "encoding_format": "int8"}, "encoding_format", "'float' or 'base64'"),
         ({"input": "a", "dimensions": 0}, "dimensions", "greater than or equal to 1"),
+        ({"input": "a", "dimensions": 33}, "dimensions", "dimensions: this model's embeddings have 32 numbers"),
+        ({"input": "a", "prompt_name": "query"}, "prompt_name", "prompt_name: this model has no such prompt"),
         ({"input": "a", "dimensions": "8"}, "dimensions", "integer"),
         ({"input": "a", "add_special_tokens": False}, "add_special_tokens", "True"),
         ({"input": "a", "truncate_prompt_tokens": 9}, "truncate_prompt_tokens", "-1"),
@@ -154,7 +163,7 @@ def test_models_are_listed_as_openai_does(server: ServerProcess, models: Path) -
     document = server.ask("GET", "/v1/models", headers=headers).json
     assert document["object"] == "list"
     assert document["data"] == document["models"]
-    assert [card["id"] for card in document["data"]] == ["first", "mean"]
+    assert [card["id"] for card in document["data"]] == ["first", "mean", "prompted"]
     card = server.ask("GET", "/v1/models/mean", headers=headers).json
     assert card in document["data"]
     assert (card["object"], card["owned_by"], card["ready"]) == ("model", "local", True)
