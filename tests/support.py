@@ -47,7 +47,8 @@ class Reply:
     def error(self) -> str:
         """The message of an error whose shape and request id are right."""
         document = self.json
-        assert set(document) == {"error", "error_type", "request_id"}
+        # The last two are for those who ask /v1/rerank in another form.
+        assert set(document) - {"message", "detail"} == {"error", "error_type", "request_id"}
         assert document["request_id"] == self.headers["x-request-id"]
         return document["error"]
 

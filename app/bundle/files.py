@@ -28,6 +28,11 @@ class Bundle:
         """Tells it from every other bundle that was ever there under its name: the manifest holds the hashes of all files."""
         return hashlib.sha256(self.manifest.model_dump_json().encode()).hexdigest()
 
+    @property
+    def written_at(self) -> int:
+        """When its manifest was written, in seconds since 1970: at its export, or when it was copied."""
+        return int((self.folder / MANIFEST_FILE).stat().st_mtime)
+
     def path(self, file: BundleFile) -> Path:
         return self.folder / file.file
 

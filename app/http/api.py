@@ -91,6 +91,8 @@ class Call:
     """Makes the answer, JSON's types or `Raw`, of the handler's predictions. May run in a worker thread."""
     body_bytes: int = 0
     """The size of the body if it was decompressed."""
+    api: str | None = None
+    """The API that the request is in, if it is another than the route's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,8 @@ class InferenceEndpoint:
             raise explain(error) from None
         handler, model, request = call.handler, call.model, call.request
         record.task, record.model = handler.task, model.name
+        if call.api is not None:
+            record.api = call.api
         inflight = self._metrics.for_model(model.name).inflight
         inflight.inc()
         try:

@@ -1,8 +1,8 @@
 """`GET /v1/models`: the models of this server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
@@ -15,9 +15,16 @@ from app.tasks.catalog import Catalog
 
 
 class ModelCard(BaseModel):
-    """A served model. `variant` and `provider` say how it runs; they are null until it is ready."""
+    """A served model. `variant` and `provider` say how it runs; they are null until it is ready.
+
+    `id`, `object`, `created` (seconds since 1970) and `owned_by` are for OpenAI's clients.
+    """
 
     name: str
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["local"] = "local"
     ready: bool
     task: str
     labels: list[str]
@@ -36,16 +43,27 @@ class ModelCard(BaseModel):
 
 
 class ModelList(BaseModel):
-    """Every model of this server."""
+    """Every model of this server, in `data` once more for OpenAI's clients."""
 
     models: list[ModelCard]
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
 
 
-def make_models_router(catalog: Catalog, loaded_as: Callable[[str], Loaded | None], api_key: str | None) -> APIRouter:
-    """Return the routes. `loaded_as` returns how the engine has loaded a model, or None while it has not."""
+def make_models_router(
+    catalog: Catalog, loaded_as: Callable[[str], Loaded | None], created: Mapping[str, int], api_key: str | None
+) -> APIRouter:
+    """Return the routes.
+
+    `loaded_as` returns how the engine has loaded a model, or None while it has not; `created` says when its bundle was
+    written, in seconds since 1970.
+    """
 
     def authorized(request: Request) -> None:
         authorize(request.scope, api_key)
+
+    def card(model: Model) -> ModelCard:
+        return _card(model, loaded_as(model.name), created[model.name])
 
     router = APIRouter(
         prefix="/v1/models",
@@ -56,7 +74,8 @@ def make_models_router(catalog: Catalog, loaded_as: Callable[[str], Loaded | Non
 
     @router.get("", summary="Every model of this server")
     async def models() -> ModelList:
-        return ModelList(models=[_card(model, loaded_as(model.name)) for model in catalog])
+        cards = [card(model) for model in catalog]
+        return ModelList(models=cards, data=cards)
 
     @router.get(
         "/{name}",
@@ -64,16 +83,18 @@ def make_models_router(catalog: Catalog, loaded_as: Callable[[str], Loaded | Non
         responses={404: {"model": ErrorResponse, "description": "No such model."}},
     )
     async def model(name: str) -> ModelCard:
-        return _card(catalog.get(name), loaded_as(name))
+        return card(catalog.get(name))
 
     return router
 
 
-def _card(model: Model, loaded: Loaded | None) -> ModelCard:
+def _card(model: Model, loaded: Loaded | None, created: int) -> ModelCard:
     manifest = model.manifest
     mask = manifest.special_tokens.mask
     return ModelCard(
         name=model.name,
+        id=model.name,
+        created=created,
         ready=loaded is not None,
         task=model.task,
         labels=list(manifest.labels),

@@ -34,6 +34,8 @@ def describe(document: dict[str, Any], apis: Sequence[Api], catalog: Catalog, *,
     native = {f"/v1/{task}": _of_task(handler, catalog, refs) for task, handler in TASKS.items()}
     for api, route in routes:
         operation = native.get(route.path) or _of_dialect(api, route, refs)
+        if route.path in native and route.summary != operation["summary"]:  # a dialect takes its own form there, too
+            operation["description"] += f" {route.summary}."
         document["paths"][route.path] = {route.method.lower(): operation}
         if isinstance(route, Inference) or not route.is_open:
             closed.add(route.path)

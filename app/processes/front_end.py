@@ -73,7 +73,11 @@ class FrontEnd:
         metrics.set_apis([NativeApi.name, *(dialect.name for dialect in dialects)])
         for model in catalog:
             metrics.add_model(model.name, model.task)
-        routers = [make_health_router(self.readiness, metrics), make_models_router(catalog, self._loaded_as, api_key)]
+        created = {bundle.name: bundle.written_at for bundle in bundles}
+        routers = [
+            make_health_router(self.readiness, metrics),
+            make_models_router(catalog, self._loaded_as, created, api_key),
+        ]
         is_logged = settings.access_log and settings.log_level in ("debug", "info")
         access_log = AccessLog(settings.log_format) if is_logged else None
         limits = Limits(settings.max_body_bytes, settings.max_inputs, settings.request_timeout_s, api_key)
