@@ -170,8 +170,8 @@ def test_the_http_page_has_a_request_and_every_parameter_of_every_task(task: str
     )
 
 
-def test_the_http_page_names_every_route(served: str) -> None:
-    page = (ROOT / "docs/http.md").read_text()
+def test_the_pages_name_every_route(served: str) -> None:
+    page = (ROOT / "docs/http.md").read_text() + (ROOT / "docs/clients.md").read_text()
     for path in httpx.get(f"{served}/openapi.json").json()["paths"]:
         assert path in page
 

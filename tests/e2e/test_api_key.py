@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from app.http.api import Utility
+from tests.dialects import routes_by_dialect
 from tests.support import ServerProcess, serving
 
 KEY = "s3cret-Zwiebel"
@@ -54,7 +56,7 @@ def test_any_other_key_is_unauthorized(locked: ServerProcess, given: str | None)
     assert locked.metric("bert_requests_total", status="401") == rejected + 2
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/docs", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/ping", "/metrics", "/docs", "/openapi.json"])
 def test_health_and_metrics_need_no_key(locked: ServerProcess, path: str) -> None:
     assert locked.ask("GET", path).status == 200
 
@@ -63,10 +65,11 @@ def test_openapi_marks_routes_that_need_a_key(locked: ServerProcess, shared_serv
     described = locked.ask("GET", "/openapi.json").json
     assert described["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
     needed = {path: one.get("security") for path, methods in described["paths"].items() for one in methods.values()}
-    assert {path for path, security in needed.items() if security == [{"key": []}]} == {
-        path for path in needed if path.startswith("/v1/")
-    }
-    assert not [path for path, security in needed.items() if security and not path.startswith("/v1/")]
+    routes = [route for routes in routes_by_dialect().values() for route in routes]
+    is_open = {route.path for route in routes if isinstance(route, Utility) and route.is_open}
+    closed = {path for path in needed if path.startswith("/v1/")} | {route.path for route in routes} - is_open
+    assert {path for path, security in needed.items() if security == [{"key": []}]} == closed
+    assert not [path for path, security in needed.items() if security and path not in closed]
     without = shared_server.ask("GET", "/openapi.json").body
     assert b"securitySchemes" not in without
     assert b'"security"' not in without
