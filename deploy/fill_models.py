@@ -20,6 +20,8 @@ from pathlib import Path
 from app.bundle.files import load_bundle
 from app.bundle.manifest import Manifest
 from app.errors import BundleError
+from model_export.checkpoint.load import hash_of
+from model_export.checkpoint.sentence_transformers import read_embedding_settings
 from model_export.checkpoint.weights import open_weights
 from model_export.errors import ExportError
 
@@ -79,7 +81,7 @@ def differences(manifest: Manifest, model: Model) -> list[str]:
     Cheap, and without a network: a folder's weights are hashed, of a hub's checkpoint the name and the commit are compared.
 
     Raises:
-        ExportError: the folder holds no weights.
+        ExportError: the folder holds no weights, or its sentence-transformers files cannot be read.
     """
     source = manifest.source
     found = []
@@ -87,7 +89,9 @@ def differences(manifest: Manifest, model: Model) -> list[str]:
         found.append(f"its task is {manifest.task}, not {model.task}")
     if Path(model.checkpoint).is_dir():
         # Not its name: in a container every folder is /checkpoint.
-        if open_weights(Path(model.checkpoint)).sha256() != source.sha256:
+        folder = Path(model.checkpoint)
+        embedding = read_embedding_settings(folder, manifest.pooling) if manifest.pooling else None
+        if hash_of(open_weights(folder), embedding) != source.sha256:
             found.append(f"it was made of other weights than those of {model.checkpoint}")
     elif model.checkpoint != source.checkpoint:
         found.append(f"it was made of {source.checkpoint}, not of {model.checkpoint}")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from app.bundle.files import describe_file
 from app.bundle.manifest import (
@@ -31,6 +31,7 @@ from model_export.check.sequences import random_sequences
 from model_export.check.tolerances import Batch, ReferenceBatches, check, check_scores, score_function
 from model_export.checkpoint.load import LoadedCheckpoint, load_checkpoint
 from model_export.checkpoint.network import Network
+from model_export.checkpoint.sentence_transformers import EmbeddingSettings
 from model_export.graph.build import build_graph
 from model_export.graph.onnx_file import write_onnx
 from model_export.output.atomic import replacing
@@ -173,9 +174,7 @@ def _manifest(name: str, folder: Path, checkpoint: LoadedCheckpoint, variants: S
         task=task.name,
         labels=task.labels or config_labels,
         problem_type=config.problem_type if task.result == "labels" and not task.labels else None,
-        pooling=embedding.pooling if embedding else None,
-        normalizes=embedding.normalizes if embedding else None,
-        strips_whitespace=embedding.strips_whitespace if embedding else None,
+        **(_of_embeddings(network, embedding) if embedding else {}),
         max_length=checkpoint.max_length,
         position_offset=config.position_offset,
         special_tokens=tokenizer.special_tokens,
@@ -194,6 +193,20 @@ def _manifest(name: str, folder: Path, checkpoint: LoadedCheckpoint, variants: S
         source=checkpoint.source,
         exported_with=_versions(),
     )
+
+
+def _of_embeddings(network: Network, embedding: EmbeddingSettings) -> dict[str, Any]:
+    """Return what a manifest says of embeddings. The server takes None for what most models do not have."""
+    size, dimensions = network.embedding_size, embedding.dimensions
+    return {
+        "pooling": embedding.pooling,
+        "embedding_size": size if size != network.config.hidden_size else None,
+        "default_dimensions": dimensions if dimensions and dimensions < size else None,
+        "normalizes": embedding.normalizes,
+        "strips_whitespace": embedding.strips_whitespace,
+        "prompts": dict(embedding.prompts) or None,
+        "default_prompt_name": embedding.default_prompt_name,
+    }
 
 
 def _versions() -> dict[str, str]:

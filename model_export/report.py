@@ -61,7 +61,10 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
         shown = ", ".join(manifest.labels[:_FEW])
         yield "labels", f"{len(manifest.labels)}: {shown}{', ...' if len(manifest.labels) > _FEW else ''}"
     if manifest.pooling:
-        yield "embeddings", f"{manifest.pooling} of the tokens{', normalized' if manifest.normalizes else ''}"
+        shape = f"{manifest.dimensions} numbers, {manifest.pooling} of the tokens"
+        yield "embeddings", f"{shape}{', normalized' if manifest.normalizes else ''}"
+    if manifest.prompts:
+        yield "prompts", ", ".join(f"{name}: {text!r}" for name, text in manifest.prompts.items())
     layers = f"{architecture.layers} layers of {architecture.hidden_size}, {architecture.attention_heads} heads"
     yield "network", f"{architecture.family}, {layers}, {architecture.parameters / 1e6:.1f} M parameters"
     yield "max length", f"{manifest.max_length} tokens"

@@ -21,7 +21,7 @@ ResultKind = Literal["labels", "token-labels", "span", "masked-tokens", "embeddi
     token-labels    float32[tokens, labels]  logits of each token
     span            float32[tokens, 2]       logits of each token as the start and as the end of an answer
     masked-tokens   float32[masks, vocab]    softmax over the vocabulary for each mask token
-    embedding       float32[hidden]          hidden states, pooled and not normalized
+    embedding       float32[size]            hidden states, pooled, with what follows but the last normalization
 """
 
 InputKind = Literal["text-or-pair", "text", "pair", "question", "masked-text"]

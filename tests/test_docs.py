@@ -170,10 +170,10 @@ def test_the_http_page_has_a_request_and_every_parameter_of_every_task(task: str
     )
 
 
-def test_the_pages_name_every_route(served: str) -> None:
-    page = (ROOT / "docs/http.md").read_text() + (ROOT / "docs/clients.md").read_text()
+def test_the_docs_name_every_route(served: str) -> None:
+    pages = (ROOT / "docs/http.md").read_text() + (ROOT / "docs/clients.md").read_text()
     for path in httpx.get(f"{served}/openapi.json").json()["paths"]:
-        assert path in page
+        assert path in pages
 
 
 def test_the_http_page_has_every_error() -> None:

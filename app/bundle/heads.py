@@ -30,7 +30,7 @@ class Head(Protocol):
 
 
 class SequenceHead:
-    """One output with a row for each sequence: `logits` float32[batch, labels], `embeddings` float32[batch, hidden]."""
+    """One output with a row for each sequence: `logits` float32[batch, labels], `embeddings` float32[batch, size]."""
 
     def __init__(self, output: str) -> None:
         self._output: Final = output

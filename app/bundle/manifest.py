@@ -119,9 +119,11 @@ class Manifest(Strict):
     """Everything the server must know about a model that is not in its graphs.
 
     `position_offset` is the position id of the first token (2 for RoBERTa, else 0). `max_length` counts special tokens.
-    `labels` are those of texts, of tokens (entities), or IS_NEXT and NOT_NEXT. Three are for `embed` alone: `pooling`;
-    `normalizes`, whether embeddings are scaled to unit length unless a request says otherwise; `strips_whitespace`,
-    whether whitespace around a text is removed before it is tokenized (None, as in older bundles, is no).
+    `labels` are those of texts, of tokens (entities), or IS_NEXT and NOT_NEXT. The rest is for `embed` alone: `pooling`;
+    `embedding_size`, how many numbers an embedding has (None: the hidden size); `default_dimensions`, how many of them a
+    request gets that does not say (None: all); `normalizes`, whether embeddings are scaled to unit length unless a request
+    says otherwise; `strips_whitespace`, whether whitespace around a text is removed before it is tokenized (None, as in
+    older bundles, is no); `prompts`, what may be put before a text, by name, and the name of the one that is by default.
     """
 
     schema_version: Literal[1]
@@ -130,8 +132,12 @@ class Manifest(Strict):
     labels: tuple[str, ...] = ()
     problem_type: ProblemType | None = None
     pooling: Pooling | None = None
+    embedding_size: int | None = Field(None, ge=1)
+    default_dimensions: int | None = Field(None, ge=1)
     normalizes: bool | None = None
     strips_whitespace: bool | None = None
+    prompts: dict[str, str] | None = None
+    default_prompt_name: str | None = None
     max_length: int = Field(ge=3)
     position_offset: int = Field(ge=0)
     special_tokens: SpecialTokens
@@ -142,6 +148,11 @@ class Manifest(Strict):
     golden: BundleFile
     source: Source
     exported_with: dict[str, str]
+
+    @property
+    def dimensions(self) -> int:
+        """How many numbers an embedding has."""
+        return self.embedding_size or self.architecture.hidden_size
 
 
 class GoldenMask(Strict):

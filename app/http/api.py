@@ -38,7 +38,7 @@ class Served:
 
     catalog: Catalog
     loaded_as: Callable[[str], Loaded | None]
-    """How the engine has loaded a model, by name; None before it has."""
+    """How the engine has loaded a model, by name; None while it has not."""
     readiness: Readiness
     limits: Limits
 
@@ -77,6 +77,8 @@ class Call:
     """Of the type `handler.request`."""
     write: Callable[[list[Any], RequestRecord], object]
     """Makes the answer, JSON's types or `Raw`, of the handler's predictions. May run in a worker thread."""
+    body_bytes: int = 0
+    """The size of the body if it was decompressed."""
 
 
 @dataclass(frozen=True, slots=True)

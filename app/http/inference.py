@@ -160,7 +160,8 @@ class InferenceEndpoint:
                 )
             self._engine.check(model.name, inputs)
             tokenizing_at = monotonic()
-            if len(body) <= handler.short_bytes:
+            size = call.body_bytes or len(body)
+            if handler.bytes_to_prepare(model, request, size) <= handler.short_bytes:
                 prepared: Prepared = handler.prepare(model, request)
             else:
                 prepared = await self._unless_gone(self._in_thread(partial(handler.prepare, model, request)), receive)

@@ -15,16 +15,20 @@ from app.tasks.catalog import Catalog
 
 
 class ModelCard(BaseModel):
-    """A served model. `variant` and `provider` say how it runs; they are null while it loads."""
+    """A served model. `variant` and `provider` say how it runs; they are null until it is ready."""
 
     name: str
+    ready: bool
     task: str
     labels: list[str]
     problem_type: str | None
     max_length: int
     mask_token: str | None
     pooling: str | None
+    dimensions: int | None
     normalizes: bool | None
+    prompts: list[str]
+    default_prompt_name: str | None
     variant: str | None
     provider: str | None
     architecture: dict[str, Any]
@@ -38,7 +42,7 @@ class ModelList(BaseModel):
 
 
 def make_models_router(catalog: Catalog, loaded_as: Callable[[str], Loaded | None], api_key: str | None) -> APIRouter:
-    """Return the routes. `loaded_as` returns how the engine has loaded a model, or None before it has."""
+    """Return the routes. `loaded_as` returns how the engine has loaded a model, or None while it has not."""
 
     def authorized(request: Request) -> None:
         authorize(request.scope, api_key)
@@ -70,13 +74,17 @@ def _card(model: Model, loaded: Loaded | None) -> ModelCard:
     mask = manifest.special_tokens.mask
     return ModelCard(
         name=model.name,
+        ready=loaded is not None,
         task=model.task,
         labels=list(manifest.labels),
         problem_type=manifest.problem_type,
         max_length=manifest.max_length,
         mask_token=mask.text if mask is not None and model.task == "fill-mask" else None,
         pooling=manifest.pooling,
+        dimensions=manifest.dimensions if manifest.pooling else None,
         normalizes=manifest.normalizes,
+        prompts=list(manifest.prompts or ()),
+        default_prompt_name=manifest.default_prompt_name,
         variant=None if loaded is None else loaded.variant,
         provider=None if loaded is None else loaded.provider,
         architecture=manifest.architecture.model_dump(),

@@ -114,6 +114,7 @@ class FrontEnd:
 
     def engine_lost(self) -> None:
         """Take no requests until there is an engine again."""
+        self._loaded = {}
         self._metrics.engine_up.set(0)
         self.readiness.engine = "lost"
         self._without_engine_since = time.perf_counter()

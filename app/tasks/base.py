@@ -1,7 +1,7 @@
 """The interface of a task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
@@ -60,14 +60,21 @@ class Prepared:
         return sum(map(len, self.sequences))
 
 
-def prepare_whole(model: Model, inputs: Sequence[TextInput], parameters: Truncation) -> Prepared:
+def prepare_whole(
+    model: Model,
+    inputs: Sequence[TextInput],
+    parameters: Truncation,
+    place: Callable[[int], str] = "inputs[{}]".format,
+) -> Prepared:
     """Tokenize inputs that are one sequence each, with the truncation of the parameters.
+
+    `place` returns where an input stands in the request, for the error.
 
     Raises:
         ValidationFailed: an input is too long and truncation is off.
     """
     encoded = model.tokenizer.encode(
-        inputs, truncation=parameters.truncation, direction=parameters.truncation_direction
+        inputs, truncation=parameters.truncation, direction=parameters.truncation_direction, place=place
     )
     return Prepared(
         [TokenSequence(one.input_ids, one.token_type_ids) for one in encoded],
@@ -84,7 +91,7 @@ class TaskHandler(ABC, Generic[Req, Pre, Res]):
     """Has `model`, `inputs` and `parameters`."""
     response: ClassVar[type[BaseModel]]
     short_bytes: ClassVar[int] = SHORT_BYTES
-    """The largest body that is prepared on the event loop."""
+    """The most bytes that are prepared on the event loop."""
 
     def serves(self, manifest: Manifest) -> bool:
         """Return whether a model can do this task; one that was exported for it can."""
@@ -93,6 +100,14 @@ class TaskHandler(ABC, Generic[Req, Pre, Res]):
     def count(self, request: Req) -> int:
         """Return how many inputs a request has, which `--max-inputs` limits: of pairs that it is made into, all of them."""
         return len(as_list(request.inputs))  # type: ignore[attr-defined] # `request` promises them
+
+    def bytes_to_prepare(self, model: Model, request: Req, body_bytes: int) -> int:  # noqa: ARG002
+        """Estimate how many bytes of text `prepare` tokenizes for a body of `body_bytes`: more if it repeats some of them.
+
+        Raises:
+            ValidationFailed: the model cannot process the request.
+        """
+        return body_bytes
 
     @abstractmethod
     def example(self, model: Model) -> dict[str, Any]:

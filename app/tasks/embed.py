@@ -8,8 +8,10 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from app.bundle.sequences import FloatArray
-from app.tasks.base import Model, Prepared, TaskHandler, Usage, example, prepare_whole
-from app.tasks.inputs import TextsRequest, Truncation
+from app.errors import ValidationFailed
+from app.tasks.base import Model, Prepared, TaskHandler, Usage, example
+from app.tasks.inputs import TextsRequest
+from app.tasks.prompts import PromptParameters, prepare_texts, prompt_of
 
 SHORTEST: Final = 1e-12
 """Smallest norm that a vector is divided by, as in torch's `normalize`."""
@@ -17,9 +19,15 @@ NUMBERS_A_WEIGHT: Final = 64
 """Numbers that are written in one unit of `weight`."""
 
 
-class EmbedParameters(Truncation):
+class EmbedParameters(PromptParameters):
     """How to embed."""
 
+    dimensions: int | None = Field(
+        None,
+        ge=1,
+        description="Return only the first numbers of every embedding, this many; they are scaled to unit length after that, "
+        "if they are at all. For models that were trained for it (Matryoshka).",
+    )
     normalize: bool | None = Field(
         None,
         description="Scale every embedding to unit length (L2). Default: what the model's sentence-transformers files say, "
@@ -57,11 +65,16 @@ class EmbedHandler(TaskHandler[EmbedRequest, Prepared, FloatArray]):
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": ["How do I get to the station?", "The trains leave from there."]}
 
+    def bytes_to_prepare(self, model: Model, request: EmbedRequest, body_bytes: int) -> int:
+        return body_bytes + self.count(request) * len(prompt_of(model.manifest, request.parameters))
+
     def prepare(self, model: Model, request: EmbedRequest) -> Prepared:
-        texts = request.listed
-        if model.manifest.strips_whitespace:
-            texts = [text.strip() for text in texts]
-        return prepare_whole(model, texts, request.parameters)
+        size = model.manifest.dimensions
+        if (request.parameters.dimensions or 1) > size:
+            raise ValidationFailed(
+                f"parameters.dimensions: this model's embeddings have {size} numbers; ask for at most that many."
+            )
+        return prepare_texts(model, request.listed, request.parameters)
 
     def answer(
         self,
@@ -73,16 +86,25 @@ class EmbedHandler(TaskHandler[EmbedRequest, Prepared, FloatArray]):
         normalizes = request.parameters.normalize
         if normalizes is None:
             normalizes = bool(model.manifest.normalizes)
-        embeddings = np.stack(results)
+        embeddings = np.stack(results)[:, : _dimensions(model, request)]
         if normalizes:
-            lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-            embeddings = embeddings / np.maximum(lengths, SHORTEST)
+            embeddings = normalized(embeddings)
         if request.parameters.encoding_format == "base64":
             return [b64encode(row.astype("<f4").tobytes()).decode() for row in embeddings]
         return [row.tolist() for row in embeddings]
 
-    def weight(self, model: Model, request: EmbedRequest, prepared: Prepared) -> int:  # noqa: ARG002
-        return len(prepared.sequences) * model.manifest.architecture.hidden_size // NUMBERS_A_WEIGHT
+    def weight(self, model: Model, request: EmbedRequest, prepared: Prepared) -> int:
+        return len(prepared.sequences) * _dimensions(model, request) // NUMBERS_A_WEIGHT
+
+
+def normalized(vectors: FloatArray) -> FloatArray:
+    """Return vectors float[count, numbers] scaled to unit length; a vector of zeros stays as it is."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, SHORTEST))
+
+
+def _dimensions(model: Model, request: EmbedRequest) -> int:
+    return request.parameters.dimensions or model.manifest.default_dimensions or model.manifest.dimensions
 
 
 HANDLER: Final = EmbedHandler()

@@ -69,6 +69,13 @@ class QuestionContext(Request):
     context: Text
 
 
+class SentencesToCompare(Request):
+    """A text, and the texts that it is compared with."""
+
+    source_sentence: Text
+    sentences: Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
+
+
 def _one_or_list(value: object) -> str | None:
     """Name the kind of inputs that are objects or a list of objects."""
     if isinstance(value, list):
@@ -118,6 +125,16 @@ QuestionInputs = Annotated[
         _one_or_list,
         custom_error_type="not_inputs",
         custom_error_message='should be {"question": ..., "context": ...} or a list of these',
+    ),
+]
+
+SimilarityInputs = Annotated[
+    Annotated[SentencesToCompare, Tag("<one>")]
+    | Annotated[list[SentencesToCompare], Field(min_length=1, max_length=MAX_INPUTS), Tag("<list>")],
+    Discriminator(
+        _one_or_list,
+        custom_error_type="not_inputs",
+        custom_error_message='should be {"source_sentence": ..., "sentences": [...]} or a list of these',
     ),
 ]
 

@@ -8,7 +8,7 @@ own, and everything that is cut off comes back in pieces: of two long texts ever
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final, Literal, cast
@@ -106,9 +106,16 @@ class Tokenizer:
         return plain, whole.ids[:before], whole.ids[before + count :]
 
     def encode(
-        self, inputs: Sequence[TextInput], *, truncation: bool = True, direction: Direction = "right"
+        self,
+        inputs: Sequence[TextInput],
+        *,
+        truncation: bool = True,
+        direction: Direction = "right",
+        place: Callable[[int], str] = "inputs[{}]".format,
     ) -> list[Encoded]:
         """Tokenize inputs, each cut to the model's maximum length if `truncation` allows.
+
+        `place` returns where an input stands in the request, for the error.
 
         Raises:
             ValidationFailed: an input is too long and may not be cut.
@@ -123,7 +130,7 @@ class Tokenizer:
             for i, text in enumerate(whole):
                 if text.was_truncated:
                     raise ValidationFailed(
-                        f"inputs[{i}] has more than {self.max_length} tokens, the most this model takes. Shorten it."
+                        f"{place(i)} has more than {self.max_length} tokens, the most this model takes. Shorten it."
                     )
         return whole
 

@@ -101,7 +101,17 @@ class _Reference:
                 transformed = self._norm(self._transformed(hidden[sequence.masks]), "head.norm")
                 return softmax(self._dense(transformed, "head.output"))
             case "embedding":
-                return np.asarray(hidden[0] if self._network.pooling == "cls" else hidden.mean(axis=0))
+                return self._after_pooling(hidden[0] if self._network.pooling == "cls" else hidden.mean(axis=0))
+
+    def _after_pooling(self, pooled: FloatArray) -> FloatArray:
+        x = pooled
+        for layer in self._network.after_pooling:
+            if layer == "normalize":
+                x = x / np.maximum(np.linalg.norm(x), 1e-12)  # a row of zeros stays as it is
+            else:
+                x = self._dense(x, layer.name)
+                x = ACTIVATIONS[layer.activation](x) if layer.activation else x
+        return np.asarray(x)
 
     def _transformed(self, hidden: FloatArray) -> FloatArray:
         return ACTIVATIONS[self._network.head_activation](self._dense(hidden, "head.dense"))

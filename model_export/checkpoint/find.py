@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from model_export.checkpoint.config import Config, read_config
-from model_export.checkpoint.sentence_transformers import MODULES_FILE, POOLING_FILES
+from model_export.checkpoint.sentence_transformers import FILES_OF_MODULES, MODULES_FILE
 from model_export.checkpoint.weights import PICKLED, SAFETENSORS
 from model_export.errors import ExportError, one_line
 from model_export.tasks import TASKS, HeadKind, TaskSpec
@@ -54,7 +54,7 @@ def _download(name: str, revision: str | None) -> Path:
         files = [*_SMALL_FILES, *patterns]
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=files, ignore_patterns=["*/*"]))
         if (folder / MODULES_FILE).is_file():
-            snapshot_download(name, revision=folder.name, allow_patterns=POOLING_FILES)
+            snapshot_download(name, revision=folder.name, allow_patterns=list(FILES_OF_MODULES))
         return folder
 
     try:

@@ -13,7 +13,7 @@ from model_export.checkpoint.tensors import read_network, trained_heads
 from model_export.checkpoint.tokenizer import CheckpointTokenizer, read_tokenizer
 from model_export.checkpoint.unmerged_adapters import refuse_wrapped
 from model_export.checkpoint.unused import find_unused
-from model_export.checkpoint.weights import open_weights
+from model_export.checkpoint.weights import Weights, open_weights, sha256_of
 from model_export.errors import ExportError, few
 from model_export.tasks import TaskSpec
 
@@ -72,7 +72,7 @@ def load_checkpoint(
         spec,
         weights,
         tokenizer_tells_types=tokenizer.tells_types,
-        pooling=embedding.pooling if embedding else None,
+        embedding=embedding,
     )
     unused = find_unused(name, checkpoint.config, weights)
     if unused:
@@ -80,8 +80,13 @@ def load_checkpoint(
             f"{name} has tensors of no head that can be exported: {few(unused)}. They are left out; "
             "if its answers depend on them, do not use this bundle."
         )
-    source = Source(checkpoint=name, revision=checkpoint.revision, sha256=weights.sha256())
+    source = Source(checkpoint=name, revision=checkpoint.revision, sha256=hash_of(weights, embedding))
     return LoadedCheckpoint(network, tokenizer, spec.mask(tokenizer.special_tokens), embedding, length, source)
+
+
+def hash_of(weights: Weights, embedding: EmbeddingSettings | None) -> str:
+    """Return the hash over all weight files that a bundle is made of, those of Dense modules included."""
+    return sha256_of((*weights.files, *(embedding.weight_files if embedding else ())))
 
 
 def _check_vocabulary(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, task: TaskSpec) -> None:

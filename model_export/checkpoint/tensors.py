@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from app.bundle.manifest import Pooling
 from app.bundle.sequences import FloatArray
 from model_export.checkpoint.config import CONFIG_FILE, Config
 from model_export.checkpoint.families import HeadTensors
-from model_export.checkpoint.network import Network
+from model_export.checkpoint.network import DenseLayer, Network
+from model_export.checkpoint.sentence_transformers import EmbeddingSettings
 from model_export.checkpoint.weights import StoredTensor, Weights
 from model_export.errors import ExportError, few, one_line
 from model_export.tasks import HeadKind, TaskSpec
@@ -30,7 +31,7 @@ def read_network(
     weights: Weights,
     *,
     tokenizer_tells_types: bool,
-    pooling: Pooling | None = None,
+    embedding: EmbeddingSettings | None = None,
 ) -> Network:
     """Read the tensors that a task needs, in fp32.
 
@@ -40,7 +41,7 @@ def read_network(
         task: The task, which decides the head.
         weights: Its weights.
         tokenizer_tells_types: Whether its tokenizer gives token types to the model; if not, all are 0.
-        pooling: How an embedding is made of the hidden states.
+        embedding: How an embedding is made of the hidden states; None if the result is none.
 
     Raises:
         ExportError: the head or other tensors are missing, or their sizes are not those of the config.
@@ -69,7 +70,37 @@ def read_network(
     if decoder is not None and decoder.shape == words.shape and (decoder == words).all():
         tensors["head.output.weight"] = words  # many files hold it twice, and the graph should not
     uses_token_types = config.token_types > 1 and tokenizer_tells_types
-    return Network(config, task, uses_token_types, tensors, pooling)
+    if embedding is None:
+        return Network(config, task, uses_token_types, tensors)
+    after_pooling = _read_after_pooling(name, config, embedding, tensors)
+    return Network(config, task, uses_token_types, tensors, embedding.pooling, after_pooling)
+
+
+def _read_after_pooling(
+    name: str, config: Config, embedding: EmbeddingSettings, tensors: dict[str, FloatArray]
+) -> tuple[DenseLayer | Literal["normalize"], ...]:
+    """Return what follows the pooling, and add its tensors."""
+    layers: list[DenseLayer | Literal["normalize"]] = []
+    inputs = config.hidden_size
+    for i, module in enumerate(embedding.after_pooling):
+        if module == "normalize":
+            layers.append(module)
+            continue
+        layer = DenseLayer(f"dense.{i}", module.activation)
+        read = {part: _read(part, tensor) for part, tensor in module.weights.tensors.items()}
+        weight = read["linear.weight"]
+        bias = read.get("linear.bias", np.zeros(len(weight), np.float32))
+        where = module.weights.files[0].parent
+        if weight.ndim != 2 or weight.shape[1] != inputs or bias.shape != weight.shape[:1]:
+            raise ExportError(
+                f"{where} has a dense layer of the shape {weight.shape}, but gets {inputs} numbers from the module before "
+                "it: they belong to different models. Download the checkpoint again."
+            )
+        _refuse_damaged(name, {f"{where.name}/{part}": tensor for part, tensor in read.items()})
+        tensors |= {f"{layer.name}.weight": weight, f"{layer.name}.bias": bias}
+        layers.append(layer)
+        inputs = len(weight)
+    return tuple(layers)
 
 
 def trained_heads(config: Config, weights: Weights) -> set[HeadKind]:

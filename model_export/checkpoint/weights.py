@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,14 +35,15 @@ class Weights:
     files: tuple[Path, ...]
     tensors: Mapping[str, StoredTensor]
 
-    def sha256(self) -> str:
-        """Return the hash over the content of all weight files, in the order of their names."""
-        digest = hashlib.sha256()
-        for path in sorted(self.files):
-            with path.open("rb") as stream:
-                while chunk := stream.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-        return digest.hexdigest()
+
+def sha256_of(files: Iterable[Path]) -> str:
+    """Return the hash over the content of weight files, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def open_weights(folder: Path) -> Weights:

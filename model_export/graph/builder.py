@@ -5,7 +5,7 @@ One builder for every family and kind of result; the operators of a layer depend
 
     logits        float32[batch, labels]   labels
     token_logits  float32[tokens, labels]  token labels; of a span, start and end
-    embeddings    float32[batch, hidden]   embedding, not normalized
+    embeddings    float32[batch, size]     embedding, not normalized
     top_scores    float32[masks, k]        masked tokens: softmax over the vocabulary, best first
     top_tokens    int64[masks, k]
     scores        float32[masks, vocab]
@@ -29,6 +29,8 @@ from model_export.errors import ExportError
 
 CONTRIB: Final = "com.microsoft"
 OPSET: Final = 20
+LEAST_NORM: Final = 1e-12
+"""The norm of a row of zeros, so that it is divided by something."""
 
 Array = npt.NDArray[Any]
 Attribute = int | float | str
@@ -142,8 +144,29 @@ class GraphBuilder(ABC):
         self._output(logits, TensorProto.FLOAT, ["tokens", self._head_outputs])
 
     def _embedding(self, pooled: str) -> None:
-        embeddings = self._op("Cast", [pooled], "embeddings", to=TensorProto.FLOAT)
-        self._output(embeddings, TensorProto.FLOAT, ["batch", self._config.hidden_size])
+        x, size = pooled, self._config.hidden_size
+        if self._network.after_pooling:
+            x = self._op("Cast", [x], "pooled", to=TensorProto.FLOAT)
+        for i, layer in enumerate(self._network.after_pooling):
+            if layer == "normalize":
+                x = self._unit_length(x, size, f"normalize.{i}")
+            else:
+                x = self._exact_dense(x, layer.name, layer.activation)
+                size = len(self._network.tensors[f"{layer.name}.bias"])
+        embeddings = self._op("Cast", [x], "embeddings", to=TensorProto.FLOAT)
+        self._output(embeddings, TensorProto.FLOAT, ["batch", size])
+
+    def _unit_length(self, x: str, size: int, out: str) -> str:
+        """Return the rows of `x`, which are float32[batch, size], scaled to unit length."""
+        squares = self._op("Mul", [x, x], f"{out}.squares")
+        # A product sums each row in the same order in every batch, and gives the sum to every number of the row, so that
+        # nothing is broadcast.
+        self._initializers |= {
+            f"{out}.ones": np.ones((size, size), np.float32),
+            f"{out}.least": np.full(size, LEAST_NORM**2, np.float32),
+        }
+        sums = self._op("Gemm", [squares, f"{out}.ones", f"{out}.least"], f"{out}.sums")
+        return self._op("Div", [x, self._op("Sqrt", [sums], f"{out}.norms")], out)
 
     def _masked_tokens(self, hidden: str) -> None:
         norm = [self._exact("head.norm.weight"), self._exact("head.norm.bias")]
@@ -156,7 +179,8 @@ class GraphBuilder(ABC):
         self._output("top_tokens", TensorProto.INT64, ["masks", "k"])
         self._output(scores, TensorProto.FLOAT, ["masks", self._config.vocab_size])
 
-    # Heads are fp32 in every precision: they process one row per result, and fp16 would round the logits themselves.
+    # Heads and what follows the pooling are fp32 in every precision: they process one row per result, and fp16 would round
+    # the logits themselves.
 
     @property
     def _head_outputs(self) -> int:
@@ -168,8 +192,13 @@ class GraphBuilder(ABC):
         return hidden
 
     def _head_dense(self, hidden: str) -> str:
-        inputs = [self._exact_hidden(hidden), self._exact("head.dense.weight"), self._exact("head.dense.bias")]
-        return self._activated(self._op("Gemm", inputs, "head.dense", transB=1), self._network.head_activation)
+        return self._exact_dense(self._exact_hidden(hidden), "head.dense", self._network.head_activation)
+
+    def _exact_dense(self, x: str, module: str, activation: Activation | None) -> str:
+        """Return a dense layer in fp32, with its activation if it has one."""
+        inputs = [x, self._exact(f"{module}.weight"), self._exact(f"{module}.bias")]
+        out = self._op("Gemm", inputs, module, transB=1)
+        return self._activated(out, activation) if activation else out
 
     def _head_product(self, x: str, out: str) -> str:
         weight = self._weight("word_embeddings.weight" if self._network.is_tied else "head.output.weight")

@@ -26,8 +26,10 @@ CHECKPOINTS: dict[str, str] = {
     "next-sentence": "bert-next-sentence",
     "entities": "roberta-entities",
     "answer": "bert-answer",
-    "embed": "bert-embed",
+    "embed": "bert-embed-dense",
 }
+ALSO: dict[str, str] = {"similarity": "embed"}
+"""Tasks that a model of another one does, too."""
 TEXTS = [one for one in CLASSIFY if isinstance(one, str)]
 TEXT = "The cat sat on the mat in Paris."
 LONG = " ".join([TEXT] * 20)
@@ -44,6 +46,14 @@ ASKED: list[tuple[str, Any, dict[str, Any]]] = [
     *(("answer", QUESTION | {"context": text}, {"handle_impossible_answer": True, "top_k": 2}) for text in TEXTS),
     ("embed", TEXTS, {}),
     ("embed", LONG, {"normalize": False, "encoding_format": "base64"}),
+    *(("embed", TEXTS, {"prompt_name": name, "dimensions": 5}) for name in ("query", "document", "")),
+    ("embed", TEXT, {"input_type": "query", "dimensions": 24}),
+    ("similarity", {"source_sentence": TEXT, "sentences": TEXTS}, {}),
+    (
+        "similarity",
+        [{"source_sentence": text, "sentences": [TEXT, LONG]} for text in TEXTS],
+        {"input_type": "document"},
+    ),
 ]
 
 
@@ -75,7 +85,7 @@ def refusal(server: ServerProcess, task: str, inputs: Any, **parameters: Any) ->
 
 
 def test_there_is_a_request_for_every_task() -> None:
-    assert {task for task, _, _ in ASKED} == set(CHECKPOINTS) == set(TASKS)
+    assert {task for task, _, _ in ASKED} == {*CHECKPOINTS, *ALSO} == set(TASKS)
 
 
 def test_no_answer_depends_on_its_batch_or_its_process(server: ServerProcess) -> None:
@@ -104,7 +114,7 @@ def test_the_example_of_every_task_works_as_described(server: ServerProcess, tas
     description = server.ask("GET", "/openapi.json").json
     content = description["paths"][f"/v1/{task}"]["post"]["requestBody"]["content"]["application/json"]
     [(name, example)] = content["examples"].items()
-    assert name == task
+    assert name == ALSO.get(task, task)
     request, answer = resolve(description, content["schema"]), answer_of(description, f"/v1/{task}", "post", 200)
     replies = [server.post(f"/v1/{task}", example["value"])]
     jsonschema.validate(example["value"], request)
@@ -168,6 +178,17 @@ def test_an_embedding_has_length_one_if_checkpoint_or_request_ask_for_it(server:
     assert np.frombuffer(base64.b64decode(embedding(encoding_format="base64")), "<f4").tolist() == made.tolist()
 
 
+def test_similarities_are_the_cosines_of_embeddings(server: ServerProcess) -> None:
+    def directions(texts: list[str], **parameters: Any) -> Any:
+        return np.array(ask(server, "embed", texts, normalize=True, **parameters)["predictions"])
+
+    inputs = [{"source_sentence": text, "sentences": TEXTS} for text in (TEXT, LONG)]
+    for parameters in ({}, {"prompt_name": "query"}):
+        answer = ask(server, "similarity", inputs, **parameters)
+        expected = directions([TEXT, LONG], **parameters) @ directions(TEXTS, **parameters).T
+        np.testing.assert_allclose(answer["predictions"], expected, atol=1e-6)  # float32 numbers of length one
+
+
 @pytest.mark.parametrize("task", ["entities", "answer"])
 def test_many_inputs_are_answered_as_few_are(server: ServerProcess, task: str) -> None:
     """Large ones are written in another way."""
@@ -191,6 +212,11 @@ def test_many_inputs_are_answered_as_few_are(server: ServerProcess, task: str) -
         ("entities", [LONG * 50], {"stride": 37}, f"at most {MAX_WINDOWS}"),
         ("embed", {"text": TEXT}, {}, "inputs: should be a text or a list of texts"),
         ("embed", TEXT, {"pooling": "mean"}, "parameters.pooling: is not a parameter of this endpoint"),
+        ("embed", TEXT, {"dimensions": 25}, "parameters.dimensions: this model's embeddings have 24 numbers"),
+        ("embed", TEXT, {"prompt_name": "cat"}, "no such prompt; its prompts are: query, document, topic"),
+        ("similarity", TEXT, {}, 'inputs: should be {"source_sentence": ..., "sentences": [...]} or a list of these'),
+        ("similarity", {"source_sentence": TEXT, "sentences": []}, {}, "inputs.sentences: list should have at least 1"),
+        ("similarity", {"source_sentence": TEXT, "sentences": [TEXT] * 512}, {}, "inputs: has 513 items; at most 512"),
     ],
 )
 def test_refusals_name_the_remedy(
@@ -211,14 +237,17 @@ def test_model_cards_name_task_and_labels(server: ServerProcess) -> None:
     def card(task: str) -> Any:
         return server.ask("GET", f"/v1/models/{task}").json
 
-    assert [card(task)["task"] for task in TASKS] == list(TASKS)
+    assert [card(task)["task"] for task in CHECKPOINTS] == list(CHECKPOINTS)
     assert card("next-sentence")["labels"] == ["IS_NEXT", "NOT_NEXT"]
-    assert (card("embed")["pooling"], card("embed")["normalizes"]) == ("mean", True)
+    embed = card("embed")
+    assert (embed["pooling"], embed["normalizes"], embed["dimensions"]) == ("mean", True, 24)
+    assert (embed["prompts"], embed["default_prompt_name"]) == (["query", "document", "topic"], "topic")
+    assert (card("classify")["dimensions"], card("classify")["prompts"]) == (None, [])
     assert (card("answer")["labels"], card("answer")["pooling"], card("answer")["normalizes"]) == ([], None, None)
 
 
 def test_every_task_has_its_metrics(server: ServerProcess) -> None:
-    for task in TASKS:
+    for task in CHECKPOINTS:
         assert server.metric("bert_requests_total", model=task, task=task) >= 0
     before: Reply = server.post("/v1/embed", {"inputs": TEXT})
     assert before.status == 200

@@ -35,13 +35,14 @@ def task_of(name: str) -> str:
 
 def network_of(folder: Path, task: str, pooling: Pooling | None = None) -> Network:
     checkpoint = find_checkpoint(str(folder))
+    embedding = read_embedding_settings(folder, pooling or "auto") if task == "embed" else None
     return read_network(
         checkpoint.name,
         checkpoint.config,
         TASKS[task],
         open_weights(folder),
         tokenizer_tells_types=read_tokenizer(folder).tells_types,
-        pooling=pooling or (read_embedding_settings(folder, "auto").pooling if task == "embed" else None),
+        embedding=embedding,
     )
 
 
@@ -73,16 +74,18 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], None]) -> None
 
 
 def answered_cases(bundle: Bundle) -> tuple[list[TokenSequence], list[FloatArray]]:
-    """Return the inputs of `answers.json`, cut by the bundle's own tokenizer, and transformers' logits or embeddings."""
+    """Return the inputs of `answers.json`, cut by the bundle's own tokenizer, and the stored logits or embeddings."""
     content = json.loads((CHECKPOINTS / bundle.name / "answers.json").read_text())
     tokenizer = tokenizers.Tokenizer.from_file(str(bundle.path(bundle.manifest.tokenizer)))
     mask = TASKS[bundle.manifest.task].mask(bundle.manifest.special_tokens)
+    prompt = (bundle.manifest.prompts or {}).get(bundle.manifest.default_prompt_name or "", "")
     sequences, logits = [], []
     for case in content["cases"]:
         direction = case["answers"][0]["parameters"].get("truncation_direction", "right")
         strategy = "only_second" if bundle.manifest.task == "answer" else "longest_first"
         tokenizer.enable_truncation(bundle.manifest.max_length, direction=direction, strategy=strategy)
         first, second = texts_of(case["input"])
+        first = prompt + first
         encoding = tokenizer.encode(first.strip() if bundle.manifest.strips_whitespace else first, second)
         assert encoding.ids == case["input_ids"], case["input"]
         sequences.append(checked_sequence(encoding.ids, encoding.type_ids, mask))

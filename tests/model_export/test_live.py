@@ -12,6 +12,7 @@ from app.bundle.manifest import Pooling
 from app.bundle.sequences import FloatArray, TokenSequence
 from model_export.check.reference import reference_answers
 from model_export.checkpoint.families import ACTIVATIONS
+from model_export.checkpoint.network import Network
 from model_export.export import ExportOptions, export
 from tests.model_export.support import CHECKPOINTS, NAMES, network_of, sequences_for, task_of, written
 
@@ -28,7 +29,20 @@ KINDS: dict[str, str] = {
 }
 
 
-def torch_answers(folder: Path, task: str, sequences: list[TokenSequence], pooling: Pooling | None) -> list[FloatArray]:
+def torch_after_pooling(network: Network, pooled: Any) -> Any:
+    import torch  # noqa: PLC0415
+
+    activations = {None: torch.nn.Identity(), "tanh": torch.nn.Tanh(), "gelu": torch.nn.GELU(), "relu": torch.nn.ReLU()}
+    for layer in network.after_pooling:
+        if layer == "normalize":
+            pooled = torch.nn.functional.normalize(pooled, dim=0)
+        else:
+            weight, bias = (torch.from_numpy(network.tensors[f"{layer.name}.{part}"]) for part in ("weight", "bias"))
+            pooled = activations[layer.activation](torch.nn.functional.linear(pooled, weight, bias))
+    return pooled
+
+
+def torch_answers(folder: Path, task: str, sequences: list[TokenSequence], network: Network) -> list[FloatArray]:
     import torch  # noqa: PLC0415  # not installed for the other tests
     import transformers  # noqa: PLC0415
 
@@ -48,7 +62,7 @@ def torch_answers(folder: Path, task: str, sequences: list[TokenSequence], pooli
                 answer = torch.stack([output.start_logits[0], output.end_logits[0]], dim=-1)
             case "embed":
                 hidden = output.last_hidden_state[0]
-                answer = hidden[0] if pooling == "cls" else hidden.mean(dim=0)
+                answer = torch_after_pooling(network, hidden[0] if network.pooling == "cls" else hidden.mean(dim=0))
             case "fill-mask":
                 answer = output.logits[0][sequence.masks.tolist()].softmax(-1)
             case _:
@@ -60,7 +74,7 @@ def torch_answers(folder: Path, task: str, sequences: list[TokenSequence], pooli
 def assert_all_agree(folder: Path, task: str, tmp_path: Path, max_length: int, pooling: Pooling | None = None) -> None:
     network = network_of(folder, task, pooling)
     sequences = sequences_for(folder, network, max_length)
-    expected = torch_answers(folder, task, sequences, network.pooling)
+    expected = torch_answers(folder, task, sequences, network)
     graph = written(network, tmp_path / "graph.onnx")
     for answers in (reference_answers(network, sequences), graph.answers(sequences)):
         for answer, torch_says in zip(answers, expected, strict=True):

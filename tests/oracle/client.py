@@ -30,10 +30,10 @@ class Connection:
     def __init__(self, url: str) -> None:
         self._connection: Final = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
 
-    def ask(self, oracle: Oracle, inputs: Any, parameters: Mapping[str, Any]) -> Reply:
-        """Ask the model of an oracle."""
+    def ask(self, oracle: Oracle, inputs: Any, parameters: Mapping[str, Any], task: str | None = None) -> Reply:
+        """Ask the model of an oracle, for its task or another one that it does."""
         body = json.dumps({"model": oracle.name, "inputs": inputs, "parameters": dict(parameters)})
-        self._connection.request("POST", f"/v1/{oracle.task}", body, {"Content-Type": "application/json"})
+        self._connection.request("POST", f"/v1/{task or oracle.task}", body, {"Content-Type": "application/json"})
         response = self._connection.getresponse()
         return Reply(response.status, json.loads(response.read()))
 

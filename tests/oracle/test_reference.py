@@ -31,7 +31,7 @@ def test_reference_and_tokenizer_agree_with_transformers(oracle: Oracle) -> None
         TASKS[oracle.task],
         open_weights(checkpoint.folder),
         tokenizer_tells_types=tokenizer.tells_types,
-        pooling=settings.pooling if settings else None,
+        embedding=settings,
     )
     mask = network.task.mask(tokenizer.special_tokens)
     for case in oracle.content["cases"]:
@@ -44,8 +44,9 @@ def test_reference_and_tokenizer_agree_with_transformers(oracle: Oracle) -> None
             strategy="only_second" if oracle.task == "answer" else "longest_first",
         )
         given = texts(case["input"])
-        if settings and settings.strips_whitespace:
-            given = (given[0].strip(), None)
+        if settings:
+            text = settings.prompts.get(settings.default_prompt_name or "", "") + given[0]
+            given = (text.strip() if settings.strips_whitespace else text, None)
         encoding = tokenizer.fast.encode(*given)
         assert encoding.ids == case["input_ids"], case["input"]
         [answer] = reference_answers(network, [checked_sequence(encoding.ids, encoding.type_ids, mask)])

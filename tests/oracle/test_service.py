@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 
+import numpy as np
 import pytest
 
-from tests.oracle.answers import Oracle, Question, assert_same, each_oracle
+from tests.oracle.answers import Oracle, Question, assert_same, each_oracle, oracles
 from tests.oracle.client import Replies, assert_as_stored, connect
 from tests.support import ServerProcess
 
@@ -28,6 +29,19 @@ def test_many_inputs_in_one_request_are_answered_in_order(oracle: Oracle, server
                 "tokens": sum(question.tokens for question in together),
                 "truncated": sum(question.truncated for question in together),
             }
+
+
+@pytest.mark.parametrize("oracle", [one for one in oracles() if one.task == "embed"], ids=lambda oracle: oracle.name)
+def test_similarities_are_the_cosines_of_the_stored_embeddings(oracle: Oracle, server: ServerProcess) -> None:
+    stored = [question for question in oracle.questions if not question.parameters]
+    vectors = np.array([question.prediction for question in stored])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    source, *others = (question.input for question in stored)
+    with connect(server.url) as connection:
+        inputs = {"source_sentence": source, "sentences": others}
+        reply = connection.ask(oracle, inputs, {}, task="similarity")
+    assert reply.status == 200, reply.body
+    assert_same(reply.body["predictions"], [(vectors[1:] @ vectors[0]).tolist()])
 
 
 @pytest.mark.usefixtures("replies")

@@ -60,8 +60,10 @@ def test_ready_with_an_engine_and_not_without(shared_models: Path) -> None:
     assert (front.readiness.state, engine_up(metrics)) == ("starting", False)
     front.engine_found(LOADED)
     assert (front.readiness.state, engine_up(metrics)) == ("ready", True)
+    assert front._loaded_as("sentiment") == LOADED["sentiment"]
     front.engine_lost()
     assert (front.readiness.state, engine_up(metrics)) == ("lost", False)
+    assert front._loaded_as("sentiment") is None
     front.engine_found(LOADED)
     assert (front.readiness.state, engine_up(metrics)) == ("ready", True)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from app.bundle.files import load_bundle
+from app.errors import ValidationFailed
 from app.tasks.base import Model, Prepared
 from app.tasks.catalog import load_model
 from app.tasks.embed import EmbedHandler, EmbedRequest
@@ -71,8 +72,48 @@ def test_white_space_around_a_text_is_removed_where_the_manifest_says_so(
 
 
 def test_the_weight_grows_with_the_numbers(model: Model) -> None:
-    def weight(inputs: int) -> int:
-        request = EmbedRequest.model_validate({"inputs": ["good"] * inputs})
+    def weight(inputs: int, **parameters: Any) -> int:
+        request = EmbedRequest.model_validate({"inputs": ["good"] * inputs, "parameters": parameters})
         return EmbedHandler().weight(model, request, EmbedHandler().prepare(model, request))
 
     assert weight(512) == 512 * model.manifest.architecture.hidden_size // 64
+    assert weight(512, dimensions=8) == 512 * 8 // 64
+
+
+# --- dimensions
+
+
+@pytest.mark.parametrize("encoding_format", ["float", "base64"])
+def test_dimensions_are_the_first_numbers_and_normalized_after_that(model: Model, encoding_format: str) -> None:
+    def first_two(normalize: bool) -> Any:
+        request = EmbedRequest.model_validate(
+            {
+                "inputs": "a",
+                "parameters": {"dimensions": 2, "normalize": normalize, "encoding_format": encoding_format},
+            }
+        )
+        [got] = EmbedHandler().answer(model, request, Prepared([], 0), [np.array([3, 4, 12], np.float32)])
+        return np.frombuffer(b64decode(got), "<f4").tolist() if encoding_format == "base64" else got
+
+    assert first_two(normalize=False) == [3, 4]
+    assert first_two(normalize=True) == pytest.approx([0.6, 0.8])
+
+
+def test_more_dimensions_than_the_model_has_are_refused(model: Model) -> None:
+    size = model.manifest.dimensions
+    EmbedHandler().prepare(model, EmbedRequest.model_validate({"inputs": "a", "parameters": {"dimensions": size}}))
+    with pytest.raises(ValidationFailed, match=rf"parameters\.dimensions: this model's embeddings have {size} numbers"):
+        EmbedHandler().prepare(
+            model, EmbedRequest.model_validate({"inputs": "a", "parameters": {"dimensions": size + 1}})
+        )
+
+
+def test_the_manifest_says_how_many_numbers_there_are(bundle_of: BundleOf) -> None:
+    """The oracle's answers tell that they are the right ones."""
+    model = load_model(load_bundle(bundle_of("roberta-embed-dense")))
+    manifest = model.manifest
+    assert (manifest.dimensions, manifest.default_dimensions, manifest.architecture.hidden_size) == (16, 12, 32)
+    for parameters, count in (({}, 12), ({"dimensions": 16}, 16), ({"dimensions": 3}, 3)):
+        request = EmbedRequest.model_validate({"inputs": "a", "parameters": parameters})
+        [got] = EmbedHandler().answer(model, request, Prepared([], 0), [np.ones(16, np.float32)])
+        assert len(got) == count

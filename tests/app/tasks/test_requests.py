@@ -18,9 +18,10 @@ from app.tasks.entities import EntitiesRequest
 from app.tasks.fill_mask import FillMaskRequest
 from app.tasks.inputs import MAX_INPUTS, MAX_TOP_K
 from app.tasks.next_sentence import NextSentenceRequest
+from app.tasks.similarity import SimilarityRequest
 
 ONE_TEXT: list[type[BaseModel]] = [ClassifyRequest, FillMaskRequest, EntitiesRequest, EmbedRequest]
-REQUESTS = [*ONE_TEXT, NextSentenceRequest, AnswerRequest]
+REQUESTS = [*ONE_TEXT, NextSentenceRequest, AnswerRequest, SimilarityRequest]
 
 
 def refusal(body: bytes, model: type[BaseModel] = ClassifyRequest) -> ServiceError:
@@ -107,6 +108,11 @@ def test_a_pair_needs_both_texts(model: Any, first: str, second: str) -> None:
         (AnswerRequest, {"question": "a", "context": "b"}, {"stride": 1.5}),
         (EmbedRequest, "a", {"encoding_format": "hex"}),
         (EmbedRequest, "a", {"normalize": 1}),
+        (EmbedRequest, "a", {"dimensions": 0}),
+        (EmbedRequest, "a", {"dimensions": 8.0}),
+        (EmbedRequest, "a", {"input_type": "passage"}),
+        (EmbedRequest, "a", {"prompt_name": 1}),
+        (SimilarityRequest, {"source_sentence": "a", "sentences": ["b"]}, {"input_type": "passage"}),
     ],
 )
 def test_invalid_parameters_are_refused(model: type[BaseModel], inputs: Any, parameters: dict[str, Any]) -> None:
@@ -175,7 +181,18 @@ json_values = st.recursive(
         st.lists(inner, max_size=4)
         | st.dictionaries(
             st.sampled_from(
-                ["text", "text_pair", "question", "context", "Zwetschgenknoedel is late", "top_k", "stride", "targets"]
+                [
+                    "text",
+                    "text_pair",
+                    "question",
+                    "context",
+                    "source_sentence",
+                    "sentences",
+                    "Zwetschgenknoedel is late",
+                    "top_k",
+                    "stride",
+                    "targets",
+                ]
             ),
             inner,
             max_size=4,

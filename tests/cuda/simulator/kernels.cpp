@@ -75,12 +75,12 @@ Work elementwise(const Launch& launch) {
   auto* output = launch.at<T*>(2);
   const auto count = launch.at<int32_t>(4);
   const bool each_left = launch.has("Simple<true"), each_right = launch.has("<true, true") || launch.has("<false, true");
-  const bool adds = launch.has("OP_Add<");
-  if (!adds && !launch.has("OP_Mul<")) device::give_up("no such operator", launch.name.c_str());
+  const bool adds = launch.has("OP_Add<"), divides = launch.has("OP_Div<");
+  if (!adds && !divides && !launch.has("OP_Mul<")) device::give_up("no such operator", launch.name.c_str());
   return [=] {
     for (int32_t i = 0; i < count; ++i) {
       const float a = left[each_left ? i : 0], b = right[each_right ? i : 0];
-      output[i] = static_cast<T>(adds ? a + b : a * b);
+      output[i] = static_cast<T>(adds ? a + b : divides ? a / b : a * b);
     }
   };
 }
@@ -114,6 +114,7 @@ Work unary(const Launch& launch) {
   if (launch.has("OP_Cast<")) return map<In, Out>(launch, [](float x) { return x; });
   if (launch.has("OP_Gelu<")) return map<In, Out>(launch, gelu);
   if (launch.has("OP_Tanh<")) return map<In, Out>(launch, [](float x) { return std::tanh(x); });
+  if (launch.has("OP_Sqrt<")) return map<In, Out>(launch, [](float x) { return std::sqrt(x); });
   if (launch.has("OP_Relu<")) return map<In, Out>(launch, [](float x) { return std::max(x, 0.0f); });
   device::give_up("no such operator", launch.name.c_str());
 }

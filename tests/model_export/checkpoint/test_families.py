@@ -97,7 +97,7 @@ def test_golden_answers_are_varied(bundles: Mapping[str, Bundle], name: str) -> 
             assert rows == [(len(case.input_ids), {2 if task == "answer" else len(manifest.labels)}) for case in cases]
             assert {case.text_pair is not None for case in cases} == {task == "answer"}
         case "embed":
-            assert {len(case.embedding or ()) for case in cases} == {manifest.architecture.hidden_size}
+            assert {len(case.embedding or ()) for case in cases} == {manifest.dimensions}
 
 
 @pytest.mark.parametrize(

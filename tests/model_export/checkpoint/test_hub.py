@@ -113,15 +113,17 @@ def test_download_takes_what_is_needed_and_no_more(hub: Hub, tmp_path: Path) -> 
 
 
 def test_download_takes_the_settings_of_sentence_transformers(hub: Hub, tmp_path: Path) -> None:
-    shutil.copytree(CHECKPOINTS / "bert-embed", hub.folder, dirs_exist_ok=True)
-    (hub.folder / "2_Normalize").mkdir()
-    (hub.folder / "2_Normalize" / "config.json").write_bytes(b"of no use")
+    shutil.copytree(CHECKPOINTS / "bert-embed-dense", hub.folder, dirs_exist_ok=True)
+    (hub.folder / "onnx").mkdir()
+    (hub.folder / "onnx" / "config.json").write_bytes(b"of no use")
     done = export("someone/mood", tmp_path / "mood", **hub.environment)
     assert done.returncode == 0, done.stderr
     assert {"modules.json", "sentence_bert_config.json", "1_Pooling/config.json"} < set(hub.downloaded)
-    assert "2_Normalize/config.json" not in hub.downloaded
+    assert {"2_Dense/config.json", "2_Dense/model.safetensors", "3_Normalize/config.json"} < set(hub.downloaded)
+    assert "onnx/config.json" not in hub.downloaded
     manifest = json.loads((tmp_path / "mood" / "manifest.json").read_text())
     assert (manifest["task"], manifest["pooling"], manifest["normalizes"]) == ("embed", "mean", True)
+    assert (manifest["embedding_size"], manifest["default_prompt_name"]) == (24, "topic")
 
 
 def test_pickle_is_downloaded_where_there_is_nothing_better(hub: Hub, tmp_path: Path) -> None:

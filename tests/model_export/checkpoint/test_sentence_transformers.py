@@ -8,14 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.bundle.manifest import Target
 from model_export.check.reference import reference_answers
 from model_export.checkpoint.find import choose_task, find_checkpoint
+from model_export.checkpoint.load import hash_of
 from model_export.checkpoint.sentence_transformers import EmbeddingSettings, read_embedding_settings
+from model_export.checkpoint.weights import open_weights
 from model_export.errors import ExportError
 from model_export.export import ExportOptions, export
+from tests.conftest import BundleOf
 from tests.model_export.support import CHECKPOINTS, edit_tensors, network_of, sequences_for, written
 
 Copy = Callable[..., Path]
+TARGETS: tuple[Target, ...] = ("cpu", "cuda")
 
 
 def module(name: str, path: str = "") -> dict[str, str]:
@@ -86,19 +91,215 @@ def test_plain_checkpoint_is_pooled_by_the_mean() -> None:
     assert read_embedding_settings(folder, "cls") == EmbeddingSettings("cls")
 
 
-def test_pooling_may_be_one_name(copy_of: Copy) -> None:
+@pytest.mark.parametrize(
+    ("stored", "pooling"),
+    [
+        ({"pooling_mode": "cls", "include_prompt": True}, "cls"),
+        ({"pooling_mode": ["cls"]}, "cls"),
+        ({}, "mean"),
+        ({"pooling_mode_cls_token": False}, "mean"),
+    ],
+)
+def test_pooling_may_be_one_name_or_none(copy_of: Copy, stored: Any, pooling: str) -> None:
     folder = copy_of("bert-embed")
-    write(folder / "1_Pooling" / "config.json", {"embedding_dimension": 32, "pooling_mode": "cls"})
-    assert read_embedding_settings(folder, "auto").pooling == "cls"
+    write(folder / "1_Pooling" / "config.json", {"embedding_dimension": 32, **stored})
+    assert read_embedding_settings(folder, "auto").pooling == pooling
+
+
+def test_pooling_without_the_prompt_is_refused_whatever_the_option(copy_of: Copy) -> None:
+    folder = copy_of("bert-embed")
+    write(folder / "1_Pooling" / "config.json", {"pooling_mode": "mean", "include_prompt": False})
+    with pytest.raises(ExportError, match="include_prompt"):
+        read_embedding_settings(folder, "cls")
+
+
+# --- prompts and sizes
+
+
+def test_prompts_and_dimensions_are_read() -> None:
+    settings = read_embedding_settings(CHECKPOINTS / "bert-embed-dense", "auto")
+    assert settings.prompts == {"query": "What is it? ", "document": "The world: ", "topic": "day "}
+    assert (settings.default_prompt_name, settings.dimensions, settings.normalizes) == ("topic", None, True)
+    settings = read_embedding_settings(CHECKPOINTS / "roberta-embed-dense", "auto")
+    assert settings.prompts == {"query": "Is it good? ", "document": ""}
+    assert (settings.default_prompt_name, settings.dimensions, settings.normalizes) == (None, 12, False)
+
+
+@pytest.mark.parametrize(
+    ("stored", "prompts", "default"),
+    [
+        ({"prompts": {"query": "", "document": ""}, "default_prompt_name": None}, {}, None),
+        ({"prompts": {"query": None}, "default_prompt_name": "query"}, {}, None),
+        ({"prompts": None, "default_prompt_name": "document"}, {}, None),
+        ({"prompts": {"a": "b: ", "none": ""}, "default_prompt_name": "none"}, {"a": "b: ", "none": ""}, None),
+        ({"prompts": {"a": "b: "}, "default_prompt_name": "a"}, {"a": "b: "}, "a"),
+    ],
+)
+def test_empty_prompts_are_none(copy_of: Copy, stored: Any, prompts: dict[str, str], default: str | None) -> None:
+    folder = copy_of("bert-embed")
+    write(folder / "config_sentence_transformers.json", stored)
+    settings = read_embedding_settings(folder, "auto")
+    assert (settings.prompts, settings.default_prompt_name) == (prompts, default)
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ({"prompts": ["query: "]}, "The prompts in .* are not texts by name"),
+        ({"prompts": {"query": 1}}, "The prompts in .* are not texts by name"),
+        (
+            {"prompts": {"a": "b"}, "default_prompt_name": "c"},
+            "default_prompt_name in .* is 'c', but the prompts are a",
+        ),
+        ({"truncate_dim": 0}, "truncate_dim in .* is not a number of dimensions"),
+        ({"truncate_dim": "all"}, "truncate_dim in .* is not a number of dimensions"),
+    ],
+)
+def test_damaged_prompts_and_dimensions_are_refused(copy_of: Copy, stored: Any, expected: str) -> None:
+    folder = copy_of("bert-embed")
+    write(folder / "config_sentence_transformers.json", stored)
+    with pytest.raises(ExportError, match=expected):
+        read_embedding_settings(folder, "auto")
+
+
+def test_manifest_says_nothing_of_what_a_model_does_not_have(bundle_of: BundleOf) -> None:
+    new = {"embedding_size", "default_dimensions", "prompts", "default_prompt_name"}
+
+    def said(name: str) -> dict[str, Any]:
+        manifest = json.loads((bundle_of(name) / "manifest.json").read_text())
+        return {key: value for key, value in manifest.items() if key in new}
+
+    assert said("bert-embed") == said("roberta-embed") == {}
+    assert said("bert-embed-dense") == {
+        "embedding_size": 24,
+        "prompts": {"query": "What is it? ", "document": "The world: ", "topic": "day "},
+        "default_prompt_name": "topic",
+    }
+    assert said("roberta-embed-dense") == {
+        "embedding_size": 16,
+        "default_dimensions": 12,
+        "prompts": {"query": "Is it good? ", "document": ""},
+    }
+
+
+# --- dense layers
+
+
+def edit_dense(folder: Path, **changes: Any) -> None:
+    path = folder / "2_Dense" / "config.json"
+    config = json.loads(path.read_text()) | changes
+    write(path, {key: value for key, value in config.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"use_residual": True}, "sets use_residual; only"),
+        (
+            {"activation_function": "torch.nn.modules.activation.SiLU"},
+            "activation 'torch.nn.modules.activation.SiLU'; Id",
+        ),
+        ({"activation_function": "mine.Tanh"}, "has the activation 'mine.Tanh'; Identity"),
+        ({"module_input_name": "token_embeddings"}, "has the module_input_name 'token_embeddings'; only"),
+        ({"bias": False}, r"has the tensors linear\.bias, linear\.weight, but .* should have linear\.weight\. Down"),
+    ],
+)
+def test_other_dense_layers_are_refused(copy_of: Copy, changes: dict[str, Any], expected: str) -> None:
+    folder = copy_of("bert-embed-dense")
+    edit_dense(folder, **changes)
+    with pytest.raises(ExportError, match=expected):
+        read_embedding_settings(folder, "auto")
+
+
+def test_normalization_of_tokens_is_refused(copy_of: Copy) -> None:
+    folder = copy_of("bert-embed-dense")
+    write(folder / "3_Normalize" / "config.json", {"module_input_name": "token_embeddings"})
+    with pytest.raises(ExportError, match=r"3_Normalize.* has the module_input_name 'token_embeddings'"):
+        read_embedding_settings(folder, "auto")
+
+
+def test_dense_layer_without_its_weights_is_refused(copy_of: Copy) -> None:
+    folder = copy_of("bert-embed-dense")
+    (folder / "2_Dense" / "model.safetensors").unlink()
+    with pytest.raises(ExportError, match="2_Dense has no weights"):
+        read_embedding_settings(folder, "auto")
+
+
+def test_dense_layer_of_another_size_is_refused(copy_of: Copy) -> None:
+    folder = copy_of("bert-embed-dense")
+    edit_tensors(folder / "2_Dense", lambda tensors: tensors.update({"linear.weight": np.zeros((24, 31), np.float32)}))
+    with pytest.raises(ExportError, match=r"2_Dense has a dense layer of the shape \(24, 31\), but gets 32 numbers"):
+        network_of(folder, "embed")
+
+
+def test_dense_layer_with_damaged_weights_is_refused(copy_of: Copy) -> None:
+    folder = copy_of("bert-embed-dense")
+    edit_tensors(folder / "2_Dense", lambda tensors: tensors["linear.bias"].fill(np.nan))
+    with pytest.raises(ExportError, match=r"infinity or NaN in 2_Dense/linear\.bias"):
+        network_of(folder, "embed")
+
+
+def test_activation_of_a_dense_layer_is_tanh_if_none_is_named(copy_of: Copy) -> None:
+    folder = copy_of("bert-embed-dense")
+    edit_dense(folder, activation_function=None)
+    [dense] = read_embedding_settings(folder, "auto").after_pooling
+    assert dense != "normalize"
+    assert dense.activation == "tanh"
+
+
+def test_hash_of_the_checkpoint_covers_its_dense_layers(copy_of: Copy) -> None:
+    folder = copy_of("bert-embed-dense")
+
+    def made_of() -> str:
+        return hash_of(open_weights(folder), read_embedding_settings(folder, "auto"))
+
+    before = made_of()
+    edit_tensors(folder / "2_Dense", lambda tensors: tensors["linear.bias"].fill(0))
+    assert made_of() != before
+
+
+def test_normalizations_at_the_end_are_one_and_those_before_a_layer_are_in_the_graph(
+    copy_of: Copy, tmp_path: Path
+) -> None:
+    """A row of zeros is not divided by zero."""
+    folder = copy_of("bert-embed-dense")
+    modules = json.loads((folder / "modules.json").read_text())
+    [transformer, pooling, dense, normalize] = modules
+    write(folder / "modules.json", [transformer, pooling, dense, normalize, normalize])
+    settings = read_embedding_settings(folder, "auto")
+    assert (len(settings.after_pooling), settings.normalizes) == (1, True)
+    write(folder / "modules.json", [transformer, pooling, normalize, dense])
+    settings = read_embedding_settings(folder, "auto")
+    assert (settings.after_pooling[0], len(settings.after_pooling), settings.normalizes) == ("normalize", 2, False)
+
+    def silence(tensors: dict[str, Any]) -> None:
+        for part in ("weight", "bias"):
+            tensors[f"encoder.layer.1.output.LayerNorm.{part}"].fill(0)
+
+    edit_tensors(folder, silence)
+    network = network_of(folder, "embed")
+    sequences = sequences_for(folder, network, 20)
+    graphs = [written(network, tmp_path / f"{target}.onnx", target) for target in TARGETS]
+    for answers in (reference_answers(network, sequences), *(graph.answers(sequences) for graph in graphs)):
+        expected = np.tanh(network.tensors["dense.1.bias"])
+        np.testing.assert_allclose(answers, [expected] * len(sequences), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("modules", "expected"),
     [
-        ([module("Transformer"), module("Pooling", "1_Pooling"), module("Dense", "2_Dense")], "Pooling, Dense; only"),
+        (
+            [module("Transformer"), module("Pooling", "1_Pooling"), module("LSTM")],
+            "LSTM, and LSTM is not implemented; only",
+        ),
+        ([module("Transformer"), module("Router"), module("Pooling")], "Pooling, and Router is not implemented; only"),
+        ([module("Transformer"), module("Dense"), module("Pooling", "1_Pooling")], "Dense, Pooling; only"),
         ([module("Transformer")], "lists Transformer; only"),
         ([module("Transformer"), module("Normalize"), module("Pooling", "1_Pooling")], "Normalize, Pooling; only"),
-        ([module("MLMTransformer"), module("SpladePooling", "1_SpladePooling")], "MLMTransformer, SpladePooling; only"),
+        (
+            [module("MLMTransformer"), module("SpladePooling", "1_SpladePooling")],
+            "MLMTransformer, SpladePooling, and MLMTransformer is not",
+        ),
         ([module("Transformer", "0_BERT"), module("Pooling", "1_Pooling")], "has its Transformer in the folder 0_BERT"),
         ([module("Transformer"), module("Pooling", "other")], r"other/config\.json is missing"),
         ([], "lists no modules; only"),
@@ -119,7 +320,11 @@ def test_other_modules_are_refused(copy_of: Copy, modules: Any, expected: str) -
         ({"pooling_mode_max_tokens": True}, "has the pooling pooling_mode_max_tokens; only"),
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "cls_token and pooling_mode_mean_tokens"),
         ({"pooling_mode": "lasttoken"}, "has the pooling lasttoken; only"),
-        ({"word_embedding_dimension": 32}, "has the pooling none; only"),
+        ({"pooling_mode": ["cls", "max"]}, "has the pooling cls and max; only"),
+        (
+            {"pooling_mode": "mean", "include_prompt": False},
+            r"leaves the prompt's tokens out of the pooling \(include_prompt\)",
+        ),
     ],
 )
 def test_other_poolings_are_refused(copy_of: Copy, pooling: Any, expected: str) -> None:
@@ -216,9 +421,24 @@ def test_fine_tuned_checkpoint_gives_embeddings(name: str, pooling: Any, tmp_pat
     sequences = sequences_for(CHECKPOINTS / name, network, 20)
     sequences = [*sequences, *sequences[::2]]
     expected = reference_answers(network, sequences)
-    for target in ("cpu", "cuda"):
+    for target in TARGETS:
         graph = written(network, tmp_path / "graph.onnx", target)
         np.testing.assert_allclose(graph.answers(sequences), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["bert-embed-dense", "roberta-embed-dense"])
+def test_layers_after_the_pooling_are_in_every_graph(name: str, tmp_path: Path) -> None:
+    """On a CPU bit-identical alone and in a batch."""
+    network = network_of(CHECKPOINTS / name, "embed")
+    sequences = sequences_for(CHECKPOINTS / name, network, 40)
+    expected = reference_answers(network, sequences)
+    assert len(expected[0]) == network.embedding_size != network.config.hidden_size
+    for target in TARGETS:
+        graph = written(network, tmp_path / "graph.onnx", target)
+        together = graph.answers(sequences)
+        np.testing.assert_allclose(together, expected, rtol=0, atol=2e-5)
+        if target == "cpu":
+            np.testing.assert_array_equal([graph.answers([one])[0] for one in sequences], together)
 
 
 def test_mean_of_a_sequence_is_bit_identical_in_every_batch(tmp_path: Path) -> None:
