@@ -242,14 +242,8 @@ class FillMask(Pipeline):
         return texts[0] if len(texts) == 1 else texts
 
 
-class FeatureExtraction(Pipeline):
-    """An embedding a text. Its parameters may also stand in the body itself."""
-
-    names = ("feature-extraction", "sentence-embeddings")
-    task = "embed"
-
-    def fits(self, asked: Asked) -> bool:
-        return isinstance(asked.first, str)
+class Embedding(Pipeline):
+    """What has an embedding model. Its parameters may also stand in the body itself."""
 
     def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:
         names = {"truncate", *EmbedParameters.model_fields}
@@ -260,8 +254,30 @@ class FeatureExtraction(Pipeline):
         return parameters
 
 
+class FeatureExtraction(Embedding):
+    """An embedding a text."""
+
+    names = ("feature-extraction", "sentence-embeddings")
+    task = "embed"
+
+    def fits(self, asked: Asked) -> bool:
+        return isinstance(asked.first, str)
+
+
+class SentenceSimilarity(Embedding):
+    """The cosine similarity of a text to each of others."""
+
+    names = ("sentence-similarity",)
+    task = "similarity"
+    is_telling = True
+
+    def fits(self, asked: Asked) -> bool:
+        return asked.has("source_sentence", "sentences")
+
+
 PIPELINES: Final[tuple[Pipeline, ...]] = (
     QuestionAnswering(),
+    SentenceSimilarity(),
     TextClassification(),
     NextSentence(),
     TokenClassification(),
@@ -331,7 +347,7 @@ def _choose(catalog: Catalog, asked: Asked, name: str | None, wanted: str | None
     if not fitting:
         raise ValidationFailed(
             'inputs: should be a text, {"text": ..., "text_pair": ...}, {"question": ..., "context": ...}, '
-            "or what else the model takes. Name the model for an error that says what it takes."
+            '{"source_sentence": ..., "sentences": [...]}, or a list of these. Name the model for an error that says what it takes.'
         )
     if fitting[0].is_telling:
         fitting = fitting[:1]

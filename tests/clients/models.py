@@ -15,6 +15,7 @@ SERVED: Final = (
     "bert-entities",
     "bert-answer",
     "bert-embed",
+    "bert-embed-dense",
 )
 """Fixtures; each is served by its own name."""
 

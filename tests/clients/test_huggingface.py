@@ -1,6 +1,8 @@
 """`huggingface_hub`'s clients, given the URL of a model as it is, get the answers that transformers gives."""
 
 import asyncio
+import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -111,21 +113,32 @@ def test_question_answering(server: ServerProcess, ask: Ask) -> None:
     )
 
 
-def test_feature_extraction(server: ServerProcess, ask: Ask) -> None:
-    cases = answers("bert-embed")["cases"]
-    for parameters in ({}, {"normalize": True}, {"normalize": False}, {"truncation_direction": "left"}):
-        chosen = [
-            (case["input"], answer["prediction"])
-            for case in cases
-            for answer in case["answers"]
-            if answer["parameters"] == parameters
-        ]
+@pytest.mark.parametrize("name", ["bert-embed", "bert-embed-dense"])
+def test_feature_extraction(server: ServerProcess, ask: Ask, name: str) -> None:
+    stored: list[tuple[dict[str, Any], str, list[float]]] = [
+        (answer["parameters"], case["input"], answer["prediction"])
+        for case in answers(name)["cases"]
+        for answer in case["answers"]
+        if "input_type" not in answer["parameters"]
+    ]
+    for parameters in [one for i, (one, *_) in enumerate(stored) if one not in [other for other, *_ in stored[:i]]]:
+        chosen = [(text, embedding) for one, text, embedding in stored if one == parameters]
         texts = [text for text, _ in chosen]
-        [matrix] = ask(f"{server.url}/models/bert-embed", "feature_extraction", [((texts,), parameters)])
+        [matrix, vector] = ask(
+            f"{server.url}/models/{name}", "feature_extraction", [((texts,), parameters), ((texts[0],), parameters)]
+        )
         assert matrix.dtype == "float32"
-        assert matrix.tolist() == [pytest.approx(one, rel=TOLERANCE, abs=TOLERANCE) for _, one in chosen]
-        [vector] = ask(f"{server.url}/models/bert-embed", "feature_extraction", [((texts[0],), parameters)])
+        assert same(matrix.tolist(), [embedding for _, embedding in chosen])
         assert vector.tolist() == matrix[0].tolist()
+
+
+def test_sentence_similarity(server: ServerProcess, ask: Ask) -> None:
+    cases = [case for case in answers("bert-embed")["cases"] if {} in [one["parameters"] for one in case["answers"]]]
+    units = [[number / math.hypot(*one["embedding"]) for number in one["embedding"]] for one in cases]
+    cosines = [sum(map(operator.mul, units[0], unit)) for unit in units]
+    texts = [one["input"] for one in cases]
+    [got] = ask(f"{server.url}/models/bert-embed", "sentence_similarity", [((texts[0], texts), {})])
+    assert same(got, cosines)
 
 
 def test_the_url_of_the_server_will_do_where_a_model_fits_or_is_the_default(server: ServerProcess, ask: Ask) -> None:

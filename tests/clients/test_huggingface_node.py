@@ -68,6 +68,7 @@ def of_entities(prediction: Any) -> Any:
         ("fillMask", "bert-fill-mask", {}, of_one_mask),
         ("questionAnswering", "bert-answer", {"max_answer_length": "max_answer_len", "stride": "doc_stride"}, best),
         ("featureExtraction", "bert-embed", {}, whole),
+        ("featureExtraction", "bert-embed-dense", {}, whole),
     ],
 )
 def test_every_stored_answer(
@@ -81,13 +82,20 @@ def test_every_stored_answer(
             if prediction is not None:
                 parameters = {names.get(key, key): value for key, value in answer["parameters"].items()}
                 # The client takes those of feature extraction in the body itself.
-                given = parameters if name == "bert-embed" else {"parameters": parameters}
+                given = parameters if method == "featureExtraction" else {"parameters": parameters}
                 calls.append((method, {"inputs": case["input"], **given}))
                 expected.append(prediction)
     assert calls
     got = ask(f"{server.url}/models/{name}", calls)
     pairs = enumerate(zip(got, expected, strict=True))
     assert [(i, one) for i, (one, other) in pairs if not same(one.get("answer"), other)] == []
+
+
+def test_sentence_similarity(server: ServerProcess) -> None:
+    inputs = {"source_sentence": "Good", "sentences": ["Good", "I love this product"]}
+    native = server.post("/v1/similarity", {"model": "bert-embed", "inputs": inputs}).json["predictions"]
+    [got] = ask(f"{server.url}/models/bert-embed", [("sentenceSimilarity", {"inputs": inputs})])
+    assert [got["answer"]] == native
 
 
 def test_the_url_of_the_server_will_do_where_a_model_is_the_default(server: ServerProcess) -> None:

@@ -183,12 +183,32 @@ def test_question_answering_has_the_pipelines_parameters(read: Read) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"inputs": {"source_sentence": "a", "sentences": ["b", "c"]}, "parameters": {"truncate": False}},
+        {"source_sentence": "a", "sentences": ["b", "c"]},
+    ],
+)
+def test_sentence_similarity_gives_a_number_for_each_sentence(read: Read, body: Any) -> None:
+    call = read(body)
+    assert (call.handler.task, call.model.name, call.request.inputs.sentences) == (
+        "similarity",
+        "bert-embed",
+        ["b", "c"],
+    )
+    assert call.request.parameters.truncation == ("parameters" not in body)
+    assert call.write([[0.75, 0.25]], RECORD) == [0.75, 0.25]
+
+
 @pytest.mark.parametrize("place", ["root", "parameters"])
 def test_feature_extraction_takes_its_parameters_in_two_places(read: Read, place: str) -> None:
-    asked: dict[str, Any] = {"normalize": False, "truncate": False, "truncation_direction": "Left", "prompt_name": None}
+    asked: dict[str, Any] = {"normalize": False, "truncate": False, "truncation_direction": "Left", "prompt_name": ""}
+    asked |= {"dimensions": 8, "encoding_format": None}
     body = {"inputs": "a", **(asked if place == "root" else {"parameters": asked})}
     parameters = read(body, "bert-embed").request.parameters
     assert (parameters.normalize, parameters.truncation, parameters.truncation_direction) == (False, False, "left")
+    assert (parameters.prompt_name, parameters.dimensions, parameters.encoding_format) == ("", 8, "float")
 
 
 @pytest.mark.parametrize(
