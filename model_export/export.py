@@ -175,6 +175,7 @@ def _manifest(name: str, folder: Path, checkpoint: LoadedCheckpoint, variants: S
         labels=task.labels or config_labels,
         problem_type=config.problem_type if task.result == "labels" and not task.labels else None,
         **(_of_embeddings(network, embedding) if embedding else {}),
+        score_function=checkpoint.score_function,
         max_length=checkpoint.max_length,
         position_offset=config.position_offset,
         special_tokens=tokenizer.special_tokens,

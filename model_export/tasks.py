@@ -43,6 +43,8 @@ class TaskSpec:
     """Largest share of best answers by which int8 may differ from fp32; see `check.agreement`."""
     labels: tuple[str, ...] = ()
     """Names of the head's outputs, one of which is right. Empty: the checkpoint's config names them, and how many are right."""
+    has_one_label: bool = False
+    """Whether the head must have exactly one output."""
 
     def mask(self, special_tokens: SpecialTokens) -> SpecialToken | None:
         """Return the token whose positions are answered; None if the task answers none, or the tokenizer has none."""
@@ -56,6 +58,7 @@ class TaskSpec:
 _TABLE: Final = (
     # name, head, architectures, inputs, result, most_changed
     TaskSpec("classify", "sequence-classification", ("ForSequenceClassification",), "text-or-pair", "labels", 0.01),
+    TaskSpec("rerank", "sequence-classification", (), "pair", "labels", 0.01, has_one_label=True),
     TaskSpec("fill-mask", "masked-token", ("ForMaskedLM", "BertForPreTraining"), "masked-text", "masked-tokens", 0.1),
     TaskSpec(
         "next-sentence",

@@ -20,6 +20,7 @@ Pooling = Literal["mean", "cls"]
 Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+ScoreFunction = Literal["sigmoid", "none"]
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A file beside the manifest: never a path that leaves the bundle."""
@@ -119,7 +120,8 @@ class Manifest(Strict):
     """Everything the server must know about a model that is not in its graphs.
 
     `position_offset` is the position id of the first token (2 for RoBERTa, else 0). `max_length` counts special tokens.
-    `labels` are those of texts, of tokens (entities), or IS_NEXT and NOT_NEXT. The rest is for `embed` alone: `pooling`;
+    `labels` are those of texts, of tokens (entities), or IS_NEXT and NOT_NEXT. Of `rerank` alone, `score_function` turns the
+    logit into a score unless a request says otherwise. The rest is for `embed` alone: `pooling`;
     `embedding_size`, how many numbers an embedding has (None: the hidden size); `default_dimensions`, how many of them a
     request gets that does not say (None: all); `normalizes`, whether embeddings are scaled to unit length unless a request
     says otherwise; `strips_whitespace`, whether whitespace around a text is removed before it is tokenized (None, as in
@@ -138,6 +140,7 @@ class Manifest(Strict):
     strips_whitespace: bool | None = None
     prompts: dict[str, str] | None = None
     default_prompt_name: str | None = None
+    score_function: ScoreFunction | None = None
     max_length: int = Field(ge=3)
     position_offset: int = Field(ge=0)
     special_tokens: SpecialTokens

@@ -155,7 +155,7 @@ class InferenceEndpoint:
             inputs = handler.count(request)
             if inputs > self._limits.max_inputs:
                 raise ValidationFailed(
-                    f"inputs: has {inputs} items; at most {self._limits.max_inputs} are allowed. "
+                    f"The request has {inputs} texts or pairs for the model; at most {self._limits.max_inputs} are allowed. "
                     "Send several requests, or raise BERT_MAX_INPUTS."
                 )
             self._engine.check(model.name, inputs)

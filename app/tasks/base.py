@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from app.bundle.manifest import Manifest, Task
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.tasks.inputs import Truncation, as_list
-from app.text.tokenizer import TextInput, Tokenizer
+from app.text.pairs import Strategy
+from app.text.tokenizer import Encoded, TextInput, Tokenizer
 
 Req = TypeVar("Req", bound=BaseModel)
 Pre = TypeVar("Pre", bound="Prepared")
@@ -76,6 +77,32 @@ def prepare_whole(
     encoded = model.tokenizer.encode(
         inputs, truncation=parameters.truncation, direction=parameters.truncation_direction, place=place
     )
+    return _prepared(encoded)
+
+
+def prepare_pairs(
+    model: Model,
+    pairs: Sequence[tuple[str, str]],
+    parameters: Truncation,
+    place: Callable[[int], str],
+    strategy: Strategy = "longest_first",
+) -> Prepared:
+    """Tokenize pairs, of which many have a text in common, with the truncation of the parameters.
+
+    Raises:
+        ValidationFailed: a pair is too long and truncation is off, or cannot be cut by this strategy.
+    """
+    encoded = model.tokenizer.encode_pairs(
+        pairs,
+        place,
+        truncation=parameters.truncation,
+        direction=parameters.truncation_direction,
+        strategy=strategy,
+    )
+    return _prepared(encoded)
+
+
+def _prepared(encoded: Sequence[Encoded]) -> Prepared:
     return Prepared(
         [TokenSequence(one.input_ids, one.token_type_ids) for one in encoded],
         sum(one.was_truncated for one in encoded),

@@ -75,6 +75,9 @@ class ClassifyHandler(TaskHandler[ClassifyRequest, Prepared, FloatArray]):
     request = ClassifyRequest
     response = ClassifyResponse
 
+    def serves(self, manifest: Manifest) -> bool:
+        return manifest.task in ("classify", "rerank")
+
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": "I love this product"}
 

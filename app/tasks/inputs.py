@@ -76,6 +76,16 @@ class SentencesToCompare(Request):
     sentences: Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
 
 
+class QueryTexts(Request):
+    """A query, and the texts to rank by it."""
+
+    query: Text
+    texts: Annotated[
+        list[Annotated[str, AfterValidator(_without_nul)]],
+        Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True),
+    ]
+
+
 def _one_or_list(value: object) -> str | None:
     """Name the kind of inputs that are objects or a list of objects."""
     if isinstance(value, list):
@@ -125,6 +135,15 @@ QuestionInputs = Annotated[
         _one_or_list,
         custom_error_type="not_inputs",
         custom_error_message='should be {"question": ..., "context": ...} or a list of these',
+    ),
+]
+RankInputs = Annotated[
+    Annotated[QueryTexts, Tag("<one>")]
+    | Annotated[list[QueryTexts], Field(min_length=1, max_length=MAX_INPUTS), Tag("<list>")],
+    Discriminator(
+        _one_or_list,
+        custom_error_type="not_inputs",
+        custom_error_message='should be {"query": ..., "texts": [...]} or a list of these',
     ),
 ]
 

@@ -8,8 +8,9 @@ own, and everything that is cut off comes back in pieces: of two long texts ever
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from typing import Any, Final, Literal, cast
 
@@ -19,6 +20,7 @@ import tokenizers
 from app.bundle.files import Bundle
 from app.bundle.sequences import IntArray, TokenArray
 from app.errors import BundleError, ValidationFailed
+from app.text.pairs import PairTemplate, Strategy, longest_first
 from app.text.plain_text import PlainTokenizer, reads_plain_text
 from app.text.split_points import Part, SplitPoints, split_points_of
 
@@ -90,6 +92,8 @@ class Tokenizer:
         self._split_points: Final = split_points_of(definition)
         self._spares_first_space: Final = _spares_first_space(definition.get("post_processor"))
         self._plain, self._before, self._after = self._plain_tokenizer(definition)
+        pair = self._tokenizer.encode("a", "a")
+        self._pair_template: Final = PairTemplate(pair.sequence_ids, pair.ids, pair.type_ids)
 
     def _plain_tokenizer(self, definition: Mapping[str, Any]) -> tuple[PlainTokenizer | None, list[int], list[int]]:
         """Return the tokenizer of plain texts, if there can be one, and the special tokens before and after a text."""
@@ -161,6 +165,75 @@ class Tokenizer:
                 ids, types = ids[kept], types[kept]
             encoded.append(Encoded(ids, types, was_truncated))
         return encoded
+
+    def encode_pairs(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        place: Callable[[int], str],
+        *,
+        truncation: bool = True,
+        direction: Direction = "right",
+        strategy: Strategy = "longest_first",
+    ) -> list[Encoded]:
+        """Tokenize pairs of which many have a text in common, each cut to the model's maximum length.
+
+        A text that is in several pairs is tokenized once. The ids are those that `encode` gives with `longest_first`.
+
+        Args:
+            pairs: The first and the second text of each.
+            place: Returns what a caller calls the pair of a number.
+            truncation: Whether a pair may be cut.
+            direction: The end that is cut.
+            strategy: Which of the two texts is cut.
+
+        Raises:
+            ValidationFailed: a pair is too long and may not be cut, or nothing of the first text would be left.
+        """
+        texts, partial = self._bare({text: None for pair in pairs for text in pair}, direction)
+        count = cache(self._count)
+        room = self.max_length - self._pair_template.special
+        encoded = []
+        for i, pair in enumerate(pairs):
+            tokens = [texts[text] for text in pair]
+            lengths = [len(one) for one in tokens]
+            was_truncated = sum(lengths) > room
+            if was_truncated and not truncation:
+                raise ValidationFailed(
+                    f"{place(i)} has more than {self.max_length} tokens, the most this model takes. Shorten it."
+                )
+            if was_truncated and strategy == "only_first":
+                if lengths[1] >= room:
+                    raise ValidationFailed(
+                        f"{place(i)} has more than {self.max_length} tokens, the most this model takes, and nothing would "
+                        "be left of its first text, which alone is cut. Shorten the second."
+                    )
+                lengths[0] = room - lengths[1]
+            elif was_truncated:
+                if min(lengths) > room:  # parts do not tell which of the two is longer
+                    lengths = [
+                        count(text) if text in partial else size for text, size in zip(pair, lengths, strict=True)
+                    ]
+                lengths = longest_first(lengths, room)
+            if was_truncated:
+                tokens = [
+                    one[:size] if direction == "right" else one[len(one) - size :]
+                    for one, size in zip(tokens, lengths, strict=True)
+                ]
+            encoded.append(Encoded(*self._pair_template.join(tokens), was_truncated))
+        return encoded
+
+    def _bare(self, texts: Iterable[str], direction: Direction) -> tuple[dict[str, list[int]], set[str]]:
+        """Return the ids of each text without special tokens, and the texts of which these are a part.
+
+        A part is longer than the model's maximum length, and right for so many tokens at the end that is kept.
+        """
+        bare = {text: self._plain.ids(text) if self._plain and len(text) <= PLAIN_TEXT else None for text in texts}
+        rest = [text for text, ids in bare.items() if ids is None]
+        parts = self._parts(rest, direction)
+        encodings = self._tokenizer.encode_batch_fast(_given(rest, parts), add_special_tokens=False) if rest else []
+        bare |= {text: encoding.ids for text, encoding in zip(rest, encodings, strict=True)}
+        partial = {rest[i] for i, [part] in parts.items() if part.text != rest[i]}
+        return cast("dict[str, list[int]]", bare), partial
 
     def encode_located(self, inputs: Sequence[TextInput], cut: Cut) -> list[Located]:
         """Tokenize inputs, each cut to the model's maximum length at one end, or not cut at all.
@@ -285,17 +358,6 @@ def _given(inputs: Sequence[TextInput], parts: Mapping[int, Sequence[Part]]) -> 
     for i, some in parts.items():
         given[i] = some[0].text if len(some) == 1 else (some[0].text, some[1].text)
     return given
-
-
-def longest_first(lengths: Sequence[int], room: int) -> list[int]:
-    """Return how many tokens each of one or two texts keeps, as the library's strategy of this name does."""
-    if sum(lengths) <= room:
-        return list(lengths)
-    if len(lengths) == 1:
-        return [room]
-    shorter = min(*lengths, room // 2)
-    shares = [shorter, room - shorter]
-    return shares if lengths[0] <= lengths[1] else shares[::-1]
 
 
 def _places(owners: Sequence[int | None], count: int) -> tuple[range, ...]:

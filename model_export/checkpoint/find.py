@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from model_export.checkpoint.config import Config, read_config
+from model_export.checkpoint.cross_encoder import is_cross_encoder
 from model_export.checkpoint.sentence_transformers import FILES_OF_MODULES, MODULES_FILE
 from model_export.checkpoint.weights import PICKLED, SAFETENSORS
 from model_export.errors import ExportError, one_line
@@ -73,7 +74,8 @@ def _download(name: str, revision: str | None) -> Path:
 def choose_task(checkpoint: Checkpoint, name: str, trained: Collection[HeadKind]) -> TaskSpec:
     """Return the task to export: the one of this name, or for `auto` that of the one head that the config names.
 
-    A sentence-transformers folder is for `embed`, and so is a model without a head.
+    A sentence-transformers folder is for `embed`, and so is a model without a head; a CrossEncoder is for `rerank`, or for
+    `classify` if it has several labels.
 
     Args:
         checkpoint: What to export.
@@ -81,16 +83,18 @@ def choose_task(checkpoint: Checkpoint, name: str, trained: Collection[HeadKind]
         trained: The heads whose tensors are among the weights.
 
     Raises:
-        ExportError: the config names no head or several, or not the head of the task.
+        ExportError: the config names no head or several, or not the head of the task, or other labels than that needs.
     """
-    architectures = checkpoint.config.architectures
+    architectures, labels = checkpoint.config.architectures, len(checkpoint.config.labels)
     named = [[task for task in TASKS.values() if one.endswith(task.architectures)] for one in architectures]
     # Names of tensors are not enough where the config has its own: a classifier of texts would give labels to tokens.
     # Any encoder gives embeddings.
     heads = {task.head for tasks in named for task in tasks} if architectures else set(trained)
-    possible = [task.name for task in TASKS.values() if task.head is None or task.head in heads]
-    choice = " or ".join(f"--task {one}" for one in possible)
+    possible = [task for task in TASKS.values() if task.head is None or task.head in heads]
+    choice = " or ".join(f"--task {task.name}" for task in possible if labels == 1 or not task.has_one_label)
     names = ", ".join(architectures) or "no architecture"
+    if name == "auto" and is_cross_encoder(checkpoint.folder):
+        name = "rerank" if labels == 1 else "classify"
     if name == "auto":
         if (checkpoint.folder / MODULES_FILE).is_file():
             return TASKS["embed"]
@@ -101,9 +105,15 @@ def choose_task(checkpoint: Checkpoint, name: str, trained: Collection[HeadKind]
         raise ExportError(
             f"The config of {checkpoint.name} names {found} ({names}). Say which one to export: {choice}."
         )
-    if architectures and name not in possible:
+    chosen = TASKS[name]
+    if architectures and chosen not in possible:
         raise ExportError(
-            f"{checkpoint.name} has no trained {TASKS[name].head} head: its config names {names}. "
+            f"{checkpoint.name} has no trained {chosen.head} head: its config names {names}. "
             f"Choose {choice}, or fine-tune it for the task first."
         )
-    return TASKS[name]
+    if chosen.has_one_label and labels != 1:
+        raise ExportError(
+            f"{checkpoint.name} has {labels} labels; {name} needs a model with one, whose logit is the score. "
+            f"Choose {choice}."
+        )
+    return chosen

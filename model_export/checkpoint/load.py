@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from app.bundle.manifest import Pooling, Source, SpecialToken
+from app.bundle.manifest import Pooling, ScoreFunction, Source, SpecialToken
 from model_export.checkpoint.config import CONFIG_FILE
+from model_export.checkpoint.cross_encoder import CrossEncoderSettings, read_cross_encoder
 from model_export.checkpoint.find import Checkpoint, choose_task, find_checkpoint
 from model_export.checkpoint.network import Network
 from model_export.checkpoint.sentence_transformers import EmbeddingSettings, read_embedding_settings
@@ -18,6 +19,7 @@ from model_export.errors import ExportError, few
 from model_export.tasks import TaskSpec
 
 _SHORTEST: Final = 3
+_Settings = EmbeddingSettings | CrossEncoderSettings | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +27,14 @@ class LoadedCheckpoint:
     """A checkpoint's network for one task, and what its texts need.
 
     `mask` is the token whose positions are answered, None if the task answers none. `embedding` is None if the result is
-    no embedding.
+    no embedding, `score_function` unless the task is to score pairs.
     """
 
     network: Network
     tokenizer: CheckpointTokenizer
     mask: SpecialToken | None
     embedding: EmbeddingSettings | None
+    score_function: ScoreFunction | None
     max_length: int
     source: Source
 
@@ -64,8 +67,11 @@ def load_checkpoint(
     spec = choose_task(checkpoint, task, trained_heads(checkpoint.config, weights))
     tokenizer = read_tokenizer(checkpoint.folder)
     _check_vocabulary(checkpoint, tokenizer, spec)
-    embedding = _embedding_settings(checkpoint, tokenizer, spec, pooling)
-    length = _max_length(checkpoint, tokenizer, embedding, max_length)
+    embedding = _embedding_settings(checkpoint, spec, pooling)
+    cross_encoder = read_cross_encoder(checkpoint.folder) if spec.head == "sequence-classification" else None
+    settings = embedding or cross_encoder
+    _check_lower_case(checkpoint, tokenizer, settings)
+    length = _max_length(checkpoint, tokenizer, settings, max_length)
     network = read_network(
         name,
         checkpoint.config,
@@ -81,7 +87,15 @@ def load_checkpoint(
             "if its answers depend on them, do not use this bundle."
         )
     source = Source(checkpoint=name, revision=checkpoint.revision, sha256=hash_of(weights, embedding))
-    return LoadedCheckpoint(network, tokenizer, spec.mask(tokenizer.special_tokens), embedding, length, source)
+    return LoadedCheckpoint(
+        network=network,
+        tokenizer=tokenizer,
+        mask=spec.mask(tokenizer.special_tokens),
+        embedding=embedding,
+        score_function=cross_encoder.score_function(name) if cross_encoder and spec.has_one_label else None,
+        max_length=length,
+        source=source,
+    )
 
 
 def hash_of(weights: Weights, embedding: EmbeddingSettings | None) -> str:
@@ -105,26 +119,28 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, ta
 
 
 def _embedding_settings(
-    checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, task: TaskSpec, pooling: Pooling | Literal["auto"]
+    checkpoint: Checkpoint, task: TaskSpec, pooling: Pooling | Literal["auto"]
 ) -> EmbeddingSettings | None:
     if task.result != "embedding":
         if pooling != "auto":
             raise ExportError(f"--pooling {pooling} is for --task embed, but the task is {task.name}. Leave it out.")
         return None
-    settings = read_embedding_settings(checkpoint.folder, pooling)
-    if settings.lowercases and tokenizer.fast.encode("A").ids != tokenizer.fast.encode("a").ids:
+    return read_embedding_settings(checkpoint.folder, pooling)
+
+
+def _check_lower_case(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, settings: _Settings) -> None:
+    if settings and settings.lowercases and tokenizer.fast.encode("A").ids != tokenizer.fast.encode("a").ids:
         raise ExportError(
             f"{checkpoint.name} expects texts in lower case, but its tokenizer does not lowercase them. "
             "Add a Lowercase normalizer to its tokenizer.json."
         )
-    return settings
 
 
 def _max_length(
-    checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, embedding: EmbeddingSettings | None, requested: int | None
+    checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, settings: _Settings, requested: int | None
 ) -> int:
     positions = checkpoint.config.positions - checkpoint.config.position_offset
-    limits = [positions, tokenizer.max_length, embedding.max_length if embedding else None]
+    limits = [positions, tokenizer.max_length, settings.max_length if settings else None]
     max_length = min(limit for limit in limits if limit) if requested is None else requested
     if max_length > positions:
         raise ExportError(f"--max-length {requested} exceeds the {positions} positions of {checkpoint.name}. Lower it.")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from app.bundle.manifest import Pooling
+from model_export.checkpoint.cross_encoder import is_cross_encoder
 from model_export.checkpoint.dense import DenseModule, read_dense, refuse_other_features
 from model_export.checkpoint.json_files import read_json, read_json_if_there
 from model_export.errors import ExportError
@@ -77,7 +78,7 @@ def read_embedding_settings(folder: Path, pooling: Pooling | Literal["auto"]) ->
     Raises:
         ExportError: the model has other modules or another pooling, or its files are damaged.
     """
-    if not (folder / MODULES_FILE).is_file():
+    if not (folder / MODULES_FILE).is_file() or is_cross_encoder(folder):
         return EmbeddingSettings("mean" if pooling == "auto" else pooling)
     _, (_, pooling_folder), *later = _modules(folder)
     settings = read_json_if_there(folder / _SETTINGS_FILE)

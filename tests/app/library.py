@@ -3,15 +3,16 @@
 import tokenizers
 
 from app.bundle.files import Bundle
+from app.text.pairs import Strategy
 from app.text.tokenizer import Direction
 
 
-def cutting(bundle: Bundle, direction: Direction, stride: int = 0) -> tokenizers.Tokenizer:
+def cutting(
+    bundle: Bundle, direction: Direction, stride: int = 0, strategy: Strategy = "longest_first"
+) -> tokenizers.Tokenizer:
     """Return the bundle's tokenizer as one that cuts to the model's length."""
     tokenizer = whole(bundle)
-    tokenizer.enable_truncation(
-        bundle.manifest.max_length, stride=stride, direction=direction, strategy="longest_first"
-    )
+    tokenizer.enable_truncation(bundle.manifest.max_length, stride=stride, direction=direction, strategy=strategy)
     return tokenizer
 
 

@@ -16,6 +16,8 @@ SERVED: Final = (
     "bert-answer",
     "bert-embed",
     "bert-embed-dense",
+    "roberta-rerank",
+    "bert-nli",
 )
 """Fixtures; each is served by its own name."""
 

@@ -27,13 +27,18 @@ CHECKPOINTS: dict[str, str] = {
     "entities": "roberta-entities",
     "answer": "bert-answer",
     "embed": "bert-embed-dense",
+    "rerank": "roberta-rerank",
+    "nli": "bert-nli",
 }
-ALSO: dict[str, str] = {"similarity": "embed"}
+ALSO: dict[str, str] = {"similarity": "embed", "zero-shot": "nli"}
 """Tasks that a model of another one does, too."""
+DEFAULTS = ("--default-models", "classify=classify")
+"""`nli` classifies, too."""
 TEXTS = [one for one in CLASSIFY if isinstance(one, str)]
 TEXT = "The cat sat on the mat in Paris."
 LONG = " ".join([TEXT] * 20)
 QUESTION = {"question": "Where is it?", "context": TEXT}
+RANKED = {"query": "Where is the cat?", "texts": TEXTS}
 ASKED: list[tuple[str, Any, dict[str, Any]]] = [
     ("classify", TEXTS, {}),
     ("fill-mask", "The [MASK] sat on the [MASK].", {}),
@@ -54,6 +59,10 @@ ASKED: list[tuple[str, Any, dict[str, Any]]] = [
         [{"source_sentence": text, "sentences": [TEXT, LONG]} for text in TEXTS],
         {"input_type": "document"},
     ),
+    ("rerank", RANKED, {}),
+    ("rerank", [RANKED, {"query": LONG, "texts": [LONG, TEXT, ""]}], {"top_n": 2, "return_documents": True}),
+    ("zero-shot", TEXTS, {"candidate_labels": ["travel", "cats", "food"]}),
+    ("zero-shot", LONG, {"candidate_labels": ["travel", "cats"], "multi_label": True}),
 ]
 
 
@@ -67,7 +76,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Pat
 
 @pytest.fixture(scope="module", params=["1", "2"], ids=["alone", "workers"])
 def server(models: Path, request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    with serving(models, "--threads", "1", "--workers", request.param) as server:
+    with serving(models, "--threads", "1", "--workers", request.param, *DEFAULTS) as server:
         yield server
         assert server.stop() == 0, server.log
 
@@ -85,7 +94,7 @@ def refusal(server: ServerProcess, task: str, inputs: Any, **parameters: Any) ->
 
 
 def test_there_is_a_request_for_every_task() -> None:
-    assert {task for task, _, _ in ASKED} == {*CHECKPOINTS, *ALSO} == set(TASKS)
+    assert {task for task, _, _ in ASKED} == {*CHECKPOINTS, *ALSO} - {"nli"} == set(TASKS)
 
 
 def test_no_answer_depends_on_its_batch_or_its_process(server: ServerProcess) -> None:
@@ -113,8 +122,10 @@ def test_no_answer_depends_on_its_batch_or_its_process(server: ServerProcess) ->
 def test_the_example_of_every_task_works_as_described(server: ServerProcess, task: str) -> None:
     description = server.ask("GET", "/openapi.json").json
     content = description["paths"][f"/v1/{task}"]["post"]["requestBody"]["content"]["application/json"]
-    [(name, example)] = content["examples"].items()
-    assert name == ALSO.get(task, task)
+    examples = content["examples"]
+    name = ALSO.get(task, task)
+    assert examples.keys() == ({"classify", "rerank", "nli"} if task == "classify" else {name})
+    example = examples[name]
     request, answer = resolve(description, content["schema"]), answer_of(description, f"/v1/{task}", "post", 200)
     replies = [server.post(f"/v1/{task}", example["value"])]
     jsonschema.validate(example["value"], request)
@@ -211,12 +222,27 @@ def test_many_inputs_are_answered_as_few_are(server: ServerProcess, task: str) -
         ("entities", TEXT, {"stride": 40}, "parameters.stride: must be less than 38"),
         ("entities", [LONG * 50], {"stride": 37}, f"at most {MAX_WINDOWS}"),
         ("embed", {"text": TEXT}, {}, "inputs: should be a text or a list of texts"),
+        ("rerank", TEXT, {}, 'inputs: should be {"query": ..., "texts": [...]} or a list of these'),
+        ("rerank", [RANKED, {"query": TEXT, "texts": TEXTS * 40}], {}, "at most 512 are allowed"),
+        (
+            "rerank",
+            RANKED | {"texts": [LONG]},
+            {"truncation": False},
+            "inputs[0].texts[0] with its query has more than 40",
+        ),
+        ("zero-shot", TEXT, {"candidate_labels": ["x"] * 513}, "at most 512 are allowed"),
+        ("zero-shot", TEXT, {"candidate_labels": [LONG]}, "Shorten the second"),
         ("embed", TEXT, {"pooling": "mean"}, "parameters.pooling: is not a parameter of this endpoint"),
         ("embed", TEXT, {"dimensions": 25}, "parameters.dimensions: this model's embeddings have 24 numbers"),
         ("embed", TEXT, {"prompt_name": "cat"}, "no such prompt; its prompts are: query, document, topic"),
         ("similarity", TEXT, {}, 'inputs: should be {"source_sentence": ..., "sentences": [...]} or a list of these'),
         ("similarity", {"source_sentence": TEXT, "sentences": []}, {}, "inputs.sentences: list should have at least 1"),
-        ("similarity", {"source_sentence": TEXT, "sentences": [TEXT] * 512}, {}, "inputs: has 513 items; at most 512"),
+        (
+            "similarity",
+            {"source_sentence": TEXT, "sentences": [TEXT] * 512},
+            {},
+            "has 513 texts or pairs for the model; at most 512",
+        ),
     ],
 )
 def test_refusals_name_the_remedy(
@@ -237,7 +263,8 @@ def test_model_cards_name_task_and_labels(server: ServerProcess) -> None:
     def card(task: str) -> Any:
         return server.ask("GET", f"/v1/models/{task}").json
 
-    assert [card(task)["task"] for task in CHECKPOINTS] == list(CHECKPOINTS)
+    exported_as = {name: "classify" if name == "nli" else name for name in CHECKPOINTS}
+    assert {name: card(name)["task"] for name in CHECKPOINTS} == exported_as
     assert card("next-sentence")["labels"] == ["IS_NEXT", "NOT_NEXT"]
     embed = card("embed")
     assert (embed["pooling"], embed["normalizes"], embed["dimensions"]) == ("mean", True, 24)
@@ -247,8 +274,8 @@ def test_model_cards_name_task_and_labels(server: ServerProcess) -> None:
 
 
 def test_every_task_has_its_metrics(server: ServerProcess) -> None:
-    for task in CHECKPOINTS:
-        assert server.metric("bert_requests_total", model=task, task=task) >= 0
+    for name in CHECKPOINTS:
+        assert server.metric("bert_requests_total", model=name) >= 0
     before: Reply = server.post("/v1/embed", {"inputs": TEXT})
     assert before.status == 200
     assert server.metric("bert_requests_total", task="embed", status="200") >= 1

@@ -1,6 +1,5 @@
 """What the tests of the export share."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,12 @@ from model_export.checkpoint.weights import open_weights
 from model_export.graph.build import build_graph
 from model_export.graph.onnx_file import write_onnx
 from model_export.tasks import TASKS
+from tests.oracle.answers import oracles
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINTS = ROOT / "tests" / "fixtures" / "checkpoints"
+CUT = {"answer": "only_second", "zero-shot": "only_first"}
+"""Which of two texts is cut where it is not the longer one, by task."""
 NAMES = sorted(folder.name for folder in CHECKPOINTS.iterdir())
 
 
@@ -75,14 +77,14 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], None]) -> None
 
 def answered_cases(bundle: Bundle) -> tuple[list[TokenSequence], list[FloatArray]]:
     """Return the inputs of `answers.json`, cut by the bundle's own tokenizer, and the stored logits or embeddings."""
-    content = json.loads((CHECKPOINTS / bundle.name / "answers.json").read_text())
+    [oracle] = [oracle for oracle in oracles() if oracle.name == bundle.name]
     tokenizer = tokenizers.Tokenizer.from_file(str(bundle.path(bundle.manifest.tokenizer)))
     mask = TASKS[bundle.manifest.task].mask(bundle.manifest.special_tokens)
     prompt = (bundle.manifest.prompts or {}).get(bundle.manifest.default_prompt_name or "", "")
     sequences, logits = [], []
-    for case in content["cases"]:
+    for case in oracle.sequences:
         direction = case["answers"][0]["parameters"].get("truncation_direction", "right")
-        strategy = "only_second" if bundle.manifest.task == "answer" else "longest_first"
+        strategy = CUT.get(oracle.task, "longest_first")
         tokenizer.enable_truncation(bundle.manifest.max_length, direction=direction, strategy=strategy)
         first, second = texts_of(case["input"])
         first = prompt + first
@@ -93,9 +95,12 @@ def answered_cases(bundle: Bundle) -> tuple[list[TokenSequence], list[FloatArray
     return sequences, logits
 
 
-def texts_of(item: str | dict[str, str]) -> tuple[str, str | None]:
-    """Return the one or two texts of an input."""
+def texts_of(item: str | dict[str, str] | list[str]) -> tuple[str, str | None]:
+    """Return the one or two texts of an input; an empty second one counts as none, except of a pair that a task has made."""
     if isinstance(item, str):
         return item, None
+    if isinstance(item, list):
+        first, second = item
+        return first, second
     first, second = item.values()
     return first, second or None

@@ -26,6 +26,7 @@ KINDS: dict[str, str] = {
     "entities": "AutoModelForTokenClassification",
     "answer": "AutoModelForQuestionAnswering",
     "embed": "AutoModel",
+    "rerank": "AutoModelForSequenceClassification",
 }
 
 

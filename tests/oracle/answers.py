@@ -31,7 +31,7 @@ class Question:
     parameters: Mapping[str, Json]
     prediction: Json
     tokens: int
-    truncated: bool
+    truncated: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,16 @@ class Oracle:
         return str(self.content["task"])
 
     @property
+    def exported_as(self) -> str:
+        """The task that its checkpoint is exported for."""
+        return "classify" if self.task == "zero-shot" else self.task
+
+    @property
+    def sequences(self) -> list[Mapping[str, Json]]:
+        """What the model reads: the cases, or the pairs that they make."""
+        return [{**case, **one} for case in self.content["cases"] for one in case.get("pairs", [case])]
+
+    @property
     def questions(self) -> Iterator[Question]:
         for case in self.content["cases"]:
             for answer in case["answers"]:
@@ -54,8 +64,8 @@ class Oracle:
                     input=case["input"],
                     parameters=answer["parameters"],
                     prediction=answer["prediction"],
-                    # Of an input in windows each answer says for itself.
-                    tokens=answer.get("tokens", len(case["input_ids"])),
+                    # Of an input in windows or pairs each answer says for itself.
+                    tokens=answer["tokens"] if "tokens" in answer else len(case["input_ids"]),
                     truncated=answer.get("truncated", case.get("truncated", False)),
                 )
 

@@ -1,5 +1,6 @@
 """The NumPy reference of the export answers as transformers does, so that what agrees with the one agrees with the other."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from model_export.checkpoint.tensors import read_network
 from model_export.checkpoint.tokenizer import read_tokenizer
 from model_export.checkpoint.weights import open_weights
 from model_export.tasks import TASKS
+from tests.model_export.support import CUT, texts_of
 from tests.oracle.answers import TOLERANCE, Oracle, each_oracle
 
 MANY_TOKENS = 64
@@ -28,22 +30,22 @@ def test_reference_and_tokenizer_agree_with_transformers(oracle: Oracle) -> None
     network = read_network(
         checkpoint.name,
         checkpoint.config,
-        TASKS[oracle.task],
+        TASKS[oracle.exported_as],
         open_weights(checkpoint.folder),
         tokenizer_tells_types=tokenizer.tells_types,
         embedding=settings,
     )
     mask = network.task.mask(tokenizer.special_tokens)
-    for case in oracle.content["cases"]:
+    for case in oracle.sequences:
         if len(case["input_ids"]) > MANY_TOKENS:
             continue
         parameters = case["answers"][0]["parameters"]
         tokenizer.fast.enable_truncation(
             oracle.content["max_length"],
             direction=parameters.get("truncation_direction", "right"),
-            strategy="only_second" if oracle.task == "answer" else "longest_first",
+            strategy=CUT.get(oracle.task, "longest_first"),
         )
-        given = texts(case["input"])
+        given = texts_of(case["input"])
         if settings:
             text = settings.prompts.get(settings.default_prompt_name or "", "") + given[0]
             given = (text.strip() if settings.strips_whitespace else text, None)
@@ -57,14 +59,7 @@ def test_reference_and_tokenizer_agree_with_transformers(oracle: Oracle) -> None
             np.testing.assert_allclose(answer, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def texts(item: str | dict[str, str]) -> tuple[str, str | None]:
-    if isinstance(item, str):
-        return item, None
-    first, second = item.values()
-    return first, second or None
-
-
-def assert_scores(scores: FloatArray, case: dict[str, Any]) -> None:
+def assert_scores(scores: FloatArray, case: Mapping[str, Any]) -> None:
     if "logits" in case:
         expected = softmax(np.array(case["logits"]))
         np.testing.assert_allclose(scores, expected, rtol=0, atol=TOLERANCE)

@@ -13,7 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.bundle.files import Bundle, load_bundle
-from app.text.tokenizer import Direction, TextInput, Tokenizer, longest_first
+from app.errors import ValidationFailed
+from app.text.pairs import Strategy, longest_first
+from app.text.tokenizer import Direction, TextInput, Tokenizer
 from tests.app import library
 from tests.conftest import BundleOf
 
@@ -40,6 +42,9 @@ class Both:
     def __init__(self, bundle: Bundle) -> None:
         self.ours = Tokenizer(bundle)
         self.theirs = {direction: library.cutting(bundle, direction) for direction in get_args(Direction)}
+        self.only_first = {
+            direction: library.cutting(bundle, direction, strategy="only_first") for direction in get_args(Direction)
+        }
 
     def cut(self, one: TextInput, direction: Direction) -> tokenizers.Encoding:
         """Return what the library makes of an input, once ours was held to it."""
@@ -122,6 +127,57 @@ def test_the_longest_is_cut_first(lengths: list[int], room: int, shares: list[in
     assert longest_first(lengths, room) == shares
 
 
+@given(texts=st.lists(TEXTS, min_size=3, max_size=3), direction=DIRECTIONS)
+@settings(max_examples=60)
+def test_pairs_with_a_text_in_common_are_cut_as_the_library_does(
+    both: Both, texts: list[str], direction: Direction
+) -> None:
+    first, *others = (text[:900] for text in texts)
+    pairs = [(first, other) for other in (*others, "", "a cat")]
+    got = both.ours.encode_pairs(pairs, str, direction=direction)
+    for one, pair in zip(got, pairs, strict=True):
+        expected = both.theirs[direction].encode(*pair)
+        assert (one.input_ids.tolist(), one.token_type_ids.tolist()) == (expected.ids, expected.type_ids)
+        assert one.was_truncated == bool(expected.overflowing)
+
+
+@given(first=TEXTS, second=st.sampled_from(["cat", "the naïve cat, and don't", "天気 <mask>"]), direction=DIRECTIONS)
+@example(first=" ", second="cat", direction="right")
+@settings(max_examples=60)
+def test_the_first_text_alone_is_cut_as_the_library_does(
+    both: Both, first: str, second: str, direction: Direction
+) -> None:
+    [got] = both.ours.encode_pairs([(first, second)], str, direction=direction, strategy="only_first")
+    expected = both.only_first[direction].encode(first, second)
+    assert (got.input_ids.tolist(), got.token_type_ids.tolist()) == (expected.ids, expected.type_ids)
+    assert got.was_truncated == bool(expected.overflowing)
+
+
+def test_a_second_text_that_leaves_nothing_of_the_first_is_refused_as_by_the_library(both: Both) -> None:
+    refused = []
+    for words in range(1, 45):
+        pairs = [("cat", "cat"), ("the cat", "cat " * words)]
+        try:
+            expected = both.only_first["right"].encode(*pairs[1])
+        except Exception as error:  # the library has no other
+            assert "too short" in str(error)  # noqa: PT017
+            refused.append(words)
+            with pytest.raises(ValidationFailed, match=r"^pair 1 has more than 40 tokens.* Shorten the second"):
+                both.ours.encode_pairs(pairs, "pair {}".format, strategy="only_first")
+        else:
+            got = both.ours.encode_pairs(pairs, str, strategy="only_first")[1]
+            assert got.input_ids.tolist() == expected.ids
+    assert refused == list(range(refused[0], 45))
+
+
+def test_a_long_pair_without_truncation_is_refused(both: Both) -> None:
+    for strategy in get_args(Strategy):
+        with pytest.raises(ValidationFailed, match=r"^pair 1 has more than 40 tokens"):
+            both.ours.encode_pairs(
+                [("a", "b"), ("cat " * 50, "b")], "pair {}".format, truncation=False, strategy=strategy
+            )
+
+
 class Recording:
     """A tokenizer that keeps what it is given."""
 
@@ -158,6 +214,21 @@ def test_most_of_a_long_text_is_not_tokenized(
     recording.given.clear()
     tokenizer.encode([(text, "short")], direction=direction)
     assert sum(len(one) + len(other) for one, other in recording.given[1:]) < 100 * tokenizer.max_length
+
+
+@pytest.mark.parametrize("direction", get_args(Direction))
+def test_a_text_of_many_pairs_is_tokenized_once(
+    both: Both, monkeypatch: pytest.MonkeyPatch, direction: Direction
+) -> None:
+    tokenizer, text = both.ours, "Wäs the cat on the mat? " * 2_000
+    pairs = [(text, f"é {i}") for i in range(8)] + [(text, "naïve " + text)] * 8
+    expected = [encoded.input_ids.tolist() for encoded in tokenizer.encode(pairs, direction=direction)]
+    recording = Recording(tokenizer._tokenizer)
+    monkeypatch.setattr(tokenizer, "_tokenizer", recording)
+    got = tokenizer.encode_pairs(pairs, str, direction=direction)
+    assert [encoded.input_ids.tolist() for encoded in got] == expected
+    # Two texts, and a second time to know which of them is longer.
+    assert sum(map(len, recording.given)) < 3 * 2 * len(text)
 
 
 @pytest.mark.parametrize("direction", get_args(Direction))

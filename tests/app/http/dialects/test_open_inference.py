@@ -30,7 +30,11 @@ MODELS = {
     "entities": "bert-entities",
     "answer": "bert-answer",
     "embed": "bert-embed",
+    "rerank": "roberta-rerank",
+    "nli": "bert-nli",
 }
+MODEL_OF = {"zero-shot": "nli", "similarity": "embed"}
+"""The models of tasks that another task's model does."""
 FOX, RAIN = "The quick brown fox lives in Zürich.", "It rains. 猫"
 ASKED: list[tuple[str, dict[str, list[str]], Any, dict[str, Any]]] = [
     ("classify", {"text": [FOX, RAIN]}, [FOX, RAIN], {}),
@@ -42,6 +46,10 @@ ASKED: list[tuple[str, dict[str, list[str]], Any, dict[str, Any]]] = [
     ("entities", {"text": [FOX, RAIN]}, [FOX, RAIN], {"aggregation_strategy": "max"}),
     ("answer", {"question": ["Where?"], "context": [FOX]}, [{"question": "Where?", "context": FOX}], {"top_k": 2}),
     ("embed", {"text": [FOX, RAIN]}, [FOX, RAIN], {"normalize": False}),
+    ("zero-shot", {"text": [FOX, RAIN], "candidate_labels": ["weather", "animals"]}, [FOX, RAIN], {}),
+    ("rerank", {"query": ["Where?"], "texts": [FOX, RAIN]}, {"query": "Where?", "texts": [FOX, RAIN]}, {"top_n": 1}),
+    ("similarity", {"source_sentence": [FOX], "sentences": [RAIN, FOX]},
+     {"source_sentence": FOX, "sentences": [RAIN, FOX]}, {}),
 ]  # fmt: skip
 """The task, the inputs, what they are to the native API, and the parameters of both."""
 
@@ -122,24 +130,28 @@ def refusal(server: ServerProcess, model: str, body: Any, status: int = 422, **h
 def test_outputs_are_what_the_native_api_answers(
     server: ServerProcess, task: str, inputs: dict[str, list[str]], native: Any, parameters: Any, binary: bool
 ) -> None:
-    expected = server.post(f"/v1/{task}", {"inputs": native, "parameters": parameters}).json["predictions"]
+    model = MODEL_OF.get(task, task)
+    lists = {name: inputs[name] for name in FORMS[task].parameters if name in inputs}
+    asked = {"model": model, "inputs": native, "parameters": parameters | lists}
+    expected = server.post(f"/v1/{task}", asked).json["predictions"]
     body: Any = {
         "inputs": [tensor(name, texts) for name, texts in inputs.items()],
         "parameters": {**parameters, "binary_data_output": binary},
     }
     content, headers = with_bytes(body) if binary else (body, {})
-    found = outputs(infer(server, task, content, **headers))
+    found = outputs(infer(server, model, content, **headers))
     assert set(found) == set(FORMS[task].outputs)
     if task == "embed":
         assert found["embedding"].tolist() == np.array(expected, np.float32).tolist()
         return
     assert [json.loads(text) for text in found["prediction"]] == expected
-    if task == "classify":
-        assert found["label"].tolist() == [[one["label"] for one in row] for row in expected]
-        assert found["score"].tolist() == np.array([[one["score"] for one in row] for row in expected], "f4").tolist()
+    for key in set(found) & {"index", "score", "label"}:
+        shown = np.array([[one[key] for one in row] if isinstance(row, list) else row[key] for row in expected])
+        assert found[key].tolist() == shown.astype(found[key].dtype).tolist()
+    if task == "similarity":
+        assert found["similarity"].tolist() == np.array(expected, "f4").tolist()
     if task == "next-sentence":
         assert found["is_next"].tolist() == [one["is_next"] for one in expected]
-        assert found["score"].tolist() == np.array([one["score"] for one in expected], "f4").tolist()
 
 
 def test_every_task_has_tensors() -> None:

@@ -1,0 +1,50 @@
+"""Two texts as one sequence: the special tokens around them, and how many tokens of each are kept."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Final, Literal
+
+import numpy as np
+
+from app.bundle.sequences import TokenArray
+
+Strategy = Literal["longest_first", "only_first"]
+"""Which of two texts that are too long together is cut: token by token the longer one, or the first alone."""
+
+
+class PairTemplate:
+    """The special tokens around two texts, and the token types of all. Made once, used from any thread."""
+
+    def __init__(self, owners: Sequence[int | None], input_ids: Sequence[int], token_type_ids: Sequence[int]) -> None:
+        """Take a tokenized pair: for each token the number of its text, or None if it is a special token."""
+        self._parts: Final[list[tuple[int | None, list[int]]]] = []
+        types = []
+        for owner, group in groupby(zip(owners, input_ids, token_type_ids, strict=True), key=lambda token: token[0]):
+            tokens = list(group)
+            for kind, alike in groupby(tokens, key=lambda token: token[2]):
+                self._parts.append((owner, [token[1] for token in alike]))
+                types.append(kind)
+        self._types: Final = np.array(types, np.int32)
+        self.special: Final = sum(owner is None for owner in owners)
+        """How many special tokens a pair has."""
+
+    def join(self, texts: Sequence[Sequence[int]]) -> tuple[TokenArray, TokenArray]:
+        """Return the ids and the types of both texts, given without special tokens, as one sequence."""
+        ids: list[int] = []
+        lengths = []
+        for owner, special in self._parts:
+            tokens = special if owner is None else texts[owner]
+            ids += tokens
+            lengths.append(len(tokens))
+        return np.array(ids, np.int32), np.repeat(self._types, lengths)
+
+
+def longest_first(lengths: Sequence[int], room: int) -> list[int]:
+    """Return how many tokens each of one or two texts keeps, as the library's strategy of this name does."""
+    if sum(lengths) <= room:
+        return list(lengths)
+    if len(lengths) == 1:
+        return [room]
+    shorter = min(*lengths, room // 2)
+    shares = [shorter, room - shorter]
+    return shares if lengths[0] <= lengths[1] else shares[::-1]
