@@ -157,6 +157,61 @@ class QuestionAnsweringRequest(AnswerRequest):
     parameters: QuestionAnsweringParameters = QuestionAnsweringParameters()
 
 
+class ZeroShotClassification(Pipeline):
+    """Hosted, the labels of one text with their scores; the pipeline's object for each text of a list, as in a pipeline."""
+
+    names = ("zero-shot-classification",)
+    task = "zero-shot"
+    is_telling = True
+
+    def fits(self, asked: Asked) -> bool:
+        return not {"candidate_labels", "candidateLabels"}.isdisjoint(asked.parameters)
+
+    def inputs(self, asked: Asked) -> object:
+        if isinstance(asked.inputs, dict):
+            return asked.inputs.get("sequences", asked.inputs.get("text"))
+        return asked.inputs
+
+    def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:
+        parameters = super().parameters(asked, model)
+        if "candidateLabels" in parameters:
+            parameters["candidate_labels"] = parameters.pop("candidateLabels")
+        if isinstance(labels := parameters.get("candidate_labels"), str):
+            parameters["candidate_labels"] = [label.strip() for label in labels.split(",") if label.strip()]
+        return parameters
+
+    def write(self, asked: Asked, predictions: list[Any]) -> object:
+        given = self.inputs(asked)
+        if asked.form == "hosted" and not isinstance(given, list):
+            return predictions[0]
+        texts = given if isinstance(given, list) else [given]
+        answers = [
+            {"sequence": text, "labels": [one["label"] for one in labels], "scores": [one["score"] for one in labels]}
+            for text, labels in zip(texts, predictions, strict=True)
+        ]
+        return answers if isinstance(given, list) else answers[0]
+
+
+class TextRanking(Pipeline):
+    """The texts of a query, best first."""
+
+    names = ("text-ranking", "sentence-ranking")
+    task = "rerank"
+    is_telling = True
+
+    def fits(self, asked: Asked) -> bool:
+        return asked.has("query", "texts")
+
+    def inputs(self, asked: Asked) -> object:
+        if not isinstance(asked.inputs, dict):
+            return asked.inputs
+        return {name: value for name, value in asked.inputs.items() if name != "return_documents"}
+
+    def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:
+        given = asked.inputs.get("return_documents") if isinstance(asked.inputs, dict) else None
+        return ({} if given is None else {"return_documents": given}) | super().parameters(asked, model)
+
+
 class TextClassification(Pipeline):
     """Hosted, the best labels of each text; a pipeline returns the best one only unless `top_k` is given, null for all."""
 
@@ -277,6 +332,8 @@ class SentenceSimilarity(Embedding):
 
 PIPELINES: Final[tuple[Pipeline, ...]] = (
     QuestionAnswering(),
+    ZeroShotClassification(),
+    TextRanking(),
     SentenceSimilarity(),
     TextClassification(),
     NextSentence(),
@@ -347,7 +404,8 @@ def _choose(catalog: Catalog, asked: Asked, name: str | None, wanted: str | None
     if not fitting:
         raise ValidationFailed(
             'inputs: should be a text, {"text": ..., "text_pair": ...}, {"question": ..., "context": ...}, '
-            '{"source_sentence": ..., "sentences": [...]}, or a list of these. Name the model for an error that says what it takes.'
+            '{"source_sentence": ..., "sentences": [...]}, {"query": ..., "texts": [...]}, or a list of these. Name the model for '
+            "an error that says what it takes."
         )
     if fitting[0].is_telling:
         fitting = fitting[:1]

@@ -113,6 +113,10 @@ def test_question_answering(server: ServerProcess, ask: Ask) -> None:
     )
 
 
+def test_zero_shot_classification(server: ServerProcess, ask: Ask) -> None:
+    check(ask, f"{server.url}/models/bert-nli", "zero_shot_classification", "bert-nli")
+
+
 @pytest.mark.parametrize("name", ["bert-embed", "bert-embed-dense"])
 def test_feature_extraction(server: ServerProcess, ask: Ask, name: str) -> None:
     stored: list[tuple[dict[str, Any], str, list[float]]] = [

@@ -67,6 +67,7 @@ def of_entities(prediction: Any) -> Any:
         ("tokenClassification", "bert-entities", {}, of_entities),
         ("fillMask", "bert-fill-mask", {}, of_one_mask),
         ("questionAnswering", "bert-answer", {"max_answer_length": "max_answer_len", "stride": "doc_stride"}, best),
+        ("zeroShotClassification", "bert-nli", {}, whole),
         ("featureExtraction", "bert-embed", {}, whole),
         ("featureExtraction", "bert-embed-dense", {}, whole),
     ],

@@ -23,9 +23,12 @@ NAMES = (
     "bert-fill-mask",
     "bert-answer",
     "bert-embed",
+    "bert-nli",
+    "roberta-rerank",
 )
 A, B = {"label": "A", "score": 0.75}, {"label": "B", "score": 0.25}
 QUESTION = {"question": "Where?", "context": "In Paris."}
+RANKED = [{"index": 1, "score": 0.75}, {"index": 0, "score": 0.25}]
 RECORD = RequestRecord("id", "test", "none")
 
 Read = Callable[..., Call]
@@ -183,6 +186,40 @@ def test_question_answering_has_the_pipelines_parameters(read: Read) -> None:
     }
 
 
+@pytest.mark.parametrize("labels", [["A", "B"], "A, B,"], ids=["list", "text"])
+@pytest.mark.parametrize("key", ["candidate_labels", "candidateLabels"])
+@pytest.mark.parametrize("inputs", ["a", {"sequences": "a"}, {"text": "a"}])
+def test_zero_shot_classification_takes_labels_and_texts_as_the_original_does(
+    read: Read, inputs: Any, key: str, labels: Any
+) -> None:
+    asked = {key: labels, "multi_label": True, "hypothesis_template": "It is {}."}
+    request = read({"inputs": inputs, "parameters": asked}).request
+    assert request.listed == ["a"]
+    assert request.parameters.candidate_labels == ["A", "B"]
+    assert (request.parameters.multi_label, request.parameters.hypothesis_template) == (True, "It is {}.")
+
+
+def test_zero_shot_classification_gives_labels_for_a_text_and_objects_for_a_list(read: Read) -> None:
+    def write(inputs: Any, predictions: Any, form: Form) -> Any:
+        body = {"inputs": inputs, "parameters": {"candidate_labels": ["A", "B"]}}
+        return read(body, form=form).write(predictions, RECORD)
+
+    one = {"sequence": "a", "labels": ["A", "B"], "scores": [0.75, 0.25]}
+    assert write("a", [[A, B]], "hosted") == [A, B]
+    assert write("a", [[A, B]], "pipeline") == one
+    assert write(["a", "b"], [[A, B], [A]], "hosted") == [one, {"sequence": "b", "labels": ["A"], "scores": [0.75]}]
+
+
+@pytest.mark.parametrize("body", [{"inputs": {"query": "q", "texts": ["a", "b"]}}, {"query": "q", "texts": ["a", "b"]}])
+def test_text_ranking_gives_the_texts_best_first(read: Read, body: Any) -> None:
+    call = read(body)
+    assert (call.model.name, call.request.inputs.texts) == ("roberta-rerank", ["a", "b"])
+    assert call.write([RANKED], RECORD) == RANKED
+    assert not call.request.parameters.return_documents
+    body.get("inputs", body)["return_documents"] = True
+    assert read(body).request.parameters.return_documents
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -234,6 +271,8 @@ def test_feature_extraction_takes_its_parameters_in_two_places(read: Read, place
         ("bert-single-label", {"inputs": [["a", "b", "c"]]}, "inputs[0]: should be"),
         ("bert-single-label", {"parameters": {}}, "inputs.text: is missing"),
         ("bert-next-sentence", {"inputs": "a"}, "inputs: should be"),
+        ("bert-nli", {"inputs": "a", "parameters": {"candidate_labels": " , "}}, "parameters.candidate_labels: "),
+        ("roberta-rerank", {"inputs": {"query": "a", "texts": "b"}}, "inputs.texts: "),
         ("bert-entities", {"inputs": {"text": "a"}}, "inputs: should be a text or a list of texts"),
         ("bert-embed", {"inputs": "a", "normalize": 1}, "parameters.normalize: "),
         ("bert-embed", {"inputs": "a", "parameters": []}, "parameters: "),
@@ -259,13 +298,15 @@ def test_what_changes_no_answer_is_ignored(read: Read) -> None:
         ({"inputs": "a", "model": "bert-embed"}, {}, "bert-embed"),
         ({"inputs": QUESTION}, {}, "bert-answer"),
         ({"inputs": "a"}, {"pipeline": "fill-mask"}, "bert-fill-mask"),
-        ({"inputs": "a"}, {"pipeline": "text-classification"}, "bert-single-label"),
+        ({"inputs": "a"}, {"pipeline": "text-classification", "defaults": {"classify": "bert-nli"}}, "bert-nli"),
         (
             {"inputs": [["a", "b"]]},
             {"name": "bert-next-sentence", "pipeline": "text-classification"},
             "bert-next-sentence",
         ),
         ({"inputs": "a"}, {"served": ["bert-answer", "bert-embed"]}, "bert-embed"),
+        ({"inputs": "a", "parameters": {"candidate_labels": ["A"]}}, {}, "bert-nli"),
+        ({"inputs": [["a", "b"]]}, {"name": "roberta-rerank"}, "roberta-rerank"),
         ({"inputs": "a"}, {"defaults": {"embed": "bert-embed", "answer": "bert-answer"}}, "bert-embed"),
     ],
 )
@@ -276,7 +317,7 @@ def test_a_request_finds_its_model(read: Read, body: Any, more: Any, model: str)
 @pytest.mark.parametrize(
     ("body", "more", "error", "says"),
     [
-        ({"inputs": "a"}, {}, ValidationFailed, "bert-single-label, bert-entities, bert-fill-mask, bert-embed"),
+        ({"inputs": "a"}, {}, ValidationFailed, "several models for such inputs; name one of: bert-single-label, "),
         (
             {"inputs": "a"},
             {"defaults": {"embed": "bert-embed", "classify": "bert-single-label"}},
