@@ -25,6 +25,9 @@ _METAVARS: Final[dict[Any, str]] = {
 }
 _LISTS: Final = {"default_models": "TASK=MODEL,...", "apis": "NAME,..."}
 """The settings that are lists, and how their items are written."""
+SAGEMAKER: Final[dict[str, Any]] = {"models": Path("/opt/ml/model"), "port": 8080}
+"""Where Amazon SageMaker puts models and sends requests. It starts a container with the word `serve`, without options; the
+image's own environment does not count then."""
 
 
 def main() -> int:
@@ -37,7 +40,9 @@ def main() -> int:
             file=sys.stderr,
         )
     try:
-        settings = Settings(**vars(make_parser().parse_args()))
+        is_sagemaker = sys.argv[1:2] == ["serve"]
+        arguments = vars(make_parser().parse_args(sys.argv[2 if is_sagemaker else 1 :]))
+        settings = Settings(**(SAGEMAKER | arguments if is_sagemaker else arguments))
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_input=False):
             name = str(problem["loc"][0])
@@ -52,8 +57,10 @@ def make_parser() -> ArgumentParser:
     width = min(shutil.get_terminal_size().columns, _WIDTH)
     parser = ArgumentParser(
         prog="python -m app",
-        usage="python -m app [OPTIONS]",
-        description="Serve BERT bundles over HTTP. Each option can also be set by the environment variable beside it.",
+        usage="python -m app [serve] [OPTIONS]",
+        description="Serve BERT bundles over HTTP. Each option can also be set by the environment variable beside it. With "
+        "`serve`, as Amazon SageMaker starts a container, models are in /opt/ml/model and the port is 8080, whatever the "
+        "environment says.",
         formatter_class=partial(HelpFormatter, max_help_position=28, width=width),
         argument_default=SUPPRESS,
         allow_abbrev=False,

@@ -1,8 +1,8 @@
-"""`/livez`, `/readyz` and `/metrics`, for orchestrators and Prometheus."""
+"""`/livez`, `/readyz`, `/health` and `/metrics`, for orchestrators, clouds and Prometheus."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
@@ -28,11 +28,12 @@ def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     async def livez() -> Health:
         return Health(status="alive")
 
-    @router.get(
-        "/readyz",
-        summary="Whether inference requests should be sent here",
-        responses={503: {"model": ErrorResponse, "description": "Starting, stopping, or without an engine."}},
-    )
+    unready: dict[int | str, Any] = {
+        503: {"model": ErrorResponse, "description": "Starting, stopping, or without an engine."}
+    }
+
+    @router.get("/health", summary="The same as /readyz, by the name that other servers use", responses=unready)
+    @router.get("/readyz", summary="Whether inference requests should be sent here", responses=unready)
     async def readyz() -> Health:
         readiness.check()
         return Health(status=readiness.state)

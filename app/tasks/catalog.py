@@ -115,6 +115,23 @@ class Catalog:
             )
         return able[0]
 
+    def for_any(self, handlers: Sequence[Handler]) -> tuple[Handler, Model]:
+        """Return the task and the model for a request that names none, and that each of these tasks could answer.
+
+        Raises:
+            NotFound: there is no model for any of the tasks.
+            ValidationFailed: there are models for several of them, and not just one of these has a default.
+        """
+        able = [handler for handler in handlers if self.all_for(handler)]
+        with_default = [handler for handler in able if handler.task in self._defaults]
+        if len(able) > 1 and len(with_default) != 1:
+            names = dict.fromkeys(model.name for handler in able for model in self.all_for(handler))
+            raise ValidationFailed(
+                f"model: this server has several models for such inputs; name one of: {_listed(list(names))}."
+            )
+        [handler, *_] = with_default if len(able) > 1 else able or handlers
+        return handler, self.for_task(handler, None)
+
     def all_for(self, handler: Handler) -> list[Model]:
         """Return every model that can do a task."""
         return [model for model in self if handler.serves(model.manifest)]

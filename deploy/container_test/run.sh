@@ -7,6 +7,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 work=$(mktemp -d)
 project=bert-container-test
+sagemaker= # a container that is not compose's
 
 say() { printf '[%3ds] %s\n' $SECONDS "$*"; }
 fail() {
@@ -34,6 +35,7 @@ cleanup() {
     local status=$?
     set +e
     [ $status = 0 ] || [ $status = 77 ] || { compose ps --all; compose logs --tail 20; } 2>/dev/null
+    docker rm --force "$sagemaker" >/dev/null 2>&1
     compose down --volumes --remove-orphans >/dev/null 2>&1
     docker image rm --force "$APP_IMAGE" "$EXPORT_IMAGE" >/dev/null 2>&1
     stop_private_engine
@@ -190,6 +192,20 @@ check_versions() {
     say "another model from several processes, and back"
 }
 
+# As Amazon SageMaker starts it: the word serve, models in /opt/ml/model, port 8080.
+check_sagemaker() {
+    local url
+    sagemaker=$(docker run --detach --publish 127.0.0.1::8080 --network ${project}_default \
+        --volume ${project}_models:/opt/ml/model:ro "$APP_IMAGE" serve)
+    url=http://$(docker port "$sagemaker" 8080)
+    wait_for 120 curl --fail --silent "$url/ping" || fail "SageMaker's container: $(docker logs --tail 5 "$sagemaker" 2>&1)"
+    expect "an invocation" '^\[{"label":"POSITIVE"' curl --silent --header 'content-type: application/json' \
+        --data '{"model": "sentiment", "inputs": "I love this product"}' "$url/invocations"
+    docker stop "$sagemaker" >/dev/null
+    expect "its exit code" '^0$' docker inspect --format '{{.State.ExitCode}}' "$sagemaker"
+    say "serves as SageMaker starts it"
+}
+
 check_stop() { # SERVICE...
     compose stop "$@" >/dev/null 2>&1
     local service container code
@@ -236,6 +252,7 @@ check_watched
 check_confined
 check_refusal
 check_versions
+check_sagemaker
 check_stop app prometheus
 say "stopped, exit codes are 0"
 say "passed"

@@ -43,6 +43,13 @@ def test_the_defaults_are_one_worker_on_loopback_without_a_key(start: Any) -> No
     assert settings.api_key is None
 
 
+def test_serve_takes_models_and_port_where_sagemaker_has_them(start: Any) -> None:
+    image = {"BERT_MODELS": "/models", "BERT_PORT": "8000", "BERT_HOST": "0.0.0.0"}
+    settings = start("serve", **image)
+    assert (settings.models, settings.port, settings.host) == (Path("/opt/ml/model"), 8080, "0.0.0.0")
+    assert start("serve", "--port", "1", **image).port == 1
+
+
 def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
     given: dict[str, Any] = {
         "models": Path("elsewhere"), "default_models": "classify=one,embed=two", "host": "0.0.0.0", "port": 1, "workers": 3, "apis": "tei,openai", "device": "cpu", "precision": "fp32",
@@ -155,7 +162,8 @@ def test_an_invalid_value_is_reported_by_flag_and_variable(
     [
         (["--modles", "x"], "unrecognized arguments: --modles"),
         (["--port"], "expected one argument"),
-        (["serve"], "serve"),
+        (["run"], "unrecognized arguments: run"),
+        (["--port", "1", "serve"], "unrecognized arguments: serve"),
     ],
 )
 def test_unknown_flags_are_refused(

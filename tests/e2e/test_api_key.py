@@ -56,7 +56,7 @@ def test_any_other_key_is_unauthorized(locked: ServerProcess, given: str | None)
     assert locked.metric("bert_requests_total", status="401") == rejected + 2
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/docs", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/ping", "/metrics", "/docs", "/openapi.json"])
 def test_health_and_metrics_need_no_key(locked: ServerProcess, path: str) -> None:
     assert locked.ask("GET", path).status == 200
 

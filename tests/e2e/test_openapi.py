@@ -46,7 +46,7 @@ def test_openapi_references_resolve(description: Any) -> None:
 def test_openapi_has_every_route(description: Any) -> None:
     assert {(path, method) for path, method, _ in operations(description)} == {
         *((f"/v1/{task}", "post") for task in TASKS),
-        ("/v1/models", "get"), ("/v1/models/{name}", "get"), ("/livez", "get"), ("/readyz", "get"),
+        ("/v1/models", "get"), ("/v1/models/{name}", "get"), ("/livez", "get"), ("/readyz", "get"), ("/health", "get"),
         *((route.path, route.method.lower()) for routes in routes_by_dialect().values() for route in routes),
     }  # fmt: skip
 
@@ -100,6 +100,7 @@ def test_responses_match_their_schemas(shared_server: ServerProcess, description
     check(shared_server.ask("GET", "/v1/models/nobody"), "/v1/models/{name}")
     check(shared_server.ask("GET", "/livez"), "/livez")
     check(shared_server.ask("GET", "/readyz"), "/readyz")
+    check(shared_server.ask("GET", "/health"), "/health")
     check(shared_server.post("/v1/classify", b""), "/v1/classify", "post")
     check(shared_server.post("/v1/fill-mask", {"inputs": TEXT}), "/v1/fill-mask", "post")
 

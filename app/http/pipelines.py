@@ -1,0 +1,433 @@
+"""The bodies of transformers' pipelines over HTTP: `inputs`, `parameters` in the pipelines' names, and bare lists as answers.
+
+Two kinds of servers take them. The hosted Inference API answers in a form of its own, which its clients read; SageMaker's
+toolkit answers what a pipeline returns.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from app.bundle.manifest import Task
+from app.errors import NotFound, ValidationFailed
+from app.http.api import Call, Received
+from app.tasks import TASKS
+from app.tasks.answer import MAX_TOKENS, AnswerParameters, AnswerRequest
+from app.tasks.base import Model
+from app.tasks.catalog import Catalog
+from app.tasks.embed import EmbedParameters
+from app.telemetry.record import RequestRecord
+
+Form = Literal["hosted", "pipeline"]
+
+HOSTED_TOP_K: Final = 5
+"""How many labels the hosted API gives for a single text; for a list of texts, it gives the best of each."""
+ANY_CASE: Final = ("aggregation_strategy", "function_to_apply", "truncation_direction")
+"""Parameters whose words may be written in capitals."""
+
+
+class PipelineBody(BaseModel):
+    """A request to a pipeline. `inputs` has the form that the model's task needs; other keys are ignored.
+
+    Without `inputs`, these are the keys of the body itself. Feature extraction takes its parameters from there, too.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    model: str | None = None
+    inputs: Any = None
+    parameters: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request in the terms of pipelines."""
+
+    inputs: Any
+    parameters: Mapping[str, Any]
+    root: Mapping[str, Any]
+    """Keys of the body that are neither inputs nor parameters."""
+    form: Form
+
+    @property
+    def is_list(self) -> bool:
+        return isinstance(self.inputs, list)
+
+    @property
+    def first(self) -> Any:  # noqa: ANN401 - JSON
+        """The inputs, or the first of a list."""
+        return self.inputs[0] if isinstance(self.inputs, list) and self.inputs else self.inputs
+
+    def has(self, *keys: str) -> bool:
+        """Whether an input is an object with these keys."""
+        return isinstance(self.first, dict) and self.first.keys() >= set(keys)
+
+
+class Pipeline(ABC):
+    """Translates the requests and answers of one task."""
+
+    names: ClassVar[tuple[str, ...]]
+    task: ClassVar[Task]
+    is_telling: ClassVar[bool] = False
+    """Whether what fits this pipeline fits no other."""
+
+    @property
+    def request(self) -> type[BaseModel]:
+        """The task's request, or one that has its parameters by other names."""
+        return TASKS[self.task].request
+
+    @abstractmethod
+    def fits(self, asked: Asked) -> bool:
+        """Whether a request has the form of this task."""
+
+    def inputs(self, asked: Asked) -> object:
+        """Return the task's inputs."""
+        return asked.inputs
+
+    def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:  # noqa: ARG002
+        """Return the task's parameters. Null is what a parameter is without a value.
+
+        Raises:
+            ValidationFailed: one has a value that it cannot have here.
+        """
+        return {name: value for name, value in asked.parameters.items() if value is not None}
+
+    def write(self, asked: Asked, predictions: list[Any]) -> object:
+        """Return the answer."""
+        return predictions if asked.is_list else predictions[0]
+
+
+class QuestionAnswering(Pipeline):
+    """An object for one answer, a list for several."""
+
+    names = ("question-answering",)
+    task = "answer"
+    is_telling = True
+
+    @property
+    def request(self) -> type[BaseModel]:
+        return QuestionAnsweringRequest
+
+    def fits(self, asked: Asked) -> bool:
+        return asked.has("question", "context")
+
+    def inputs(self, asked: Asked) -> object:
+        inputs = asked.inputs
+        if not isinstance(inputs, dict) or not isinstance(inputs.get("question"), list):
+            return inputs
+        questions, contexts = inputs["question"], inputs.get("context")
+        if not isinstance(contexts, list):
+            contexts = [contexts] * len(questions)
+        if len(questions) != len(contexts):
+            raise ValidationFailed(
+                "inputs: question and context are lists of different length; send a context a question."
+            )
+        return [{"question": one, "context": other} for one, other in zip(questions, contexts, strict=True)]
+
+    def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:
+        parameters = super().parameters(asked, model)
+        _refuse_others(parameters, "align_to_words", value=True)
+        _refuse_others(parameters, "max_seq_len", value=min(MAX_TOKENS, model.tokenizer.max_length))
+        return parameters
+
+    def write(self, asked: Asked, predictions: list[Any]) -> object:  # noqa: ARG002
+        answers = [one[0] if len(one) == 1 else one for one in predictions]
+        return answers[0] if len(answers) == 1 else answers
+
+
+class QuestionAnsweringParameters(AnswerParameters):
+    """Those of the task, by the pipeline's names."""
+
+    model_config = ConfigDict(
+        alias_generator=lambda name: {
+            "max_answer_length": "max_answer_len",
+            "max_question_length": "max_question_len",
+            "stride": "doc_stride",
+        }.get(name, name)
+    )
+
+
+class QuestionAnsweringRequest(AnswerRequest):
+    """The task's request, with parameters by the pipeline's names."""
+
+    parameters: QuestionAnsweringParameters = QuestionAnsweringParameters()
+
+
+class ZeroShotClassification(Pipeline):
+    """Hosted, the labels of one text with their scores; the pipeline's object for each text of a list, as in a pipeline."""
+
+    names = ("zero-shot-classification",)
+    task = "zero-shot"
+    is_telling = True
+
+    def fits(self, asked: Asked) -> bool:
+        return not {"candidate_labels", "candidateLabels"}.isdisjoint(asked.parameters)
+
+    def inputs(self, asked: Asked) -> object:
+        if isinstance(asked.inputs, dict):
+            return asked.inputs.get("sequences", asked.inputs.get("text"))
+        return asked.inputs
+
+    def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:
+        parameters = super().parameters(asked, model)
+        if "candidateLabels" in parameters:
+            parameters["candidate_labels"] = parameters.pop("candidateLabels")
+        if isinstance(labels := parameters.get("candidate_labels"), str):
+            parameters["candidate_labels"] = [label.strip() for label in labels.split(",") if label.strip()]
+        return parameters
+
+    def write(self, asked: Asked, predictions: list[Any]) -> object:
+        given = self.inputs(asked)
+        if asked.form == "hosted" and not isinstance(given, list):
+            return predictions[0]
+        texts = given if isinstance(given, list) else [given]
+        answers = [
+            {"sequence": text, "labels": [one["label"] for one in labels], "scores": [one["score"] for one in labels]}
+            for text, labels in zip(texts, predictions, strict=True)
+        ]
+        return answers if isinstance(given, list) else answers[0]
+
+
+class TextRanking(Pipeline):
+    """The texts of a query, best first."""
+
+    names = ("text-ranking", "sentence-ranking")
+    task = "rerank"
+    is_telling = True
+
+    def fits(self, asked: Asked) -> bool:
+        return asked.has("query", "texts")
+
+    def inputs(self, asked: Asked) -> object:
+        if not isinstance(asked.inputs, dict):
+            return asked.inputs
+        return {name: value for name, value in asked.inputs.items() if name != "return_documents"}
+
+    def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:
+        given = asked.inputs.get("return_documents") if isinstance(asked.inputs, dict) else None
+        return ({} if given is None else {"return_documents": given}) | super().parameters(asked, model)
+
+
+class TextClassification(Pipeline):
+    """Hosted, the best labels of each text; a pipeline returns the best one only unless `top_k` is given, null for all."""
+
+    names = ("text-classification", "sentiment-analysis")
+    task = "classify"
+
+    def fits(self, asked: Asked) -> bool:
+        return isinstance(asked.first, str | list) or asked.has("text")
+
+    def inputs(self, asked: Asked) -> object:
+        return [_pair(one) for one in asked.inputs] if asked.is_list else asked.inputs
+
+    def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:
+        parameters = super().parameters(asked, model)
+        parameters.pop("padding", None)  # changes no answer
+        _refuse_others(parameters, "max_length", value=model.tokenizer.max_length)
+        default = HOSTED_TOP_K if asked.form == "hosted" and not asked.is_list else 1
+        return parameters | {"top_k": asked.parameters.get("top_k", default)}
+
+    def write(self, asked: Asked, predictions: list[Any]) -> object:
+        if asked.form == "hosted":
+            return predictions
+        if "top_k" in asked.parameters:
+            return super().write(asked, predictions)
+        best = [labels[0] for labels in predictions]
+        return best if isinstance(asked.inputs, str | list) else best[0]
+
+
+class NextSentence(Pipeline):
+    """The labels IS_NEXT and NOT_NEXT of pairs of texts, as text classification gives them: transformers has no such pipeline."""
+
+    names = TextClassification.names
+    task = "next-sentence"
+
+    def fits(self, asked: Asked) -> bool:
+        return isinstance(asked.first, list) or asked.has("text", "text_pair")
+
+    def inputs(self, asked: Asked) -> object:
+        return [_pair(one) for one in asked.inputs] if asked.is_list else asked.inputs
+
+    def write(self, asked: Asked, predictions: list[Any]) -> object:
+        labels = [
+            [{"label": "IS_NEXT", "score": one["score"]}, {"label": "NOT_NEXT", "score": 1 - one["score"]}]
+            for one in predictions
+        ]
+        labels = [pair if one["is_next"] else pair[::-1] for pair, one in zip(labels, predictions, strict=True)]
+        if asked.form == "hosted":
+            return labels
+        return super().write(asked, [pair[0] for pair in labels])
+
+
+class TokenClassification(Pipeline):
+    """A list of entities a text. Hosted, tokens with the same label are joined by default; in a pipeline they are not."""
+
+    names = ("token-classification", "ner")
+    task = "entities"
+
+    def fits(self, asked: Asked) -> bool:
+        return isinstance(asked.first, str)
+
+    def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:
+        default = "simple" if asked.form == "hosted" else "none"
+        return {"aggregation_strategy": default} | super().parameters(asked, model)
+
+
+class FillMask(Pipeline):
+    """A list of tokens for a text with one mask, a list of such lists for one with several."""
+
+    names = ("fill-mask",)
+    task = "fill-mask"
+
+    def fits(self, asked: Asked) -> bool:
+        return isinstance(asked.first, str)
+
+    def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:
+        parameters = super().parameters(asked, model)
+        if isinstance(parameters.get("targets"), str):
+            parameters["targets"] = [parameters["targets"]]
+        return parameters
+
+    def write(self, asked: Asked, predictions: list[Any]) -> object:  # noqa: ARG002
+        texts = [masks[0] if len(masks) == 1 else masks for masks in predictions]
+        return texts[0] if len(texts) == 1 else texts
+
+
+class Embedding(Pipeline):
+    """What has an embedding model. Its parameters may also stand in the body itself."""
+
+    def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:
+        names = {"truncate", *EmbedParameters.model_fields}
+        root = {name: value for name, value in asked.root.items() if name in names and value is not None}
+        parameters = root | super().parameters(asked, model)
+        if "truncate" in parameters:
+            parameters["truncation"] = parameters.pop("truncate")
+        return parameters
+
+
+class FeatureExtraction(Embedding):
+    """An embedding a text."""
+
+    names = ("feature-extraction", "sentence-embeddings")
+    task = "embed"
+
+    def fits(self, asked: Asked) -> bool:
+        return isinstance(asked.first, str)
+
+
+class SentenceSimilarity(Embedding):
+    """The cosine similarity of a text to each of others."""
+
+    names = ("sentence-similarity",)
+    task = "similarity"
+    is_telling = True
+
+    def fits(self, asked: Asked) -> bool:
+        return asked.has("source_sentence", "sentences")
+
+
+PIPELINES: Final[tuple[Pipeline, ...]] = (
+    QuestionAnswering(),
+    ZeroShotClassification(),
+    TextRanking(),
+    SentenceSimilarity(),
+    TextClassification(),
+    NextSentence(),
+    TokenClassification(),
+    FillMask(),
+    FeatureExtraction(),
+)
+"""Those that need more of a request come first."""
+
+
+def read_call(
+    catalog: Catalog, received: Received, form: Form, *, name: str | None = None, pipeline: str | None = None
+) -> Call:
+    """Read a request to a pipeline.
+
+    Args:
+        catalog: The models.
+        received: The request.
+        form: The form of the answer.
+        name: The model; without it the body's `model`, else one that fits the inputs.
+        pipeline: The pipeline, by its name in transformers; without it the one that fits the inputs.
+
+    Raises:
+        ValidationError, ValidationFailed: the body is no request for the model, or for several.
+        NotFound: there is no such model or pipeline.
+    """
+    body = PipelineBody.model_validate_json(received.body)
+    asked = _asked(body, form)
+    chosen, model = _choose(catalog, asked, body.model if name is None else name, pipeline)
+    request = chosen.request.model_validate(
+        {"inputs": chosen.inputs(asked), "parameters": chosen.parameters(asked, model)}
+    )
+    return Call(TASKS[chosen.task], model, request, partial(_write, chosen, asked))
+
+
+def _write(pipeline: Pipeline, asked: Asked, predictions: list[Any], record: RequestRecord) -> object:  # noqa: ARG001
+    return pipeline.write(asked, predictions)
+
+
+def _asked(body: PipelineBody, form: Form) -> Asked:
+    root = _in_lower_case(body.model_extra or {})
+    inputs = body.inputs if "inputs" in body.model_fields_set else root
+    return Asked(inputs, _in_lower_case(body.parameters or {}), root, form)
+
+
+def _in_lower_case(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.lower() if name in ANY_CASE and isinstance(value, str) else value
+        for name, value in parameters.items()
+    }
+
+
+def _choose(catalog: Catalog, asked: Asked, name: str | None, wanted: str | None) -> tuple[Pipeline, Model]:
+    """Return the pipeline and the model for a request, from what it names and from the form of its inputs."""
+    named = [one for one in PIPELINES if wanted is None or wanted in one.names]
+    if not named:
+        names = dict.fromkeys(name for one in PIPELINES for name in one.names)
+        raise NotFound(f"There is no such pipeline. There are: {', '.join(names)}.")
+    models = list(catalog)
+    if name is None and len(models) == 1:
+        name = models[0].name
+    if name is not None:
+        manifest = catalog.get(name).manifest
+        able = [one for one in named if TASKS[one.task].serves(manifest)] or named[:1]
+        fitting = [one for one in able if one.fits(asked)] or able
+        return fitting[0], catalog.for_task(TASKS[fitting[0].task], name)
+    fitting = [one for one in named if one.fits(asked)] or ([] if wanted is None else named)
+    if not fitting:
+        raise ValidationFailed(
+            'inputs: should be a text, {"text": ..., "text_pair": ...}, {"question": ..., "context": ...}, '
+            '{"source_sentence": ..., "sentences": [...]}, {"query": ..., "texts": [...]}, or a list of these. Name the model for '
+            "an error that says what it takes."
+        )
+    if fitting[0].is_telling:
+        fitting = fitting[:1]
+    handler, model = catalog.for_any([TASKS[one.task] for one in fitting])
+    return next(one for one in fitting if one.task == handler.task), model
+
+
+def _pair(one: object) -> object:
+    """Return two texts in a list, which may itself be in a list, as a pair; anything else as it is."""
+    if isinstance(one, list) and len(one) == 1:
+        [one] = one
+    if isinstance(one, list) and len(one) == 2:
+        return {"text": one[0], "text_pair": one[1]}
+    return one
+
+
+def _refuse_others(parameters: dict[str, Any], name: str, *, value: object) -> None:
+    """Remove a parameter that has but one value here.
+
+    Raises:
+        ValidationFailed: it has another.
+    """
+    if parameters.pop(name, value) != value:
+        shown = str(value).lower()
+        raise ValidationFailed(f"parameters.{name}: is always {shown} for this model on this server; leave it out.")
