@@ -171,6 +171,11 @@ def test_health_check(server: ServerProcess, ask: Ask, path: str, *, is_healthy:
     assert checked == [is_healthy]
 
 
+def test_get_endpoint_info(server: ServerProcess, ask: Ask) -> None:
+    [told] = ask(f"{server.url}/models/bert-embed", "get_endpoint_info", [((), {})], provider="hf-inference")
+    assert told["model_id"] == "bert-embed"
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "status", "says"),
     [

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from app.http.api import Api, Call, Inference, Received, Route, Utility
-from app.http.pipelines import PipelineBody, read_call
+from app.http.pipelines.body import PipelineBody
+from app.http.pipelines.call import read_call
 
 CUSTOM_ATTRIBUTES: Final = "x-amzn-sagemaker-custom-attributes"
 _MODEL: Final = re.compile(r"(?:^|[,;\s])model=([^,;\s]+)")

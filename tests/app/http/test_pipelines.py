@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from app.bundle.files import load_bundle
 from app.errors import NotFound, ServiceError, ValidationFailed
 from app.http.api import Call, Received
-from app.http.pipelines import Form, read_call
+from app.http.pipelines.body import Form
+from app.http.pipelines.call import read_call
 from app.http.problems import explain
 from app.tasks.catalog import Catalog, load_model
 from app.telemetry.record import RequestRecord
@@ -277,7 +278,9 @@ def test_feature_extraction_takes_its_parameters_in_two_places(read: Read, place
         ("bert-embed", {"inputs": "a", "normalize": 1}, "parameters.normalize: "),
         ("bert-embed", {"inputs": "a", "parameters": []}, "parameters: "),
         ("bert-embed", {"inputs": "a", "model": 1}, "model: "),
-        ("bert-embed", {"inputs": []}, "inputs: "),
+        ("bert-embed", {"inputs": []}, "inputs: list should have at least 1 item"),
+        ("bert-embed", {"inputs": 5}, "inputs: should be a text or a list of texts"),
+        ("bert-nli", {"inputs": 5}, "inputs: should be a text, {"),
     ],
 )
 def test_a_refusal_names_what_the_caller_wrote(read: Read, name: str, body: Any, says: str) -> None:

@@ -1,70 +1,20 @@
-"""The bodies of transformers' pipelines over HTTP: `inputs`, `parameters` in the pipelines' names, and bare lists as answers.
-
-Two kinds of servers take them. The hosted Inference API answers in a form of its own, which its clients read; SageMaker's
-toolkit answers what a pipeline returns.
-"""
+"""The pipelines: each translates the requests and answers of one task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict
 
 from app.bundle.manifest import Task
-from app.errors import NotFound, ValidationFailed
-from app.http.api import Call, Received
+from app.errors import ValidationFailed
+from app.http.pipelines.body import Asked
 from app.tasks import TASKS
 from app.tasks.answer import MAX_TOKENS, AnswerParameters, AnswerRequest
 from app.tasks.base import Model
-from app.tasks.catalog import Catalog
 from app.tasks.embed import EmbedParameters
-from app.telemetry.record import RequestRecord
-
-Form = Literal["hosted", "pipeline"]
 
 HOSTED_TOP_K: Final = 5
 """How many labels the hosted API gives for a single text; for a list of texts, it gives the best of each."""
-ANY_CASE: Final = ("aggregation_strategy", "function_to_apply", "truncation_direction")
-"""Parameters whose words may be written in capitals."""
-
-
-class PipelineBody(BaseModel):
-    """A request to a pipeline. `inputs` has the form that the model's task needs; other keys are ignored.
-
-    Without `inputs`, these are the keys of the body itself. Feature extraction takes its parameters from there, too.
-    """
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    model: str | None = None
-    inputs: Any = None
-    parameters: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request in the terms of pipelines."""
-
-    inputs: Any
-    parameters: Mapping[str, Any]
-    root: Mapping[str, Any]
-    """Keys of the body that are neither inputs nor parameters."""
-    form: Form
-
-    @property
-    def is_list(self) -> bool:
-        return isinstance(self.inputs, list)
-
-    @property
-    def first(self) -> Any:  # noqa: ANN401 - JSON
-        """The inputs, or the first of a list."""
-        return self.inputs[0] if isinstance(self.inputs, list) and self.inputs else self.inputs
-
-    def has(self, *keys: str) -> bool:
-        """Whether an input is an object with these keys."""
-        return isinstance(self.first, dict) and self.first.keys() >= set(keys)
 
 
 class Pipeline(ABC):
@@ -342,75 +292,6 @@ PIPELINES: Final[tuple[Pipeline, ...]] = (
     FeatureExtraction(),
 )
 """Those that need more of a request come first."""
-
-
-def read_call(
-    catalog: Catalog, received: Received, form: Form, *, name: str | None = None, pipeline: str | None = None
-) -> Call:
-    """Read a request to a pipeline.
-
-    Args:
-        catalog: The models.
-        received: The request.
-        form: The form of the answer.
-        name: The model; without it the body's `model`, else one that fits the inputs.
-        pipeline: The pipeline, by its name in transformers; without it the one that fits the inputs.
-
-    Raises:
-        ValidationError, ValidationFailed: the body is no request for the model, or for several.
-        NotFound: there is no such model or pipeline.
-    """
-    body = PipelineBody.model_validate_json(received.body)
-    asked = _asked(body, form)
-    chosen, model = _choose(catalog, asked, body.model if name is None else name, pipeline)
-    request = chosen.request.model_validate(
-        {"inputs": chosen.inputs(asked), "parameters": chosen.parameters(asked, model)}
-    )
-    return Call(TASKS[chosen.task], model, request, partial(_write, chosen, asked))
-
-
-def _write(pipeline: Pipeline, asked: Asked, predictions: list[Any], record: RequestRecord) -> object:  # noqa: ARG001
-    return pipeline.write(asked, predictions)
-
-
-def _asked(body: PipelineBody, form: Form) -> Asked:
-    root = _in_lower_case(body.model_extra or {})
-    inputs = body.inputs if "inputs" in body.model_fields_set else root
-    return Asked(inputs, _in_lower_case(body.parameters or {}), root, form)
-
-
-def _in_lower_case(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value.lower() if name in ANY_CASE and isinstance(value, str) else value
-        for name, value in parameters.items()
-    }
-
-
-def _choose(catalog: Catalog, asked: Asked, name: str | None, wanted: str | None) -> tuple[Pipeline, Model]:
-    """Return the pipeline and the model for a request, from what it names and from the form of its inputs."""
-    named = [one for one in PIPELINES if wanted is None or wanted in one.names]
-    if not named:
-        names = dict.fromkeys(name for one in PIPELINES for name in one.names)
-        raise NotFound(f"There is no such pipeline. There are: {', '.join(names)}.")
-    models = list(catalog)
-    if name is None and len(models) == 1:
-        name = models[0].name
-    if name is not None:
-        manifest = catalog.get(name).manifest
-        able = [one for one in named if TASKS[one.task].serves(manifest)] or named[:1]
-        fitting = [one for one in able if one.fits(asked)] or able
-        return fitting[0], catalog.for_task(TASKS[fitting[0].task], name)
-    fitting = [one for one in named if one.fits(asked)] or ([] if wanted is None else named)
-    if not fitting:
-        raise ValidationFailed(
-            'inputs: should be a text, {"text": ..., "text_pair": ...}, {"question": ..., "context": ...}, '
-            '{"source_sentence": ..., "sentences": [...]}, {"query": ..., "texts": [...]}, or a list of these. Name the model for '
-            "an error that says what it takes."
-        )
-    if fitting[0].is_telling:
-        fitting = fitting[:1]
-    handler, model = catalog.for_any([TASKS[one.task] for one in fitting])
-    return next(one for one in fitting if one.task == handler.task), model
 
 
 def _pair(one: object) -> object:
