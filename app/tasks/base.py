@@ -21,6 +21,8 @@ Res = TypeVar("Res", bound=SequenceResult)
 SHORT_BYTES: Final = 16 * 1024
 """Largest body that most tasks prepare on the event loop. A larger one takes over about 1 ms, so that a worker thread is
 better."""
+BYTES_A_PAIR: Final = 64
+"""Bytes that are tokenized in the time that it takes to join the tokens of a pair."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from app.bundle.manifest import Manifest, ScoreFunction
 from app.bundle.sequences import FloatArray
-from app.tasks.base import Model, Prepared, TaskHandler, Usage, example, prepare_pairs
+from app.tasks.base import BYTES_A_PAIR, Model, Prepared, TaskHandler, Usage, example, prepare_pairs
 from app.tasks.inputs import ModelName, QueryTexts, RankInputs, Request, Truncation, as_list
 from app.tasks.scores import FUNCTIONS
 
@@ -73,6 +73,9 @@ class RerankHandler(TaskHandler[RerankRequest, Prepared, FloatArray]):
     def example(self, model: Model) -> dict[str, Any]:
         texts = ["Paris is the capital of France.", "The cat sat on the mat."]
         return {"model": model.name, "inputs": {"query": "What is the capital of France?", "texts": texts}}
+
+    def bytes_to_prepare(self, model: Model, request: RerankRequest, body_bytes: int) -> int:  # noqa: ARG002
+        return body_bytes + self.count(request) * BYTES_A_PAIR
 
     def prepare(self, model: Model, request: RerankRequest) -> Prepared:
         numbers = [(i, j) for i, one in enumerate(request.listed) for j in range(len(one.texts))]

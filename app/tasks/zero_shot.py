@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from app.bundle.manifest import Manifest
 from app.bundle.sequences import FloatArray
-from app.tasks.base import Model, Prepared, TaskHandler, Usage, example, prepare_pairs
+from app.tasks.base import BYTES_A_PAIR, Model, Prepared, TaskHandler, Usage, example, prepare_pairs
 from app.tasks.inputs import MAX_INPUTS, Text, TextsRequest, Truncation
 from app.tasks.scores import softmax
 
@@ -77,6 +77,11 @@ class ZeroShotHandler(TaskHandler[ZeroShotRequest, Prepared, FloatArray]):
     def example(self, model: Model) -> dict[str, Any]:
         labels = ["travel", "cooking", "sport"]
         return {"model": model.name, "inputs": "The train leaves at nine.", "parameters": {"candidate_labels": labels}}
+
+    def bytes_to_prepare(self, model: Model, request: ZeroShotRequest, body_bytes: int) -> int:  # noqa: ARG002
+        parameters = request.parameters
+        templates = len(parameters.candidate_labels) * len(parameters.hypothesis_template)
+        return body_bytes + templates + self.count(request) * BYTES_A_PAIR
 
     def prepare(self, model: Model, request: ZeroShotRequest) -> Prepared:
         parameters = request.parameters

@@ -13,7 +13,7 @@ from app.bundle.files import load_bundle
 from app.errors import ValidationFailed
 from app.http.problems import explain
 from app.tasks import TASKS
-from app.tasks.base import Model, Prepared
+from app.tasks.base import SHORT_BYTES, Model, Prepared
 from app.tasks.catalog import Catalog, load_model
 from app.tasks.inputs import MAX_INPUTS
 from app.tasks.rerank import CHARACTERS_A_WEIGHT, RerankHandler, RerankRequest
@@ -89,6 +89,11 @@ def test_a_pair_that_is_too_long_is_named(model: Model) -> None:
     asked = request([ONE, {"query": "a", "texts": ["b", "good " * 100]}], truncation=False)
     with pytest.raises(ValidationFailed, match=r"^inputs\[1\]\.texts\[1\] with its query has more than 40 tokens"):
         HANDLER.prepare(model, asked)
+
+
+def test_many_pairs_are_prepared_in_a_thread(model: Model) -> None:
+    few, many = (request({"query": "a", "texts": ["b"] * count}) for count in (3, 512))
+    assert HANDLER.bytes_to_prepare(model, few, 40) < SHORT_BYTES < HANDLER.bytes_to_prepare(model, many, 2_100)
 
 
 def test_long_texts_that_are_returned_take_time_to_write(model: Model) -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from app.bundle.files import load_bundle
 from app.errors import ValidationFailed
 from app.http.problems import explain
-from app.tasks.base import Model, Prepared
+from app.tasks.base import SHORT_BYTES, Model, Prepared
 from app.tasks.catalog import load_model
 from app.tasks.inputs import MAX_INPUTS
 from app.tasks.zero_shot import ZeroShotHandler, ZeroShotRequest
@@ -90,6 +90,15 @@ def test_a_text_and_each_hypothesis_are_a_sequence(model: Model) -> None:
     pairs = [(text, hypothesis) for text in ("good", "late") for hypothesis in ("Is it {}?", "Is it a?")]
     for sequence, encoded in zip(prepared.sequences, model.tokenizer.encode(pairs), strict=True):
         assert sequence.input_ids.tolist() == encoded.input_ids.tolist()
+
+
+def test_many_hypotheses_are_prepared_in_a_thread(model: Model) -> None:
+    few = request(["a"] * 20)
+    for many in (
+        request(["a"] * 20, candidate_labels=["b"] * 20),
+        request(candidate_labels=["b"] * 100, hypothesis_template="{}" + "good " * 100),
+    ):
+        assert HANDLER.bytes_to_prepare(model, few, 200) < SHORT_BYTES < HANDLER.bytes_to_prepare(model, many, 700)
 
 
 @pytest.mark.parametrize("direction", ["right", "left"])
