@@ -5,20 +5,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from app.errors import ServiceError, ValidationFailed
 from app.http.api import Api, Call, Inference, Received
 from app.http.asgi import error_document
 from app.http.native import NativeApi
-from app.http.problems import explain
 from app.tasks import TASKS
-from app.tasks.inputs import MAX_INPUTS, Request, Text
+from app.tasks.inputs import MAX_INPUTS, AnyText, Request, Text
+from app.tasks.rerank import RerankHandler, RerankRequest
 from app.telemetry.record import RequestRecord
-
-NAMES: Final = {"inputs.query": "query", "inputs.texts": "documents"}
-"""How the keys of the task are named here."""
 
 
 def _as_object(document: object) -> object:
@@ -34,7 +31,7 @@ class Document(Request):
 
     model_config = ConfigDict(extra="allow")
 
-    text: str
+    text: AnyText
 
 
 class DocumentsRequest(Request):
@@ -72,6 +69,15 @@ class DocumentsRequest(Request):
             "function_to_apply": "none" if self.raw_scores else "sigmoid",
             "truncation": self.truncation is not False,
         }
+
+
+class DocumentsRanker(RerankHandler):
+    """The task; its errors name texts as they are named here."""
+
+    place = "documents[{1}] with the query"
+
+
+RANKER: Final = DocumentsRanker()
 
 
 class _Keys(BaseModel):
@@ -113,8 +119,7 @@ class RerankApi(Api):
             NotFound, ValidationFailed: it names no model that reranks, or asks for what the model does not do.
         """
         asked = DocumentsRequest.model_validate_json(received.body)
-        handler = TASKS["rerank"]
-        model = self.served.catalog.for_task(handler, asked.model)
+        model = self.served.catalog.for_task(RANKER, asked.model)
         longest = model.manifest.max_length
         if asked.max_tokens_per_doc is not None and asked.max_tokens_per_doc < longest:
             raise ValidationFailed(
@@ -122,14 +127,8 @@ class RerankApi(Api):
                 f"nowhere else. Remove it, or ask for at least {longest}."
             )
         inputs = {"query": asked.query, "texts": [document.text for document in asked.documents]}
-        try:
-            request = handler.request.model_validate({"inputs": inputs, "parameters": asked.parameters})
-        except ValidationError as error:
-            message = explain(error).message
-            for native, own in NAMES.items():
-                message = message.replace(native, own)
-            raise ValidationFailed(message) from None
-        return Call(handler, model, request, partial(_write, asked, version, model.name))
+        request = RerankRequest.model_validate({"inputs": inputs, "parameters": asked.parameters})
+        return Call(RANKER, model, request, partial(_write, asked, version, model.name))
 
     def error(self, error: ServiceError, request_id: str) -> tuple[int, object]:
         # Native callers read `error`, Cohere's clients `message`, Jina's `detail`; an error may come before the form is known.
