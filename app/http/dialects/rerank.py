@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from app.errors import ServiceError, ValidationFailed
@@ -80,12 +80,6 @@ class DocumentsRanker(RerankHandler):
 RANKER: Final = DocumentsRanker()
 
 
-class _Keys(BaseModel):
-    """What tells a native request from the others."""
-
-    inputs: Any = None
-
-
 class RerankApi(Api):
     """`POST /v1/rerank`, which also takes native requests, and `POST /v2/rerank`."""
 
@@ -107,9 +101,13 @@ class RerankApi(Api):
         Raises:
             ValidationError, NotFound, ValidationFailed: as `read`.
         """
-        if "inputs" in _Keys.model_validate_json(received.body).model_fields_set:
-            return replace(NativeApi(self.served).read(TASKS["rerank"], received), api=NativeApi.name)
-        return self.read("1", received)
+        try:
+            call = NativeApi(self.served).read(TASKS["rerank"], received)
+        except ValidationError as error:
+            if _lacks_inputs(error):
+                return self.read("1", received)
+            raise
+        return replace(call, api=NativeApi.name)
 
     def read(self, version: str, received: Received) -> Call:
         """Read a request in the form of a version.
@@ -134,6 +132,14 @@ class RerankApi(Api):
         # Native callers read `error`, Cohere's clients `message`, Jina's `detail`; an error may come before the form is known.
         document = error_document(error, request_id)
         return error.status, document | {"message": error.message, "detail": error.message}
+
+
+def _lacks_inputs(error: ValidationError) -> bool:
+    """Return whether a body has no `inputs`, which a native request has. To list the problems of a hostile body takes seconds."""
+    return error.error_count() <= MAX_INPUTS and any(
+        problem["type"] == "missing" and problem["loc"] == ("inputs",)
+        for problem in error.errors(include_url=False, include_context=False, include_input=False)
+    )
 
 
 def _write(asked: DocumentsRequest, version: str, model: str, predictions: list[Any], record: RequestRecord) -> object:
