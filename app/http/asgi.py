@@ -98,13 +98,10 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         RequestTimeout: its time to arrive is over.
         ClientGone: the connection closed first.
     """
-    too_large = PayloadTooLarge(
-        f"The body is over {limit_bytes} bytes. Send fewer or shorter inputs, or raise BERT_MAX_BODY_BYTES."
-    )
     declared = header(scope, b"content-length")
     expected = int(declared) if declared is not None and declared.isdigit() else 0
     if expected > DROP_UP_TO * limit_bytes or (expected > limit_bytes and header(scope, b"expect") is not None):
-        raise too_large
+        raise _too_large(limit_bytes)
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -117,12 +114,18 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
             chunks.clear()
             if message.get("more_body", False) and size <= DROP_UP_TO * limit_bytes and STALLED not in scope:
                 continue
-            raise too_large
+            raise _too_large(limit_bytes)
         if message.get("more_body", False) and STALLED in scope:
             raise RequestTimeout
         if not message.get("more_body", False):
             return chunk if not chunks else b"".join([*chunks, chunk])
         chunks.append(chunk)
+
+
+def _too_large(limit_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"The body is over {limit_bytes} bytes. Send fewer or shorter inputs, or raise BERT_MAX_BODY_BYTES."
+    )
 
 
 def answer_headers(body: bytes, request_id: str, content_type: bytes = b"application/json") -> list[Header]:

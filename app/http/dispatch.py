@@ -19,27 +19,29 @@ _VARIABLE: Final = re.compile(r"\\\{(\w+)\\\}")
 class Dispatcher:
     """Sends the routes of APIs to their endpoints and everything else to the FastAPI application.
 
-    Of two endpoints with one path, the later one is used.
+    Of two endpoints with one path and method, the later one is used.
     """
 
     def __init__(self, application: ASGIApp, endpoints: Iterable[Endpoint]) -> None:
         self._application: Final = application
-        by_path = {endpoint.route.path: endpoint for endpoint in endpoints}
-        self._endpoints: Final = {path: endpoint for path, endpoint in by_path.items() if "{" not in path}
-        self._patterns: Final = [(_pattern(path), endpoint) for path, endpoint in by_path.items() if "{" in path]
+        by_path: dict[str, dict[str, Endpoint]] = {}
+        for endpoint in endpoints:
+            by_path.setdefault(endpoint.route.path, {})[endpoint.route.method] = endpoint
+        self._paths: Final = {path: methods for path, methods in by_path.items() if "{" not in path}
+        self._patterns: Final = [(_pattern(path), methods) for path, methods in by_path.items() if "{" in path]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
         request_id = request_id_of(scope)
-        endpoint = self._endpoints.get(scope["path"])
-        if endpoint is not None:
-            await endpoint(scope, receive, send, request_id, _NOTHING)
+        methods = self._paths.get(scope["path"])
+        if methods is not None:
+            await _one_of(methods, scope["method"])(scope, receive, send, request_id, _NOTHING)
             return
-        for pattern, endpoint in self._patterns:
+        for pattern, methods in self._patterns:
             if found := pattern.fullmatch(scope["path"]):
-                await endpoint(scope, receive, send, request_id, found.groupdict())
+                await _one_of(methods, scope["method"])(scope, receive, send, request_id, found.groupdict())
                 return
         scope["request_id"] = request_id
         named = (b"x-request-id", request_id.encode())
@@ -55,6 +57,12 @@ class Dispatcher:
             await send(message)
 
         await self._application(scope, receive, send_with_id)
+
+
+def _one_of(methods: Mapping[str, Endpoint], method: str) -> Endpoint:
+    """Return the endpoint of a method, or any, which answers that the path takes another method."""
+    endpoint = methods.get("GET" if method == "HEAD" else method)
+    return next(iter(methods.values())) if endpoint is None else endpoint
 
 
 def _pattern(path: str) -> re.Pattern[str]:

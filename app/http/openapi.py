@@ -25,10 +25,11 @@ def describe(document: dict[str, Any], apis: Sequence[Api], catalog: Catalog, *,
     """Add every route of the APIs, and the key if one is needed, to an OpenAPI document, once, and return it."""
     if any(f"/v1/{task}" in document["paths"] for task in TASKS):
         return document
-    for path in document["paths"].values():
-        for operation in path.values():
+    needs_key: dict[str, Any] = {"security": [{"key": []}]} if asks_for_key else {}
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
             operation["responses"].pop("422", None)
-    closed = {path for path in document["paths"] if path.startswith("/v1/")}
+            operation.update(needs_key if path.startswith("/v1/") else {})
     routes = [(api, route) for api in apis for route in api.routes]
     refs = _add_schemas(document, [route for _, route in routes])
     native = {f"/v1/{task}": _of_task(handler, catalog, refs) for task, handler in TASKS.items()}
@@ -36,15 +37,12 @@ def describe(document: dict[str, Any], apis: Sequence[Api], catalog: Catalog, *,
         operation = native.get(route.path) or _of_dialect(api, route, refs)
         if route.path in native and route.summary != operation["summary"]:  # a dialect takes its own form there, too
             operation["description"] += f" {route.summary}."
-        document["paths"][route.path] = {route.method.lower(): operation}
+        document["paths"].setdefault(route.path, {})[route.method.lower()] = operation
         if isinstance(route, Inference) or not route.is_open:
-            closed.add(route.path)
+            operation.update(needs_key)
     document["paths"] = dict(sorted(document["paths"].items()))
     if asks_for_key:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        for path in closed:
-            for operation in document["paths"][path].values():
-                operation["security"] = [{"key": []}]
     return document
 
 

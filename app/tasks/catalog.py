@@ -82,7 +82,8 @@ class Catalog:
     def for_task(self, handler: Handler, name: str | None) -> Model:
         """Return the model for a request: the one it names, else the task's default, or the only one that does the task.
 
-        Of models without a default, those that were exported for the task go before others that can do it, too.
+        Of several models without a default, those that were exported for the task go before others that can do it, too, and
+        of these, one that is the default of another task goes first.
 
         Raises:
             NotFound: there is no model of that name, or none for this task.
@@ -97,7 +98,7 @@ class Catalog:
         model = self.get(name)
         if not handler.serves(model.manifest):
             raise NotFound(
-                f"That model does {model.task}, not {task}: post to /v1/{model.task}. "
+                f"That model does {model.task}, not {task}. "
                 f"Models for {task}: {_listed([other.name for other in self.all_for(handler)])}."
             )
         return model
@@ -109,6 +110,9 @@ class Catalog:
             raise NotFound(f"This server has no model for {task}.")
         able = [model for model in able if model.task == task] or able
         if len(able) > 1:
+            defaults = [model for model in able if model.name in self._defaults.values()]
+            if len(defaults) == 1:
+                return defaults[0]
             raise ValidationFailed(
                 f"model: this server has several models for {task}; name one of: "
                 f"{_listed([model.name for model in able])}."

@@ -118,43 +118,22 @@ TextInputs = Annotated[
         custom_error_message="should be a text or a list of texts",
     ),
 ]
-SentenceInputs = Annotated[
-    Annotated[SentencePair, Tag("<one>")]
-    | Annotated[list[SentencePair], Field(min_length=1, max_length=MAX_INPUTS), Tag("<list>")],
-    Discriminator(
-        _one_or_list,
-        custom_error_type="not_inputs",
-        custom_error_message='should be {"text": ..., "text_pair": ...} or a list of these',
-    ),
-]
-QuestionInputs = Annotated[
-    Annotated[QuestionContext, Tag("<one>")]
-    | Annotated[list[QuestionContext], Field(min_length=1, max_length=MAX_INPUTS), Tag("<list>")],
-    Discriminator(
-        _one_or_list,
-        custom_error_type="not_inputs",
-        custom_error_message='should be {"question": ..., "context": ...} or a list of these',
-    ),
-]
-RankInputs = Annotated[
-    Annotated[QueryTexts, Tag("<one>")]
-    | Annotated[list[QueryTexts], Field(min_length=1, max_length=MAX_INPUTS), Tag("<list>")],
-    Discriminator(
-        _one_or_list,
-        custom_error_type="not_inputs",
-        custom_error_message='should be {"query": ..., "texts": [...]} or a list of these',
-    ),
-]
+_OneOrList = Annotated[T, Tag("<one>")] | Annotated[list[T], Field(min_length=1, max_length=MAX_INPUTS), Tag("<list>")]
 
-SimilarityInputs = Annotated[
-    Annotated[SentencesToCompare, Tag("<one>")]
-    | Annotated[list[SentencesToCompare], Field(min_length=1, max_length=MAX_INPUTS), Tag("<list>")],
-    Discriminator(
+
+def _either(form: str) -> Discriminator:
+    """Return what chooses between an object of this form and a list of them."""
+    return Discriminator(
         _one_or_list,
         custom_error_type="not_inputs",
-        custom_error_message='should be {"source_sentence": ..., "sentences": [...]} or a list of these',
-    ),
-]
+        custom_error_message=f"should be {form} or a list of these",
+    )
+
+
+SentenceInputs = Annotated[_OneOrList[SentencePair], _either('{"text": ..., "text_pair": ...}')]
+QuestionInputs = Annotated[_OneOrList[QuestionContext], _either('{"question": ..., "context": ...}')]
+RankInputs = Annotated[_OneOrList[QueryTexts], _either('{"query": ..., "texts": [...]}')]
+SimilarityInputs = Annotated[_OneOrList[SentencesToCompare], _either('{"source_sentence": ..., "sentences": [...]}')]
 
 
 def as_list(inputs: T | list[T]) -> list[T]:

@@ -41,6 +41,7 @@ def test_a_server_and_its_models_are_ready(server: ServerProcess) -> None:
     assert ask("v2", lambda client: client.is_server_ready(server.url)) is True
     assert ask("v2", lambda client: client.is_model_ready(server.url, "bert-embed")) is True
     assert ask("v2", lambda client: client.is_model_ready(server.url, "nobody")) is False
+    assert ask("v1", lambda client: client.is_server_live(server.url)) is True
     assert ask("v1", lambda client: client.is_model_ready(server.url, "bert-embed")) is True
 
 

@@ -1,15 +1,18 @@
-"""A server that asks for a key: everything under /v1 needs it, nothing else does, and it is never told."""
+"""A server that asks for a key: everything that runs a model or tells of one needs it, nothing else does, and it is never told."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from app.http.api import Utility
+from app.http.api import Route, Utility
 from tests.dialects import routes_by_dialect
 from tests.support import ServerProcess, serving
 
 KEY = "s3cret-Zwiebel"
+ROUTES = [route for routes in routes_by_dialect().values() for route in routes]
+CLOSED = [route for route in ROUTES if not (isinstance(route, Utility) and route.is_open)]
 GOOD = {"inputs": "The cat sat on the mat."}
 
 
@@ -61,15 +64,28 @@ def test_health_and_metrics_need_no_key(locked: ServerProcess, path: str) -> Non
     assert locked.ask("GET", path).status == 200
 
 
+@pytest.mark.parametrize("route", CLOSED, ids=lambda route: f"{route.method} {route.path}")
+def test_every_route_of_a_dialect_asks_for_the_key(locked: ServerProcess, route: Route) -> None:
+    path = re.sub(r"\{\w+\}", "1", route.path)
+    without = locked.ask(route.method, path, GOOD if route.method == "POST" else None)
+    assert without.status == 401
+    assert without.headers["www-authenticate"] == "Bearer"
+    assert b"Authorization: Bearer KEY" in without.body
+    for given in (f"Bearer {KEY}", KEY):
+        assert locked.ask(route.method, path, None, {"Authorization": given}).status != 401
+
+
 def test_openapi_marks_routes_that_need_a_key(locked: ServerProcess, shared_server: ServerProcess) -> None:
     described = locked.ask("GET", "/openapi.json").json
     assert described["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
-    needed = {path: one.get("security") for path, methods in described["paths"].items() for one in methods.values()}
-    routes = [route for routes in routes_by_dialect().values() for route in routes]
-    is_open = {route.path for route in routes if isinstance(route, Utility) and route.is_open}
-    closed = {path for path in needed if path.startswith("/v1/")} | {route.path for route in routes} - is_open
-    assert {path for path, security in needed.items() if security == [{"key": []}]} == closed
-    assert not [path for path, security in needed.items() if security and path not in closed]
+    marks = {
+        (method.upper(), path): operation.get("security")
+        for path, methods in described["paths"].items()
+        for method, operation in methods.items()
+    }
+    closed = {route for route in marks if route[1].startswith("/v1/")} | {(one.method, one.path) for one in CLOSED}
+    assert {route for route, security in marks.items() if security == [{"key": []}]} == closed
+    assert {route for route, security in marks.items() if not security} == set(marks) - closed
     without = shared_server.ask("GET", "/openapi.json").body
     assert b"securitySchemes" not in without
     assert b'"security"' not in without

@@ -281,8 +281,8 @@ def test_every_task_has_its_metrics(server: ServerProcess) -> None:
     assert server.metric("bert_requests_total", task="embed", status="200") >= 1
 
 
-def test_the_wrong_endpoint_names_the_right_one(server: ServerProcess) -> None:
+def test_the_wrong_endpoint_says_what_the_model_does(server: ServerProcess) -> None:
     reply = server.post("/v1/embed", {"model": "answer", "inputs": TEXT})
     assert reply.status == 404
-    assert "post to /v1/answer" in reply.error
+    assert "does answer, not embed" in reply.error
     assert json.loads(reply.body)["error_type"] == "not_found"

@@ -32,6 +32,7 @@ class KServeApi(Api):
     def routes(self) -> Sequence[Route]:
         path = "/v1/models/{model}"
         return [
+            Utility("GET", "/", "Whether the process responds", lambda _: {"status": "alive"}, is_open=True),
             Inference(f"{path}:predict", "A prediction for each instance", self._predict, PredictRequest),
             Utility("POST", f"{path}:explain", "Always 404: this server explains no prediction", _explain),
         ]

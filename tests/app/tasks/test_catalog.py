@@ -36,7 +36,7 @@ def test_the_only_model_of_a_task_needs_no_name(catalog: Catalog) -> None:
     [
         ("classify", None, ValidationFailed, "several models for classify; name one of: sentiment, toxicity"),
         ("classify", "nobody", NotFound, "no such model. This server has: masked, sentiment, toxicity"),
-        ("classify", "masked", NotFound, "does fill-mask, not classify: post to /v1/fill-mask"),
+        ("classify", "masked", NotFound, "does fill-mask, not classify. Models for classify: sent"),
         ("classify", "", NotFound, "no such model"),
         ("fill-mask", "sentiment", NotFound, "Models for fill-mask: masked"),
     ],
@@ -53,6 +53,15 @@ def test_a_default_answers_requests_that_name_no_model(shared_models: Path) -> N
     catalog = Catalog(models, {"classify": "toxicity"})
     assert catalog.for_task(TASKS["classify"], None).name == "toxicity"
     assert catalog.for_task(TASKS["classify"], "sentiment").name == "sentiment"
+
+
+def test_a_default_of_one_task_answers_for_others_that_it_can_do(bundle_of: BundleOf) -> None:
+    models = [load_model(load_bundle(bundle_of(name))) for name in ("bert-embed", "roberta-embed")]
+    with pytest.raises(ValidationFailed, match="several models for similarity"):
+        Catalog(models).for_task(TASKS["similarity"], None)
+    assert Catalog(models, {"embed": "roberta-embed"}).for_task(TASKS["similarity"], None).name == "roberta-embed"
+    both = {"embed": "roberta-embed", "similarity": "bert-embed"}
+    assert Catalog(models, both).for_task(TASKS["similarity"], None).name == "bert-embed"
 
 
 @pytest.mark.parametrize(
