@@ -5,9 +5,11 @@ Nothing of `app` is imported here: what the clients need must not meet what the 
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,6 +18,7 @@ from tests.support import CHECKPOINTS, ROOT, ServerProcess, starting
 PYTHON: Final = ROOT / ".venv" / "bin" / "python"
 DEFAULTS: Final = "classify=bert-single-label,embed=bert-embed"
 KEY: Final = "s3cret-key"
+NAMES_ON_THE_PAGE: Final = {"minilm": "bert-embed", "sentiment": "bert-single-label", "ranker": "roberta-rerank"}
 
 models = os.environ.get("BERT_CLIENT_MODELS")
 """The folder that `run.sh` exports to; without it there is nothing to run."""
@@ -45,3 +48,18 @@ def locked() -> Iterator[ServerProcess]:
 def answers(name: str) -> Any:
     """Return the answers of the references that are stored with a fixture."""
     return json.loads((CHECKPOINTS / name / "answers.json").read_text())
+
+
+def run_lines_of_the_page(client: str, server: ServerProcess) -> dict[str, Any]:
+    """Run the lines of docs/clients.md that import a client, and return their variables."""
+    page = (ROOT / "docs" / "clients.md").read_text()
+    [lines] = [
+        block
+        for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+        if f"import {client}" in block
+    ]
+    for word, what in {"HOST:PORT": urlsplit(server.url).netloc, **NAMES_ON_THE_PAGE}.items():
+        lines = lines.replace(word, what)
+    variables: dict[str, Any] = {}
+    exec(lines, variables)
+    return variables

@@ -8,7 +8,7 @@ import litellm
 import numpy as np
 import pytest
 
-from tests.clients.conftest import answers
+from tests.clients.conftest import answers, run_lines_of_the_page
 from tests.support import ServerProcess
 
 # What LiteLLM's own types make pydantic say.
@@ -59,3 +59,9 @@ def test_documents_are_ranked_as_the_reference_ranks_them(server: ServerProcess,
     scores = [one["relevance_score"] for one in answer.results]
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits[best])), atol=CLOSE)
     assert [one["document"]["text"] for one in answer.results] == [texts[index] for index in best]
+
+
+def test_the_lines_of_the_page_embed_and_rank(server: ServerProcess) -> None:
+    variables = run_lines_of_the_page("litellm", server)
+    assert len(variables["answer"].data) == 1
+    assert len(variables["ranked"].results) == 1

@@ -10,7 +10,7 @@ import numpy as np
 import openai
 import pytest
 
-from tests.clients.conftest import KEY, PYTHON, answers, models
+from tests.clients.conftest import KEY, PYTHON, answers, models, run_lines_of_the_page
 from tests.support import ServerProcess, eventually, starting
 
 CASES = [case for case in answers("bert-embed")["cases"] if case["answers"][0]["parameters"] == {}]
@@ -113,3 +113,7 @@ def test_a_full_queue_raises_the_error_that_says_when_to_retry(tmp_path: Path) -
         hold.unlink()
         assert len(bulk.result().data) == 8 * len(TEXTS)
         assert server.stop() == 0
+
+
+def test_the_lines_of_the_page_embed(server: ServerProcess) -> None:
+    assert len(run_lines_of_the_page("openai", server)["embeddings"]) == 2

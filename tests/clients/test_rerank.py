@@ -9,7 +9,7 @@ import pytest
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.postprocessor.jinaai_rerank import JinaRerank
 
-from tests.clients.conftest import KEY, answers
+from tests.clients.conftest import KEY, answers, run_lines_of_the_page
 from tests.support import ServerProcess
 
 MODEL = "roberta-rerank"
@@ -90,3 +90,7 @@ def test_llamaindex_raises_our_message(server: ServerProcess) -> None:
     ranker = JinaRerank(model="nobody", base_url=f"{server.url}/v1", api_key="none")
     with pytest.raises(RuntimeError, match="There is no such model"):
         ranker.postprocess_nodes([NodeWithScore(node=TextNode(text="a"))], QueryBundle(QUERY))
+
+
+def test_the_lines_of_the_page_rank(server: ServerProcess) -> None:
+    assert run_lines_of_the_page("cohere", server)["best"] in (0, 1)
