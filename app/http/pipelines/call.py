@@ -52,11 +52,18 @@ def _choose(catalog: Catalog, asked: Asked, name: str | None, wanted: str | None
     if name is None and len(models) == 1:
         name = models[0].name
     if name is not None:
-        manifest = catalog.get(name).manifest
-        able = [one for one in named if TASKS[one.task].serves(manifest)] or named[:1]
+        model = catalog.get(name)
+        able = [one for one in named if TASKS[one.task].serves(model.manifest)]
+        if not able:
+            has = dict.fromkeys(one.names[0] for one in PIPELINES if TASKS[one.task].serves(model.manifest))
+            others = [other.name for one in named for other in catalog.all_for(TASKS[one.task])]
+            raise NotFound(
+                f"That model has no {wanted} pipeline, but {', '.join(has)}. "
+                f"Models with {wanted}: {', '.join(others) or 'none'}."
+            )
         # What fits nothing is refused in the words of the task that the model was exported for.
-        fitting = [one for one in able if one.fits(asked)] or sorted(able, key=lambda one: one.task != manifest.task)
-        return fitting[0], catalog.for_task(TASKS[fitting[0].task], name)
+        fitting = [one for one in able if one.fits(asked)] or sorted(able, key=lambda one: one.task != model.task)
+        return fitting[0], model
     fitting = [one for one in named if one.fits(asked)] or ([] if wanted is None else named)
     if not fitting:
         raise ValidationFailed(
