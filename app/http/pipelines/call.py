@@ -5,6 +5,7 @@ from typing import Any
 
 from app.errors import NotFound, ValidationFailed
 from app.http.api import Call, Received
+from app.http.parsing import parse
 from app.http.pipelines.body import Asked, Form, PipelineBody, asked_by
 from app.http.pipelines.tasks import PIPELINES, Pipeline
 from app.tasks import TASKS
@@ -29,7 +30,7 @@ def read_call(
         ValidationError, ValidationFailed: the body is no request for the model, or for several.
         NotFound: there is no such model or pipeline.
     """
-    body = PipelineBody.model_validate_json(received.body)
+    body = parse(PipelineBody, received.body)
     asked = asked_by(body, form)
     chosen, model = _choose(catalog, asked, body.model if name is None else name, pipeline)
     request = chosen.request.model_validate(

@@ -17,6 +17,7 @@ from app.http.asgi import Header
 from app.http.dialects.tei.requests import EmbedForm, Form, PredictForm, RerankForm, SimilarityForm
 from app.http.dialects.tei.tokens import DecodeForm, TokenizeForm, decoded, tokenized
 from app.http.models import public_source
+from app.http.parsing import parse
 from app.http.problems import explain
 from app.tasks import TASKS
 from app.tasks.base import Model, TaskHandler
@@ -107,20 +108,20 @@ class TeiApi(Api):
             NotFound: it names no model that does the task.
         """
         with _explained():
-            body = form.model_validate_json(received.body)
+            body = parse(form, received.body)
             request = handler.request.model_validate(body.native())
         model = self.served.catalog.for_task(handler, received.path.get("model", body.model))
         return Call(handler, model, request, partial(_write, body))
 
     def _tokenize(self, received: Received) -> object:
         with _explained():
-            form = TokenizeForm.model_validate_json(received.body)
+            form = parse(TokenizeForm, received.body)
         self.served.limits.check_inputs(len(form.listed))
         return tokenized(self._model(received, form.model), form)
 
     def _decode(self, received: Received) -> object:
         with _explained():
-            form = DecodeForm.model_validate_json(received.body)
+            form = parse(DecodeForm, received.body)
         self.served.limits.check_inputs(len(form.ids))
         return decoded(self._model(received, form.model), form)
 
