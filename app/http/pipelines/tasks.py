@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from functools import cached_property
+from itertools import islice
 from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict
@@ -12,6 +13,7 @@ from app.http.pipelines.body import Asked
 from app.tasks import TASKS
 from app.tasks.answer import MAX_TOKENS, AnswerParameters, AnswerRequest
 from app.tasks.base import Model
+from app.tasks.inputs import MAX_INPUTS
 
 HOSTED_TOP_K: Final = 5
 """How many labels the hosted API gives for a single text; for a list of texts, it gives the best of each."""
@@ -91,7 +93,9 @@ class QuestionAnswering(Pipeline):
             raise ValidationFailed(
                 "inputs: question and context are lists of different length; send a context a question."
             )
-        return [{**inputs, "question": one, "context": other} for one, other in zip(questions, contexts, strict=True)]
+        # Of more the task needs to know only that there are more.
+        pairs = islice(zip(questions, contexts, strict=True), MAX_INPUTS + 1)
+        return [{**inputs, "question": one, "context": other} for one, other in pairs]
 
     def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:
         parameters = super().parameters(asked, model)

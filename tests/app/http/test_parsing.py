@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from app.errors import ValidationFailed
-from app.http.parsing import MAX_GROUPS, parse
+from app.http.parsing import MAX_PARTS, parse
 
 
 class Form(BaseModel):
@@ -15,19 +15,19 @@ class Form(BaseModel):
 
 @pytest.mark.parametrize(
     "inputs",
-    [b"[%s[]]" % (b"[]," * MAX_GROUPS), b"[" * MAX_GROUPS + b"]" * MAX_GROUPS, b"[%s{}]" % (b'{"a":1},' * MAX_GROUPS)],
+    [b"[%s[]]" % (b"[]," * MAX_PARTS), b"[" * MAX_PARTS + b"]" * MAX_PARTS, b"[%s{}]" % (b'{"a":1},' * MAX_PARTS)],
     ids=["lists", "nested lists", "objects"],
 )
-def test_a_body_of_too_many_lists_and_objects_is_refused(inputs: bytes) -> None:
-    with pytest.raises(ValidationFailed, match=f"more than {MAX_GROUPS} lists and objects"):
+def test_a_body_of_too_many_parts_is_refused(inputs: bytes) -> None:
+    with pytest.raises(ValidationFailed, match=f"more than {MAX_PARTS} lists, objects and keys"):
         parse(Form, b'{"inputs":%s}' % inputs)
 
 
-@pytest.mark.parametrize("text", [b"[" * 2 * MAX_GROUPS, b'\\"[{' * MAX_GROUPS, b"{\\\\" * 2 * MAX_GROUPS])
+@pytest.mark.parametrize("text", [b"[" * 2 * MAX_PARTS, b'\\"[{' * MAX_PARTS, b"{\\\\" * 2 * MAX_PARTS])
 def test_brackets_in_a_text_are_text(text: bytes) -> None:
-    assert len(parse(Form, b'{"inputs":"%s"}' % text).inputs) >= 2 * MAX_GROUPS
+    assert len(parse(Form, b'{"inputs":"%s"}' % text).inputs) >= 2 * MAX_PARTS
 
 
 def test_a_body_of_as_many_lists_as_are_allowed_is_read() -> None:
-    lists = b"[]," * (MAX_GROUPS - 3) + b"[]"
-    assert len(parse(Form, b'{"inputs":[%s]}' % lists).inputs) == MAX_GROUPS - 2
+    lists = b"[]," * (MAX_PARTS - 4) + b"[]"
+    assert len(parse(Form, b'{"inputs":[%s]}' % lists).inputs) == MAX_PARTS - 3
