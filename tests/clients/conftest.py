@@ -5,6 +5,7 @@ Nothing of `app` is imported here: what the clients need must not meet what the 
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,8 @@ from tests.support import CHECKPOINTS, ROOT, ServerProcess, starting
 PYTHON: Final = ROOT / ".venv" / "bin" / "python"
 DEFAULTS: Final = "classify=bert-single-label,embed=bert-embed"
 KEY: Final = "s3cret-key"
+ON_THE_PAGE: Final = {"sentiment": "bert-single-label", "minilm": "bert-embed", "ranker": "roberta-rerank"}
+"""The models that docs/clients.md asks, and those that are asked here instead."""
 
 models = os.environ.get("BERT_CLIENT_MODELS")
 """The folder that `run.sh` exports to; without it there is nothing to run."""
@@ -40,6 +43,16 @@ def locked() -> Iterator[ServerProcess]:
     with starting(Path(models), *arguments, environment={"BERT_API_KEY": KEY}, python=PYTHON) as server:
         yield server
         assert server.stop() == 0, server.log
+
+
+def code_of_page(imported: str, server: ServerProcess) -> str:
+    """Return the code of docs/clients.md that imports a library, as it asks this server and its models."""
+    page = (ROOT / "docs" / "clients.md").read_text()
+    found = re.findall(r"^```(?:python|js)$(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    [code] = [code for code in found if imported in code]
+    for name, served in ON_THE_PAGE.items():
+        code = code.replace(f"/models/{name}", f"/models/{served}")
+    return code.replace("http://localhost:8000", server.url)
 
 
 def answers(name: str) -> Any:

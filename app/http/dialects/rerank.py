@@ -12,6 +12,7 @@ from app.errors import ServiceError, ValidationFailed
 from app.http.api import Api, Call, Inference, Received
 from app.http.asgi import error_document
 from app.http.native import NativeApi
+from app.http.parsing import parse
 from app.http.problems import explain
 from app.tasks import TASKS
 from app.tasks.inputs import MAX_INPUTS, Request, Text
@@ -101,7 +102,7 @@ class RerankApi(Api):
         Raises:
             ValidationError, NotFound, ValidationFailed: as `read`.
         """
-        if "inputs" in _Keys.model_validate_json(received.body).model_fields_set:
+        if "inputs" in parse(_Keys, received.body).model_fields_set:
             return replace(NativeApi(self.served).read(TASKS["rerank"], received), api=NativeApi.name)
         return self.read("1", received)
 
@@ -112,7 +113,7 @@ class RerankApi(Api):
             ValidationError: the body has not its form.
             NotFound, ValidationFailed: it names no model that reranks, or asks for what the model does not do.
         """
-        asked = DocumentsRequest.model_validate_json(received.body)
+        asked = parse(DocumentsRequest, received.body)
         handler = TASKS["rerank"]
         model = self.served.catalog.for_task(handler, asked.model)
         longest = model.manifest.max_length
