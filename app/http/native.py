@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from app.http.api import Api, Call, Inference, Received
+from app.http.parsing import parse
 from app.tasks import TASKS
 from app.tasks.base import TaskHandler
 from app.telemetry.record import RequestRecord
@@ -33,7 +34,7 @@ class NativeApi(Api):
             ValidationError: the body has not the task's form.
             NotFound, ValidationFailed: it names no model that does the task.
         """
-        request: Any = handler.request.__pydantic_validator__.validate_json(received.body)
+        request: Any = parse(handler.request, received.body)
         model = self.served.catalog.for_task(handler, request.model)
         return Call(handler, model, request, partial(_write, model.name))
 

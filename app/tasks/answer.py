@@ -166,7 +166,7 @@ def _plan(i: int, located: Located, max_tokens: int, parameters: AnswerParameter
     if room < 1:
         raise ValidationFailed(
             f"inputs[{i}].question leaves no room for the context: this model reads {max_tokens} tokens at once. "
-            "Shorten it, or lower parameters.max_question_length."
+            f"Shorten it, or lower parameters.{parameters.called('max_question_length')}."
         )
     stride = parameters.stride
     if stride is None:
@@ -174,7 +174,7 @@ def _plan(i: int, located: Located, max_tokens: int, parameters: AnswerParameter
         stride = stride if stride < room else room // 2
     elif stride >= room and len(context) > room:
         raise ValidationFailed(
-            f"parameters.stride: must be less than {room}, which is how many tokens of the context are read at once beside "
+            f"parameters.{parameters.called('stride')}: must be less than {room}, which is how many tokens of the context are read at once beside "
             f"the question of inputs[{i}]. Lower it, or leave it out."
         )
     return _Plan(located, before, bool(cut_off), room, min(stride, room - 1))

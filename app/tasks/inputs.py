@@ -49,6 +49,11 @@ class Request(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    @classmethod
+    def called(cls, name: str) -> str:
+        """Return what callers call a field: in some APIs it has another name."""
+        return cls.model_fields[name].alias or name
+
 
 class TextPair(Request):
     """Two texts that the model reads together."""

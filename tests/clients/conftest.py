@@ -18,7 +18,8 @@ from tests.support import CHECKPOINTS, ROOT, ServerProcess, starting
 PYTHON: Final = ROOT / ".venv" / "bin" / "python"
 DEFAULTS: Final = "classify=bert-single-label,embed=bert-embed"
 KEY: Final = "s3cret-key"
-NAMES_ON_THE_PAGE: Final = {"minilm": "bert-embed", "sentiment": "bert-single-label", "ranker": "roberta-rerank"}
+ON_THE_PAGE: Final = {"sentiment": "bert-single-label", "minilm": "bert-embed", "ranker": "roberta-rerank"}
+"""The models that docs/clients.md asks, and those that are asked here instead."""
 
 models = os.environ.get("BERT_CLIENT_MODELS")
 """The folder that `run.sh` exports to; without it there is nothing to run."""
@@ -45,21 +46,16 @@ def locked() -> Iterator[ServerProcess]:
         assert server.stop() == 0, server.log
 
 
+def code_of_page(imported: str, server: ServerProcess) -> str:
+    """Return the code of docs/clients.md that imports a library, as it asks this server and its models."""
+    page = (ROOT / "docs" / "clients.md").read_text()
+    found = re.findall(r"^```(?:python|js)$(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    [code] = [code for code in found if imported in code]
+    for name, served in ON_THE_PAGE.items():
+        code = re.sub(rf'(?<=[/"]){name}(?=[/"])', served, code)
+    return code.replace("localhost:8000", urlsplit(server.url).netloc)
+
+
 def answers(name: str) -> Any:
     """Return the answers of the references that are stored with a fixture."""
     return json.loads((CHECKPOINTS / name / "answers.json").read_text())
-
-
-def run_lines_of_the_page(client: str, server: ServerProcess) -> dict[str, Any]:
-    """Run the lines of docs/clients.md that import a client, and return their variables."""
-    page = (ROOT / "docs" / "clients.md").read_text()
-    [lines] = [
-        block
-        for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-        if f"import {client}" in block
-    ]
-    for word, what in {"HOST:PORT": urlsplit(server.url).netloc, **NAMES_ON_THE_PAGE}.items():
-        lines = lines.replace(word, what)
-    variables: dict[str, Any] = {}
-    exec(lines, variables)
-    return variables

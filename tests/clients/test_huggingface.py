@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
-from tests.clients.conftest import KEY, answers
+from tests.clients.conftest import KEY, answers, code_of_page
 from tests.support import ServerProcess
 
 TOLERANCE: Final = 2e-5
@@ -192,3 +192,8 @@ def test_an_error_raises_the_clients_exception_with_the_servers_message(
         call()
     assert caught.value.response.status_code == status
     assert says in str(caught.value)
+
+
+def test_the_code_of_the_page_runs(server: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(code_of_page("from huggingface_hub", server), {})
+    assert "TextClassificationOutputElement" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.clients.conftest import KEY, answers
+from tests.clients.conftest import KEY, answers, code_of_page
 from tests.support import ServerProcess
 
 SCRIPT: Final = Path(__file__).parent / "node" / "huggingface.js"
@@ -22,13 +22,23 @@ Call = tuple[str, Mapping[str, Any]]
 
 def ask(url: str, calls: Sequence[Call], key: str | None = None) -> list[Any]:
     """Call methods of the client; return the answers and errors."""
+    return json.loads(run(str(SCRIPT), given=json.dumps({"endpointUrl": url, "accessToken": key, "calls": calls})))
+
+
+def run(*arguments: str, given: str) -> str:
+    """Run Node where the client is installed, and return what it writes."""
     node = shutil.which("node")
     assert node is not None, "install Node.js 18 or newer"
-    asked = {"endpointUrl": url, "accessToken": key, "calls": calls}
     done = subprocess.run(
-        [node, SCRIPT], input=json.dumps(asked), capture_output=True, text=True, check=True, timeout=WITHIN_S
+        [node, *arguments],
+        input=given,
+        cwd=SCRIPT.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=WITHIN_S,
     )
-    return json.loads(done.stdout)
+    return done.stdout
 
 
 def same(got: Any, expected: Any) -> bool:
@@ -115,3 +125,7 @@ def test_an_error_has_the_servers_message(server: ServerProcess) -> None:
     [error] = ask(f"{server.url}/models/bert-single-label", calls)
     assert error["status"] == 422
     assert "parameters.top_k: input should be greater than or equal to 1" in error["error"]
+
+
+def test_the_code_of_the_page_runs(server: ServerProcess) -> None:
+    assert "label: " in run("--input-type=module", "-", given=code_of_page("@huggingface", server))

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 from langchain_huggingface import HuggingFaceEndpointEmbeddings
 
-from tests.clients.conftest import KEY, answers
+from tests.clients.conftest import KEY, answers, code_of_page
 from tests.support import ServerProcess
 
 CASES = [
@@ -23,12 +22,9 @@ EXPECTED = [case["answers"][0]["prediction"] for case in CASES]
 CLOSE = 1e-5
 
 
-def embeddings_of(url: str, token: str | None = None, **model_kwargs: Any) -> HuggingFaceEndpointEmbeddings:
-    """Return embeddings whose clients ask a URL, which `model` itself may not be."""
-    embeddings = HuggingFaceEndpointEmbeddings(model="bert-embed", model_kwargs=model_kwargs)
-    embeddings.client = InferenceClient(model=url, token=token)
-    embeddings.async_client = AsyncInferenceClient(model=url, token=token)
-    return embeddings
+def embeddings_of(url: str, token: str | None = None, **more: Any) -> HuggingFaceEndpointEmbeddings:
+    """Return embeddings of a URL. It is refused as `model` itself, and asked as a keyword of each call."""
+    return HuggingFaceEndpointEmbeddings(model_kwargs={"model": url, **more}, huggingfacehub_api_token=token)
 
 
 @pytest.mark.parametrize("path", ["/embed", "/models/bert-embed/embed"])
@@ -57,3 +53,8 @@ def test_the_token_is_the_key(locked: ServerProcess) -> None:
     assert len(embeddings_of(url, KEY).embed_query("Good")) == len(EXPECTED[0])
     with pytest.raises(HfHubHTTPError, match="401"):
         embeddings_of(url, "wrong").embed_query("Good")
+
+
+def test_the_code_of_the_page_runs(server: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(code_of_page("langchain", server), {})
+    assert "[0." in capsys.readouterr().out

@@ -19,7 +19,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
 from llama_index.postprocessor.tei_rerank import TextEmbeddingInference
 
-from tests.clients.conftest import KEY, answers
+from tests.clients.conftest import KEY, answers, code_of_page
 from tests.support import ServerProcess
 
 # What LiteLLM's own types make pydantic say.
@@ -180,3 +180,13 @@ def test_litellm_reranks_as_the_reference(server: ServerProcess) -> None:
     found = [(one["index"], one["document"]["text"]) for one in answer.results]
     assert found == [(one["index"], ASKED["texts"][one["index"]]) for one in SIGMOIDS]
     np.testing.assert_allclose([one["relevance_score"] for one in answer.results], scores(SIGMOIDS), atol=CLOSE)
+
+
+@pytest.mark.parametrize("imported", ["llama_index", "haystack"])
+def test_the_code_of_the_page_runs(server: ServerProcess, imported: str) -> None:
+    asked: dict[str, Any] = {}
+    exec(code_of_page(imported, server), asked)
+    if imported == "llama_index":
+        assert asked["ranker"].postprocess_nodes([NodeWithScore(node=TextNode(text="a"))], query_str="Good")
+    else:
+        assert asked["ranker"].run(query="Good", documents=[Document(content="a")])["documents"]

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.bundle.manifest import Task
 from app.errors import NotFound
 from app.http.api import Api, Call, Inference, Received, Route, Utility
+from app.http.parsing import parse
 from app.tasks import TASKS
 from app.tasks.base import Model
 from app.tasks.inputs import MAX_INPUTS
@@ -44,7 +45,7 @@ class KServeApi(Api):
             NotFound: there is no such model.
             ValidationError: the body has no instances, or such as the model does not take.
         """
-        request = PredictRequest.model_validate_json(received.body)
+        request = parse(PredictRequest, received.body)
         model = self.served.catalog.get(received.path["model"])
         parameters = request.parameters or {}
         handler = TASKS[_task(model, request.instances[0], parameters)]

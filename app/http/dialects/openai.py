@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from app.errors import ServiceError
 from app.http.api import Api, Call, Inference, Received
+from app.http.parsing import parse
 from app.tasks import TASKS
 from app.tasks.inputs import Request, TextInputs
 from app.telemetry.record import RequestRecord
@@ -83,7 +84,7 @@ class OpenAiApi(Api):
             ValidationError: the body has not the form of one.
             NotFound, ValidationFailed: it names no model that embeds.
         """
-        asked = EmbeddingsRequest.model_validate_json(received.body)
+        asked = parse(EmbeddingsRequest, received.body)
         handler = TASKS["embed"]
         model = self.served.catalog.for_task(handler, asked.model)
         request = handler.request.model_validate({"inputs": asked.input, "parameters": asked.parameters})

@@ -12,6 +12,7 @@ from app.errors import ServiceError, ValidationFailed
 from app.http.api import Api, Call, Inference, Received
 from app.http.asgi import error_document
 from app.http.native import NativeApi
+from app.http.parsing import parse
 from app.tasks import TASKS
 from app.tasks.inputs import MAX_INPUTS, AnyText, Request, Text
 from app.tasks.rerank import RerankHandler, RerankRequest
@@ -116,7 +117,7 @@ class RerankApi(Api):
             ValidationError: the body has not its form.
             NotFound, ValidationFailed: it names no model that reranks, or asks for what the model does not do.
         """
-        asked = DocumentsRequest.model_validate_json(received.body)
+        asked = parse(DocumentsRequest, received.body)
         model = self.served.catalog.for_task(RANKER, asked.model)
         longest = model.manifest.max_length
         if asked.max_tokens_per_doc is not None and asked.max_tokens_per_doc < longest:
@@ -135,7 +136,7 @@ class RerankApi(Api):
 
 
 def _lacks_inputs(error: ValidationError) -> bool:
-    """Return whether a body has no `inputs`, which a native request has. To list the problems of a hostile body takes seconds."""
+    """Return whether a body has no `inputs`, which a native request has. The many problems of a hostile body are not listed."""
     return error.error_count() <= MAX_INPUTS and any(
         problem["type"] == "missing" and problem["loc"] == ("inputs",)
         for problem in error.errors(include_url=False, include_context=False, include_input=False)

@@ -13,9 +13,9 @@ ANY_CASE: Final = ("aggregation_strategy", "function_to_apply", "truncation_dire
 
 
 class PipelineBody(BaseModel):
-    """A request to a pipeline. `inputs` has the form that the model's task needs; other keys are ignored.
+    """A request to a pipeline. `inputs` has the form that the model's task needs; without it, the body itself has.
 
-    Without `inputs`, these are the keys of the body itself. Feature extraction takes its parameters from there, too.
+    Parameters may also stand beside what they are for, in the body or in `inputs`. Other keys of the body are ignored.
     """
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -23,6 +23,8 @@ class PipelineBody(BaseModel):
     model: str | None = None
     inputs: Any = None
     parameters: dict[str, Any] | None = None
+    options: Any = None
+    """The hosted API's, which change no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,8 @@ class Asked:
 
     inputs: Any
     parameters: Mapping[str, Any]
-    root: Mapping[str, Any]
-    """Keys of the body that are neither inputs nor parameters."""
+    beside: Mapping[str, Any]
+    """Keys where parameters may stand, too: in the body, and in inputs that are an object."""
     form: Form
 
     @property
@@ -51,9 +53,10 @@ class Asked:
 
 def asked_by(body: PipelineBody, form: Form) -> Asked:
     """Return what a body asks for."""
-    root = _in_lower_case(body.model_extra or {})
+    root = body.model_extra or {}
     inputs = body.inputs if "inputs" in body.model_fields_set else root
-    return Asked(inputs, _in_lower_case(body.parameters or {}), root, form)
+    beside = root | inputs if isinstance(inputs, dict) else root
+    return Asked(inputs, _in_lower_case(body.parameters or {}), _in_lower_case(beside), form)
 
 
 def _in_lower_case(parameters: Mapping[str, Any]) -> dict[str, Any]:

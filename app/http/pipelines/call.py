@@ -5,6 +5,7 @@ from typing import Any
 
 from app.errors import NotFound, ValidationFailed
 from app.http.api import Call, Received
+from app.http.parsing import parse
 from app.http.pipelines.body import Asked, Form, PipelineBody, asked_by
 from app.http.pipelines.tasks import PIPELINES, Pipeline
 from app.tasks import TASKS
@@ -29,7 +30,7 @@ def read_call(
         ValidationError, ValidationFailed: the body is no request for the model, or for several.
         NotFound: there is no such model or pipeline.
     """
-    body = PipelineBody.model_validate_json(received.body)
+    body = parse(PipelineBody, received.body)
     asked = asked_by(body, form)
     chosen, model = _choose(catalog, asked, body.model if name is None else name, pipeline)
     request = chosen.request.model_validate(
@@ -52,11 +53,18 @@ def _choose(catalog: Catalog, asked: Asked, name: str | None, wanted: str | None
     if name is None and len(models) == 1:
         name = models[0].name
     if name is not None:
-        manifest = catalog.get(name).manifest
-        able = [one for one in named if TASKS[one.task].serves(manifest)] or named[:1]
+        model = catalog.get(name)
+        able = [one for one in named if TASKS[one.task].serves(model.manifest)]
+        if not able:
+            has = dict.fromkeys(one.names[0] for one in PIPELINES if TASKS[one.task].serves(model.manifest))
+            others = [other.name for one in named for other in catalog.all_for(TASKS[one.task])]
+            raise NotFound(
+                f"That model has no {wanted} pipeline, but {', '.join(has)}. "
+                f"Models with {wanted}: {', '.join(others) or 'none'}."
+            )
         # What fits nothing is refused in the words of the task that the model was exported for.
-        fitting = [one for one in able if one.fits(asked)] or sorted(able, key=lambda one: one.task != manifest.task)
-        return fitting[0], catalog.for_task(TASKS[fitting[0].task], name)
+        fitting = [one for one in able if one.fits(asked)] or sorted(able, key=lambda one: one.task != model.task)
+        return fitting[0], model
     fitting = [one for one in named if one.fits(asked)] or ([] if wanted is None else named)
     if not fitting:
         raise ValidationFailed(

@@ -1,6 +1,8 @@
 """The pipelines: each translates the requests and answers of one task."""
 
 from abc import ABC, abstractmethod
+from functools import cached_property
+from itertools import islice
 from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict
@@ -11,7 +13,7 @@ from app.http.pipelines.body import Asked
 from app.tasks import TASKS
 from app.tasks.answer import MAX_TOKENS, AnswerParameters, AnswerRequest
 from app.tasks.base import Model
-from app.tasks.embed import EmbedParameters
+from app.tasks.inputs import MAX_INPUTS
 
 HOSTED_TOP_K: Final = 5
 """How many labels the hosted API gives for a single text; for a list of texts, it gives the best of each."""
@@ -24,6 +26,8 @@ class Pipeline(ABC):
     task: ClassVar[Task]
     is_telling: ClassVar[bool] = False
     """Whether what fits this pipeline fits no other."""
+    own_names: ClassVar[frozenset[str]] = frozenset()
+    """The parameters that the task's request does not have by this name."""
 
     @property
     def request(self) -> type[BaseModel]:
@@ -34,9 +38,11 @@ class Pipeline(ABC):
     def fits(self, asked: Asked) -> bool:
         """Whether a request has the form of this task."""
 
-    def inputs(self, asked: Asked) -> object:
+    def inputs(self, asked: Asked) -> Any:  # noqa: ANN401 - JSON
         """Return the task's inputs."""
-        return asked.inputs
+        if not isinstance(asked.inputs, dict):
+            return asked.inputs
+        return {name: value for name, value in asked.inputs.items() if name not in self._parameter_names}
 
     def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:  # noqa: ARG002
         """Return the task's parameters. Null is what a parameter is without a value.
@@ -44,7 +50,17 @@ class Pipeline(ABC):
         Raises:
             ValidationFailed: one has a value that it cannot have here.
         """
-        return {name: value for name, value in asked.parameters.items() if value is not None}
+        return {name: value for name, value in self.given(asked).items() if value is not None}
+
+    def given(self, asked: Asked) -> dict[str, Any]:
+        """Return the parameters as they were sent, wherever they stand."""
+        beside = {name: asked.beside[name] for name in self._parameter_names & asked.beside.keys()}
+        return {**beside, **asked.parameters}
+
+    @cached_property
+    def _parameter_names(self) -> frozenset[str]:
+        parameters: Any = self.request.model_fields["parameters"].annotation
+        return self.own_names | {field.alias or name for name, field in parameters.model_fields.items()}
 
     def write(self, asked: Asked, predictions: list[Any]) -> object:
         """Return the answer."""
@@ -57,6 +73,7 @@ class QuestionAnswering(Pipeline):
     names = ("question-answering",)
     task = "answer"
     is_telling = True
+    own_names = frozenset({"align_to_words", "max_seq_len"})
 
     @property
     def request(self) -> type[BaseModel]:
@@ -65,8 +82,8 @@ class QuestionAnswering(Pipeline):
     def fits(self, asked: Asked) -> bool:
         return asked.has("question", "context")
 
-    def inputs(self, asked: Asked) -> object:
-        inputs = asked.inputs
+    def inputs(self, asked: Asked) -> Any:  # noqa: ANN401 - JSON
+        inputs = super().inputs(asked)
         if not isinstance(inputs, dict) or not isinstance(inputs.get("question"), list):
             return inputs
         questions, contexts = inputs["question"], inputs.get("context")
@@ -76,7 +93,9 @@ class QuestionAnswering(Pipeline):
             raise ValidationFailed(
                 "inputs: question and context are lists of different length; send a context a question."
             )
-        return [{"question": one, "context": other} for one, other in zip(questions, contexts, strict=True)]
+        # Of more the task needs to know only that there are more.
+        pairs = islice(zip(questions, contexts, strict=True), MAX_INPUTS + 1)
+        return [{**inputs, "question": one, "context": other} for one, other in pairs]
 
     def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:
         parameters = super().parameters(asked, model)
@@ -113,14 +132,16 @@ class ZeroShotClassification(Pipeline):
     names = ("zero-shot-classification",)
     task = "zero-shot"
     is_telling = True
+    own_names = frozenset({"candidateLabels"})
 
     def fits(self, asked: Asked) -> bool:
-        return not {"candidate_labels", "candidateLabels"}.isdisjoint(asked.parameters)
+        return not {"candidate_labels", "candidateLabels"}.isdisjoint(self.given(asked))
 
-    def inputs(self, asked: Asked) -> object:
-        if isinstance(asked.inputs, dict):
-            return asked.inputs.get("sequences", asked.inputs.get("text"))
-        return asked.inputs
+    def inputs(self, asked: Asked) -> Any:  # noqa: ANN401 - JSON
+        inputs = super().inputs(asked)
+        if isinstance(inputs, dict) and inputs.keys() in ({"sequences"}, {"text"}):
+            [inputs] = inputs.values()
+        return inputs
 
     def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:
         parameters = super().parameters(asked, model)
@@ -152,39 +173,31 @@ class TextRanking(Pipeline):
     def fits(self, asked: Asked) -> bool:
         return asked.has("query", "texts")
 
-    def inputs(self, asked: Asked) -> object:
-        if not isinstance(asked.inputs, dict):
-            return asked.inputs
-        return {name: value for name, value in asked.inputs.items() if name != "return_documents"}
-
-    def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:
-        given = asked.inputs.get("return_documents") if isinstance(asked.inputs, dict) else None
-        return ({} if given is None else {"return_documents": given}) | super().parameters(asked, model)
-
 
 class TextClassification(Pipeline):
     """Hosted, the best labels of each text; a pipeline returns the best one only unless `top_k` is given, null for all."""
 
     names = ("text-classification", "sentiment-analysis")
     task = "classify"
+    own_names = frozenset({"padding", "max_length"})
 
     def fits(self, asked: Asked) -> bool:
         return isinstance(asked.first, str | list) or asked.has("text")
 
-    def inputs(self, asked: Asked) -> object:
-        return [_pair(one) for one in asked.inputs] if asked.is_list else asked.inputs
+    def inputs(self, asked: Asked) -> Any:  # noqa: ANN401 - JSON
+        return [_pair(one) for one in asked.inputs] if asked.is_list else super().inputs(asked)
 
     def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:
         parameters = super().parameters(asked, model)
         parameters.pop("padding", None)  # changes no answer
         _refuse_others(parameters, "max_length", value=model.tokenizer.max_length)
         default = HOSTED_TOP_K if asked.form == "hosted" and not asked.is_list else 1
-        return parameters | {"top_k": asked.parameters.get("top_k", default)}
+        return parameters | {"top_k": self.given(asked).get("top_k", default)}
 
     def write(self, asked: Asked, predictions: list[Any]) -> object:
         if asked.form == "hosted":
             return predictions
-        if "top_k" in asked.parameters:
+        if "top_k" in self.given(asked):
             return super().write(asked, predictions)
         best = [labels[0] for labels in predictions]
         return best if isinstance(asked.inputs, str | list) else best[0]
@@ -199,8 +212,8 @@ class NextSentence(Pipeline):
     def fits(self, asked: Asked) -> bool:
         return isinstance(asked.first, list) or asked.has("text", "text_pair")
 
-    def inputs(self, asked: Asked) -> object:
-        return [_pair(one) for one in asked.inputs] if asked.is_list else asked.inputs
+    def inputs(self, asked: Asked) -> Any:  # noqa: ANN401 - JSON
+        return [_pair(one) for one in asked.inputs] if asked.is_list else super().inputs(asked)
 
     def write(self, asked: Asked, predictions: list[Any]) -> object:
         labels = [
@@ -248,14 +261,16 @@ class FillMask(Pipeline):
 
 
 class Embedding(Pipeline):
-    """What has an embedding model. Its parameters may also stand in the body itself."""
+    """What has an embedding model."""
+
+    own_names = frozenset({"truncate"})
 
     def parameters(self, asked: Asked, model: Model) -> dict[str, Any]:
-        names = {"truncate", *EmbedParameters.model_fields}
-        root = {name: value for name, value in asked.root.items() if name in names and value is not None}
-        parameters = root | super().parameters(asked, model)
+        parameters = super().parameters(asked, model)
         if "truncate" in parameters:
-            parameters["truncation"] = parameters.pop("truncate")
+            parameters["truncation"] = truncate = parameters.pop("truncate")
+            if not isinstance(truncate, bool):
+                raise ValidationFailed("parameters.truncate: should be true or false.")
         return parameters
 
 

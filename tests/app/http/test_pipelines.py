@@ -1,6 +1,7 @@
 """Bodies of pipelines become requests of tasks, and predictions become the answers that pipelines and the hosted API give."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -239,6 +240,37 @@ def test_sentence_similarity_gives_a_number_for_each_sentence(read: Read, body: 
     assert call.write([[0.75, 0.25]], RECORD) == [0.75, 0.25]
 
 
+@pytest.mark.parametrize(
+    ("name", "inputs", "theirs", "ours"),
+    [
+        (
+            "bert-single-label",
+            "a",
+            {"top_k": 2, "function_to_apply": "NONE"},
+            {"top_k": 2, "function_to_apply": "none"},
+        ),
+        ("bert-single-label", {"text": "a"}, {"top_k": None, "padding": True}, {"top_k": None}),
+        ("bert-next-sentence", {"text": "a", "text_pair": "b"}, {"truncation": False}, {"truncation": False}),
+        ("bert-entities", "a", {"aggregation_strategy": "NONE"}, {"aggregation_strategy": "none"}),
+        ("bert-fill-mask", "[MASK]", {"targets": "good"}, {"targets": ["good"]}),
+        ("bert-answer", QUESTION, {"top_k": 2, "doc_stride": 3}, {"top_k": 2, "stride": 3}),
+        ("bert-nli", "a", {"candidateLabels": "A,B"}, {"candidate_labels": ["A", "B"]}),
+        ("bert-nli", {"sequences": "a"}, {"candidate_labels": ["A"]}, {"candidate_labels": ["A"]}),
+        ("roberta-rerank", {"query": "q", "texts": ["a"]}, {"top_n": 1}, {"top_n": 1}),
+        ("bert-embed", {"source_sentence": "a", "sentences": ["b"]}, {"truncate": False}, {"truncation": False}),
+    ],
+)
+def test_parameters_may_stand_beside_what_they_are_for(
+    read: Read, name: str, inputs: Any, theirs: Any, ours: Any
+) -> None:
+    bodies = [{"inputs": inputs, "parameters": theirs}, {"inputs": inputs, **theirs, "options": {}}]
+    if isinstance(inputs, dict):
+        bodies += [{"inputs": inputs | theirs}, {**inputs, **theirs, "options": {}}]
+    for body in bodies:
+        parameters = read(body, name).request.parameters
+        assert {key: getattr(parameters, key) for key in ours} == ours
+
+
 @pytest.mark.parametrize("place", ["root", "parameters"])
 def test_feature_extraction_takes_its_parameters_in_two_places(read: Read, place: str) -> None:
     asked: dict[str, Any] = {"normalize": False, "truncate": False, "truncation_direction": "Left", "prompt_name": ""}
@@ -266,6 +298,7 @@ def test_feature_extraction_takes_its_parameters_in_two_places(read: Read, place
         ),
         ("bert-answer", {"inputs": {"question": ["a", "b"], "context": ["c"]}}, "lists of different length"),
         ("bert-answer", {"inputs": {"question": "a"}}, "inputs.context: is missing"),
+        ("bert-answer", {"inputs": {"question": ["a"], "context": "b", "c": 1}}, "inputs[0].c: is not"),
         ("bert-answer", {"inputs": "a"}, "inputs: should be"),
         ("bert-single-label", {"inputs": "a", "parameters": {"max_length": 8}}, "parameters.max_length: is always 40"),
         ("bert-single-label", {"inputs": "a", "parameters": {"temperature": 1}}, "parameters.temperature: is not"),
@@ -273,9 +306,11 @@ def test_feature_extraction_takes_its_parameters_in_two_places(read: Read, place
         ("bert-single-label", {"parameters": {}}, "inputs.text: is missing"),
         ("bert-next-sentence", {"inputs": "a"}, "inputs: should be"),
         ("bert-nli", {"inputs": "a", "parameters": {"candidate_labels": " , "}}, "parameters.candidate_labels: "),
+        ("bert-nli", {"inputs": {"sequences": "a", "b": 1}, "candidate_labels": ["A"]}, "inputs: should be a text or"),
         ("roberta-rerank", {"inputs": {"query": "a", "texts": "b"}}, "inputs.texts: "),
         ("bert-entities", {"inputs": {"text": "a"}}, "inputs: should be a text or a list of texts"),
         ("bert-embed", {"inputs": "a", "normalize": 1}, "parameters.normalize: "),
+        ("bert-embed", {"inputs": "a", "truncate": "END"}, "parameters.truncate: should be true or false"),
         ("bert-embed", {"inputs": "a", "parameters": []}, "parameters: "),
         ("bert-embed", {"inputs": "a", "model": 1}, "model: "),
         ("bert-embed", {"inputs": []}, "inputs: list should have at least 1 item"),
@@ -287,6 +322,20 @@ def test_a_refusal_names_what_the_caller_wrote(read: Read, name: str, body: Any,
     error = refused(lambda: read(body, name))
     assert isinstance(error, ValidationFailed)
     assert error.message.startswith(says) or says in error.message
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"doc_stride": 39}, "parameters.doc_stride: must be less than"),
+        ({"max_question_len": 99}, "lower parameters.max_question_len."),
+    ],
+)
+def test_what_does_not_fit_the_model_is_named_as_the_caller_named_it(read: Read, parameters: Any, says: str) -> None:
+    asked = {"question": "Where? " * 40, "context": "In Paris. " * 40}
+    call = read({"inputs": asked, "parameters": {"max_question_len": 1} | parameters}, "bert-answer")
+    with pytest.raises(ValidationFailed, match=re.escape(says)):
+        call.handler.prepare(call.model, call.request)
 
 
 def test_what_changes_no_answer_is_ignored(read: Read) -> None:
@@ -331,7 +380,8 @@ def test_a_request_finds_its_model(read: Read, body: Any, more: Any, model: str)
         ({"inputs": QUESTION}, {"served": ["bert-embed", "bert-entities"]}, NotFound, "no model for answer"),
         ({"inputs": "a"}, {"name": "nowhere"}, NotFound, "There is no such model"),
         ({"inputs": "a"}, {"pipeline": "translation"}, NotFound, "There is no such pipeline"),
-        ({"inputs": "a"}, {"name": "bert-embed", "pipeline": "ner"}, NotFound, "Models for entities: bert-entities"),
+        ({"inputs": "a"}, {"name": "bert-embed", "pipeline": "ner"}, NotFound, "but sentence-similarity, feature-extr"),
+        ({"inputs": "a"}, {"name": "bert-embed", "pipeline": "ner"}, NotFound, "Models with ner: bert-entities"),
     ],
 )
 def test_a_request_without_one_model_is_refused(

@@ -24,6 +24,7 @@ from app.http.dialects.open_inference.tensors import (
     read_texts,
     write_tensors,
 )
+from app.http.parsing import parse
 from app.tasks.base import Model
 from app.telemetry.record import RequestRecord
 
@@ -95,7 +96,7 @@ class OpenInferenceApi(Api):
         return {"name": model.name, "ready": True}
 
     def _index(self, received: Received) -> object:
-        asked = IndexRequest.model_validate_json(received.body or b"{}")
+        asked = parse(IndexRequest, received.body or b"{}")
         is_ready = self.served.readiness.engine == "ready"
         state, reason = ("READY", "") if is_ready else ("UNAVAILABLE", "the engine is starting")
         return [
@@ -144,7 +145,7 @@ class OpenInferenceApi(Api):
         model = self._model(received)
         body = self._decompressed(received)
         head, rest = _split(body, received.header(HEADER_LENGTH))
-        request = InferRequest.model_validate_json(head)
+        request = parse(InferRequest, head)
         texts = read_texts(request.inputs, rest)
         handler, form = form_for(model, texts)
         wanted = _wanted(request, form)

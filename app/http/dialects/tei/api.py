@@ -1,5 +1,6 @@
 """The routes of text-embeddings-inference. They do what its release 1.9.3 does, by its source."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +17,7 @@ from app.http.asgi import Header
 from app.http.dialects.tei.requests import EmbedForm, Form, PredictForm, RerankForm, SimilarityForm
 from app.http.dialects.tei.tokens import DecodeForm, TokenizeForm, decoded, tokenized
 from app.http.models import public_source
+from app.http.parsing import parse
 from app.http.problems import explain
 from app.tasks import TASKS
 from app.tasks.base import Model, TaskHandler
@@ -32,6 +34,12 @@ BELOW: Final = ("", "/models/{model}")
 """Where the routes are: at the root, for the task's default or only model, and below each model."""
 OF_STATUS: Final[Mapping[int, str]] = {429: "Overloaded", 500: "Backend", 503: "Unhealthy", 504: "Backend"}
 """The `error_type` of a status; that of all others is Validation."""
+NAMES: Final = (
+    (re.compile(r"^inputs(?:\[0\])?\.(query|texts)"), r"\1"),
+    (re.compile(r"^inputs\[0\]\.(source_sentence|sentences)"), r"inputs.\1"),
+    (re.compile(r"^parameters\."), ""),
+)
+"""The native names of keys at the beginning of an error, and what they are called here."""
 DTYPES: Final = {"fp32": "float32", "fp16": "float16"}
 
 
@@ -66,7 +74,10 @@ class TeiApi(Api):
 
     def error(self, error: ServiceError, request_id: str) -> tuple[int, object]:  # noqa: ARG002
         kind = "Empty" if isinstance(error, Empty) else OF_STATUS.get(error.status, "Validation")
-        return error.status, {"error": error.message, "error_type": kind}
+        message = error.message
+        for native, name in NAMES:
+            message = native.sub(name, message)
+        return error.status, {"error": message, "error_type": kind}
 
     def headers(self, record: RequestRecord, timeline: Timeline | None) -> list[Header]:
         """Return what a request cost, times in milliseconds."""
@@ -97,20 +108,20 @@ class TeiApi(Api):
             NotFound: it names no model that does the task.
         """
         with _explained():
-            body = form.model_validate_json(received.body)
+            body = parse(form, received.body)
             request = handler.request.model_validate(body.native())
         model = self.served.catalog.for_task(handler, received.path.get("model", body.model))
         return Call(handler, model, request, partial(_write, body))
 
     def _tokenize(self, received: Received) -> object:
         with _explained():
-            form = TokenizeForm.model_validate_json(received.body)
+            form = parse(TokenizeForm, received.body)
         self.served.limits.check_inputs(len(form.listed))
         return tokenized(self._model(received, form.model), form)
 
     def _decode(self, received: Received) -> object:
         with _explained():
-            form = DecodeForm.model_validate_json(received.body)
+            form = parse(DecodeForm, received.body)
         self.served.limits.check_inputs(len(form.ids))
         return decoded(self._model(received, form.model), form)
 

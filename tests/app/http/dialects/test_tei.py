@@ -237,6 +237,26 @@ def test_errors_have_the_status_and_the_type_of_the_original(
 
 
 @pytest.mark.parametrize(
+    ("path", "body", "place"),
+    [
+        ("/embed", {"inputs": "a", "dimensions": 999}, "dimensions: "),
+        ("/embed", {"inputs": "a", "prompt_name": "no"}, "prompt_name: "),
+        ("/embed", {"inputs": ["a", LONG], "truncate": False}, "inputs[1] has more"),
+        ("/rerank", {"query": "\0", "texts": ["a"]}, "query: "),
+        ("/rerank", {"query": "a", "texts": ["a", "\0"]}, "texts[1]: "),
+        ("/rerank", {"query": "a", "texts": ["a", LONG], "truncate": False}, "texts[1] with its query has more"),
+        (
+            "/similarity",
+            {"inputs": {"source_sentence": "a", "sentences": [LONG]}, "parameters": {"truncate": False}},
+            "inputs.sentences[0] has more",
+        ),
+    ],
+)
+def test_an_error_begins_with_the_place_in_the_request(server: ServerProcess, path: str, body: Any, place: str) -> None:
+    assert ask(server, path, body).json["error"].startswith(place)
+
+
+@pytest.mark.parametrize(
     ("error", "kind", "retry_after"),
     [
         (Overloaded("full", 3), "Overloaded", b"3"),
