@@ -3,6 +3,7 @@ PYTHON ?= python3
 EXTRA ?= cpu
 VENV := .venv
 TORCH := .torch
+SENTENCE_TRANSFORMERS := sentence-transformers==6.2.0 scikit-learn==1.9.1 scipy==1.17.1 joblib==1.6.0 threadpoolctl==3.8.0 narwhals==2.29.0 cloudpickle==3.1.3
 BENCH_VENV := .venv-bench
 INFINITY_VENV := .venv-bench-infinity
 CUDA_VENV := .venv-cuda-test
@@ -40,10 +41,12 @@ $(EXPORT_VENV)/installed .venv-gpu/installed $(VENV)/installed $(CUDA_VENV)/inst
 	@touch $@
 
 # A folder of its own, which only `make test-torch` sees: the other tests show that nothing else needs torch. A pinned plain
-# `torch` is a small CPU build where an index offers one.
+# `torch` is a small CPU build where an index offers one. sentence-transformers comes with what it needs beside the development
+# environment, whose transformers is the one to compare with.
 $(TORCH)/installed: $(VENV)/installed
 	rm -rf $(TORCH)
 	$(VENV)/bin/pip install --quiet --target $(TORCH) torch==2.13.0
+	$(VENV)/bin/pip install --quiet --target $(TORCH) --no-deps $(SENTENCE_TRANSFORMERS)
 	@touch $@
 
 # A worker a core; those that end first take tests over from the others. ARGS="-n 0" runs all in one process.
@@ -59,7 +62,7 @@ test-fast: $(VENV)/installed
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not torch and not cuda" $(ARGS)
 
-## make test-torch  compare with transformers and torch, live
+## make test-torch  compare with transformers, sentence-transformers and torch, live
 .PHONY: test-torch
 test-torch: $(TORCH)/installed
 	PYTHONPATH=$(CURDIR)/$(TORCH) $(VENV)/bin/python -m pytest -m torch $(ARGS)

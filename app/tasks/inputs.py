@@ -34,6 +34,8 @@ def _without_nul(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_not_empty)]
+AnyText = Annotated[str, AfterValidator(_without_nul)]
+"""A text that may be empty."""
 
 
 def _kind(value: object) -> str | None:
@@ -57,7 +59,7 @@ class TextPair(Request):
     """Two texts that the model reads together."""
 
     text: Text
-    text_pair: Annotated[str, AfterValidator(_without_nul)] | None = None
+    text_pair: AnyText | None = None
 
 
 class SentencePair(Request):
@@ -85,10 +87,7 @@ class QueryTexts(Request):
     """A query, and the texts to rank by it."""
 
     query: Text
-    texts: Annotated[
-        list[Annotated[str, AfterValidator(_without_nul)]],
-        Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True),
-    ]
+    texts: Annotated[list[AnyText], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
 
 
 def _one_or_list(value: object) -> str | None:

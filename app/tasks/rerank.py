@@ -1,7 +1,7 @@
 """Reranking: a score for each text by a query, as sentence-transformers' CrossEncoder computes them, best first."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, Field
 
@@ -63,6 +63,8 @@ class RerankHandler(TaskHandler[RerankRequest, Prepared, FloatArray]):
     summary = "Texts by how well they match a query"
     request = RerankRequest
     response = RerankResponse
+    place: ClassVar[str] = "inputs[{}].texts[{}] with its query"
+    """Where a text stands in a request, as errors name it."""
 
     def serves(self, manifest: Manifest) -> bool:
         return manifest.task == "rerank" or (manifest.task == "classify" and len(manifest.labels) == 1)
@@ -83,7 +85,7 @@ class RerankHandler(TaskHandler[RerankRequest, Prepared, FloatArray]):
             model,
             [(one.query, text) for one in request.listed for text in one.texts],
             request.parameters,
-            lambda number: "inputs[{}].texts[{}] with its query".format(*numbers[number]),
+            lambda number: self.place.format(*numbers[number]),
         )
 
     def answer(

@@ -16,6 +16,9 @@ from app.tasks.base import BYTES_A_PAIR, Model, Prepared, TaskHandler, Usage, ex
 from app.tasks.inputs import MAX_INPUTS, Text, TextsRequest, Truncation
 from app.tasks.scores import softmax
 
+MAX_TEMPLATE: Final = 4096
+"""Most characters of a template, which is repeated for each label: with one of a megabyte, 4096 labels took 4 GB."""
+
 
 def _with_place(template: str) -> str:
     if template.count("{}") != 1 or template.count("{") != 1 or template.count("}") != 1:
@@ -28,7 +31,9 @@ class ZeroShotParameters(Truncation):
 
     candidate_labels: list[Text] = Field(min_length=1, max_length=MAX_INPUTS, description="The labels to choose among.")
     hypothesis_template: Annotated[Text, AfterValidator(_with_place)] = Field(
-        "This example is {}.", description="The sentence that a label makes; {} is where the label goes."
+        "This example is {}.",
+        max_length=MAX_TEMPLATE,
+        description="The sentence that a label makes; {} is where the label goes.",
     )
     multi_label: bool = Field(
         False,

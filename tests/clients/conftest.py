@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -51,8 +52,8 @@ def code_of_page(imported: str, server: ServerProcess) -> str:
     found = re.findall(r"^```(?:python|js)$(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     [code] = [code for code in found if imported in code]
     for name, served in ON_THE_PAGE.items():
-        code = code.replace(f"/models/{name}", f"/models/{served}")
-    return code.replace("http://localhost:8000", server.url)
+        code = re.sub(rf'(?<=[/"]){name}(?=[/"])', served, code)
+    return code.replace("localhost:8000", urlsplit(server.url).netloc)
 
 
 def answers(name: str) -> Any:

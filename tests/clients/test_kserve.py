@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
-from tests.clients.conftest import KEY, answers
+from tests.clients.conftest import KEY, answers, code_of_page
 from tests.support import ServerProcess
 
 TOLERANCE = 2e-5
@@ -83,3 +83,10 @@ def test_the_key_is_sent_as_a_header(locked: ServerProcess) -> None:
     headers = {"Authorization": f"Bearer {KEY}"}
     answer = ask("v1", lambda client: client.infer(locked.url, body, model_name="bert-embed", headers=headers))
     assert len(answer["predictions"]) == 1
+
+
+def test_the_code_of_the_page_runs(server: ServerProcess) -> None:
+    variables: dict[str, Any] = {}
+    exec(code_of_page("from kserve", server), variables)
+    [[best]] = variables["predictions"]
+    assert best.keys() == {"label", "score"}

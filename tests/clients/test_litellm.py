@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Iterator
 from inspect import isawaitable
+from typing import Any
 
 import litellm
 import numpy as np
 import pytest
 
-from tests.clients.conftest import answers
+from tests.clients.conftest import answers, code_of_page
 from tests.support import ServerProcess
 
 # What LiteLLM's own types make pydantic say.
@@ -59,3 +60,10 @@ def test_documents_are_ranked_as_the_reference_ranks_them(server: ServerProcess,
     scores = [one["relevance_score"] for one in answer.results]
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits[best])), atol=CLOSE)
     assert [one["document"]["text"] for one in answer.results] == [texts[index] for index in best]
+
+
+def test_the_code_of_the_page_runs(server: ServerProcess) -> None:
+    variables: dict[str, Any] = {}
+    exec(code_of_page("import litellm", server), variables)
+    assert len(variables["answer"].data) == 1
+    assert len(variables["ranked"].results) == 1

@@ -10,7 +10,7 @@ import numpy as np
 import openai
 import pytest
 
-from tests.clients.conftest import KEY, PYTHON, answers, models
+from tests.clients.conftest import KEY, PYTHON, answers, code_of_page, models
 from tests.support import ServerProcess, eventually, starting
 
 CASES = [case for case in answers("bert-embed")["cases"] if case["answers"][0]["parameters"] == {}]
@@ -113,3 +113,9 @@ def test_a_full_queue_raises_the_error_that_says_when_to_retry(tmp_path: Path) -
         hold.unlink()
         assert len(bulk.result().data) == 8 * len(TEXTS)
         assert server.stop() == 0
+
+
+def test_the_code_of_the_page_runs(server: ServerProcess) -> None:
+    variables: dict[str, Any] = {}
+    exec(code_of_page("import openai", server), variables)
+    assert len(variables["embeddings"]) == 2

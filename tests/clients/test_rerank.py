@@ -9,7 +9,7 @@ import pytest
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.postprocessor.jinaai_rerank import JinaRerank
 
-from tests.clients.conftest import KEY, answers
+from tests.clients.conftest import KEY, answers, code_of_page
 from tests.support import ServerProcess
 
 MODEL = "roberta-rerank"
@@ -90,3 +90,9 @@ def test_llamaindex_raises_our_message(server: ServerProcess) -> None:
     ranker = JinaRerank(model="nobody", base_url=f"{server.url}/v1", api_key="none")
     with pytest.raises(RuntimeError, match="There is no such model"):
         ranker.postprocess_nodes([NodeWithScore(node=TextNode(text="a"))], QueryBundle(QUERY))
+
+
+def test_the_code_of_the_page_runs(server: ServerProcess) -> None:
+    variables: dict[str, Any] = {}
+    exec(code_of_page("import cohere", server), variables)
+    assert variables["best"] in (0, 1)

@@ -12,7 +12,7 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from tests.clients.conftest import KEY, answers
+from tests.clients.conftest import KEY, answers, code_of_page
 from tests.support import ServerProcess
 
 TOLERANCE = 2e-5
@@ -127,3 +127,9 @@ def test_the_key_is_sent_as_a_header(locked: ServerProcess) -> None:
         headers = {"Authorization": f"Bearer {KEY}"}
         result = client.infer("bert-embed", [tensor("text", ["Good"])], headers=headers)
         assert result.as_numpy("embedding").shape[0] == 1
+
+
+def test_the_code_of_the_page_runs(server: ServerProcess) -> None:
+    variables: dict[str, Any] = {}
+    exec(code_of_page("import tritonclient", server), variables)
+    assert len(variables["embeddings"]) == 2

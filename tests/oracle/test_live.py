@@ -23,8 +23,6 @@ def live(oracle: Oracle) -> Json:
     from tests.fixtures import make_answers  # noqa: PLC0415 - only here is torch needed
 
     make_answers.silence()
-    if "sentence_transformers" in oracle.content["made_with"]:
-        pytest.importorskip("sentence_transformers")
     return make_answers.answers(oracle.checkpoint, oracle.task)
 
 

@@ -1,6 +1,6 @@
 """KServe's protocol, version 1: instances in, predictions out. Custom containers of Vertex AI have the same body."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,7 +21,7 @@ class PredictRequest(BaseModel):
     model_config = ConfigDict(strict=True)
 
     instances: list[Any] = Field(min_length=1, max_length=MAX_INPUTS, description="The inputs of the model's task.")
-    parameters: dict[str, Any] = Field({}, description="Those of the model's task.")
+    parameters: dict[str, Any] | None = Field(None, description="Those of the model's task.")
 
 
 class KServeApi(Api):
@@ -47,16 +47,16 @@ class KServeApi(Api):
         """
         request = parse(PredictRequest, received.body)
         model = self.served.catalog.get(received.path["model"])
-        handler = TASKS[_task(model, request)]
-        native = handler.request.model_validate({"inputs": request.instances, "parameters": request.parameters})
+        parameters = request.parameters or {}
+        handler = TASKS[_task(model, request.instances[0], parameters)]
+        native = handler.request.model_validate({"inputs": request.instances, "parameters": parameters})
         return Call(handler, self.served.catalog.for_task(handler, model.name), native, _write)
 
 
-def _task(model: Model, request: PredictRequest) -> Task:
-    """Return what is asked of a model: some can do more than they were exported for."""
-    if "candidate_labels" in request.parameters:
+def _task(model: Model, first: object, parameters: Collection[str]) -> Task:
+    """Return what is asked of a model, by the first instance: some can do more than they were exported for."""
+    if "candidate_labels" in parameters:
         return "zero-shot"
-    first = request.instances[0]
     keys = set(first) if isinstance(first, dict) else set()
     if keys & {"query", "texts"}:
         return "rerank"

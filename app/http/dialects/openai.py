@@ -103,7 +103,7 @@ class OpenAiApi(Api):
 
 def _in_openai_names(message: str) -> str:
     """Return a message of the task with the keys as they are named here: `input` and, beside it, the parameters."""
-    return re.sub(r"^inputs\b", "input", message).replace("parameters.", "")
+    return re.sub(r"^inputs\b", "input", message).removeprefix("parameters: ").replace("parameters.", "")
 
 
 def _write(model: str, predictions: list[Any], record: RequestRecord) -> object:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from app.errors import ServiceError, ValidationFailed
@@ -13,13 +13,10 @@ from app.http.api import Api, Call, Inference, Received
 from app.http.asgi import error_document
 from app.http.native import NativeApi
 from app.http.parsing import parse
-from app.http.problems import explain
 from app.tasks import TASKS
-from app.tasks.inputs import MAX_INPUTS, Request, Text
+from app.tasks.inputs import MAX_INPUTS, AnyText, Request, Text
+from app.tasks.rerank import RerankHandler, RerankRequest
 from app.telemetry.record import RequestRecord
-
-NAMES: Final = {"inputs.query": "query", "inputs.texts": "documents"}
-"""How the keys of the task are named here."""
 
 
 def _as_object(document: object) -> object:
@@ -35,7 +32,7 @@ class Document(Request):
 
     model_config = ConfigDict(extra="allow")
 
-    text: str
+    text: AnyText
 
 
 class DocumentsRequest(Request):
@@ -75,10 +72,13 @@ class DocumentsRequest(Request):
         }
 
 
-class _Keys(BaseModel):
-    """What tells a native request from the others."""
+class DocumentsRanker(RerankHandler):
+    """The task; its errors name texts as they are named here."""
 
-    inputs: Any = None
+    place = "documents[{1}] with the query"
+
+
+RANKER: Final = DocumentsRanker()
 
 
 class RerankApi(Api):
@@ -102,9 +102,13 @@ class RerankApi(Api):
         Raises:
             ValidationError, NotFound, ValidationFailed: as `read`.
         """
-        if "inputs" in parse(_Keys, received.body).model_fields_set:
-            return replace(NativeApi(self.served).read(TASKS["rerank"], received), api=NativeApi.name)
-        return self.read("1", received)
+        try:
+            call = NativeApi(self.served).read(TASKS["rerank"], received)
+        except ValidationError as error:
+            if _lacks_inputs(error):
+                return self.read("1", received)
+            raise
+        return replace(call, api=NativeApi.name)
 
     def read(self, version: str, received: Received) -> Call:
         """Read a request in the form of a version.
@@ -114,8 +118,7 @@ class RerankApi(Api):
             NotFound, ValidationFailed: it names no model that reranks, or asks for what the model does not do.
         """
         asked = parse(DocumentsRequest, received.body)
-        handler = TASKS["rerank"]
-        model = self.served.catalog.for_task(handler, asked.model)
+        model = self.served.catalog.for_task(RANKER, asked.model)
         longest = model.manifest.max_length
         if asked.max_tokens_per_doc is not None and asked.max_tokens_per_doc < longest:
             raise ValidationFailed(
@@ -123,19 +126,21 @@ class RerankApi(Api):
                 f"nowhere else. Remove it, or ask for at least {longest}."
             )
         inputs = {"query": asked.query, "texts": [document.text for document in asked.documents]}
-        try:
-            request = handler.request.model_validate({"inputs": inputs, "parameters": asked.parameters})
-        except ValidationError as error:
-            message = explain(error).message
-            for native, own in NAMES.items():
-                message = message.replace(native, own)
-            raise ValidationFailed(message) from None
-        return Call(handler, model, request, partial(_write, asked, version, model.name))
+        request = RerankRequest.model_validate({"inputs": inputs, "parameters": asked.parameters})
+        return Call(RANKER, model, request, partial(_write, asked, version, model.name))
 
     def error(self, error: ServiceError, request_id: str) -> tuple[int, object]:
         # Native callers read `error`, Cohere's clients `message`, Jina's `detail`; an error may come before the form is known.
         document = error_document(error, request_id)
         return error.status, document | {"message": error.message, "detail": error.message}
+
+
+def _lacks_inputs(error: ValidationError) -> bool:
+    """Return whether a body has no `inputs`, which a native request has. The many problems of a hostile body are not listed."""
+    return error.error_count() <= MAX_INPUTS and any(
+        problem["type"] == "missing" and problem["loc"] == ("inputs",)
+        for problem in error.errors(include_url=False, include_context=False, include_input=False)
+    )
 
 
 def _write(asked: DocumentsRequest, version: str, model: str, predictions: list[Any], record: RequestRecord) -> object:

@@ -14,7 +14,7 @@ from app.http.problems import explain
 from app.tasks.base import SHORT_BYTES, Model, Prepared
 from app.tasks.catalog import load_model
 from app.tasks.inputs import MAX_INPUTS
-from app.tasks.zero_shot import ZeroShotHandler, ZeroShotRequest
+from app.tasks.zero_shot import MAX_TEMPLATE, ZeroShotHandler, ZeroShotRequest
 from tests.conftest import BundleOf
 
 HANDLER = ZeroShotHandler()
@@ -144,6 +144,10 @@ def test_what_cannot_be_cut_is_named(model: Model, parameters: dict[str, Any], s
                 "parameters.hypothesis_template: should contain {} once, where the label goes, and no other braces",
             )
             for template in ("It is good.", "{} {}", "{0}", "{:>9}", "{{}}", "{} }", "{ }")
+        ),
+        (
+            {"candidate_labels": ["a"], "hypothesis_template": "{}" + "a" * MAX_TEMPLATE},
+            f"parameters.hypothesis_template: string should have at most {MAX_TEMPLATE} characters",
         ),
     ],
 )

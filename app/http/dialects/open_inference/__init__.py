@@ -4,7 +4,7 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from app.http.dialects.open_inference.forms import FORMS, Form, Output, form_for
 from app.http.dialects.open_inference.tensors import (
     HEADER_LENGTH,
     MAX_TENSORS,
+    NULL_IS_NONE,
     InputTensor,
     Lenient,
     OutputTensor,
@@ -44,8 +45,10 @@ class InferRequest(Lenient):
 
     id: str | int | None = None
     inputs: list[InputTensor] = Field(max_length=MAX_TENSORS)
-    outputs: list[WantedOutput] = Field([], max_length=MAX_TENSORS, description="Default: all.")
-    parameters: dict[str, Any] = Field({}, description="Those of the task, and `binary_data_output`.")
+    outputs: list[WantedOutput] | None = Field(None, max_length=MAX_TENSORS, description="Default: all.")
+    parameters: Annotated[dict[str, Any], NULL_IS_NONE] = Field(
+        {}, description="Those of the task, and `binary_data_output`."
+    )
 
 
 class IndexRequest(Lenient):

@@ -4,11 +4,11 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import to_json
 
 from app.errors import ValidationFailed
@@ -30,6 +30,10 @@ class Lenient(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
+NULL_IS_NONE: Final = BeforeValidator(lambda value: {} if value is None else value)
+"""Takes null for an object without keys, as KServe does."""
+
+
 class InputParameters(Lenient):
     """What is said of an input beside its shape."""
 
@@ -43,7 +47,7 @@ class InputTensor(Lenient):
     name: str
     datatype: str
     shape: list[int] = Field(max_length=MAX_RANK, description="[n] or [n, 1].")
-    parameters: InputParameters = InputParameters()
+    parameters: Annotated[InputParameters, NULL_IS_NONE] = InputParameters()
     data: list[Any] | None = Field(None, description="The texts, flat or nested as the shape says.")
 
 
@@ -59,7 +63,7 @@ class WantedOutput(Lenient):
     """An output that the answer is to have."""
 
     name: str
-    parameters: OutputParameters = OutputParameters()
+    parameters: Annotated[OutputParameters, NULL_IS_NONE] = OutputParameters()
 
 
 @dataclass(frozen=True, slots=True)

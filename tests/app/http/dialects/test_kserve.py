@@ -29,6 +29,12 @@ def test_predictions_are_those_of_the_native_api(
     assert reply.json == {"predictions": shared_server.post(f"/v1/{task}", native).json["predictions"]}
 
 
+def test_parameters_that_are_null_are_none(shared_server: ServerProcess) -> None:
+    replies = [predict(shared_server, "sentiment", {"instances": [TEXT]} | more) for more in ({}, {"parameters": None})]
+    assert replies[0].json == replies[1].json
+    assert "predictions" in replies[1].json
+
+
 @pytest.mark.parametrize(
     ("model", "body", "status", "says"),
     [

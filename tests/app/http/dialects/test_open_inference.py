@@ -191,6 +191,15 @@ def test_an_answer_has_the_outputs_that_are_asked_for_as_they_are_asked_for(serv
     assert "id" not in infer(server, "classify", {"inputs": [tensor("text", [FOX])]}).json
 
 
+def test_null_is_what_is_not_there(server: ServerProcess) -> None:
+    text, asked = tensor("text", [FOX]), {"name": "label"}
+    plain = infer(server, "classify", {"inputs": [text], "outputs": [asked]}).json
+    nulls = {"parameters": None}
+    body = {"id": None, "inputs": [text | nulls], "outputs": [asked | nulls]} | nulls
+    assert infer(server, "classify", body).json == plain
+    assert infer(server, "classify", {"inputs": [text], "outputs": None}).json["outputs"][0] == plain["outputs"][0]
+
+
 @pytest.mark.parametrize(
     ("model", "body", "says"),
     [

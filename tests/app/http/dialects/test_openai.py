@@ -118,6 +118,7 @@ def test_keys_are_honoured_or_change_nothing(
         ({"input": "a", "dimensions": 0}, "dimensions", "greater than or equal to 1"),
         ({"input": "a", "dimensions": 33}, "dimensions", "dimensions: this model's embeddings have 32 numbers"),
         ({"input": "a", "prompt_name": "query"}, "prompt_name", "prompt_name: this model has no such prompt"),
+        ({"input": "a", "prompt_name": "", "input_type": "query"}, "prompt_name", "prompt_name and input_type both"),
         ({"input": "a", "dimensions": "8"}, "dimensions", "integer"),
         ({"input": "a", "add_special_tokens": False}, "add_special_tokens", "True"),
         ({"input": "a", "truncate_prompt_tokens": 9}, "truncate_prompt_tokens", "-1"),

@@ -104,7 +104,7 @@ def test_keys_are_honoured_or_change_nothing(
         ({"documents": []}, "documents: list should have at least 1 item"),
         ({"documents": [1]}, 'documents[0]: should be a text or {"text": ...}'),
         ({"documents": ["a", {"image": "x"}]}, "documents[1].text: is missing"),
-        ({"documents": ["a", "\0"]}, "documents[1]: contains a NUL"),
+        ({"documents": ["a", "\0"]}, "documents[1].text: contains a NUL"),
         ({"documents": ["a"] * 65}, "at most 64 are allowed"),
         ({"documents": "a"}, "documents: input should be a valid array"),
         ({"query": ""}, "query: is an empty string"),
@@ -114,7 +114,7 @@ def test_keys_are_honoured_or_change_nothing(
         ({"max_chunks_per_doc": 10}, "max_chunks_per_doc: input should be 1"),
         ({"rank_fields": ["title"]}, "rank_fields[0]: input should be 'text'"),
         ({"relevant_spans": {}}, "relevant_spans: input should be null"),
-        ({"documents": [LONG], "truncation": False}, "has more than 40 tokens"),
+        ({"documents": ["a", LONG], "truncation": False}, "documents[1] with the query has more than 40 tokens"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_by_name(
