@@ -27,7 +27,7 @@ DTYPES: Final[Mapping[str, str]] = {"BYTES": "O", "FP32": "<f4", "INT64": "<i8",
 class Lenient(BaseModel):
     """Wrong types are errors; unknown keys are ignored, as other servers do."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, frozen=True)  # what is frozen is no default to be copied
 
 
 NULL_IS_NONE: Final = BeforeValidator(lambda value: {} if value is None else value)
