@@ -57,5 +57,6 @@ def code_of_page(imported: str, server: ServerProcess) -> str:
 
 
 def answers(name: str) -> Any:
-    """Return the answers of the references that are stored with a fixture."""
-    return json.loads((CHECKPOINTS / name / "answers.json").read_text())
+    """Return the answers of the references that are stored for a model."""
+    demo = CHECKPOINTS.parent / "demo" / f"{name.removeprefix('demo-')}.json"
+    return json.loads((demo if name.startswith("demo-") else CHECKPOINTS / name / "answers.json").read_text())

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from model_export.export import ExportOptions, export
-from tests.support import CHECKPOINTS
+from tests.support import CHECKPOINTS, DEMO_CHECKPOINT
 
 SERVED: Final = (
     "bert-single-label",
@@ -20,12 +20,21 @@ SERVED: Final = (
     "bert-nli",
 )
 """Fixtures; each is served by its own name."""
+DEMO: Final = ("classify", "fill-mask")
+"""The tasks of the demo, which is served as `demo-TASK`."""
 
 
 def main(folder: Path) -> None:
     """Write a bundle for each."""
     for name in SERVED:
-        export(ExportOptions(str(CHECKPOINTS / name), folder / name, variants=("cpu-fp32",)), lambda _: None)
+        write(CHECKPOINTS / name, folder / name, "auto")
+    for task in DEMO:
+        write(DEMO_CHECKPOINT, folder / f"demo-{task}", task)
+
+
+def write(checkpoint: Path, bundle: Path, task: str) -> None:
+    """Write one bundle."""
+    export(ExportOptions(str(checkpoint), bundle, task, variants=("cpu-fp32",)), lambda _: None)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def check(
     assert [i for i, (one, other) in enumerate(zip(got, expected, strict=True)) if not same(one, other)] == []
 
 
-@pytest.mark.parametrize("name", ["bert-single-label", "bert-multi-label"])
+@pytest.mark.parametrize("name", ["bert-single-label", "bert-multi-label", "demo-classify"])
 def test_text_classification(server: ServerProcess, ask: Ask, name: str) -> None:
     check(ask, f"{server.url}/models/{name}", "text_classification", name)
 
@@ -94,11 +94,12 @@ def test_token_classification(server: ServerProcess, ask: Ask) -> None:
     check(ask, f"{server.url}/models/bert-entities", "token_classification", "bert-entities")
 
 
-def test_fill_mask(server: ServerProcess, ask: Ask) -> None:
+@pytest.mark.parametrize("name", ["bert-fill-mask", "demo-fill-mask"])
+def test_fill_mask(server: ServerProcess, ask: Ask, name: str) -> None:
     def flat(prediction: Any) -> Any:
         return prediction[0] if len(prediction) == 1 else prediction
 
-    check(ask, f"{server.url}/models/bert-fill-mask", "fill_mask", "bert-fill-mask", shape=flat)
+    check(ask, f"{server.url}/models/{name}", "fill_mask", name, shape=flat)
 
 
 def test_question_answering(server: ServerProcess, ask: Ask) -> None:

@@ -74,8 +74,10 @@ def of_entities(prediction: Any) -> Any:
     [
         ("textClassification", "bert-single-label", {}, whole),
         ("textClassification", "bert-multi-label", {}, whole),
+        ("textClassification", "demo-classify", {}, whole),
         ("tokenClassification", "bert-entities", {}, of_entities),
         ("fillMask", "bert-fill-mask", {}, of_one_mask),
+        ("fillMask", "demo-fill-mask", {}, of_one_mask),
         ("questionAnswering", "bert-answer", {"max_answer_length": "max_answer_len", "stride": "doc_stride"}, best),
         ("zeroShotClassification", "bert-nli", {}, whole),
         ("featureExtraction", "bert-embed", {}, whole),

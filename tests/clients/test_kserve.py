@@ -57,10 +57,11 @@ def test_tensors_are_those_of_the_reference(server: ServerProcess, binary: bool)
     np.testing.assert_allclose(embedding, np.array(expected), rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def test_predictions_are_those_of_the_reference(server: ServerProcess) -> None:
-    cases = stored("bert-single-label", top_k=1)
+@pytest.mark.parametrize("name", ["bert-single-label", "demo-classify"])
+def test_predictions_are_those_of_the_reference(server: ServerProcess, name: str) -> None:
+    cases = stored(name, top_k=1)
     body = {"instances": [text for text, _ in cases], "parameters": {"top_k": 1}}
-    predictions = ask("v1", lambda client: client.infer(server.url, body, model_name="bert-single-label"))
+    predictions = ask("v1", lambda client: client.infer(server.url, body, model_name=name))
     found = [best for [best] in predictions["predictions"]]
     assert [best["label"] for best in found] == [best["label"] for _, [best] in cases]
     expected = [best["score"] for _, [best] in cases]

@@ -72,16 +72,18 @@ def test_embeddings_are_those_of_the_reference(client: Any, binary: bool) -> Non
     np.testing.assert_allclose(result.as_numpy("embedding"), np.array(expected), rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def test_labels_are_those_of_the_reference(client: Any) -> None:
-    cases = [(text, best) for text, best in stored("bert-single-label", top_k=1) if isinstance(text, str)]
-    result = client.infer(
-        "bert-single-label", [tensor("text", [text for text, _ in cases])], model_version="1", parameters={"top_k": 1}
-    )
+@pytest.mark.parametrize("name", ["bert-single-label", "demo-classify"])
+def test_labels_are_those_of_the_reference(client: Any, name: str) -> None:
+    cases = [(text, best) for text, best in stored(name, top_k=1) if isinstance(text, str)]
+    texts = [text for text, _ in cases]
+    result = client.infer(name, [tensor("text", texts)], model_version="1", parameters={"top_k": 1})
     assert [label.decode() for [label] in result.as_numpy("label")] == [best["label"] for _, [best] in cases]
     assert result.as_numpy("score")[:, 0].tolist() == near([best["score"] for _, [best] in cases])
 
 
-@pytest.mark.parametrize("name", ["bert-next-sentence", "bert-fill-mask", "bert-entities", "bert-answer"])
+@pytest.mark.parametrize(
+    "name", ["bert-next-sentence", "bert-fill-mask", "demo-fill-mask", "bert-entities", "bert-answer"]
+)
 def test_predictions_are_those_of_the_reference(client: Any, name: str) -> None:
     asked, expected = zip(*stored(name), strict=True)
     rows = [one if isinstance(one, dict) else {"text": one} for one in asked]
