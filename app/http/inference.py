@@ -6,7 +6,7 @@ A plain ASGI endpoint, so that a request costs little more than validation, toke
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -20,6 +20,7 @@ from app.engine.protocols import EngineClient
 from app.errors import DeadlineExceeded, Internal, MethodNotAllowed, NotReady, ServiceError
 from app.http.api import Api, Call, Inference, Raw, Received, render_for, write_json
 from app.http.asgi import READ_AT, ClientGone, Header, answer_headers, authorize, read_body, respond
+from app.http.disconnects import Disconnects
 from app.http.problems import explain
 from app.tasks.base import Prepared
 from app.telemetry.logs import AccessLog
@@ -33,8 +34,6 @@ T = TypeVar("T")
 
 # Over this weight, about 1 ms, an answer is made in a worker thread.
 INLINE_WEIGHT: Final = 256
-# A task that watches the connection costs more than most requests wait, so only those that wait longer get one.
-WATCH_AFTER_S: Final = 0.05
 
 
 class InferenceEndpoint:
@@ -58,6 +57,7 @@ class InferenceEndpoint:
         self._limits = api.served.limits
         self._access_log = access_log
         self._tracer = tracer
+        self._disconnects = Disconnects()
 
     async def __call__(
         self, scope: Scope, receive: Receive, send: Send, request_id: str, path: Mapping[str, str]
@@ -162,11 +162,15 @@ class InferenceEndpoint:
             if handler.bytes_to_prepare(model, request, size) <= handler.short_bytes:
                 prepared: Prepared = handler.prepare(model, request)
             else:
-                prepared = await self._unless_gone(self._in_thread(partial(handler.prepare, model, request)), receive)
+                prepared = await self._disconnects.unless_gone(
+                    self._in_thread(partial(handler.prepare, model, request)), receive
+                )
             record.tokenizing_at, record.tokenized_at = tokenizing_at, monotonic()
             record.sequences, record.tokens = len(prepared.sequences), prepared.tokens
             record.truncated = prepared.truncated
-            results = await self._unless_gone(self._engine.infer(model.name, prepared.sequences, timeline), receive)
+            results = await self._disconnects.unless_gone(
+                self._engine.infer(model.name, prepared.sequences, timeline), receive
+            )
 
             if handler.weight(model, request, prepared) <= INLINE_WEIGHT:
                 answer = call.write(handler.answer(model, request, prepared, results), record)
@@ -190,37 +194,6 @@ class InferenceEndpoint:
                 f"The request was not tokenized within {self._limits.timeout_s:g} s. Send shorter inputs, or retry when "
                 "there is less load."
             ) from None
-
-    async def _unless_gone(self, work: Awaitable[T], receive: Receive) -> T:
-        """Wait for a part of the work, and cancel the request if the caller closes the connection."""
-        this = asyncio.current_task()
-        assert this is not None  # a coroutine runs in a task
-        loop = asyncio.get_running_loop()
-        watcher: asyncio.Task[None] | None = None
-        is_gone = False
-
-        async def watch() -> None:
-            nonlocal is_gone
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            is_gone = True
-            this.cancel()
-
-        def start_watching() -> None:
-            nonlocal watcher
-            watcher = loop.create_task(watch())
-
-        timer = loop.call_later(WATCH_AFTER_S, start_watching)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if is_gone and not this.uncancel():
-                raise ClientGone from None
-            raise
-        finally:
-            timer.cancel()
-            if watcher is not None:
-                watcher.cancel()
 
 
 def _write_large(call: Call, predict: Callable[[], list[Any]], record: RequestRecord) -> bytes | Raw:
