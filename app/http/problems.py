@@ -20,9 +20,7 @@ def explain(error: ValidationError) -> ServiceError:
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     if problems[0]["type"] == "json_invalid":
         detail = str(problems[0]["msg"]).removeprefix("Invalid JSON: ")
-        return InvalidJson(
-            f'The body is not valid JSON: {detail}. Send uncompressed UTF-8 such as {{"inputs": "some text"}}.'
-        )
+        return InvalidJson(f"The body is not valid JSON: {detail}. Send JSON in uncompressed UTF-8.")
     shown = "; ".join(f"{_place(problem['loc'])}: {_message(problem)}" for problem in problems[:SHOWN_PROBLEMS])
     more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
     return ValidationFailed(f"{shown}{more}")
