@@ -37,8 +37,7 @@ class Dispatcher:
         request_id = request_id_of(scope)
         methods = self._paths.get(scope["path"])
         if methods is not None:
-            endpoint = methods.get(scope["method"]) or _one_of(methods, scope["method"])
-            await endpoint(scope, receive, send, request_id, _NOTHING)
+            await _one_of(methods, scope["method"])(scope, receive, send, request_id, _NOTHING)
             return
         for pattern, methods in self._patterns:
             if found := pattern.fullmatch(scope["path"]):
