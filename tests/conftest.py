@@ -27,6 +27,12 @@ class BundleOf(Protocol):
     def __call__(self, checkpoint: str | Path, variants: Sequence[str] = ("cpu-fp32",)) -> Path: ...
 
 
+class ModelsOf(Protocol):
+    """Return a new folder to serve, with a bundle under each of the names; checkpoints as in `BundleOf`."""
+
+    def __call__(self, checkpoints: Mapping[str, str]) -> Path: ...
+
+
 DEMO_TASKS: Final[Mapping[str, str]] = {f"demo-{task}": task for task in TASKS}
 SHARED_MODELS = {
     "sentiment": "bert-single-label",
@@ -56,12 +62,20 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> BundleOf:
 
 
 @pytest.fixture(scope="session")
-def shared_models(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
+def models_of(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> ModelsOf:
+    def models_of(checkpoints: Mapping[str, str]) -> Path:
+        folder = tmp_path_factory.mktemp("models")
+        for name, checkpoint in checkpoints.items():
+            (folder / name).symlink_to(bundle_of(checkpoint))
+        return folder
+
+    return models_of
+
+
+@pytest.fixture(scope="session")
+def shared_models(models_of: ModelsOf) -> Path:
     """A folder with two classifiers and a masked-token model."""
-    folder = tmp_path_factory.mktemp("shared")
-    for name, checkpoint in SHARED_MODELS.items():
-        (folder / name).symlink_to(bundle_of(checkpoint))
-    return folder
+    return models_of(SHARED_MODELS)
 
 
 @pytest.fixture(scope="session")

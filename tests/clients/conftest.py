@@ -18,6 +18,8 @@ from tests.support import CHECKPOINTS, ROOT, ServerProcess, starting
 PYTHON: Final = ROOT / ".venv" / "bin" / "python"
 DEFAULTS: Final = "classify=bert-single-label,embed=bert-embed"
 KEY: Final = "s3cret-key"
+TOLERANCE: Final = 2e-5
+"""Sums in fp32, in another order than the reference's: see tests/oracle/answers.py."""
 ON_THE_PAGE: Final = {"sentiment": "bert-single-label", "minilm": "bert-embed", "ranker": "roberta-rerank"}
 """The models that docs/clients.md asks, and those that are asked here instead."""
 
@@ -60,3 +62,13 @@ def answers(name: str) -> Any:
     """Return the answers of the references that are stored for a model."""
     demo = CHECKPOINTS.parent / "demo" / f"{name.removeprefix('demo-')}.json"
     return json.loads((demo if name.startswith("demo-") else CHECKPOINTS / name / "answers.json").read_text())
+
+
+def stored(name: str, **parameters: Any) -> list[tuple[Any, Any]]:
+    """Return the inputs that are stored for a model, each with the reference's prediction for these parameters."""
+    return [
+        (case["input"], answer["prediction"])
+        for case in answers(name)["cases"]
+        for answer in case["answers"]
+        if answer["parameters"] == parameters
+    ]

@@ -5,17 +5,15 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import pytest
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
-from tests.clients.conftest import KEY, answers, code_of_page
+from tests.clients.conftest import KEY, TOLERANCE, answers, code_of_page
 from tests.support import ServerProcess
 
-TOLERANCE: Final = 2e-5
-"""What the stored answers allow: sums in float32 that are added in another order."""
 TEXT = "I love this product"
 
 Call = tuple[Sequence[Any], Mapping[str, Any]]

@@ -9,12 +9,10 @@ from typing import Any, Final
 
 import pytest
 
-from tests.clients.conftest import KEY, answers, code_of_page
+from tests.clients.conftest import KEY, TOLERANCE, answers, code_of_page
 from tests.support import ServerProcess
 
 SCRIPT: Final = Path(__file__).parent / "node" / "huggingface.js"
-TOLERANCE: Final = 2e-5
-"""What the stored answers allow: sums in float32 that are added in another order."""
 WITHIN_S = 60.0
 
 Call = tuple[str, Mapping[str, Any]]

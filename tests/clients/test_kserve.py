@@ -9,11 +9,8 @@ import numpy as np
 import pytest
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
-from tests.clients.conftest import KEY, answers, code_of_page
+from tests.clients.conftest import KEY, TOLERANCE, code_of_page, stored
 from tests.support import ServerProcess
-
-TOLERANCE = 2e-5
-"""Sums in fp32, in another order than the reference's: see tests/oracle/answers.py."""
 
 
 def ask(version: str, what: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -24,16 +21,6 @@ def ask(version: str, what: Callable[[Any], Awaitable[Any]]) -> Any:
             return await what(client)
 
     return asyncio.run(main())
-
-
-def stored(name: str, **parameters: Any) -> list[tuple[Any, Any]]:
-    """The inputs of a fixture, each with the reference's prediction for these parameters."""
-    return [
-        (case["input"], answer["prediction"])
-        for case in answers(name)["cases"]
-        for answer in case["answers"]
-        if answer["parameters"] == parameters
-    ]
 
 
 def test_a_server_and_its_models_are_ready(server: ServerProcess) -> None:

@@ -12,11 +12,8 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from tests.clients.conftest import KEY, answers, code_of_page
+from tests.clients.conftest import KEY, TOLERANCE, code_of_page, stored
 from tests.support import ServerProcess
-
-TOLERANCE = 2e-5
-"""Sums in fp32, in another order than the reference's: see tests/oracle/answers.py."""
 
 
 @pytest.fixture(scope="module")
@@ -29,16 +26,6 @@ def tensor(name: str, texts: list[str], *, binary: bool = True) -> Any:
     one = triton.InferInput(name, [len(texts)], "BYTES")
     one.set_data_from_numpy(np.array(texts, dtype=object), binary_data=binary)
     return one
-
-
-def stored(name: str, **parameters: Any) -> list[tuple[Any, Any]]:
-    """The inputs of a fixture, each with the reference's prediction for these parameters."""
-    return [
-        (case["input"], answer["prediction"])
-        for case in answers(name)["cases"]
-        for answer in case["answers"]
-        if answer["parameters"] == parameters
-    ]
 
 
 def near(value: Any) -> Any:

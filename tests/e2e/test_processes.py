@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.conftest import BundleOf
+from tests.conftest import ModelsOf
 from tests.e2e.processes import WITHIN_S, all_ready, children, classify, engine_of, metric, until, workers
 from tests.support import ServerProcess, serving, starting
 
@@ -21,11 +21,8 @@ TEXTS = ["a", "the cat sat on the mat", "Hello, world!", "one two three four fiv
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    for name in ("bert-single-label", "bert-fill-mask"):
-        (folder / name).symlink_to(bundle_of(name))
-    return folder
+def models(models_of: ModelsOf) -> Path:
+    return models_of({name: name for name in ("bert-single-label", "bert-fill-mask")})
 
 
 @pytest.fixture(scope="module")

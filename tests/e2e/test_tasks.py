@@ -15,7 +15,7 @@ import pytest
 from app.http.inference import INLINE_WEIGHT
 from app.tasks import TASKS
 from app.tasks.windows import MAX_WINDOWS
-from tests.conftest import BundleOf
+from tests.conftest import ModelsOf
 from tests.e2e.test_openapi import answer_of, resolve
 from tests.fixtures.corpus import CLASSIFY
 from tests.support import Connection, Reply, ServerProcess, serving
@@ -67,11 +67,8 @@ ASKED: list[tuple[str, Any, dict[str, Any]]] = [
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    for task, checkpoint in CHECKPOINTS.items():
-        (folder / task).symlink_to(bundle_of(checkpoint))
-    return folder
+def models(models_of: ModelsOf) -> Path:
+    return models_of(CHECKPOINTS)
 
 
 @pytest.fixture(scope="module", params=["1", "2"], ids=["alone", "workers"])

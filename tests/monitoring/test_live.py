@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.conftest import BundleOf
+from tests.conftest import ModelsOf
 from tests.monitoring.definitions import alerts, dashboards, metric_names, panel_queries, panels, recorded
 from tests.monitoring.prometheus import CONFIG, Prometheus, find_program, running_prometheus, wait_for
 from tests.support import ROOT, ServerProcess, serving
@@ -123,14 +123,10 @@ def configure(folder: Path, app: str, gpu: str) -> None:
 
 
 @pytest.fixture(scope="module", params=["1", "2"], ids=lambda count: f"workers-{count}")
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf
-) -> Iterator[ServerProcess]:
+def server(request: pytest.FixtureRequest, models_of: ModelsOf) -> Iterator[ServerProcess]:
     """The app as one process, and as front ends and an engine, whose counts are put together for each scrape."""
     find_program("prometheus")  # else there is nobody to start it for
-    models = tmp_path_factory.mktemp("models")
-    for name, task in (("bert-single-label", "classify"), ("bert-fill-mask", "fill-mask")):
-        (models / task).symlink_to(bundle_of(name))
+    models = models_of({"classify": "bert-single-label", "fill-mask": "bert-fill-mask"})
     traced = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
     with (
         gpu_page() as collector,

@@ -8,19 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BundleOf
+from tests.conftest import ModelsOf
 from tests.oracle.answers import oracles
 from tests.oracle.client import Replies, ask_everything
 from tests.support import ServerProcess, serving
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
+def models(models_of: ModelsOf) -> Path:
     """A folder with a bundle of every oracle, by its name."""
-    folder = tmp_path_factory.mktemp("models")
-    for oracle in oracles():
-        (folder / oracle.name).symlink_to(bundle_of(oracle.name))
-    return folder
+    return models_of({oracle.name: oracle.name for oracle in oracles()})
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BundleOf
+from tests.conftest import ModelsOf
 
 collect_ignore_glob = [] if find_spec("ray") else ["test_*.py"]
 
@@ -17,8 +17,5 @@ if find_spec("ray"):
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    for name in ("distilbert-two-labels", "bert-fill-mask"):
-        (folder / name).symlink_to(bundle_of(name))
-    return folder
+def models(models_of: ModelsOf) -> Path:
+    return models_of({name: name for name in ("distilbert-two-labels", "bert-fill-mask")})

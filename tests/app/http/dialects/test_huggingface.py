@@ -1,12 +1,11 @@
 """The Hugging Face Inference API over a socket: the answers are those of the native API in another form."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import BundleOf
+from tests.conftest import ModelsOf
 from tests.support import ServerProcess, serving
 
 NAMES = ("bert-single-label", "bert-next-sentence", "bert-entities", "bert-fill-mask", "bert-answer", "bert-embed")
@@ -18,10 +17,8 @@ QUESTION = {"question": "Where is it?", "context": TEXT}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Iterator[ServerProcess]:
-    folder: Path = tmp_path_factory.mktemp("models")
-    for name in NAMES:
-        (folder / name).symlink_to(bundle_of(name))
+def server(models_of: ModelsOf) -> Iterator[ServerProcess]:
+    folder = models_of({name: name for name in NAMES})
     with serving(folder, "--threads", "1", "--default-models", "embed=bert-embed", BERT_API_KEY=KEY) as server:
         yield server
 

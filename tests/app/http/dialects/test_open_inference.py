@@ -20,7 +20,7 @@ from app.http.readiness import Readiness
 from app.settings import Settings
 from app.tasks import TASKS
 from app.tasks.catalog import Catalog, load_model
-from tests.conftest import BundleOf
+from tests.conftest import BundleOf, ModelsOf
 from tests.support import Reply, ServerProcess, serving
 
 MODELS = {
@@ -55,11 +55,8 @@ ASKED: list[tuple[str, dict[str, list[str]], Any, dict[str, Any]]] = [
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Iterator[ServerProcess]:
-    models = tmp_path_factory.mktemp("models")
-    for task, checkpoint in MODELS.items():
-        (models / task).symlink_to(bundle_of(checkpoint))
-    with serving(models, "--threads", "1") as server:
+def server(models_of: ModelsOf) -> Iterator[ServerProcess]:
+    with serving(models_of(MODELS), "--threads", "1") as server:
         yield server
         assert server.stop() == 0, server.log
 

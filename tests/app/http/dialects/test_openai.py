@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import BundleOf
+from tests.conftest import ModelsOf
 from tests.support import Reply, ServerProcess, serving
 
 KEY = "s3cret"
@@ -17,12 +17,8 @@ LONG = "the cat sat on the mat " * 20
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    (folder / "mean").symlink_to(bundle_of("bert-embed"))
-    (folder / "first").symlink_to(bundle_of("distilbert-embed-cls"))
-    (folder / "prompted").symlink_to(bundle_of("bert-embed-dense"))
-    return folder
+def models(models_of: ModelsOf) -> Path:
+    return models_of({"mean": "bert-embed", "first": "distilbert-embed-cls", "prompted": "bert-embed-dense"})
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import BundleOf
+from tests.conftest import ModelsOf
 from tests.support import Reply, ServerProcess, serving
 
 KEY = "s3cret"
@@ -17,12 +17,8 @@ BOTH = pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    (folder / "ranker").symlink_to(bundle_of("roberta-rerank"))
-    (folder / "scorer").symlink_to(bundle_of("distilbert-one-label"))
-    (folder / "sentiment").symlink_to(bundle_of("bert-single-label"))
-    return folder
+def models(models_of: ModelsOf) -> Path:
+    return models_of({"ranker": "roberta-rerank", "scorer": "distilbert-one-label", "sentiment": "bert-single-label"})
 
 
 @pytest.fixture(scope="module")

@@ -10,18 +10,16 @@ from app.http.api import Limits, Received, Served
 from app.http.dialects.sagemaker import SageMakerApi
 from app.http.readiness import Readiness
 from app.tasks.catalog import Catalog
-from tests.conftest import BundleOf
+from tests.conftest import ModelsOf
 from tests.support import ServerProcess, serving
 
 TEXT = "Good"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Iterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("models")
-    for name in ("bert-single-label", "bert-entities"):
-        (folder / name).symlink_to(bundle_of(name))
-    with serving(folder, "--threads", "1") as server:
+def server(models_of: ModelsOf) -> Iterator[ServerProcess]:
+    names = ("bert-single-label", "bert-entities")
+    with serving(models_of({name: name for name in names}), "--threads", "1") as server:
         yield server
 
 

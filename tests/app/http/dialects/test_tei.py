@@ -1,7 +1,6 @@
 """text-embeddings-inference's routes, as they come over the wire."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from app.http.api import Limits, Served, render_for
 from app.http.dialects.tei import API
 from app.http.readiness import Readiness
 from app.tasks.catalog import Catalog
-from tests.conftest import BundleOf
+from tests.conftest import BundleOf, ModelsOf
 from tests.support import Reply, ServerProcess, serving
 
 KEY = "s3cret"
@@ -32,10 +31,7 @@ MODELS = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Iterator[ServerProcess]:
-    folder: Path = tmp_path_factory.mktemp("models")
-    for name, checkpoint in MODELS.items():
-        (folder / name).symlink_to(bundle_of(checkpoint))
+def server(models_of: ModelsOf) -> Iterator[ServerProcess]:
     arguments = (
         "--threads",
         "1",
@@ -44,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Ite
         "--default-models",
         "embed=first,similarity=mean,classify=sentiment",
     )
-    with serving(folder, *arguments, BERT_API_KEY=KEY) as server:
+    with serving(models_of(MODELS), *arguments, BERT_API_KEY=KEY) as server:
         yield server
         assert server.stop() == 0, server.log
         assert "cat" not in server.log
