@@ -14,6 +14,7 @@ import uvicorn
 
 from app.errors import StartupError
 from app.http.readiness import Readiness
+from app.telemetry.log_writer import drain
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Server(uvicorn.Server):
     def _on_signal(self, number: int) -> None:
         if self.should_exit and number == signal.SIGINT:
             log.warning("SIGINT again: stopping without what was accepted")
+            drain()
             os._exit(128 + number)  # waits for no device and no caller
         self.stop(signal.Signals(number).name)
 

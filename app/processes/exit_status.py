@@ -11,6 +11,7 @@ import uvloop
 
 from app.errors import EngineLost, StartupError
 from app.settings import Settings
+from app.telemetry.log_writer import drain, write_in_background
 from app.telemetry.logs import configure
 
 log = logging.getLogger(__name__)
@@ -44,11 +45,14 @@ def run(main: Coroutine[Any, Any, ExitStatus]) -> ExitStatus:
         log.critical("the device failed while the models were loading: %s", error.__cause__ or error)
     except Exception:  # Python would end with the status of a wrong configuration
         log.critical("a fault of this service", exc_info=True)
+    finally:
+        drain()
     return ExitStatus.FAILED
 
 
 def run_child(main: ChildMain, settings: Settings, *arguments: object) -> NoReturn:
     """Be a child process: run its main coroutine and end."""
+    write_in_background()
     configure(settings.log_level, settings.log_format)
     # As in `__main__`: a thread may be loading a model, or be stuck in a lost device.
     os._exit(run(main(settings, *arguments)))

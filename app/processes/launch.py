@@ -15,6 +15,7 @@ from app.processes.supervisor import Supervisor
 from app.settings import Settings, unknown_variables
 from app.tasks import TASKS
 from app.tasks.catalog import check_models
+from app.telemetry.log_writer import write_in_background
 from app.telemetry.logs import configure
 from app.telemetry.tracing import require_opentelemetry
 
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 def launch(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
+    write_in_background()
     configure(settings.log_level, settings.log_format)
     # Those that look like a setting have ended the start in `__main__`; these may be another program's.
     if unknown := unknown_variables(os.environ):

@@ -23,6 +23,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from app.engine.messages import BatchRan, QueueStatistics
 from app.errors import ERRORS, DeadlineExceeded, EngineLost, HeadTooLarge, NotReady, Overloaded
+from app.telemetry.log_writer import count_dropped_lines
 from app.telemetry.process_metrics import register_process_metrics
 from app.telemetry.record import CLIENT_GONE, RequestRecord
 
@@ -180,6 +181,8 @@ class Metrics:
         self.batch_budget = gauge("batch_budget_tokens", "Most tokens that share a batch.", over_processes="livemax")
         self.engine_up = gauge("engine_up", "1 while the engine answers.", (), over_processes="livemin")
         self.engine_restarts = counter("engine_restarts_total", "Times the engine was replaced.", ())
+        self.log_dropped = counter("log_dropped_lines_total", "Lines of the log that could not be written.", ())
+        count_dropped_lines(self.log_dropped.inc)
         is_alone = MULTIPROCESS_FOLDER not in os.environ
         self._read = registry if is_alone else _all_processes()
         register_process_metrics(self._read, is_alone=is_alone)

@@ -1,10 +1,20 @@
 """The log: a JSON object a line, a line for each request, and never a text."""
 
+import fcntl
+import json
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support import ServerProcess, eventually, serving
+import httpx
+import pytest
+
+from tests.support import BATCH_TOKENS, ROOT, STOP_WITHIN_S, ServerProcess, eventually, serving
 
 TEXT = "The cat sat on the mat."
 
@@ -52,3 +62,59 @@ def test_text_logs_are_readable(shared_models: Path) -> None:
         lines = eventually(lambda: [line for line in server.log.splitlines() if "request_id=seen-1" in line])
         assert " info " in lines[0]
         assert "status=200" in lines[0]
+
+
+PIPE_BYTES = 4096
+"""The smallest that there is: some 16 lines of the access log."""
+
+
+@contextmanager
+def logging_to_a_pipe(models: Path, workers: str) -> Iterator[tuple[ServerProcess, int]]:
+    """Serve with a pipe as stderr, which is read until the server is ready and no further."""
+    output, given = os.pipe()
+    fcntl.fcntl(given, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    command = [sys.executable, "-m", "app", "--models", str(models), "--port", "0", "--workers", workers]
+    environment = {**os.environ, "BERT_BATCH_TOKENS": BATCH_TOKENS, "BERT_THREADS": "1", "BERT_LOG_FORMAT": "json"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=given)
+    os.close(given)
+    try:
+        told = b""
+        while told.count(b'"ready in ') < int(workers):
+            read = os.read(output, PIPE_BYTES)
+            assert read, told
+            told += read
+        url = re.search(rb"listening on (http://[^ ]+)", told)
+        assert url
+        yield ServerProcess(process, url[1].decode(), Path(os.devnull)), output
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        os.close(output)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_log_that_nobody_reads_stops_nothing(shared_models: Path, workers: str) -> None:
+    requests = 100
+    with logging_to_a_pipe(shared_models / "sentiment", workers) as (server, _):
+        for _ in range(requests):
+            # On a connection of its own, so that it meets every front end.
+            assert server.post("/v1/classify", {"inputs": TEXT}).status == 200
+        for path in ("/livez", "/readyz", "/metrics") * 4:
+            assert httpx.get(server.url + path, timeout=5).status_code == 200
+        assert server.metric("bert_log_dropped_lines_total") == 0  # they wait
+        assert server.stop() == 0
+
+
+def test_what_waited_is_written_when_the_log_is_read_again(shared_models: Path) -> None:
+    requests = 50
+    with logging_to_a_pipe(shared_models / "sentiment", "1") as (server, output):
+        for i in range(requests):
+            assert server.post("/v1/classify", {"inputs": TEXT}, x_request_id=f"id-{i}").status == 200
+        server.process.terminate()
+        with os.fdopen(os.dup(output)) as log:
+            records = [json.loads(line) for line in log]  # to the end of the process
+        assert server.process.wait(STOP_WITHIN_S) == 0
+    told = [record["request_id"] for record in records if record["message"] == "request"]
+    assert told == [f"id-{i}" for i in range(requests)]
+    assert records[-1]["message"] == "stopped"
