@@ -176,9 +176,8 @@ def starting(
 
 
 def _environment(changes: Mapping[str, str]) -> dict[str, str]:
-    # ResourceWarning: prometheus_client leaves its shared files open when several processes count together.
     clean = {key: value for key, value in os.environ.items() if not key.startswith("BERT_")}
-    return clean | {"PYTHONWARNINGS": "error,ignore::ResourceWarning", "BERT_LOG_FORMAT": "json", **changes}
+    return clean | {"PYTHONWARNINGS": "error", "BERT_LOG_FORMAT": "json", **changes}
 
 
 def _is_ready(url: str) -> bool:

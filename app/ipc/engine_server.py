@@ -100,24 +100,41 @@ class EngineServer:
         self.front_ends: set[_FrontEnd] = set()
         self.left = asyncio.Event()
         self._listening: asyncio.Server | None = None
+        self._is_ending = False
 
     async def serve(self, socket_path: Path) -> None:
         """Take connections until cancelled."""
-        _remove(socket_path)  # of an engine that died
-        loop = asyncio.get_running_loop()
-        self._listening = await loop.create_unix_server(lambda: _FrontEnd(self), str(socket_path))
         try:
+            await self._listen(socket_path)
+            was_missing = False
             while True:
                 await asyncio.sleep(STATISTICS_EVERY_S)
+                is_missing = not self._is_ending and not _exists(socket_path)
+                # Not at once: it may be that the service ends, which this process learns in a moment.
+                if is_missing and was_missing:
+                    # Some clean /tmp, and a front end that is started later would wait for an engine for ever.
+                    log.warning("%s was deleted: listening there again", socket_path)
+                    await self._listen(socket_path)
+                was_missing = is_missing
                 statistics = frame(encode(Statistics(self.engine.statistics())))
                 for front_end in self.front_ends:
                     assert front_end.transport is not None
                     front_end.transport.write(statistics)
         finally:
+            if self._listening is not None:
+                self._listening.close()
+
+    async def _listen(self, socket_path: Path) -> None:
+        """Make the socket, and what is missing of its folder."""
+        if self._listening is not None:
             self._listening.close()
+        _make_room(socket_path)
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_unix_server(lambda: _FrontEnd(self), str(socket_path))
 
     async def until_alone(self) -> None:
         """Take no more connections, and wait until no front end is connected."""
+        self._is_ending = True
         if self._listening is not None:
             self._listening.close()
         while self.front_ends:
@@ -125,5 +142,10 @@ class EngineServer:
             await self.left.wait()
 
 
-def _remove(socket_path: Path) -> None:
-    socket_path.unlink(missing_ok=True)
+def _exists(path: Path) -> bool:
+    return path.exists()
+
+
+def _make_room(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.unlink(missing_ok=True)  # of an engine that died

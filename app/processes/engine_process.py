@@ -46,7 +46,7 @@ async def serve_engine(
 
     loop.add_signal_handler(signal.SIGTERM, stop)
     supervisor.when_gone(stop)
-    metrics = Metrics()
+    metrics = Metrics(memory=supervisor.memory)
     if was_lost:
         metrics.engine_restarts.inc()
     engine = LocalEngine()

@@ -170,7 +170,7 @@ async def serve_front_end(
         admission=Admission(settings.max_queue_s, settings.request_timeout_s),
         identities={bundle.name: bundle.identity for bundle in bundles},
     )
-    front_end = FrontEnd(settings, bundles, engine, Metrics())
+    front_end = FrontEnd(settings, bundles, engine, Metrics(memory=supervisor.memory))
     supervisor.when_gone(partial(front_end.server.stop, "the supervisor has died", logging.ERROR))
     async with asyncio.TaskGroup() as tasks:
         connection = tasks.create_task(_stay_connected(front_end, engine, supervisor))

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from app.engine.messages import Loaded
+from app.telemetry.shared_values import SharedMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,14 @@ Report = ModelsLoaded | FrontEndReady | EngineHangs
 
 @dataclass(frozen=True, slots=True)
 class SupervisorLink:
-    """A child's end of its pipe, and the temporary folder that all processes of the service share.
+    """A child's end of its pipe, and the temporary folder and the metrics' memory that all processes of the service share.
 
     The supervisor sends nothing. When there is something to read, it is the end: the supervisor is gone.
     """
 
     pipe: Connection
     folder: Path
+    memory: SharedMemory
 
     def report(self, report: Report) -> None:
         """Send a report; none is needed any more by a supervisor that is gone."""

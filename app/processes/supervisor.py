@@ -9,6 +9,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -23,7 +24,7 @@ from app.processes.reports import EngineHangs, FrontEndReady, ModelsLoaded, Repo
 from app.processes.slot import SlotState, WorkerSlot
 from app.processes.spawn import spawn
 from app.settings import Settings
-from app.telemetry.metrics import MULTIPROCESS_FOLDER, forget_process
+from app.telemetry.shared_values import SharedMemory, SlotMemory
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +61,11 @@ class Supervisor:
         finish_within_s = settings.shutdown_timeout_s + FINISH_WITHIN_S
         self._engine: Final = WorkerSlot("engine", self._spawn_engine, self._handle, finish_within_s)
         self._front_ends: Final = [
-            WorkerSlot(f"front end {i}", self._spawn_front_end, self._handle, finish_within_s)
-            for i in range(settings.workers)
+            WorkerSlot(name, partial(self._spawn_front_end, name), self._handle, finish_within_s)
+            for name in (f"front end {i}" for i in range(settings.workers))
         ]
+        self._memory: Final = {slot.name: SlotMemory() for slot in (self._engine, *self._front_ends)}
+        """Of the metrics. Whatever becomes of a process and of disks, it is there until this process ends."""
         self._numbers: Final = count()
         self._loaded: Mapping[str, Loaded] = {}
         """How the last engine loaded the models: the next one need not measure again."""
@@ -75,16 +78,15 @@ class Supervisor:
         """Serve until a signal, or until a process fails again and again; return the exit status.
 
         Raises:
-            StartupError: the folder for temporary files has too long a path.
+            StartupError: there is no folder for temporary files, or its path is too long.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        with tempfile.TemporaryDirectory(prefix="bert-") as folder:
+        with _temporary_folder() as folder:
             self._folder = Path(folder)
             if len(os.fsencode(self._socket_path)) > LONGEST_SOCKET_PATH:
                 raise StartupError(f"{folder} is too long a path for a Unix socket. Set TMPDIR to a shorter one.")
-            self._metrics_folder.mkdir()
             async with asyncio.TaskGroup() as engine:
                 engine.create_task(self._keep(self._engine))
                 async with asyncio.TaskGroup() as front_ends:
@@ -106,10 +108,6 @@ class Supervisor:
     @property
     def _socket_path(self) -> Path:
         return self._folder / "engine.sock"
-
-    @property
-    def _metrics_folder(self) -> Path:
-        return self._folder / "metrics"
 
     def _on_signal(self, number: int) -> None:
         if self._stop.done() and number == signal.SIGINT:
@@ -140,18 +138,14 @@ class Supervisor:
 
     def _spawn_engine(self, pipe: Connection) -> SpawnProcess:
         was_lost = self._engine.state is SlotState.LOST
-        return self._spawn("engine", self._serve_engine, pipe, self._loaded, was_lost)
+        return self._spawn(self._engine.name, self._serve_engine, pipe, self._loaded, was_lost)
 
-    def _spawn_front_end(self, pipe: Connection) -> SpawnProcess:
-        return self._spawn("front end", self._serve_front_end, pipe, self._listener)
+    def _spawn_front_end(self, name: str, pipe: Connection) -> SpawnProcess:
+        return self._spawn(name, self._serve_front_end, pipe, self._listener)
 
     def _spawn(self, name: str, main: ChildMain, pipe: Connection, *arguments: object) -> SpawnProcess:
-        link = SupervisorLink(pipe, self._folder)
-        # prometheus_client reads it when it is imported: before the main coroutine runs.
-        environment = {MULTIPROCESS_FOLDER: str(self._metrics_folder)}
-        return spawn(
-            name, run_child, main, self._settings, self._socket_path, link, *arguments, environment=environment
-        )
+        link = SupervisorLink(pipe, self._folder, SharedMemory(self._memory[name], tuple(self._memory.values())))
+        return spawn(name, run_child, main, self._settings, self._socket_path, link, *arguments)
 
     async def _keep(self, slot: WorkerSlot) -> None:
         """Start a process whenever the one before it has ended, until the slot is stopped."""
@@ -176,7 +170,7 @@ class Supervisor:
             await slot.ended
             if slot.is_stopped:
                 return
-            forget_process(slot.process.pid, self._metrics_folder)
+            self._memory[slot.name].forget_gauges()
             status = self._status_after(slot)
             if status is not None:
                 self._end(status)
@@ -223,3 +217,18 @@ class Supervisor:
         for slot in (*self._front_ends, self._engine):
             if slot.number < front_end.number:
                 slot.replace()
+
+
+def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
+    """Make the folder of the socket between the processes.
+
+    Raises:
+        StartupError: no folder for temporary files can be written to.
+    """
+    try:
+        return tempfile.TemporaryDirectory(prefix="bert-")
+    except OSError as error:
+        raise StartupError(
+            f"No folder for the socket between the processes: {error.strerror}. With --workers of two or more, mount a folder "
+            "that this user can write to at /tmp (--tmpfs /tmp, or an emptyDir), make room in it, or set TMPDIR to another."
+        ) from error

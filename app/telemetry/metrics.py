@@ -3,22 +3,27 @@
 All methods are called on the event loop, except `expose`, which is called in a thread. All series of a model exist from
 start-up, so that rates and alerts need no first request.
 
-With several processes, each counts into files of one folder, and any of them reports the sum of all. The folder is named by
-an environment variable of prometheus_client. Those files cannot hold exemplars: only a single process has them.
+With several processes, each counts in memory that all share, and any of them reports the sum of all. That memory cannot hold
+exemplars: only a single process has them.
 """
 
 import math
-import os
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    values,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from app.engine.messages import BatchRan, QueueStatistics
@@ -26,10 +31,9 @@ from app.errors import ERRORS, DeadlineExceeded, EngineLost, HeadTooLarge, NotRe
 from app.telemetry.log_writer import count_dropped_lines
 from app.telemetry.process_metrics import register_process_metrics
 from app.telemetry.record import CLIENT_GONE, RequestRecord
+from app.telemetry.shared_values import AllProcesses, SharedMemory, value_class
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
-MULTIPROCESS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable with the folder; it must be set before prometheus_client is imported."""
 _OPENMETRICS: Final = "application/openmetrics-text"
 _OverProcesses = Literal["livesum", "livemax", "livemin"]
 
@@ -136,8 +140,16 @@ class ModelMetrics:
 class Metrics:
     """The metric objects of the service, on the registry that is passed in or one of their own."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(self, registry: CollectorRegistry | None = None, memory: SharedMemory | None = None) -> None:
+        """Make them.
+
+        Args:
+            registry: Where; None for one of their own.
+            memory: That of all processes, if this is one of several.
+        """
         registry = CollectorRegistry() if registry is None else registry
+        # Not as prometheus_client chooses: by PROMETHEUS_MULTIPROC_DIR, which may be another program's.
+        values.ValueClass = values.MutexValue if memory is None else value_class(memory.own)
         disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter: nobody asks for it
         by_model = ("model", "task")
 
@@ -183,9 +195,8 @@ class Metrics:
         self.engine_restarts = counter("engine_restarts_total", "Times the engine was replaced.", ())
         self.log_dropped = counter("log_dropped_lines_total", "Lines of the log that could not be written.", ())
         count_dropped_lines(self.log_dropped.inc)
-        is_alone = MULTIPROCESS_FOLDER not in os.environ
-        self._read = registry if is_alone else _all_processes()
-        register_process_metrics(self._read, is_alone=is_alone)
+        self._read = registry if memory is None else _all_processes(memory)
+        register_process_metrics(self._read, is_alone=memory is None)
         self._by_model: dict[str, ModelMetrics] = {}
         self._unrouted = ModelMetrics(self, NO_MODEL, NO_MODEL)
         self._apis: tuple[str, ...] = ()
@@ -237,12 +248,7 @@ class _Histogram(Histogram):
             self._buckets[bucket].inc(count)
 
 
-def _all_processes() -> CollectorRegistry:
+def _all_processes(memory: SharedMemory) -> CollectorRegistry:
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(AllProcesses(memory))
     return registry
-
-
-def forget_process(pid: int | None, folder: Path) -> None:
-    """Drop the gauges of a process that ended; its counters stay."""
-    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]

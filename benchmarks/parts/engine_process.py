@@ -7,7 +7,6 @@ Runtime takes to launch it. The front ends are this process, which sends what th
 
 import asyncio
 import multiprocessing
-import os
 import tempfile
 import threading
 import time
@@ -33,6 +32,8 @@ from app.ipc.codec import EngineReply, EngineRequest, Replies, Requests, decode_
 from app.ipc.engine_server import EngineServer
 from app.ipc.frames import FrameReader, frame
 from app.processes.garbage_collection import freeze_heap
+from app.telemetry.metrics import Metrics
+from app.telemetry.shared_values import SharedMemory, SlotMemory
 from benchmarks.batches import token_sequences
 from benchmarks.bench import Bench
 from benchmarks.report import Row, say
@@ -128,19 +129,15 @@ def run_engine(folder: Path, socket_path: Path, orders: Connection) -> None:
 
 
 async def _serve(folder: Path, socket_path: Path, orders: Connection) -> None:
-    # It reads where to count as it is imported: not in the process that starts this one.
-    from prometheus_client import CollectorRegistry  # noqa: PLC0415
-
-    from app.telemetry.metrics import Metrics  # noqa: PLC0415
-
     found = load_bundle(folder)
     bundle = BlankBundle(found.folder, found.manifest)
     device = BlankDevice(bundle)
     engine = LocalEngine()
+    memory = SlotMemory()  # as in `--workers`
     loaded = await engine.load(
         bundle,
         lambda _: device,
-        Metrics(CollectorRegistry()).add_model(bundle.name, bundle.manifest.task),
+        Metrics(memory=SharedMemory(memory, [memory])).add_model(bundle.name, bundle.manifest.task),
         budget_tokens=BUDGET_TOKENS,
         admission=Admission(max_queue_s=5, timeout_s=30),
     )
@@ -253,12 +250,10 @@ def measure(folder: Path, outstanding: int, count: int) -> Row:
     sequences = list(islice(texts, FRONT_ENDS * outstanding))
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as place:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = place  # as in `--workers`
         socket_path = Path(place) / "engine.sock"
         orders, theirs = context.Pipe()
         process = context.Process(target=run_engine, args=(folder, socket_path, theirs), daemon=True)
         process.start()
-        del os.environ["PROMETHEUS_MULTIPROC_DIR"]
         try:
             while not socket_path.exists():
                 if not process.is_alive():

@@ -33,8 +33,9 @@ BY_MODEL = {
 
 @pytest.fixture(scope="module")
 def at_start(shared_models: Path) -> str:
-    """The metrics of a server that nobody has asked anything yet."""
-    with serving(shared_models, "--threads", "1", "--no-access-log") as server:
+    """The metrics of a server that nobody has asked anything yet, and that has inherited another program's environment."""
+    inherited = {"PROMETHEUS_MULTIPROC_DIR": "/nowhere"}
+    with serving(shared_models, "--threads", "1", "--no-access-log", **inherited) as server:
         reply = server.ask("GET", "/metrics")
         assert reply.headers["content-type"].startswith("text/plain; version=")
         return reply.body.decode()

@@ -230,6 +230,24 @@ def test_without_a_supervisor_every_process_ends_and_cleans_up(models: Path, tmp
     assert not list(tmp_path.glob("bert-*"))
 
 
+def test_a_deleted_temporary_folder_costs_neither_processes_nor_counts(models: Path, tmp_path: Path) -> None:
+    with serving(models, "--workers", "2", "--threads", "1", TMPDIR=str(tmp_path)) as server:
+        until(lambda: all_ready(server))
+        assert classify(server, TEXTS).status_code == 200
+        [folder] = tmp_path.glob("bert-*")
+        shutil.rmtree(folder)
+        until(lambda: "was deleted: listening there again" in server.log)
+        engine = engine_of(server)
+        for victim in (next(pid for pid in workers(server) if pid != engine), engine):
+            os.kill(victim, signal.SIGKILL)
+            until(lambda victim=victim: victim not in workers(server) and len(workers(server)) == 3)  # type: ignore[misc]
+            until(lambda: all_ready(server))
+        assert classify(server, TEXTS).status_code == 200
+        assert metric(server, "bert_requests_total") == 2
+        assert metric(server, "bert_batch_sequences_sum") == 2 * len(TEXTS)
+        assert server.stop() == 0
+
+
 def test_a_failed_start_is_logged_once(models: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(models / "bert-single-label", tmp_path / "broken")
     graph = broken / "cpu-fp32.onnx"

@@ -26,7 +26,7 @@ def end(_: Connection) -> None:
 
 
 def report_many(pipe: Connection) -> None:
-    SupervisorLink(pipe, None).report(ModelsLoaded(MANY))  # type: ignore[arg-type]
+    SupervisorLink(pipe, None, None).report(ModelsLoaded(MANY))  # type: ignore[arg-type]
 
 
 def end_amid_a_report(pipe: Connection) -> None:
@@ -35,13 +35,13 @@ def end_amid_a_report(pipe: Connection) -> None:
 
 def ignore_sigterm(pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    SupervisorLink(pipe, None).report(ModelsLoaded({}))  # type: ignore[arg-type]
+    SupervisorLink(pipe, None, None).report(ModelsLoaded({}))  # type: ignore[arg-type]
     signal.pause()
 
 
 def slot_of(main: Callable[[Connection], None], handle: Callable[[Report], None] = print) -> WorkerSlot:
     def start(pipe: Connection) -> "object":
-        return spawn("child", main, pipe, environment={})
+        return spawn("child", main, pipe)
 
     return WorkerSlot("child", start, handle, 0.05)  # type: ignore[arg-type]
 
@@ -72,7 +72,7 @@ def test_half_a_report_does_not_affect_the_successor() -> None:
 
     async def test() -> None:
         mains = iter((end_amid_a_report, report_many))
-        slot = WorkerSlot("child", lambda pipe: spawn("child", next(mains), pipe, environment={}), reports.append, 1.0)
+        slot = WorkerSlot("child", lambda pipe: spawn("child", next(mains), pipe), reports.append, 1.0)
         for number in range(2):
             slot.start(number)
             await slot.ended

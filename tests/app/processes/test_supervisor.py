@@ -3,12 +3,15 @@
 import asyncio
 import errno
 import socket
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from app.errors import StartupError
 from app.processes.exit_status import ExitStatus
 from app.processes.reports import EngineHangs, FrontEndReady, ModelsLoaded
 from app.processes.slot import RESTARTS, SlotState, WorkerSlot
@@ -217,3 +220,16 @@ def test_bundles_that_never_agree_end_the_service() -> None:
         assert statuses == [None] * RESTARTS + [ExitStatus.FAILED]
 
     supervised(test)
+
+
+def test_a_missing_folder_for_temporary_files_ends_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+
+    async def main() -> None:
+        with socket.socket() as listener:
+            await Supervisor(Settings(workers=2), listener, sleep, sleep).run()
+
+    with pytest.raises(
+        StartupError, match=r"No such file or directory\. .* mount a folder .* at /tmp .* or set TMPDIR"
+    ):
+        asyncio.run(main())
