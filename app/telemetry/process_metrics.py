@@ -1,4 +1,4 @@
-"""Metrics of the service's processes (processor time, memory, open files) and of the machine's GPUs."""
+"""Metrics of the service's processes (processor time, memory, open files), of what they may use, and of the machine's GPUs."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -10,6 +10,8 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from app.bundle.control_groups import memory_limit_bytes
+from app.bundle.cpus import cpu_limit
 from app.runtime.nvml import GpuState, open_gpus
 
 
@@ -21,6 +23,7 @@ def register_process_metrics(registry: CollectorRegistry, *, is_alone: bool) -> 
         is_alone: Whether this process is the whole service; otherwise it is one of several children of a supervisor.
     """
     registry.register(_Processes(is_alone=is_alone))
+    registry.register(_Limits())
     read_gpus = open_gpus()
     if read_gpus is not None:
         registry.register(_Gpus(read_gpus))
@@ -58,6 +61,18 @@ class _Processes(Collector):
                     value = _OF_TWO.get(metric.name, sum)((before, value))
                 so_far.add_sample(sample.name, {}, value)
         return totals
+
+
+class _Limits(Collector):
+    """What this process and its siblings together may use. It can change while they run."""
+
+    def collect(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(
+            "bert_cpu_limit_cores", "Cores that the service may keep busy, by affinity and quota.", cpu_limit()
+        )
+        memory = memory_limit_bytes()
+        if memory is not None:
+            yield GaugeMetricFamily("bert_memory_limit_bytes", "Memory that the service may use.", memory)
 
 
 class _Gpus(Collector):

@@ -8,57 +8,24 @@ import pytest
 from app.bundle import cpus
 
 
-@pytest.fixture
-def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine of eight cores whose control group a test writes."""
-    monkeypatch.setattr(cpus, "CGROUP_V2", tmp_path / "cpu.max")
-    monkeypatch.setattr(cpus, "CGROUP_V1", tmp_path / "cpu")
+@pytest.fixture(autouse=True)
+def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    return tmp_path
-
-
-def version_1(group: Path, quota: str, period: str) -> None:
-    (group / "cpu").mkdir()
-    (group / "cpu" / "cpu.cfs_quota_us").write_text(quota)
-    (group / "cpu" / "cpu.cfs_period_us").write_text(period)
 
 
 @pytest.mark.parametrize(
-    ("quota", "expected"),
-    [
-        ("max 100000\n", 8),
-        ("200000 100000\n", 2),
-        ("150000 100000\n", 2),
-        ("50000 100000\n", 1),
-        ("1600000 100000\n", 8),
-        ("", 8),
-        ("nonsense", 8),
-        ("a b", 8),
-    ],
+    ("quota", "limit", "usable"), [(None, 8, 8), (3.0, 3, 3), (1.5, 1.5, 2), (0.25, 0.25, 1), (16.0, 8, 8)]
 )
-def test_the_quota_of_version_2(group: Path, quota: str, expected: int) -> None:
-    (group / "cpu.max").write_text(quota)
-    assert cpus.usable_cpus() == expected
+def test_the_smaller_of_affinity_and_quota_counts(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, limit: float, usable: int
+) -> None:
+    monkeypatch.setattr(cpus, "cpu_quota", lambda: quota)
+    assert (cpus.cpu_limit(), cpus.usable_cpus()) == (limit, usable)
 
 
-@pytest.mark.parametrize(("quota", "expected"), [("-1\n", 8), ("300000\n", 3), ("250000\n", 3), ("", 8)])
-def test_the_quota_of_version_1(group: Path, quota: str, expected: int) -> None:
-    version_1(group, quota, "100000\n")
-    assert cpus.usable_cpus() == expected
-
-
-def test_without_a_control_group_there_is_no_quota(group: Path) -> None:
-    assert cpus.usable_cpus() == 8
-
-
-def test_a_smaller_affinity_mask_wins(group: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (group / "cpu.max").write_text("400000 100000")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5}, raising=False)
-    assert cpus.usable_cpus() == 2
-
-
-def test_without_affinity_all_cores_count(group: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_affinity_all_cores_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(cpus, "cpu_quota", lambda: None)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert cpus.usable_cpus() == 1
 
@@ -80,5 +47,6 @@ def test_exact_int8_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, te
     assert cpus.has_exact_int8_products() is expected
 
 
-def test_this_machine_has_at_least_one_core() -> None:
+def test_this_machine_has_at_least_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
     assert 1 <= cpus.usable_cpus() <= (os.cpu_count() or 1)
