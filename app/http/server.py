@@ -1,11 +1,8 @@
-"""The HTTP server: its socket, its signals and its end. Runs on the main thread's event loop."""
+"""The HTTP server: its socket and its end. Runs on the main thread's event loop."""
 
-import asyncio
 import contextlib
 import logging
-import os
 import resource
-import signal
 import socket
 from collections.abc import Iterator
 from typing import Final
@@ -21,7 +18,7 @@ FEW_FILES: Final = 1024
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, whose readiness ends with the first signal, and which does not raise that signal again at its end.
+    """uvicorn's server, which leaves signals to its process, and whose readiness ends when it is told to stop.
 
     Within 0.1 s uvicorn then closes the listening sockets and tells each connection (`HttpProtocol.shutdown`).
     """
@@ -32,20 +29,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
-
-    def _on_signal(self, number: int) -> None:
-        if self.should_exit and number == signal.SIGINT:
-            log.warning("SIGINT again: stopping without what was accepted")
-            os._exit(128 + number)  # waits for no device and no caller
-        self.stop(signal.Signals(number).name)
+        yield
 
     def stop(self, why: str, level: int = logging.INFO) -> None:
         """Stop being ready, and end once every accepted request is answered."""

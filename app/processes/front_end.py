@@ -6,6 +6,7 @@
 import asyncio
 import logging
 import math
+import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -171,6 +172,7 @@ async def serve_front_end(
         identities={bundle.name: bundle.identity for bundle in bundles},
     )
     front_end = FrontEnd(settings, bundles, engine, Metrics())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, front_end.server.stop, "SIGTERM")
     supervisor.when_gone(partial(front_end.server.stop, "the supervisor has died", logging.ERROR))
     async with asyncio.TaskGroup() as tasks:
         connection = tasks.create_task(_stay_connected(front_end, engine, supervisor))

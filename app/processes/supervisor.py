@@ -6,7 +6,6 @@ Runs on the event loop of the process that was started. It serves no requests it
 import asyncio
 import logging
 import os
-import signal
 import tempfile
 from collections.abc import Mapping
 from itertools import count
@@ -20,6 +19,7 @@ from app.engine.messages import Loaded
 from app.errors import StartupError
 from app.processes.exit_status import ChildMain, ExitStatus, run_child
 from app.processes.reports import EngineHangs, FrontEndReady, ModelsLoaded, Report, SupervisorLink
+from app.processes.signals import stop_on_signals
 from app.processes.slot import SlotState, WorkerSlot
 from app.processes.spawn import spawn
 from app.settings import Settings
@@ -68,7 +68,7 @@ class Supervisor:
         """How the last engine loaded the models: the next one need not measure again."""
         self._was_ready = False
         """Whether the service has ever been ready."""
-        self._is_interrupted = False
+        self._cut_short: ExitStatus | None = None
         self._stop: Final[asyncio.Future[ExitStatus]] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> ExitStatus:
@@ -77,9 +77,7 @@ class Supervisor:
         Raises:
             StartupError: the folder for temporary files has too long a path.
         """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+        stop_on_signals(self._finish, self._stop_now)
         with tempfile.TemporaryDirectory(prefix="bert-") as folder:
             self._folder = Path(folder)
             if len(os.fsencode(self._socket_path)) > LONGEST_SOCKET_PATH:
@@ -98,8 +96,7 @@ class Supervisor:
                         slot.stop()
                 # Only now, as the front ends needed it for what they had accepted.
                 self._engine.stop()
-        if self._is_interrupted:
-            status = ExitStatus.INTERRUPTED
+        status = self._cut_short or status
         log.info("stopped with status %d", status)
         return status
 
@@ -111,15 +108,14 @@ class Supervisor:
     def _metrics_folder(self) -> Path:
         return self._folder / "metrics"
 
-    def _on_signal(self, number: int) -> None:
-        if self._stop.done() and number == signal.SIGINT:
-            log.warning("SIGINT again: stopping without what was accepted")
-            self._is_interrupted = True
-            for slot in (*self._front_ends, self._engine):
-                slot.stop_now()
-            return
-        log.info("%s: finishing what was accepted", signal.Signals(number).name)
+    def _finish(self, why: str) -> None:
+        log.info("%s: finishing what was accepted", why)
         self._end(ExitStatus.STOPPED)
+
+    def _stop_now(self, number: int) -> None:
+        self._cut_short = ExitStatus(128 + number)
+        for slot in (*self._front_ends, self._engine):
+            slot.stop_now()
 
     def _end(self, status: ExitStatus) -> None:
         if not self._stop.done():

@@ -201,19 +201,37 @@ def test_ctrl_c_reaches_every_process_and_loses_nothing(doomed: ServerProcess) -
     assert "again" not in doomed.log
 
 
-def test_a_second_ctrl_c_ends_at_once(doomed: ServerProcess) -> None:
+def test_signals_to_every_process_lose_nothing(doomed: ServerProcess) -> None:
+    """systemd sends SIGTERM to all of them at once, and the supervisor sends it again; SIGHUP is a closed terminal's."""
+    pids, engine = workers(doomed), engine_of(doomed)
+    os.kill(engine, signal.SIGSTOP)
+    with ThreadPoolExecutor(16) as threads:
+        waiting = [threads.submit(classify, doomed, TEXTS) for _ in range(16)]
+        until(lambda: metric(doomed, "bert_inflight_requests") == 16)
+        for pid in (*pids, doomed.process.pid):
+            os.kill(pid, signal.SIGHUP)
+            os.kill(pid, signal.SIGTERM)
+        until(lambda: "SIGTERM: finishing" in doomed.log)
+        os.kill(engine, signal.SIGCONT)
+        assert [reply.result().status_code for reply in waiting] == [200] * 16
+    assert doomed.process.wait(WITHIN_S) == 0
+    assert "again" not in doomed.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(doomed: ServerProcess, number: signal.Signals) -> None:
     pids, engine = workers(doomed), engine_of(doomed)
     os.kill(engine, signal.SIGSTOP)
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(classify, doomed, TEXTS)
         until(lambda: metric(doomed, "bert_inflight_requests") == 1)
-        doomed.process.send_signal(signal.SIGINT)
-        until(lambda: "SIGINT: finishing" in doomed.log)
-        doomed.process.send_signal(signal.SIGINT)
-        assert doomed.process.wait(WITHIN_S) == 128 + signal.SIGINT
+        doomed.process.send_signal(number)
+        until(lambda: f"{number.name}: finishing" in doomed.log)
+        doomed.process.send_signal(number)
+        assert doomed.process.wait(WITHIN_S) == 128 + number
         with pytest.raises(httpx.TransportError):
             waiting.result()
-    assert "SIGINT again" in doomed.log
+    assert f"{number.name} again" in doomed.log
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
