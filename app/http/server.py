@@ -1,15 +1,18 @@
 """The HTTP server: its socket and its end. Runs on the main thread's event loop."""
 
+import asyncio
 import contextlib
 import logging
 import resource
 import socket
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final, cast
 
 import uvicorn
 
 from app.errors import StartupError
+from app.http.acceptor import Acceptor, Balance
 from app.http.readiness import Readiness
 
 log = logging.getLogger(__name__)
@@ -26,10 +29,29 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, readiness: Readiness) -> None:
         super().__init__(config)
         self._readiness = readiness
+        self._acceptor: Acceptor | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def serve_shared(self, listener: socket.socket, balance: Balance) -> None:
+        """Serve connections of a socket that other processes accept from, too, until told to stop."""
+        self.config.load()
+        listener.listen(self.config.backlog)
+        make_protocol = partial(
+            cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class),
+            config=self.config,
+            server_state=self.server_state,
+            app_state={},
+        )
+        self._acceptor = Acceptor(listener, make_protocol, lambda: len(self.server_state.connections), balance)
+        await self.serve(sockets=[])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._acceptor is not None:
+            self._acceptor.close()
+        await super().shutdown(sockets)
 
     def stop(self, why: str, level: int = logging.INFO) -> None:
         """Stop being ready, and end once every accepted request is answered."""

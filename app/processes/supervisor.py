@@ -8,6 +8,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -17,6 +18,7 @@ from typing import Final
 
 from app.engine.messages import Loaded
 from app.errors import StartupError
+from app.processes.board import BEAT_EVERY_S, Board, Place, Silence
 from app.processes.exit_status import ChildMain, ExitStatus, run_child
 from app.processes.reports import EngineHangs, FrontEndReady, ModelsLoaded, Report, SupervisorLink
 from app.processes.signals import stop_on_signals
@@ -27,8 +29,8 @@ from app.telemetry.metrics import MULTIPROCESS_FOLDER, forget_process
 
 log = logging.getLogger(__name__)
 
-START_AGAIN_AFTER_S: Final = 1.0
-"""When there was no room for a process: there may be when another one has ended."""
+SILENCE_S: Final = 10.0
+"""A front end whose event loop has not come round for this long hangs. With too much to do that may take it a second or two."""
 FINISH_WITHIN_S: Final = 5.0
 """So much longer than a process gives itself to finish may it take to end."""
 LONGEST_SOCKET_PATH: Final = 107
@@ -60,9 +62,10 @@ class Supervisor:
         finish_within_s = settings.shutdown_timeout_s + FINISH_WITHIN_S
         self._engine: Final = WorkerSlot("engine", self._spawn_engine, self._handle, finish_within_s)
         self._front_ends: Final = [
-            WorkerSlot(f"front end {i}", self._spawn_front_end, self._handle, finish_within_s)
+            WorkerSlot(f"front end {i}", partial(self._spawn_front_end, i), self._handle, finish_within_s)
             for i in range(settings.workers)
         ]
+        self._board: Final = Board(settings.workers)
         self._numbers: Final = count()
         self._loaded: Mapping[str, Loaded] = {}
         """How the last engine loaded the models: the next one need not measure again."""
@@ -85,6 +88,7 @@ class Supervisor:
             self._metrics_folder.mkdir()
             async with asyncio.TaskGroup() as engine:
                 engine.create_task(self._keep(self._engine))
+                watching = engine.create_task(self._watch())
                 async with asyncio.TaskGroup() as front_ends:
                     for slot in self._front_ends:
                         front_ends.create_task(self._keep(slot))
@@ -94,6 +98,7 @@ class Supervisor:
                     self._listener.close()
                     for slot in self._front_ends:
                         slot.stop()
+                watching.cancel()
                 # Only now, as the front ends needed it for what they had accepted.
                 self._engine.stop()
         status = self._cut_short or status
@@ -131,15 +136,15 @@ class Supervisor:
             case EngineHangs(pid):
                 # Every front end reports it, some of them late.
                 if pid == self._engine.process.pid and self._engine.state in (SlotState.RUNNING, SlotState.REPLACED):
-                    log.error("the engine hangs: killing it")
-                    self._engine.kill_hung()
+                    self._kill_hung(self._engine)
 
     def _spawn_engine(self, pipe: Connection) -> SpawnProcess:
         was_lost = self._engine.state is SlotState.LOST
         return self._spawn("engine", self._serve_engine, pipe, self._loaded, was_lost)
 
-    def _spawn_front_end(self, pipe: Connection) -> SpawnProcess:
-        return self._spawn("front end", self._serve_front_end, pipe, self._listener)
+    def _spawn_front_end(self, index: int, pipe: Connection) -> SpawnProcess:
+        self._board.clear(index)
+        return self._spawn("front end", self._serve_front_end, pipe, self._listener, Place(self._board, index))
 
     def _spawn(self, name: str, main: ChildMain, pipe: Connection, *arguments: object) -> SpawnProcess:
         link = SupervisorLink(pipe, self._folder)
@@ -148,6 +153,19 @@ class Supervisor:
         return spawn(
             name, run_child, main, self._settings, self._socket_path, link, *arguments, environment=environment
         )
+
+    async def _watch(self) -> None:
+        """Kill front ends that hang, until cancelled."""
+        silence = Silence(self._board)
+        while True:
+            await asyncio.sleep(BEAT_EVERY_S)
+            for slot, times in zip(self._front_ends, silence.times(), strict=True):
+                if times * BEAT_EVERY_S >= SILENCE_S and slot.state in (SlotState.RUNNING, SlotState.REPLACED):
+                    self._kill_hung(slot)
+
+    def _kill_hung(self, slot: WorkerSlot) -> None:
+        log.error("the %s hangs: killing it", slot.name)
+        slot.kill_hung()
 
     async def _keep(self, slot: WorkerSlot) -> None:
         """Start a process whenever the one before it has ended, until the slot is stopped."""
@@ -167,7 +185,7 @@ class Supervisor:
                     self._end(ExitStatus.FAILED)
                     return
                 log.error("%s cannot be started: %s; trying again", slot.name, error)  # noqa: TRY400
-                await asyncio.sleep(START_AGAIN_AFTER_S)
+                await self._pause(slot)
                 continue
             await slot.ended
             if slot.is_stopped:
@@ -177,6 +195,13 @@ class Supervisor:
             if status is not None:
                 self._end(status)
                 return
+            if slot.state is SlotState.LOST:
+                await self._pause(slot)
+
+    async def _pause(self, slot: WorkerSlot) -> None:
+        """Wait the longer before a successor is started, the more have died lately, unless the service stops meanwhile."""
+        if slot.deaths.pause_s:
+            await asyncio.wait((self._stop,), timeout=slot.deaths.pause_s)
 
     def _status_after(self, slot: WorkerSlot) -> ExitStatus | None:
         """Return the status with which the service must end because a process ended; None if another one is to be started."""

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ import httpx
 import pytest
 
 from tests.conftest import ModelsOf
-from tests.e2e.processes import WITHIN_S, all_ready, children, classify, engine_of, metric, until, workers
+from tests.e2e.processes import WITHIN_S, all_ready, children, classify, connections, engine_of, metric, until, workers
 from tests.support import ServerProcess, serving, starting
 
 TEXTS = ["a", "the cat sat on the mat", "Hello, world!", "one two three four five six seven eight nine ten"]
@@ -126,6 +127,32 @@ def test_a_hung_engine_fails_its_requests_and_is_replaced(models: Path) -> None:
     # Each front end has heard nothing of it, and took no more requests.
     assert messages.count("the engine was lost: not ready") == 2
     assert messages.count("engine ended with status -9, killed by SIGKILL as it had hung; starting another") == 1
+
+
+def test_a_hung_front_end_is_replaced_while_the_others_answer(server: ServerProcess) -> None:
+    engine, before = engine_of(server), workers(server)
+    victim = next(pid for pid in before if pid != engine)
+    told = server.log.count("ready in ")
+    os.kill(victim, signal.SIGSTOP)
+    assert [classify(server, text).status_code for text in TEXTS * 4] == [200] * 16
+    until(lambda: victim not in workers(server) and len(workers(server)) == len(before))
+    assert engine_of(server) == engine
+    assert "killed by SIGKILL as it had hung; starting another" in server.log
+    until(lambda: server.log.count("ready in ") > told)
+    assert [classify(server, text).status_code for text in TEXTS * 4] == [200] * 16
+
+
+@pytest.mark.parametrize("front_ends", [2, 4])
+def test_connections_are_spread_over_the_front_ends(models: Path, front_ends: int) -> None:
+    with serving(models, "--workers", str(front_ends), "--threads", "1") as server, ExitStack() as opened:
+        callers = [opened.enter_context(socket.socket()) for _ in range(32)]
+        url = urlsplit(server.url)
+        for caller in callers:  # at once, as a pool does
+            caller.setblocking(False)
+            caller.connect_ex((url.hostname, url.port))
+        until(lambda: sum(connections(server)) == len(callers))
+        # They would have as many each if the machine had nothing else to do.
+        assert connections(server)[0] >= len(callers) / front_ends / 4
 
 
 def test_a_dead_front_end_loses_only_its_own_requests(server: ServerProcess) -> None:

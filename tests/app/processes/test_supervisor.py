@@ -161,7 +161,7 @@ class Refusing(WorkerSlot):
 def test_a_process_that_cannot_be_started_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusals: int, status: ExitStatus, says: str
 ) -> None:
-    monkeypatch.setattr("app.processes.supervisor.START_AGAIN_AFTER_S", 0.0)
+    monkeypatch.setattr("app.processes.slot.FIRST_PAUSE_S", 0.0)
 
     async def main() -> int:
         with socket.socket() as listener:
