@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 RESTARTS: Final = 5
 RESTARTS_WITHIN_S: Final = 60.0
 """A process that ends more often than this will not get better by being started again."""
-FIRST_PAUSE_S: Final = 1.0
+FIRST_PAUSE_S: Final = 0.5
 """Before the second restart; the first one is at once, and every pause is twice as long as the one before it."""
 
 

@@ -195,7 +195,7 @@ class Supervisor:
             if status is not None:
                 self._end(status)
                 return
-            if slot.state is SlotState.LOST:
+            if slot.state is SlotState.LOST and self._was_ready:  # a start that fails is to fail soon
                 await self._pause(slot)
 
     async def _pause(self, slot: WorkerSlot) -> None:

@@ -54,4 +54,4 @@ def test_a_panic_is_one_record_of_the_log(server: ServerProcess) -> None:
 
 def test_a_panic_in_a_dialect_has_the_form_of_its_errors(server: ServerProcess) -> None:
     reply = server.post("/tokenize", {"inputs": PANICS})
-    assert (reply.status, reply.json["error_type"]) == (500, "internal")
+    assert (reply.status, reply.json["error_type"]) == (500, "Backend")

@@ -136,8 +136,9 @@ def test_a_request_for_which_no_thread_can_be_started_may_be_retried(
 
     async def test(bench: Bench) -> None:
         caller = Caller("text")
-        monkeypatch.setattr(threading.Thread, "start", refuse)
-        await bench.call(caller)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            await bench.call(caller)
         assert caller.status == 503
         assert json.loads(caller.body)["error_type"] == "not_ready"
         assert bench.handler.asked == []
