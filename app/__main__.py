@@ -1,8 +1,15 @@
 """`python -m app`: serve the bundles of a folder."""
 
 import os
-import shutil
+import signal
 import sys
+
+if __name__ == "__main__":
+    # Before what takes a second to import: process 1 of a container does not get a signal that it has no handler for.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+
+import shutil
 from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, HelpFormatter
 from functools import partial
 from pathlib import Path

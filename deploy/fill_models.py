@@ -8,11 +8,17 @@ than what is asked for stops the deployment. Runs alone, once per start of the s
 `errors` only, of `model_export` what finds weights.
 """
 
+import signal
+import sys
+
+if __name__ == "__main__":
+    # Before what takes a second to import: process 1 of a container does not get a signal that it has no handler for.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
 import itertools
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +141,22 @@ def serve_version(models: Path, name: str, bundle: Path) -> None:
     new.replace(models / name)
 
 
+def export(command: list[str]) -> None:
+    """Run an export; if this process is told to end meanwhile, so is the export, which removes what it has not finished.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    with subprocess.Popen(command) as process:  # noqa: S603
+        try:
+            status = process.wait()
+        except SystemExit:
+            process.terminate()
+            raise
+    if status:
+        raise subprocess.CalledProcessError(status, command)
+
+
 def fill(models: Path, model: Model) -> None:
     """Export the model if this version of it is not there, and serve it.
 
@@ -154,7 +176,7 @@ def fill(models: Path, model: Model) -> None:
         arguments = ["--checkpoint", model.checkpoint, "--output", str(bundle), "--task", model.task]
         arguments += ["--revision", model.revision] if model.revision else []
         arguments += ["--variants", model.variants] if model.variants else []
-        subprocess.run([sys.executable, "-m", "model_export", "export", *arguments], check=True)  # noqa: S603
+        export([sys.executable, "-m", "model_export", "export", *arguments])
     serve_version(models, model.name, bundle)
 
 

@@ -1,10 +1,16 @@
 """`python -m model_export`: export a checkpoint to a bundle, or verify a bundle."""
 
+import signal
+import sys
+
+if __name__ == "__main__":
+    # Before what takes seconds to import: process 1 of a container does not get a signal that it has no handler for. It raises,
+    # so that temporary files are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
 import argparse
 import importlib
 import os
-import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +30,6 @@ from model_export.verify import verify_bundle
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Return 0, or print one line that says what went wrong and return 1."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files are removed
     try:
         if options.command == "export":
             _export(options)

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import httpx
-
 T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent
@@ -167,7 +165,9 @@ def starting(
             server = ServerProcess(process, "", log_path)
             server.url = _wait_for(server, lambda: re.search(r"listening on (http://[^ ]+)", server.log))[1]
             if wait:
-                _wait_for(server, lambda: _is_ready(server.url))
+                # Of each front end: any of them may get the next connection.
+                workers = int(arguments[arguments.index("--workers") + 1]) if "--workers" in arguments else 1
+                _wait_for(server, lambda: server.log.count("ready in ") >= workers)
             yield server
         finally:
             if process.poll() is None:
@@ -178,13 +178,6 @@ def starting(
 def _environment(changes: Mapping[str, str]) -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("BERT_")}
     return clean | {"PYTHONWARNINGS": "error", "BERT_LOG_FORMAT": "json", **changes}
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def _wait_for(server: ServerProcess, condition: Any) -> Any:

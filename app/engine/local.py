@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.1
 """How often late requests are failed and the queue is measured, seconds, whatever the device does."""
+LONGEST_TICK_S: Final = 1.0
+"""What lies between two ticks counts as no more than this for a batch that runs: a process that was stopped, by a paused
+container or a machine that sleeps, has not seen how long the device took."""
 
 
 class EngineObserver(BatchObserver, Protocol):
@@ -43,12 +46,14 @@ SubmittedJob = Job[TokenSequence, SequenceResult]
 class LocalEngine:
     """Batches and runs every model of this process on one device."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         cpus = usable_cpus()
+        self._clock = clock
         self._threads = Threads(lanes=cpus)
         self._slots = Slots(cpus)
         self._batchers: dict[str, SequenceBatcher] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._observers: dict[str, EngineObserver] = {}
+        self._tasks: list[asyncio.Task[None]] = [asyncio.create_task(self._tick())]
         self.lost: Final[asyncio.Future[EngineLost]] = asyncio.get_running_loop().create_future()
 
     async def load(
@@ -101,7 +106,8 @@ class LocalEngine:
             self._slots.launch_ahead()
         batcher.estimate.expect(speed.seconds_by_tokens)
         self._batchers[bundle.name] = batcher
-        self._tasks.append(asyncio.create_task(self._work(batcher, observer), name=f"batches of {bundle.name}"))
+        self._observers[bundle.name] = observer
+        self._tasks.append(asyncio.create_task(self._work(batcher), name=f"batches of {bundle.name}"))
         log.info(
             "model %s ready: %s, variant %s on %s, %.0f tokens/s in %s of %d tokens, loaded in %.2f s",
             bundle.name,
@@ -122,8 +128,7 @@ class LocalEngine:
             speed=speed,
         )
 
-    async def _work(self, batcher: SequenceBatcher, observer: EngineObserver) -> None:
-        watch = asyncio.create_task(self._tick(batcher, observer))
+    async def _work(self, batcher: SequenceBatcher) -> None:
         try:
             await batcher.work()
         except EngineLost as error:
@@ -132,8 +137,6 @@ class LocalEngine:
         except Exception:
             log.critical("the batch loop failed", exc_info=True)
             self._lose(EngineLost("The engine failed and is being replaced. Retry in a few seconds."))
-        finally:
-            watch.cancel()
 
     def _lose(self, error: EngineLost) -> None:
         for batcher in self._batchers.values():
@@ -141,12 +144,17 @@ class LocalEngine:
         if not self.lost.done():
             self.lost.set_result(error)
 
-    async def _tick(self, batcher: SequenceBatcher, observer: EngineObserver) -> None:
+    async def _tick(self) -> None:
+        before = self._clock()
         while True:
             await asyncio.sleep(TICK_S)
-            batcher.expire()
-            observer.queued(batcher.statistics)
-            if self._threads.is_stuck and not self.lost.done():
+            for name, batcher in self._batchers.items():
+                batcher.expire()
+                self._observers[name].queued(batcher.statistics)
+            now = self._clock()
+            is_stuck = self._threads.run_on(min(now - before, LONGEST_TICK_S))
+            before = now
+            if is_stuck and not self.lost.done():
                 log.critical("the device is stuck: a batch that should have been back long ago still runs")
                 self._lose(EngineLost("The device does not answer and the engine is replaced. Retry in a few seconds."))
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.protocols import Runner
+from app.errors import StartupError
 
 T = TypeVar("T")
 
@@ -30,15 +30,18 @@ class Threads:
     """
 
     def __init__(self, lanes: int) -> None:
-        """Start no thread yet.
+        """Start them all, so that none is missing when a batch needs it.
 
         Args:
             lanes: Most batches that run at once, of models that use some of the cores only.
+
+        Raises:
+            StartupError: the system has no room for so many.
         """
-        self._main = ThreadPoolExecutor(1, thread_name_prefix="engine")
-        self._waiter = ThreadPoolExecutor(1, thread_name_prefix="waiter")
-        self._lanes = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
-        # The batches that run, and when each is taken for stuck.
+        self._main = _start(1, "engine")
+        self._waiter = _start(1, "waiter")
+        self._lanes = _start(lanes, "lane")
+        # The batches that run, and in how many seconds each is taken for stuck.
         self._running: dict[threading.Event, float] = {}
 
     async def prepare(self, work: Callable[[], T]) -> T:
@@ -58,7 +61,7 @@ class Threads:
         """
         loop = asyncio.get_running_loop()
         begun = threading.Event()
-        self._running[begun] = time.monotonic() + stuck_s
+        self._running[begun] = stuck_s
         if runner.launches_ahead:
             launched = self._main.submit(_launch, runner, batch, begun)
             # In a thread of its own, so that the next batch is on its way to the device before this one is back.
@@ -72,10 +75,11 @@ class Threads:
         finally:
             del self._running[begun]
 
-    @property
-    def is_stuck(self) -> bool:
-        """Whether a batch has been running for longer than `stuck_s`."""
-        return bool(self._running) and min(self._running.values()) < time.monotonic()
+    def run_on(self, seconds: float) -> bool:
+        """Count so many seconds for the batches that run; return whether one has run for longer than its `stuck_s`."""
+        for begun in self._running:
+            self._running[begun] -= seconds
+        return any(left < 0 for left in self._running.values())
 
     def shutdown(self) -> None:
         """End the threads, without waiting for a model that is loading or a device that is stuck."""
@@ -86,6 +90,23 @@ class Threads:
 def stuck_after_s(timeout_s: float, full_batch_s: float) -> float:
     """Return how long a batch may run until the device is taken for stuck, seconds."""
     return max(STUCK_S, STUCK_TIMEOUTS * timeout_s, STUCK_BATCHES * full_batch_s)
+
+
+def _start(size: int, name: str) -> ThreadPoolExecutor:
+    """Return an executor whose threads run."""
+    executor = ThreadPoolExecutor(size, thread_name_prefix=name)
+    running = threading.Barrier(size + 1)
+    try:
+        for _ in range(size):
+            executor.submit(running.wait)
+    except RuntimeError as error:
+        running.abort()
+        raise StartupError(
+            f"The system has no room for the engine's threads: {error}. Raise the limit of processes (ulimit -u, or "
+            "that of the container)."
+        ) from error
+    running.wait()
+    return executor
 
 
 def _launch(

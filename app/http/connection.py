@@ -1,8 +1,9 @@
-"""uvicorn's HTTP protocol with five changes.
+"""uvicorn's HTTP protocol with six changes.
 
 - The head and body of a response are sent in one write. uvicorn writes them separately: two system calls and two packets.
 - A connection has limits: the size of a request's head, the time for a request to arrive and for an answer to be taken, and the
   number of pipelined requests.
+- A caller that closes its sending side still gets the answers to what it has sent.
 - The header `Upgrade` is ignored.
 - While the server shuts down, requests on open connections are still answered, each with `Connection: close`.
 - Input that is not valid HTTP gets an error of the same JSON form as all others.
@@ -19,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.errors import HeadTooLarge, InvalidHttp, RequestTimeout, ServiceError, TooManyPipelined
 from app.http.asgi import READ_AT, STALLED, new_request_id, render_error
+from app.http.half_closed import HalfClosed
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._idle_bytes = 0  # read since the last head or body data
         self._fault: ServiceError | None = None  # why a callback stopped the parser
         self._is_draining = False
+        self._half_closed: HalfClosed | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(
@@ -54,7 +57,21 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self._stop_unread_timer()
+        if self._half_closed is not None:
+            self._half_closed.stop()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's says nothing, which closes the connection
+        """Keep the connection if the caller has sent whole requests and waits for their answers."""
+        if not self._is_between or self._latest is None or self._latest.response_complete:
+            self.transport.close()  # after the answer that was just written
+            return False
+        self._latest.keep_alive = False
+        self._half_closed = HalfClosed(cast("_CoalescingTransport", self.transport), self._is_answer_next)
+        return True
+
+    def _is_answer_next(self) -> bool:
+        return self._latest is not None and not self._latest.response_started and not self.pipeline
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -247,11 +264,18 @@ class _CoalescingTransport:
         self._close_within_s = close_within_s
         self._pieces: list[bytes] = []
         self._has_ended = False
+        self._is_ahead = False
 
     def write(self, data: bytes) -> None:
         self._pieces.append(data)
         if len(self._pieces) == 1:
             self._loop.call_soon(self._flush)
+
+    def write_ahead(self) -> None:
+        """Write what the next answer begins with, unless that has been done."""
+        if not self._is_ahead and not self._pieces:
+            self._is_ahead = True
+            self._transport.write(_BEGINNING)
 
     def write_eof(self) -> None:
         """Write nothing more, not even the answer of a request that still runs."""
@@ -270,12 +294,18 @@ class _CoalescingTransport:
         if self._pieces:
             pieces, self._pieces = self._pieces, []
             if not self._has_ended and not self._transport.is_closing():
-                self._transport.write(b"".join(pieces))
+                self._transport.write(b"".join(pieces)[len(_BEGINNING) if self._is_ahead else 0 :])
+                self._is_ahead = False
+
+    def abort(self) -> None:
+        self._transport.abort()
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the real transport has
         return getattr(self._transport, name)
 
 
+_BEGINNING: Final = b"HTTP/1.1 "
+"""Of every answer."""
 _NO_TRAILERS: Final = _NoTrailers()
 _NO_HTTP: Final = InvalidHttp()
 _HEAD_TOO_LARGE: Final = HeadTooLarge(f"The head is over {HEAD_BYTES} bytes. Send fewer or shorter headers.")

@@ -1,7 +1,7 @@
 """`/livez`, `/readyz`, `/health` and `/metrics`, for orchestrators, clouds and Prometheus."""
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from app.http.asgi import ErrorResponse
 from app.http.readiness import Readiness
+from app.http.workers import in_thread
 from app.telemetry.metrics import Metrics
 
 
@@ -42,7 +43,7 @@ def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     async def prometheus(request: Request) -> Response:
         # Reading every process's files and querying GPUs takes 10 ms and more, which would block the event loop.
         accept = request.headers.get("accept", "")
-        page, content_type = await asyncio.get_running_loop().run_in_executor(collector, metrics.expose, accept)
+        page, content_type = await in_thread(partial(metrics.expose, accept), collector)
         return Response(page, headers={"Content-Type": content_type, "Vary": "Accept"})
 
     return router

@@ -5,7 +5,6 @@ A plain ASGI endpoint, so that a request costs little more than validation, toke
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import monotonic
@@ -17,18 +16,18 @@ from starlette.types import Receive, Scope, Send
 
 from app.engine.messages import Timeline
 from app.engine.protocols import EngineClient
-from app.errors import DeadlineExceeded, Internal, MethodNotAllowed, NotReady, ServiceError
+from app.errors import DeadlineExceeded, MethodNotAllowed, NotReady, ServiceError
 from app.http.api import Api, Call, Inference, Raw, Received, render_for, write_json
 from app.http.asgi import READ_AT, ClientGone, Header, answer_headers, authorize, read_body, respond
 from app.http.disconnects import Disconnects
+from app.http.faults import internal
 from app.http.problems import explain
+from app.http.workers import in_thread
 from app.tasks.base import Prepared
 from app.telemetry.logs import AccessLog
 from app.telemetry.metrics import Metrics
 from app.telemetry.record import CLIENT_GONE, RequestRecord
 from app.telemetry.tracing import RequestTrace, Tracer
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -108,9 +107,8 @@ class InferenceEndpoint:
             raise
         except asyncio.CancelledError:  # the server is stopping, and the time to finish requests is over
             fault = NotReady("The service stopped before it could answer. Retry in a few seconds.")
-        except Exception:
-            log.exception("request failed", extra={"request_id": record.request_id, "model": record.model})
-            fault = Internal()
+        except BaseException as error:
+            fault = internal(error, record.request_id, model=record.model)
         else:
             if isinstance(answer, Raw):
                 headers = [*answer_headers(answer.body, record.request_id, answer.content_type), *answer.headers]
@@ -176,7 +174,7 @@ class InferenceEndpoint:
                 answer = call.write(handler.answer(model, request, prepared, results), record)
                 return answer if isinstance(answer, Raw) else to_json(answer)
             predict = partial(handler.answer, model, request, prepared, results)
-            return await asyncio.get_running_loop().run_in_executor(None, _write_large, call, predict, record)
+            return await in_thread(partial(_write_large, call, predict, record))
         finally:
             inflight.dec()
 
@@ -188,7 +186,7 @@ class InferenceEndpoint:
         """
         try:
             async with asyncio.timeout(self._limits.timeout_s):
-                return await asyncio.get_running_loop().run_in_executor(None, prepare)
+                return await in_thread(prepare)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"The request was not tokenized within {self._limits.timeout_s:g} s. Send shorter inputs, or retry when "

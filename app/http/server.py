@@ -1,20 +1,19 @@
-"""The HTTP server: its socket, its signals and its end. Runs on the main thread's event loop."""
+"""The HTTP server: its socket and its end. Runs on the main thread's event loop."""
 
 import asyncio
 import contextlib
 import logging
-import os
 import resource
-import signal
 import socket
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final, cast
 
 import uvicorn
 
 from app.errors import StartupError
+from app.http.acceptor import Acceptor, Balance
 from app.http.readiness import Readiness
-from app.telemetry.log_writer import drain
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +21,7 @@ FEW_FILES: Final = 1024
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, whose readiness ends with the first signal, and which does not raise that signal again at its end.
+    """uvicorn's server, which leaves signals to its process, and whose readiness ends when it is told to stop.
 
     Within 0.1 s uvicorn then closes the listening sockets and tells each connection (`HttpProtocol.shutdown`).
     """
@@ -30,24 +29,29 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, readiness: Readiness) -> None:
         super().__init__(config)
         self._readiness = readiness
+        self._acceptor: Acceptor | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+        yield
 
-    def _on_signal(self, number: int) -> None:
-        if self.should_exit and number == signal.SIGINT:
-            log.warning("SIGINT again: stopping without what was accepted")
-            drain()
-            os._exit(128 + number)  # waits for no device and no caller
-        self.stop(signal.Signals(number).name)
+    async def serve_shared(self, listener: socket.socket, balance: Balance) -> None:
+        """Serve connections of a socket that other processes accept from, too, until told to stop."""
+        self.config.load()
+        listener.listen(self.config.backlog)
+        make_protocol = partial(
+            cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class),
+            config=self.config,
+            server_state=self.server_state,
+            app_state={},
+        )
+        self._acceptor = Acceptor(listener, make_protocol, lambda: len(self.server_state.connections), balance)
+        await self.serve(sockets=[])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._acceptor is not None:
+            self._acceptor.close()
+        await super().shutdown(sockets)
 
     def stop(self, why: str, level: int = logging.INFO) -> None:
         """Stop being ready, and end once every accepted request is answered."""

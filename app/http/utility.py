@@ -1,20 +1,19 @@
 """The routes of an API that run no model."""
 
-import asyncio
-import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
-from app.errors import Internal, MethodNotAllowed, ServiceError
+from app.errors import MethodNotAllowed, ServiceError
 from app.http.api import Api, Raw, Received, Utility, render_for, write_json
 from app.http.asgi import ClientGone, Header, answer_headers, authorize, read_body, respond
+from app.http.faults import internal
 from app.http.problems import explain
+from app.http.workers import in_thread
 from app.tasks.base import SHORT_BYTES
-
-log = logging.getLogger(__name__)
 
 
 class UtilityEndpoint:
@@ -35,9 +34,8 @@ class UtilityEndpoint:
             return
         except ServiceError as error:
             status, headers, body = render_for(self.api, error, request_id)
-        except Exception:
-            log.exception("request failed", extra={"request_id": request_id})
-            status, headers, body = render_for(self.api, Internal(), request_id)
+        except BaseException as error:
+            status, headers, body = render_for(self.api, internal(error, request_id), request_id)
         await respond(send, status, headers, body)
 
     async def _answer(
@@ -54,7 +52,7 @@ class UtilityEndpoint:
             if len(body) <= SHORT_BYTES:
                 answer = self._written(received)
             else:
-                answer = await asyncio.get_running_loop().run_in_executor(None, self._written, received)
+                answer = await in_thread(partial(self._written, received))
         except ValidationError as error:
             raise explain(error) from None
         return [*answer_headers(answer.body, request_id, answer.content_type), *answer.headers], answer.body

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, NoReturn
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.admission import Admission
 from app.engine.messages import Loaded, QueueStatistics, Timeline
-from app.errors import DeadlineExceeded, EngineLost, OtherBundles
+from app.errors import DeadlineExceeded, EngineLost, Internal, OtherBundles
 from app.ipc.codec import EngineRequest, Hello, Replies, Requests, Statistics, Withdrawal, decode_from_engine, encode
 from app.ipc.frames import DamagedFrame, FrameReader, frame
 
@@ -71,6 +71,8 @@ class RemoteEngine:
     ) -> list[SequenceResult]:
         if model not in self._models:
             raise EngineLost
+        if not sequences:
+            raise Internal("The request has no sequences.")
         id_ = next(self._ids)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[SequenceResult]] = loop.create_future()

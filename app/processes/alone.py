@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Sequence
 
@@ -10,7 +11,9 @@ from app.engine.local import LocalEngine
 from app.processes.exit_status import ExitStatus
 from app.processes.front_end import FrontEnd
 from app.processes.loading import load_models, load_unless_stopped
+from app.processes.signals import stop_on_signals
 from app.settings import Settings
+from app.telemetry.log_writer import drain
 from app.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -26,6 +29,7 @@ async def serve_alone(settings: Settings, listener: socket.socket, bundles: Sequ
     metrics = Metrics()
     engine = LocalEngine()
     front_end = FrontEnd(settings, bundles, engine, metrics)
+    stop_on_signals(front_end.server.stop, _end_now)
     serving = asyncio.create_task(front_end.server.serve(sockets=[listener]))
     # No task group: what fails here may not cut off the server, which still answers what it accepted.
     try:
@@ -44,3 +48,8 @@ async def serve_alone(settings: Settings, listener: socket.socket, bundles: Sequ
         await front_end.close()
     log.info("stopped")
     return ExitStatus.STOPPED
+
+
+def _end_now(number: int) -> None:
+    drain()
+    os._exit(128 + number)  # waits for no device and no caller

@@ -28,6 +28,9 @@ class ExitStatus(IntEnum):
     OTHER_BUNDLES = 75
     """EX_TEMPFAIL: a front end met an engine with other bundles than it has read. Its successor reads them anew."""
     INTERRUPTED = 128 + signal.SIGINT
+    """SIGINT did not let it finish what it had accepted."""
+    TERMINATED = 128 + signal.SIGTERM
+    """SIGTERM did not, the second time that it came."""
 
 
 ChildMain = Callable[..., Coroutine[Any, Any, ExitStatus]]

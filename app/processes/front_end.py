@@ -6,6 +6,7 @@
 import asyncio
 import logging
 import math
+import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ from app.http.readiness import Readiness
 from app.http.server import Server
 from app.http.utility import UtilityEndpoint
 from app.ipc.remote_engine import RemoteEngine
+from app.processes.board import Place
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
 from app.processes.reports import EngineHangs, FrontEndReady, SupervisorLink
@@ -151,7 +153,11 @@ def _api_key(settings: Settings) -> str | None:
 
 
 async def serve_front_end(
-    settings: Settings, socket_path: Path, supervisor: SupervisorLink, listener: socket.socket
+    settings: Settings,
+    socket_path: Path,
+    supervisor: SupervisorLink,
+    listener: socket.socket,
+    place: Place,
 ) -> ExitStatus:
     """Be a front end and nothing else: the main coroutine of its process.
 
@@ -160,6 +166,7 @@ async def serve_front_end(
         socket_path: Where the engine listens.
         supervisor: Gets a report when this front end is ready, and when the engine hangs.
         listener: The socket that all front ends accept connections from.
+        place: Where it shows that it works.
 
     Raises:
         StartupError: the service cannot start as it is set up.
@@ -171,12 +178,15 @@ async def serve_front_end(
         identities={bundle.name: bundle.identity for bundle in bundles},
     )
     front_end = FrontEnd(settings, bundles, engine, Metrics(memory=supervisor.memory))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, front_end.server.stop, "SIGTERM")
     supervisor.when_gone(partial(front_end.server.stop, "the supervisor has died", logging.ERROR))
     async with asyncio.TaskGroup() as tasks:
+        beating = tasks.create_task(place.beat())
         connection = tasks.create_task(_stay_connected(front_end, engine, supervisor))
-        await front_end.server.serve(sockets=[listener])
+        await front_end.server.serve_shared(listener, place)
         connection.cancel()
-    await front_end.close()
+        await front_end.close()
+        beating.cancel()
     return ExitStatus.STOPPED if connection.cancelled() else connection.result()
 
 

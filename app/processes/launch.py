@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def launch(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit status."""
+    """Serve until a signal; return the exit status."""
     write_in_background()
     configure(settings.log_level, settings.log_format)
     # Those that look like a setting have ended the start in `__main__`; these may be another program's.

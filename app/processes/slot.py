@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 RESTARTS: Final = 5
 RESTARTS_WITHIN_S: Final = 60.0
 """A process that ends more often than this will not get better by being started again."""
+FIRST_PAUSE_S: Final = 0.5
+"""Before the second restart; the first one is at once, and every pause is twice as long as the one before it."""
 
 
 class SlotState(Enum):
@@ -43,6 +45,11 @@ class RestartLimit:
         now = time.monotonic()
         self._times = [*(at for at in self._times if at > now - RESTARTS_WITHIN_S), now]
         return len(self._times) > RESTARTS
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before the restart that was counted last."""
+        return FIRST_PAUSE_S * 2.0 ** (len(self._times) - 2) if len(self._times) > 1 else 0.0
 
 
 class WorkerSlot:

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
+from typing import Final
+
+_TERMINAL_SIGNALS: Final = (signal.SIGINT, signal.SIGHUP)
 
 
 def spawn(name: str, main: Callable[..., None], *arguments: object) -> SpawnProcess:
-    """Start a process that runs `main` with these arguments, with SIGINT blocked.
+    """Start a process that runs `main` with these arguments, with SIGINT and SIGHUP blocked.
 
     Args:
         name: Of the process.
@@ -21,18 +24,21 @@ def spawn(name: str, main: Callable[..., None], *arguments: object) -> SpawnProc
     """
     # Forking a process with threads, as ONNX Runtime's and tokenizers' are, is not safe.
     process = multiprocessing.get_context("spawn").Process(target=main, args=arguments, name=name)
-    # It unblocks SIGINT in this process when it starts, so it starts before the signal is blocked.
+    # It unblocks SIGINT in this process when it starts, so it starts before the signals are blocked.
     resource_tracker.ensure_running()
-    with _sigint_blocked():
+    with _terminal_signals_blocked():
         process.start()
     return process
 
 
 @contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Block SIGINT, which a child inherits: a terminal sends Ctrl-C to every process, and the supervisor alone handles it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+def _terminal_signals_blocked() -> Iterator[None]:
+    """Block what a terminal sends to every process, for Ctrl-C and when it is closed: the supervisor alone handles it.
+
+    A child inherits that.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL_SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TERMINAL_SIGNALS)

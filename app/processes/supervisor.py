@@ -6,7 +6,6 @@ Runs on the event loop of the process that was started. It serves no requests it
 import asyncio
 import logging
 import os
-import signal
 import tempfile
 from collections.abc import Mapping
 from functools import partial
@@ -19,8 +18,10 @@ from typing import Final
 
 from app.engine.messages import Loaded
 from app.errors import StartupError
+from app.processes.board import BEAT_EVERY_S, Board, Place, Silence
 from app.processes.exit_status import ChildMain, ExitStatus, run_child
 from app.processes.reports import EngineHangs, FrontEndReady, ModelsLoaded, Report, SupervisorLink
+from app.processes.signals import stop_on_signals
 from app.processes.slot import SlotState, WorkerSlot
 from app.processes.spawn import spawn
 from app.settings import Settings
@@ -28,8 +29,8 @@ from app.telemetry.shared_values import SharedMemory, SlotMemory
 
 log = logging.getLogger(__name__)
 
-START_AGAIN_AFTER_S: Final = 1.0
-"""When there was no room for a process: there may be when another one has ended."""
+SILENCE_S: Final = 10.0
+"""A front end whose event loop has not come round for this long hangs. With too much to do that may take it a second or two."""
 FINISH_WITHIN_S: Final = 5.0
 """So much longer than a process gives itself to finish may it take to end."""
 LONGEST_SOCKET_PATH: Final = 107
@@ -61,17 +62,18 @@ class Supervisor:
         finish_within_s = settings.shutdown_timeout_s + FINISH_WITHIN_S
         self._engine: Final = WorkerSlot("engine", self._spawn_engine, self._handle, finish_within_s)
         self._front_ends: Final = [
-            WorkerSlot(name, partial(self._spawn_front_end, name), self._handle, finish_within_s)
-            for name in (f"front end {i}" for i in range(settings.workers))
+            WorkerSlot(name, partial(self._spawn_front_end, name, i), self._handle, finish_within_s)
+            for i, name in enumerate(f"front end {i}" for i in range(settings.workers))
         ]
         self._memory: Final = {slot.name: SlotMemory() for slot in (self._engine, *self._front_ends)}
         """Of the metrics. Whatever becomes of a process and of disks, it is there until this process ends."""
+        self._board: Final = Board(settings.workers)
         self._numbers: Final = count()
         self._loaded: Mapping[str, Loaded] = {}
         """How the last engine loaded the models: the next one need not measure again."""
         self._was_ready = False
         """Whether the service has ever been ready."""
-        self._is_interrupted = False
+        self._cut_short: ExitStatus | None = None
         self._stop: Final[asyncio.Future[ExitStatus]] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> ExitStatus:
@@ -80,15 +82,14 @@ class Supervisor:
         Raises:
             StartupError: there is no folder for temporary files, or its path is too long.
         """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+        stop_on_signals(self._finish, self._stop_now)
         with _temporary_folder() as folder:
             self._folder = Path(folder)
             if len(os.fsencode(self._socket_path)) > LONGEST_SOCKET_PATH:
                 raise StartupError(f"{folder} is too long a path for a Unix socket. Set TMPDIR to a shorter one.")
             async with asyncio.TaskGroup() as engine:
                 engine.create_task(self._keep(self._engine))
+                watching = engine.create_task(self._watch())
                 async with asyncio.TaskGroup() as front_ends:
                     for slot in self._front_ends:
                         front_ends.create_task(self._keep(slot))
@@ -98,10 +99,10 @@ class Supervisor:
                     self._listener.close()
                     for slot in self._front_ends:
                         slot.stop()
+                watching.cancel()
                 # Only now, as the front ends needed it for what they had accepted.
                 self._engine.stop()
-        if self._is_interrupted:
-            status = ExitStatus.INTERRUPTED
+        status = self._cut_short or status
         log.info("stopped with status %d", status)
         return status
 
@@ -109,15 +110,14 @@ class Supervisor:
     def _socket_path(self) -> Path:
         return self._folder / "engine.sock"
 
-    def _on_signal(self, number: int) -> None:
-        if self._stop.done() and number == signal.SIGINT:
-            log.warning("SIGINT again: stopping without what was accepted")
-            self._is_interrupted = True
-            for slot in (*self._front_ends, self._engine):
-                slot.stop_now()
-            return
-        log.info("%s: finishing what was accepted", signal.Signals(number).name)
+    def _finish(self, why: str) -> None:
+        log.info("%s: finishing what was accepted", why)
         self._end(ExitStatus.STOPPED)
+
+    def _stop_now(self, number: int) -> None:
+        self._cut_short = ExitStatus(128 + number)
+        for slot in (*self._front_ends, self._engine):
+            slot.stop_now()
 
     def _end(self, status: ExitStatus) -> None:
         if not self._stop.done():
@@ -133,19 +133,32 @@ class Supervisor:
             case EngineHangs(pid):
                 # Every front end reports it, some of them late.
                 if pid == self._engine.process.pid and self._engine.state in (SlotState.RUNNING, SlotState.REPLACED):
-                    log.error("the engine hangs: killing it")
-                    self._engine.kill_hung()
+                    self._kill_hung(self._engine)
 
     def _spawn_engine(self, pipe: Connection) -> SpawnProcess:
         was_lost = self._engine.state is SlotState.LOST
         return self._spawn(self._engine.name, self._serve_engine, pipe, self._loaded, was_lost)
 
-    def _spawn_front_end(self, name: str, pipe: Connection) -> SpawnProcess:
-        return self._spawn(name, self._serve_front_end, pipe, self._listener)
+    def _spawn_front_end(self, name: str, index: int, pipe: Connection) -> SpawnProcess:
+        self._board.clear(index)
+        return self._spawn(name, self._serve_front_end, pipe, self._listener, Place(self._board, index))
 
     def _spawn(self, name: str, main: ChildMain, pipe: Connection, *arguments: object) -> SpawnProcess:
         link = SupervisorLink(pipe, self._folder, SharedMemory(self._memory[name], tuple(self._memory.values())))
         return spawn(name, run_child, main, self._settings, self._socket_path, link, *arguments)
+
+    async def _watch(self) -> None:
+        """Kill front ends that hang, until cancelled."""
+        silence = Silence(self._board)
+        while True:
+            await asyncio.sleep(BEAT_EVERY_S)
+            for slot, times in zip(self._front_ends, silence.times(), strict=True):
+                if times * BEAT_EVERY_S >= SILENCE_S and slot.state in (SlotState.RUNNING, SlotState.REPLACED):
+                    self._kill_hung(slot)
+
+    def _kill_hung(self, slot: WorkerSlot) -> None:
+        log.error("the %s hangs: killing it", slot.name)
+        slot.kill_hung()
 
     async def _keep(self, slot: WorkerSlot) -> None:
         """Start a process whenever the one before it has ended, until the slot is stopped."""
@@ -165,7 +178,7 @@ class Supervisor:
                     self._end(ExitStatus.FAILED)
                     return
                 log.error("%s cannot be started: %s; trying again", slot.name, error)  # noqa: TRY400
-                await asyncio.sleep(START_AGAIN_AFTER_S)
+                await self._pause(slot)
                 continue
             await slot.ended
             if slot.is_stopped:
@@ -175,6 +188,13 @@ class Supervisor:
             if status is not None:
                 self._end(status)
                 return
+            if slot.state is SlotState.LOST and self._was_ready:  # a start that fails is to fail soon
+                await self._pause(slot)
+
+    async def _pause(self, slot: WorkerSlot) -> None:
+        """Wait the longer before a successor is started, the more have died lately, unless the service stops meanwhile."""
+        if slot.deaths.pause_s:
+            await asyncio.wait((self._stop,), timeout=slot.deaths.pause_s)
 
     def _status_after(self, slot: WorkerSlot) -> ExitStatus | None:
         """Return the status with which the service must end because a process ended; None if another one is to be started."""

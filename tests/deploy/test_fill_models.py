@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from app.bundle.files import find_bundles
 from deploy.fill_models import DEMO_CHECKPOINT, Model, fill, models_to_fill, withdraw_others
+from tests.support import eventually
 
 ROOT = Path(__file__).parents[2]
 SINGLE = Model(
@@ -160,3 +163,13 @@ def test_a_model_is_what_the_environment_says() -> None:
 def test_what_is_no_folder_is_refused_by_name(variable: str, value: str) -> None:
     with pytest.raises(SystemExit, match=variable):
         models_to_fill({variable: value})
+
+
+def test_a_stop_ends_the_export_and_leaves_nothing_of_it(tmp_path: Path) -> None:
+    wanted = {"BERT_MODELS": str(tmp_path), "MODEL_NAME": "mood", "CHECKPOINT": SINGLE.checkpoint}
+    with subprocess.Popen([sys.executable, "-m", "deploy.fill_models"], env=os.environ | wanted) as process:
+        unfinished = tmp_path / ".versions" / "1"
+        eventually(lambda: unfinished.is_dir() and list(unfinished.iterdir()))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert not list(unfinished.iterdir())

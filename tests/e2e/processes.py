@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -35,6 +36,19 @@ def engine_of(server: ServerProcess) -> int:
             if target.startswith("socket:[") and target[8:-1] in sockets:
                 return pid
     pytest.fail("no process listens on the engine's socket")
+
+
+def connections(server: ServerProcess) -> list[int]:
+    """How many callers each front end is connected to, from the fewest to the most."""
+    port = f":{urlsplit(server.url).port:04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    sockets = {line[9] for line in lines if line[1].endswith(port) and line[3] == "01"}
+    engine = engine_of(server)
+    return sorted(
+        sum(str(one.readlink())[8:-1] in sockets for one in Path(f"/proc/{pid}/fd").iterdir())
+        for pid in workers(server)
+        if pid != engine
+    )
 
 
 def until(condition: Callable[[], Any]) -> Any:

@@ -38,12 +38,6 @@ def is_refused(server: ServerProcess) -> bool:
     return False
 
 
-def are_ready(server: ServerProcess, front_ends: str) -> bool:
-    """Whether every front end is ready: any of them may get the next connection."""
-    told = [record for record in server.records if record["message"].startswith("ready in")]
-    return len(told) == int(front_ends)
-
-
 def ask(server: ServerProcess) -> Reply:
     return server.post("/v1/classify", GOOD)
 
@@ -85,16 +79,18 @@ def test_livez_answers_while_models_load_and_readyz_after(serve_faulty: ServeFau
     assert "variant cpu-fp32 on CPUExecutionProvider" in told[1]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_stop_under_load_loses_nothing(serve_faulty: ServeFaulty, device: Device, workers: str) -> None:
+def test_a_stop_under_load_loses_nothing(
+    serve_faulty: ServeFaulty, device: Device, workers: str, number: signal.Signals
+) -> None:
     with ThreadPoolExecutor(CALLERS) as threads, serve_faulty("--workers", workers, LINGER_S="60") as server:
-        eventually(lambda: are_ready(server, workers))
         idle = Connection(server.url)
         assert idle.ask("GET", "/livez").status == 200
         device.hold()
         waiting = [threads.submit(ask, server) for _ in range(CALLERS)]
         eventually(lambda: server.metric("bert_inflight_requests") == CALLERS)
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(number)
         eventually(lambda: is_refused(server))  # takes no connections
         reply = idle.ask("GET", "/readyz")  # and asks for no more requests
         assert (reply.status, reply.headers["connection"]) == (503, "close")
@@ -125,7 +121,6 @@ def test_a_stop_during_traffic_loses_nothing(serve_faulty: ServeFaulty, workers:
             connection.close()
 
     with ThreadPoolExecutor(CALLERS) as threads, serve_faulty("--workers", workers, LINGER_S="60") as server:
-        eventually(lambda: are_ready(server, workers))
         callers = [threads.submit(call, number) for number in range(CALLERS)]
         eventually(lambda: len(answered) == CALLERS)
         server.process.send_signal(signal.SIGTERM)
@@ -172,16 +167,44 @@ def test_a_stop_does_not_wait_for_a_loading_model(serve_faulty: ServeFaulty, dev
         assert "killed" not in server.log
 
 
-def test_a_second_ctrl_c_ends_at_once(serve_faulty: ServeFaulty, device: Device) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(serve_faulty: ServeFaulty, device: Device, number: signal.Signals) -> None:
     with ThreadPoolExecutor(1) as threads, serve_faulty() as server:
         device.hold()
         waiting = threads.submit(ask, server)
         eventually(lambda: server.metric("bert_inflight_requests") == 1)
-        server.process.send_signal(signal.SIGINT)
-        eventually(lambda: "SIGINT: finishing" in server.log)
-        assert server.stop(signal.SIGINT) == 128 + signal.SIGINT
+        server.process.send_signal(number)
+        eventually(lambda: f"{number.name}: finishing" in server.log)
+        assert server.stop(number) == 128 + number
         with pytest.raises(OSError, match=r"closed connection|reset"):
             waiting.result()
+
+
+def test_a_closed_terminal_hastens_nothing(serve_faulty: ServeFaulty, device: Device) -> None:
+    """systemd sends SIGHUP after SIGTERM, and a shell may send it once more than the terminal."""
+    with ThreadPoolExecutor(1) as threads, serve_faulty() as server:
+        device.hold()
+        waiting = threads.submit(ask, server)
+        eventually(lambda: server.metric("bert_inflight_requests") == 1)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGHUP):
+            told = server.log.count("finishing what was accepted")
+            server.process.send_signal(number)
+            eventually(lambda: server.log.count("finishing what was accepted") > told)  # noqa: B023 - called at once
+        device.release()
+        assert waiting.result().status == 200
+        assert server.process.wait(HAPPEN_WITHIN_S) == 0
+
+
+def test_a_server_under_nohup_outlives_its_terminal(shared_models: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; a child inherits it
+    try:
+        with serving(shared_models / "sentiment", "--threads", "1") as server:
+            server.process.send_signal(signal.SIGHUP)
+            assert ask(server).status == 200
+            assert server.stop() == 0
+            assert "SIGHUP" not in server.log
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_serving_imports_no_training_library(shared_models: Path) -> None:

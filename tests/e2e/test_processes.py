@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ import httpx
 import pytest
 
 from tests.conftest import ModelsOf
-from tests.e2e.processes import WITHIN_S, all_ready, children, classify, engine_of, metric, until, workers
+from tests.e2e.processes import WITHIN_S, all_ready, children, classify, connections, engine_of, metric, until, workers
 from tests.support import ServerProcess, serving, starting
 
 TEXTS = ["a", "the cat sat on the mat", "Hello, world!", "one two three four five six seven eight nine ten"]
@@ -128,6 +129,32 @@ def test_a_hung_engine_fails_its_requests_and_is_replaced(models: Path) -> None:
     assert messages.count("engine ended with status -9, killed by SIGKILL as it had hung; starting another") == 1
 
 
+def test_a_hung_front_end_is_replaced_while_the_others_answer(server: ServerProcess) -> None:
+    engine, before = engine_of(server), workers(server)
+    victim = next(pid for pid in before if pid != engine)
+    told = server.log.count("ready in ")
+    os.kill(victim, signal.SIGSTOP)
+    assert [classify(server, text).status_code for text in TEXTS * 4] == [200] * 16
+    until(lambda: victim not in workers(server) and len(workers(server)) == len(before))
+    assert engine_of(server) == engine
+    assert "killed by SIGKILL as it had hung; starting another" in server.log
+    until(lambda: server.log.count("ready in ") > told)
+    assert [classify(server, text).status_code for text in TEXTS * 4] == [200] * 16
+
+
+@pytest.mark.parametrize("front_ends", [2, 4])
+def test_connections_are_spread_over_the_front_ends(models: Path, front_ends: int) -> None:
+    with serving(models, "--workers", str(front_ends), "--threads", "1") as server, ExitStack() as opened:
+        callers = [opened.enter_context(socket.socket()) for _ in range(32)]
+        url = urlsplit(server.url)
+        for caller in callers:  # at once, as a pool does
+            caller.setblocking(False)
+            caller.connect_ex((url.hostname, url.port))
+        until(lambda: sum(connections(server)) == len(callers))
+        # They would have as many each if the machine had nothing else to do.
+        assert connections(server)[0] >= len(callers) / front_ends / 4
+
+
 def test_a_dead_front_end_loses_only_its_own_requests(server: ServerProcess) -> None:
     engine = engine_of(server)
     before = workers(server)
@@ -201,19 +228,37 @@ def test_ctrl_c_reaches_every_process_and_loses_nothing(doomed: ServerProcess) -
     assert "again" not in doomed.log
 
 
-def test_a_second_ctrl_c_ends_at_once(doomed: ServerProcess) -> None:
+def test_signals_to_every_process_lose_nothing(doomed: ServerProcess) -> None:
+    """systemd sends SIGTERM to all of them at once, and the supervisor sends it again; SIGHUP is a closed terminal's."""
+    pids, engine = workers(doomed), engine_of(doomed)
+    os.kill(engine, signal.SIGSTOP)
+    with ThreadPoolExecutor(16) as threads:
+        waiting = [threads.submit(classify, doomed, TEXTS) for _ in range(16)]
+        until(lambda: metric(doomed, "bert_inflight_requests") == 16)
+        for pid in (*pids, doomed.process.pid):
+            os.kill(pid, signal.SIGHUP)
+            os.kill(pid, signal.SIGTERM)
+        until(lambda: "SIGTERM: finishing" in doomed.log)
+        os.kill(engine, signal.SIGCONT)
+        assert [reply.result().status_code for reply in waiting] == [200] * 16
+    assert doomed.process.wait(WITHIN_S) == 0
+    assert "again" not in doomed.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(doomed: ServerProcess, number: signal.Signals) -> None:
     pids, engine = workers(doomed), engine_of(doomed)
     os.kill(engine, signal.SIGSTOP)
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(classify, doomed, TEXTS)
         until(lambda: metric(doomed, "bert_inflight_requests") == 1)
-        doomed.process.send_signal(signal.SIGINT)
-        until(lambda: "SIGINT: finishing" in doomed.log)
-        doomed.process.send_signal(signal.SIGINT)
-        assert doomed.process.wait(WITHIN_S) == 128 + signal.SIGINT
+        doomed.process.send_signal(number)
+        until(lambda: f"{number.name}: finishing" in doomed.log)
+        doomed.process.send_signal(number)
+        assert doomed.process.wait(WITHIN_S) == 128 + number
         with pytest.raises(httpx.TransportError):
             waiting.result()
-    assert "SIGINT again" in doomed.log
+    assert f"{number.name} again" in doomed.log
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 

@@ -30,6 +30,14 @@ class Wire:
     def send(self, data: bytes) -> None:
         self._connection.sendall(data)
 
+    def close_sending_side(self) -> None:
+        """Send nothing more, and go on reading."""
+        self._connection.shutdown(socket.SHUT_WR)
+
+    def wait(self) -> None:
+        """Wait for the first byte, and leave it to be read."""
+        self._received.peek(1)
+
     def reply(self, *, without_body: bool = False) -> Reply:
         """Read one answer, which must say how long it is."""
         status_line = self._received.readline().decode()

@@ -22,8 +22,8 @@ Copy = Callable[..., Path]
 TIMEOUT_S = 120
 
 PAUSING = """
-import contextlib, signal, sys
-import model_export.__main__ as command
+import contextlib, runpy, signal, sys
+import model_export.report
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and the tests may run there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -36,8 +36,8 @@ def pausing():
             sys.stdin.readline()
     yield step
 
-command.progress = pausing
-sys.exit(command.main(sys.argv[1:]))
+model_export.report.progress = pausing
+runpy.run_module("model_export", run_name="__main__", alter_sys=True)
 """
 """The command, stopped where an interruption hurts most, until it reads a line."""
 

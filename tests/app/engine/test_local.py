@@ -7,9 +7,11 @@ import asyncio
 import os
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +330,36 @@ def test_a_device_that_never_comes_back_is_lost(
         assert "the device is stuck" in caplog.text
 
     with_engine(test, admission=Admission(600, 0.05))
+
+
+def test_a_request_without_sequences_fails_alone(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        with pytest.raises(Internal, match="no sequences"):
+            await bench.client.infer(CLASSIFY, [])
+        assert len(await bench.ask(3)) == 1
+
+    with_engine(test)
+
+
+def test_a_process_that_was_stopped_does_not_take_its_device_for_stuck(bundle_of: BundleOf) -> None:
+    """As a paused container is, or a laptop that sleeps: the clock goes on."""
+    hours = count(start=time.monotonic(), step=3600.0)
+    asked: list[float] = []
+
+    def clock() -> float:
+        asked.append(next(hours))
+        return asked[-1]
+
+    async def main() -> None:
+        async with asyncio.timeout(WITHIN_S), loaded(bundle_of) as bench:
+            running = await bench.hold()
+            bench.local._clock = clock
+            await bench.until(lambda: len(asked) > 3)
+            assert not bench.local.lost.done()
+            bench.device.release()
+            assert len(await running) == 1
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

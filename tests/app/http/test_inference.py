@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 from prometheus_client import CollectorRegistry
 
 from app.bundle.files import load_bundle
@@ -125,3 +126,21 @@ def test_late_requests_fail_and_are_not_tokenized(bundle_of: BundleOf) -> None:
         assert bench.handler.asked == ["first"]
 
     with_one_thread(bundle_of, 0.05, test)
+
+
+def test_a_request_for_which_no_thread_can_be_started_may_be_retried(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def test(bench: Bench) -> None:
+        caller = Caller("text")
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            await bench.call(caller)
+        assert caller.status == 503
+        assert json.loads(caller.body)["error_type"] == "not_ready"
+        assert bench.handler.asked == []
+
+    with_one_thread(bundle_of, LONG_S, test)

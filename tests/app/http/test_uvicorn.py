@@ -21,9 +21,9 @@ INTERNALS = {
         "pipeline", "resume_writing", "scope", "shutdown", "timeout_keep_alive_handler", "timeout_keep_alive_task", "transport",
         "url",
     ),
-    "cycle": ("body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete", "scope"),
+    "cycle": ("body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete", "response_started", "scope"),
     "flow": ("pause_reading", "read_paused", "resume_reading"),
-    "server": ("capture_signals", "should_exit"),
+    "server": ("capture_signals", "config", "server_state", "should_exit", "shutdown"),
 }  # fmt: skip
 
 

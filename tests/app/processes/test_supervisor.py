@@ -14,7 +14,7 @@ import pytest
 from app.errors import StartupError
 from app.processes.exit_status import ExitStatus
 from app.processes.reports import EngineHangs, FrontEndReady, ModelsLoaded
-from app.processes.slot import RESTARTS, SlotState, WorkerSlot
+from app.processes.slot import RESTARTS, RestartLimit, SlotState, WorkerSlot
 from app.processes.supervisor import Supervisor
 from app.settings import Settings
 from tests.app.loaded import loaded
@@ -73,6 +73,32 @@ def test_six_deaths_of_a_process_within_a_minute_end_the_service() -> None:
         assert statuses == [None] * RESTARTS + [ExitStatus.FAILED]
 
     supervised(test)
+
+
+def test_restarts_wait_the_longer_the_more_there_were() -> None:
+    limit = RestartLimit()
+    pauses = []
+    for _ in range(RESTARTS):
+        assert not limit.exceeded()
+        pauses.append(limit.pause_s)
+    assert pauses == [0.0, 0.5, 1.0, 2.0, 4.0]
+
+
+def test_a_stop_does_not_wait_for_a_restart() -> None:
+    async def main() -> None:
+        with socket.socket() as listener:
+            supervisor: Any = Supervisor(Settings(workers=2), listener, sleep, sleep)
+        slot = supervisor._front_ends[0]
+        for _ in range(RESTARTS):
+            slot.deaths.exceeded()
+        pausing = asyncio.create_task(supervisor._pause(slot))
+        await asyncio.sleep(0)
+        assert not pausing.done()
+        supervisor._end(ExitStatus.STOPPED)
+        async with asyncio.timeout(slot.deaths.pause_s / 2):
+            await pausing
+
+    asyncio.run(main())
 
 
 def test_each_process_may_die_once() -> None:
@@ -164,7 +190,7 @@ class Refusing(WorkerSlot):
 def test_a_process_that_cannot_be_started_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusals: int, status: ExitStatus, says: str
 ) -> None:
-    monkeypatch.setattr("app.processes.supervisor.START_AGAIN_AFTER_S", 0.0)
+    monkeypatch.setattr("app.processes.slot.FIRST_PAUSE_S", 0.0)
 
     async def main() -> int:
         with socket.socket() as listener:

@@ -1,0 +1,106 @@
+"""Accepts connections from a socket that several processes share, so that each of them has about as many.
+
+libuv accepts all that wait, so of 32 connections that come at once one process would have 32. This accepts one for each iteration
+of its event loop, and lets other processes go first while it has more connections than one of them.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import Final, Protocol
+
+log = logging.getLogger(__name__)
+
+AFTER_YOU_S: Final = 0.002
+"""How long others may go first. One that is busy, or hangs, does not take the connection; then this process does."""
+LEAD: Final = 1
+"""So many connections more than another process, or an eighth more, are as good as equally many."""
+NO_ROOM_S: Final = 0.1
+"""How long to wait when this process, or the system, can open no more files."""
+
+
+class Balance(Protocol):
+    """What the processes let each other know of their connections."""
+
+    def tell(self, connections: int) -> None:
+        """Let the others know how many this process has."""
+
+    def leave(self) -> None:
+        """Let the others know that this process accepts no more."""
+
+    def least(self) -> int:
+        """Return how many the process has that has the fewest."""
+
+
+class Acceptor:
+    """Accepts connections for one process, from when it is made until it is closed."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        make_protocol: Callable[[], asyncio.Protocol],
+        connections: Callable[[], int],
+        balance: Balance,
+    ) -> None:
+        """Begin to accept.
+
+        Args:
+            listener: The socket that is shared.
+            make_protocol: Called for each connection.
+            connections: Returns how many this process has.
+            balance: With the others.
+        """
+        self._listener = listener
+        self._make_protocol = make_protocol
+        self._connections = connections
+        self._balance = balance
+        self._loop = asyncio.get_running_loop()
+        self._pause: asyncio.TimerHandle | None = None
+        self._starting: set[asyncio.Task[object]] = set()
+        self._has_waited = False
+        balance.tell(connections())
+        listener.setblocking(False)
+        self._loop.add_reader(listener.fileno(), self._on_readable)
+
+    def close(self) -> None:
+        """Accept no more, and close this process's end of the socket."""
+        if self._pause is None:
+            self._loop.remove_reader(self._listener.fileno())
+        else:
+            self._pause.cancel()
+        self._listener.close()
+        self._balance.leave()
+
+    def _on_readable(self) -> None:
+        # Those that are accepted, but have no protocol yet, count too.
+        mine = self._connections() + len(self._starting)
+        self._balance.tell(mine)
+        least = self._balance.least()
+        if mine - least > LEAD + least // 8 and not self._has_waited:
+            self._has_waited = True
+            self._wait(AFTER_YOU_S)
+            return
+        self._has_waited = False
+        try:
+            connection, _ = self._listener.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                log.error("no connection can be accepted: %s", error.strerror)  # noqa: TRY400
+                self._wait(NO_ROOM_S)
+            return  # else another process has it, or its caller has left
+        self._balance.tell(mine + 1)
+        connection.setblocking(False)
+        task = asyncio.ensure_future(self._loop.connect_accepted_socket(self._make_protocol, connection))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    def _wait(self, seconds: float) -> None:
+        """Look away for a while: the loop would call this again and again as long as a connection waits."""
+        self._loop.remove_reader(self._listener.fileno())
+        self._pause = self._loop.call_later(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._listener.fileno(), self._on_readable)

@@ -1,0 +1,88 @@
+"""What front ends let each other and their supervisor see: numbers in memory that all of them share, one of each for a front end.
+
+In memory without a file, so that no full disk can end a process that writes to it.
+"""
+
+import asyncio
+import mmap
+import os
+from dataclasses import dataclass
+from multiprocessing import reduction
+from typing import Any, Final
+
+BEAT_EVERY_S: Final = 0.5
+NO_FRONT_END: Final = (1 << 63) - 1
+"""The connections of a front end that does not accept any: more than any other has."""
+
+
+class Board:
+    """`connections[i]` counts those of front end i, and `beats[i]` how often its event loop has come round since it serves."""
+
+    def __init__(self, front_ends: int, descriptor: int | None = None) -> None:
+        """Make a board for so many front ends, or share the one that this descriptor has."""
+        size = 2 * front_ends * 8
+        if descriptor is None:
+            descriptor = os.memfd_create("front-ends")
+            os.ftruncate(descriptor, size)
+        self._descriptor: Final = descriptor
+        numbers = memoryview(mmap.mmap(descriptor, size)).cast("q")
+        self.connections: Final = numbers[:front_ends]
+        self.beats: Final = numbers[front_ends:]
+
+    def clear(self, index: int) -> None:
+        """Say that there is no front end, or none that serves."""
+        self.connections[index] = NO_FRONT_END
+        self.beats[index] = 0
+
+    def __reduce__(self) -> Any:  # noqa: ANN401 - as it is declared
+        return _receive, (len(self.beats), reduction.DupFd(self._descriptor))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """That of a front end on the board."""
+
+    board: Board
+    index: int
+
+    async def beat(self) -> None:
+        """Show that its event loop comes round, until cancelled."""
+        while True:
+            self.board.beats[self.index] += 1
+            await asyncio.sleep(BEAT_EVERY_S)
+
+    def tell(self, connections: int) -> None:
+        """Show how many connections it has."""
+        self.board.connections[self.index] = connections
+
+    def leave(self) -> None:
+        """Show that it accepts no more."""
+        self.board.connections[self.index] = NO_FRONT_END
+
+    def least(self) -> int:
+        """Return how many the front end has that has the fewest, of those that accept any."""
+        return min(self.board.connections)
+
+
+def _receive(front_ends: int, duplicate: Any) -> Board:  # noqa: ANN401 - multiprocessing's own
+    return Board(front_ends, duplicate.detach())
+
+
+class Silence:
+    """Tells which front ends have stopped to come round. Counts how often it is asked, not seconds.
+
+    Whoever asks is stopped along with the front ends when a container is paused or a machine sleeps, and must not take that for
+    their silence.
+    """
+
+    def __init__(self, board: Board) -> None:
+        self._board: Final = board
+        self._seen = list(board.beats)
+        self._times = [0] * len(board.beats)
+
+    def times(self) -> list[int]:
+        """Return how often in succession each front end that serves has been seen without a new beat."""
+        for i, beats in enumerate(self._board.beats):
+            self._times[i] = self._times[i] + 1 if beats and beats == self._seen[i] else 0
+            self._seen[i] = beats
+        return self._times
