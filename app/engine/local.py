@@ -134,7 +134,10 @@ class LocalEngine:
         except EngineLost as error:
             log.critical("the device failed: %s", error.__cause__ or error)
             self._lose(error)
-        except Exception:
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            # Whatever it is, requests would wait for a loop that is gone.
             log.critical("the batch loop failed", exc_info=True)
             self._lose(EngineLost("The engine failed and is being replaced. Retry in a few seconds."))
 

@@ -68,6 +68,11 @@ def recorded() -> set[str]:
     return {rule["record"] for rule in rules() if "record" in rule}
 
 
+def looking_back() -> set[str]:
+    """Return the recorded series that have data only when Prometheus has seen hours of it."""
+    return {rule["record"] for rule in rules() if "record" in rule and " offset " in rule["expr"]}
+
+
 def metric_names(expr: str) -> set[str]:
     """Return the metrics that a PromQL expression reads."""
     return {word for word in _WORD.findall(_STRING.sub('""', expr)) if _METRIC.fullmatch(word)}
