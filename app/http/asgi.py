@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
-from app.errors import ERRORS, PayloadTooLarge, RequestTimeout, ServiceError, Unauthorized
+from app.errors import ERRORS, InvalidHttp, PayloadTooLarge, RequestTimeout, ServiceError, Unauthorized
 
 Header = tuple[bytes, bytes]
 
@@ -19,8 +19,8 @@ READ_AT: Final = "bert.read_at"
 STALLED: Final = "bert.stalled"
 """Key of a scope: true once the request's time to arrive is over."""
 
-DROP_UP_TO: Final = 10
-"""The multiple of a body's limit that is read and dropped before the connection is cut."""
+_LENGTH_DIGITS: Final = 20
+"""The most digits of a length that fits into 64 bits. Python reads no integer of over 4,300."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
@@ -89,19 +89,18 @@ def authorize(scope: Scope, api_key: str | None, *, needs_scheme: bool = True) -
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     """Return the whole body.
 
-    A body over the limit is read to its end and dropped, because most callers read no answer before they have sent
-    everything: they would see a reset connection only. A body far over the limit, or one announced by `Expect`, is refused
-    at once.
-
     Raises:
+        InvalidHttp: what it says of its length cannot be read.
         PayloadTooLarge: it is, or says it is, over the limit.
         RequestTimeout: its time to arrive is over.
         ClientGone: the connection closed first.
     """
     declared = header(scope, b"content-length")
-    expected = int(declared) if declared is not None and declared.isdigit() else 0
-    if expected > DROP_UP_TO * limit_bytes or (expected > limit_bytes and header(scope, b"expect") is not None):
-        raise _too_large(limit_bytes)
+    if declared is not None and declared.isdigit():
+        if len(declared) > _LENGTH_DIGITS and declared.startswith(b"0"):
+            raise InvalidHttp
+        if len(declared) > _LENGTH_DIGITS or int(declared) > limit_bytes:
+            raise _too_large(limit_bytes)
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -111,14 +110,11 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > limit_bytes:
-            chunks.clear()
-            if message.get("more_body", False) and size <= DROP_UP_TO * limit_bytes and STALLED not in scope:
-                continue
             raise _too_large(limit_bytes)
-        if message.get("more_body", False) and STALLED in scope:
-            raise RequestTimeout
         if not message.get("more_body", False):
             return chunk if not chunks else b"".join([*chunks, chunk])
+        if STALLED in scope:
+            raise RequestTimeout
         chunks.append(chunk)
 
 
