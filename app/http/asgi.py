@@ -4,9 +4,9 @@ import re
 import secrets
 from collections.abc import Iterable
 from hmac import compare_digest
-from typing import Final
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
@@ -27,21 +27,26 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 class ErrorResponse(BaseModel):
     """The body of every error."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "error": "inputs: is an empty string; send some text",
-                    "error_type": "validation",
-                    "request_id": "0a1b2c3d4e5f6071",
-                }
-            ]
-        }
-    )
-
     error: str = Field(description="What happened and what to do.")
     error_type: str = Field(json_schema_extra={"enum": [error.error_type for error in ERRORS]})
     request_id: str
+
+
+def error_responses(*errors: type[ServiceError]) -> dict[int | str, Any]:
+    """Return what OpenAPI says of the statuses of some errors: their meaning, and an example of each."""
+    described: dict[int | str, Any] = {}
+    for error in errors:
+        meaning = (error.__doc__ or "").strip().partition("\n")[0]
+        one = described.setdefault(str(error.status), {"model": ErrorResponse, "description": ""})
+        one["description"] = f"{one['description']} {meaning}".strip()
+        examples = one.setdefault("content", {"application/json": {"examples": {}}})["application/json"]["examples"]
+        document = {
+            "error": getattr(error, "default", meaning),
+            "error_type": error.error_type,
+            "request_id": "0a1b2c3d4e5f6071",
+        }
+        examples[error.error_type] = {"value": document}
+    return described
 
 
 class ClientGone(Exception):

@@ -11,7 +11,6 @@
 """
 
 import asyncio
-import logging
 from time import monotonic
 from typing import Any, Final, NoReturn, cast
 
@@ -19,11 +18,11 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.errors import HeadTooLarge, InvalidHttp, RequestTimeout, ServiceError, TooManyPipelined
+from app.errors import HeadTooLarge, RequestTimeout, ServiceError, TooManyPipelined
 from app.http.asgi import READ_AT, STALLED, new_request_id, render_error
+from app.http.no_http import no_http
+from app.http.refusals import Refusals
 from app.http.transport import CoalescingTransport, Discard
-
-log = logging.getLogger(__name__)
 
 HEAD_BYTES: Final = 64 * 1024
 """The maximum size of a head; and how much more than a body what frames it may take (sizes of chunks, their extensions, trailers):
@@ -39,9 +38,16 @@ LINGER_S: Final = 0.5
 class HttpProtocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *arguments: Any, read_timeout_s: float, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401 - uvicorn's
+        read_timeout_s: float,
+        refusals: Refusals,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__(*arguments, **options)
-        self.read_timeout_s = read_timeout_s
+        self._refusals = refusals
+        self._read_timeout_s = read_timeout_s
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._latest: RequestResponseCycle | None = None  # of the last head
@@ -55,7 +61,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._discard: Discard | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast("asyncio.Transport", CoalescingTransport(transport, self)))
+        super().connection_made(cast("asyncio.Transport", CoalescingTransport(transport, self, self._read_timeout_s)))
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -66,7 +72,7 @@ class HttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._unread_timer is None:
-            self._unread_timer = self.loop.call_later(self.read_timeout_s, self.transport.abort)
+            self._unread_timer = self.loop.call_later(self._read_timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -86,7 +92,7 @@ class HttpProtocol(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as stopped:
                 self._parse_without_upgrade(data[stopped.args[0] :])
         except httptools.HttpParserError:
-            self._refuse(self._fault or _NO_HTTP)
+            self._refuse(self._fault or no_http(b"" if self._latest is not None else data))
             return
         if self._is_between and self._latest is not None and not self._latest.response_complete:
             if self._timer is not None:
@@ -180,7 +186,7 @@ class HttpProtocol(HttpToolsProtocol):
         raise httptools.HttpParserError
 
     def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(self.read_timeout_s, self._time_is_up)
+        self._timer = self.loop.call_later(self._read_timeout_s, self._time_is_up)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -205,7 +211,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _refuse(self, error: ServiceError) -> None:
         """Send an error, ignore all further input, and close."""
         request_id = new_request_id()
-        log.warning("refused input: %s", error.message, extra={"request_id": request_id})
+        self._refusals.of_input(self.client, error, request_id)
         headers, body = render_error(error, request_id)
         head = b"".join(b"%s: %s\r\n" % header for header in {**dict(headers), b"connection": b"close"}.items())
         self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[error.status], head, body))
@@ -229,7 +235,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._latest.message_event.set()
         self.flow.resume_reading()
         self._stop_timer()
-        self._discard = Discard(self, self.transport)
+        self._discard = Discard(self, self.transport, self._read_timeout_s)
         self.transport.set_protocol(self._discard)
 
     def shutdown(self) -> None:
@@ -253,7 +259,6 @@ class _NoTrailers(list[tuple[bytes, bytes]]):
 
 
 _NO_TRAILERS: Final = _NoTrailers()
-_NO_HTTP: Final = InvalidHttp()
 _HEAD_TOO_LARGE: Final = HeadTooLarge(f"The head is over {HEAD_BYTES} bytes. Send fewer or shorter headers.")
 _FRAMING_TOO_LARGE: Final = HeadTooLarge(
     f"What frames the body is over {HEAD_BYTES} bytes more than the body. Send larger chunks, or a Content-Length."

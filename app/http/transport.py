@@ -16,7 +16,6 @@ class Connection(Protocol):
     """What is known here of a connection."""
 
     loop: asyncio.AbstractEventLoop
-    read_timeout_s: float
 
     @property
     def is_amid_request(self) -> bool:
@@ -32,10 +31,10 @@ class Connection(Protocol):
 class Discard(asyncio.Protocol):
     """Reads and discards what the caller still sends, until it closes, is silent, or has sent too much or for too long."""
 
-    def __init__(self, connection: Connection, transport: asyncio.Transport) -> None:
+    def __init__(self, connection: Connection, transport: asyncio.Transport, for_s: float) -> None:
         self._connection = connection
         self._transport = transport
-        self._ends_at = connection.loop.time() + connection.read_timeout_s
+        self._ends_at = connection.loop.time() + for_s
         self._left = DISCARD_BYTES
         self._is_silent = True
         self._timer = connection.loop.call_later(SILENCE_S, self._tick)
@@ -69,9 +68,10 @@ class CoalescingTransport:
     caller. What that costs: docs/decisions/0007-plain-asgi.md.
     """
 
-    def __init__(self, transport: asyncio.BaseTransport, connection: Connection) -> None:
+    def __init__(self, transport: asyncio.BaseTransport, connection: Connection, close_within_s: float) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._connection = connection
+        self._close_within_s = close_within_s
         self._pieces: list[bytes] = []
         self._has_ended = False
 
@@ -94,7 +94,7 @@ class CoalescingTransport:
         self._flush()
         self._transport.close()
         if self._transport.get_write_buffer_size():
-            self._connection.loop.call_later(self._connection.read_timeout_s, self._transport.abort)
+            self._connection.loop.call_later(self._close_within_s, self._transport.abort)
 
     def is_closing(self) -> bool:
         return self._has_ended or self._transport.is_closing()

@@ -56,7 +56,7 @@ class UtilityEndpoint:
             else:
                 answer = await asyncio.get_running_loop().run_in_executor(None, self._written, received)
         except ValidationError as error:
-            raise explain(error) from None
+            raise explain(error, body, None) from None
         return [*answer_headers(answer.body, request_id, answer.content_type), *answer.headers], answer.body
 
     def _written(self, received: Received) -> Raw:

@@ -21,13 +21,21 @@ from app.errors import ServiceError
 from app.http import connection as protocol
 from app.http import transport
 from app.http.asgi import READ_AT, ClientGone, answer_headers, read_body, render_error, respond
+from app.http.callers import Callers
 from app.http.connection import HEAD_BYTES, HEADERS, PIPELINED, HttpProtocol
+from app.http.refusals import Refusals
 from app.http.server import listen
+from app.telemetry.metrics import Metrics
 from tests.e2e.wire import Wire, head, message, wire
 from tests.support import eventually
 
 READ_TIMEOUT_S = 60.0
 LONG_S = 600.0
+
+
+def refusals() -> Refusals:
+    """Where refusals are told, in the log only."""
+    return Refusals(Metrics(), None, Callers(""))
 
 
 class Echo:
@@ -61,7 +69,7 @@ class Running:
         self.app = app
         self._listener = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        make: Any = partial(HttpProtocol, read_timeout_s=read_timeout_s)
+        make: Any = partial(HttpProtocol, read_timeout_s=read_timeout_s, refusals=refusals())
         config = uvicorn.Config(
             app, http=make, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=30
         )
@@ -373,7 +381,7 @@ def answered(pieces: Sequence[bytes]) -> tuple[bytes, Echo]:
         app, far_end = Echo(), Transport()
         config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None)
         config.load()
-        connection = HttpProtocol(config, ServerState(), {}, read_timeout_s=READ_TIMEOUT_S)
+        connection = HttpProtocol(config, ServerState(), {}, read_timeout_s=READ_TIMEOUT_S, refusals=refusals())
         connection.connection_made(far_end)  # type: ignore[arg-type]
         for piece in pieces:
             connection.data_received(piece)

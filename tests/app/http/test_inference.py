@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from app.bundle.files import load_bundle
 from app.http.api import Limits, Served
+from app.http.callers import Callers
 from app.http.inference import InferenceEndpoint
 from app.http.native import NativeApi
 from app.http.readiness import Readiness
@@ -85,6 +86,7 @@ def with_one_thread(bundle_of: BundleOf, timeout_s: float, test: Callable[[Bench
             engine=FakeEngine(np.zeros(3, np.float32)),
             metrics=Metrics(CollectorRegistry()),
             access_log=None,
+            callers=Callers(""),
             tracer=None,
         )
         endpoint._metrics.add_model(model.name, model.task)
