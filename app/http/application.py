@@ -32,7 +32,6 @@ def make_application(
     catalog: Catalog,
     *,
     asks_for_key: bool,
-    root_path: str,
     refusals: Refusals,
 ) -> FastAPI:
     """Return the application with the routes of the routers, which describes those of the APIs, too.
@@ -42,7 +41,6 @@ def make_application(
         apis: For the description, and for what is told of a route that does not exist.
         catalog: The models, for the description.
         asks_for_key: Whether the APIs do.
-        root_path: The path below which a proxy serves this server, or nothing.
         refusals: Where requests for no route are told.
     """
     app = FastAPIOffline(
@@ -50,7 +48,6 @@ def make_application(
         redirect_slashes=False,  # a redirect has no body, and every answer is JSON
         version=__version__,
         description=DESCRIPTION,
-        root_path=root_path,
         openapi_tags=[{"name": "inference"}, {"name": "models"}, {"name": "health"}],
         exception_handlers={
             ServiceError: _service_error,
@@ -84,7 +81,7 @@ async def _http_error(nearest: Nearest, refusals: Refusals, request: Request, er
     if error.status_code == 405:
         fault: ServiceError = MethodNotAllowed((error.headers or {}).get("Allow", "GET"))
     else:
-        meant = nearest.to(request.scope["path"].removeprefix(request.app.root_path))
+        meant = nearest.to(request.scope["path"].removeprefix(request.scope["root_path"]))
         fault = NotFound(f"There is no such route. Did you mean {meant}? /docs lists every route." if meant else None)
     refusals.of_request(request.scope, fault, request.scope["request_id"])
     return await _service_error(request, fault)

@@ -50,6 +50,7 @@ class Dispatcher:
                 await _one_of(methods, scope["method"])(scope, receive, send, request_id, found.groupdict())
                 return
         scope["request_id"] = request_id
+        scope["root_path"], scope["path"] = self._root_path, self._root_path + path  # in ASGI, a path begins with it
         named = (b"x-request-id", request_id.encode())
         if scope["method"] == "HEAD":  # the server leaves out the body
             scope = {**scope, "method": "GET"}

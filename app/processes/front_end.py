@@ -101,7 +101,6 @@ class FrontEnd:
             apis,
             catalog,
             asks_for_key=api_key is not None,
-            root_path=settings.root_path or "",
             refusals=refusals,
         )
         self.application: Final = Dispatcher(application, endpoints, root_path=settings.root_path or "")
