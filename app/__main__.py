@@ -18,11 +18,12 @@ from typing import Any, Final, Literal, get_origin
 from pydantic import HttpUrl, SecretStr, ValidationError
 
 from app.processes.launch import launch
-from app.settings import GROUPS, Settings, unknown_variables, variable_of
+from app.settings import GROUPS, Settings, service_port, unknown_variables, variable_of
 
 _WIDTH: Final = 100
 _METAVARS: Final[dict[Any, str]] = {
     str: "ADDRESS",
+    str | None: "PATH",
     int: "N",
     float: "SECONDS",
     Path: "PATH",
@@ -30,7 +31,7 @@ _METAVARS: Final[dict[Any, str]] = {
     Path | None: "PATH",
     HttpUrl | None: "URL",
 }
-_LISTS: Final = {"default_models": "TASK=MODEL,...", "apis": "NAME,..."}
+_LISTS: Final = {"default_models": "TASK=MODEL,...", "apis": "NAME,...", "forwarded_allow_ips": "ADDRESS,..."}
 """The settings that are lists, and how their items are written."""
 SAGEMAKER: Final[dict[str, Any]] = {"models": Path("/opt/ml/model"), "port": 8080}
 """Where Amazon SageMaker puts models and sends requests. It starts a container with the word `serve`, without options; the
@@ -46,6 +47,12 @@ def main() -> int:
             f"{name}: there is no such setting. Did you mean {meant}? Rename it, or unset it if it is another program's.",
             file=sys.stderr,
         )
+    if variable := service_port(os.environ):
+        print(  # noqa: T201
+            f"{variable} is the address of a Kubernetes Service, and ignored. Set enableServiceLinks: false in the pod.",
+            file=sys.stderr,
+        )
+        del os.environ[variable]
     try:
         is_sagemaker = sys.argv[1:2] == ["serve"]
         arguments = vars(make_parser().parse_args(sys.argv[2 if is_sagemaker else 1 :]))

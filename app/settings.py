@@ -4,8 +4,10 @@ Read once, in `app.__main__`, from the command line and from the environment (`B
 object; the other rooms are passed the values that they need.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final, Literal
 
@@ -13,9 +15,15 @@ from pydantic import Field, HttpUrl, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX: Final = "BERT_"
+SERVICE_ADDRESS: Final = re.compile(r"(?:tcp|udp|sctp)://\S+")
+"""What Kubernetes puts into `BERT_PORT` if there is a Service named bert in the namespace."""
+_OF_A_SERVICE: Final = re.compile(
+    r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)|\w+_PORT"
+)
+"""The variables of a Service, without the prefix: of one named bert, or bert-NAME."""
 _MEANT: Final = 0.7
 """The similarity, at most 1, above which one name is the other misspelt. Slips, plurals and missing units are above 0.72; names
-of other software (`BERT_BASE_DIR`, `BERT_SERVICE_HOST` of a Kubernetes Service) are below 0.67."""
+of other software (`BERT_BASE_DIR`) are below 0.67."""
 
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "models and device": (
@@ -27,7 +35,17 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "gpu_memory_mib",
         "batch_tokens",
     ),
-    "HTTP": ("host", "port", "workers", "apis", "api_key", "api_key_file"),
+    "HTTP": (
+        "host",
+        "port",
+        "workers",
+        "apis",
+        "api_key",
+        "api_key_file",
+        "root_path",
+        "forwarded_allow_ips",
+        "timeout_keep_alive",
+    ),
     "limits": (
         "max_queue_s",
         "request_timeout_s",
@@ -101,6 +119,18 @@ class Settings(BaseSettings):
         None, min_length=1, description="key that inference asks for as 'Authorization: Bearer KEY'"
     )
     api_key_file: Path | None = Field(None, description="file that holds the key instead")
+    root_path: str | None = Field(
+        None, pattern=r"^(/[^/?#%\s]+)+$", description="path below which a proxy serves this server, as in /bert"
+    )
+    forwarded_allow_ips: str = Field(
+        "127.0.0.1",
+        description="proxies whose X-Forwarded-For names the caller in the log: addresses and networks, or *",
+    )
+    timeout_keep_alive: int = Field(
+        130,
+        ge=1,
+        description="time that an idle connection stays open, seconds: longer than the proxy in front keeps it",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log to write")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="auto writes text to a terminal, else one JSON object a line"
@@ -123,10 +153,34 @@ class Settings(BaseSettings):
         """Remove the whitespace around a key, which `$(cat key)` and editors of Secrets add."""
         return key.strip() if isinstance(key, str) else key
 
+    @field_validator("root_path", mode="before")
+    @classmethod
+    def _without_last_slash(cls, path: object) -> object:
+        return path.rstrip("/") or None if isinstance(path, str) else path
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _addresses(cls, proxies: str) -> str:
+        if proxies != "*":
+            for proxy in filter(None, proxies.split(",")):
+                try:
+                    ip_network(proxy.strip(), strict=False)
+                except ValueError:
+                    raise ValueError("should be IP addresses and networks with commas between, or *") from None
+        return proxies
+
 
 def variable_of(name: str) -> str:
     """Return the environment variable of a setting."""
     return f"{PREFIX}{name.upper()}"
+
+
+def service_port(environment: Mapping[str, str]) -> str | None:
+    """Return the variable of the port if its value is not ours but Kubernetes', which has the same name for it."""
+    ours = variable_of("port")
+    return next(
+        (name for name, value in environment.items() if name.upper() == ours and SERVICE_ADDRESS.fullmatch(value)), None
+    )
 
 
 def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
@@ -136,9 +190,11 @@ def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
     for variable in sorted(environment):
         name = variable.upper()  # their case does not count
         if name.startswith(PREFIX) and name not in known:
-            # Without the prefix, which would make all names alike.
-            alike = get_close_matches(
-                name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], n=1, cutoff=_MEANT
+            plain = name.removeprefix(PREFIX)  # the prefix would make all names alike
+            alike = (
+                []
+                if _OF_A_SERVICE.fullmatch(plain)
+                else get_close_matches(plain, [one.removeprefix(PREFIX) for one in known], n=1, cutoff=_MEANT)
             )
             unknown[variable] = f"{PREFIX}{alike[0]}" if alike else None
     return unknown

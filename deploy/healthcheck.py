@@ -22,4 +22,6 @@ def is_ready(port: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if is_ready(int(os.environ.get("BERT_PORT", "8000"))) else 1)
+    port = os.environ.get("BERT_PORT", "")
+    # Of a Kubernetes Service named bert, the variable has the address, which the server ignores.
+    sys.exit(0 if is_ready(int(port) if port.isdigit() else 8000) else 1)

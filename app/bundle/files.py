@@ -126,6 +126,10 @@ def find_bundles(models: Path) -> list[Bundle]:
         raise _unreadable(models, error) from error
     if is_bundle:
         return [load_bundle(models.resolve() if models.name in ("", "..") else models)]
+    if models.is_file():
+        raise BundleError(
+            f"{models} is a file. Set --models to the folder of a bundle, which has a {MANIFEST_FILE}, or to a folder of bundles."
+        )
     if not models.is_dir():
         raise BundleError(
             f"The models folder {models} does not exist. Make a bundle with "

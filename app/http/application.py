@@ -1,17 +1,21 @@
 """The FastAPI application: all routes except inference, and OpenAPI."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from app import __version__
 from app.errors import Internal, MethodNotAllowed, NotFound, ServiceError
 from app.http.api import Api
 from app.http.asgi import render_error
+from app.http.nearest import Nearest
 from app.http.openapi import describe
+from app.http.refusals import Refusals
 from app.tasks.catalog import Catalog
 
 DESCRIPTION = """
@@ -23,9 +27,22 @@ Every error of `/v1` has the same form and a stable `error_type`; `429` and `503
 
 
 def make_application(
-    routers: Iterable[APIRouter], apis: Sequence[Api], catalog: Catalog, *, asks_for_key: bool
+    routers: Iterable[APIRouter],
+    apis: Sequence[Api],
+    catalog: Catalog,
+    *,
+    asks_for_key: bool,
+    refusals: Refusals,
 ) -> FastAPI:
-    """Return the application with the routes of the routers, which describes those of the APIs, too."""
+    """Return the application with the routes of the routers, which describes those of the APIs, too.
+
+    Args:
+        routers: All routes but those of the APIs.
+        apis: For the description, and for what is told of a route that does not exist.
+        catalog: The models, for the description.
+        asks_for_key: Whether the APIs do.
+        refusals: Where requests for no route are told.
+    """
     app = FastAPIOffline(
         title="BERT inference service",
         redirect_slashes=False,  # a redirect has no body, and every answer is JSON
@@ -34,12 +51,14 @@ def make_application(
         openapi_tags=[{"name": "inference"}, {"name": "models"}, {"name": "health"}],
         exception_handlers={
             ServiceError: _service_error,
-            HTTPException: _http_error,
             Exception: _unexpected,
         },
     )
     for router in routers:
         app.include_router(router)
+    served = [(route.method, route.path) for api in apis for route in api.routes]
+    served += [("GET", route.path) for route in app.routes if isinstance(route, Route)]
+    app.add_exception_handler(HTTPException, partial(_http_error, Nearest(served), refusals))
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -57,11 +76,15 @@ async def _service_error(request: Request, error: Exception) -> Response:
     return response
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
+async def _http_error(nearest: Nearest, refusals: Refusals, request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        return await _service_error(request, MethodNotAllowed((error.headers or {}).get("Allow", "GET")))
-    return await _service_error(request, NotFound())
+        fault: ServiceError = MethodNotAllowed((error.headers or {}).get("Allow", "GET"))
+    else:
+        meant = nearest.to(request.scope["path"].removeprefix(request.scope["root_path"]))
+        fault = NotFound(f"There is no such route. Did you mean {meant}? /docs lists every route." if meant else None)
+    refusals.of_request(request.scope, fault, request.scope["request_id"])
+    return await _service_error(request, fault)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the server logs it

@@ -4,13 +4,13 @@ import re
 import secrets
 from collections.abc import Iterable
 from hmac import compare_digest
-from typing import Final
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
-from app.errors import ERRORS, PayloadTooLarge, RequestTimeout, ServiceError, Unauthorized
+from app.errors import ERRORS, InvalidHttp, PayloadTooLarge, RequestTimeout, ServiceError, Unauthorized
 
 Header = tuple[bytes, bytes]
 
@@ -19,29 +19,34 @@ READ_AT: Final = "bert.read_at"
 STALLED: Final = "bert.stalled"
 """Key of a scope: true once the request's time to arrive is over."""
 
-DROP_UP_TO: Final = 10
-"""The multiple of a body's limit that is read and dropped before the connection is cut."""
+_LENGTH_DIGITS: Final = 20
+"""The most digits of a length that fits into 64 bits. Python reads no integer of over 4,300."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class ErrorResponse(BaseModel):
     """The body of every error."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "error": "inputs: is an empty string; send some text",
-                    "error_type": "validation",
-                    "request_id": "0a1b2c3d4e5f6071",
-                }
-            ]
-        }
-    )
-
     error: str = Field(description="What happened and what to do.")
     error_type: str = Field(json_schema_extra={"enum": [error.error_type for error in ERRORS]})
     request_id: str
+
+
+def error_responses(*errors: type[ServiceError]) -> dict[int | str, Any]:
+    """Return what OpenAPI says of the statuses of some errors: their meaning, and an example of each."""
+    described: dict[int | str, Any] = {}
+    for error in errors:
+        meaning = (error.__doc__ or "").strip().partition("\n")[0]
+        one = described.setdefault(str(error.status), {"model": ErrorResponse, "description": ""})
+        one["description"] = f"{one['description']} {meaning}".strip()
+        examples = one.setdefault("content", {"application/json": {"examples": {}}})["application/json"]["examples"]
+        document = {
+            "error": getattr(error, "default", meaning),
+            "error_type": error.error_type,
+            "request_id": "0a1b2c3d4e5f6071",
+        }
+        examples[error.error_type] = {"value": document}
+    return described
 
 
 class ClientGone(Exception):
@@ -89,19 +94,18 @@ def authorize(scope: Scope, api_key: str | None, *, needs_scheme: bool = True) -
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     """Return the whole body.
 
-    A body over the limit is read to its end and dropped, because most callers read no answer before they have sent
-    everything: they would see a reset connection only. A body far over the limit, or one announced by `Expect`, is refused
-    at once.
-
     Raises:
+        InvalidHttp: what it says of its length cannot be read.
         PayloadTooLarge: it is, or says it is, over the limit.
         RequestTimeout: its time to arrive is over.
         ClientGone: the connection closed first.
     """
     declared = header(scope, b"content-length")
-    expected = int(declared) if declared is not None and declared.isdigit() else 0
-    if expected > DROP_UP_TO * limit_bytes or (expected > limit_bytes and header(scope, b"expect") is not None):
-        raise _too_large(limit_bytes)
+    if declared is not None and declared.isdigit():
+        if len(declared) > _LENGTH_DIGITS and declared.startswith(b"0"):
+            raise InvalidHttp
+        if len(declared) > _LENGTH_DIGITS or int(declared) > limit_bytes:
+            raise _too_large(limit_bytes)
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -111,14 +115,11 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > limit_bytes:
-            chunks.clear()
-            if message.get("more_body", False) and size <= DROP_UP_TO * limit_bytes and STALLED not in scope:
-                continue
             raise _too_large(limit_bytes)
-        if message.get("more_body", False) and STALLED in scope:
-            raise RequestTimeout
         if not message.get("more_body", False):
             return chunk if not chunks else b"".join([*chunks, chunk])
+        if STALLED in scope:
+            raise RequestTimeout
         chunks.append(chunk)
 
 

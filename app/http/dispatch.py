@@ -22,8 +22,10 @@ class Dispatcher:
     Of two endpoints with one path and method, the later one is used.
     """
 
-    def __init__(self, application: ASGIApp, endpoints: Iterable[Endpoint]) -> None:
+    def __init__(self, application: ASGIApp, endpoints: Iterable[Endpoint], *, root_path: str = "") -> None:
+        """Take the application and the endpoints; paths may begin with the root path, or the proxy has removed it."""
         self._application: Final = application
+        self._root_path: Final = root_path
         by_path: dict[str, dict[str, Endpoint]] = {}
         for endpoint in endpoints:
             by_path.setdefault(endpoint.route.path, {})[endpoint.route.method] = endpoint
@@ -35,15 +37,20 @@ class Dispatcher:
             await self._application(scope, receive, send)
             return
         request_id = request_id_of(scope)
-        methods = self._paths.get(scope["path"])
+        path = scope["path"]
+        methods = self._paths.get(path)
+        if methods is None and self._root_path and path.startswith(f"{self._root_path}/"):
+            path = path.removeprefix(self._root_path)
+            methods = self._paths.get(path)
         if methods is not None:
             await _one_of(methods, scope["method"])(scope, receive, send, request_id, _NOTHING)
             return
         for pattern, methods in self._patterns:
-            if found := pattern.fullmatch(scope["path"]):
+            if found := pattern.fullmatch(path):
                 await _one_of(methods, scope["method"])(scope, receive, send, request_id, found.groupdict())
                 return
         scope["request_id"] = request_id
+        scope["root_path"], scope["path"] = self._root_path, self._root_path + path  # in ASGI, a path begins with it
         named = (b"x-request-id", request_id.encode())
         if scope["method"] == "HEAD":  # the server leaves out the body
             scope = {**scope, "method": "GET"}

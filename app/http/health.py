@@ -2,12 +2,13 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from app.http.asgi import ErrorResponse
+from app.errors import EngineLost, NotReady
+from app.http.asgi import error_responses
 from app.http.readiness import Readiness
 from app.http.workers import in_thread
 from app.telemetry.metrics import Metrics
@@ -29,9 +30,7 @@ def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     async def livez() -> Health:
         return Health(status="alive")
 
-    unready: dict[int | str, Any] = {
-        503: {"model": ErrorResponse, "description": "Starting, stopping, or without an engine."}
-    }
+    unready = error_responses(NotReady, EngineLost)
 
     @router.get("/health", summary="The same as /readyz, by the name that other servers use", responses=unready)
     @router.get("/readyz", summary="Whether inference requests should be sent here", responses=unready)

@@ -19,6 +19,7 @@ from app.engine.protocols import EngineClient
 from app.errors import DeadlineExceeded, MethodNotAllowed, NotReady, ServiceError
 from app.http.api import Api, Call, Inference, Raw, Received, render_for, write_json
 from app.http.asgi import READ_AT, ClientGone, Header, answer_headers, authorize, read_body, respond
+from app.http.callers import Callers
 from app.http.disconnects import Disconnects
 from app.http.faults import internal
 from app.http.problems import explain
@@ -46,6 +47,7 @@ class InferenceEndpoint:
         engine: EngineClient,
         metrics: Metrics,
         access_log: AccessLog | None,
+        callers: Callers,
         tracer: Tracer | None,
     ) -> None:
         self.api: Final = api
@@ -55,6 +57,7 @@ class InferenceEndpoint:
         self._readiness = api.served.readiness
         self._limits = api.served.limits
         self._access_log = access_log
+        self._callers = callers
         self._tracer = tracer
         self._disconnects = Disconnects()
 
@@ -82,6 +85,7 @@ class InferenceEndpoint:
         record.duration_s = monotonic() - scope.get(READ_AT, started_at)
         self._metrics.for_model(record.model).finished(record)
         if self._access_log is not None:
+            record.client = self._callers.address_of(scope)
             self._access_log.write(record)
         if trace is not None:
             trace.end(record)
@@ -102,24 +106,29 @@ class InferenceEndpoint:
         try:
             answer = await self._predict(scope, receive, record, timeline, path)
         except ServiceError as error:
-            fault = error
+            # Not kept in a variable: with its traceback, which has this frame, it would be a cycle, and the garbage collector
+            # would take as long for each refusal as a whole answer does.
+            return self._refused(error, record)
         except ClientGone:
             raise
         except asyncio.CancelledError:  # the server is stopping, and the time to finish requests is over
-            fault = NotReady("The service stopped before it could answer. Retry in a few seconds.")
+            return self._refused(
+                NotReady("The service stopped before it could answer. Retry in a few seconds."), record
+            )
         except BaseException as error:
-            fault = internal(error, record.request_id, model=record.model)
+            return self._refused(internal(error, record.request_id, model=record.model), record)
+        if isinstance(answer, Raw):
+            headers = [*answer_headers(answer.body, record.request_id, answer.content_type), *answer.headers]
+            answer = answer.body
         else:
-            if isinstance(answer, Raw):
-                headers = [*answer_headers(answer.body, record.request_id, answer.content_type), *answer.headers]
-                answer = answer.body
-            else:
-                headers = answer_headers(answer, record.request_id)
-            if self.api.wants_timeline and timeline is not None:
-                headers += self.api.headers(record, timeline)
-            return headers, answer
-        record.error_type = fault.error_type
-        record.status, headers, body = render_for(self.api, fault, record.request_id)
+            headers = answer_headers(answer, record.request_id)
+        if self.api.wants_timeline and timeline is not None:
+            headers += self.api.headers(record, timeline)
+        return headers, answer
+
+    def _refused(self, error: ServiceError, record: RequestRecord) -> tuple[list[Header], bytes]:
+        record.error_type = error.error_type
+        record.status, headers, body = render_for(self.api, error, record.request_id)
         return headers, body
 
     async def _predict(
@@ -144,7 +153,7 @@ class InferenceEndpoint:
         try:
             call = self.route.read(Received(scope, body, path))
         except ValidationError as error:
-            raise explain(error) from None
+            raise explain(error, body, self.route.request) from None
         handler, model, request = call.handler, call.model, call.request
         record.task, record.model = handler.task, model.name
         if call.api is not None:

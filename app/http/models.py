@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from app.bundle.manifest import Source
 from app.engine.messages import Loaded
-from app.http.asgi import ErrorResponse, authorize
+from app.errors import NotFound, Unauthorized
+from app.http.asgi import authorize, error_responses
 from app.tasks.base import Model
 from app.tasks.catalog import Catalog
 
@@ -69,7 +70,7 @@ def make_models_router(
         prefix="/v1/models",
         tags=["models"],
         dependencies=[Depends(authorized)],
-        responses={401: {"model": ErrorResponse, "description": "The API key is missing or wrong."}},
+        responses=error_responses(Unauthorized),
     )
 
     @router.get("", summary="Every model of this server")
@@ -80,7 +81,7 @@ def make_models_router(
     @router.get(
         "/{name}",
         summary="One model",
-        responses={404: {"model": ErrorResponse, "description": "No such model."}},
+        responses=error_responses(NotFound),
     )
     async def model(name: str) -> ModelCard:
         return card(catalog.get(name))

@@ -7,9 +7,9 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from app.errors import ERRORS, EngineLost, MethodNotAllowed
+from app.errors import ERRORS, MethodNotAllowed
 from app.http.api import Api, Inference, Route
-from app.http.asgi import ErrorResponse
+from app.http.asgi import ErrorResponse, error_responses
 from app.tasks import TASKS
 from app.tasks.base import TaskHandler
 from app.tasks.catalog import Catalog
@@ -17,8 +17,8 @@ from app.tasks.catalog import Catalog
 Schemas = dict[type[BaseModel], dict[str, Any]]
 """The schema that refers to each form of a request or response."""
 
-# Callers of the documented method do not get 405, and 503 is described by its other error.
-_ERRORS: Final = [error for error in ERRORS if error not in (MethodNotAllowed, EngineLost)]
+_ERRORS: Final = [error for error in ERRORS if error is not MethodNotAllowed]
+"""Callers of the documented method do not get 405."""
 
 
 def describe(document: dict[str, Any], apis: Sequence[Api], catalog: Catalog, *, asks_for_key: bool) -> dict[str, Any]:
@@ -40,7 +40,10 @@ def describe(document: dict[str, Any], apis: Sequence[Api], catalog: Catalog, *,
         document["paths"].setdefault(route.path, {})[route.method.lower()] = operation
         if isinstance(route, Inference) or not route.is_open:
             operation.update(needs_key)
-    document["paths"] = dict(sorted(document["paths"].items()))
+    served = {f"/v1/{task}" for task, handler in TASKS.items() if catalog.all_for(handler)}
+    document["paths"] = dict(
+        sorted(document["paths"].items(), key=lambda item: (item[0] not in served, item[0] not in native, item[0]))
+    )
     if asks_for_key:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     return document
@@ -98,9 +101,11 @@ def _of_dialect(api: Api, route: Route, refs: Schemas) -> dict[str, Any]:
 
 
 def _errors(schema: dict[str, Any]) -> dict[str, Any]:
-    return {
-        str(error.status): {"description": (error.__doc__ or "").strip(), "content": _json(schema)} for error in _ERRORS
-    }
+    described = error_responses(*_ERRORS)
+    for one in described.values():
+        del one["model"]  # which is for FastAPI
+        one["content"]["application/json"]["schema"] = schema
+    return {str(status): one for status, one in described.items()}
 
 
 def _json(schema: dict[str, Any], **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON

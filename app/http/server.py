@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import resource
 import socket
@@ -18,6 +19,11 @@ from app.http.readiness import Readiness
 log = logging.getLogger(__name__)
 
 FEW_FILES: Final = 1024
+_REMEDIES: Final = {
+    errno.EADDRINUSE: "Stop what uses the port, or set --port and --host.",
+    errno.EACCES: "Set --port to 1024 or more: this user may not listen on lower ones.",
+}
+"""What to do about an error of a port; all others are of the address."""
 
 
 class Server(uvicorn.Server):
@@ -79,7 +85,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Return a bound socket.
 
     Raises:
-        StartupError: the port is taken or the address is not this machine's.
+        StartupError: the port is taken or not allowed, or the address is not this machine's.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -91,8 +97,9 @@ def listen(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        raise StartupError(
-            f"Cannot listen on {host}:{port}: {error.strerror}. Stop what uses the port, or set --port and --host."
-        ) from error
+        remedy = "Set --host to an address of this machine, or to 0.0.0.0 or :: for all of them."
+        if not isinstance(error, socket.gaierror):
+            remedy = _REMEDIES.get(error.errno or 0, remedy)
+        raise StartupError(f"Cannot listen on {host}:{port}: {error.strerror}. {remedy}") from error
     listener.set_inheritable(True)
     return listener

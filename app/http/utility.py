@@ -54,7 +54,7 @@ class UtilityEndpoint:
             else:
                 answer = await in_thread(partial(self._written, received))
         except ValidationError as error:
-            raise explain(error) from None
+            raise explain(error, body, None) from None
         return [*answer_headers(answer.body, request_id, answer.content_type), *answer.headers], answer.body
 
     def _written(self, received: Received) -> Raw:

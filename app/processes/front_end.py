@@ -23,6 +23,7 @@ from app.engine.protocols import EngineClient
 from app.errors import OtherBundles, StartupError
 from app.http.api import Api, Inference, Limits, Served
 from app.http.application import make_application
+from app.http.callers import Callers
 from app.http.connection import HttpProtocol
 from app.http.dialects import chosen
 from app.http.dispatch import Dispatcher
@@ -31,6 +32,7 @@ from app.http.inference import InferenceEndpoint
 from app.http.models import make_models_router
 from app.http.native import NativeApi
 from app.http.readiness import Readiness
+from app.http.refusals import Refusals
 from app.http.server import Server
 from app.http.utility import UtilityEndpoint
 from app.ipc.remote_engine import RemoteEngine
@@ -46,10 +48,6 @@ from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import Tracer
 
 log = logging.getLogger(__name__)
-
-# Longer than proxies and load balancers keep an idle connection (most: 60 s). If this server closed it first, a request that
-# was just being sent on it would be reset.
-KEEP_ALIVE_S: Final = 75
 
 
 class FrontEnd:
@@ -85,25 +83,41 @@ class FrontEnd:
         limits = Limits(settings.max_body_bytes, settings.max_inputs, settings.request_timeout_s, api_key)
         served = Served(catalog, self._loaded_as, self.readiness, limits)
         apis: list[Api] = [NativeApi(served), *(dialect(served) for dialect in dialects)]
-        infer = partial(InferenceEndpoint, engine=engine, metrics=metrics, access_log=access_log, tracer=self._tracer)
+        callers = Callers(settings.forwarded_allow_ips)
+        infer = partial(
+            InferenceEndpoint,
+            engine=engine,
+            metrics=metrics,
+            access_log=access_log,
+            callers=callers,
+            tracer=self._tracer,
+        )
         endpoints = [
             infer(api, route) if isinstance(route, Inference) else UtilityEndpoint(api, route)
             for api in apis
             for route in api.routes
         ]
-        application = make_application(routers, apis, catalog, asks_for_key=api_key is not None)
-        self.application: Final = Dispatcher(application, endpoints)
+        refusals = Refusals(metrics, access_log, callers)
+        application = make_application(
+            routers,
+            apis,
+            catalog,
+            asks_for_key=api_key is not None,
+            refusals=refusals,
+        )
+        self.application: Final = Dispatcher(application, endpoints, root_path=settings.root_path or "")
+        protocol = partial(HttpProtocol, read_timeout_s=settings.read_timeout_s, refusals=refusals)
         self.server: Final = Server(
             uvicorn.Config(
                 self.application,
-                http=cast("type[asyncio.Protocol]", partial(HttpProtocol, read_timeout_s=settings.read_timeout_s)),
+                http=cast("type[asyncio.Protocol]", protocol),
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_keep_alive=settings.timeout_keep_alive,
                 timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
             ),
             self.readiness,

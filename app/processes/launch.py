@@ -37,6 +37,10 @@ async def _serve(settings: Settings) -> ExitStatus:
     # First of all, so that a port in use ends the start at once, and /livez is answered while models load.
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
+    if ":" in host:
+        host = f"[{host}]"
+    if settings.api_key is not None and settings.api_key_file is not None:
+        log.warning("BERT_API_KEY and BERT_API_KEY_FILE are both set: the key of the file counts. Unset BERT_API_KEY.")
     log.info("listening on http://%s:%d (version %s, workers %d)", host, port, __version__, settings.workers)
     bundles = find_bundles(settings.models)
     if settings.workers == 1:

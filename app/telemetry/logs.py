@@ -81,6 +81,7 @@ class AccessLog:
         if not self._is_text:
             shown = {"time": _time(now), "level": "info", "logger": "app.access", "message": "request"}
         shown["request_id"] = request.request_id
+        shown["client"] = request.client
         shown["api"] = request.api
         shown["task"] = request.task
         shown["model"] = request.model

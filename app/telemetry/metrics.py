@@ -43,9 +43,12 @@ SEQUENCES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, math.inf)
 TOKENS: Final = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, math.inf)
 RATIO: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, math.inf)
 
-# A head that is too large is refused before there is a request to count.
+# A head that is too large is refused before an API is known.
 STATUSES: Final = (200, *sorted({error.status for error in ERRORS if error is not HeadTooLarge}))
 REJECTIONS: Final = tuple(error.error_type for error in (Overloaded, NotReady, EngineLost, DeadlineExceeded))
+NOT_ROUTED: Final = "none"
+"""The label `api` of requests for no route, and of input that is no request."""
+NOT_ROUTED_STATUSES: Final = (400, 404, 405, 408, 431)
 NO_MODEL: Final = "none"
 """The label of requests that named no model that exists. A caller's text never becomes a label."""
 
@@ -92,9 +95,10 @@ class ModelMetrics:
         """Make the series of the requests of these APIs."""
         for api in apis:
             for status in STATUSES:
-                self._count_of(api, status)
+                self.count_of(api, status)
 
-    def _count_of(self, api: str, status: int) -> Counter:
+    def count_of(self, api: str, status: int) -> Counter:
+        """Return the series of the requests of an API with a status."""
         found = self._answered.get((api, status))
         if found is None:
             found = self._answered[api, status] = self._requests.labels(*self._labels, api, str(status))
@@ -109,7 +113,7 @@ class ModelMetrics:
         if request.error_type is not None and request.error_type in REJECTIONS:
             self._rejected.labels(*self._labels, request.error_type).inc()
         if request.status != CLIENT_GONE:
-            self._count_of(request.api, request.status).inc()
+            self.count_of(request.api, request.status).inc()
             exemplar = {"trace_id": request.trace_id} if request.is_sampled and request.trace_id else None
             self._request_duration.observe(request.duration_s, exemplar)
 
@@ -205,6 +209,8 @@ class Metrics:
         """Take the names of the APIs that requests come in by, before any model is added."""
         self._apis = tuple(names)
         self._unrouted.expect(self._apis)
+        for status in NOT_ROUTED_STATUSES:
+            self._unrouted.count_of(NOT_ROUTED, status)
 
     def add_model(self, name: str, task: str) -> ModelMetrics:
         """Return the series of a model; they exist from the first call on."""
@@ -212,6 +218,10 @@ class Metrics:
             self._by_model[name] = ModelMetrics(self, name, task)
             self._by_model[name].expect(self._apis)
         return self._by_model[name]
+
+    def not_routed(self, status: int) -> None:
+        """Count a request for no route, or input that is no request."""
+        self._unrouted.count_of(NOT_ROUTED, status).inc()
 
     def model_loaded(self, model: ServedModel, budget_tokens: int, lanes: int) -> None:
         """Record what serves a model: its budget, and how many batches share the device at once."""

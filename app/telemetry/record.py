@@ -16,6 +16,8 @@ class RequestRecord:
     """The API that the request was made in."""
     task: str
     """`none` until a request of a dialect has been read."""
+    client: str | None = None
+    """The caller's address; None if it is not asked for."""
     trace_id: str | None = None
     """None without tracing."""
     is_sampled: bool = False

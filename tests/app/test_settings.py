@@ -56,6 +56,7 @@ def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
         "threads": 2, "gpu_memory_mib": 512, "batch_tokens": 99, "max_queue_s": 0.5, "request_timeout_s": 1.5, "read_timeout_s": 3.5,
             "shutdown_timeout_s": 2.5,
         "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"),
+        "root_path": "/bert", "forwarded_allow_ips": "10.0.0.0/8", "timeout_keep_alive": 20,
         "log_level": "debug", "log_format": "text", "access_log": False, "otlp_endpoint": "http://collector:4318/",
     }  # fmt: skip
     assert set(given) == set(Settings.model_fields)
@@ -114,6 +115,9 @@ FOREIGN = [
     "BERT_SERVICE_PORT_HTTP",
     "BERT_PORT_8000_TCP_ADDR",
     "BERT_CANARY_PORT",
+    "BERT_MODELS_PORT",
+    "BERT_MODELS_SERVICE_HOST",
+    "BERT_MODELS_SERVICE_PORT_HTTP",
 ]
 
 
@@ -125,9 +129,30 @@ def test_variables_of_other_programs_are_ignored(start: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["BERT_PORT", "bert_port"])
+def test_the_address_of_a_kubernetes_service_is_no_port(
+    start: Any, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert start(**{name: "tcp://10.96.0.7:8000"}).port == 8000
+    assert start("--port", "1", **{name: "tcp://10.96.0.7:8000"}).port == 1
+    assert start("serve", **{name: "tcp://10.96.0.7:8000"}).port == 8080
+    assert all("enableServiceLinks: false" in line for line in capsys.readouterr().err.splitlines())
+
+
+@pytest.mark.parametrize("given", ["/bert", "/bert/", "/a/b"])
+def test_a_root_path_has_no_slash_at_its_end(start: Any, given: str) -> None:
+    assert start(BERT_ROOT_PATH=given).root_path == given.rstrip("/")
+    assert start(BERT_ROOT_PATH="/").root_path is None
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
+        ("root_path", "bert", "pattern"),
+        ("root_path", "/a b", "pattern"),
+        ("forwarded_allow_ips", "localhost", "IP addresses and networks"),
+        ("forwarded_allow_ips", "10.0.0.0/99", "IP addresses and networks"),
+        ("timeout_keep_alive", "0", "greater than or equal to 1"),
         ("port", "http", "valid integer"),
         ("port", "65536", "less than or equal to 65535"),
         ("workers", "0", "greater than or equal to 1"),

@@ -260,6 +260,10 @@ def test_a_body_of_just_the_limit_is_read(shared_server: ServerProcess) -> None:
     [
         pytest.param(head("Content-Length: many"), id="Content-Length is no number"),
         pytest.param(head("Content-Length: -5"), id="negative Content-Length"),
+        pytest.param(head("Content-Length: +5"), id="Content-Length with a sign"),
+        pytest.param(head(f"Content-Length: {'0' * 4300}5"), id="Content-Length of 4300 zeros"),
+        pytest.param(head("Content-Length: 5, 5"), id="a list of Content-Lengths"),
+        pytest.param(head("Content-Length: 5", "Content-Length: 5"), id="Content-Length twice"),
         pytest.param(head(f"Content-Length: {10**40}"), id="Content-Length of 40 digits"),
         pytest.param(head("Content-Length: 5", "Content-Length: 6"), id="two Content-Lengths"),
         pytest.param(head("Content-Length: 5", "Transfer-Encoding: chunked"), id="Content-Length and chunks"),

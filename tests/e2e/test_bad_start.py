@@ -119,6 +119,18 @@ def test_a_missing_models_folder_ends_the_start(tmp_path: Path) -> None:
     assert "--models" in complaint
 
 
+def test_a_file_instead_of_a_models_folder_ends_the_start(models: Path) -> None:
+    complaint = refusal("--models", str(models / "sentiment" / "cpu-fp32.onnx"))
+    assert "cpu-fp32.onnx is a file. Set --models to the folder of a bundle" in complaint
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid"])
+def test_an_address_of_another_machine_ends_the_start(models: Path, host: str) -> None:
+    complaint = refusal("--models", str(models), "--host", host)
+    assert "Set --host to an address of this machine" in complaint
+    assert "--port" not in complaint
+
+
 def test_a_port_in_use_ends_the_start(models: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -9,8 +9,11 @@ from fastapi import APIRouter
 
 from app.errors import NotReady
 from app.http.application import make_application
+from app.http.callers import Callers
 from app.http.dispatch import Dispatcher
+from app.http.refusals import Refusals
 from app.tasks.catalog import Catalog
+from app.telemetry.metrics import Metrics
 
 router = APIRouter()
 
@@ -40,7 +43,16 @@ def ask(path: str, method: str = "GET") -> tuple[int, list[tuple[bytes, bytes]],
         sent.append(message)
 
     async def main() -> None:
-        dispatcher = Dispatcher(make_application([router], [], Catalog([]), asks_for_key=False), [])
+        dispatcher = Dispatcher(
+            make_application(
+                [router],
+                [],
+                Catalog([]),
+                asks_for_key=False,
+                refusals=Refusals(Metrics(), None, Callers("")),
+            ),
+            [],
+        )
         scope = {
             "type": "http",
             "method": method,

@@ -1,6 +1,7 @@
 """What becomes of large requests while all threads that tokenize are busy."""
 
 import asyncio
+import gc
 import json
 import threading
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from app.bundle.files import load_bundle
+from app.errors import Overloaded
 from app.http.api import Limits, Served
+from app.http.callers import Callers
 from app.http.inference import InferenceEndpoint
 from app.http.native import NativeApi
 from app.http.readiness import Readiness
@@ -25,6 +28,7 @@ from benchmarks.parts.front_end_servers import FakeEngine
 from tests.conftest import BundleOf
 
 LONG_S = 600.0
+REFUSALS = 20
 
 
 class SlowToTokenize(ClassifyHandler):
@@ -45,6 +49,8 @@ class Caller:
     """Sends one text, and may go away before its answer."""
 
     text: str
+    sent: bytes | None = None
+    """The body, if it is another than one with the text."""
     is_gone: asyncio.Event = field(default_factory=asyncio.Event)
     status: int | None = None
     body: bytes = b""
@@ -55,7 +61,8 @@ class Caller:
             await self.is_gone.wait()
             return {"type": "http.disconnect"}
         self._was_read = True
-        return {"type": "http.request", "body": json.dumps({"inputs": self.text}).encode(), "more_body": False}
+        body = json.dumps({"inputs": self.text}).encode() if self.sent is None else self.sent
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
@@ -86,6 +93,7 @@ def with_one_thread(bundle_of: BundleOf, timeout_s: float, test: Callable[[Bench
             engine=FakeEngine(np.zeros(3, np.float32)),
             metrics=Metrics(CollectorRegistry()),
             access_log=None,
+            callers=Callers(""),
             tracer=None,
         )
         endpoint._metrics.add_model(model.name, model.task)
@@ -144,3 +152,33 @@ def test_a_request_for_which_no_thread_can_be_started_may_be_retried(
         assert bench.handler.asked == []
 
     with_one_thread(bundle_of, LONG_S, test)
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b'{"inputs": "a"}', 429), (b'{"inputs": "a", "model": "nobody"}', 404), (b"{", 400), (b"{}", 422)],
+)
+def test_a_refusal_leaves_the_garbage_collector_nothing_to_do(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, body: bytes, status: int
+) -> None:
+    """Its rounds hold up all requests, and took more time than the rest of a refusal."""
+
+    def is_full(*_: object) -> None:
+        raise Overloaded("full", 1)
+
+    async def refuse(bench: Bench, times: int) -> None:
+        for _ in range(times):
+            caller = Caller("", sent=body)
+            await bench.call(caller)
+            assert caller.status == status
+
+    async def test(bench: Bench) -> None:
+        monkeypatch.setattr(bench.endpoint._engine, "check", is_full)
+        await refuse(bench, 1)  # what is made once
+        gc.collect()
+        await refuse(bench, REFUSALS)
+        assert gc.collect() < REFUSALS
+
+    gc.disable()
+    try:
+        with_one_thread(bundle_of, LONG_S, test)
+    finally:
+        gc.enable()

@@ -16,7 +16,7 @@ from app.http import connection
 
 INTERNALS = {
     "protocol": (
-        "_should_upgrade", "_unset_keepalive_if_required", "connection_lost", "connection_made", "cycle", "data_received", "flow",
+        "_should_upgrade", "_unset_keepalive_if_required", "client", "connection_lost", "connection_made", "cycle", "data_received", "flow",
         "headers", "loop", "on_body", "on_headers_complete", "on_message_complete", "on_url", "parser", "pause_writing",
         "pipeline", "resume_writing", "scope", "shutdown", "timeout_keep_alive_handler", "timeout_keep_alive_task", "transport",
         "url",

@@ -17,7 +17,7 @@ def test_a_child_shares_the_board_of_its_supervisor() -> None:
     board = Board(2)
     board.connections[0] = 3
     ours, theirs = Pipe()
-    process = spawn("child", tell, Place(board, 1), theirs, environment={})
+    process = spawn("child", tell, Place(board, 1), theirs)
     assert ours.recv() == 3
     process.join()
     assert list(board.connections) == [3, 7]

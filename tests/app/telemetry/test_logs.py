@@ -57,11 +57,13 @@ def test_text_has_time_level_and_message() -> None:
     assert TextFormatter().format(record(error=True)).endswith("'broken'")
 
 
-SUCCESS = RequestRecord("a-1", "native", "classify", model="名前", sequences=2, tokens=20, duration_s=0.00125)
-FAILURE = RequestRecord("a-2", "openai", "embed", "4bf9", status=422, error_type="validation")
+SUCCESS = RequestRecord(
+    "a-1", "native", "classify", client="::1", model="名前", sequences=2, tokens=20, duration_s=0.00125
+)
+FAILURE = RequestRecord("a-2", "openai", "embed", trace_id="4bf9", status=422, error_type="validation")
 FIELDS: dict[str, dict[str, Any]] = {
-    "a-1": {"request_id": "a-1", "api": "native", "task": "classify", "model": "名前", "status": 200, "duration_ms": 1.25, "sequences": 2, "tokens": 20},
-    "a-2": {"request_id": "a-2", "api": "openai", "task": "embed", "model": None, "status": 422, "error_type": "validation",
+    "a-1": {"request_id": "a-1", "client": "::1", "api": "native", "task": "classify", "model": "名前", "status": 200, "duration_ms": 1.25, "sequences": 2, "tokens": 20},
+    "a-2": {"request_id": "a-2", "client": None, "api": "openai", "task": "embed", "model": None, "status": 422, "error_type": "validation",
             "duration_ms": 0.0, "sequences": 0, "tokens": 0, "trace_id": "4bf9"},
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, ClassVar, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from app import __version__
 from app.engine.messages import Timeline
@@ -107,20 +107,20 @@ class TeiApi(Api):
             ValidationFailed: the body has not this form, the task takes no such inputs, or several models could be meant.
             NotFound: it names no model that does the task.
         """
-        with _explained():
+        with _explained(received.body, form):
             body = parse(form, received.body)
             request = handler.request.model_validate(body.native())
         model = self.served.catalog.for_task(handler, received.path.get("model", body.model))
         return Call(handler, model, request, partial(_write, body))
 
     def _tokenize(self, received: Received) -> object:
-        with _explained():
+        with _explained(received.body, TokenizeForm):
             form = parse(TokenizeForm, received.body)
         self.served.limits.check_inputs(len(form.listed))
         return tokenized(self._model(received, form.model), form)
 
     def _decode(self, received: Received) -> object:
-        with _explained():
+        with _explained(received.body, DecodeForm):
             form = parse(DecodeForm, received.body)
         self.served.limits.check_inputs(len(form.ids))
         return decoded(self._model(received, form.model), form)
@@ -208,12 +208,12 @@ def _milliseconds(seconds: float) -> bytes:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Turn pydantic's error about a request into one of the catalogue."""
+def _explained(body: bytes, form: type[BaseModel]) -> Iterator[None]:
+    """Turn pydantic's error about a request in a form into one of the catalogue."""
     try:
         yield
     except ValidationError as error:
-        explained = explain(error)
+        explained = explain(error, body, form)
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]["type"]
         if first in ("empty_text", "too_short"):
             raise Empty(explained.message) from None

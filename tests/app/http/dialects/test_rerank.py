@@ -140,7 +140,8 @@ def test_other_errors_keep_their_status(server: ServerProcess, path: str) -> Non
 
 def test_a_body_with_inputs_is_read_strictly_as_a_native_one(server: ServerProcess) -> None:
     body = {"model": "ranker", "inputs": {"query": QUERY, "texts": TEXTS}, "top_n": 1}
-    assert ask(server, "/v1/rerank", body).error == "top_n: is not a parameter of this endpoint; remove it"
+    told = ask(server, "/v1/rerank", body).error
+    assert told == 'top_n: is not a parameter of this endpoint; did you mean {"parameters": {"top_n": ...}}?'
     missing = ask(server, "/v2/rerank", body)
     assert missing.status == 422
     assert "query: is missing" in missing.json["message"]

@@ -1,0 +1,23 @@
+"""Tells what a body is that should have been JSON."""
+
+import re
+from typing import Final
+
+_BEGINNINGS: Final = (
+    (rb"\s*\Z", "It is empty. "),
+    (rb"\xef\xbb\xbf", "It begins with a byte order mark; leave that out (in Python: utf-8, not utf-8-sig). "),
+    (rb"\xff\xfe|\xfe\xff", "It is UTF-16, as PowerShell writes by default. "),
+    (rb"\x1f\x8b", "It is compressed by gzip. "),
+    (rb"\x28\xb5\x2f\xfd", "It is compressed by zstd. "),
+    (rb"\x78[\x01\x5e\x9c\xda]", "It is compressed by deflate. "),
+    (rb"--[^\r\n]{1,70}\r?\n(?i:content-)", "It is a multipart form. "),
+    (rb"[\w.%+-]{1,64}=", 'It is a form, not an object like {"inputs": ...}. '),
+    (rb"\s*[\[{]\s*'", "JSON has double quotes, where Python's str() writes single ones; use json.dumps. "),
+    (rb"'", "It begins with a single quote, which the command line of Windows hands on; use double quotes there. "),
+    (rb"@", "It begins with @; curl reads a file by --data-binary @FILE, without quotes inside. "),
+)
+
+
+def hint_for(body: bytes) -> str:
+    """Return what a body is by its first bytes, as a sentence with a space after it, or nothing."""
+    return next((hint for beginning, hint in _BEGINNINGS if re.match(beginning, body)), "")
