@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from app.bundle.manifest import Manifest, Task
 from app.bundle.sequences import SequenceResult, TokenSequence
+from app.errors import ValidationFailed
 from app.tasks.inputs import Truncation, as_list
 from app.text.pairs import Strategy
 from app.text.tokenizer import Encoded, TextInput, Tokenizer
@@ -74,12 +75,12 @@ def prepare_whole(
     `place` returns where an input stands in the request, for the error.
 
     Raises:
-        ValidationFailed: an input is too long and truncation is off.
+        ValidationFailed: an input has no tokens, or is too long and truncation is off.
     """
     encoded = model.tokenizer.encode(
         inputs, truncation=parameters.truncation, direction=parameters.truncation_direction, place=place
     )
-    return _prepared(encoded)
+    return _prepared(encoded, place)
 
 
 def prepare_pairs(
@@ -92,7 +93,7 @@ def prepare_pairs(
     """Tokenize pairs, of which many have a text in common, with the truncation of the parameters.
 
     Raises:
-        ValidationFailed: a pair is too long and truncation is off, or cannot be cut by this strategy.
+        ValidationFailed: a pair has no tokens, or is too long and truncation is off, or cannot be cut by this strategy.
     """
     encoded = model.tokenizer.encode_pairs(
         pairs,
@@ -101,14 +102,22 @@ def prepare_pairs(
         direction=parameters.truncation_direction,
         strategy=strategy,
     )
-    return _prepared(encoded)
+    return _prepared(encoded, place)
 
 
-def _prepared(encoded: Sequence[Encoded]) -> Prepared:
+def _prepared(encoded: Sequence[Encoded], place: Callable[[int], str]) -> Prepared:
+    for i, one in enumerate(encoded):
+        if not len(one.input_ids):
+            raise without_tokens(place(i))
     return Prepared(
         [TokenSequence(one.input_ids, one.token_type_ids) for one in encoded],
         sum(one.was_truncated for one in encoded),
     )
+
+
+def without_tokens(place: str) -> ValidationFailed:
+    """Return the error for an input that a tokenizer without special tokens makes nothing of: a model cannot run on that."""
+    return ValidationFailed(f"{place} has no tokens: this model ignores all of its characters. Send other text.")
 
 
 class TaskHandler(ABC, Generic[Req, Pre, Res]):

@@ -104,7 +104,7 @@ class Tokenizer:
         bare, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
         count, added = len(bare.ids), len(whole.ids) - len(bare.ids)
         before = next((i for i in range(added + 1) if whole.ids[i : i + count] == bare.ids), None)
-        if before is None or not count or any(whole.type_ids):
+        if before is None or not count or any(whole.type_ids) or added > self.max_length:
             return None, [], []
         plain = PlainTokenizer(definition, lambda word: [token.id for token in model.tokenize(word)])
         return plain, whole.ids[:before], whole.ids[before + count :]

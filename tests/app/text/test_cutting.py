@@ -264,3 +264,15 @@ def test_texts_of_all_lengths_keep_their_order(both: Both) -> None:
         for one, other in zip(located, inputs, strict=True):
             encoding = both.cut(other, direction)
             assert [tuple(pair) for pair in one.offsets.tolist()] == encoding.offsets
+
+
+def test_a_pair_without_room_for_its_special_tokens_is_refused(bundle_of: BundleOf) -> None:
+    """RoBERTa puts four around a pair, and a model may have been exported for three tokens."""
+    bundle = load_bundle(bundle_of("roberta-single-label"))
+    bundle.manifest = bundle.manifest.model_copy(update={"max_length": 3})
+    tokenizer = Tokenizer(bundle)
+    assert len(tokenizer.encode(["one of many"])[0].input_ids) == 3
+    with pytest.raises(ValidationFailed, match="Send single texts"):
+        tokenizer.encode([("a", "b")])
+    with pytest.raises(ValidationFailed, match="Send single texts"):
+        tokenizer.encode_pairs([("a", "b")], str)
