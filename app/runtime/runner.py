@@ -16,6 +16,7 @@ from app.bundle.files import Bundle
 from app.bundle.graph_inputs import pack
 from app.bundle.heads import Head, head_of
 from app.bundle.manifest import Variant
+from app.bundle.onnx_contents import check_contents
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.bundle.session import PROVIDERS
 from app.errors import EngineLost, NotFinite, OutOfDeviceMemory, StartupError
@@ -51,6 +52,7 @@ class OrtRunner:
         path = bundle.verify_file(variant.graph)
         if variant.external_data is not None:
             bundle.verify_file(variant.external_data)
+        check_contents(path, variant.external_data.file if variant.external_data else None)
         if variant.target == "cpu":
             self._execution: Execution = open_on_cpu(path, threads=threads)
         else:

@@ -128,6 +128,8 @@ class TaskHandler(ABC, Generic[Req, Pre, Res]):
     request: ClassVar[type[BaseModel]]
     """Has `model`, `inputs` and `parameters`."""
     response: ClassVar[type[BaseModel]]
+    golden: ClassVar[str] = "logits"
+    """The key of a golden case that has what the graph answers, of a task that models are exported for."""
     short_bytes: ClassVar[int] = SHORT_BYTES
     """The most bytes that are prepared on the event loop."""
 
@@ -146,6 +148,16 @@ class TaskHandler(ABC, Generic[Req, Pre, Res]):
             ValidationFailed: the model cannot process the request.
         """
         return body_bytes
+
+    def inputs_of(self, text: str, text_pair: str | None) -> Any:  # noqa: ANN401 - JSON
+        """Return the `inputs` of a request for a golden case of a bundle that was exported for this task.
+
+        Raises:
+            ValueError: it is not one of this task.
+        """
+        if text_pair is not None:
+            raise ValueError("a golden text has a pair")
+        return text
 
     @abstractmethod
     def example(self, model: Model) -> dict[str, Any]:

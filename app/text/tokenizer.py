@@ -74,15 +74,15 @@ class Tokenizer:
         Raises:
             BundleError: its file is missing, damaged, or does not produce the golden token ids.
         """
-        path = bundle.verify_file(bundle.manifest.tokenizer)
-        content = path.read_text(encoding="utf-8")
+        path = bundle.path(bundle.manifest.tokenizer)
+        content = bundle.read_file(bundle.manifest.tokenizer)
         self.max_length: Final = bundle.manifest.max_length
         self._special: Final = bundle.manifest.special_tokens
         self._zeros: Final = np.zeros(self.max_length, np.int32)
         self._zeros.flags.writeable = False
         self._clean_up: Final = bundle.manifest.clean_up_tokenization_spaces
         try:
-            self._tokenizer: Final = tokenizers.Tokenizer.from_str(content)
+            self._tokenizer: Final = tokenizers.Tokenizer.from_buffer(content)
         except Exception as error:
             raise BundleError(f"{path} is not a tokenizer that this server can read: {error}.") from error
         self._tokenizer.no_padding()
@@ -345,6 +345,11 @@ class Tokenizer:
                     offsets[0, : 1 if word else 2] -= 1
             offsets += 0 if parts is None else parts[i].begin
         return located
+
+    @property
+    def largest_id(self) -> int:
+        """The largest id that a text may get."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def token(self, id_: int) -> str:
         """Return a token as the vocabulary has it, markers such as ## and all."""
