@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from app.bundle.checksum import sealed
 from app.bundle.files import describe_file
 from app.bundle.manifest import (
     GOLDEN_FILE,
@@ -24,7 +25,7 @@ from app.bundle.manifest import (
     Variant,
 )
 from model_export.check.agreement import Comparison, check_agreement, observe
-from model_export.check.golden import golden_batch, golden_cases, with_answer
+from model_export.check.golden import golden_batch, golden_cases, with_answer, with_labels
 from model_export.check.reference import reference_answers
 from model_export.check.runnable_graph import RunnableGraph
 from model_export.check.sequences import random_sequences
@@ -113,7 +114,9 @@ def export(options: ExportOptions, progress: Progress, warn: Callable[[str], Non
         progress("Writing the manifest")
         manifest = _manifest(options.output.name, folder, checkpoint, variants)
         # Written last, so that a folder with a manifest is complete.
-        (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2, exclude_none=True), encoding="utf-8")
+        (folder / MANIFEST_FILE).write_text(
+            sealed(manifest.model_dump_json(indent=2, exclude_none=True)), encoding="utf-8"
+        )
     return manifest
 
 
@@ -128,7 +131,8 @@ def _reference(checkpoint: LoadedCheckpoint) -> tuple[Golden, ReferenceBatches]:
         texts=Batch(texts, reference_answers(network, texts)),
     )
     answers = zip(cases, batches.texts.expected, strict=True)
-    return Golden(cases=tuple(with_answer(case, answer, network.task.result) for case, answer in answers)), batches
+    told = (with_labels(with_answer(case, answer, network.task.result), answer, checkpoint) for case, answer in answers)
+    return Golden(cases=tuple(told)), batches
 
 
 def _write_variant(

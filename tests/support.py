@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from app.bundle.checksum import sealed
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent
@@ -109,6 +111,14 @@ class ServerProcess:
         """Send a signal and return the exit status."""
         self.process.send_signal(number)
         return self.process.wait(STOP_WITHIN_S)
+
+
+def change_manifest(bundle: Path, **changes: Any) -> None:
+    """Change keys of a bundle's manifest as if it had been exported so: with the checksum of what it is now."""
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text()) | changes
+    manifest.pop("checksum", None)
+    path.write_text(sealed(json.dumps(manifest)))
 
 
 def eventually(condition: Callable[[], T], within_s: float = HAPPEN_WITHIN_S) -> T:

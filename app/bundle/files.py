@@ -1,22 +1,33 @@
 """A bundle on disk: finding, reading and trusting it."""
 
 import hashlib
-import json
+import os
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Final
 
+import pydantic_core
 from pydantic import ValidationError
 
+from app.bundle import checksum
 from app.bundle.manifest import MANIFEST_FILE, SCHEMA_VERSION, BundleFile, Golden, Manifest
+from app.bundle.regular_file import open_regular, unreadable
 from app.errors import BundleError
+
+LARGEST_MANIFEST: Final = 2**24
+LARGEST_READ: Final = 2**28
+"""Bytes of a manifest, and of what else is read whole: a tokenizer or golden answers. Those of the largest multilingual models
+have 20 MB."""
 
 
 class Bundle:
-    """A bundle on disk whose manifest has been read. Its files are hashed only by `verify_file`."""
+    """A bundle on disk whose manifest has been read. Its files are hashed only when they are read."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, *, has_checksum: bool = True) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.has_checksum = has_checksum
+        """Whether the manifest shows that it is whole. Those of older releases do not."""
 
     @property
     def name(self) -> str:
@@ -40,27 +51,42 @@ class Bundle:
         """Return the path of a bundle file whose size and hash are those of the manifest.
 
         Raises:
-            BundleError: the file is missing, cut short or changed.
+            BundleError: the file is missing, cut short or changed, or is no regular file.
         """
         path = self.path(file)
-        try:
-            size_bytes = path.stat().st_size
-            if size_bytes != file.size_bytes:
-                raise BundleError(
-                    f"{path} has {size_bytes} bytes, its manifest says {file.size_bytes}: the copy is incomplete. "
-                    "Copy the bundle again, or export the model again."
-                )
-            sha256 = sha256_of(path)
-        except FileNotFoundError as error:
-            raise BundleError(f"{path} is missing from the bundle. Export the model again.") from error
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        if sha256 != file.sha256:
+        with open_regular(path) as stream:
+            self._check_size(file, os.fstat(stream.fileno()).st_size)
+            try:
+                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError as error:
+                raise unreadable(path, error) from error
+        self._check_hash(file, sha256)
+        return path
+
+    def read_file(self, file: BundleFile) -> bytes:
+        """Return the content of a bundle file whose size and hash are those of the manifest.
+
+        Raises:
+            BundleError: the file is missing, cut short, changed or too large to be read, or is no regular file.
+        """
+        content = _read(self.path(file), LARGEST_READ)
+        self._check_size(file, len(content))
+        self._check_hash(file, hashlib.sha256(content).hexdigest())
+        return content
+
+    def _check_size(self, file: BundleFile, size_bytes: int) -> None:
+        if size_bytes != file.size_bytes:
             raise BundleError(
-                f"{path} is not the file that was exported: its sha256 differs from the manifest's. "
+                f"{self.path(file)} has {size_bytes} bytes, its manifest says {file.size_bytes}: the copy is incomplete. "
                 "Copy the bundle again, or export the model again."
             )
-        return path
+
+    def _check_hash(self, file: BundleFile, sha256: str) -> None:
+        if sha256 != file.sha256:
+            raise BundleError(
+                f"{self.path(file)} is not the file that was exported: its sha256 differs from the manifest's. "
+                "Copy the bundle again, or export the model again."
+            )
 
     @cached_property
     def golden(self) -> Golden:
@@ -69,10 +95,11 @@ class Bundle:
         Raises:
             BundleError: they are missing or damaged.
         """
-        path = self.verify_file(self.manifest.golden)
+        content = self.read_file(self.manifest.golden)
         try:
-            return Golden.model_validate_json(path.read_bytes())
+            return Golden.model_validate_json(content)
         except ValidationError as error:
+            path = self.path(self.manifest.golden)
             raise BundleError(f"{path} does not hold golden answers: {_first_problem(error)}.") from error
 
 
@@ -91,27 +118,60 @@ def load_bundle(folder: Path) -> Bundle:
     """Read the manifest of the bundle in `folder`.
 
     Raises:
-        BundleError: there is no manifest, it is damaged, or of a schema version that this server does not know.
+        BundleError: there is no manifest, it is damaged, or of another release than this server reads.
     """
     path = folder / MANIFEST_FILE
+    if not os.path.lexists(path):
+        raise BundleError(f"{folder} is not a bundle: it has no readable {MANIFEST_FILE}.")
+    raw = _read(path, LARGEST_MANIFEST)
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{folder} is not a bundle: it has no readable {MANIFEST_FILE}.") from error
-    try:
-        document = json.loads(raw)
+        document = pydantic_core.from_json(raw, allow_inf_nan=False)
     except ValueError as error:
         raise BundleError(f"{path} is not JSON. Export the model again.") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema version {version}, this server reads {SCHEMA_VERSION}: a newer release made it. {_UPGRADE}"
+        )
     if version != SCHEMA_VERSION:
         raise BundleError(
             f"{path} has schema version {version!r}, this server reads {SCHEMA_VERSION}. "
             "Export the model again with the model_export of this release."
         )
+    has_checksum = checksum.KEY in document
+    manifest = _manifest(path, document, is_intact=has_checksum and checksum.is_intact(raw))
+    if has_checksum and not checksum.is_intact(raw):
+        raise BundleError(
+            f"{path} is damaged: it does not match its checksum, so it was not written by an export as it is. "
+            "Copy the bundle again, or export the model again."
+        )
+    return Bundle(folder, manifest, has_checksum=has_checksum)
+
+
+def _manifest(path: Path, document: dict[str, Any], *, is_intact: bool) -> Manifest:
     try:
-        return Bundle(folder, Manifest.model_validate_json(raw))
+        return Manifest.model_validate({key: value for key, value in document.items() if key != checksum.KEY})
     except ValidationError as error:
-        raise BundleError(f"{path} is damaged: {_first_problem(error)}. Export the model again.") from error
+        problem = _first_problem(error)
+        if is_intact or all(one["type"] == "extra_forbidden" for one in error.errors(include_url=False)):
+            raise BundleError(
+                f"{path} is of another release, which is newer if the file is whole: {problem}. {_UPGRADE}"
+            ) from error
+        raise BundleError(f"{path} is damaged: {problem}. Export the model again.") from error
+
+
+_UPGRADE: Final = "Upgrade the server to the release that exported it, or export the model again with this one."
+
+
+def _read(path: Path, most_bytes: int) -> bytes:
+    with open_regular(path) as stream:
+        try:
+            content = stream.read(most_bytes + 1)
+        except OSError as error:
+            raise unreadable(path, error) from error
+    if len(content) > most_bytes:
+        raise BundleError(f"{path} has more than {most_bytes} bytes, the most that is read. Export the model again.")
+    return content
 
 
 def find_bundles(models: Path) -> list[Bundle]:
@@ -123,7 +183,7 @@ def find_bundles(models: Path) -> list[Bundle]:
     try:
         is_bundle = (models / MANIFEST_FILE).exists()
     except OSError as error:
-        raise _unreadable(models, error) from error
+        raise unreadable(models, error) from error
     if is_bundle:
         return [load_bundle(models.resolve() if models.name in ("", "..") else models)]
     if models.is_file():
@@ -144,19 +204,13 @@ def find_bundles(models: Path) -> list[Bundle]:
             if not folder.name.startswith(".") and folder.name != "lost+found" and (folder / MANIFEST_FILE).exists()
         )
     except OSError as error:
-        raise _unreadable(Path(error.filename or models), error) from error
+        raise unreadable(Path(error.filename or models), error) from error
     if not folders:
         raise BundleError(
             f"No bundle in {models}. Make one with "
             f"'python -m model_export export --checkpoint DIR_OR_HUB_ID --output {models}/NAME', or set --models."
         )
     return [load_bundle(folder) for folder in folders]
-
-
-def _unreadable(path: Path, error: OSError) -> BundleError:
-    return BundleError(
-        f"{path} cannot be read: {error.strerror}. Let the user that serves read it, or take it out of the models folder."
-    )
 
 
 def _first_problem(error: ValidationError) -> str:

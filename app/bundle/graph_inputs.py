@@ -38,6 +38,7 @@ import numpy.typing as npt
 
 from app.bundle.manifest import Target
 from app.bundle.sequences import TokenSequence
+from app.errors import OutOfDeviceMemory
 
 Feeds = dict[str, npt.NDArray[np.generic]]
 
@@ -49,6 +50,7 @@ INPUTS: Final[Mapping[Target, frozenset[str]]] = MappingProxyType(
     }
 )
 """Possible inputs of a graph, by target. A graph declares those it uses, as int64 or int32."""
+LARGEST_OFFSET: Final = np.iinfo(np.int32).max
 
 
 def pack(batch: Sequence[TokenSequence], *, target: Target, position_offset: int = 0) -> Feeds:
@@ -59,8 +61,17 @@ def pack(batch: Sequence[TokenSequence], *, target: Target, position_offset: int
         target: The kind of device that the graph was written for.
         position_offset: The position id of a sequence's first token. If it is not 0 (RoBERTa and the like), the id before
             it is the pad token's: a pad token in the text gets that position and is not counted.
+
+    Raises:
+        ValueError: the batch is empty, or a sequence has no tokens or another number of types. A kernel divides by its length,
+            and its types would be those of the sequence behind it.
+        OutOfDeviceMemory: the batch is too large for CUDA's offsets.
     """
     lengths = np.fromiter(map(len, batch), np.int64, len(batch))
+    if not len(lengths) or not lengths.min():
+        raise ValueError("a batch needs a sequence, and a sequence a token")
+    if any(len(sequence.token_type_ids) != len(sequence) for sequence in batch):
+        raise ValueError("a sequence has not one token type for each token")
     input_ids = np.concatenate([sequence.input_ids for sequence in batch])
     token_type_ids = np.concatenate([sequence.token_type_ids for sequence in batch])
     starts = np.cumsum(lengths) - lengths
@@ -94,6 +105,8 @@ def pack(batch: Sequence[TokenSequence], *, target: Target, position_offset: int
         feeds["group_end"] = ends[:, None]
         feeds["group_shape"] = np.stack([counts, sizes, np.full_like(sizes, -1)], axis=1)
     else:
+        if len(lengths) * int(lengths.max()) > LARGEST_OFFSET:
+            raise OutOfDeviceMemory("the padded positions of a batch do not fit into 32 bits")
         is_token = np.arange(lengths.max()) < lengths[:, None]
         order = np.concatenate([np.flatnonzero(is_token), np.flatnonzero(~is_token)])
         feeds["token_offset"] = order.astype(np.int32).reshape(is_token.shape)

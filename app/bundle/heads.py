@@ -66,6 +66,13 @@ class MaskHead:
     """
 
     def inputs(self, batch: Sequence[TokenSequence], starts: IntArray) -> Feeds:
+        """Return the graph's inputs besides those of `pack`.
+
+        Raises:
+            ValueError: a mask is outside of its sequence: it would be answered with a token of another one.
+        """
+        if any(len(one.masks) and not 0 <= one.masks.min() <= one.masks.max() < len(one) for one in batch):
+            raise ValueError("a mask is outside of its sequence")
         positions = [start + sequence.masks for start, sequence in zip(starts, batch, strict=True)]
         return {
             "mask_index": np.concatenate(positions),

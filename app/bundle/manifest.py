@@ -7,7 +7,7 @@ writes it with the models below, the server reads it with the same ones. Runs at
 
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -141,7 +141,7 @@ class Manifest(Strict):
     prompts: dict[str, str] | None = None
     default_prompt_name: str | None = None
     score_function: ScoreFunction | None = None
-    max_length: int = Field(ge=3)
+    max_length: int = Field(ge=3, le=2**20)
     position_offset: int = Field(ge=0)
     special_tokens: SpecialTokens
     clean_up_tokenization_spaces: bool
@@ -151,6 +151,13 @@ class Manifest(Strict):
     golden: BundleFile
     source: Source
     exported_with: dict[str, str]
+
+    @field_validator("variants")
+    @classmethod
+    def _each_once(cls, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
+        if len({variant.name for variant in variants}) < len(variants):
+            raise ValueError("a variant is there twice")
+        return variants
 
     @property
     def dimensions(self) -> int:
@@ -165,12 +172,20 @@ class GoldenMask(Strict):
     scores: tuple[float, ...]
 
 
+class GoldenLabel(Strict):
+    """A label and its score, as a caller gets them."""
+
+    label: str
+    score: float
+
+
 class GoldenCase(Strict):
-    """One input and what the source checkpoint answers: one of the last four, by task.
+    """One input and what the source checkpoint answers: one of the four that are numbers, by task.
 
     `logits` for classification and next-sentence, `masks` for masked tokens, `token_logits` for entities (a row a token,
     labels side by side) and answer (start and end), `embedding` before it is normalized. Of `answer`, `text` is the
-    question and `text_pair` the context. `input_ids` and `token_type_ids` include special tokens, so that an engine
+    question and `text_pair` the context. `labels` are what a caller gets of these numbers by default: of texts all labels, best
+    first, of each token the best one; bundles of older releases, and models whose labels have no names, lack them. `input_ids` and `token_type_ids` include special tokens, so that an engine
     without a tokenizer can replay the case.
     """
 
@@ -182,6 +197,7 @@ class GoldenCase(Strict):
     masks: tuple[GoldenMask, ...] | None = None
     token_logits: tuple[tuple[float, ...], ...] | None = None
     embedding: tuple[float, ...] | None = None
+    labels: tuple[GoldenLabel, ...] | None = None
 
 
 class Golden(Strict):

@@ -130,8 +130,8 @@ class Batcher(Generic[P, R]):
 
     def submit(self, payloads: Sequence[P], tokens: Sequence[int], timeline: Timeline | None = None) -> Job[P, R]:
         """Admit a job at once or raise, as `infer` does; its `future` is set when it is over."""
-        if not payloads:
-            raise Internal("The request has no sequences.")
+        if not tokens or min(tokens) < 1:  # it would never end, or take a batch with it
+            raise Internal("The engine was asked to run a request without sequences, or a sequence without tokens.")
         self.check(len(payloads))
         self._refuse_late_answer(tokens)
         now = self._clock()

@@ -12,7 +12,7 @@ import numpy as np
 from app.bundle.files import Bundle
 from app.bundle.manifest import GoldenCase
 from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence, to_sequence
-from app.errors import BundleError, NotFinite
+from app.errors import BundleError, EngineLost, NotFinite, OutOfDeviceMemory, StartupError
 
 Run = Callable[[Sequence[TokenSequence]], list[SequenceResult]]
 """Runs a batch."""
@@ -26,47 +26,83 @@ def replay_golden(bundle: Bundle, variant_name: str, run: Run) -> None:
     """Run every golden case alone, and all of them in one batch.
 
     Raises:
-        BundleError: an answer differs from the source checkpoint's by more than the variant's tolerance.
+        BundleError: an answer differs from the source checkpoint's by more than the variant's tolerance, or the graph cannot run
+            the golden inputs, or none of the manifest's maximum length.
+        EngineLost, OutOfDeviceMemory, StartupError: the device is at fault.
     """
     cases = bundle.golden.cases
     sequences = golden_sequences(bundle)
-    [tolerance] = [
-        variant.parity.tolerance * TOLERANCE_FACTOR
-        for variant in bundle.manifest.variants
-        if variant.name == variant_name
-    ]
+    [variant] = [variant for variant in bundle.manifest.variants if variant.name == variant_name]
+    tolerance = variant.parity.tolerance * TOLERANCE_FACTOR
+    longest = of_length(sequences[0], bundle.manifest.max_length)
     for batches in ([[sequence] for sequence in sequences], [sequences]):
         try:
             results = [result for batch in batches for result in run(batch)]
-            worst = max(_difference(case, result) for case, result in zip(cases, results, strict=True))
+            run([longest])
+            differences = [_difference(case, result) for case, result in zip(cases, results, strict=True)]
+            worst = float(np.max(differences))  # NaN if one is
         except NotFinite:
             worst = math.nan
+        except (EngineLost, OutOfDeviceMemory, StartupError):
+            raise
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise BundleError(
+                f"{bundle.path(variant.graph)} cannot run the inputs of {bundle.path(bundle.manifest.golden)}, or a text of "
+                f"{bundle.manifest.max_length} tokens: {reason}. Export the model again."
+            ) from error
         if not worst <= tolerance:
             raise BundleError(
                 f"Variant {variant_name} of bundle {bundle.name} does not give the golden answers on this machine: they "
-                f"differ by {worst:.2g}; {tolerance:.2g} is allowed. "
+                f"differ by {worst:.2g}; {tolerance:.2g} is allowed ({variant.graph.file}, {bundle.manifest.golden.file}). "
                 "Export the model again, or serve another variant with BERT_PRECISION."
             )
 
 
 def golden_sequences(bundle: Bundle) -> list[TokenSequence]:
-    """Return the golden inputs."""
+    """Return the golden inputs.
+
+    Raises:
+        BundleError: they are damaged.
+    """
     mask = bundle.manifest.special_tokens.mask
-    return [
-        to_sequence(
-            case.input_ids,
-            case.token_type_ids,
-            mask_id=mask.id if mask and case.masks is not None else None,
-            top_k=len(case.masks[0].tokens) if case.masks else 0,
-        )
-        for case in bundle.golden.cases
-    ]
+    try:
+        return [
+            to_sequence(
+                case.input_ids,
+                case.token_type_ids,
+                mask_id=mask.id if mask and case.masks is not None else None,
+                top_k=len(case.masks[0].tokens) if case.masks else 0,
+            )
+            for case in bundle.golden.cases
+        ]
+    except OverflowError as error:
+        path = bundle.path(bundle.manifest.golden)
+        raise BundleError(f"{path} has a token id that no vocabulary has. Export the model again.") from error
+
+
+def of_length(template: TokenSequence, length: int) -> TokenSequence:
+    """Return a sequence of this length: another one's tokens, repeated, with as many masks."""
+    return TokenSequence(
+        np.resize(template.input_ids, length),
+        np.resize(template.token_type_ids, length),
+        np.minimum(template.masks, length - 1),
+        template.top_k,
+    )
 
 
 def _difference(case: GoldenCase, result: SequenceResult) -> float:
-    """Return the largest difference of logits or of an embedding, or of the best tokens' scores by rank."""
+    """Return the largest difference of logits or of an embedding, or of the best tokens' scores by rank.
+
+    It is infinite if one has what the other lacks.
+    """
     if isinstance(result, MaskScores):
-        expected = np.array([mask.scores for mask in case.masks or ()])
-        return float(np.abs(result.scores - expected).max())
-    [expected] = (np.array(one) for one in (case.logits, case.token_logits, case.embedding) if one is not None)
-    return float(np.abs(result - expected).max())
+        expected: object = None if case.masks is None else [mask.scores for mask in case.masks]
+        result = result.scores
+    else:
+        told = [one for one in (case.logits, case.token_logits, case.embedding) if one is not None]
+        expected = told[0] if len(told) == 1 else None
+    if expected is None:
+        return math.inf
+    wanted = np.array(expected)  # of rows that are not of one length, an error
+    return float(np.abs(result - wanted).max()) if result.size and result.shape == wanted.shape else math.inf

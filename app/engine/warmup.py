@@ -4,11 +4,9 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-
 from app.bundle.files import Bundle
 from app.bundle.sequences import TokenSequence
-from app.engine.golden import Run, golden_sequences
+from app.engine.golden import Run, golden_sequences, of_length
 from app.errors import OutOfDeviceMemory
 
 log = logging.getLogger(__name__)
@@ -62,16 +60,6 @@ def run_every_shape(bundle: Bundle, run: Run, trim: Run, budget_tokens: int) -> 
 
 
 def _run_twice(run: Run, template: TokenSequence, shape: Sequence[int]) -> None:
-    batch = [_of_length(template, length) for length in shape]
+    batch = [of_length(template, length) for length in shape]
     for _ in range(2):
         run(batch)
-
-
-def _of_length(template: TokenSequence, length: int) -> TokenSequence:
-    """Return a sequence of this length: another one's tokens, repeated, with as many masks."""
-    return TokenSequence(
-        np.resize(template.input_ids, length),
-        np.resize(template.token_type_ids, length),
-        np.minimum(template.masks, length - 1),
-        template.top_k,
-    )

@@ -73,6 +73,11 @@ async def load_models(
     loaded: dict[str, Loaded] = {}
     for bundle in bundles:
         task = bundle.manifest.task
+        if not bundle.has_checksum:
+            log.warning(
+                "model %s was exported by an older release, so that damage to its manifest cannot be seen. Export it again",
+                bundle.name,
+            )
         try:
             one = await engine.load(
                 bundle,

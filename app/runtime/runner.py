@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 
 from app.bundle.files import Bundle
 from app.bundle.graph_inputs import pack
 from app.bundle.heads import Head, head_of
 from app.bundle.manifest import Variant
+from app.bundle.onnx_contents import check_contents
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.bundle.session import PROVIDERS
 from app.errors import EngineLost, NotFinite, OutOfDeviceMemory, StartupError
@@ -41,6 +43,8 @@ class OrtRunner:
         self.threads: Final = threads if variant.target == "cpu" else None
         self.provider: Final = PROVIDERS[variant.target]
         self._position_offset: Final = bundle.manifest.position_offset
+        self._max_length: Final = bundle.manifest.max_length
+        self._vocab_size: Final = bundle.manifest.architecture.vocab_size
         self._options: Final = run_options(variant.target)
         self.nodes_on_cpu: Sequence[str] = ()
         """Of a session on CUDA, the nodes that are in the wrong place: their operators and names."""
@@ -48,6 +52,7 @@ class OrtRunner:
         path = bundle.verify_file(variant.graph)
         if variant.external_data is not None:
             bundle.verify_file(variant.external_data)
+        check_contents(path, variant.external_data.file if variant.external_data else None)
         if variant.target == "cpu":
             self._execution: Execution = open_on_cpu(path, threads=threads)
         else:
@@ -101,6 +106,7 @@ class OrtRunner:
 
     def _launch(self, batch: Sequence[TokenSequence], options: RunOptions) -> Callable[[], list[SequenceResult]]:
         feeds = pack(batch, target=self.variant.target, position_offset=self._position_offset)
+        self._refuse_unknown(batch, feeds["input_ids"])
         starts = feeds["cls_index"].astype(np.int64, copy=False)
         feeds |= self._head.inputs(batch, starts)
         outputs = self._head.outputs(batch)
@@ -119,6 +125,17 @@ class OrtRunner:
             return self._head.split(dict(zip(outputs, values, strict=True)), batch, starts)
 
         return results
+
+    def _refuse_unknown(self, batch: Sequence[TokenSequence], input_ids: npt.NDArray[np.generic]) -> None:
+        """Refuse what kernels read beyond their tables with: negative ids count from the end, and CUDA checks no id at all.
+
+        Raises:
+            ValueError: a token is not of the vocabulary, or a sequence is longer than the model takes.
+        """
+        if max(map(len, batch)) > self._max_length:
+            raise ValueError(f"a sequence has more than {self._max_length} tokens")
+        if not 0 <= input_ids.min() <= input_ids.max() < self._vocab_size:
+            raise ValueError(f"a token id is not one of the {self._vocab_size} of the vocabulary")
 
 
 def _require_room(bundle: Bundle, variant: Variant, gpu_memory_bytes: int) -> None:

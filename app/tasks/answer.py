@@ -95,7 +95,11 @@ class AnswerHandler(TaskHandler[AnswerRequest, PreparedWindows, FloatArray]):
     summary = "Answers to questions from a context"
     request = AnswerRequest
     response = AnswerResponse
+    golden = "token_logits"
     short_bytes = SHORT_BYTES
+
+    def inputs_of(self, text: str, text_pair: str | None) -> Any:  # noqa: ANN401 - JSON
+        return {"question": text, "context": text_pair}
 
     def example(self, model: Model) -> dict[str, Any]:
         return {

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from app.bundle.manifest import Manifest, Task
 from app.bundle.sequences import SequenceResult, TokenSequence
+from app.errors import ValidationFailed
 from app.tasks.inputs import Truncation, as_list
 from app.text.pairs import Strategy
 from app.text.tokenizer import Encoded, TextInput, Tokenizer
@@ -74,12 +75,12 @@ def prepare_whole(
     `place` returns where an input stands in the request, for the error.
 
     Raises:
-        ValidationFailed: an input is too long and truncation is off.
+        ValidationFailed: an input has no tokens, or is too long and truncation is off.
     """
     encoded = model.tokenizer.encode(
         inputs, truncation=parameters.truncation, direction=parameters.truncation_direction, place=place
     )
-    return _prepared(encoded)
+    return _prepared(encoded, place)
 
 
 def prepare_pairs(
@@ -92,7 +93,7 @@ def prepare_pairs(
     """Tokenize pairs, of which many have a text in common, with the truncation of the parameters.
 
     Raises:
-        ValidationFailed: a pair is too long and truncation is off, or cannot be cut by this strategy.
+        ValidationFailed: a pair has no tokens, or is too long and truncation is off, or cannot be cut by this strategy.
     """
     encoded = model.tokenizer.encode_pairs(
         pairs,
@@ -101,14 +102,22 @@ def prepare_pairs(
         direction=parameters.truncation_direction,
         strategy=strategy,
     )
-    return _prepared(encoded)
+    return _prepared(encoded, place)
 
 
-def _prepared(encoded: Sequence[Encoded]) -> Prepared:
+def _prepared(encoded: Sequence[Encoded], place: Callable[[int], str]) -> Prepared:
+    for i, one in enumerate(encoded):
+        if not len(one.input_ids):
+            raise without_tokens(place(i))
     return Prepared(
         [TokenSequence(one.input_ids, one.token_type_ids) for one in encoded],
         sum(one.was_truncated for one in encoded),
     )
+
+
+def without_tokens(place: str) -> ValidationFailed:
+    """Return the error for an input that a tokenizer without special tokens makes nothing of: a model cannot run on that."""
+    return ValidationFailed(f"{place} has no tokens: this model ignores all of its characters. Send other text.")
 
 
 class TaskHandler(ABC, Generic[Req, Pre, Res]):
@@ -119,6 +128,8 @@ class TaskHandler(ABC, Generic[Req, Pre, Res]):
     request: ClassVar[type[BaseModel]]
     """Has `model`, `inputs` and `parameters`."""
     response: ClassVar[type[BaseModel]]
+    golden: ClassVar[str] = "logits"
+    """The key of a golden case that has what the graph answers, of a task that models are exported for."""
     short_bytes: ClassVar[int] = SHORT_BYTES
     """The most bytes that are prepared on the event loop."""
 
@@ -137,6 +148,16 @@ class TaskHandler(ABC, Generic[Req, Pre, Res]):
             ValidationFailed: the model cannot process the request.
         """
         return body_bytes
+
+    def inputs_of(self, text: str, text_pair: str | None) -> Any:  # noqa: ANN401 - JSON
+        """Return the `inputs` of a request for a golden case of a bundle that was exported for this task.
+
+        Raises:
+            ValueError: it is not one of this task.
+        """
+        if text_pair is not None:
+            raise ValueError("a golden text has a pair")
+        return text
 
     @abstractmethod
     def example(self, model: Model) -> dict[str, Any]:

@@ -6,10 +6,13 @@ Contains no weights. Made at start-up, used on the event loop.
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from app import tasks as package  # which imports this module: its handlers are there when it is called
 from app.bundle.files import Bundle
-from app.bundle.manifest import Task
+from app.bundle.manifest import MANIFEST_FILE, Task
 from app.errors import BundleError, NotFound, StartupError, ValidationFailed
 from app.tasks.base import Model, TaskHandler
+from app.tasks.golden import replay_answers
+from app.text.panics import is_panic
 from app.text.tokenizer import Tokenizer
 
 Handler = TaskHandler[Any, Any, Any]
@@ -39,21 +42,60 @@ def check_models(bundles: Collection[Bundle], tasks: Mapping[Task, Handler], def
 
 
 def load_model(bundle: Bundle) -> Model:
-    """Read the parts of a bundle that a front end needs, and check the tokenizer against the golden token ids.
+    """Read the parts of a bundle that a front end needs, and check them against the golden answers.
 
     Raises:
-        BundleError: a file is damaged, or this release of tokenizers returns other ids than at the export.
+        BundleError: a file is damaged, or of another model than the others, or this release of tokenizers returns other ids than
+            at the export.
     """
-    model = Model(bundle.name, bundle.manifest, Tokenizer(bundle))
+    manifest = bundle.manifest
+    tokenizer = bundle.path(manifest.tokenizer)
+    try:
+        model = Model(bundle.name, manifest, Tokenizer(bundle))
+        _check_tokenizer(bundle, model)
+    except BundleError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise BundleError(
+            f"{tokenizer} is not a tokenizer that this server can read: {reason}. Export the model again."
+        ) from error
+    handler = package.TASKS.get(manifest.task)
+    if handler is not None:  # or `check_models` has the word
+        try:
+            replay_answers(model, handler, bundle.golden.cases)
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise BundleError(
+                f"{bundle.folder / MANIFEST_FILE} and {bundle.path(manifest.golden)} are not of one model: {reason}. "
+                "Export the model again."
+            ) from error
+    return model
+
+
+def _check_tokenizer(bundle: Bundle, model: Model) -> None:
+    """Pass if every token has an embedding, and the golden texts have their ids."""
+    path, vocab_size = bundle.path(bundle.manifest.tokenizer), bundle.manifest.architecture.vocab_size
+    if model.tokenizer.largest_id >= vocab_size:
+        raise BundleError(
+            f"{path} has token ids up to {model.tokenizer.largest_id}, but the model has {vocab_size} embeddings: it is another "
+            "model's. Export the model again."
+        )
+    mask = bundle.manifest.special_tokens.mask
+    if bundle.manifest.task == "fill-mask" and (mask is None or model.tokenizer.token(mask.id) != mask.text):
+        raise BundleError(f"{path} does not have the mask token of the manifest. Export the model again.")
     for i, case in enumerate(bundle.golden.cases):
         text = case.text if case.text_pair is None else (case.text, case.text_pair)
         [encoded] = model.tokenizer.encode([text])
-        if encoded.input_ids.tolist() != list(case.input_ids):
+        if encoded.input_ids.tolist() != list(case.input_ids) or encoded.token_type_ids.tolist() != list(
+            case.token_type_ids
+        ):
             raise BundleError(
-                f"The tokenizer of bundle {bundle.name} returns other token ids than at the export (golden case {i}). "
+                f"The tokenizer of bundle {bundle.name}, {path}, returns other token ids than at the export (golden case {i}). "
                 "Export the model again with the model_export of this release."
             )
-    return model
 
 
 class Catalog:

@@ -78,6 +78,9 @@ class ClassifyHandler(TaskHandler[ClassifyRequest, Prepared, FloatArray]):
     def serves(self, manifest: Manifest) -> bool:
         return manifest.task in ("classify", "rerank")
 
+    def inputs_of(self, text: str, text_pair: str | None) -> Any:  # noqa: ANN401 - JSON
+        return {"text": text, "text_pair": text_pair}
+
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": "I love this product"}
 

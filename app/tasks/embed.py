@@ -61,6 +61,7 @@ class EmbedHandler(TaskHandler[EmbedRequest, Prepared, FloatArray]):
     summary = "An embedding for each text"
     request = EmbedRequest
     response = EmbedResponse
+    golden = "embedding"
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": ["How do I get to the station?", "The trains leave from there."]}

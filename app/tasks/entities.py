@@ -95,6 +95,7 @@ class EntitiesHandler(TaskHandler[EntitiesRequest, PreparedWindows, FloatArray])
     summary = "Named entities, or the labels of all tokens"
     request = EntitiesRequest
     response = EntitiesResponse
+    golden = "token_logits"
     short_bytes = SHORT_BYTES
 
     def example(self, model: Model) -> dict[str, Any]:

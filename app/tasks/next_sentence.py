@@ -53,6 +53,9 @@ class NextSentenceHandler(TaskHandler[NextSentenceRequest, Prepared, FloatArray]
     request = NextSentenceRequest
     response = NextSentenceResponse
 
+    def inputs_of(self, text: str, text_pair: str | None) -> Any:  # noqa: ANN401 - JSON
+        return {"text": text, "text_pair": text_pair}
+
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": {"text": "It began to rain.", "text_pair": "She opened her umbrella."}}
 

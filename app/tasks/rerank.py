@@ -72,6 +72,9 @@ class RerankHandler(TaskHandler[RerankRequest, Prepared, FloatArray]):
     def count(self, request: RerankRequest) -> int:
         return sum(len(one.texts) for one in request.listed)
 
+    def inputs_of(self, text: str, text_pair: str | None) -> Any:  # noqa: ANN401 - JSON
+        return {"query": text, "texts": [text_pair]}
+
     def example(self, model: Model) -> dict[str, Any]:
         texts = ["Paris is the capital of France.", "The cat sat on the mat."]
         return {"model": model.name, "inputs": {"query": "What is the capital of France?", "texts": texts}}

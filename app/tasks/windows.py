@@ -10,7 +10,7 @@ import numpy as np
 
 from app.bundle.sequences import IntArray, TokenArray, TokenSequence
 from app.errors import ValidationFailed
-from app.tasks.base import Prepared
+from app.tasks.base import Prepared, without_tokens
 from app.tasks.inputs import MAX_INPUTS
 from app.text.tokenizer import Direction, Located
 
@@ -40,7 +40,14 @@ class PreparedWindows(Prepared):
 
 
 def prepared_windows(windows: list[list[Window]], truncated: int) -> PreparedWindows:
-    """Return the sequences to run for these windows, which are one list per input."""
+    """Return the sequences to run for these windows, which are one list per input.
+
+    Raises:
+        ValidationFailed: an input has no tokens.
+    """
+    for i, some in enumerate(windows):
+        if not all(len(one.sequence) for one in some):
+            raise without_tokens(f"inputs[{i}]")
     return PreparedWindows([one.sequence for some in windows for one in some], truncated, windows)
 
 

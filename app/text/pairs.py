@@ -7,6 +7,7 @@ from typing import Final, Literal
 import numpy as np
 
 from app.bundle.sequences import TokenArray
+from app.errors import ValidationFailed
 
 Strategy = Literal["longest_first", "only_first"]
 """Which of two texts that are too long together is cut: token by token the longer one, or the first alone."""
@@ -40,7 +41,16 @@ class PairTemplate:
 
 
 def longest_first(lengths: Sequence[int], room: int) -> list[int]:
-    """Return how many tokens each of one or two texts keeps, as the library's strategy of this name does."""
+    """Return how many tokens each of one or two texts keeps, as the library's strategy of this name does.
+
+    Raises:
+        ValidationFailed: the special tokens around the texts are more than the model takes, so that `room` is negative.
+    """
+    if room < 0:
+        raise ValidationFailed(
+            "This model takes fewer tokens at once than the special tokens around such an input. Send single texts, or export "
+            "it with a larger --max-length."
+        )
     if sum(lengths) <= room:
         return list(lengths)
     if len(lengths) == 1:

@@ -25,7 +25,7 @@ class PlainTokenizer:
         """Make the table. `reads_plain_text(definition)` must be true.
 
         Args:
-            definition: The content of tokenizer.json.
+            definition: The content of tokenizer.json, with its added tokens as they are sought.
             split: Returns the ids of a word that is not in the vocabulary.
         """
         model = definition["model"]
@@ -56,11 +56,15 @@ class PlainTokenizer:
 
 
 def reads_plain_text(definition: Mapping[str, Any]) -> bool:
-    """Return whether a tokenizer.json is of BERT's kind, and no added token begins with a letter or a digit."""
+    """Return whether a tokenizer.json is of BERT's kind, and no added token begins with a letter, a digit or a space.
+
+    Its added tokens are those that are sought. A line break is normalized to a space, and so is an added token of one.
+    """
     kinds = [(definition.get(part) or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
     if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"]:
         return False
-    return not any(token["content"][:1].isalnum() for token in cast("list[Any]", definition["added_tokens"]))
+    first = [token["content"][0] for token in cast("list[Any]", definition["added_tokens"])]
+    return not any(character.isalnum() or character.isspace() for character in first)
 
 
 class _Table(dict[str, Sequence[int]]):

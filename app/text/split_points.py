@@ -82,7 +82,7 @@ class SplitPoints:
 
 
 def split_points_of(definition: Mapping[str, Any]) -> SplitPoints | None:
-    """Return the split points for a tokenizer.json, None if it is not known to have any."""
+    """Return the split points for a tokenizer.json with its added tokens as they are sought, None if it may have none."""
     splitters = _flat(definition.get("pre_tokenizer"), "pretokenizers")
     normalizers = _flat(definition.get("normalizer"), "normalizers")
     model, added = definition["model"], definition["added_tokens"]
@@ -92,7 +92,9 @@ def split_points_of(definition: Mapping[str, Any]) -> SplitPoints | None:
         return None
     pattern = _pattern(splitters, normalizers)
     texts = [token["content"] for token in added]
-    if _overlap(texts) or any(token["normalized"] and re.search(pattern, token["content"]) for token in added):
+    spaces = [re.escape(one["content"]) for one in normalizers if one["type"] == "Replace"]  # what spaces may become
+    between = re.compile("|".join([pattern, *spaces]))
+    if _overlap(texts) or any(token["normalized"] and between.search(token["content"]) for token in added):
         return None
     return SplitPoints(pattern, max(map(len, texts), default=0))
 

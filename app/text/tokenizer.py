@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
+from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 import numpy as np
@@ -73,20 +74,20 @@ class Tokenizer:
         Raises:
             BundleError: its file is missing, damaged, or does not produce the golden token ids.
         """
-        path = bundle.verify_file(bundle.manifest.tokenizer)
-        content = path.read_text(encoding="utf-8")
+        path = bundle.path(bundle.manifest.tokenizer)
+        content = bundle.read_file(bundle.manifest.tokenizer)
         self.max_length: Final = bundle.manifest.max_length
         self._special: Final = bundle.manifest.special_tokens
         self._zeros: Final = np.zeros(self.max_length, np.int32)
         self._zeros.flags.writeable = False
         self._clean_up: Final = bundle.manifest.clean_up_tokenization_spaces
         try:
-            self._tokenizer: Final = tokenizers.Tokenizer.from_str(content)
+            self._tokenizer: Final = tokenizers.Tokenizer.from_buffer(content)
         except Exception as error:
             raise BundleError(f"{path} is not a tokenizer that this server can read: {error}.") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        definition = json.loads(content)
+        definition = self._as_sought(json.loads(content), path)
         self.marks_subwords: Final = bool(definition["model"].get("continuing_subword_prefix"))
         """Whether a token shows that it continues a word, as WordPiece's ## does."""
         self._split_points: Final = split_points_of(definition)
@@ -94,6 +95,36 @@ class Tokenizer:
         self._plain, self._before, self._after = self._plain_tokenizer(definition)
         pair = self._tokenizer.encode("a", "a")
         self._pair_template: Final = PairTemplate(pair.sequence_ids, pair.ids, pair.type_ids)
+
+    def _as_sought(self, definition: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+        """Return a tokenizer.json with its added tokens as they are sought: some in the text, some in the normalized text.
+
+        Raises:
+            BundleError: nothing is left of one, or two are sought as the same text. The library finds the former everywhere and
+                fails on text that is not ASCII; of the latter it takes one or the other, from load to load.
+        """
+        normalizer = self._tokenizer.normalizer
+        added = [
+            token | {"content": normalizer.normalize_str(token["content"])}
+            if token["normalized"] and normalizer is not None
+            else token
+            for token in definition["added_tokens"]
+        ]
+        by_content: dict[str, int] = {}
+        for token in (token for token in added if token["normalized"]):
+            content, id_ = token["content"], token["id"]
+            if not content or content in by_content:
+                same = (
+                    f"leaves the same of those with ids {by_content[content]} and {id_}"
+                    if content
+                    else f"leaves nothing of that with id {id_}"
+                )
+                raise BundleError(
+                    f"{path}: its normalizer changes added tokens, and {same}, which the library cannot tell apart from others. "
+                    "Export the model again with normalized=False for such tokens, or without them."
+                )
+            by_content[content] = id_
+        return {**definition, "added_tokens": added}
 
     def _plain_tokenizer(self, definition: Mapping[str, Any]) -> tuple[PlainTokenizer | None, list[int], list[int]]:
         """Return the tokenizer of plain texts, if there can be one, and the special tokens before and after a text."""
@@ -104,7 +135,7 @@ class Tokenizer:
         bare, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
         count, added = len(bare.ids), len(whole.ids) - len(bare.ids)
         before = next((i for i in range(added + 1) if whole.ids[i : i + count] == bare.ids), None)
-        if before is None or not count or any(whole.type_ids):
+        if before is None or not count or any(whole.type_ids) or added > self.max_length:
             return None, [], []
         plain = PlainTokenizer(definition, lambda word: [token.id for token in model.tokenize(word)])
         return plain, whole.ids[:before], whole.ids[before + count :]
@@ -314,6 +345,11 @@ class Tokenizer:
                     offsets[0, : 1 if word else 2] -= 1
             offsets += 0 if parts is None else parts[i].begin
         return located
+
+    @property
+    def largest_id(self) -> int:
+        """The largest id that a text may get."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def token(self, id_: int) -> str:
         """Return a token as the vocabulary has it, markers such as ## and all."""

@@ -5,10 +5,11 @@ from typing import Final
 
 import numpy as np
 
-from app.bundle.manifest import GoldenCase, GoldenMask, SpecialToken
+from app.bundle.manifest import GoldenCase, GoldenLabel, GoldenMask, SpecialToken
 from app.bundle.sequences import FloatArray, TokenSequence
+from model_export.check.reference import sigmoid, softmax
 from model_export.check.sequences import TOP_K, checked_sequence
-from model_export.check.tolerances import largest_difference
+from model_export.check.tolerances import largest_difference, score_function
 from model_export.checkpoint.load import LoadedCheckpoint
 from model_export.errors import ExportError
 from model_export.tasks import InputKind, ResultKind
@@ -131,6 +132,25 @@ def with_answer(case: GoldenCase, answer: FloatArray, result: ResultKind) -> Gol
                 for tokens, scores in zip(best, answer, strict=True)
             ]
             return case.model_copy(update={"masks": tuple(masks)})
+
+
+def with_labels(case: GoldenCase, answer: FloatArray, checkpoint: LoadedCheckpoint) -> GoldenCase:
+    """Return a golden case with the labels that a caller gets for it, if the checkpoint names them."""
+    network = checkpoint.network
+    names = network.config.labels
+    if network.task.labels or network.task.result not in ("labels", "token-labels"):
+        return case
+    if network.task.result == "token-labels":
+        rows = softmax(answer)
+        best = [(int(row.argmax()), float(row.max())) for row in rows]
+    else:
+        to_scores = sigmoid if network.task.has_one_label else score_function(network)
+        if checkpoint.score_function == "none":
+            to_scores = None
+        scores = answer if to_scores is None else to_scores(answer)
+        best = [(int(i), float(scores[i])) for i in np.argsort(-scores, kind="stable")]
+    labels = tuple(GoldenLabel(label=names[i], score=score) for i, score in best)
+    return case.model_copy(update={"labels": labels})
 
 
 def golden_difference(case: GoldenCase, answer: FloatArray) -> float:

@@ -13,7 +13,7 @@ import pytest
 
 from app.bundle.files import find_bundles
 from deploy.fill_models import DEMO_CHECKPOINT, Model, fill, models_to_fill, withdraw_others
-from tests.support import eventually
+from tests.support import change_manifest, eventually
 
 ROOT = Path(__file__).parents[2]
 SINGLE = Model(
@@ -99,10 +99,10 @@ def test_a_version_is_never_another_model(filled: Path, tmp_path: Path) -> None:
 
 def test_a_version_is_one_revision_of_the_hub(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
-    path = filled / "sentiment" / "manifest.json"
-    manifest = json.loads(path.read_bytes())
-    manifest["source"] |= {"checkpoint": "someone/mood", "revision": commit}
-    path.write_text(json.dumps(manifest))
+    manifest = json.loads((filled / "sentiment" / "manifest.json").read_bytes())
+    change_manifest(
+        filled / "sentiment", source=manifest["source"] | {"checkpoint": "someone/mood", "revision": commit}
+    )
     cache = tmp_path / "models--someone--mood"
     (cache / "refs").mkdir(parents=True)
     (cache / "refs" / "v1").write_text(commit)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.bundle.checksum import sealed
 from app.bundle.files import Bundle, describe_file, load_bundle
 from app.bundle.manifest import Golden, Manifest
 from app.errors import BundleError
@@ -34,7 +35,7 @@ def rewrite_manifest(bundle: Bundle) -> Bundle:
         }
     )
     assert isinstance(updated, Manifest)
-    (bundle.folder / "manifest.json").write_text(updated.model_dump_json(exclude_none=True))
+    (bundle.folder / "manifest.json").write_text(sealed(updated.model_dump_json(exclude_none=True)))
     return load_bundle(bundle.folder)
 
 

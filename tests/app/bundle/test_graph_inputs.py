@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from app.bundle.graph_inputs import Feeds, pack
 from app.bundle.manifest import Target
 from app.bundle.sequences import TokenArray, TokenSequence
+from app.errors import OutOfDeviceMemory
 
 PAD = 1
 Ids = list[int]
@@ -28,6 +29,14 @@ def cut(feeds: Feeds, name: str, batch: list[Ids]) -> list[Ids]:
     """An input of the graph, sequence by sequence."""
     starts = feeds["cls_index"].tolist()
     return [feeds[name][start : start + len(ids)].tolist() for start, ids in zip(starts, batch, strict=True)]
+
+
+def test_a_batch_beyond_cudas_offsets_is_halved_like_one_that_does_not_fit() -> None:
+    """Its padded positions would overflow 32 bits, and be addresses outside of the tensor."""
+    one, longest = np.zeros(1, np.int32), np.zeros(2**16, np.int32)
+    batch = [TokenSequence(longest, longest)] + [TokenSequence(one, one)] * (2**15 - 1)
+    with pytest.raises(OutOfDeviceMemory):
+        pack(batch, target="cuda")
 
 
 @given(batches, targets)

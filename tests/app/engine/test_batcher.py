@@ -495,6 +495,18 @@ def test_a_lost_engine_fails_every_waiter_and_admits_no_more() -> None:
     with_bench(test)
 
 
+@pytest.mark.parametrize("tokens", [(), (0,), (3, 0), (3, -1)])
+def test_what_has_no_tokens_is_refused_and_others_are_answered(tokens: tuple[int, ...]) -> None:
+    async def test(bench: Bench) -> None:
+        other = bench.submit(3)
+        with pytest.raises(Internal, match="without tokens"):
+            await bench.submit(*tokens)
+        await bench.run_out()
+        assert await other == ["answer 0"]
+
+    with_bench(test)
+
+
 def test_a_closed_batcher_admits_nothing() -> None:
     async def test(bench: Bench) -> None:
         bench.batcher.close(NotReady("closing"))

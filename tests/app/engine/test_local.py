@@ -627,6 +627,16 @@ def test_a_model_that_cannot_be_loaded_is_not_served(bundle_of: BundleOf, error:
     asyncio.run(main())
 
 
+def test_a_sequence_without_tokens_is_refused_and_the_engine_lives(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        for asked in ([sequence(0)], [sequence(3), sequence(0)]):
+            with pytest.raises(Internal, match="without tokens"):
+                await bench.client.infer(CLASSIFY, asked)
+        assert len(await bench.client.infer(CLASSIFY, [sequence(3)])) == 1
+
+    with_engine(test)
+
+
 def test_every_error_of_an_engine_crosses_the_socket(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         with pytest.raises(ServiceError) as raised:

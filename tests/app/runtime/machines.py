@@ -15,6 +15,7 @@ from app.bundle.manifest import Target
 from app.bundle.session import PROVIDERS
 from app.runtime import choice, session
 from tests.app.memory import HostMemory
+from tests.support import change_manifest
 
 
 def variant(target: Target, precision: str) -> dict[str, Any]:
@@ -24,23 +25,21 @@ def variant(target: Target, precision: str) -> dict[str, Any]:
 
 
 def with_variants(folder: Path, *variants: tuple[Target, str]) -> Bundle:
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = json.loads((folder / "manifest.json").read_text())
     [exported] = manifest["variants"]
     held = [exported if one == ("cpu", "fp32") else variant(*one) for one in variants]
-    path.write_text(json.dumps(manifest | {"variants": held}))
+    change_manifest(folder, variants=held)
     return load_bundle(folder)
 
 
 def put(folder: Path, file: str, graph: bytes) -> None:
     """Put another graph into a bundle, as if it had been exported so."""
     (folder / file).write_bytes(graph)
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = json.loads((folder / "manifest.json").read_text())
     for held in manifest["variants"]:
         if held["graph"]["file"] == file:
             held["graph"] |= {"sha256": hashlib.sha256(graph).hexdigest(), "size_bytes": len(graph)}
-    path.write_text(json.dumps(manifest))
+    change_manifest(folder, variants=manifest["variants"])
 
 
 def graph_of(*inputs: str, operator: str = "Neg") -> bytes:

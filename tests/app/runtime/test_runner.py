@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,39 @@ def test_a_sequence_that_the_graph_cannot_take_raises(bundle_of: BundleOf) -> No
     runner, good = load(bundle), golden_sequences(bundle)[0]
     expected = runner.run([good])[0]
     bad = TokenSequence(np.array([2, 10**6, 3], np.int32), np.zeros(3, np.int32))
-    with pytest.raises(Exception, match="indices"):
+    with pytest.raises(ValueError, match="not one of the 400 of the vocabulary"):
         runner.run([good, bad])
     assert same(runner.run([good])[0], expected)
+
+
+def sequence(ids: Sequence[int], types: Sequence[int] | None = None, masks: Sequence[int] = ()) -> TokenSequence:
+    types = [0] * len(ids) if types is None else types
+    return TokenSequence(np.array(ids, np.int32), np.array(types, np.int32), np.array(masks, np.int32), 5)
+
+
+@pytest.mark.parametrize("good", [[], [[2, 50, 3]]])
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (sequence([]), "a sequence a token"),
+        (sequence([400]), "vocabulary"),
+        (sequence([-1]), "vocabulary"),
+        (sequence([2] * 41), "more than 40 tokens"),
+        (sequence([2, 3], [0]), "one token type for each"),
+        (sequence([2, 3], [0, 0, 0]), "one token type for each"),
+        (sequence([2, 3], masks=[2]), "outside of its sequence"),
+        (sequence([2, 3], masks=[-1]), "outside of its sequence"),
+    ],
+)
+def test_what_a_kernel_would_read_beyond_its_table_is_refused(
+    bundle_of: BundleOf, bad: TokenSequence, says: str, good: list[list[int]]
+) -> None:
+    """Some kernels would divide by zero, which ends the process, or answer with another sequence's tokens."""
+    runner = load(load_bundle(bundle_of("bert-fill-mask")))
+    with pytest.raises(ValueError, match=says):
+        runner.run([*map(sequence, good), bad])
+
+
+def test_no_sequences_are_no_batch(bundle_of: BundleOf) -> None:
+    with pytest.raises(ValueError, match="needs a sequence"):
+        load(load_bundle(bundle_of("bert-fill-mask"))).run([])

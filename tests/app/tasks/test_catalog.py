@@ -14,6 +14,7 @@ from app.errors import BundleError, NotFound, StartupError, ValidationFailed
 from app.tasks import TASKS
 from app.tasks.catalog import Catalog, check_models, load_model
 from tests.conftest import BundleOf
+from tests.support import change_manifest
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +116,6 @@ def test_a_tokenizer_with_other_ids_is_refused(
     folder = shutil.copytree(bundle_of("bert-single-label"), tmp_path / "sentiment")
     path = folder / "tokenizer.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["tokenizer"] = describe_file(path).model_dump()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    change_manifest(folder, tokenizer=describe_file(path).model_dump())
     with pytest.raises(BundleError, match=says):
         load_model(load_bundle(folder))

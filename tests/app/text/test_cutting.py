@@ -1,6 +1,5 @@
 """Texts that are too long are cut as the `tokenizers` library cuts them, though most of a long one is not even read."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,12 +11,13 @@ import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.bundle.files import Bundle, load_bundle
+from app.bundle.files import Bundle, describe_file, load_bundle
 from app.errors import ValidationFailed
 from app.text.pairs import Strategy, longest_first
 from app.text.tokenizer import Direction, TextInput, Tokenizer
 from tests.app import library
 from tests.conftest import BundleOf
+from tests.support import change_manifest
 
 SPARES_SPACE = "roberta-entities with a space before the first word"
 MODELS = ["bert-entities", "roberta-entities", SPARES_SPACE, "xlm-roberta-entities"]
@@ -63,10 +63,7 @@ def with_space_before(bundle: Bundle, folder: Path) -> Bundle:
     definition = json.loads(path.read_text())
     definition["pre_tokenizer"]["add_prefix_space"] = definition["post_processor"]["add_prefix_space"] = True
     path.write_text(json.dumps(definition))
-    manifest = json.loads((folder / "manifest.json").read_text())
-    content = path.read_bytes()
-    manifest["tokenizer"] |= {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    change_manifest(folder, tokenizer=describe_file(path).model_dump())
     return load_bundle(folder)
 
 
@@ -264,3 +261,15 @@ def test_texts_of_all_lengths_keep_their_order(both: Both) -> None:
         for one, other in zip(located, inputs, strict=True):
             encoding = both.cut(other, direction)
             assert [tuple(pair) for pair in one.offsets.tolist()] == encoding.offsets
+
+
+def test_a_pair_without_room_for_its_special_tokens_is_refused(bundle_of: BundleOf) -> None:
+    """RoBERTa puts four around a pair, and a model may have been exported for three tokens."""
+    bundle = load_bundle(bundle_of("roberta-single-label"))
+    bundle.manifest = bundle.manifest.model_copy(update={"max_length": 3})
+    tokenizer = Tokenizer(bundle)
+    assert len(tokenizer.encode(["one of many"])[0].input_ids) == 3
+    with pytest.raises(ValidationFailed, match="Send single texts"):
+        tokenizer.encode([("a", "b")])
+    with pytest.raises(ValidationFailed, match="Send single texts"):
+        tokenizer.encode_pairs([("a", "b")], str)
