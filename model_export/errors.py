@@ -12,6 +12,14 @@ class ExportError(Exception):
     """A checkpoint cannot be exported, or a bundle failed its checks. The message says why and what to do."""
 
 
+class InaccurateVariant(ExportError):
+    """A variant's answers are not accurate enough. `finding` says why, and the message also what to do."""
+
+    def __init__(self, finding: str, remedy: str) -> None:
+        super().__init__(f"{finding} {remedy}")
+        self.finding = finding
+
+
 def one_line(error: Exception) -> str:
     """Return the message of another library, on one line that is not too long."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
