@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 _LONGEST: Final = 240
+_LONGEST_VALUE: Final = 60
 _FEW: Final = 4
 
 
@@ -24,6 +25,12 @@ def one_line(error: Exception) -> str:
     """Return the message of another library, on one line that is not too long."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return textwrap.shorten(text, _LONGEST)
+
+
+def shown(value: object) -> str:
+    """Return a value of a checkpoint's file for a message: on one line, not too long, with escapes for what is no letter."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
 def few(names: Sequence[str]) -> str:

@@ -1,12 +1,14 @@
 """Find a checkpoint, in a folder or on the hub, and choose which of its heads to export."""
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from model_export.checkpoint.config import Config, read_config
+from model_export.checkpoint.config import CONFIG_FILE, Config, read_config
 from model_export.checkpoint.cross_encoder import is_cross_encoder
+from model_export.checkpoint.no_checkpoint import not_a_checkpoint, not_a_folder
 from model_export.checkpoint.sentence_transformers import FILES_OF_MODULES, MODULES_FILE
 from model_export.checkpoint.weights import PICKLED, SAFETENSORS
 from model_export.errors import ExportError, one_line
@@ -41,7 +43,11 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     if is_folder:
         if revision is not None:
             raise ExportError(f"--revision is for checkpoints on the hub, but {name} is a folder. Leave it out.")
+        if not os.path.lexists(folder / CONFIG_FILE):
+            raise not_a_checkpoint(folder, f"is not a checkpoint: it has no {CONFIG_FILE}")
         return Checkpoint(name, folder, None, read_config(folder))
+    if os.path.lexists(folder):
+        raise not_a_folder(folder)
     folder = _download(name, revision)
     return Checkpoint(name, folder, folder.name, read_config(folder))
 

@@ -20,6 +20,8 @@ _VOCABULARIES: Final = (
     "tokenizer.model",
 )
 _OTHER_FILES: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+_MOST_BYTES: Final = 1 << 28
+"""The tokenizers of a quarter of a million tokens have 20 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def read_tokenizer(folder: Path) -> CheckpointTokenizer:
             f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}. "
             "Save the tokenizer the model was trained with into it, with save_pretrained()."
         )
-    check_readable(*(folder / name for name in (*_VOCABULARIES, *_OTHER_FILES)))
+    check_readable(*(folder / name for name in (*_VOCABULARIES, *_OTHER_FILES)), at_most_bytes=_MOST_BYTES)
     from transformers import AutoTokenizer  # noqa: PLC0415  # takes a second
     from transformers.tokenization_utils_base import LARGE_INTEGER  # noqa: PLC0415
 

@@ -42,10 +42,10 @@ def refusal(folder: Path | str, output: Path, **options: Any) -> str:
         ({"model_type": "t5"}, "model type 't5'; bert, roberta, xlm-roberta, camembert, distilbert, electra can be"),
         ({"model_type": None}, "not a JSON object with a model_type"),
         ({"hidden_act": "silu"}, "activation 'silu'; gelu, "),
-        ({"position_embedding_type": "relative_key"}, "relative_key position embeddings; only absolute"),
+        ({"position_embedding_type": "relative_key"}, "'relative_key' position embeddings; only absolute"),
         ({"is_decoder": True}, "sets is_decoder; only encoders"),
         ({"add_cross_attention": True}, "sets add_cross_attention; only encoders"),
-        ({"num_hidden_layers": 0}, "has no layers"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers 0; it must be a whole number from 1 up to 1000"),
         ({"num_attention_heads": 5}, "hidden size of 32, which 5 attention heads cannot share"),
         ({"num_hidden_layers": "two"}, "transformers cannot read"),
         ({"num_hidden_layers": 3}, "lacks the tensors bert.encoder.layer.2.attention.self.query.weight, "),
@@ -58,6 +58,18 @@ def refusal(folder: Path | str, output: Path, **options: Any) -> str:
         ({"intermediate_size": 65}, "intermediate.dense.weight .* Correct the sizes of the layers"),
         ({"id2label": {"0": "a", "1": "b"}}, "classifier.weight .* Correct id2label"),
         ({"id2label": {"0": "a", "2": "b"}}, "id2label in .* does not number the labels"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers 1000000000; it must be a whole number from 1 up to 1000"),
+        ({"num_attention_heads": 0}, "num_attention_heads 0; it must be a whole number"),
+        ({"num_attention_heads": -1}, "num_attention_heads -1; it must be a whole number"),
+        ({"num_labels": 10**9}, "num_labels 1000000000, which is no number of labels"),
+        ({"layer_norm_eps": float("inf")}, "layer_norm_eps inf; it must be a small number"),
+        ({"problem_type": "x"}, "problem_type 'x'; it must be single_label_classification, "),
+        ({"model_type": ["bert"]}, "not a JSON object with a model_type"),
+        ({"architectures": 3}, "architectures 3; it must be a list of the names of classes"),
+        ({"architectures": ["\ud800"]}, "has a text with half of a surrogate pair, which is no Unicode"),
+        ({"id2label": {"0": "a", "1": "\ud800", "2": "c"}}, "has a text with half of a surrogate pair"),
+        ({"id2label": {"0": "a", "1": ["b"], "2": "c"}}, "id2label in .* has a label that is no text"),
+        ({"hidden_act": "y" * 1000}, r"activation 'y{59}\.\.\.; gelu, "),
         (
             {"architectures": ["BertForMultipleChoice"]},
             r"no head that .* \(BertForMultipleChoice\)\. Say which .*: --task embed\.$",
@@ -243,7 +255,7 @@ def test_no_config(copy_of: Copy, tmp_path: Path) -> None:
 def test_config_that_is_not_json(copy_of: Copy, tmp_path: Path) -> None:
     folder = copy_of("bert-single-label")
     (folder / "config.json").write_text("[")
-    assert "is not a JSON object" in refusal(folder, tmp_path / "out")
+    assert "is not JSON" in refusal(folder, tmp_path / "out")
 
 
 def test_checkpoint_that_is_nowhere(tmp_path: Path) -> None:
