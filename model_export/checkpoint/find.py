@@ -77,6 +77,13 @@ def _download(name: str, revision: str | None) -> Path:
         ) from error
 
 
+def are_own_classes(architectures: Collection[str]) -> bool:
+    """Return whether there are architectures, and transformers has none of them: their classes are people's own."""
+    import transformers  # noqa: PLC0415  # takes a second
+
+    return bool(architectures) and not any(hasattr(transformers, name) for name in architectures)
+
+
 def choose_task(checkpoint: Checkpoint, name: str, trained: Collection[HeadKind]) -> TaskSpec:
     """Return the task to export: the one of this name, or for `auto` that of the one head that the config names.
 
@@ -95,7 +102,9 @@ def choose_task(checkpoint: Checkpoint, name: str, trained: Collection[HeadKind]
     named = [[task for task in TASKS.values() if one.endswith(task.architectures)] for one in architectures]
     # Names of tensors are not enough where the config has its own: a classifier of texts would give labels to tokens.
     # Any encoder gives embeddings.
-    heads = {task.head for tasks in named for task in tasks} if architectures else set(trained)
+    # Classes of people's own say nothing of tensors.
+    is_named = bool(architectures) and not are_own_classes(architectures)
+    heads = {task.head for tasks in named for task in tasks} if is_named else set(trained)
     possible = [task for task in TASKS.values() if task.head is None or task.head in heads]
     choice = " or ".join(f"--task {task.name}" for task in possible if labels == 1 or not task.has_one_label)
     names = ", ".join(architectures) or "no architecture"
@@ -112,7 +121,7 @@ def choose_task(checkpoint: Checkpoint, name: str, trained: Collection[HeadKind]
             f"The config of {checkpoint.name} names {found} ({names}). Say which one to export: {choice}."
         )
     chosen = TASKS[name]
-    if architectures and chosen not in possible:
+    if is_named and chosen not in possible:
         raise ExportError(
             f"{checkpoint.name} has no trained {chosen.head} head: its config names {names}. "
             f"Choose {choice}, or fine-tune it for the task first."

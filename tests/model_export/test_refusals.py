@@ -240,6 +240,79 @@ def test_tokenizer_without_mask(copy_of: Copy, tmp_path: Path) -> None:
     assert "has no mask token" in refusal(folder, tmp_path / "out")
 
 
+def vocabulary_without(folder: Path, missing: str) -> Path:
+    """Leave a checkpoint of BERT only a vocabulary file, with another word in the place of a token."""
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    words = sorted(vocabulary, key=vocabulary.__getitem__)
+    (folder / "vocab.txt").write_text("".join(f"{'unused' if word == missing else word}\n" for word in words))
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    return folder
+
+
+@pytest.mark.parametrize(("token", "setting"), [("[PAD]", "pad_token"), ("[MASK]", "mask_token")])
+def test_vocabulary_without_a_token_that_texts_do_not_need(
+    copy_of: Copy, tmp_path: Path, token: str, setting: str
+) -> None:
+    folder = vocabulary_without(copy_of("bert-single-label"), token)
+    message = refusal(folder, tmp_path / "out")
+    assert f"has tokens for which the model has no embeddings: '{token}'. " in message
+    assert "model.resize_token_embeddings(len(tokenizer))" in message
+    assert message.endswith("name another token of its vocabulary in tokenizer_config.json.")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", setting: "[UNK]"}))
+    export(ExportOptions(str(folder), tmp_path / "out", variants=["cpu-fp32"]), lambda _: None)
+
+
+@pytest.mark.parametrize("token", ["[CLS]", "[UNK]"])
+def test_vocabulary_without_a_token_that_texts_need_is_another_models(
+    copy_of: Copy, tmp_path: Path, token: str
+) -> None:
+    folder = vocabulary_without(copy_of("bert-single-label"), token)
+    assert "they belong to different models" in refusal(folder, tmp_path / "out")
+
+
+def test_tokens_added_without_resizing_are_named(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-single-label")
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    token = {"id": 400, "content": "<brand>", "special": False, "normalized": True}
+    content["added_tokens"].append(token | {"single_word": False, "lstrip": False, "rstrip": False})
+    path.write_text(json.dumps(content))
+    message = refusal(folder, tmp_path / "out")
+    assert "has tokens for which the model has no embeddings: '<brand>'. They were added after the 400" in message
+
+
+@pytest.mark.parametrize("length", ["32", -1, 0, [], 32.5])
+def test_maximum_length_of_the_tokenizer_that_is_no_number(copy_of: Copy, tmp_path: Path, length: object) -> None:
+    folder = copy_of("bert-single-label")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": length}))
+    message = refusal(folder, tmp_path / "out")
+    assert f"has the model_max_length {length!r}; it must be a whole number from 1 up. Correct it." in message
+
+
+@pytest.mark.skipif("__import__('importlib.util').util.find_spec('sentencepiece')", reason="sentencepiece is installed")
+def test_sentencepiece_model_alone_needs_sentencepiece(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("camembert-fill-mask")
+    (folder / "tokenizer.json").rename(folder / "sentencepiece.bpe.model")
+    assert "Run 'pip install sentencepiece' in this environment" in refusal(folder, tmp_path / "out")
+
+
+def test_a_class_of_peoples_own_is_exported_for_the_task_that_is_named(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-multi-label", architectures=["BertForMultiLabelClassification"], problem_type=None)
+    assert "Say which one to export: --task classify or --task entities or --task embed." in refusal(
+        folder, tmp_path / "out"
+    )
+    warnings: list[str] = []
+    options = ExportOptions(str(folder), tmp_path / "out", task="classify", variants=["cpu-fp32"])
+    export(options, lambda _: None, warnings.append)
+    [warning] = warnings
+    assert (
+        "is of BertForMultiLabelClassification, which transformers does not have: it is exported as a plain" in warning
+    )
+    assert 'set problem_type to "multi_label_classification"' in warning
+
+
 def test_no_weights(copy_of: Copy, tmp_path: Path) -> None:
     folder = copy_of("bert-single-label")
     (folder / "model.safetensors").unlink()
