@@ -10,6 +10,8 @@ if __name__ == "__main__":
 
 import argparse
 import importlib
+import io
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -21,7 +23,7 @@ from app.bundle.files import load_bundle
 from app.bundle.manifest import Pooling
 from model_export.check.tolerances import TOLERANCE
 from model_export.errors import ExportError, system_message
-from model_export.export import DEFAULT_VARIANTS, VARIANTS, ExportOptions, export
+from model_export.export import CPU_VARIANTS, GPU_VARIANTS, VARIANTS, ExportOptions, export
 from model_export.report import print_bundle, progress
 from model_export.tasks import TASKS
 from model_export.verify import verify_bundle
@@ -29,6 +31,9 @@ from model_export.verify import verify_bundle
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Return 0, or print one line that says what went wrong and return 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # of a label or a path that the terminal has no letters for
     options = _parser().parse_args(arguments)
     try:
         if options.command == "export":
@@ -85,6 +90,16 @@ def _variants(text: str) -> list[str]:
     return names
 
 
+def _tolerance(text: str) -> float:
+    try:
+        tolerance = float(text)
+    except ValueError:
+        tolerance = math.nan
+    if not 0 < tolerance < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return tolerance
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m model_export", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -115,9 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--variants",
         type=_variants,
-        default=list(DEFAULT_VARIANTS),
         metavar="NAME,...",
-        help=f"choose from {','.join(VARIANTS)} (default: {','.join(DEFAULT_VARIANTS)})",
+        help=f"choose from {','.join(VARIANTS)} (default: {','.join(GPU_VARIANTS)} where a GPU's driver is installed, "
+        f"else {','.join(CPU_VARIANTS)}; of these, one that is not accurate enough is left out)",
     )
     command.add_argument(
         "--max-length", type=int, metavar="TOKENS", help="maximum tokens of a sequence (default: the checkpoint's)"
@@ -126,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     tolerances = f"{TOLERANCE['fp32']:g} in fp32, {TOLERANCE['fp16']:g} of the largest answer in fp16, {TOLERANCE['int8']:g} in int8"
     command.add_argument(
         "--tolerance",
-        type=float,
+        type=_tolerance,
         metavar="DIFFERENCE",
         help=f"largest allowed difference from the reference (default: {tolerances})",
     )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 _LONGEST: Final = 240
+_LONGEST_VALUE: Final = 60
 _FEW: Final = 4
 
 
@@ -12,10 +13,24 @@ class ExportError(Exception):
     """A checkpoint cannot be exported, or a bundle failed its checks. The message says why and what to do."""
 
 
+class InaccurateVariant(ExportError):
+    """A variant's answers are not accurate enough. `finding` says why, and the message also what to do."""
+
+    def __init__(self, finding: str, remedy: str) -> None:
+        super().__init__(f"{finding} {remedy}")
+        self.finding = finding
+
+
 def one_line(error: Exception) -> str:
     """Return the message of another library, on one line that is not too long."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return textwrap.shorten(text, _LONGEST)
+
+
+def shown(value: object) -> str:
+    """Return a value of a checkpoint's file for a message: on one line, not too long, with escapes for what is no letter."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
 def few(names: Sequence[str]) -> str:

@@ -1,7 +1,9 @@
 """Export a checkpoint: write its bundle and check it."""
 
+import ctypes
 import gc
 import platform
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ from model_export.check.tolerances import Batch, ReferenceBatches, check, check_
 from model_export.checkpoint.load import LoadedCheckpoint, load_checkpoint
 from model_export.checkpoint.network import Network
 from model_export.checkpoint.sentence_transformers import EmbeddingSettings
+from model_export.errors import InaccurateVariant
 from model_export.graph.build import build_graph
 from model_export.graph.onnx_file import write_onnx
 from model_export.output.atomic import replacing
@@ -45,8 +48,13 @@ VARIANTS: Final[Mapping[str, tuple[Target, Precision]]] = {
     "cpu-int8": ("cpu", "int8"),
 }
 """What can be exported."""
-DEFAULT_VARIANTS: Final = ("cpu-fp32", "cuda-fp16", "cuda-fp32")
-"""int8 changes answers: the server uses it only on request, and so it is exported only on request."""
+GPU_VARIANTS: Final = ("cpu-fp32", "cuda-fp16", "cuda-fp32")
+"""What is exported by default where there is a GPU's driver.
+
+int8 changes answers: the server uses it only on request, and so it is exported only on request.
+"""
+CPU_VARIANTS: Final = ("cpu-fp32",)
+"""What is exported by default elsewhere: two graphs that nothing uses would take 1.5 times as much of the disk again."""
 
 # The libraries that influence a bundle. ONNX Runtime has one name for the CPU and one for the GPU.
 _LIBRARIES: Final = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "safetensors", "tokenizers", "transformers")
@@ -59,14 +67,15 @@ Progress = Callable[[str], None]
 class ExportOptions:
     """What to export, how and where to.
 
-    `task` is a name of `tasks.TASKS` or `auto`. `tolerance` replaces that of every variant; `keeps_inaccurate` keeps a
-    variant that changes too many answers.
+    `task` is a name of `tasks.TASKS` or `auto`. `variants` is None for the machine's defaults: of these, one that does not
+    pass its checks is left out, while one that is named stops the export. `tolerance` replaces that of every variant;
+    `keeps_inaccurate` keeps a variant that changes too many answers.
     """
 
     checkpoint: str
     output: Path
     task: str = "auto"
-    variants: Sequence[str] = DEFAULT_VARIANTS
+    variants: Sequence[str] | None = None
     max_length: int | None = None
     revision: str | None = None
     tolerance: float | None = None
@@ -83,9 +92,11 @@ def export(options: ExportOptions, progress: Progress, warn: Callable[[str], Non
         warn: Called with what a person should look at, though the export goes on.
 
     Raises:
-        ExportError: the checkpoint or an option cannot be used, or a graph's answers differ from the reference's.
+        ExportError: the checkpoint or an option cannot be used, or the answers of a graph that is named, or of all, differ
+            from the reference's.
     """
     check_output(options.output)
+    wanted = default_variants() if options.variants is None else options.variants
     progress("Reading the checkpoint")
     checkpoint = load_checkpoint(
         options.checkpoint,
@@ -99,25 +110,43 @@ def export(options: ExportOptions, progress: Progress, warn: Callable[[str], Non
     progress("Answering with the reference")
     golden, batches = _reference(checkpoint)
     comparison = None
-    if any(VARIANTS[variant][1] == "int8" for variant in options.variants):
+    if any(VARIANTS[variant][1] == "int8" for variant in wanted):
         progress("Observing the fp32 graph")
         comparison = observe(checkpoint)
     with replacing(options.output) as folder:
         checkpoint.tokenizer.fast.save(str(folder / TOKENIZER_FILE), pretty=False)
         (folder / GOLDEN_FILE).write_text(golden.model_dump_json(exclude_none=True), encoding="utf-8")
-        variants = []
-        for name in options.variants:
+        variants: list[Variant] = []
+        left_out: dict[str, str] = {}
+        for name in wanted:
             progress(f"Writing and checking {name}")
-            variant = _write_variant(name, folder, network, batches=batches, comparison=comparison, options=options)
-            variants.append(variant)
+            try:
+                variant = _write_variant(name, folder, network, batches=batches, comparison=comparison, options=options)
+                variants.append(variant)
+            except InaccurateVariant as error:
+                if options.variants is not None or (name == wanted[-1] and not variants):
+                    raise
+                left_out[name] = error.finding
+                warn(f"{name} is left out of the bundle: {error.finding} The other variants are not affected.")
+                for path in folder.glob(f"{name}.onnx*"):
+                    path.unlink()
             gc.collect()  # evaluators are in reference cycles, each with a copy of the weights
         progress("Writing the manifest")
-        manifest = _manifest(options.output.name, folder, checkpoint, variants)
+        manifest = _manifest(options.output.name, folder, checkpoint, variants, left_out)
         # Written last, so that a folder with a manifest is complete.
         (folder / MANIFEST_FILE).write_text(
             sealed(manifest.model_dump_json(indent=2, exclude_none=True)), encoding="utf-8"
         )
     return manifest
+
+
+def default_variants() -> Sequence[str]:
+    """Return the names of the variants to export if none is named: those of a GPU only where its driver is installed."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return CPU_VARIANTS
+    return GPU_VARIANTS
 
 
 def _reference(checkpoint: LoadedCheckpoint) -> tuple[Golden, ReferenceBatches]:
@@ -168,7 +197,9 @@ def _write_variant(
     )
 
 
-def _manifest(name: str, folder: Path, checkpoint: LoadedCheckpoint, variants: Sequence[Variant]) -> Manifest:
+def _manifest(
+    name: str, folder: Path, checkpoint: LoadedCheckpoint, variants: Sequence[Variant], left_out: Mapping[str, str]
+) -> Manifest:
     network, tokenizer, embedding = checkpoint.network, checkpoint.tokenizer, checkpoint.embedding
     task, config = network.task, network.config
     config_labels = config.labels if task.result in ("labels", "token-labels") else ()
@@ -193,6 +224,7 @@ def _manifest(name: str, folder: Path, checkpoint: LoadedCheckpoint, variants: S
             parameters=network.parameters,
         ),
         variants=tuple(variants),
+        left_out=dict(left_out) or None,
         tokenizer=describe_file(folder / TOKENIZER_FILE),
         golden=describe_file(folder / GOLDEN_FILE),
         source=checkpoint.source,

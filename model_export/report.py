@@ -1,23 +1,24 @@
 """Output for people: the current step on stderr, a short table on stdout."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TextIO
 
-from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
 from app.bundle.manifest import Manifest, Parity, Variant
 
 _FEW: Final = 6
+_WIDE: Final = 1000
 
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
     """Give a function that shows the current step: a spinner on a terminal, else a line per step."""
-    console = Console(stderr=True, highlight=False)
+    console = _console(sys.stderr)
     if not console.is_terminal:
         yield lambda step: console.print(f"{step} ...")
         return
@@ -31,15 +32,19 @@ def print_bundle(title: str, manifest: Manifest, parities: Mapping[str, Parity],
     For each variant: its answers' largest difference from the reference, and between a batch and each sequence alone; for
     int8, also the share of best answers that differ from fp32's.
     """
-    console = Console(highlight=False)
+    console = _console(sys.stdout)
     console.print(f"\n{title} in {duration_s:.1f} s", markup=False)
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for row in _facts(manifest):
         facts.add_row(*map(Text, row))  # a label may look like markup of rich
     console.print(facts)
-    variants = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    console.print()
+    variants = Table(box=None, padding=(0, 2, 0, 0))  # all columns fit into 80 characters
+    any_changed = any(variant.agreement for variant in manifest.variants)
     for heading in ("variant", "size", "vs reference", "vs alone", "tolerance", "changed", "checked with"):
-        variants.add_column(heading, justify="left" if heading in ("variant", "checked with") else "right")
+        if heading != "changed" or any_changed:
+            justify: JustifyMethod = "left" if heading in ("variant", "checked with") else "right"
+            variants.add_column(heading, justify=justify, overflow="fold")
     for variant in manifest.variants:
         parity = parities[variant.name]
         variants.add_row(
@@ -48,10 +53,20 @@ def print_bundle(title: str, manifest: Manifest, parities: Mapping[str, Parity],
             f"{parity.reference_max_abs_diff:.1e}",
             f"{parity.alone_max_abs_diff:.1e}",
             f"{parity.tolerance:.1e}",
-            _changed(variant),
+            *([_changed(variant)] if any_changed else []),
             parity.checked_with,
         )
+    for name in manifest.left_out or ():
+        variants.add_row(name, "left out")
     console.print(variants)
+    for reason in (manifest.left_out or {}).values():
+        console.print(f"Left out: {reason}", markup=False)
+
+
+def _console(stream: TextIO) -> Console:
+    """Return a console on a stream; what is no terminal gets whole lines, however long, for a log or a program to read."""
+    console = Console(file=stream, highlight=False)
+    return console if console.is_terminal else Console(file=stream, highlight=False, width=_WIDE)
 
 
 def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:

@@ -126,6 +126,7 @@ class Manifest(Strict):
     request gets that does not say (None: all); `normalizes`, whether embeddings are scaled to unit length unless a request
     says otherwise; `strips_whitespace`, whether whitespace around a text is removed before it is tokenized (None, as in
     older bundles, is no); `prompts`, what may be put before a text, by name, and the name of the one that is by default.
+    `left_out` says of each variant that the export tried by default, and that did not pass its checks, why.
     """
 
     schema_version: Literal[1]
@@ -147,6 +148,7 @@ class Manifest(Strict):
     clean_up_tokenization_spaces: bool
     architecture: Architecture
     variants: tuple[Variant, ...] = Field(min_length=1)
+    left_out: dict[str, str] | None = None
     tokenizer: BundleFile
     golden: BundleFile
     source: Source

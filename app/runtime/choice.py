@@ -1,6 +1,7 @@
 """Choose the variant and the device that serve a bundle."""
 
 import logging
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Literal
 
@@ -96,9 +97,26 @@ def choose_variant(bundle: Bundle, target: Target, precision: Precision | Litera
             return by_precision[candidate]
     held = ", ".join(variant.name for variant in bundle.manifest.variants)
     raise _NoVariant(
-        f"Bundle {bundle.name} has no variant {target}-{' or '.join(wanted)}; it has {held}. "
-        "Export it again with --variants, or change BERT_DEVICE or BERT_PRECISION."
+        f"Bundle {bundle.name} has no variant {target}-{' or '.join(wanted)}; it has {held}. {_remedy(bundle, target, wanted)}"
     )
+
+
+def _remedy(bundle: Bundle, target: Target, wanted: Sequence[Precision]) -> str:
+    [precision, *_] = wanted
+    if precision not in PREFERENCE[target]:
+        place = "on a machine with a GPU, with BERT_DEVICE=cuda" if target == "cpu" else "with BERT_DEVICE=cpu"
+        return (
+            f"{precision} does not run on {'a CPU' if target == 'cpu' else 'CUDA'}. Set BERT_PRECISION to auto, "
+            f"{' or '.join(PREFERENCE[target])}, or serve {precision} {place}."
+        )
+    left_out = bundle.manifest.left_out or {}
+    reasons = [left_out[name] for name in (f"{target}-{one}" for one in wanted) if name in left_out]
+    if reasons:
+        return (
+            f"The export left it out: {' '.join(reasons)} Export it again with a larger --tolerance, if that is good enough "
+            "for you, or change BERT_DEVICE or BERT_PRECISION."
+        )
+    return "Export it again with --variants, or change BERT_DEVICE or BERT_PRECISION."
 
 
 def _check_installation() -> None:

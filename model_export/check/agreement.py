@@ -17,7 +17,7 @@ from model_export.check.runnable_graph import RunnableGraph
 from model_export.check.sentences import generated_texts
 from model_export.check.sequences import checked_sequence
 from model_export.checkpoint.load import LoadedCheckpoint
-from model_export.errors import ExportError
+from model_export.errors import InaccurateVariant
 from model_export.graph.cpu import CpuBuilder
 from model_export.graph.onnx_file import write_onnx
 from model_export.tasks import ResultKind, TaskSpec
@@ -84,13 +84,14 @@ def check_agreement(name: str, task: TaskSpec, agreement: Agreement) -> None:
     """Refuse a variant that changes too many answers.
 
     Raises:
-        ExportError: it does.
+        InaccurateVariant: it does.
     """
     share = agreement.changed / agreement.answers
     if share > task.most_changed:
-        raise ExportError(
+        raise InaccurateVariant(
             f"{name} changes {agreement.changed} of {agreement.answers} best answers ({share:.1%}); "
-            f"{task.most_changed:.0%} is allowed. Leave it out of --variants, or keep it with --keep-inaccurate."
+            f"{task.most_changed:.0%} is allowed.",
+            "Leave it out of --variants, or keep it with --keep-inaccurate.",
         )
 
 

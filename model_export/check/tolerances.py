@@ -11,7 +11,7 @@ from app.bundle.sequences import FloatArray, TokenSequence
 from model_export.check.reference import sigmoid, softmax
 from model_export.check.runnable_graph import RunnableGraph
 from model_export.checkpoint.network import Network
-from model_export.errors import ExportError
+from model_export.errors import InaccurateVariant
 
 TOLERANCE: Final[Mapping[Precision, float]] = {"fp32": 1e-4, "fp16": 5e-3, "int8": 0.15}
 """Most that an answer may differ from the reference; in fp16 and int8 of the largest answer, if that is over 1.
@@ -82,18 +82,19 @@ def check(name: str, target: Target, parity: Parity) -> None:
     """Refuse a variant whose differences are over the tolerance.
 
     Raises:
-        ExportError: the answers are wrong, or depend on the other sequences of the batch.
+        InaccurateVariant: the answers are wrong, or depend on the other sequences of the batch.
     """
     if not parity.reference_max_abs_diff <= parity.tolerance:
-        raise ExportError(
-            f"{name} differs from the reference by {parity.reference_max_abs_diff:.2g}; {parity.tolerance:.2g} is "
-            "allowed. Leave it out of --variants, or allow more with --tolerance."
+        raise InaccurateVariant(
+            f"{name} differs from the reference by {parity.reference_max_abs_diff:.2g}; {parity.tolerance:.2g} is allowed.",
+            "Leave it out of --variants, or allow more with --tolerance.",
         )
     allowed = ALONE_TOLERANCE[target]
     if not parity.alone_max_abs_diff <= (parity.tolerance if allowed is None else allowed):
-        raise ExportError(
+        raise InaccurateVariant(
             f"The answers of {name} depend on the other sequences of the batch: they differ by "
-            f"{parity.alone_max_abs_diff:.2g} from those to each sequence alone. Leave it out of --variants and report this."
+            f"{parity.alone_max_abs_diff:.2g} from those to each sequence alone.",
+            "Leave it out of --variants and report this.",
         )
 
 
@@ -114,7 +115,7 @@ def check_scores(
     """Refuse a variant of a classifier whose scores or best labels are not those of the reference.
 
     Raises:
-        ExportError: a score differs by too much, or a best label with a clear lead changed.
+        InaccurateVariant: a score differs by too much, or a best label with a clear lead changed.
     """
     expected = np.stack([to_scores(answer) for answer in batch.expected])
     scores = np.stack([to_scores(answer) for answer in answers])
@@ -123,7 +124,8 @@ def check_scores(
     is_sure = ranked[:, -1] - ranked[:, -2] > SURE if expected.shape[1] > 1 else np.zeros(len(expected), bool)
     flips = int((is_sure & (expected.argmax(axis=1) != scores.argmax(axis=1))).sum())
     if not worst <= MOST_SCORE_DIFFERENCE or flips:
-        raise ExportError(
+        raise InaccurateVariant(
             f"The scores of {name} differ from the reference by {worst:.2g}; {MOST_SCORE_DIFFERENCE:g} is allowed; "
-            f"{flips} of {len(expected)} texts get another label. Leave it out of --variants, or allow more with --tolerance."
+            f"{flips} of {len(expected)} texts get another label.",
+            "Leave it out of --variants, or allow more with --tolerance.",
         )

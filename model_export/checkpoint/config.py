@@ -3,19 +3,23 @@
 Features that the graph does not support are refused here, as ignoring them would give wrong answers.
 """
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from app.bundle.manifest import ProblemType
 from model_export.checkpoint.families import ACTIVATIONS, FAMILIES, Activation, Family
-from model_export.checkpoint.readable import check_readable
-from model_export.checkpoint.unmerged_adapters import refuse_adapter_folder
-from model_export.errors import ExportError, one_line
+from model_export.checkpoint.json_files import read_json
+from model_export.errors import ExportError, one_line, shown
 
 CONFIG_FILE: Final = "config.json"
+
+_MOST_LAYERS: Final = 1000
+"""More than any encoder has. The names of all their tensors are listed before one is found to be missing."""
+_MOST_LABELS: Final = 1_000_000
+"""More than any classifier has. transformers lists them before it looks at anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,59 +71,57 @@ def read_config(folder: Path) -> Config:
         raise ExportError(f"transformers cannot read {path} ({one_line(error)}). Correct it.") from error
     _refuse_variations(path, source)
     activation = getattr(source, family.activation)
-    if activation not in ACTIVATIONS:
-        raise ExportError(f"{path} has the activation {activation!r}; {', '.join(ACTIVATIONS)} can be exported.")
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        raise ExportError(f"{path} has the activation {shown(activation)}; {', '.join(ACTIVATIONS)} can be exported.")
+    labels = _labels(path, source.id2label)
+    hidden_size, heads = _count(path, source, "hidden_size"), _count(path, source, "num_attention_heads")
+    if hidden_size % heads:
+        raise ExportError(
+            f"{path} has a hidden size of {hidden_size}, which {heads} attention heads cannot share equally."
+        )
     return Config(
         model_type=model_type,
-        architectures=tuple(source.architectures or ()),
-        hidden_size=source.hidden_size,
-        layers=source.num_hidden_layers,
-        attention_heads=source.num_attention_heads,
-        intermediate_size=getattr(source, family.intermediate_size),
-        embedding_size=source.embedding_size if family.embeddings_projection else source.hidden_size,
-        vocab_size=source.vocab_size,
-        positions=source.max_position_embeddings,
+        architectures=_architectures(path, source.architectures),
+        hidden_size=hidden_size,
+        layers=_count(path, source, "num_hidden_layers", most=_MOST_LAYERS),
+        attention_heads=heads,
+        intermediate_size=_count(path, source, family.intermediate_size),
+        embedding_size=_count(path, source, "embedding_size") if family.embeddings_projection else hidden_size,
+        vocab_size=_count(path, source, "vocab_size"),
+        positions=_count(path, source, "max_position_embeddings"),
         position_offset=_position_offset(path, source, family),
-        token_types=source.type_vocab_size if family.has_token_types else 0,
+        token_types=_count(path, source, "type_vocab_size", least=0) if family.has_token_types else 0,
         activation=ACTIVATIONS[activation],
-        norm_epsilon=source.layer_norm_eps if family.norm_epsilon is None else family.norm_epsilon,
-        is_tied=source.tie_word_embeddings,
-        labels=_labels(path, source.id2label),
-        problem_type=source.problem_type or ("single_label_classification" if len(source.id2label) > 1 else None),
+        norm_epsilon=_norm_epsilon(path, source) if family.norm_epsilon is None else family.norm_epsilon,
+        is_tied=_flag(path, source, "tie_word_embeddings"),
+        labels=labels,
+        problem_type=_problem_type(path, source.problem_type)
+        or ("single_label_classification" if len(labels) > 1 else None),
     )
 
 
 def _model_type(path: Path) -> str:
-    check_readable(path)
-    if not path.is_file():
-        refuse_adapter_folder(path.parent)
-        raise ExportError(f"{path.parent} is not a checkpoint: it has no {CONFIG_FILE}.")
-    try:
-        model_type = json.loads(path.read_bytes())["model_type"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{path} is not a JSON object with a model_type. Download the checkpoint again.") from error
+    stored = read_json(path)
+    model_type, labels = stored.get("model_type"), stored.get("num_labels")
+    if not isinstance(model_type, str):
+        raise ExportError(f"{path} is not a JSON object with a model_type. Download the checkpoint again.")
     if model_type not in FAMILIES:
         raise ExportError(
-            f"{path} is of the model type {model_type!r}; {', '.join(FAMILIES)} can be exported. "
+            f"{path} is of the model type {shown(model_type)}; {', '.join(FAMILIES)} can be exported. "
             "Choose a checkpoint of one of these."
         )
-    return str(model_type)
+    if labels is not None and (type(labels) is not int or not 0 <= labels <= _MOST_LABELS):
+        raise ExportError(f"{path} has the num_labels {shown(labels)}, which is no number of labels. Correct it.")
+    return model_type
 
 
 def _refuse_variations(path: Path, source: Any) -> None:  # noqa: ANN401  # transformers has no types
     positions = getattr(source, "position_embedding_type", None) or "absolute"
     if positions != "absolute":
-        raise ExportError(f"{path} has {positions} position embeddings; only absolute ones can be exported.")
+        raise ExportError(f"{path} has {shown(positions)} position embeddings; only absolute ones can be exported.")
     for flag in ("is_decoder", "add_cross_attention"):
         if getattr(source, flag, False):
             raise ExportError(f"{path} sets {flag}; only encoders can be exported.")
-    if source.num_hidden_layers < 1:
-        raise ExportError(f"{path} has no layers: num_hidden_layers is {source.num_hidden_layers}.")
-    if source.hidden_size % source.num_attention_heads:
-        raise ExportError(
-            f"{path} has a hidden size of {source.hidden_size}, which {source.num_attention_heads} attention heads "
-            "cannot share equally."
-        )
 
 
 def _position_offset(path: Path, source: Any, family: Family) -> int:  # noqa: ANN401
@@ -127,10 +129,57 @@ def _position_offset(path: Path, source: Any, family: Family) -> int:  # noqa: A
         return 0
     if source.pad_token_id is None:
         raise ExportError(f"{path} has no pad_token_id, after which positions count in this family. Add it.")
-    return int(source.pad_token_id) + 1
+    return _count(path, source, "pad_token_id", least=0) + 1
+
+
+def _count(path: Path, source: Any, name: str, *, least: int = 1, most: float = math.inf) -> int:  # noqa: ANN401
+    value = getattr(source, name, None)
+    if type(value) is not int or not least <= value <= most:
+        raise ExportError(
+            f"{path} has the {name} {shown(value)}; it must be a whole number from {least} up"
+            f"{'' if most == math.inf else f' to {most}'}. Correct it."
+        )
+    return value
+
+
+def _flag(path: Path, source: Any, name: str) -> bool:  # noqa: ANN401
+    value = getattr(source, name, None)
+    if type(value) is not bool:
+        raise ExportError(f"{path} has the {name} {shown(value)}; it must be true or false. Correct it.")
+    return value
+
+
+def _norm_epsilon(path: Path, source: Any) -> float:  # noqa: ANN401
+    value = source.layer_norm_eps
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise ExportError(f"{path} has the layer_norm_eps {shown(value)}; it must be a small number. Correct it.")
+    return float(value)
+
+
+def _architectures(path: Path, value: object) -> tuple[str, ...]:
+    names = [] if value is None else value
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.isidentifier() for name in names):
+        raise ExportError(
+            f"{path} has the architectures {shown(value)}; it must be a list of the names of classes. Correct it, or take it out."
+        )
+    return tuple(names)
+
+
+def _problem_type(path: Path, value: object) -> ProblemType | None:
+    if value is None:
+        return None
+    for known in get_args(ProblemType):
+        if value == known:
+            return known  # type: ignore[no-any-return]  # of a Literal
+    raise ExportError(
+        f"{path} has the problem_type {shown(value)}; it must be {', '.join(get_args(ProblemType))} or null. Correct it."
+    )
 
 
 def _labels(path: Path, id2label: Mapping[int, str]) -> tuple[str, ...]:
     if not id2label or sorted(id2label) != list(range(len(id2label))):
         raise ExportError(f"id2label in {path} does not number the labels from 0 up without a gap. Correct it.")
-    return tuple(str(id2label[i]) for i in range(len(id2label)))
+    labels = [id2label[i] for i in range(len(id2label))]
+    if not all(isinstance(label, str | int | float) for label in labels):
+        raise ExportError(f"id2label in {path} has a label that is no text. Correct it.")
+    return tuple(map(str, labels))

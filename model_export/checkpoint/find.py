@@ -1,12 +1,14 @@
 """Find a checkpoint, in a folder or on the hub, and choose which of its heads to export."""
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from model_export.checkpoint.config import Config, read_config
+from model_export.checkpoint.config import CONFIG_FILE, Config, read_config
 from model_export.checkpoint.cross_encoder import is_cross_encoder
+from model_export.checkpoint.no_checkpoint import not_a_checkpoint, not_a_folder
 from model_export.checkpoint.sentence_transformers import FILES_OF_MODULES, MODULES_FILE
 from model_export.checkpoint.weights import PICKLED, SAFETENSORS
 from model_export.errors import ExportError, one_line
@@ -41,7 +43,11 @@ def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     if is_folder:
         if revision is not None:
             raise ExportError(f"--revision is for checkpoints on the hub, but {name} is a folder. Leave it out.")
+        if not os.path.lexists(folder / CONFIG_FILE):
+            raise not_a_checkpoint(folder, f"is not a checkpoint: it has no {CONFIG_FILE}")
         return Checkpoint(name, folder, None, read_config(folder))
+    if os.path.lexists(folder):
+        raise not_a_folder(folder)
     folder = _download(name, revision)
     return Checkpoint(name, folder, folder.name, read_config(folder))
 
@@ -71,6 +77,13 @@ def _download(name: str, revision: str | None) -> Path:
         ) from error
 
 
+def are_own_classes(architectures: Collection[str]) -> bool:
+    """Return whether there are architectures, and transformers has none of them: their classes are people's own."""
+    import transformers  # noqa: PLC0415  # takes a second
+
+    return bool(architectures) and not any(hasattr(transformers, name) for name in architectures)
+
+
 def choose_task(checkpoint: Checkpoint, name: str, trained: Collection[HeadKind]) -> TaskSpec:
     """Return the task to export: the one of this name, or for `auto` that of the one head that the config names.
 
@@ -89,7 +102,9 @@ def choose_task(checkpoint: Checkpoint, name: str, trained: Collection[HeadKind]
     named = [[task for task in TASKS.values() if one.endswith(task.architectures)] for one in architectures]
     # Names of tensors are not enough where the config has its own: a classifier of texts would give labels to tokens.
     # Any encoder gives embeddings.
-    heads = {task.head for tasks in named for task in tasks} if architectures else set(trained)
+    # Classes of people's own say nothing of tensors.
+    is_named = bool(architectures) and not are_own_classes(architectures)
+    heads = {task.head for tasks in named for task in tasks} if is_named else set(trained)
     possible = [task for task in TASKS.values() if task.head is None or task.head in heads]
     choice = " or ".join(f"--task {task.name}" for task in possible if labels == 1 or not task.has_one_label)
     names = ", ".join(architectures) or "no architecture"
@@ -106,7 +121,7 @@ def choose_task(checkpoint: Checkpoint, name: str, trained: Collection[HeadKind]
             f"The config of {checkpoint.name} names {found} ({names}). Say which one to export: {choice}."
         )
     chosen = TASKS[name]
-    if architectures and chosen not in possible:
+    if is_named and chosen not in possible:
         raise ExportError(
             f"{checkpoint.name} has no trained {chosen.head} head: its config names {names}. "
             f"Choose {choice}, or fine-tune it for the task first."

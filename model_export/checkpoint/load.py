@@ -7,7 +7,7 @@ from typing import Final, Literal
 from app.bundle.manifest import Pooling, ScoreFunction, Source, SpecialToken
 from model_export.checkpoint.config import CONFIG_FILE
 from model_export.checkpoint.cross_encoder import CrossEncoderSettings, read_cross_encoder
-from model_export.checkpoint.find import Checkpoint, choose_task, find_checkpoint
+from model_export.checkpoint.find import Checkpoint, are_own_classes, choose_task, find_checkpoint
 from model_export.checkpoint.network import Network
 from model_export.checkpoint.sentence_transformers import EmbeddingSettings, read_embedding_settings
 from model_export.checkpoint.tensors import read_network, trained_heads
@@ -15,7 +15,7 @@ from model_export.checkpoint.tokenizer import CheckpointTokenizer, read_tokenize
 from model_export.checkpoint.unmerged_adapters import refuse_wrapped
 from model_export.checkpoint.unused import find_unused
 from model_export.checkpoint.weights import Weights, open_weights, sha256_of
-from model_export.errors import ExportError, few
+from model_export.errors import ExportError, few, shown
 from model_export.tasks import TaskSpec
 
 _SHORTEST: Final = 3
@@ -65,6 +65,7 @@ def load_checkpoint(
     weights = open_weights(checkpoint.folder)
     refuse_wrapped(name, weights.tensors)
     spec = choose_task(checkpoint, task, trained_heads(checkpoint.config, weights))
+    _warn_of_own_classes(checkpoint, spec, warn)
     tokenizer = read_tokenizer(checkpoint.folder)
     _check_vocabulary(checkpoint, tokenizer, spec)
     embedding = _embedding_settings(checkpoint, spec, pooling)
@@ -103,9 +104,33 @@ def hash_of(weights: Weights, embedding: EmbeddingSettings | None) -> str:
     return sha256_of((*weights.files, *(embedding.weight_files if embedding else ())))
 
 
+def _warn_of_own_classes(checkpoint: Checkpoint, task: TaskSpec, warn: Callable[[str], None]) -> None:
+    architectures = checkpoint.config.architectures
+    if task.head is None or not are_own_classes(architectures):
+        return
+    several = (
+        ' If several labels can be right, set problem_type to "multi_label_classification" in its config.json first.'
+        if task.result == "labels" and checkpoint.config.problem_type == "single_label_classification"
+        else ""
+    )
+    warn(
+        f"{checkpoint.name} is of {few(architectures)}, which transformers does not have: it is exported as a plain "
+        f"{checkpoint.config.model_type} with a {task.head} head. Compare some answers with those of the original.{several}"
+    )
+
+
 def _check_vocabulary(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, task: TaskSpec) -> None:
     vocab_size = checkpoint.config.vocab_size
     if tokenizer.ids > vocab_size:
+        added = tokenizer.added_beyond(vocab_size)
+        if added:
+            raise ExportError(
+                f"The tokenizer of {checkpoint.name} has tokens for which the model has no embeddings: {few(list(map(shown, added)))}. "
+                f"They were added after the {vocab_size} of its vocabulary. Load both with transformers, call "
+                "model.resize_token_embeddings(len(tokenizer)), save both with save_pretrained() and export that folder; texts without "
+                "these tokens get the same answers. Or take the tokens out of the tokenizer: for a special one, name another token of its "
+                "vocabulary in tokenizer_config.json."
+            )
         raise ExportError(
             f"The tokenizer of {checkpoint.name} has token ids up to {tokenizer.ids - 1}, but "
             f"its {CONFIG_FILE} has a vocab_size of {vocab_size}: they belong to different models. "

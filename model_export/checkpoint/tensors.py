@@ -218,5 +218,7 @@ def _setting(part: str) -> str:
 def _read(name: str, tensor: StoredTensor) -> FloatArray:
     try:
         return tensor.read()
+    except ExportError:
+        raise
     except Exception as error:
         raise ExportError(f"{name} cannot be read ({one_line(error)}). Download the checkpoint again.") from error

@@ -1,6 +1,7 @@
 """Read a checkpoint's tokenizer as transformers does, and write it as one `tokenizer.json`."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,7 +9,7 @@ import tokenizers
 
 from app.bundle.manifest import SpecialToken, SpecialTokens
 from model_export.checkpoint.readable import check_readable
-from model_export.errors import ExportError, one_line
+from model_export.errors import ExportError, one_line, shown
 
 # Without one of these files, transformers silently makes an empty vocabulary.
 _VOCABULARIES: Final = (
@@ -20,6 +21,8 @@ _VOCABULARIES: Final = (
     "tokenizer.model",
 )
 _OTHER_FILES: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+_MOST_BYTES: Final = 1 << 28
+"""The tokenizers of a quarter of a million tokens have 20 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,15 @@ class CheckpointTokenizer:
     @property
     def ids(self) -> int:
         """One more than the largest token id."""
-        return int(max(self.fast.get_vocab(with_added_tokens=True).values())) + 1
+        return int(max(self.fast.get_vocab(with_added_tokens=True).values(), default=-1)) + 1
+
+    def added_beyond(self, vocab_size: int) -> list[str]:
+        """Return the tokens from an id on; none if the vocabulary has some itself, or a text without them needs one."""
+        beyond = {token: i for token, i in self.fast.get_vocab(with_added_tokens=True).items() if i >= vocab_size}
+        needed = {self.special_tokens.unknown.id, *self.fast.encode("a").ids}
+        if beyond.keys() & self.fast.get_vocab(with_added_tokens=False).keys() or needed & set(beyond.values()):
+            return []
+        return sorted(beyond, key=beyond.__getitem__)
 
 
 def read_tokenizer(folder: Path) -> CheckpointTokenizer:
@@ -53,7 +64,15 @@ def read_tokenizer(folder: Path) -> CheckpointTokenizer:
             f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}. "
             "Save the tokenizer the model was trained with into it, with save_pretrained()."
         )
-    check_readable(*(folder / name for name in (*_VOCABULARIES, *_OTHER_FILES)))
+    if not any((folder / name).is_file() for name in _VOCABULARIES if not name.endswith(".model")) and not find_spec(
+        "sentencepiece"
+    ):
+        raise ExportError(
+            f"{folder} has its tokenizer as a sentencepiece model only, and sentencepiece is not installed. Run 'pip install "
+            "sentencepiece' in this environment, or save the tokenizer where it is installed with save_pretrained(), which writes a "
+            "tokenizer.json."
+        )
+    check_readable(*(folder / name for name in (*_VOCABULARIES, *_OTHER_FILES)), at_most_bytes=_MOST_BYTES)
     from transformers import AutoTokenizer  # noqa: PLC0415  # takes a second
     from transformers.tokenization_utils_base import LARGE_INTEGER  # noqa: PLC0415
 
@@ -75,11 +94,21 @@ def read_tokenizer(folder: Path) -> CheckpointTokenizer:
     return CheckpointTokenizer(
         fast=fast,
         special_tokens=_special_tokens(folder, slow),
-        max_length=slow.model_max_length if slow.model_max_length < LARGE_INTEGER else None,
+        max_length=_max_length(folder, slow.model_max_length, LARGE_INTEGER),
         tells_types="token_type_ids" in slow.model_input_names,
         # What decode() does: byte-pair tokenizers keep their spaces whatever the setting says.
         cleans_up=bool(slow.clean_up_tokenization_spaces) and type(fast.model).__name__ != "BPE",
     )
+
+
+def _max_length(folder: Path, value: object, unlimited: int) -> int | None:
+    if isinstance(value, int | float) and value >= unlimited:
+        return None
+    if type(value) is not int or value < 1:
+        raise ExportError(
+            f"tokenizer_config.json in {folder} has the model_max_length {shown(value)}; it must be a whole number from 1 up. Correct it."
+        )
+    return value
 
 
 def _special_tokens(folder: Path, slow: Any) -> SpecialTokens:  # noqa: ANN401  # transformers has no types

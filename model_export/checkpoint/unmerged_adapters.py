@@ -1,11 +1,11 @@
 """Refuse what peft saves without merging: an adapter alone, or weights with adapters around them."""
 
-import json
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from model_export.checkpoint.json_files import read_json
 from model_export.errors import ExportError, few
 
 ADAPTER_FILE: Final = "adapter_config.json"
@@ -24,11 +24,11 @@ def refuse_adapter_folder(folder: Path) -> None:
     if not path.is_file():
         return
     base = None
-    with suppress(OSError, ValueError, AttributeError):
-        base = json.loads(path.read_bytes()).get("base_model_name_or_path")
+    with suppress(ExportError):
+        base = read_json(path).get("base_model_name_or_path")
     raise ExportError(
         f"{folder} is an adapter (it has {ADAPTER_FILE}), not a whole model. Merge it first: load "
-        f"{base or 'the model it was trained on'} with its head as base, run "
+        f"{base if base and isinstance(base, str) else 'the model it was trained on'} with its head as base, run "
         f"PeftModel.from_pretrained(base, '{folder}').merge_and_unload().save_pretrained('MERGED'), save the tokenizer "
         "there too, and export MERGED."
     )

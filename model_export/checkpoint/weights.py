@@ -1,7 +1,8 @@
 """Read tensors from a checkpoint's weight files: safetensors, or a pickle if torch is installed to read it safely."""
 
 import hashlib
-import json
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,17 @@ from typing import Any, Final
 import numpy as np
 
 from app.bundle.sequences import FloatArray
+from model_export.checkpoint.json_files import read_json
+from model_export.checkpoint.no_checkpoint import not_a_checkpoint
 from model_export.checkpoint.readable import check_readable
-from model_export.checkpoint.unmerged_adapters import refuse_adapter_folder
-from model_export.errors import ExportError, one_line
+from model_export.errors import ExportError, few, one_line, shown
 
 SAFETENSORS: Final = "model.safetensors"
 PICKLED: Final = "pytorch_model.bin"
 
+_FLOATS: Final = ("F64", "F32", "F16", "BF16")
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+"""Of a shard: never a path that leaves the folder."""
 _CHUNK_BYTES: Final = 1 << 22
 
 
@@ -58,24 +63,24 @@ def open_weights(folder: Path) -> Weights:
             check_readable(*files)
             tensors = {key: tensor for file in files for key, tensor in tensors_of(file).items()}
             return Weights(files, tensors)
-    refuse_adapter_folder(folder)
-    raise ExportError(
-        f"{folder} has no weights: neither {SAFETENSORS} nor {PICKLED}, in one file or in shards. "
-        "Save the model with save_pretrained() and export that folder."
-    )
+    raise not_a_checkpoint(folder, f"has no weights: neither {SAFETENSORS} nor {PICKLED}, in one file or in shards")
 
 
 def _files(folder: Path, name: str) -> tuple[Path, ...]:
-    if (folder / name).is_file():
+    if os.path.lexists(folder / name):
         return (folder / name,)
     index = folder / f"{name}.index.json"
-    if not index.is_file():
+    if not os.path.lexists(index):
         return ()
-    check_readable(index)
-    try:
-        shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ExportError(f"{index} is not an index of weight files. Download the checkpoint again.") from error
+    weight_map = read_json(index).get("weight_map")
+    shards = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, Mapping) else []
+    if not shards:
+        raise ExportError(f"{index} is not an index of weight files. Download the checkpoint again.")
+    elsewhere = [shard for shard in shards if not _FILE_NAME.fullmatch(shard)]
+    if elsewhere:
+        raise ExportError(
+            f"{index} names {few([shown(shard) for shard in elsewhere])}, which is no file beside it. Download the checkpoint again."
+        )
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
         raise ExportError(f"{folder} lacks {', '.join(missing)}, which {index.name} names. Download the rest of it.")
@@ -87,15 +92,23 @@ def _safetensors(path: Path) -> dict[str, StoredTensor]:
 
     try:
         stored: Any = safe_open(path, framework="numpy")
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, MemoryError) as error:
         raise ExportError(
             f"{path} is not a complete safetensors file ({one_line(error)}). Download it again."
         ) from error
 
     def tensor(name: str) -> StoredTensor:
-        return StoredTensor(
-            tuple(stored.get_slice(name).get_shape()), lambda: stored.get_tensor(name).astype(np.float32, copy=False)
-        )
+        shape, dtype = stored.get_slice(name).get_shape(), str(stored.get_slice(name).get_dtype())
+
+        def read() -> FloatArray:
+            if dtype not in _FLOATS:
+                raise ExportError(
+                    f"{name} in {path} holds numbers of the type {dtype}; {', '.join(_FLOATS)} can be exported. "
+                    "Export the checkpoint as it was before it was quantized."
+                )
+            return np.asarray(stored.get_tensor(name).astype(np.float32, copy=False))
+
+        return StoredTensor(tuple(shape), read)
 
     return {name: tensor(name) for name in stored.keys()}  # noqa: SIM118  # not a mapping
 

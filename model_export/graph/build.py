@@ -23,7 +23,7 @@ def build_graph(
         ranges: For int8, the largest magnitude of each channel, by activation; see `model_export.graph.int8`.
 
     Raises:
-        ExportError: the weights do not fit into the precision.
+        InaccurateVariant: the weights do not fit into the precision.
     """
     if target == "cuda":
         return CudaBuilder(network, precision).build()

@@ -25,7 +25,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 from app.bundle.sequences import FloatArray
 from model_export.checkpoint.families import Activation
 from model_export.checkpoint.network import Network
-from model_export.errors import ExportError
+from model_export.errors import InaccurateVariant
 
 CONTRIB: Final = "com.microsoft"
 OPSET: Final = 20
@@ -79,7 +79,7 @@ class GraphBuilder(ABC):
         """Return the graph.
 
         Raises:
-            ExportError: the weights do not fit into the precision.
+            InaccurateVariant: the weights do not fit into the precision.
         """
         match self._network.task.result:
             case "labels":
@@ -279,8 +279,9 @@ class GraphBuilder(ABC):
             with np.errstate(over="ignore"):
                 stored = value.astype(self._dtype, copy=False)
             if stored.dtype == np.float16 and not np.isfinite(stored).all():
-                raise ExportError(
-                    f"{name} has weights beyond 65504, the largest number of fp16. Leave cuda-fp16 out of --variants."
+                raise InaccurateVariant(
+                    f"{name} has weights beyond 65504, the largest number of fp16.",
+                    "Leave cuda-fp16 out of --variants.",
                 )
             self._initializers[name] = stored
         return name

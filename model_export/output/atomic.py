@@ -7,12 +7,17 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from model_export.output.killed_exports import locked, remove_killed_exports
 
+_CANNOT: Final = {
+    *(errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY),
+    *(errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBADF),
+}
+"""What systems answer that do not have an operation, or not for a folder (WSL, NFS, FUSE)."""
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2  # linux/fs.h
 
@@ -30,7 +35,8 @@ def replacing(target: Path) -> Iterator[Path]:
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         with locked(staging):
-            staging.chmod(0o755)  # mkdtemp lets only this user read, and a server often runs as another
+            with suppress(OSError):  # not every file system has permissions of its own
+                staging.chmod(0o755)  # mkdtemp lets only this user read, and a server often runs as another
             folder = staging / target.name
             folder.mkdir()
             yield folder
@@ -66,15 +72,19 @@ def _exchange(a: Path, b: Path) -> bool:
     if renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()
-    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+    if code in _CANNOT:
         return False
     raise OSError(code, os.strerror(code), str(b))
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file or folder is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Wait until a file or folder is on disk, where the system and the file system can tell."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise

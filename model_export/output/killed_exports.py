@@ -28,10 +28,11 @@ def locked(staging: Path) -> Iterator[None]:
     unnamed = staging / f"{LOCK_FILE}.new"
     descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        if _lock(descriptor):
-            unnamed.rename(staging / LOCK_FILE)
-        else:
-            unnamed.unlink()
+        with suppress(OSError):  # what cannot be renamed or removed while it is open is removed with the folder
+            if _lock(descriptor):
+                unnamed.rename(staging / LOCK_FILE)
+            else:
+                unnamed.unlink()
         yield
     finally:
         os.close(descriptor)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from model_export.export import DEFAULT_VARIANTS
+from model_export.export import GPU_VARIANTS
 from tests.conftest import BundleOf
 
 GpuBundleOf = Callable[[str], Path]
@@ -21,7 +21,7 @@ GpuBundleOf = Callable[[str], Path]
 @pytest.fixture(scope="session")
 def gpu_bundle_of(bundle_of: BundleOf) -> GpuBundleOf:
     """Export the checkpoint of an oracle for GPU and CPU, and return its folder."""
-    return partial(bundle_of, variants=DEFAULT_VARIANTS)
+    return partial(bundle_of, variants=GPU_VARIANTS)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.bundle.files import Bundle, load_bundle
-from model_export.export import DEFAULT_VARIANTS
+from model_export.export import GPU_VARIANTS
 from tests.conftest import BundleOf
 from tests.model_export.support import CHECKPOINTS
 
@@ -28,7 +28,7 @@ class Bundles(dict[str, Bundle]):
 @pytest.fixture(scope="session")
 def bundles(bundle_of: BundleOf) -> Mapping[str, Bundle]:
     """A bundle with every variant of every checkpoint."""
-    return Bundles(bundle_of, DEFAULT_VARIANTS)
+    return Bundles(bundle_of, GPU_VARIANTS)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 
 from app.bundle.files import Bundle, find_bundles, load_bundle
 from app.errors import BundleError
+from tests.conftest import BundleOf
 from tests.model_export.support import CHECKPOINTS, ROOT
 
 pytestmark = pytest.mark.slow
@@ -83,6 +84,33 @@ def test_label_that_looks_like_markup(copy_of: Copy, tmp_path: Path) -> None:
     done = run("export", "--checkpoint", folder, "--output", tmp_path / "mood", "--variants", "cpu-fp32")
     assert done.returncode == 0, done.stderr
     assert "[/bold], [red]bad, ok" in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_label_that_the_terminal_cannot_show(copy_of: Copy, tmp_path: Path, encoding: str) -> None:
+    folder = copy_of("bert-single-label", id2label={"0": "\N{WARNING SIGN}", "1": "bad", "2": "ok"})
+    arguments = ("export", "--checkpoint", folder, "--output", tmp_path / "mood", "--variants", "cpu-fp32")
+    done = run(*arguments, PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    assert r"\u26a0, bad, ok" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "where", [{"COLUMNS": "40"}, {"FORCE_COLOR": "1", "TERM": "dumb"}], ids=["in a file", "on a terminal of 80"]
+)
+def test_no_column_of_the_table_is_cut(bundle_of: BundleOf, where: dict[str, str]) -> None:
+    done = run("verify", bundle_of("bert-regression", variants=("cpu-fp32", "cuda-fp16")), **where)
+    assert done.returncode == 0, done.stderr
+    heading, *rows = (line.rstrip() for line in done.stdout.splitlines()[-3:])
+    assert heading.endswith("  tolerance  checked with")
+    assert [row.split()[-1] for row in rows] == ["onnxruntime", "onnx.reference"]
+
+
+@pytest.mark.parametrize("tolerance", ["-1", "0", "nan", "inf", "x"])
+def test_tolerance_that_is_no_number_above_zero(tolerance: str) -> None:
+    done = run("export", "--checkpoint", "x", "--output", "y", "--tolerance", tolerance)
+    assert done.returncode == 2
+    assert f"argument --tolerance: '{tolerance}' is not a number above 0" in done.stderr
 
 
 def test_verify_finds_a_flipped_bit(bundles: Mapping[str, Bundle], tmp_path: Path) -> None:

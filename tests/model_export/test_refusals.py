@@ -42,10 +42,10 @@ def refusal(folder: Path | str, output: Path, **options: Any) -> str:
         ({"model_type": "t5"}, "model type 't5'; bert, roberta, xlm-roberta, camembert, distilbert, electra can be"),
         ({"model_type": None}, "not a JSON object with a model_type"),
         ({"hidden_act": "silu"}, "activation 'silu'; gelu, "),
-        ({"position_embedding_type": "relative_key"}, "relative_key position embeddings; only absolute"),
+        ({"position_embedding_type": "relative_key"}, "'relative_key' position embeddings; only absolute"),
         ({"is_decoder": True}, "sets is_decoder; only encoders"),
         ({"add_cross_attention": True}, "sets add_cross_attention; only encoders"),
-        ({"num_hidden_layers": 0}, "has no layers"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers 0; it must be a whole number from 1 up to 1000"),
         ({"num_attention_heads": 5}, "hidden size of 32, which 5 attention heads cannot share"),
         ({"num_hidden_layers": "two"}, "transformers cannot read"),
         ({"num_hidden_layers": 3}, "lacks the tensors bert.encoder.layer.2.attention.self.query.weight, "),
@@ -58,6 +58,18 @@ def refusal(folder: Path | str, output: Path, **options: Any) -> str:
         ({"intermediate_size": 65}, "intermediate.dense.weight .* Correct the sizes of the layers"),
         ({"id2label": {"0": "a", "1": "b"}}, "classifier.weight .* Correct id2label"),
         ({"id2label": {"0": "a", "2": "b"}}, "id2label in .* does not number the labels"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers 1000000000; it must be a whole number from 1 up to 1000"),
+        ({"num_attention_heads": 0}, "num_attention_heads 0; it must be a whole number"),
+        ({"num_attention_heads": -1}, "num_attention_heads -1; it must be a whole number"),
+        ({"num_labels": 10**9}, "num_labels 1000000000, which is no number of labels"),
+        ({"layer_norm_eps": float("inf")}, "layer_norm_eps inf; it must be a small number"),
+        ({"problem_type": "x"}, "problem_type 'x'; it must be single_label_classification, "),
+        ({"model_type": ["bert"]}, "not a JSON object with a model_type"),
+        ({"architectures": 3}, "architectures 3; it must be a list of the names of classes"),
+        ({"architectures": ["\ud800"]}, "has a text with half of a surrogate pair, which is no Unicode"),
+        ({"id2label": {"0": "a", "1": "\ud800", "2": "c"}}, "has a text with half of a surrogate pair"),
+        ({"id2label": {"0": "a", "1": ["b"], "2": "c"}}, "id2label in .* has a label that is no text"),
+        ({"hidden_act": "y" * 1000}, r"activation 'y{59}\.\.\.; gelu, "),
         (
             {"architectures": ["BertForMultipleChoice"]},
             r"no head that .* \(BertForMultipleChoice\)\. Say which .*: --task embed\.$",
@@ -228,6 +240,79 @@ def test_tokenizer_without_mask(copy_of: Copy, tmp_path: Path) -> None:
     assert "has no mask token" in refusal(folder, tmp_path / "out")
 
 
+def vocabulary_without(folder: Path, missing: str) -> Path:
+    """Leave a checkpoint of BERT only a vocabulary file, with another word in the place of a token."""
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    words = sorted(vocabulary, key=vocabulary.__getitem__)
+    (folder / "vocab.txt").write_text("".join(f"{'unused' if word == missing else word}\n" for word in words))
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    return folder
+
+
+@pytest.mark.parametrize(("token", "setting"), [("[PAD]", "pad_token"), ("[MASK]", "mask_token")])
+def test_vocabulary_without_a_token_that_texts_do_not_need(
+    copy_of: Copy, tmp_path: Path, token: str, setting: str
+) -> None:
+    folder = vocabulary_without(copy_of("bert-single-label"), token)
+    message = refusal(folder, tmp_path / "out")
+    assert f"has tokens for which the model has no embeddings: '{token}'. " in message
+    assert "model.resize_token_embeddings(len(tokenizer))" in message
+    assert message.endswith("name another token of its vocabulary in tokenizer_config.json.")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", setting: "[UNK]"}))
+    export(ExportOptions(str(folder), tmp_path / "out", variants=["cpu-fp32"]), lambda _: None)
+
+
+@pytest.mark.parametrize("token", ["[CLS]", "[UNK]"])
+def test_vocabulary_without_a_token_that_texts_need_is_another_models(
+    copy_of: Copy, tmp_path: Path, token: str
+) -> None:
+    folder = vocabulary_without(copy_of("bert-single-label"), token)
+    assert "they belong to different models" in refusal(folder, tmp_path / "out")
+
+
+def test_tokens_added_without_resizing_are_named(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-single-label")
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    token = {"id": 400, "content": "<brand>", "special": False, "normalized": True}
+    content["added_tokens"].append(token | {"single_word": False, "lstrip": False, "rstrip": False})
+    path.write_text(json.dumps(content))
+    message = refusal(folder, tmp_path / "out")
+    assert "has tokens for which the model has no embeddings: '<brand>'. They were added after the 400" in message
+
+
+@pytest.mark.parametrize("length", ["32", -1, 0, [], 32.5])
+def test_maximum_length_of_the_tokenizer_that_is_no_number(copy_of: Copy, tmp_path: Path, length: object) -> None:
+    folder = copy_of("bert-single-label")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": length}))
+    message = refusal(folder, tmp_path / "out")
+    assert f"has the model_max_length {length!r}; it must be a whole number from 1 up. Correct it." in message
+
+
+@pytest.mark.skipif("__import__('importlib.util').util.find_spec('sentencepiece')", reason="sentencepiece is installed")
+def test_sentencepiece_model_alone_needs_sentencepiece(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("camembert-fill-mask")
+    (folder / "tokenizer.json").rename(folder / "sentencepiece.bpe.model")
+    assert "Run 'pip install sentencepiece' in this environment" in refusal(folder, tmp_path / "out")
+
+
+def test_a_class_of_peoples_own_is_exported_for_the_task_that_is_named(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-multi-label", architectures=["BertForMultiLabelClassification"], problem_type=None)
+    assert "Say which one to export: --task classify or --task entities or --task embed." in refusal(
+        folder, tmp_path / "out"
+    )
+    warnings: list[str] = []
+    options = ExportOptions(str(folder), tmp_path / "out", task="classify", variants=["cpu-fp32"])
+    export(options, lambda _: None, warnings.append)
+    [warning] = warnings
+    assert (
+        "is of BertForMultiLabelClassification, which transformers does not have: it is exported as a plain" in warning
+    )
+    assert 'set problem_type to "multi_label_classification"' in warning
+
+
 def test_no_weights(copy_of: Copy, tmp_path: Path) -> None:
     folder = copy_of("bert-single-label")
     (folder / "model.safetensors").unlink()
@@ -243,7 +328,7 @@ def test_no_config(copy_of: Copy, tmp_path: Path) -> None:
 def test_config_that_is_not_json(copy_of: Copy, tmp_path: Path) -> None:
     folder = copy_of("bert-single-label")
     (folder / "config.json").write_text("[")
-    assert "is not a JSON object" in refusal(folder, tmp_path / "out")
+    assert "is not JSON" in refusal(folder, tmp_path / "out")
 
 
 def test_checkpoint_that_is_nowhere(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Which variant serves on which device, and what is said if it is not the one that was hoped for."""
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,12 +34,29 @@ def test_auto_prefers_the_best_variant(folder: Path, target: Target, precision: 
     assert choose_variant(with_variants(folder, *ALL), target, precision).name == name
 
 
-@pytest.mark.parametrize(("target", "precision"), [("cpu", "fp16"), ("cuda", "int8")])
-def test_a_missing_variant_is_refused(folder: Path, target: Target, precision: Any) -> None:
+@pytest.mark.parametrize(
+    ("target", "precision", "remedy"),
+    [
+        ("cpu", "fp16", "Set BERT_PRECISION to auto, fp32 or int8, or serve fp16 on a machine with a GPU"),
+        ("cuda", "int8", "Set BERT_PRECISION to auto, fp16 or fp32, or serve int8 with BERT_DEVICE=cpu"),
+        ("cpu", "int8", "Export it again with --variants"),
+    ],
+)
+def test_a_missing_variant_is_refused_with_what_can_be_done(
+    folder: Path, target: Target, precision: Any, remedy: str
+) -> None:
     with pytest.raises(
-        BundleError, match=rf"sentiment has no variant {target}-{precision}; it has cuda-fp32, cpu-int8.*--variants"
+        BundleError, match=rf"sentiment has no variant {target}-{precision}; it has cuda-fp32, .*{remedy}"
     ):
-        choose_variant(with_variants(folder, *ALL), target, precision)
+        choose_variant(with_variants(folder, ("cuda", "fp32"), ("cpu", "fp32")), target, precision)
+
+
+def test_a_variant_that_the_export_left_out_is_refused_with_its_reason(folder: Path) -> None:
+    path = with_variants(folder, ("cpu", "fp32")).folder / "manifest.json"
+    reason = "cuda-fp16 differs from the reference by 0.3; 0.005 is allowed."
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"left_out": {"cuda-fp16": reason}}))
+    with pytest.raises(BundleError, match=rf"no variant cuda-fp16; .*left it out: {reason} .*--tolerance"):
+        choose_variant(load_bundle(folder), "cuda", "fp16")
 
 
 def test_auto_takes_cuda_where_it_works(both: Bundle, gpu: Gpu, caplog: pytest.LogCaptureFixture) -> None:

@@ -49,12 +49,26 @@ def test_missing_shard_is_named(copy_of: Copy) -> None:
         open_weights(folder)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"weight_map": 3}'])
-def test_damaged_index(copy_of: Copy, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "does not have the expected content"),
+        ('{"weight_map": 3}', "is not an index of weight files"),
+        ('{"weight_map": {}}', "is not an index of weight files"),
+        (
+            '{"weight_map": {"a": "../model.safetensors"}}',
+            r"names '\.\./model\.safetensors', which is no file beside it",
+        ),
+        ('{"weight_map": {"a": "/etc/hostname"}}', "names '/etc/hostname', which is no file beside it"),
+        ('{"weight_map": {"a": ""}}', "names '', which is no file beside it"),
+    ],
+)
+def test_damaged_index(copy_of: Copy, content: str, expected: str) -> None:
     folder = copy_of("bert-single-label")
     shard(folder)
     (folder / "model.safetensors.index.json").write_text(content)
-    with pytest.raises(ExportError, match="is not an index of weight files"):
+    with pytest.raises(ExportError, match=expected):
         open_weights(folder)
 
 

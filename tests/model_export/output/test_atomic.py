@@ -1,5 +1,6 @@
 """A folder is there whole, or not at all."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,34 @@ def test_folder_can_be_read_by_others(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "name").stat().st_mode & 0o777 == 0o755
+
+
+def test_file_system_without_modes_and_without_fsync_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of WSL, some FUSE and NFS: the whole export was lost at its last step."""
+
+    def cannot(*_: object, **__: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", cannot)
+    monkeypatch.setattr(os, "chmod", cannot)  # what Path.chmod calls
+    target = tmp_path / "name"
+    for content in ("old", "new"):
+        with replacing(target) as folder:
+            fill(folder, content)
+    assert content_of(target) == {"a": "new"}
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_file_that_does_not_reach_the_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output error"), replacing(tmp_path / "name") as folder:
+        fill(folder, "new")
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- folders of killed processes
