@@ -23,6 +23,7 @@ class Config:
     """The architecture of a checkpoint, and its labels.
 
     `token_types` is 0 where the family has none. `position_offset` is the position id of the first token.
+    `entailment` is the number of the label that means it, by label2id, as transformers' zero-shot pipeline looks it up.
     `problem_type` is None if there is one label and the checkpoint does not name the type: transformers' pipeline then
     applies a sigmoid, which it does not for a regression.
     """
@@ -42,6 +43,7 @@ class Config:
     norm_epsilon: float
     is_tied: bool
     labels: tuple[str, ...]
+    entailment: int | None
     problem_type: ProblemType | None
 
     @property
@@ -85,6 +87,7 @@ def read_config(folder: Path) -> Config:
         norm_epsilon=source.layer_norm_eps if family.norm_epsilon is None else family.norm_epsilon,
         is_tied=source.tie_word_embeddings,
         labels=_labels(path, source.id2label),
+        entailment=_entailment(source.label2id or {}, len(source.id2label)),
         problem_type=source.problem_type or ("single_label_classification" if len(source.id2label) > 1 else None),
     )
 
@@ -134,3 +137,8 @@ def _labels(path: Path, id2label: Mapping[int, str]) -> tuple[str, ...]:
     if not id2label or sorted(id2label) != list(range(len(id2label))):
         raise ExportError(f"id2label in {path} does not number the labels from 0 up without a gap. Correct it.")
     return tuple(str(id2label[i]) for i in range(len(id2label)))
+
+
+def _entailment(label2id: Mapping[str, Any], labels: int) -> int | None:
+    numbers = [number for label, number in label2id.items() if str(label).lower().startswith("entail")]
+    return next((number for number in numbers if type(number) is int and 0 <= number < labels), None)

@@ -12,6 +12,7 @@ from model_export.checkpoint.network import Network
 from model_export.checkpoint.sentence_transformers import EmbeddingSettings, read_embedding_settings
 from model_export.checkpoint.tensors import read_network, trained_heads
 from model_export.checkpoint.tokenizer import CheckpointTokenizer, read_tokenizer
+from model_export.checkpoint.tokenizer_choice import TokenizerChoice
 from model_export.checkpoint.unmerged_adapters import refuse_wrapped
 from model_export.checkpoint.unused import find_unused
 from model_export.checkpoint.weights import Weights, open_weights, sha256_of
@@ -19,6 +20,12 @@ from model_export.errors import ExportError, few
 from model_export.tasks import TaskSpec
 
 _SHORTEST: Final = 3
+_SPARE_ROWS: Final = 128
+"""Rows of the embeddings that no token has, which is no reason for a question: sizes are rounded up, to 128 at most."""
+_FEW_TOKENS: Final = 0.5
+"""Below this share of rows with a token the tokenizer is refused, as that of another model."""
+_MOST_TOKENS: Final = 0.9
+"""Above this share nothing is said: vocabularies have some unused tokens."""
 _Settings = EmbeddingSettings | CrossEncoderSettings | None
 
 
@@ -46,6 +53,7 @@ def load_checkpoint(
     task: str,
     pooling: Pooling | Literal["auto"],
     max_length: int | None,
+    tokenizer: TokenizerChoice = "auto",
     warn: Callable[[str], None],
 ) -> LoadedCheckpoint:
     """Load the checkpoint in the folder `name`, or the one of that name on the hub.
@@ -56,6 +64,7 @@ def load_checkpoint(
         task: A task's name, or `auto`.
         pooling: For embeddings; `auto` is what the folder's sentence-transformers files say, else the mean.
         max_length: Maximum tokens of a sequence; None for the checkpoint's.
+        tokenizer: Which tokenizer to take if the checkpoint has two.
         warn: Called with what a person should look at.
 
     Raises:
@@ -65,19 +74,21 @@ def load_checkpoint(
     weights = open_weights(checkpoint.folder)
     refuse_wrapped(name, weights.tensors)
     spec = choose_task(checkpoint, task, trained_heads(checkpoint.config, weights))
-    tokenizer = read_tokenizer(checkpoint.folder)
-    _check_vocabulary(checkpoint, tokenizer, spec)
+    read = read_tokenizer(checkpoint.folder, tokenizer)
+    _check_vocabulary(checkpoint, read, spec)
+    _question_vocabulary(checkpoint, read, warn, is_named=tokenizer != "auto")
+    _check_for_task(checkpoint, read, spec)
     embedding = _embedding_settings(checkpoint, spec, pooling)
     cross_encoder = read_cross_encoder(checkpoint.folder) if spec.head == "sequence-classification" else None
     settings = embedding or cross_encoder
-    _check_lower_case(checkpoint, tokenizer, settings)
-    length = _max_length(checkpoint, tokenizer, settings, max_length)
+    _check_lower_case(checkpoint, read, settings)
+    length = _max_length(checkpoint, read, settings, max_length)
     network = read_network(
         name,
         checkpoint.config,
         spec,
         weights,
-        tokenizer_tells_types=tokenizer.tells_types,
+        tokenizer_tells_types=read.tells_types,
         embedding=embedding,
     )
     unused = find_unused(name, checkpoint.config, weights)
@@ -89,8 +100,8 @@ def load_checkpoint(
     source = Source(checkpoint=name, revision=checkpoint.revision, sha256=hash_of(weights, embedding))
     return LoadedCheckpoint(
         network=network,
-        tokenizer=tokenizer,
-        mask=spec.mask(tokenizer.special_tokens),
+        tokenizer=read,
+        mask=spec.mask(read.special_tokens),
         embedding=embedding,
         score_function=cross_encoder.score_function(name) if cross_encoder and spec.has_one_label else None,
         max_length=length,
@@ -115,6 +126,44 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, ta
         raise ExportError(
             f"The tokenizer of {checkpoint.name} has no mask token. Name it in its tokenizer_config.json, "
             "or choose --task classify."
+        )
+
+
+def _question_vocabulary(
+    checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, warn: Callable[[str], None], *, is_named: bool
+) -> None:
+    """Refuse a vocabulary that is far smaller than the embeddings, unless a person named the tokenizer; warn of one that is smaller."""
+    tokens, rows = tokenizer.fast.get_vocab_size(with_added_tokens=True), checkpoint.config.vocab_size
+    if rows - tokens <= _SPARE_ROWS or tokens > _MOST_TOKENS * rows:
+        return
+    found = (
+        f"The tokenizer of {checkpoint.name} has {tokens} tokens, but its {CONFIG_FILE} has a vocab_size of {rows}: most likely "
+        "they belong to different models."
+    )
+    if tokens < _FEW_TOKENS * rows and not is_named:
+        way = "file" if (checkpoint.folder / "tokenizer.json").is_file() else "class"
+        raise ExportError(
+            f"{found} Replace it with the model's own tokenizer, or say that it is this one with --tokenizer {way}."
+        )
+    warn(f"{found} Compare some answers with those of the original before you use this bundle.")
+
+
+def _check_for_task(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, task: TaskSpec) -> None:
+    if task.result == "masked-tokens" and tokenizer.splits_special_tokens:
+        raise ExportError(
+            f"The tokenizer of {checkpoint.name} reads special tokens within a text as text (split_special_tokens), so it finds no "
+            "mask to fill. Set split_special_tokens to false in its tokenizer_config.json."
+        )
+    if task.inputs == "question" and tokenizer.pads_left:
+        raise ExportError(
+            f"The tokenizer of {checkpoint.name} has the padding_side left, with which transformers puts the context before the "
+            'question; only the question first can be exported. Set padding_side to "right" in its tokenizer_config.json if the '
+            "model was trained so."
+        )
+    if tokenizer.tells_types and 1 < checkpoint.config.token_types <= tokenizer.last_type:
+        raise ExportError(
+            f"The tokenizer of {checkpoint.name} gives the token type {tokenizer.last_type}, but its {CONFIG_FILE} has a "
+            f"type_vocab_size of {checkpoint.config.token_types}. Replace it with the model's own tokenizer."
         )
 
 

@@ -1,4 +1,4 @@
-"""Read a checkpoint's tokenizer as transformers does, and write it as one `tokenizer.json`."""
+"""Read a checkpoint's tokenizer, and what the server needs to know of it that is not in its `tokenizer.json`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,8 +6,10 @@ from typing import Any, Final
 
 import tokenizers
 
-from app.bundle.manifest import SpecialToken, SpecialTokens
+from app.bundle.manifest import SpecialToken, SpecialTokens, TruncationSide
 from model_export.checkpoint.readable import check_readable
+from model_export.checkpoint.tokenizer_choice import TokenizerChoice, choose_tokenizer
+from model_export.checkpoint.tokenizer_texts import TEXTS
 from model_export.errors import ExportError, one_line
 
 # Without one of these files, transformers silently makes an empty vocabulary.
@@ -26,27 +28,38 @@ _OTHER_FILES: Final = ("tokenizer_config.json", "special_tokens_map.json", "adde
 class CheckpointTokenizer:
     """The tokenizer of a checkpoint, without truncation and padding.
 
-    `max_length` is None if the checkpoint does not name it. `tells_types` is whether its token types are passed to the
-    model, `cleans_up` whether decoding joins punctuation to the word before it.
+    `max_length` is None if the checkpoint does not name it. `truncation_side` is the end that is cut off,
+    `splits_special_tokens` whether special tokens within a text are read as text, `tells_types` whether its token types are
+    passed to the model, `cleans_up` whether decoding joins punctuation to the word before it, `pads_left` whether padding
+    would stand first. `origin` says where it is from, for people.
     """
 
     fast: tokenizers.Tokenizer
     special_tokens: SpecialTokens
     max_length: int | None
+    truncation_side: TruncationSide
+    splits_special_tokens: bool
     tells_types: bool
     cleans_up: bool
+    pads_left: bool
+    origin: str
 
     @property
     def ids(self) -> int:
         """One more than the largest token id."""
         return int(max(self.fast.get_vocab(with_added_tokens=True).values())) + 1
 
+    @property
+    def last_type(self) -> int:
+        """The largest token type of a pair."""
+        return int(max(self.fast.encode("a", "a").type_ids, default=0))
 
-def read_tokenizer(folder: Path) -> CheckpointTokenizer:
+
+def read_tokenizer(folder: Path, choice: TokenizerChoice = "auto") -> CheckpointTokenizer:
     """Return the tokenizer of the checkpoint in `folder`.
 
     Raises:
-        ExportError: there is none, or there is only a slow one in Python.
+        ExportError: there is none, there is only a slow one in Python, or there are two and `choice` does not say which.
     """
     if not any((folder / name).is_file() for name in _VOCABULARIES):
         raise ExportError(
@@ -54,32 +67,34 @@ def read_tokenizer(folder: Path) -> CheckpointTokenizer:
             "Save the tokenizer the model was trained with into it, with save_pretrained()."
         )
     check_readable(*(folder / name for name in (*_VOCABULARIES, *_OTHER_FILES)))
-    from transformers import AutoTokenizer  # noqa: PLC0415  # takes a second
-    from transformers.tokenization_utils_base import LARGE_INTEGER  # noqa: PLC0415
+    from transformers.tokenization_utils_base import LARGE_INTEGER  # noqa: PLC0415  # takes a second
 
-    try:
-        slow = AutoTokenizer.from_pretrained(folder)
-    except Exception as error:
-        raise ExportError(
-            f"transformers cannot read the tokenizer in {folder} ({one_line(error)}). "
-            "Save it again with save_pretrained(), which writes a tokenizer.json."
-        ) from error
-    if not slow.is_fast:
-        raise ExportError(
-            f"{folder} has a {type(slow).__name__}, which runs in Python only and has no tokenizer.json. "
-            "Convert it to a fast tokenizer and save it into the folder."
-        )
-    fast = tokenizers.Tokenizer.from_str(slow.backend_tokenizer.to_str())
-    fast.no_truncation()
-    fast.no_padding()
+    reading = choose_tokenizer(folder, choice)
+    fast, slow = reading.fast, reading.settings
+    _check_it_reads_all(folder, fast)
     return CheckpointTokenizer(
         fast=fast,
         special_tokens=_special_tokens(folder, slow),
         max_length=slow.model_max_length if slow.model_max_length < LARGE_INTEGER else None,
-        tells_types="token_type_ids" in slow.model_input_names,
+        truncation_side=slow.truncation_side,
+        splits_special_tokens=bool(slow.split_special_tokens),
+        tells_types=reading.tells_types,
         # What decode() does: byte-pair tokenizers keep their spaces whatever the setting says.
         cleans_up=bool(slow.clean_up_tokenization_spaces) and type(fast.model).__name__ != "BPE",
+        pads_left=slow.padding_side == "left",
+        origin=reading.origin,
     )
+
+
+def _check_it_reads_all(folder: Path, fast: tokenizers.Tokenizer) -> None:
+    try:
+        for text, pair in TEXTS:
+            fast.encode(text, pair)
+    except Exception as error:  # tokenizers raises no other
+        raise ExportError(
+            f"The tokenizer in {folder} fails on texts with unknown characters ({one_line(error)}). "
+            "Put its unknown token into its vocabulary, or replace it with the model's own tokenizer."
+        ) from error
 
 
 def _special_tokens(folder: Path, slow: Any) -> SpecialTokens:  # noqa: ANN401  # transformers has no types
