@@ -189,8 +189,8 @@ def _max_length(
     checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, settings: _Settings, requested: int | None
 ) -> int:
     positions = checkpoint.config.positions - checkpoint.config.position_offset
-    limits = [positions, tokenizer.max_length, settings.max_length if settings else None]
-    max_length = min(limit for limit in limits if limit) if requested is None else requested
+    own = settings.max_length if settings and settings.max_length else tokenizer.max_length  # as sentence-transformers
+    max_length = min(positions, own or positions) if requested is None else requested
     if max_length > positions:
         raise ExportError(f"--max-length {requested} exceeds the {positions} positions of {checkpoint.name}. Lower it.")
     if max_length < _SHORTEST:
