@@ -116,6 +116,20 @@ def _refuse_variations(path: Path, source: Any) -> None:  # noqa: ANN401  # tran
     for flag in ("is_decoder", "add_cross_attention"):
         if getattr(source, flag, False):
             raise ExportError(f"{path} sets {flag}; only encoders can be exported.")
+    for field, what in (
+        ("pruned_heads", "heads taken out of single layers"),
+        ("quantization_config", "quantized weights"),
+    ):
+        if getattr(source, field, None):
+            raise ExportError(
+                f"{path} sets {field}: {what} cannot be exported. Save the model without them, in full precision."
+            )
+    own_code = getattr(source, "auto_map", None) or {}
+    if any(str(name).startswith("AutoModel") for name in own_code):
+        raise ExportError(
+            f"{path} names a network of the checkpoint's own (auto_map), whose code is not run. If transformers gives the same "
+            "answers without trust_remote_code, take auto_map out of it; else choose another model."
+        )
     if source.num_hidden_layers < 1:
         raise ExportError(f"{path} has no layers: num_hidden_layers is {source.num_hidden_layers}.")
     if source.hidden_size % source.num_attention_heads:

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 
 from app.bundle.manifest import Pooling, ScoreFunction, Source, SpecialToken
 from model_export.checkpoint.config import CONFIG_FILE
 from model_export.checkpoint.cross_encoder import CrossEncoderSettings, read_cross_encoder
+from model_export.checkpoint.fields import ROWS, unknown_fields
 from model_export.checkpoint.find import Checkpoint, choose_task, find_checkpoint
+from model_export.checkpoint.json_files import read_json_if_there
 from model_export.checkpoint.network import Network
 from model_export.checkpoint.sentence_transformers import EmbeddingSettings, read_embedding_settings
 from model_export.checkpoint.tensors import read_network, trained_heads
@@ -20,6 +23,8 @@ from model_export.errors import ExportError, few
 from model_export.tasks import TaskSpec
 
 _SHORTEST: Final = 3
+_LISTS: Final = frozenset({"modules.json", "added_tokens.json"})
+"""Files whose keys are no fields."""
 _SPARE_ROWS: Final = 128
 """Rows of the embeddings that no token has, which is no reason for a question: sizes are rounded up, to 128 at most."""
 _FEW_TOKENS: Final = 0.5
@@ -91,6 +96,7 @@ def load_checkpoint(
         tokenizer_tells_types=read.tells_types,
         embedding=embedding,
     )
+    _report_unknown_fields(checkpoint.folder, warn)
     unused = find_unused(name, checkpoint.config, weights)
     if unused:
         warn(
@@ -107,6 +113,13 @@ def load_checkpoint(
         max_length=length,
         source=source,
     )
+
+
+def _report_unknown_fields(folder: Path, warn: Callable[[str], None]) -> None:
+    for file in sorted({row.file for row in ROWS if "/" not in row.file} - _LISTS):
+        unknown = unknown_fields(file, read_json_if_there(folder / file))
+        if unknown:
+            warn(f"{file} has fields that this export does not know and ignores: {few(unknown)}.")
 
 
 def hash_of(weights: Weights, embedding: EmbeddingSettings | None) -> str:

@@ -79,11 +79,16 @@ def read_tokenizer(folder: Path, choice: TokenizerChoice = "auto") -> Checkpoint
         truncation_side=slow.truncation_side,
         splits_special_tokens=bool(slow.split_special_tokens),
         tells_types=reading.tells_types,
-        # What decode() does: byte-pair tokenizers keep their spaces whatever the setting says.
-        cleans_up=bool(slow.clean_up_tokenization_spaces) and type(fast.model).__name__ != "BPE",
+        cleans_up=bool(slow.clean_up_tokenization_spaces) and _may_be_cleaned_up(fast, slow),
         pads_left=slow.padding_side == "left",
         origin=reading.origin,
     )
+
+
+def _may_be_cleaned_up(fast: tokenizers.Tokenizer, slow: Any) -> bool:  # noqa: ANN401  # transformers has no types
+    """Return what decode() of transformers 5 does: byte-pair tokenizers keep their spaces unless a second setting insists."""
+    insists = slow.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output
+    return type(fast.model).__name__ != "BPE" or bool(insists)
 
 
 def _check_it_reads_all(folder: Path, fast: tokenizers.Tokenizer) -> None:

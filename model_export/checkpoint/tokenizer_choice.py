@@ -59,9 +59,11 @@ def choose_tokenizer(folder: Path, choice: TokenizerChoice) -> Reading:
     Raises:
         ExportError: it cannot be read, or cannot be known.
     """
+    _refuse_other_code(folder, choice)
     if not (folder / _FILE).is_file():
         if choice == "file":
             raise ExportError(f"--tokenizer file: {folder} has no {_FILE}. Leave the option out.")
+        _refuse_without_file(folder)
         return _of_class(_made_by_class(folder), "its vocabulary files")
     if choice == "class":
         return _of_class(_made_by_class(folder), f"the vocabulary of {_FILE}")
@@ -88,6 +90,30 @@ def choose_tokenizer(folder: Path, choice: TokenizerChoice) -> Reading:
         )
     difference = f"the {name} that transformers 5 makes of it differs on {differing} of {len(file_ids)} texts"
     return replace(file, origin=f"{_FILE}, as {reason}; {difference}")
+
+
+def _refuse_other_code(folder: Path, choice: TokenizerChoice) -> None:
+    path = folder / _SETTINGS_FILE
+    settings = read_json_if_there(path)
+    if settings.get("auto_map") and choice != "file":
+        raise ExportError(
+            f"{path} names a tokenizer of the checkpoint's own (auto_map), whose code is not run. If {_FILE} gives the same "
+            "tokens, export with --tokenizer file."
+        )
+    if set(settings.get("fast_tokenizer_files") or ()) - {_FILE}:
+        raise ExportError(
+            f"{path} names files for other releases in fast_tokenizer_files; only {_FILE} is read. Rename the one that the "
+            f"model was trained with to {_FILE}, and take fast_tokenizer_files out."
+        )
+
+
+def _refuse_without_file(folder: Path) -> None:
+    """Refuse what only version 4 reads of vocabulary files."""
+    if read_json_if_there(folder / _SETTINGS_FILE).get("do_basic_tokenize") is False:
+        raise ExportError(
+            f"{folder / _SETTINGS_FILE} turns off do_basic_tokenize, which transformers 5 ignores. Load the tokenizer with "
+            f"transformers 4 and save it with save_pretrained(), which writes a {_FILE}."
+        )
 
 
 def _of_class(made: Any, source: str) -> Reading:  # noqa: ANN401  # transformers has no types
@@ -198,6 +224,8 @@ def _read_file(folder: Path) -> Reading:
         }
         read = PreTrainedTokenizerFast.from_pretrained(folder, **defaults)
         definition = json.loads(read.backend_tokenizer.to_str())
+        if definition["model"].get("dropout"):
+            definition["model"]["dropout"] = None  # for training: tokens would be random
         if settings.get("tokenizer_class") != _OF_VERSION_5:
             _apply_settings(definition, settings, parameters)
         fast = tokenizers.Tokenizer.from_str(json.dumps(definition))
