@@ -132,7 +132,6 @@ ROWS: Final = (
         "code of the checkpoint's own is never run; `--tokenizer file` takes tokenizer.json",
     ),
     Row(_SETTINGS, "fast_tokenizer_files", "refused", "if it names another file than tokenizer.json"),
-    Row(_SETTINGS, "do_basic_tokenize", "refused", "if false and there is no tokenizer.json, which has it applied"),
     Row(
         _SETTINGS,
         "padding_side",
@@ -148,7 +147,7 @@ ROWS: Final = (
     ),
     Row(
         _SETTINGS,
-        "never_split wordpieces_prefix clean_text errors legacy sp_model_kwargs use_fast add_bos_token add_eos_token "
+        "do_basic_tokenize never_split wordpieces_prefix clean_text errors legacy sp_model_kwargs use_fast add_bos_token add_eos_token "
         "do_word_tokenize subword_tokenizer_type word_tokenizer_type mecab_kwargs",
         "ignored",
         "for tokenizers in Python, which are refused",

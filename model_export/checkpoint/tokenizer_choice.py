@@ -63,7 +63,6 @@ def choose_tokenizer(folder: Path, choice: TokenizerChoice) -> Reading:
     if not (folder / _FILE).is_file():
         if choice == "file":
             raise ExportError(f"--tokenizer file: {folder} has no {_FILE}. Leave the option out.")
-        _refuse_without_file(folder)
         return _of_class(_made_by_class(folder), "its vocabulary files")
     if choice == "class":
         return _of_class(_made_by_class(folder), f"the vocabulary of {_FILE}")
@@ -104,15 +103,6 @@ def _refuse_other_code(folder: Path, choice: TokenizerChoice) -> None:
         raise ExportError(
             f"{path} names files for other releases in fast_tokenizer_files; only {_FILE} is read. Rename the one that the "
             f"model was trained with to {_FILE}, and take fast_tokenizer_files out."
-        )
-
-
-def _refuse_without_file(folder: Path) -> None:
-    """Refuse what only version 4 reads of vocabulary files."""
-    if read_json_if_there(folder / _SETTINGS_FILE).get("do_basic_tokenize") is False:
-        raise ExportError(
-            f"{folder / _SETTINGS_FILE} turns off do_basic_tokenize, which transformers 5 ignores. Load the tokenizer with "
-            f"transformers 4 and save it with save_pretrained(), which writes a {_FILE}."
         )
 
 
@@ -187,13 +177,13 @@ def _check_vocabulary_is_read(folder: Path, made: Any) -> None:  # noqa: ANN401
 
 
 def _with_version_4_mask(folder: Path, made: Any) -> Any:  # noqa: ANN401
-    """Return the tokenizer with a mask that takes the space before it, as version 4's classes for RoBERTa make it.
+    """Return the tokenizer with a mask that takes the space before it, as version 4's class for RoBERTa makes it.
 
     Version 5 forgets that where a vocabulary file is all there is. Such files are older than it.
     """
     mask = made.mask_token
     is_plain = not isinstance(_special_tokens_of(folder).get("mask_token"), Mapping)
-    if mask is None or not is_plain or not _name(made).startswith(("Roberta", "XLMRoberta")):
+    if mask is None or not is_plain or not _name(made).startswith("Roberta"):
         return made
     return type(made).from_pretrained(
         folder, mask_token=tokenizers.AddedToken(mask, lstrip=True, special=True, normalized=False)

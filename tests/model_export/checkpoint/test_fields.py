@@ -77,7 +77,6 @@ SETTINGS: Final[Mapping[str, Example]] = {
     "added_tokens_decoder": (BERT, {"399": SPECIAL | {"content": "new"}}),
     "auto_map": (BERT, {"AutoTokenizer": ["own.Tokenizer", None]}),
     "fast_tokenizer_files": (BERT, ["tokenizer.json", "tokenizer.4.0.json"]),
-    "do_basic_tokenize": ("bert-multi-label", False),
     "padding_side": (BERT, "left"),
 }
 TOKENIZER: Final[Mapping[str, Example]] = {
