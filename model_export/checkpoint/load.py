@@ -25,8 +25,8 @@ from model_export.tasks import TaskSpec
 _SHORTEST: Final = 3
 _LISTS: Final = frozenset({"modules.json", "added_tokens.json"})
 """Files whose keys are no fields."""
-_SPARE_ROWS: Final = 128
-"""Rows of the embeddings that no token has, which is no reason for a question: sizes are rounded up, to 128 at most."""
+_ROUNDED_TO: Final = (8, 16, 32, 64, 128)
+"""Multiples to which the rows of embeddings are rounded up, which is no reason for a question."""
 _FEW_TOKENS: Final = 0.5
 """Below this share of rows with a token the tokenizer is refused, as that of another model."""
 _MOST_TOKENS: Final = 0.9
@@ -147,7 +147,7 @@ def _question_vocabulary(
 ) -> None:
     """Refuse a vocabulary that is far smaller than the embeddings, unless a person named the tokenizer; warn of one that is smaller."""
     tokens, rows = tokenizer.fast.get_vocab_size(with_added_tokens=True), checkpoint.config.vocab_size
-    if rows - tokens <= _SPARE_ROWS or tokens > _MOST_TOKENS * rows:
+    if tokens > _MOST_TOKENS * rows or rows in {-(-tokens // multiple) * multiple for multiple in _ROUNDED_TO}:
         return
     found = (
         f"The tokenizer of {checkpoint.name} has {tokens} tokens, but its {CONFIG_FILE} has a vocab_size of {rows}: most likely "

@@ -8,9 +8,8 @@ import tokenizers
 
 from app.bundle.manifest import SpecialToken, SpecialTokens, TruncationSide
 from model_export.checkpoint.readable import check_readable
-from model_export.checkpoint.tokenizer_choice import TokenizerChoice, choose_tokenizer
-from model_export.checkpoint.tokenizer_texts import TEXTS
-from model_export.errors import ExportError, one_line
+from model_export.checkpoint.tokenizer_choice import TokenizerChoice, choose_tokenizer, encode_texts
+from model_export.errors import ExportError
 
 # Without one of these files, transformers silently makes an empty vocabulary.
 _VOCABULARIES: Final = (
@@ -71,7 +70,7 @@ def read_tokenizer(folder: Path, choice: TokenizerChoice = "auto") -> Checkpoint
 
     reading = choose_tokenizer(folder, choice)
     fast, slow = reading.fast, reading.settings
-    _check_it_reads_all(folder, fast)
+    encode_texts(folder, fast)  # refuses one that fails
     return CheckpointTokenizer(
         fast=fast,
         special_tokens=_special_tokens(folder, slow),
@@ -89,17 +88,6 @@ def _may_be_cleaned_up(fast: tokenizers.Tokenizer, slow: Any) -> bool:  # noqa: 
     """Return what decode() of transformers 5 does: byte-pair tokenizers keep their spaces unless a second setting insists."""
     insists = slow.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output
     return type(fast.model).__name__ != "BPE" or bool(insists)
-
-
-def _check_it_reads_all(folder: Path, fast: tokenizers.Tokenizer) -> None:
-    try:
-        for text, pair in TEXTS:
-            fast.encode(text, pair)
-    except Exception as error:  # tokenizers raises no other
-        raise ExportError(
-            f"The tokenizer in {folder} fails on texts with unknown characters ({one_line(error)}). "
-            "Put its unknown token into its vocabulary, or replace it with the model's own tokenizer."
-        ) from error
 
 
 def _special_tokens(folder: Path, slow: Any) -> SpecialTokens:  # noqa: ANN401  # transformers has no types

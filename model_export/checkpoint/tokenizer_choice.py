@@ -69,13 +69,17 @@ def choose_tokenizer(folder: Path, choice: TokenizerChoice) -> Reading:
     file = _read_file(folder)
     if choice == "file":
         return file
-    file_ids = _ids(file.fast)
+    of_file = encode_texts(folder, file.fast)
     try:
         of_class = _made_by_class(folder)
-        class_ids = _ids(of_class.backend_tokenizer)
-    except Exception:  # tokenizers raises no other
+        encodings = encode_texts(folder, of_class.backend_tokenizer)
+    except ExportError:
         return replace(file, origin=f"{_FILE}; transformers 5 cannot read it")
-    differing = sum(one != other for one, other in zip(file_ids, class_ids, strict=True))
+    tells_types = "token_type_ids" in of_class.model_input_names
+    differing = sum(
+        one.ids != other.ids or (tells_types and one.type_ids != other.type_ids)
+        for one, other in zip(of_file, encodings, strict=True)
+    )
     if not differing:
         return file
     name = _name(of_class)
@@ -83,11 +87,11 @@ def choose_tokenizer(folder: Path, choice: TokenizerChoice) -> Reading:
     if reason is None:
         raise ExportError(
             f"{folder} has two tokenizers: {_FILE} as transformers 4 reads it, and the {name} that transformers 5 makes of it, "
-            f"which differ on {differing} of {len(file_ids)} texts. {_CONFIG_FILE} says that transformers 5 saved the model, but "
+            f"which differ on {differing} of {len(TEXTS)} texts. {_CONFIG_FILE} says that transformers 5 saved the model, but "
             f"{_SETTINGS_FILE} does not say that it saved the tokenizer, so which one the model was trained with is not known. "
             "Export with --tokenizer class if it was trained with AutoTokenizer of transformers 5, else with --tokenizer file."
         )
-    difference = f"the {name} that transformers 5 makes of it differs on {differing} of {len(file_ids)} texts"
+    difference = f"the {name} that transformers 5 makes of it differs on {differing} of {len(TEXTS)} texts"
     return replace(file, origin=f"{_FILE}, as {reason}; {difference}")
 
 
@@ -122,8 +126,19 @@ def _reason_for_the_file(folder: Path, file: tokenizers.Tokenizer, of_class: tok
     return "transformers 4 reads it" if version and int(version[0]) < 5 else None  # the version
 
 
-def _ids(tokenizer: tokenizers.Tokenizer) -> list[list[int]]:
-    return [list(tokenizer.encode(text, pair).ids) for text, pair in TEXTS]
+def encode_texts(folder: Path, tokenizer: tokenizers.Tokenizer) -> list[tokenizers.Encoding]:
+    """Return the texts on which tokenizers are compared, encoded.
+
+    Raises:
+        ExportError: the tokenizer of `folder` cannot encode one of them.
+    """
+    try:
+        return [tokenizer.encode(text, pair) for text, pair in TEXTS]
+    except Exception as error:  # tokenizers raises no other
+        raise ExportError(
+            f"The tokenizer in {folder} fails on texts with unknown characters ({one_line(error)}). "
+            "Put its unknown token into its vocabulary, or replace it with the model's own tokenizer."
+        ) from error
 
 
 def _name(settings: Any) -> str:  # noqa: ANN401  # transformers has no types

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from model_export.checkpoint.load import LoadedCheckpoint, load_checkpoint
 from model_export.checkpoint.tokenizer import read_tokenizer
+from model_export.checkpoint.tokenizer_choice import TokenizerChoice
 from model_export.checkpoint.tokenizer_texts import TEXTS
 from model_export.errors import ExportError
 from tests.model_export.support import CHECKPOINTS, edit_tensors
@@ -185,14 +186,17 @@ def test_a_tokenizer_without_its_unknown_token_is_refused(copy_of: Copy) -> None
     folder = copy_of("bert-single-label", transformers_version="4.0.0")
     definition = json.loads((folder / "tokenizer.json").read_text())
     edit(folder / "tokenizer.json", model=definition["model"] | {"unk_token": "[NONE]"})
-    with pytest.raises(ExportError, match="fails on texts with unknown characters"):
-        read_tokenizer(folder, "file")
+    for choice in get_args(TokenizerChoice)[:2]:
+        with pytest.raises(ExportError, match="fails on texts with unknown characters"):
+            read_tokenizer(folder, choice)
 
 
 @pytest.mark.parametrize(
     ("rows", "options", "says"),
     [
-        (500, {}, None),
+        (440, {}, None),
+        (512, {}, None),
+        (500, {}, "warned"),
         (700, {}, "warned"),
         (1000, {}, "refused"),
         (1000, {"tokenizer": "file"}, "warned"),
@@ -232,6 +236,18 @@ def test_types_of_a_second_text_are_those_of_the_version_that_saved_the_tokenize
     assert load(folder).network.uses_token_types == tells
     edit(folder / "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
     assert not load(folder).network.uses_token_types
+
+
+def test_types_of_a_file_count_as_its_tokens_do(copy_of: Copy) -> None:
+    folder = copy_of("bert-nli", transformers_version="4.57.1")
+    template = json.loads((folder / "tokenizer.json").read_text())["post_processor"]
+    for token in template["pair"]:
+        next(iter(token.values()))["type_id"] = 0
+    edit(folder / "tokenizer.json", post_processor=template)
+    (folder / "tokenizer_config.json").unlink()
+    read = read_tokenizer(folder)
+    assert set(read.fast.encode("a", "b").type_ids) == {0}
+    assert "the BertTokenizer that transformers 5 makes of it differs on 3 of" in read.origin
 
 
 def test_a_type_that_the_model_does_not_have_is_refused(copy_of: Copy) -> None:
