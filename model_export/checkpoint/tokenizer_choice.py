@@ -217,21 +217,22 @@ def _read_file(folder: Path) -> Reading:
     """
     from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
 
-    settings, kind = read_json_if_there(folder / _SETTINGS_FILE), _class_of(folder)
+    settings, name = read_json_if_there(folder / _SETTINGS_FILE), _class_name(folder)
+    kind = _class_of(name)
     parameters = inspect.signature(kind.__init__).parameters
     try:
         known = tokenizers.Tokenizer.from_file(str(folder / _FILE)).get_vocab(with_added_tokens=True)
         named = _special_tokens_of(folder)
         defaults = {
-            name: one.default
-            for name, one in parameters.items()
-            if name.endswith("_token") and name not in named and one.default in known
+            key: one.default
+            for key, one in parameters.items()
+            if key.endswith("_token") and key not in named and one.default in known
         }
         read = PreTrainedTokenizerFast.from_pretrained(folder, **defaults)
         definition = json.loads(read.backend_tokenizer.to_str())
         if definition["model"].get("dropout"):
             definition["model"]["dropout"] = None  # for training: tokens would be random
-        if settings.get("tokenizer_class") != _OF_VERSION_5:
+        if name != _OF_VERSION_5:
             _apply_settings(definition, settings, parameters)
         fast = tokenizers.Tokenizer.from_str(json.dumps(definition))
     except Exception as error:
@@ -241,20 +242,23 @@ def _read_file(folder: Path) -> Reading:
     fast.encode_special_tokens = bool(read.split_special_tokens)
     names = settings.get("model_input_names") or kind.model_input_names
     # Version 4 passes them on unless a class says otherwise, version 5 only if it says so.
-    tells_types = settings.get("tokenizer_class") == _OF_VERSION_4 and "model_input_names" not in settings
+    tells_types = name == _OF_VERSION_4 and "model_input_names" not in settings
     return Reading(fast, read, tells_types or "token_type_ids" in names, _FILE)
 
 
-def _class_of(folder: Path) -> Any:  # noqa: ANN401
-    """Return the class that transformers uses for the tokenizer in `folder`."""
-    from transformers.models.auto.tokenization_auto import (  # noqa: PLC0415
-        TOKENIZER_MAPPING_NAMES,
-        tokenizer_class_from_name,
-    )
+def _class_name(folder: Path) -> str:
+    """Return the name of the tokenizer's class: what the folder says, or that of its model's family."""
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES  # noqa: PLC0415
 
     config = read_json(folder / _CONFIG_FILE)
-    name = read_json_if_there(folder / _SETTINGS_FILE).get("tokenizer_class") or config.get("tokenizer_class")
-    name = str(name or TOKENIZER_MAPPING_NAMES.get(config.get("model_type")) or _OF_VERSION_4)
+    named = read_json_if_there(folder / _SETTINGS_FILE).get("tokenizer_class") or config.get("tokenizer_class")
+    return str(named or TOKENIZER_MAPPING_NAMES.get(config.get("model_type")) or _OF_VERSION_4)
+
+
+def _class_of(name: str) -> Any:  # noqa: ANN401
+    """Return the class of this name in version 5."""
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name  # noqa: PLC0415
+
     kind = None if name == _OF_VERSION_4 else tokenizer_class_from_name(name.removesuffix("Fast"))
     return kind or tokenizer_class_from_name(_OF_VERSION_5)
 

@@ -234,6 +234,9 @@ def test_types_of_a_second_text_are_those_of_the_version_that_saved_the_tokenize
     folder = copy_of(name)
     edit(folder / "tokenizer_config.json", tokenizer_class=kind, backend=None)
     assert load(folder).network.uses_token_types == tells
+    edit(folder / "tokenizer_config.json", tokenizer_class=None)
+    edit(folder / "config.json", tokenizer_class=kind)
+    assert load(folder).network.uses_token_types == tells
     edit(folder / "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
     assert not load(folder).network.uses_token_types
 
