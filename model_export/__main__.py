@@ -22,6 +22,7 @@ from app.bundle import BundleError
 from app.bundle.files import load_bundle
 from app.bundle.manifest import Pooling
 from model_export.check.tolerances import TOLERANCE
+from model_export.checkpoint.tokenizer_choice import TokenizerChoice
 from model_export.errors import ExportError, system_message
 from model_export.export import CPU_VARIANTS, GPU_VARIANTS, VARIANTS, ExportOptions, export
 from model_export.report import print_bundle, progress
@@ -136,6 +137,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--max-length", type=int, metavar="TOKENS", help="maximum tokens of a sequence (default: the checkpoint's)"
+    )
+    command.add_argument(
+        "--tokenizer",
+        choices=get_args(TokenizerChoice),
+        default="auto",
+        help="of two tokenizers, tokenizer.json as it is or what its class makes of it (default: the one the model was "
+        "trained with, if that is known)",
     )
     command.add_argument("--revision", help="branch, tag or commit of a checkpoint on the hub")
     tolerances = f"{TOLERANCE['fp32']:g} in fp32, {TOLERANCE['fp16']:g} of the largest answer in fp16, {TOLERANCE['int8']:g} in int8"

@@ -32,9 +32,11 @@ from model_export.check.reference import reference_answers
 from model_export.check.runnable_graph import RunnableGraph
 from model_export.check.sequences import random_sequences
 from model_export.check.tolerances import Batch, ReferenceBatches, check, check_scores, score_function
+from model_export.checkpoint.config import Config
 from model_export.checkpoint.load import LoadedCheckpoint, load_checkpoint
 from model_export.checkpoint.network import Network
 from model_export.checkpoint.sentence_transformers import EmbeddingSettings
+from model_export.checkpoint.tokenizer_choice import TokenizerChoice
 from model_export.errors import InaccurateVariant
 from model_export.graph.build import build_graph
 from model_export.graph.onnx_file import write_onnx
@@ -67,9 +69,9 @@ Progress = Callable[[str], None]
 class ExportOptions:
     """What to export, how and where to.
 
-    `task` is a name of `tasks.TASKS` or `auto`. `variants` is None for the machine's defaults: of these, one that does not
-    pass its checks is left out, while one that is named stops the export. `tolerance` replaces that of every variant;
-    `keeps_inaccurate` keeps a variant that changes too many answers.
+    `task` is a name of `tasks.TASKS` or `auto`. `tokenizer` decides if the checkpoint has two. `variants` is None for the
+    machine's defaults: of these, one that does not pass its checks is left out, while one that is named stops the export.
+    `tolerance` replaces that of every variant; `keeps_inaccurate` keeps a variant that changes too many answers.
     """
 
     checkpoint: str
@@ -81,6 +83,7 @@ class ExportOptions:
     tolerance: float | None = None
     keeps_inaccurate: bool = False
     pooling: Pooling | Literal["auto"] = "auto"
+    tokenizer: TokenizerChoice = "auto"
 
 
 def export(options: ExportOptions, progress: Progress, warn: Callable[[str], None] = lambda _: None) -> Manifest:
@@ -104,6 +107,7 @@ def export(options: ExportOptions, progress: Progress, warn: Callable[[str], Non
         task=options.task,
         pooling=options.pooling,
         max_length=options.max_length,
+        tokenizer=options.tokenizer,
         warn=warn,
     )
     network = checkpoint.network
@@ -208,12 +212,16 @@ def _manifest(
         name=name,
         task=task.name,
         labels=task.labels or config_labels,
+        entailment=config.entailment if task.name == "classify" and not _names_entailment(config) else None,
         problem_type=config.problem_type if task.result == "labels" and not task.labels else None,
         **(_of_embeddings(network, embedding) if embedding else {}),
         score_function=checkpoint.score_function,
         max_length=checkpoint.max_length,
         position_offset=config.position_offset,
         special_tokens=tokenizer.special_tokens,
+        truncation_side="left" if tokenizer.truncation_side == "left" else None,
+        splits_special_tokens=tokenizer.splits_special_tokens or None,
+        tokenizer_origin=tokenizer.origin,
         clean_up_tokenization_spaces=tokenizer.cleans_up,
         architecture=Architecture(
             family=config.model_type,
@@ -230,6 +238,12 @@ def _manifest(
         source=checkpoint.source,
         exported_with=_versions(),
     )
+
+
+def _names_entailment(config: Config) -> bool:
+    """Return whether the labels tell alone which of them means entailment."""
+    named = [i for i, label in enumerate(config.labels) if label.lower().startswith("entail")]
+    return named == [config.entailment]
 
 
 def _of_embeddings(network: Network, embedding: EmbeddingSettings) -> dict[str, Any]:

@@ -82,7 +82,10 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "prompts", ", ".join(f"{name}: {text!r}" for name, text in manifest.prompts.items())
     layers = f"{architecture.layers} layers of {architecture.hidden_size}, {architecture.attention_heads} heads"
     yield "network", f"{architecture.family}, {layers}, {architecture.parameters / 1e6:.1f} M parameters"
-    yield "max length", f"{manifest.max_length} tokens"
+    if manifest.tokenizer_origin:
+        yield "tokenizer", manifest.tokenizer_origin
+    cut = ", longer texts lose their beginning" if manifest.truncation_side == "left" else ""
+    yield "max length", f"{manifest.max_length} tokens{cut}"
 
 
 def _size(variant: Variant) -> str:

@@ -21,6 +21,8 @@ Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 ScoreFunction = Literal["sigmoid", "none"]
+TruncationSide = Literal["right", "left"]
+"""The end of a text that is cut off if it is too long."""
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A file beside the manifest: never a path that leaves the bundle."""
@@ -120,7 +122,10 @@ class Manifest(Strict):
     """Everything the server must know about a model that is not in its graphs.
 
     `position_offset` is the position id of the first token (2 for RoBERTa, else 0). `max_length` counts special tokens.
-    `labels` are those of texts, of tokens (entities), or IS_NEXT and NOT_NEXT. Of `rerank` alone, `score_function` turns the
+    `truncation_side` is the end that is cut off unless a request says otherwise (None: right); `splits_special_tokens` whether
+    special tokens within a text are read as text (None: no). `tokenizer_origin` tells people what the export took it from.
+    `labels` are those of texts, of tokens (entities), or IS_NEXT and NOT_NEXT. `entailment` is the number of the label that
+    means it, if the labels' names do not tell. Of `rerank` alone, `score_function` turns the
     logit into a score unless a request says otherwise. The rest is for `embed` alone: `pooling`;
     `embedding_size`, how many numbers an embedding has (None: the hidden size); `default_dimensions`, how many of them a
     request gets that does not say (None: all); `normalizes`, whether embeddings are scaled to unit length unless a request
@@ -133,6 +138,7 @@ class Manifest(Strict):
     name: str
     task: Task
     labels: tuple[str, ...] = ()
+    entailment: int | None = Field(None, ge=0)
     problem_type: ProblemType | None = None
     pooling: Pooling | None = None
     embedding_size: int | None = Field(None, ge=1)
@@ -145,6 +151,9 @@ class Manifest(Strict):
     max_length: int = Field(ge=3, le=2**20)
     position_offset: int = Field(ge=0)
     special_tokens: SpecialTokens
+    truncation_side: TruncationSide | None = None
+    splits_special_tokens: bool | None = None
+    tokenizer_origin: str | None = None
     clean_up_tokenization_spaces: bool
     architecture: Architecture
     variants: tuple[Variant, ...] = Field(min_length=1)

@@ -30,7 +30,7 @@ from app.tasks.windows import (
     spread,
     window,
 )
-from app.text.tokenizer import Located
+from app.text.tokenizer import Direction, Located
 
 MAX_TOKENS: Final = 384
 """Maximum tokens of a window, as in the pipeline and in fine-tuning since BERT's SQuAD script."""
@@ -113,7 +113,8 @@ class AnswerHandler(TaskHandler[AnswerRequest, PreparedWindows, FloatArray]):
             for i, located in enumerate(model.tokenizer.encode_located(request.listed, cut=None))
         ]
         refuse_many(sum(count_windows(len(plan.located.texts[1]), plan.room, plan.stride) for plan in plans))
-        return prepared_windows([plan.windows() for plan in plans], sum(plan.is_cut for plan in plans))
+        direction = model.tokenizer.direction
+        return prepared_windows([plan.windows(direction) for plan in plans], sum(plan.is_cut for plan in plans))
 
     def answer(
         self,
@@ -156,10 +157,11 @@ class _Plan(NamedTuple):
     room: int
     stride: int
 
-    def windows(self) -> list[Window]:
+    def windows(self, direction: Direction) -> list[Window]:
         context = self.located.texts[1]
         after = np.arange(context.stop, len(self.located.input_ids))
-        return [window(self.located, self.before, part, after) for part in spread(context, self.room, self.stride)]
+        parts = spread(context, self.room, self.stride, direction)
+        return [window(self.located, self.before, part, after) for part in parts]
 
 
 def _plan(i: int, located: Located, max_tokens: int, parameters: AnswerParameters) -> _Plan:

@@ -84,12 +84,15 @@ class EmbedHandler(TaskHandler[EmbedRequest, Prepared, FloatArray]):
         prepared: Prepared,  # noqa: ARG002
         results: Sequence[FloatArray],
     ) -> list[Any]:
-        normalizes = request.parameters.normalize
-        if normalizes is None:
-            normalizes = bool(model.manifest.normalizes)
-        embeddings = np.stack(results)[:, : _dimensions(model, request)]
-        if normalizes:
-            embeddings = normalized(embeddings)
+        parameters, size = request.parameters, _dimensions(model, request)
+        embeddings = np.stack(results)
+        if parameters.normalize is None and parameters.dimensions is None and model.manifest.normalizes:
+            # sentence-transformers cuts what its Normalize module has made.
+            embeddings = normalized(embeddings)[:, :size]
+        elif model.manifest.normalizes if parameters.normalize is None else parameters.normalize:
+            embeddings = normalized(embeddings[:, :size])
+        else:
+            embeddings = embeddings[:, :size]
         if request.parameters.encoding_format == "base64":
             return [b64encode(row.astype("<f4").tobytes()).decode() for row in embeddings]
         return [row.tolist() for row in embeddings]

@@ -118,10 +118,8 @@ class EntitiesHandler(TaskHandler[EntitiesRequest, PreparedWindows, FloatArray])
                 f"parameters.stride: must be less than {room}, the number of text tokens that this model reads at once."
             )
         refuse_many(sum(count_windows(len(text.texts[0]), room, stride) for text in texts))
-        windows = [
-            [_part(text, part) for part in spread(text.texts[0], room, stride, parameters.truncation_direction)]
-            for text in texts
-        ]
+        direction = parameters.truncation_direction or model.tokenizer.direction
+        windows = [[_part(text, part) for part in spread(text.texts[0], room, stride, direction)] for text in texts]
         return prepared_windows(windows, truncated=0)
 
     def answer(
@@ -278,7 +276,7 @@ def _cut(tokenizer: Tokenizer, request: EntitiesRequest) -> PreparedWindows:
         ValidationFailed: a text is too long and truncation is off.
     """
     parameters = request.parameters
-    texts = tokenizer.encode_located(request.listed, parameters.truncation_direction)
+    texts = tokenizer.encode_located(request.listed, parameters.truncation_direction or tokenizer.direction)
     for i, text in enumerate(texts):
         if text.was_truncated and not parameters.truncation:
             raise ValidationFailed(

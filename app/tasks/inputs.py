@@ -150,7 +150,10 @@ class Truncation(Request):
     """What happens to inputs that are too long."""
 
     truncation: bool = Field(True, description="Cut inputs that are too long; if false, they are an error.")
-    truncation_direction: Literal["right", "left"] = Field("right", description="The end that is cut off.")
+    truncation_direction: Literal["right", "left"] | None = Field(
+        None,
+        description="The end that is cut off. Default: the one that the model was trained with, nearly always right.",
+    )
 
 
 class TextsRequest(Request):

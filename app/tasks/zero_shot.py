@@ -128,6 +128,8 @@ class ZeroShotHandler(TaskHandler[ZeroShotRequest, Prepared, FloatArray]):
 
 def _entailments(manifest: Manifest) -> list[int]:
     """Return the labels that mean entailment; the pipeline takes the first, and what that is depends on the config's order."""
+    if manifest.entailment is not None:
+        return [manifest.entailment]
     return [i for i, label in enumerate(manifest.labels) if label.lower().startswith("entail")]
 
 

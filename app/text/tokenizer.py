@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import tokenizers
 
 from app.bundle.files import Bundle
+from app.bundle.manifest import TruncationSide
 from app.bundle.sequences import IntArray, TokenArray
 from app.errors import BundleError, ValidationFailed
 from app.text.pairs import PairTemplate, Strategy, longest_first
@@ -31,7 +32,7 @@ LONG_TEXT: Final = 1000
 # `PlainTokenizer` holds the GIL, too, but is 5 times as fast: it takes a millisecond for this many characters.
 PLAIN_TEXT: Final = 10_000
 
-Direction = Literal["right", "left"]
+Direction = TruncationSide
 Cut = Direction | None
 """The end at which texts that are too long are cut, None if they are not cut."""
 CHARACTERS_A_TOKEN: Final = 6
@@ -80,6 +81,8 @@ class Tokenizer:
         self._special: Final = bundle.manifest.special_tokens
         self._zeros: Final = np.zeros(self.max_length, np.int32)
         self._zeros.flags.writeable = False
+        self.direction: Final[Direction] = bundle.manifest.truncation_side or "right"
+        """The end that is cut unless a request says otherwise."""
         self._clean_up: Final = bundle.manifest.clean_up_tokenization_spaces
         try:
             self._tokenizer: Final = tokenizers.Tokenizer.from_buffer(content)
@@ -87,6 +90,7 @@ class Tokenizer:
             raise BundleError(f"{path} is not a tokenizer that this server can read: {error}.") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self._tokenizer.encode_special_tokens = bool(bundle.manifest.splits_special_tokens)
         definition = self._as_sought(json.loads(content), path)
         self.marks_subwords: Final = bool(definition["model"].get("continuing_subword_prefix"))
         """Whether a token shows that it continues a word, as WordPiece's ## does."""
@@ -145,16 +149,17 @@ class Tokenizer:
         inputs: Sequence[TextInput],
         *,
         truncation: bool = True,
-        direction: Direction = "right",
+        direction: Direction | None = None,
         place: Callable[[int], str] = "inputs[{}]".format,
     ) -> list[Encoded]:
         """Tokenize inputs, each cut to the model's maximum length if `truncation` allows.
 
-        `place` returns where an input stands in the request, for the error.
+        `direction` is the end that is cut, None for the model's own. `place` returns where an input stands in the request, for the error.
 
         Raises:
             ValidationFailed: an input is too long and may not be cut.
         """
+        direction = direction or self.direction
         encoded = [self._encode_plain(text, direction) for text in inputs]
         rest = [text for text, done in zip(inputs, encoded, strict=True) if done is None]
         if rest:
@@ -203,7 +208,7 @@ class Tokenizer:
         place: Callable[[int], str],
         *,
         truncation: bool = True,
-        direction: Direction = "right",
+        direction: Direction | None = None,
         strategy: Strategy = "longest_first",
     ) -> list[Encoded]:
         """Tokenize pairs of which many have a text in common, each cut to the model's maximum length.
@@ -214,12 +219,13 @@ class Tokenizer:
             pairs: The first and the second text of each.
             place: Returns what a caller calls the pair of a number.
             truncation: Whether a pair may be cut.
-            direction: The end that is cut.
+            direction: The end that is cut, None for the model's own.
             strategy: Which of the two texts is cut.
 
         Raises:
             ValidationFailed: a pair is too long and may not be cut, or nothing of the first text would be left.
         """
+        direction = direction or self.direction
         texts, partial = self._bare({text: None for pair in pairs for text in pair}, direction)
         count = cache(self._count)
         room = self.max_length - self._pair_template.special

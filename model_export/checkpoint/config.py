@@ -27,6 +27,7 @@ class Config:
     """The architecture of a checkpoint, and its labels.
 
     `token_types` is 0 where the family has none. `position_offset` is the position id of the first token.
+    `entailment` is the number of the label that means it, by label2id, as transformers' zero-shot pipeline looks it up.
     `problem_type` is None if there is one label and the checkpoint does not name the type: transformers' pipeline then
     applies a sigmoid, which it does not for a regression.
     """
@@ -46,6 +47,7 @@ class Config:
     norm_epsilon: float
     is_tied: bool
     labels: tuple[str, ...]
+    entailment: int | None
     problem_type: ProblemType | None
 
     @property
@@ -95,6 +97,7 @@ def read_config(folder: Path) -> Config:
         norm_epsilon=_norm_epsilon(path, source) if family.norm_epsilon is None else family.norm_epsilon,
         is_tied=_flag(path, source, "tie_word_embeddings"),
         labels=labels,
+        entailment=_entailment(source.label2id or {}, len(labels)),
         problem_type=_problem_type(path, source.problem_type)
         or ("single_label_classification" if len(labels) > 1 else None),
     )
@@ -122,6 +125,20 @@ def _refuse_variations(path: Path, source: Any) -> None:  # noqa: ANN401  # tran
     for flag in ("is_decoder", "add_cross_attention"):
         if getattr(source, flag, False):
             raise ExportError(f"{path} sets {flag}; only encoders can be exported.")
+    for field, what in (
+        ("pruned_heads", "heads taken out of single layers"),
+        ("quantization_config", "quantized weights"),
+    ):
+        if getattr(source, field, None):
+            raise ExportError(
+                f"{path} sets {field}: {what} cannot be exported. Save the model without them, in full precision."
+            )
+    own_code = getattr(source, "auto_map", None) or {}
+    if any(str(name).startswith("AutoModel") for name in own_code):
+        raise ExportError(
+            f"{path} names a network of the checkpoint's own (auto_map), whose code is not run. If transformers gives the same "
+            "answers without trust_remote_code, take auto_map out of it; else choose another model."
+        )
 
 
 def _position_offset(path: Path, source: Any, family: Family) -> int:  # noqa: ANN401
@@ -183,3 +200,8 @@ def _labels(path: Path, id2label: Mapping[int, str]) -> tuple[str, ...]:
     if not all(isinstance(label, str | int | float) for label in labels):
         raise ExportError(f"id2label in {path} has a label that is no text. Correct it.")
     return tuple(map(str, labels))
+
+
+def _entailment(label2id: Mapping[str, Any], labels: int) -> int | None:
+    numbers = [number for label, number in label2id.items() if str(label).lower().startswith("entail")]
+    return next((number for number in numbers if type(number) is int and 0 <= number < labels), None)

@@ -13,12 +13,11 @@ from typing import Any, Final
 from app.bundle.manifest import ScoreFunction
 from model_export.checkpoint.config import CONFIG_FILE
 from model_export.checkpoint.json_files import read_json, read_json_if_there
+from model_export.checkpoint.transformer_module import read_transformer_module
 from model_export.errors import ExportError
 
 _MODULES_FILE: Final = "modules.json"
-_SETTINGS_FILE: Final = "sentence_bert_config.json"
 _MODEL_FILE: Final = "config_sentence_transformers.json"
-_TEXT_ALONE: Final = {"text": {"method": "forward", "method_output_name": "logits"}}
 _SCORE_FUNCTIONS: Final[Mapping[str, ScoreFunction]] = {"Identity": "none", "Sigmoid": "sigmoid"}
 """By the last part of the name of torch's module, whose path is spelled in several ways."""
 
@@ -74,13 +73,12 @@ def read_cross_encoder(folder: Path) -> CrossEncoderSettings:
     if not _is_of_now(folder):
         return CrossEncoderSettings(_old_activation(folder))
     _check_modules(folder / _MODULES_FILE)
-    model, settings = read_json(folder / _MODEL_FILE), read_json_if_there(folder / _SETTINGS_FILE)
+    model, transformer = read_json(folder / _MODEL_FILE), read_transformer_module(folder, "score")
     _check_prompts(folder / _MODEL_FILE, model)
-    _check_settings(folder / _SETTINGS_FILE, settings)
     return CrossEncoderSettings(
         activation=model.get("activation_fn") or _old_activation(folder),
-        max_length=settings.get("max_seq_length"),
-        lowercases=bool(settings.get("do_lower_case")),
+        max_length=transformer.max_length,
+        lowercases=transformer.lowercases,
     )
 
 
@@ -121,20 +119,3 @@ def _check_prompts(path: Path, model: Mapping[str, Any]) -> None:
             f"{path} has the default prompt {name!r}, which the server would not put before each query. "
             "Set default_prompt_name to null, and let clients send the prompt as the beginning of the query."
         )
-
-
-def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    max_length = settings.get("max_seq_length")
-    if not isinstance(max_length, int | None):
-        raise ExportError(f"max_seq_length in {path} is not a number of tokens. Correct it.")
-    for key, expected in (
-        ("transformer_task", "sequence-classification"),
-        ("modality_config", _TEXT_ALONE),
-        ("module_output_name", "scores"),
-        ("processing_kwargs", {}),
-    ):
-        if settings.get(key) not in (None, expected):
-            raise ExportError(
-                f"{path} has the {key} {settings[key]!r}; a CrossEncoder can be exported without it, or with {expected!r}. "
-                "Choose another model."
-            )

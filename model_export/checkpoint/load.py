@@ -2,16 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 
 from app.bundle.manifest import Pooling, ScoreFunction, Source, SpecialToken
 from model_export.checkpoint.config import CONFIG_FILE
 from model_export.checkpoint.cross_encoder import CrossEncoderSettings, read_cross_encoder
+from model_export.checkpoint.fields import ROWS, unknown_fields
 from model_export.checkpoint.find import Checkpoint, are_own_classes, choose_task, find_checkpoint
+from model_export.checkpoint.json_files import read_json_if_there
 from model_export.checkpoint.network import Network
 from model_export.checkpoint.sentence_transformers import EmbeddingSettings, read_embedding_settings
 from model_export.checkpoint.tensors import read_network, trained_heads
 from model_export.checkpoint.tokenizer import CheckpointTokenizer, read_tokenizer
+from model_export.checkpoint.tokenizer_choice import TokenizerChoice
 from model_export.checkpoint.unmerged_adapters import refuse_wrapped
 from model_export.checkpoint.unused import find_unused
 from model_export.checkpoint.weights import Weights, open_weights, sha256_of
@@ -19,6 +23,14 @@ from model_export.errors import ExportError, few, shown
 from model_export.tasks import TaskSpec
 
 _SHORTEST: Final = 3
+_LISTS: Final = frozenset({"modules.json", "added_tokens.json"})
+"""Files whose keys are no fields."""
+_ROUNDED_TO: Final = (8, 16, 32, 64, 128)
+"""Multiples to which the rows of embeddings are rounded up, which is no reason for a question."""
+_FEW_TOKENS: Final = 0.5
+"""Below this share of rows with a token the tokenizer is refused, as that of another model."""
+_MOST_TOKENS: Final = 0.9
+"""Above this share nothing is said: vocabularies have some unused tokens."""
 _Settings = EmbeddingSettings | CrossEncoderSettings | None
 
 
@@ -46,6 +58,7 @@ def load_checkpoint(
     task: str,
     pooling: Pooling | Literal["auto"],
     max_length: int | None,
+    tokenizer: TokenizerChoice = "auto",
     warn: Callable[[str], None],
 ) -> LoadedCheckpoint:
     """Load the checkpoint in the folder `name`, or the one of that name on the hub.
@@ -56,6 +69,7 @@ def load_checkpoint(
         task: A task's name, or `auto`.
         pooling: For embeddings; `auto` is what the folder's sentence-transformers files say, else the mean.
         max_length: Maximum tokens of a sequence; None for the checkpoint's.
+        tokenizer: Which tokenizer to take if the checkpoint has two.
         warn: Called with what a person should look at.
 
     Raises:
@@ -66,21 +80,24 @@ def load_checkpoint(
     refuse_wrapped(name, weights.tensors)
     spec = choose_task(checkpoint, task, trained_heads(checkpoint.config, weights))
     _warn_of_own_classes(checkpoint, spec, warn)
-    tokenizer = read_tokenizer(checkpoint.folder)
-    _check_vocabulary(checkpoint, tokenizer, spec)
+    read = read_tokenizer(checkpoint.folder, tokenizer)
+    _check_vocabulary(checkpoint, read, spec)
+    _question_vocabulary(checkpoint, read, warn, is_named=tokenizer != "auto")
+    _check_for_task(checkpoint, read, spec)
     embedding = _embedding_settings(checkpoint, spec, pooling)
     cross_encoder = read_cross_encoder(checkpoint.folder) if spec.head == "sequence-classification" else None
     settings = embedding or cross_encoder
-    _check_lower_case(checkpoint, tokenizer, settings)
-    length = _max_length(checkpoint, tokenizer, settings, max_length)
+    _check_lower_case(checkpoint, read, settings)
+    length = _max_length(checkpoint, read, settings, max_length)
     network = read_network(
         name,
         checkpoint.config,
         spec,
         weights,
-        tokenizer_tells_types=tokenizer.tells_types,
+        tokenizer_tells_types=read.tells_types,
         embedding=embedding,
     )
+    _report_unknown_fields(checkpoint.folder, warn)
     unused = find_unused(name, checkpoint.config, weights)
     if unused:
         warn(
@@ -90,13 +107,20 @@ def load_checkpoint(
     source = Source(checkpoint=name, revision=checkpoint.revision, sha256=hash_of(weights, embedding))
     return LoadedCheckpoint(
         network=network,
-        tokenizer=tokenizer,
-        mask=spec.mask(tokenizer.special_tokens),
+        tokenizer=read,
+        mask=spec.mask(read.special_tokens),
         embedding=embedding,
         score_function=cross_encoder.score_function(name) if cross_encoder and spec.has_one_label else None,
         max_length=length,
         source=source,
     )
+
+
+def _report_unknown_fields(folder: Path, warn: Callable[[str], None]) -> None:
+    for file in sorted({row.file for row in ROWS if "/" not in row.file} - _LISTS):
+        unknown = unknown_fields(file, read_json_if_there(folder / file))
+        if unknown:
+            warn(f"{file} has fields that this export does not know and ignores: {few(unknown)}.")
 
 
 def hash_of(weights: Weights, embedding: EmbeddingSettings | None) -> str:
@@ -143,6 +167,44 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, ta
         )
 
 
+def _question_vocabulary(
+    checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, warn: Callable[[str], None], *, is_named: bool
+) -> None:
+    """Refuse a vocabulary that is far smaller than the embeddings, unless a person named the tokenizer; warn of one that is smaller."""
+    tokens, rows = tokenizer.fast.get_vocab_size(with_added_tokens=True), checkpoint.config.vocab_size
+    if tokens > _MOST_TOKENS * rows or rows in {-(-tokens // multiple) * multiple for multiple in _ROUNDED_TO}:
+        return
+    found = (
+        f"The tokenizer of {checkpoint.name} has {tokens} tokens, but its {CONFIG_FILE} has a vocab_size of {rows}: most likely "
+        "they belong to different models."
+    )
+    if tokens < _FEW_TOKENS * rows and not is_named:
+        way = "file" if (checkpoint.folder / "tokenizer.json").is_file() else "class"
+        raise ExportError(
+            f"{found} Replace it with the model's own tokenizer, or say that it is this one with --tokenizer {way}."
+        )
+    warn(f"{found} Compare some answers with those of the original before you use this bundle.")
+
+
+def _check_for_task(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, task: TaskSpec) -> None:
+    if task.result == "masked-tokens" and tokenizer.splits_special_tokens:
+        raise ExportError(
+            f"The tokenizer of {checkpoint.name} reads special tokens within a text as text (split_special_tokens), so it finds no "
+            "mask to fill. Set split_special_tokens to false in its tokenizer_config.json."
+        )
+    if task.inputs == "question" and tokenizer.pads_left:
+        raise ExportError(
+            f"The tokenizer of {checkpoint.name} has the padding_side left, with which transformers puts the context before the "
+            'question; only the question first can be exported. Set padding_side to "right" in its tokenizer_config.json if the '
+            "model was trained so."
+        )
+    if tokenizer.tells_types and 1 < checkpoint.config.token_types <= tokenizer.last_type:
+        raise ExportError(
+            f"The tokenizer of {checkpoint.name} gives the token type {tokenizer.last_type}, but its {CONFIG_FILE} has a "
+            f"type_vocab_size of {checkpoint.config.token_types}. Replace it with the model's own tokenizer."
+        )
+
+
 def _embedding_settings(
     checkpoint: Checkpoint, task: TaskSpec, pooling: Pooling | Literal["auto"]
 ) -> EmbeddingSettings | None:
@@ -165,8 +227,8 @@ def _max_length(
     checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, settings: _Settings, requested: int | None
 ) -> int:
     positions = checkpoint.config.positions - checkpoint.config.position_offset
-    limits = [positions, tokenizer.max_length, settings.max_length if settings else None]
-    max_length = min(limit for limit in limits if limit) if requested is None else requested
+    own = settings.max_length if settings and settings.max_length else tokenizer.max_length  # as sentence-transformers
+    max_length = min(positions, own or positions) if requested is None else requested
     if max_length > positions:
         raise ExportError(f"--max-length {requested} exceeds the {positions} positions of {checkpoint.name}. Lower it.")
     if max_length < _SHORTEST:

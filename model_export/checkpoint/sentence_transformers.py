@@ -14,6 +14,7 @@ from app.bundle.manifest import Pooling
 from model_export.checkpoint.cross_encoder import is_cross_encoder
 from model_export.checkpoint.dense import DenseModule, read_dense, refuse_other_features
 from model_export.checkpoint.json_files import read_json, read_json_if_there
+from model_export.checkpoint.transformer_module import read_transformer_module
 from model_export.errors import ExportError
 
 MODULES_FILE: Final = "modules.json"
@@ -26,7 +27,6 @@ FILES_OF_MODULES: Final = (
 )
 """Patterns of the files that are read in subfolders."""
 
-_SETTINGS_FILE: Final = "sentence_bert_config.json"
 _MODEL_FILE: Final = "config_sentence_transformers.json"
 _STRIPS_BEFORE: Final = (5, 4)
 """Releases before this one call `str.strip` on each text before they tokenize it; later ones do not."""
@@ -81,10 +81,7 @@ def read_embedding_settings(folder: Path, pooling: Pooling | Literal["auto"]) ->
     if not (folder / MODULES_FILE).is_file() or is_cross_encoder(folder):
         return EmbeddingSettings("mean" if pooling == "auto" else pooling)
     _, (_, pooling_folder), *later = _modules(folder)
-    settings = read_json_if_there(folder / _SETTINGS_FILE)
-    max_length = settings.get("max_seq_length")
-    if not isinstance(max_length, int | None):
-        raise ExportError(f"max_seq_length in {folder / _SETTINGS_FILE} is not a number of tokens. Correct it.")
+    transformer = read_transformer_module(folder, "embedding")
     path = folder / _MODEL_FILE
     model = read_json_if_there(path)
     prompts, default_prompt_name = _prompts(path, model)
@@ -100,8 +97,8 @@ def read_embedding_settings(folder: Path, pooling: Pooling | Literal["auto"]) ->
         strips_whitespace=_strips_whitespace(path, model),
         prompts=prompts,
         default_prompt_name=default_prompt_name,
-        max_length=max_length,
-        lowercases=bool(settings.get("do_lower_case")),
+        max_length=transformer.max_length,
+        lowercases=transformer.lowercases,
     )
 
 

@@ -1,4 +1,4 @@
-"""Read a checkpoint's tokenizer as transformers does, and write it as one `tokenizer.json`."""
+"""Read a checkpoint's tokenizer, and what the server needs to know of it that is not in its `tokenizer.json`."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import tokenizers
 
-from app.bundle.manifest import SpecialToken, SpecialTokens
+from app.bundle.manifest import SpecialToken, SpecialTokens, TruncationSide
 from model_export.checkpoint.readable import check_readable
-from model_export.errors import ExportError, one_line, shown
+from model_export.checkpoint.tokenizer_choice import TokenizerChoice, choose_tokenizer, encode_texts
+from model_export.errors import ExportError, shown
 
 # Without one of these files, transformers silently makes an empty vocabulary.
 _VOCABULARIES: Final = (
@@ -29,15 +30,21 @@ _MOST_BYTES: Final = 1 << 28
 class CheckpointTokenizer:
     """The tokenizer of a checkpoint, without truncation and padding.
 
-    `max_length` is None if the checkpoint does not name it. `tells_types` is whether its token types are passed to the
-    model, `cleans_up` whether decoding joins punctuation to the word before it.
+    `max_length` is None if the checkpoint does not name it. `truncation_side` is the end that is cut off,
+    `splits_special_tokens` whether special tokens within a text are read as text, `tells_types` whether its token types are
+    passed to the model, `cleans_up` whether decoding joins punctuation to the word before it, `pads_left` whether padding
+    would stand first. `origin` says where it is from, for people.
     """
 
     fast: tokenizers.Tokenizer
     special_tokens: SpecialTokens
     max_length: int | None
+    truncation_side: TruncationSide
+    splits_special_tokens: bool
     tells_types: bool
     cleans_up: bool
+    pads_left: bool
+    origin: str
 
     @property
     def ids(self) -> int:
@@ -52,12 +59,17 @@ class CheckpointTokenizer:
             return []
         return sorted(beyond, key=beyond.__getitem__)
 
+    @property
+    def last_type(self) -> int:
+        """The largest token type of a pair."""
+        return int(max(self.fast.encode("a", "a").type_ids, default=0))
 
-def read_tokenizer(folder: Path) -> CheckpointTokenizer:
+
+def read_tokenizer(folder: Path, choice: TokenizerChoice = "auto") -> CheckpointTokenizer:
     """Return the tokenizer of the checkpoint in `folder`.
 
     Raises:
-        ExportError: there is none, or there is only a slow one in Python.
+        ExportError: there is none, there is only a slow one in Python, or there are two and `choice` does not say which.
     """
     if not any((folder / name).is_file() for name in _VOCABULARIES):
         raise ExportError(
@@ -73,31 +85,21 @@ def read_tokenizer(folder: Path) -> CheckpointTokenizer:
             "tokenizer.json."
         )
     check_readable(*(folder / name for name in (*_VOCABULARIES, *_OTHER_FILES)), at_most_bytes=_MOST_BYTES)
-    from transformers import AutoTokenizer  # noqa: PLC0415  # takes a second
-    from transformers.tokenization_utils_base import LARGE_INTEGER  # noqa: PLC0415
+    from transformers.tokenization_utils_base import LARGE_INTEGER  # noqa: PLC0415  # takes a second
 
-    try:
-        slow = AutoTokenizer.from_pretrained(folder)
-    except Exception as error:
-        raise ExportError(
-            f"transformers cannot read the tokenizer in {folder} ({one_line(error)}). "
-            "Save it again with save_pretrained(), which writes a tokenizer.json."
-        ) from error
-    if not slow.is_fast:
-        raise ExportError(
-            f"{folder} has a {type(slow).__name__}, which runs in Python only and has no tokenizer.json. "
-            "Convert it to a fast tokenizer and save it into the folder."
-        )
-    fast = tokenizers.Tokenizer.from_str(slow.backend_tokenizer.to_str())
-    fast.no_truncation()
-    fast.no_padding()
+    reading = choose_tokenizer(folder, choice)
+    fast, slow = reading.fast, reading.settings
+    encode_texts(folder, fast)  # refuses one that fails
     return CheckpointTokenizer(
         fast=fast,
         special_tokens=_special_tokens(folder, slow),
         max_length=_max_length(folder, slow.model_max_length, LARGE_INTEGER),
-        tells_types="token_type_ids" in slow.model_input_names,
-        # What decode() does: byte-pair tokenizers keep their spaces whatever the setting says.
-        cleans_up=bool(slow.clean_up_tokenization_spaces) and type(fast.model).__name__ != "BPE",
+        truncation_side=slow.truncation_side,
+        splits_special_tokens=bool(slow.split_special_tokens),
+        tells_types=reading.tells_types,
+        cleans_up=bool(slow.clean_up_tokenization_spaces) and _may_be_cleaned_up(fast, slow),
+        pads_left=slow.padding_side == "left",
+        origin=reading.origin,
     )
 
 
@@ -109,6 +111,12 @@ def _max_length(folder: Path, value: object, unlimited: int) -> int | None:
             f"tokenizer_config.json in {folder} has the model_max_length {shown(value)}; it must be a whole number from 1 up. Correct it."
         )
     return value
+
+
+def _may_be_cleaned_up(fast: tokenizers.Tokenizer, slow: Any) -> bool:  # noqa: ANN401  # transformers has no types
+    """Return what decode() of transformers 5 does: byte-pair tokenizers keep their spaces unless a second setting insists."""
+    insists = slow.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output
+    return type(fast.model).__name__ != "BPE" or bool(insists)
 
 
 def _special_tokens(folder: Path, slow: Any) -> SpecialTokens:  # noqa: ANN401  # transformers has no types

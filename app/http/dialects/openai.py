@@ -21,6 +21,7 @@ CODES: Final = {
     "overloaded": "rate_limit_exceeded",
 }
 """What OpenAI calls errors that its clients may tell apart; the others keep their name."""
+_CUT: Final = {"START": "left", "END": "right"}
 
 
 def _not_tokens(value: object) -> object:
@@ -54,7 +55,6 @@ class EmbeddingsRequest(Request):
     @property
     def parameters(self) -> dict[str, Any]:
         """Those of the task."""
-        left = self.truncate == "START" or (self.truncate is None and self.truncation_side == "left")
         given = {
             # As OpenAI's are: its callers compare them by their dot product.
             "normalize": self.normalize is not False,
@@ -63,7 +63,7 @@ class EmbeddingsRequest(Request):
             "input_type": "document" if self.input_type == "passage" else self.input_type,
             "prompt_name": self.prompt_name,
             "truncation": self.truncate != "NONE",
-            "truncation_direction": "left" if left else "right",
+            "truncation_direction": _CUT.get(self.truncate or "", self.truncation_side),
         }
         return {name: value for name, value in given.items() if value is not None}
 

@@ -152,6 +152,8 @@ def test_a_request_for_which_no_thread_can_be_started_may_be_retried(
         assert bench.handler.asked == []
 
     with_one_thread(bundle_of, LONG_S, test)
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [(b'{"inputs": "a"}', 429), (b'{"inputs": "a", "model": "nobody"}', 404), (b"{", 400), (b"{}", 422)],

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.bundle.files import load_bundle
+from app.bundle.files import Bundle, load_bundle
 from app.bundle.sequences import FloatArray
 from app.errors import ValidationFailed
 from app.tasks.answer import AnswerHandler, AnswerRequest, best_spans
@@ -47,6 +48,20 @@ def answer(model: Model, request: AnswerRequest, *spans: tuple[int, int, float, 
         results.append(logits)
     [answers] = AnswerHandler().answer(model, request, prepared, results)
     return answers
+
+
+def test_windows_begin_at_the_end_that_the_model_keeps(model: Model, bundle_of: BundleOf) -> None:
+    bundle = load_bundle(bundle_of("bert-answer"))
+    manifest = bundle.manifest.model_copy(update={"truncation_side": "left"})
+    left = load_model(Bundle(bundle.folder, manifest))
+    length = model.tokenizer.max_length
+    library = tokenizers.Tokenizer.from_file(str(bundle.path(bundle.manifest.tokenizer)))
+    for served, direction in ((model, "right"), (left, "left")):
+        library.enable_truncation(length, stride=length // 2, strategy="only_second", direction=direction)
+        first = library.encode(QUESTION, LONG)
+        windows = [one.ids for one in (first, *first.overflowing)]
+        ours = [one.input_ids.tolist() for one in prepare(served, asked(context=LONG, stride=length // 2)).sequences]
+        assert ours == windows
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=12), st.integers(1, 20), st.integers(1, 100))

@@ -44,6 +44,15 @@ def test_the_manifest_decides_whether_to_normalize(model: Model, says: bool | No
     assert answer(changed, normalize=not normalizes) != answer(changed)
 
 
+def test_a_default_number_of_dimensions_cuts_what_was_normalized(model: Model) -> None:
+    """As `encode` of sentence-transformers does with the truncate_dim of a folder with a Normalize module."""
+    update = {"normalizes": True, "default_dimensions": 1}
+    cut = Model(model.name, model.manifest.model_copy(update=update), model.tokenizer)
+    assert answer(cut)[0] == pytest.approx([0.6])
+    assert answer(cut, dimensions=1)[0] == answer(cut, normalize=True)[0] == pytest.approx([1])
+    assert answer(cut, normalize=False)[0] == [3]
+
+
 @pytest.mark.parametrize("normalize", [True, False])
 def test_base64_holds_the_same_numbers(model: Model, normalize: bool) -> None:
     texts = answer(model, normalize=normalize, encoding_format="base64")

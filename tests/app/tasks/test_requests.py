@@ -42,7 +42,7 @@ def test_a_text_is_an_input() -> None:
         "top_k": None,
         "function_to_apply": None,
         "truncation": True,
-        "truncation_direction": "right",
+        "truncation_direction": None,
     }
 
 

@@ -52,6 +52,15 @@ def test_the_scores_of_a_text_add_up_to_one(model: Model) -> None:
     assert [score for _, score in best] == pytest.approx(shares(3, 2, 1))
 
 
+def test_the_number_of_the_entailment_goes_before_names_of_labels(model: Model) -> None:
+    named = labelled(model, "LABEL_0", "LABEL_1", "LABEL_2")
+    assert not HANDLER.serves(named.manifest)
+    manifest = named.manifest.model_copy(update={"entailment": 1})
+    assert HANDLER.serves(manifest)
+    rows = [[9.0, 1.0, 0.0], [0.0, 3.0, 9.0], [5.0, 2.0, 5.0]]
+    assert scored(Model(named.name, manifest, named.tokenizer), rows) == scored(model, rows)
+
+
 @pytest.mark.parametrize("parameters", [{"multi_label": True}, {"candidate_labels": ["travel"]}])
 def test_several_right_labels_and_a_single_one_are_held_against_their_contradiction(
     model: Model, parameters: dict[str, Any]

@@ -9,6 +9,7 @@ import pytest
 
 from app.bundle.files import Bundle, load_bundle
 from app.errors import ValidationFailed
+from app.text.pairs import Strategy
 from app.text.tokenizer import LONG_TEXT, Direction, Encoded, TextInput, Tokenizer, clean_up
 from tests.app import library
 from tests.conftest import BundleOf
@@ -67,6 +68,34 @@ def test_the_direction_decides_which_end_is_cut(bert: Tokenizer) -> None:
     assert (right.was_truncated, only_start.was_truncated) == (True, False)
     # Asking for the other end changed nothing.
     assert bert.encode([f"{start} {end}"])[0].input_ids.tolist() == right.input_ids.tolist()
+
+
+@pytest.mark.parametrize("direction", get_args(Direction))
+def test_the_bundle_decides_which_end_is_cut_where_the_request_does_not(
+    bundle_of: BundleOf, direction: Direction
+) -> None:
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    manifest = bundle.manifest.model_copy(update={"truncation_side": direction})
+    tokenizer = Tokenizer(Bundle(bundle.folder, manifest))
+    text = " ".join(f"good {word}" for word in ("cat late day",) * 200)
+    for one in (text, (text, "late"), ("late", text), (text, text)):
+        assert listed(tokenizer.encode([one])) == listed(tokenizer.encode([one], direction=direction))
+    pairs = [(text, "late day"), ("late day", text)]
+    for strategy in get_args(Strategy):
+        ours = tokenizer.encode_pairs(pairs[:1], "{}".format, strategy=strategy)
+        assert listed(ours) == listed(
+            tokenizer.encode_pairs(pairs[:1], "{}".format, direction=direction, strategy=strategy)
+        )
+
+
+def test_special_tokens_within_a_text_are_text_if_the_bundle_says_so(bundle: Bundle) -> None:
+    manifest = bundle.manifest.model_copy(update={"splits_special_tokens": True})
+    tokenizer = Tokenizer(Bundle(bundle.folder, manifest))
+    splitting = library.cutting(bundle, "right")
+    splitting.encode_special_tokens = True
+    for text in [f"good [MASK] <mask> [PAD] <pad> late{end}" for end in ("", " day" * LONG_TEXT)]:
+        [whole], [split] = Tokenizer(bundle).encode([text]), tokenizer.encode([text])
+        assert whole.input_ids.tolist() != split.input_ids.tolist() == splitting.encode(text).ids
 
 
 def test_the_longer_text_of_a_pair_is_cut(bert: Tokenizer) -> None:

@@ -1,7 +1,8 @@
 """Every family and head: transformers, the NumPy reference and the exported graphs give the same answers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from app.bundle.files import Bundle
 from app.bundle.sequences import TokenSequence
 from model_export.check.reference import reference_answers, softmax
 from model_export.check.sequences import checked_sequence
+from model_export.export import ExportOptions, export
 from model_export.tasks import TASKS
 from tests.model_export.support import CHECKPOINTS, NAMES, answered_cases, loaded, network_of, task_of
 
@@ -134,6 +136,34 @@ def test_manifest_has_the_settings_of_sentence_transformers(
 ) -> None:
     manifest = bundles[name].manifest
     assert (manifest.pooling, manifest.normalizes) == (pooling, normalizes)
+
+
+@pytest.mark.parametrize(
+    ("label2id", "entailment"),
+    [
+        ({"contradiction": 0, "neutral": 1, "entailment": 2}, 2),
+        ({"Entailed": 1, "other": 0}, 1),
+        ({"entailment": 9}, None),
+        ({"positive": 2}, None),
+        (None, None),
+    ],
+)
+def test_manifest_has_the_label_that_means_entailment_if_its_name_does_not_tell(
+    copy_of: Callable[..., Path], tmp_path: Path, label2id: dict[str, int] | None, entailment: int | None
+) -> None:
+    folder = copy_of("bert-single-label", label2id=label2id)
+    manifest = export(ExportOptions(str(folder), tmp_path / "out", variants=["cpu-fp32"]), lambda _: None)
+    assert manifest.entailment == entailment
+
+
+def test_manifest_has_what_the_server_must_know_of_the_tokenizer(copy_of: Callable[..., Path], tmp_path: Path) -> None:
+    folder = copy_of("bert-single-label")
+    stored = json.loads((folder / "tokenizer_config.json").read_text())
+    changed = stored | {"truncation_side": "left", "split_special_tokens": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(changed))
+    manifest = export(ExportOptions(str(folder), tmp_path / "out", variants=["cpu-fp32"]), lambda _: None)
+    assert (manifest.truncation_side, manifest.splits_special_tokens) == ("left", True)
+    assert manifest.tokenizer_origin == "tokenizer.json"
 
 
 def test_manifest_names_special_tokens(bundles: Mapping[str, Bundle]) -> None:

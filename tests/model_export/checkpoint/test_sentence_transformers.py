@@ -11,7 +11,7 @@ import pytest
 from app.bundle.manifest import Target
 from model_export.check.reference import reference_answers
 from model_export.checkpoint.find import choose_task, find_checkpoint
-from model_export.checkpoint.load import hash_of
+from model_export.checkpoint.load import hash_of, load_checkpoint
 from model_export.checkpoint.sentence_transformers import EmbeddingSettings, read_embedding_settings
 from model_export.checkpoint.weights import open_weights
 from model_export.errors import ExportError
@@ -339,6 +339,30 @@ def test_length_that_is_no_number(copy_of: Copy) -> None:
     write(folder / "sentence_bert_config.json", {"max_seq_length": "long"})
     with pytest.raises(ExportError, match=r"max_seq_length in .*sentence_bert_config\.json is not a number"):
         read_embedding_settings(folder, "auto")
+
+
+@pytest.mark.parametrize(
+    "file", ["sentence_bert_config.json", "sentence_roberta_config.json", "sentence_xlm-roberta_config.json"]
+)
+@pytest.mark.parametrize(("stored", "length"), [({"max_seq_length": 36}, 36), ({"max_seq_length": 99}, 40), ({}, 16)])
+def test_the_folders_length_goes_before_the_tokenizers(
+    copy_of: Copy, file: str, stored: dict[str, int], length: int
+) -> None:
+    """The tokenizer's is 16; there are 40 positions."""
+    folder = copy_of("bert-embed")
+    (folder / "sentence_bert_config.json").unlink()
+    write(folder / file, stored)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    write(folder / "tokenizer_config.json", settings | {"model_max_length": 16})
+    loaded = load_checkpoint(str(folder), None, task="auto", pooling="auto", max_length=None, warn=lambda _: None)
+    assert loaded.max_length == length
+
+
+def test_the_length_among_the_arguments_of_the_tokenizer_goes_first(copy_of: Copy) -> None:
+    folder = copy_of("bert-embed")
+    arguments = {"model_max_length": 20, "use_fast": True}
+    write(folder / "sentence_bert_config.json", {"max_seq_length": 30, "tokenizer_args": arguments})
+    assert read_embedding_settings(folder, "auto").max_length == 20
 
 
 def test_file_that_is_not_json(copy_of: Copy) -> None:

@@ -66,6 +66,12 @@ def test_byte_pairs_are_never_cleaned_up(copy_of: Copy, name: str, *, cleans_up:
     assert read_tokenizer(folder).cleans_up == cleans_up
 
 
+def test_byte_pairs_are_cleaned_up_if_a_second_setting_insists(copy_of: Copy) -> None:
+    insists = {"clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output": True}
+    folder = with_settings(copy_of("roberta-fill-mask"), clean_up_tokenization_spaces=True, **insists)
+    assert read_tokenizer(folder).cleans_up
+
+
 def test_truncation_and_padding_of_the_file_are_left_out(copy_of: Copy) -> None:
     folder = copy_of("bert-single-label")
     path = folder / "tokenizer.json"

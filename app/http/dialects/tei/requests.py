@@ -70,11 +70,12 @@ class Truncating(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
     truncate: bool | None = None
-    truncation_direction: Literal["Left", "Right", "left", "right"] = "Right"
+    truncation_direction: Literal["Left", "Right", "left", "right"] | None = None
 
     def truncation(self) -> dict[str, Any]:
         """Return the native parameters."""
-        return {"truncation": self.truncate is not False, "truncation_direction": self.truncation_direction.lower()}
+        direction = self.truncation_direction and self.truncation_direction.lower()
+        return {"truncation": self.truncate is not False, "truncation_direction": direction}
 
 
 class EmbedForm(Form, Truncating):
