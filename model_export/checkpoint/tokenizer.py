@@ -1,7 +1,6 @@
 """Read a checkpoint's tokenizer, and what the server needs to know of it that is not in its `tokenizer.json`."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,14 +74,6 @@ def read_tokenizer(folder: Path, choice: TokenizerChoice = "auto") -> Checkpoint
         raise ExportError(
             f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}. "
             "Save the tokenizer the model was trained with into it, with save_pretrained()."
-        )
-    if not any((folder / name).is_file() for name in _VOCABULARIES if not name.endswith(".model")) and not find_spec(
-        "sentencepiece"
-    ):
-        raise ExportError(
-            f"{folder} has its tokenizer as a sentencepiece model only, and sentencepiece is not installed. Run 'pip install "
-            "sentencepiece' in this environment, or save the tokenizer where it is installed with save_pretrained(), which writes a "
-            "tokenizer.json."
         )
     check_readable(*(folder / name for name in (*_VOCABULARIES, *_OTHER_FILES)), at_most_bytes=_MOST_BYTES)
     from transformers.tokenization_utils_base import LARGE_INTEGER  # noqa: PLC0415  # takes a second

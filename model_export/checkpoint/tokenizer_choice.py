@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -161,6 +162,12 @@ def _made_by_class(folder: Path) -> Any:  # noqa: ANN401
     except ExportError:
         raise
     except Exception as error:
+        if any(folder.glob("*.model")) and not find_spec("sentencepiece"):
+            raise ExportError(
+                f"{folder} has its tokenizer as a sentencepiece model only, and sentencepiece is not installed. Run 'pip install "
+                "sentencepiece' in this environment, or save the tokenizer where it is installed with save_pretrained(), which "
+                "writes a tokenizer.json."
+            ) from error
         raise _unreadable(folder, error) from error
     if not made.is_fast:
         raise ExportError(
