@@ -24,6 +24,7 @@ class InaccurateVariant(ExportError):
 def one_line(error: Exception) -> str:
     """Return the message of another library, on one line that is not too long."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    text = text.encode(errors="backslashreplace").decode()
     return textwrap.shorten(text, _LONGEST)
 
 

@@ -15,7 +15,7 @@ from model_export.checkpoint.cross_encoder import is_cross_encoder
 from model_export.checkpoint.dense import DenseModule, read_dense, refuse_other_features
 from model_export.checkpoint.json_files import read_json, read_json_if_there
 from model_export.checkpoint.transformer_module import read_transformer_module
-from model_export.errors import ExportError
+from model_export.errors import ExportError, shown
 
 MODULES_FILE: Final = "modules.json"
 FILES_OF_MODULES: Final = (
@@ -32,6 +32,8 @@ _STRIPS_BEFORE: Final = (5, 4)
 """Releases before this one call `str.strip` on each text before they tokenize it; later ones do not."""
 _FIRST: Final = ("Transformer", "Pooling")
 _LATER: Final = ("Dense", "Normalize")
+_INSIDE: Final = re.compile(r"(?!.*\.\.)[\w. -]{0,100}")
+"""Names of modules' folders: never a path that leaves the checkpoint's."""
 _PROMPTS_OF_EVERY_MODEL: Final = ("query", "document")
 """Names of prompts that sentence-transformers adds, as empty prompts, to those of a folder."""
 _POOLINGS: Final[Mapping[str, Pooling]] = {
@@ -105,14 +107,14 @@ def read_embedding_settings(folder: Path, pooling: Pooling | Literal["auto"]) ->
 def _modules(folder: Path) -> list[tuple[str, Path]]:
     """Return the last part of the type of each module, and its folder."""
     path = folder / MODULES_FILE
-    try:
-        modules = [
-            (str(module["type"]).rpartition(".")[2], str(module["path"])) for module in read_json(path, kind=list)
-        ]
-    except (KeyError, TypeError) as error:
-        raise ExportError(
-            f"{path} is not a list of modules with type and path. Download the checkpoint again."
-        ) from error
+    modules = []
+    for module in read_json(path, kind=list):
+        kind, name = (module.get(key) if isinstance(module, Mapping) else None for key in ("type", "path"))
+        if not isinstance(kind, str) or not isinstance(name, str):
+            raise ExportError(f"{path} is not a list of modules with type and path. Download the checkpoint again.")
+        if not _INSIDE.fullmatch(name):
+            raise ExportError(f"{path} names {shown(name)}, which is no folder in it. Download the checkpoint again.")
+        modules.append((kind.rpartition(".")[2], name))
     kinds = [kind for kind, _ in modules]
     if tuple(kinds[:2]) != _FIRST or not set(kinds[2:]) <= set(_LATER):
         others = [kind for kind in kinds if kind not in _FIRST + _LATER]

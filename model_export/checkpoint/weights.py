@@ -1,4 +1,4 @@
-"""Read tensors from a checkpoint's weight files: safetensors, or a pickle if torch is installed to read it safely."""
+"""Read tensors from a checkpoint's weight files: safetensors, or what torch.save wrote."""
 
 import hashlib
 import os
@@ -13,6 +13,7 @@ import numpy as np
 from app.bundle.sequences import FloatArray
 from model_export.checkpoint.json_files import read_json
 from model_export.checkpoint.no_checkpoint import not_a_checkpoint
+from model_export.checkpoint.pickled import PickleError, read_pickled
 from model_export.checkpoint.readable import check_readable
 from model_export.errors import ExportError, few, one_line, shown
 
@@ -20,7 +21,7 @@ SAFETENSORS: Final = "model.safetensors"
 PICKLED: Final = "pytorch_model.bin"
 
 _FLOATS: Final = ("F64", "F32", "F16", "BF16")
-_FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 """Of a shard: never a path that leaves the folder."""
 _CHUNK_BYTES: Final = 1 << 22
 
@@ -115,21 +116,10 @@ def _safetensors(path: Path) -> dict[str, StoredTensor]:
 
 def _pickled(path: Path) -> dict[str, StoredTensor]:
     try:
-        import torch  # noqa: PLC0415  # optional, and slow to import
-    except ImportError as error:
+        stored = read_pickled(path)
+    except PickleError as error:
         raise ExportError(
-            f"{path} is a pickle, which only torch reads safely, but torch is not installed. Install the train extra, "
-            "or convert the checkpoint: load it and save it again with save_pretrained()."
-        ) from error
-    try:
-        state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ExportError(
-            f"{path} is not a state dict that torch can load with weights_only=True. "
+            f"{path} is not a state dict that can be read safely: {error}. "
             "Convert the checkpoint where you trust it: load it and save it again with save_pretrained()."
         ) from error
-
-    def tensor(name: str) -> StoredTensor:
-        return StoredTensor(tuple(state[name].shape), lambda: state[name].float().numpy())
-
-    return {name: tensor(name) for name in state if hasattr(state[name], "shape")}
+    return {name: StoredTensor(tensor.shape, tensor.read) for name, tensor in stored.items()}

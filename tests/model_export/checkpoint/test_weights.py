@@ -1,8 +1,9 @@
 """Weight files: shards, half precisions, pickles."""
 
 import json
+import os
 import pickle
-import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from model_export.checkpoint.weights import open_weights, sha256_of
 from model_export.errors import ExportError
-from tests.model_export.support import CHECKPOINTS, network_of
+from tests.model_export.support import CHECKPOINTS, edit_tensors, network_of
 
 Copy = Callable[..., Path]
 
@@ -99,42 +100,46 @@ def test_hash_is_over_every_file(copy_of: Copy) -> None:
     assert sha256_of(open_weights(folder).files) != before
 
 
-def test_pickle_without_torch(copy_of: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = copy_of("bert-single-label")
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ExportError, match="is a pickle, which only torch reads safely, but torch is not installed"):
-        open_weights(folder)
-
-
 @pytest.mark.torch
-def test_pickle_with_torch(copy_of: Copy) -> None:
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_pickle_is_read_as_torch_wrote_it(copy_of: Copy, is_zip: bool) -> None:
     import torch  # noqa: PLC0415  # not installed for the other tests
 
     folder = copy_of("bert-single-label")
     expected = network_of(folder, "classify")
     state = {name: torch.from_numpy(tensor) for name, tensor in load_file(folder / "model.safetensors").items()}
-    torch.save(state, folder / "pytorch_model.bin")
+    torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=is_zip)
     (folder / "model.safetensors").unlink()
     network = network_of(folder, "classify")
     for name, tensor in expected.tensors.items():
         np.testing.assert_array_equal(network.tensors[name], tensor)
 
 
-class Malicious:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (Path.touch, (Path("pwned"),))  # type: ignore[return-value]
+def test_pickle_that_runs_code_is_refused_and_runs_nothing(copy_of: Copy, tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (os.mkdir, (str(tmp_path / "pwned"),))
 
-
-@pytest.mark.torch
-def test_pickle_that_runs_code_is_refused(copy_of: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
     folder = copy_of("bert-single-label")
     (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Malicious()}))
-    with pytest.raises(ExportError, match="weights_only=True"):
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:
+        archive.writestr("model/data.pkl", pickle.dumps({"weight": Malicious()}, protocol=2))
+    with pytest.raises(
+        ExportError, match=r"not a state dict that can be read safely: it names 'posix\.mkdir', which no"
+    ):
         open_weights(folder)
     assert not (tmp_path / "pwned").exists()
+
+
+def test_quantized_weights_are_refused(copy_of: Copy) -> None:
+    folder = copy_of("bert-single-label")
+    edit_tensors(
+        folder, lambda tensors: tensors.update({"classifier.weight": tensors["classifier.weight"].astype(np.int8)})
+    )
+    with pytest.raises(
+        ExportError, match=r"classifier\.weight in .* holds numbers of the type I8; F64, F32, F16, BF16 can be"
+    ):
+        network_of(folder, "classify")
 
 
 def test_older_names_of_norms_are_known() -> None:
