@@ -6,6 +6,7 @@ Lives on the engine process's event loop. If a front end disconnects, its reques
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -101,20 +102,21 @@ class EngineServer:
         self.left = asyncio.Event()
         self._listening: asyncio.Server | None = None
         self._is_ending = False
+        self._reported: int | None = None
+        """Why it could not listen, the last time."""
 
     async def serve(self, socket_path: Path) -> None:
         """Take connections until cancelled."""
         try:
-            await self._listen(socket_path)
+            await self._try_to_listen(socket_path)
             was_missing = False
             while True:
                 await asyncio.sleep(STATISTICS_EVERY_S)
+                # Some clean /tmp, and a front end that is started later would wait for an engine for ever.
                 is_missing = not self._is_ending and not _exists(socket_path)
                 # Not at once: it may be that the service ends, which this process learns in a moment.
-                if is_missing and was_missing:
-                    # Some clean /tmp, and a front end that is started later would wait for an engine for ever.
-                    log.warning("%s was deleted: listening there again", socket_path)
-                    await self._listen(socket_path)
+                if is_missing and was_missing and await self._try_to_listen(socket_path):
+                    log.warning("%s was missing: listening there again", socket_path)
                 was_missing = is_missing
                 statistics = frame(encode(Statistics(self.engine.statistics())))
                 for front_end in self.front_ends:
@@ -124,13 +126,22 @@ class EngineServer:
             if self._listening is not None:
                 self._listening.close()
 
-    async def _listen(self, socket_path: Path) -> None:
-        """Make the socket, and what is missing of its folder."""
+    async def _try_to_listen(self, socket_path: Path) -> bool:
+        """Make the socket, and what is missing of its folder; if that fails, log it once."""
         if self._listening is not None:
             self._listening.close()
-        _make_room(socket_path)
+            self._listening = None
         loop = asyncio.get_running_loop()
-        self._listening = await loop.create_unix_server(lambda: _FrontEnd(self), str(socket_path))
+        try:
+            _make_room(socket_path)
+            self._listening = await loop.create_unix_server(lambda: _FrontEnd(self), str(socket_path))
+        except OSError as error:
+            if error.errno != self._reported:
+                log.error("cannot listen at %s, trying again: %s", socket_path, error)  # noqa: TRY400
+            self._reported = error.errno
+            return False
+        self._reported = None
+        return True
 
     async def until_alone(self) -> None:
         """Take no more connections, and wait until no front end is connected."""
@@ -143,9 +154,11 @@ class EngineServer:
 
 
 def _exists(path: Path) -> bool:
-    return path.exists()
+    with suppress(OSError):  # where that cannot be found out
+        return path.exists()
+    return False
 
 
 def _make_room(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)  # of an engine that died

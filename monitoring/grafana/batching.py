@@ -5,7 +5,19 @@ from typing import Final
 from grafana_foundation_sdk.models import dashboard as models
 
 from monitoring.grafana.layout import Row, make_dashboard
-from monitoring.grafana.panels import LEGEND, SELECTED, Query, buckets, lines, stat
+from monitoring.grafana.panels import (
+    CHOSEN,
+    LEGEND,
+    OF_SERVED,
+    SELECTED,
+    Query,
+    buckets,
+    lines,
+    mean,
+    quantile,
+    rate,
+    stat,
+)
 
 UID: Final = "bert-batching"
 
@@ -18,13 +30,13 @@ def dashboard() -> models.Dashboard:
             stat(
                 "Tokens/s",
                 "Tokens that ran, including special tokens; there is no padding.",
-                Query(f"sum(model_task:bert_tokens:rate1m{{{SELECTED}}})"),
+                Query(rate("bert_tokens_total", "")),
                 unit="short",
             ),
             stat(
                 "Device busy",
                 "Share of time the busiest instance spends in batches, all models together. Near 100 % it is the limit.",
-                Query("max(instance:bert_device_busy:ratio_rate1m)"),
+                Query(f"max(instance:bert_device_busy:ratio_rate1m{{{CHOSEN}}})"),
                 unit="percentunit",
                 decimals=0,
                 steps=((None, "green"), (0.75, "yellow"), (0.95, "red")),
@@ -32,19 +44,16 @@ def dashboard() -> models.Dashboard:
             stat(
                 "Sequences per batch",
                 "Mean. 1 on a quiet service, where requests seldom overlap.",
-                Query(
-                    f"sum(rate(bert_batch_sequences_sum{{{SELECTED}}}[$__rate_interval])) "
-                    f"/ sum(rate(bert_batch_sequences_count{{{SELECTED}}}[$__rate_interval]))"
-                ),
+                Query(mean("bert_batch_sequences", "")),
                 unit="short",
                 decimals=1,
             ),
             stat(
                 "Budget used",
                 "Mean tokens per batch as a share of the most that may share one (BERT_BATCH_TOKENS). Near 100 % "
-                "every batch is full.",
+                "every batch is full; above it, single sequences are longer, which run alone.",
                 Query(
-                    f"max(model_task:bert_batch_tokens:mean1m{{{SELECTED}}} "
+                    f"max({mean('bert_batch_tokens')} "
                     f"/ on (model, task) max by (model, task) (bert_batch_budget_tokens{{{SELECTED}}}))"
                 ),
                 unit="percentunit",
@@ -53,17 +62,14 @@ def dashboard() -> models.Dashboard:
             stat(
                 "Padding avoided",
                 "Share of a padded batch that would have been padding.",
-                Query(
-                    f"1 - sum(rate(bert_batch_fill_ratio_sum{{{SELECTED}}}[$__rate_interval])) "
-                    f"/ sum(rate(bert_batch_fill_ratio_count{{{SELECTED}}}[$__rate_interval]))"
-                ),
+                Query(f"1 - {mean('bert_batch_fill_ratio', '')}"),
                 unit="percentunit",
                 decimals=0,
             ),
             stat(
                 "Queue wait, p95",
                 "From admission until a request's first sequence runs, slowest model.",
-                Query(f"max(model_task:bert_queue_duration_seconds:p95{{{SELECTED}}})"),
+                Query(f"max({quantile(0.95, 'bert_queue_duration_seconds')})"),
                 unit="s",
                 steps=((None, "green"), (0.25, "yellow"), (1, "red")),
             ),
@@ -75,7 +81,7 @@ def dashboard() -> models.Dashboard:
             lines(
                 "Tokens/s by model and task",
                 "Throughput of the service.",
-                [Query(f"model_task:bert_tokens:rate1m{{{SELECTED}}}", LEGEND)],
+                [Query(rate("bert_tokens_total", matchers=OF_SERVED), LEGEND)],
                 unit="short",
                 is_stacked=True,
             ),
@@ -83,9 +89,9 @@ def dashboard() -> models.Dashboard:
                 "Device busy by instance",
                 "Share of time an instance spends in batches, all models together. At 100 % more requests only queue: "
                 "add instances, or a faster device or variant.",
-                [Query("instance:bert_device_busy:ratio_rate1m", "{{instance}}")],
+                [Query(f"instance:bert_device_busy:ratio_rate1m{{{CHOSEN}}}", "{{instance}}")],
                 unit="percentunit",
-                most=1,
+                usual_most=1,
                 steps=((None, "transparent"), (0.95, "red")),
             ),
             lines(
@@ -94,8 +100,8 @@ def dashboard() -> models.Dashboard:
                 "or shared.",
                 [
                     Query(
-                        f"model_task:bert_tokens:rate1m{{{SELECTED}}} / on (model, task) sum by (model, task) "
-                        f"(rate(bert_device_busy_seconds_total{{{SELECTED}}}[1m]))",
+                        f"{rate('bert_tokens_total', matchers=OF_SERVED)} "
+                        f"/ {rate('bert_device_busy_seconds_total', matchers=OF_SERVED)}",
                         LEGEND,
                     )
                 ],
@@ -109,15 +115,15 @@ def dashboard() -> models.Dashboard:
             lines(
                 "Sequences per batch by model and task",
                 "Mean. Grows with load, because what arrives during a batch runs together in the next.",
-                [Query(f"model_task:bert_batch_sequences:mean1m{{{SELECTED}}}", LEGEND)],
+                [Query(mean("bert_batch_sequences"), LEGEND)],
                 unit="short",
             ),
             lines(
                 "Tokens per batch, and the budget",
                 "Mean against the most that may share a batch (BERT_BATCH_TOKENS). At the budget, batches are full and "
-                "the rest waits.",
+                "the rest waits. Above it, single sequences are longer than the budget, and run alone.",
                 [
-                    Query(f"model_task:bert_batch_tokens:mean1m{{{SELECTED}}}", LEGEND),
+                    Query(mean("bert_batch_tokens"), LEGEND),
                     Query(f"max by (model, task) (bert_batch_budget_tokens{{{SELECTED}}})", f"budget {LEGEND}"),
                 ],
                 unit="short",
@@ -127,11 +133,12 @@ def dashboard() -> models.Dashboard:
                 "Fill",
                 "Tokens per cell of the padded batch that was not built: 100 % if all texts of a batch are of one "
                 "length. The lower, the more packing saves.",
-                [Query(f"model_task:bert_batch_fill_ratio:mean1m{{{SELECTED}}}", LEGEND)],
+                [Query(mean("bert_batch_fill_ratio"), LEGEND)],
                 unit="percentunit",
-                most=1,
+                usual_most=1,
             ),
         ],
+        widths=(6, 12, 6),
         title="What is in a batch",
     )
     queue = Row(
@@ -159,17 +166,17 @@ def dashboard() -> models.Dashboard:
             ),
             lines(
                 "Queue wait",
-                "Measured, from admission until a request's first sequence runs; and estimated for one that came now, "
+                "p95, measured from admission until a request's first sequence runs; and estimated for one that came now, "
                 "which is what admission goes by.",
                 [
-                    Query(f"model_task:bert_queue_duration_seconds:p50{{{SELECTED}}}", f"p50 {LEGEND}"),
-                    Query(f"model_task:bert_queue_duration_seconds:p95{{{SELECTED}}}", f"p95 {LEGEND}"),
+                    Query(quantile(0.95, "bert_queue_duration_seconds"), f"p95 {LEGEND}"),
                     Query(f"max by (model, task) (bert_queue_wait_seconds{{{SELECTED}}})", f"estimated {LEGEND}"),
                 ],
                 unit="s",
                 steps=((None, "transparent"), (1, "yellow"), (5, "red")),
             ),
         ],
+        widths=(6, 6, 12),
         title="The queue",
     )
     runs = Row(
@@ -178,25 +185,26 @@ def dashboard() -> models.Dashboard:
             lines(
                 "Batches/s",
                 "Many small ones: a quiet service. Few large ones: a busy one.",
-                [Query(f"model_task:bert_batches:rate1m{{{SELECTED}}}", LEGEND)],
+                [Query(rate("bert_inference_duration_seconds_count", matchers=OF_SERVED), LEGEND)],
                 unit="short",
             ),
             lines(
                 "Time of a batch",
                 "On the device. Every waiting request waits at least this long.",
                 [
-                    Query(f"model_task:bert_inference_duration_seconds:p50{{{SELECTED}}}", f"p50 {LEGEND}"),
-                    Query(f"model_task:bert_inference_duration_seconds:p95{{{SELECTED}}}", f"p95 {LEGEND}"),
+                    Query(quantile(0.5, "bert_inference_duration_seconds"), f"p50 {LEGEND}"),
+                    Query(quantile(0.95, "bert_inference_duration_seconds"), f"p95 {LEGEND}"),
                 ],
                 unit="s",
             ),
             buckets(
                 "Batches by tokens",
                 "How many batches a second held how many tokens.",
-                Query(f"sum by (le) (model_task_le:bert_batch_tokens_bucket:rate1m{{{SELECTED}}})"),
+                Query(rate("bert_batch_tokens_bucket", "le", OF_SERVED)),
                 unit="short",
             ),
         ],
+        widths=(6, 12, 6),
         title="Runs",
     )
     return make_dashboard(

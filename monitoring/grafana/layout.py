@@ -99,6 +99,7 @@ def _variables() -> list[Builder[dashboard.VariableModel]]:
         dashboard_builders.DatasourceVariable("datasource").label("Data source").type("prometheus"),
         of_label("model", "Model", "label_values(bert_requests_total, model)"),
         of_label("task", "Task", 'label_values(bert_requests_total{model=~"$model"}, task)'),
+        of_label("instance", "Instance", "label_values(bert_requests_total, instance)"),
     ]
 
 

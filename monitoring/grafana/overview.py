@@ -5,7 +5,21 @@ from typing import Final
 from grafana_foundation_sdk.models import dashboard as models
 
 from monitoring.grafana.layout import Row, make_dashboard
-from monitoring.grafana.panels import LEGEND, SELECTED, Query, buckets, lines, names, stat, to_dashboard
+from monitoring.grafana.panels import (
+    CHOSEN,
+    LEGEND,
+    OF_MODELS,
+    OF_SERVED,
+    SELECTED,
+    Query,
+    buckets,
+    lines,
+    names,
+    quantile,
+    rate,
+    stat,
+    to_dashboard,
+)
 
 UID: Final = "bert-overview"
 BURN_STEPS: Final = ((None, "green"), (1, "yellow"), (6, "orange"), (14.4, "red"))
@@ -16,11 +30,11 @@ SLOW_REQUESTS: Final = (
 )
 """As in docs/operations.md. Not every line of a container's log is JSON: `fromjson?` passes over the others."""
 
-# What the rule for p99 records, from the app's own series, as only those have exemplars.
-_P99: Final = (
-    "histogram_quantile(0.99, sum by (model, task, le) "
-    f'(rate(bert_request_duration_seconds_bucket{{{SELECTED}, model!="none"}}[$__rate_interval])))'
-)
+_LATENCY: Final = "bert_request_duration_seconds"
+
+_FAILED: Final = f'{SELECTED}, status=~"5.."'
+_SUCCEEDED: Final = f'{SELECTED}, status="200"'
+_NATIVE: Final = f'{SELECTED}, api="native"'
 
 # Seconds of each phase per answered request, so that the areas add up to the mean latency.
 _ANSWERED: Final = f"sum(rate(bert_request_duration_seconds_count{{{SELECTED}}}[$__rate_interval]))"
@@ -58,18 +72,15 @@ def dashboard() -> models.Dashboard:
             stat(
                 "Requests/s",
                 "Answered requests of any status.",
-                Query(f"sum(model_task_status:bert_requests:rate1m{{{SELECTED}}})"),
+                Query(rate("bert_requests_total", "")),
                 unit="reqps",
                 decimals=1,
             ),
             stat(
                 "Failing",
-                "Share of requests answered with 5xx in the last minute. Yellow: more than the objective allows; "
+                "Share of requests answered with 5xx. Yellow: more than the objective allows; "
                 "red: 14 times that, which pages if it lasts.",
-                Query(
-                    f'sum(model_task_status:bert_requests:rate1m{{{SELECTED}, status=~"5.."}}) '
-                    f"/ sum(model_task_status:bert_requests:rate1m{{{SELECTED}}})"
-                ),
+                Query(f"{rate('bert_requests_total', '', _FAILED)} / {rate('bert_requests_total', '')}"),
                 unit="percentunit",
                 decimals=2,
                 steps=((None, "green"), (0.001, "yellow"), (0.0144, "red")),
@@ -77,14 +88,14 @@ def dashboard() -> models.Dashboard:
             stat(
                 "p99 latency",
                 "Of the slowest model. Red: above the 0.5 s of the objective.",
-                Query(f"max(model_task:bert_request_duration_seconds:p99{{{SELECTED}}})"),
+                Query(f"max({quantile(0.99, _LATENCY)})"),
                 unit="s",
                 steps=((None, "green"), (0.25, "yellow"), (0.5, "red")),
             ),
             stat(
                 "Device busy",
                 "Share of time the busiest instance spends in batches, all models together. Near 100 % requests queue.",
-                Query("max(instance:bert_device_busy:ratio_rate1m)"),
+                Query(f"max(instance:bert_device_busy:ratio_rate1m{{{CHOSEN}}})"),
                 unit="percentunit",
                 decimals=0,
                 steps=((None, "green"), (0.75, "yellow"), (0.95, "red")),
@@ -111,7 +122,7 @@ def dashboard() -> models.Dashboard:
             lines(
                 "Requests by model and task",
                 "Answered requests. 'none' named no model that exists, or came before the service was ready.",
-                [Query(f"sum by (model, task) (model_task_status:bert_requests:rate1m{{{SELECTED}}})", LEGEND)],
+                [Query(rate("bert_requests_total"), LEGEND)],
                 unit="reqps",
                 is_stacked=True,
             ),
@@ -120,8 +131,8 @@ def dashboard() -> models.Dashboard:
                 "4xx is the caller's doing (429: asked to come back later), 5xx is ours.",
                 [
                     Query(
-                        f"sum by (status) (model_task_status:bert_requests:rate1m{{{SELECTED}}}) > 0 "
-                        f'or sum by (status) (model_task_status:bert_requests:rate1m{{{SELECTED}, status="200"}})',
+                        f"{rate('bert_requests_total', 'status')} > 0 "
+                        f"or {rate('bert_requests_total', 'status', _SUCCEEDED)}",
                         "{{status}}",
                     )
                 ],
@@ -134,8 +145,7 @@ def dashboard() -> models.Dashboard:
                 "'native' is /v1, the others are the dialects of docs/clients.md.",
                 [
                     Query(
-                        f"sum by (api) (rate(bert_requests_total{{{SELECTED}}}[1m])) > 0 "
-                        f'or sum by (api) (rate(bert_requests_total{{{SELECTED}, api="native"}}[1m]))',
+                        f"{rate('bert_requests_total', 'api')} > 0 or {rate('bert_requests_total', 'api', _NATIVE)}",
                         "{{api}}",
                     )
                 ],
@@ -152,34 +162,35 @@ def dashboard() -> models.Dashboard:
                 "From a request's last byte to its answer. Red line: the 0.5 s that 99 % should meet. To find slow "
                 f"requests in the log: {SLOW_REQUESTS} A dot is a sampled request: its trace_id is in the log, too.",
                 [
-                    *(
-                        Query(f"model_task:bert_request_duration_seconds:p{p}{{{SELECTED}}}", f"p{p} {LEGEND}")
-                        for p in (50, 95)
-                    ),
-                    Query(_P99, f"p99 {LEGEND}", has_exemplars=True),
+                    Query(quantile(0.5, _LATENCY), f"p50 {LEGEND}"),
+                    Query(quantile(0.95, _LATENCY), f"p95 {LEGEND}"),
+                    Query(quantile(0.99, _LATENCY), f"p99 {LEGEND}", has_exemplars=True),
                 ],
                 unit="s",
                 steps=((None, "transparent"), (0.5, "red")),
                 link=to_batching,
             ),
-            buckets(
-                "Answers by latency",
-                "How many answers a second took how long. Two bands: two kinds of request, or a queue.",
-                Query(f"sum by (le) (model_task_le:bert_request_duration_seconds_bucket:rate1m{{{SELECTED}}})"),
+            lines(
+                "Latency by instance, p99",
+                "All models together. One instance above the others: its device is slower or shared, see Resources.",
+                [Query(quantile(0.99, _LATENCY, "instance"), "{{instance}}")],
                 unit="s",
+                steps=((None, "transparent"), (0.5, "red")),
+                link=to_resources,
             ),
         ],
+        widths=(16, 8),
     )
     objectives = Row(
         8,
         [
             lines(
                 "Error budget burn",
-                "How many times faster than allowed 5xx spend the error budget; 1 lasts exactly 30 days. An alert needs "
-                "both windows over its line: 14.4 within an hour or 6 within six pages, 1 within three days is a ticket.",
+                "How many times faster than allowed 5xx spend the error budget, all instances; 1 lasts exactly 30 days. Over 14.4 "
+                "within an hour or 6 within six pages while it lasts, 1 within three days is a ticket.",
                 [
-                    Query(f"model_task:bert_availability:burnrate{w}{{{SELECTED}}}", f"{w} {LEGEND}")
-                    for w in ("5m", "1h", "6h")
+                    Query(f"model_task:bert_availability:burnrate{w}{{{OF_MODELS}}}", f"{w} {LEGEND}")
+                    for w in ("1h", "6h")
                 ],
                 unit="none",
                 steps=BURN_STEPS,
@@ -187,12 +198,21 @@ def dashboard() -> models.Dashboard:
             lines(
                 "Latency budget burn",
                 "The same for answers that take over 0.5 s, of which 1 % are allowed.",
-                [
-                    Query(f"model_task:bert_latency:burnrate{w}{{{SELECTED}}}", f"{w} {LEGEND}")
-                    for w in ("5m", "1h", "6h")
-                ],
+                [Query(f"model_task:bert_latency:burnrate{w}{{{OF_MODELS}}}", f"{w} {LEGEND}") for w in ("1h", "6h")],
                 unit="none",
                 steps=BURN_STEPS,
+            ),
+        ],
+        title="Objectives: 99.9 % without 5xx, 99 % within 0.5 s",
+    )
+    spread = Row(
+        8,
+        [
+            buckets(
+                "Answers by latency",
+                "How many answers a second took how long. Two bands: two kinds of request, or a queue.",
+                Query(rate(f"{_LATENCY}_bucket", "le", OF_SERVED)),
+                unit="s",
             ),
             lines(
                 "Where a request spends its time",
@@ -209,7 +229,7 @@ def dashboard() -> models.Dashboard:
                 link=to_batching,
             ),
         ],
-        title="Objectives: 99.9 % without 5xx, 99 % within 0.5 s",
+        title="What latency is made of",
     )
     turned_away = Row(
         8,
@@ -228,16 +248,16 @@ def dashboard() -> models.Dashboard:
                 "Overloaded: refused because the queue was full. Deadline exceeded: waited too long. Caller went away: "
                 "the client closed its connection, often at a timeout of its own.",
                 [
-                    Query(f"sum by (reason) (model_task_reason:bert_rejected:rate1m{{{SELECTED}}})", "{{reason}}"),
-                    Query(f"sum(model_task:bert_cancelled:rate1m{{{SELECTED}}})", "caller went away"),
+                    Query(rate("bert_rejected_total", "reason"), "{{reason}}"),
+                    Query(rate("bert_cancelled_total", "", OF_SERVED), "caller went away"),
                 ],
                 unit="reqps",
                 is_stacked=True,
             ),
             lines(
                 "Texts cut to the maximum length",
-                "Share of texts whose end the model never saw, over the last hour.",
-                [Query(f"model_task:bert_truncated:ratio_rate1h{{{SELECTED}}}", LEGEND)],
+                "Share of texts whose end the model never saw, over the last hour, all instances.",
+                [Query(f"model_task:bert_truncated:ratio_rate1h{{{OF_MODELS}}}", LEGEND)],
                 unit="percentunit",
                 steps=((None, "transparent"), (0.05, "yellow")),
             ),
@@ -248,5 +268,5 @@ def dashboard() -> models.Dashboard:
         UID,
         "Overview",
         "Is it up, is it right, is it fast, is it full. Green tiles at the top: nothing to do.",
-        [now, traffic, latency, objectives, turned_away],
+        [now, traffic, latency, spread, objectives, turned_away],
     )

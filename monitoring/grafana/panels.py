@@ -20,8 +20,12 @@ from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models import common, dashboard, heatmap, prometheus
 
 DATASOURCE: Final = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
-SELECTED: Final = 'model=~"$model", task=~"$task"'
-"""The label matchers of a panel that follows the model and task chosen at the top."""
+CHOSEN: Final = 'instance=~"$instance"'
+SELECTED: Final = f'model=~"$model", task=~"$task", {CHOSEN}'
+"""The label matchers of a panel that follows the model, task and instance chosen at the top; rules keep no instance."""
+OF_MODELS: Final = 'model=~"$model", task=~"$task"'
+"""Those of a panel whose rule adds up all instances."""
+OF_SERVED: Final = f'{SELECTED}, model!="none"'
 LEGEND: Final = "{{model}} · {{task}}"
 SCRAPE_INTERVAL: Final = "10s"
 """The shortest step: that of prometheus.yml."""
@@ -41,6 +45,21 @@ class Query:
     expr: str
     legend: str = "__auto"
     has_exemplars: bool = False
+
+
+def rate(metric: str, by: str = "model, task", matchers: str = SELECTED) -> str:
+    """The sum of a counter's rates, over the window that fits the graph's width: all lines of a panel have the same."""
+    return f"sum by ({by}) (rate({metric}{{{matchers}}}[$__rate_interval]))"
+
+
+def mean(histogram: str, by: str = "model, task") -> str:
+    """The mean of what a histogram saw."""
+    return f"{rate(f'{histogram}_sum', by, OF_SERVED)} / {rate(f'{histogram}_count', by, OF_SERVED)}"
+
+
+def quantile(q: float, histogram: str, by: str = "model, task") -> str:
+    """The value that a share `q` of what a histogram saw did not exceed."""
+    return f"histogram_quantile({q}, {rate(f'{histogram}_bucket', f'{by}, le', OF_SERVED)})"
 
 
 class _Common(Protocol):
@@ -110,13 +129,13 @@ def lines(
     steps: Steps | None = None,
     is_stacked: bool = False,
     is_logarithmic: bool = False,
-    most: float | None = None,
+    usual_most: float | None = None,
     colors: Mapping[str, str] | None = None,
     dashed: str | None = None,
     when_empty: str | None = None,
     link: dashboard_builders.DashboardLink | None = None,
 ) -> Panel:
-    """Lines over time, from zero.
+    """Lines over time, from zero. With several queries for each model the names stand beside them, not below.
 
     Args:
         title: A noun.
@@ -126,12 +145,14 @@ def lines(
         steps: Levels, drawn as dashed lines.
         is_stacked: Whether the areas add up to something.
         is_logarithmic: Whether small and large matter alike.
-        most: Where the axis ends, for a share of something.
+        usual_most: Where the axis ends, unless there is more.
         colors: Colours by regular expression over names, between slashes.
         dashed: A regular expression over the names of series that are limits, between slashes.
         when_empty: What to say where there may be no data at all.
         link: Where to look next.
     """
+    queries = list(queries)
+    has_many = sum("{{model}}" in query.legend for query in queries) > 1
     panel = (
         _begin(timeseries_builders.Panel(), title, description, queries)
         .unit(unit)
@@ -149,7 +170,7 @@ def lines(
         .legend(
             common_builders.VizLegendOptions()
             .display_mode(common.LegendDisplayMode.TABLE)
-            .placement(common.LegendPlacement.BOTTOM)
+            .placement(common.LegendPlacement.RIGHT if has_many else common.LegendPlacement.BOTTOM)
             .show_legend(True)
             .calcs(["lastNotNull", "max"])
             .sort_by("Last *")
@@ -167,8 +188,8 @@ def lines(
         panel = panel.min(0.01).scale_distribution(
             common_builders.ScaleDistributionConfig().type(common.ScaleDistribution.LOG).log(10)
         )
-    if most is not None:
-        panel = panel.max(most)
+    if usual_most is not None:
+        panel = panel.axis_soft_max(usual_most)
     for pattern, color in (colors or {}).items():
         panel = panel.override_by_regexp(
             pattern, [dashboard.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": color})]
@@ -261,7 +282,7 @@ def labels(title: str, description: str, query: Query, *, columns: Sequence[str]
 
 def to_dashboard(title: str, uid: str) -> dashboard_builders.DashboardLink:
     """A link in a panel's corner to another dashboard, at the same time and of the same models."""
-    variables = "${datasource:queryparam}&${model:queryparam}&${task:queryparam}"
+    variables = "${datasource:queryparam}&${model:queryparam}&${task:queryparam}&${instance:queryparam}"
     return (
         dashboard_builders.DashboardLink(title)
         .type(dashboard.DashboardLinkType.LINK)

@@ -5,11 +5,12 @@ from typing import Final
 from grafana_foundation_sdk.models import dashboard as models
 
 from monitoring.grafana.layout import Row, make_dashboard
-from monitoring.grafana.panels import LEGEND, SELECTED, Query, labels, lines, stat, states
+from monitoring.grafana.panels import CHOSEN, LEGEND, SELECTED, Query, labels, lines, stat, states
 
 UID: Final = "bert-resources"
 NO_GPU: Final = "No GPU in this deployment"
-_STARTS: Final = 'changes(process_start_time_seconds{job="bert"}'
+_BERT: Final = f'job="bert", {CHOSEN}'
+_STARTS: Final = f"changes(process_start_time_seconds{{{_BERT}}}"
 
 
 def dashboard() -> models.Dashboard:
@@ -20,7 +21,7 @@ def dashboard() -> models.Dashboard:
             stat(
                 "Scraped",
                 "Instances whose metrics Prometheus can read.",
-                Query('sum(up{job="bert"})'),
+                Query(f"sum(up{{{_BERT}}})"),
                 unit="none",
                 steps=((None, "red"), (1, "green")),
                 when_empty="none",
@@ -28,14 +29,14 @@ def dashboard() -> models.Dashboard:
             stat(
                 "Uptime",
                 "Of the instance that started last.",
-                Query('time() - max(process_start_time_seconds{job="bert"})'),
+                Query(f"time() - max(process_start_time_seconds{{{_BERT}}})"),
                 unit="s",
                 has_graph=False,
             ),
             stat(
                 "Restarts",
                 "Process starts and engine replacements in the time range chosen above. A deployment is one.",
-                Query(f"sum({_STARTS}[$__range])) + sum(increase(bert_engine_restarts_total[$__range]))"),
+                Query(f"sum({_STARTS}[$__range])) + sum(increase(bert_engine_restarts_total{{{CHOSEN}}}[$__range]))"),
                 unit="none",
                 decimals=0,
                 steps=((None, "green"), (1, "yellow"), (3, "red")),
@@ -44,20 +45,20 @@ def dashboard() -> models.Dashboard:
             stat(
                 "CPU",
                 "Cores in use, all instances.",
-                Query('sum(rate(process_cpu_seconds_total{job="bert"}[$__rate_interval]))'),
+                Query(f"sum(rate(process_cpu_seconds_total{{{_BERT}}}[$__rate_interval]))"),
                 unit="short",
                 decimals=1,
             ),
             stat(
                 "Memory",
                 "Resident, all instances.",
-                Query('sum(process_resident_memory_bytes{job="bert"})'),
+                Query(f"sum(process_resident_memory_bytes{{{_BERT}}})"),
                 unit="bytes",
             ),
             stat(
                 "Open files",
                 "Share of the limit, fullest process. Each connection is one; at the limit none is accepted.",
-                Query('max(process_open_fds{job="bert"} / process_max_fds{job="bert"})'),
+                Query(f"max(process_open_fds{{{_BERT}}} / process_max_fds{{{_BERT}}})"),
                 unit="percentunit",
                 decimals=1,
                 steps=((None, "green"), (0.7, "yellow"), (0.9, "red")),
@@ -77,7 +78,7 @@ def dashboard() -> models.Dashboard:
             states(
                 "Engine",
                 "Whether an instance's engine answers.",
-                Query("max by (instance) (bert_engine_up)", "{{instance}}"),
+                Query(f"max by (instance) (bert_engine_up{{{CHOSEN}}})", "{{instance}}"),
                 texts={"0": ("down", "red"), "1": ("up", "green")},
             ),
         ],
@@ -88,15 +89,25 @@ def dashboard() -> models.Dashboard:
         [
             lines(
                 "CPU cores in use",
-                "By instance. On a CPU host a busy engine takes all of BERT_THREADS.",
-                [Query('rate(process_cpu_seconds_total{job="bert"}[$__rate_interval])', "{{instance}}")],
+                "By instance, with what the smallest may use: the machine's cores, its affinity or the quota of a control group. "
+                "On a CPU host a busy engine takes all of BERT_THREADS.",
+                [
+                    Query(f"rate(process_cpu_seconds_total{{{_BERT}}}[$__rate_interval])", "{{instance}}"),
+                    Query(f"min(bert_cpu_limit_cores{{{CHOSEN}}})", "limit"),
+                ],
                 unit="short",
+                dashed="/^limit/",
             ),
             lines(
                 "Resident memory",
-                "By instance. Grows with the largest batch seen, then stays; a line that never stops climbing is a leak.",
-                [Query('process_resident_memory_bytes{job="bert"}', "{{instance}}")],
+                "By instance, with what the smallest may use, beyond which the kernel kills it. Grows with the largest batch seen, then "
+                "stays; a line that never stops climbing is a leak.",
+                [
+                    Query(f"process_resident_memory_bytes{{{_BERT}}}", "{{instance}}"),
+                    Query(f"min(bert_memory_limit_bytes{{{CHOSEN}}})", "limit"),
+                ],
                 unit="bytes",
+                dashed="/^limit/",
             ),
             lines(
                 "Requests in flight",
@@ -116,7 +127,7 @@ def dashboard() -> models.Dashboard:
                 "Process starts and engine replacements, by instance.",
                 [
                     Query(f"{_STARTS}[5m])", "process {{instance}}"),
-                    Query("increase(bert_engine_restarts_total[5m])", "engine {{instance}}"),
+                    Query(f"increase(bert_engine_restarts_total{{{CHOSEN}}}[5m])", "engine {{instance}}"),
                 ],
                 unit="none",
             ),
@@ -124,12 +135,18 @@ def dashboard() -> models.Dashboard:
                 "Open files and their limit",
                 "Of the process of an instance that has the most, with the limit of each process.",
                 [
-                    Query('process_open_fds{job="bert"}', "{{instance}}"),
-                    Query('min(process_max_fds{job="bert"})', "limit"),
+                    Query(f"process_open_fds{{{_BERT}}}", "{{instance}}"),
+                    Query(f"min(process_max_fds{{{_BERT}}})", "limit"),
                 ],
                 unit="short",
                 dashed="/^limit/",
                 is_logarithmic=True,
+            ),
+            lines(
+                "Lines of the log dropped in five minutes",
+                "What the log is written to is slow, full or gone. Requests do not wait for it.",
+                [Query(f"increase(bert_log_dropped_lines_total{{{CHOSEN}}}[5m])", "{{instance}}")],
+                unit="short",
             ),
         ],
     )
@@ -141,7 +158,7 @@ def dashboard() -> models.Dashboard:
                 "Used share. Grows with the largest batch seen, then stays. At 95 % the next large batch may not fit.",
                 [Query("instance_gpu:gpu_memory:ratio", "{{instance}} GPU {{gpu}}")],
                 unit="percentunit",
-                most=1,
+                usual_most=1,
                 steps=((None, "transparent"), (0.95, "red")),
                 when_empty=NO_GPU,
             ),
@@ -154,7 +171,7 @@ def dashboard() -> models.Dashboard:
                     Query("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "tensor cores, GPU {{gpu}}"),
                 ],
                 unit="percentunit",
-                most=1,
+                usual_most=1,
                 when_empty=NO_GPU,
             ),
             lines(

@@ -281,7 +281,7 @@ def test_a_deleted_temporary_folder_costs_neither_processes_nor_counts(models: P
         assert classify(server, TEXTS).status_code == 200
         [folder] = tmp_path.glob("bert-*")
         shutil.rmtree(folder)
-        until(lambda: "was deleted: listening there again" in server.log)
+        until(lambda: "was missing: listening there again" in server.log)
         engine = engine_of(server)
         for victim in (next(pid for pid in workers(server) if pid != engine), engine):
             os.kill(victim, signal.SIGKILL)

@@ -100,9 +100,38 @@ def test_every_panel_says_what_it_shows(dashboard: dict[str, Any]) -> None:
 
 
 @EACH
+def test_the_lines_of_a_panel_are_of_one_window(dashboard: dict[str, Any]) -> None:
+    """Of two windows, p99 may lie below p95."""
+    for panel in panels(dashboard):
+        assert (
+            len({window for target in panel["targets"] for window in re.findall(r"\[(.+?)\]", target["expr"])}) <= 1
+        ), panel["title"]
+
+
+@EACH
+def test_names_that_several_lines_of_a_model_need_have_room(dashboard: dict[str, Any]) -> None:
+    for panel in panels(dashboard):
+        of_a_model = [target for target in panel["targets"] if "{{model}}" in target["legendFormat"]]
+        if panel["type"] == "timeseries" and len(of_a_model) > 1:
+            assert len(of_a_model) <= 3, panel["title"]
+            assert panel["gridPos"]["w"] >= COLUMNS // 2, panel["title"]
+            assert panel["options"]["legend"]["placement"] == "right", panel["title"]
+
+
+@EACH
+def test_panels_follow_the_chosen_instance(dashboard: dict[str, Any]) -> None:
+    """All but those of what is of the whole service: objectives, ready instances, shares over an hour, and other exporters."""
+    whole = ("burnrate", "bert:ready_instances", "ALERTS", "bert_truncated:ratio", "gpu", "DCGM")
+    for panel in panels(dashboard):
+        for target in panel["targets"]:
+            if not any(name in target["expr"] for name in whole):
+                assert 'instance=~"$instance"' in target["expr"], (panel["title"], target["expr"])
+
+
+@EACH
 def test_the_variables_are_those_of_the_links(dashboard: dict[str, Any]) -> None:
     variables = [variable["name"] for variable in dashboard["templating"]["list"]]
-    assert variables == ["datasource", "model", "task"]
+    assert variables == ["datasource", "model", "task", "instance"]
     used = set(re.findall(r"\$\{?(\w+)", str(dashboard)))
     assert used - {"__rate_interval", "__range", "__all", "__url_time_range"} == set(variables)
 
