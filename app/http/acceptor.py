@@ -67,7 +67,9 @@ class Acceptor:
         self._loop.add_reader(listener.fileno(), self._on_readable)
 
     def close(self) -> None:
-        """Accept no more, and close this process's end of the socket."""
+        """Accept no more, and close this process's end of the socket. Once is enough."""
+        if self._listener.fileno() < 0:
+            return
         if self._pause is None:
             self._loop.remove_reader(self._listener.fileno())
         else:
