@@ -13,8 +13,10 @@ from typing import Final, Protocol
 
 log = logging.getLogger(__name__)
 
-AFTER_YOU_S: Final = 0.002
-"""How long others may go first. One that is busy, or hangs, does not take the connection; then this process does."""
+AFTER_YOU_S: Final = 0.001
+AFTER_YOU_TIMES: Final = 5
+"""How long others may go first, and how often in succession. One that is busy, or hangs, does not take the connection; then this
+process does."""
 LEAD: Final = 1
 """So many connections more than another process, or an eighth more, are as good as equally many."""
 NO_ROOM_S: Final = 0.1
@@ -59,13 +61,15 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         self._starting: set[asyncio.Task[object]] = set()
-        self._has_waited = False
+        self._times_waited = 0
         balance.tell(connections())
         listener.setblocking(False)
         self._loop.add_reader(listener.fileno(), self._on_readable)
 
     def close(self) -> None:
-        """Accept no more, and close this process's end of the socket."""
+        """Accept no more, and close this process's end of the socket. Once is enough."""
+        if self._listener.fileno() < 0:
+            return
         if self._pause is None:
             self._loop.remove_reader(self._listener.fileno())
         else:
@@ -78,11 +82,11 @@ class Acceptor:
         mine = self._connections() + len(self._starting)
         self._balance.tell(mine)
         least = self._balance.least()
-        if mine - least > LEAD + least // 8 and not self._has_waited:
-            self._has_waited = True
+        if mine - least > LEAD + least // 8 and self._times_waited < AFTER_YOU_TIMES:
+            self._times_waited += 1
             self._wait(AFTER_YOU_S)
             return
-        self._has_waited = False
+        self._times_waited = 0
         try:
             connection, _ = self._listener.accept()
         except OSError as error:

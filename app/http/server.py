@@ -52,7 +52,10 @@ class Server(uvicorn.Server):
             app_state={},
         )
         self._acceptor = Acceptor(listener, make_protocol, lambda: len(self.server_state.connections), balance)
-        await self.serve(sockets=[])
+        try:
+            await self.serve(sockets=[])
+        finally:
+            self._acceptor.close()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._acceptor is not None:

@@ -5,6 +5,7 @@ import resource
 import signal
 import socket
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
@@ -19,6 +20,14 @@ from tests.support import HAPPEN_WITHIN_S, Connection, Reply, ServerProcess, eve
 GOOD = {"inputs": "The cat sat on the mat."}
 CALLERS = 32
 FILES = 100
+
+
+@pytest.fixture(autouse=True)
+def _sighup_as_in_a_terminal() -> Iterator[None]:
+    """A server inherits that it is ignored, and the tests themselves may run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def is_alive(server: ServerProcess) -> bool:
@@ -196,15 +205,12 @@ def test_a_closed_terminal_hastens_nothing(serve_faulty: ServeFaulty, device: De
 
 
 def test_a_server_under_nohup_outlives_its_terminal(shared_models: Path) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; a child inherits it
-    try:
-        with serving(shared_models / "sentiment", "--threads", "1") as server:
-            server.process.send_signal(signal.SIGHUP)
-            assert ask(server).status == 200
-            assert server.stop() == 0
-            assert "SIGHUP" not in server.log
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    with serving(shared_models / "sentiment", "--threads", "1") as server:
+        server.process.send_signal(signal.SIGHUP)
+        assert ask(server).status == 200
+        assert server.stop() == 0
+        assert "SIGHUP" not in server.log
 
 
 def test_serving_imports_no_training_library(shared_models: Path) -> None:
