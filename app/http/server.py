@@ -19,6 +19,8 @@ from app.http.readiness import Readiness
 log = logging.getLogger(__name__)
 
 FEW_FILES: Final = 1024
+ACCEPTS: Final = 16
+"""The most connections that are accepted in one round of the event loop."""
 _REMEDIES: Final = {
     errno.EADDRINUSE: "Stop what uses the port, or set --port and --host.",
     errno.EACCES: "Set --port to 1024 or more: this user may not listen on lower ones.",
@@ -35,6 +37,15 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, readiness: Readiness) -> None:
         super().__init__(config)
         self._readiness = readiness
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve on bound sockets until the end.
+
+        uvloop accepts one connection of a socket in each round of the event loop, which takes milliseconds under load: of thousands
+        that open at once, the last would wait for half a minute. So each socket is listened to several times.
+        """
+        more = [one.dup() for one in sockets or () for _ in range(ACCEPTS - 1)]
+        await super().serve([*(sockets or ()), *more])
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
