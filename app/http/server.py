@@ -19,7 +19,7 @@ from app.http.readiness import Readiness
 log = logging.getLogger(__name__)
 
 FEW_FILES: Final = 1024
-ACCEPTS: Final = 16
+ACCEPTS: Final = 64
 """The most connections that are accepted in one round of the event loop."""
 _REMEDIES: Final = {
     errno.EADDRINUSE: "Stop what uses the port, or set --port and --host.",
@@ -37,15 +37,45 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, readiness: Readiness) -> None:
         super().__init__(config)
         self._readiness = readiness
+        self._listeners: list[socket.socket] = []
+        self._accepting: set[asyncio.Task[object]] = set()
 
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve on bound sockets until the end.
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and accept what uvloop leaves.
 
-        uvloop accepts one connection of a socket in each round of the event loop, which takes milliseconds under load: of thousands
-        that open at once, the last would wait for half a minute. So each socket is listened to several times.
+        It accepts one connection in each round of the event loop, which takes milliseconds under load: of thousands that open at
+        once, the last would wait for half a minute.
         """
-        more = [one.dup() for one in sockets or () for _ in range(ACCEPTS - 1)]
-        await super().serve([*(sockets or ()), *more])
+        await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        for one in sockets or ():
+            listener = one.dup()
+            self._listeners.append(listener)
+            # After uvloop's turn, which is the cheaper one and enough for a single connection.
+            loop.add_reader(listener, loop.call_soon, self._accept_more, listener)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in self._listeners:
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
+        await super().shutdown(sockets)
+
+    def _accept_more(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(ACCEPTS - 1):
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # there is no more, or this is the end
+                return
+            task = loop.create_task(loop.connect_accepted_socket(self._make_connection, connection))
+            self._accepting.add(task)
+            task.add_done_callback(self._accepting.discard)
+
+    def _make_connection(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
