@@ -1,18 +1,21 @@
-"""Accepts connections from a socket that several processes share, so that each of them has about as many.
+"""Accepts connections from a socket, so that those that come at once are accepted soon, and by processes that share it in turn.
 
-libuv accepts all that wait, so of 32 connections that come at once one process would have 32. This accepts one for each iteration
-of its event loop, and lets other processes go first while it has more connections than one of them.
+uvloop accepts one connection in each round of its event loop, which takes milliseconds under load: of thousands, the last would
+wait for half a minute. This accepts many, but lets other processes go first while it has more connections than one of them.
 """
 
 import asyncio
 import errno
 import logging
 import socket
+import sys
 from collections.abc import Callable
 from typing import Final, Protocol
 
 log = logging.getLogger(__name__)
 
+ACCEPTS: Final = 64
+"""The most connections that are accepted in one round of the event loop."""
 AFTER_YOU_S: Final = 0.001
 AFTER_YOU_TIMES: Final = 5
 """How long others may go first, and how often in succession. One that is busy, or hangs, does not take the connection; then this
@@ -34,6 +37,22 @@ class Balance(Protocol):
 
     def least(self) -> int:
         """Return how many the process has that has the fewest."""
+
+
+class Alone:
+    """There is no other process."""
+
+    def tell(self, connections: int) -> None:
+        pass
+
+    def leave(self) -> None:
+        pass
+
+    def least(self) -> int:
+        return sys.maxsize
+
+
+ALONE: Final = Alone()
 
 
 class Acceptor:
@@ -78,6 +97,12 @@ class Acceptor:
         self._balance.leave()
 
     def _on_readable(self) -> None:
+        for _ in range(ACCEPTS):
+            if not self._accept():
+                return
+
+    def _accept(self) -> bool:
+        """Accept a connection; return whether there was one, and it was this process's turn."""
         # Those that are accepted, but have no protocol yet, count too.
         mine = self._connections() + len(self._starting)
         self._balance.tell(mine)
@@ -85,7 +110,7 @@ class Acceptor:
         if mine - least > LEAD + least // 8 and self._times_waited < AFTER_YOU_TIMES:
             self._times_waited += 1
             self._wait(AFTER_YOU_S)
-            return
+            return False
         self._times_waited = 0
         try:
             connection, _ = self._listener.accept()
@@ -93,12 +118,13 @@ class Acceptor:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 log.error("no connection can be accepted: %s", error.strerror)  # noqa: TRY400
                 self._wait(NO_ROOM_S)
-            return  # else another process has it, or its caller has left
+            return False  # else there is none, another process has it, or its caller has left
         self._balance.tell(mine + 1)
         connection.setblocking(False)
         task = asyncio.ensure_future(self._loop.connect_accepted_socket(self._make_protocol, connection))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
+        return True
 
     def _wait(self, seconds: float) -> None:
         """Look away for a while: the loop would call this again and again as long as a connection waits."""

@@ -13,7 +13,7 @@ from typing import Final, cast
 import uvicorn
 
 from app.errors import StartupError
-from app.http.acceptor import Acceptor, Balance
+from app.http.acceptor import ALONE, Acceptor, Balance
 from app.http.readiness import Readiness
 
 log = logging.getLogger(__name__)
@@ -41,8 +41,13 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    async def serve_shared(self, listener: socket.socket, balance: Balance) -> None:
-        """Serve connections of a socket that other processes accept from, too, until told to stop."""
+    async def serve_on(self, listener: socket.socket, balance: Balance = ALONE) -> None:
+        """Serve connections of a socket until told to stop.
+
+        Args:
+            listener: Bound; closed in the end.
+            balance: With the other processes that accept from the socket.
+        """
         self.config.load()
         listener.listen(self.config.backlog)
         make_protocol = partial(
@@ -72,8 +77,7 @@ class Server(uvicorn.Server):
 def allow_connections() -> None:
     """Raise the limit of open files, which this process and its children have, to its maximum: each connection is a file.
 
-    Shells and container engines often start with 1,024, for programs that call `select`. At the limit uvloop accepts
-    connections, closes them at once, and logs nothing.
+    Shells and container engines often start with 1,024, for programs that call `select`. At the limit connections wait.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError):  # macOS calls its limit infinite, and takes less

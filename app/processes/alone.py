@@ -30,7 +30,7 @@ async def serve_alone(settings: Settings, listener: socket.socket, bundles: Sequ
     engine = LocalEngine()
     front_end = FrontEnd(settings, bundles, engine, metrics)
     stop_on_signals(front_end.server.stop, _end_now)
-    serving = asyncio.create_task(front_end.server.serve(sockets=[listener]))
+    serving = asyncio.create_task(front_end.server.serve_on(listener))
     # No task group: what fails here may not cut off the server, which still answers what it accepted.
     try:
         loaded = await load_unless_stopped(load_models(settings, bundles, engine, metrics), serving)

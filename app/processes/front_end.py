@@ -197,7 +197,7 @@ async def serve_front_end(
     async with asyncio.TaskGroup() as tasks:
         beating = tasks.create_task(place.beat())
         connection = tasks.create_task(_stay_connected(front_end, engine, supervisor))
-        await front_end.server.serve_shared(listener, place)
+        await front_end.server.serve_on(listener, place)
         connection.cancel()
         await front_end.close()
         beating.cancel()

@@ -1,12 +1,18 @@
 """The listening socket, and why there may be none."""
 
+import asyncio
+import contextlib
 import resource
 import socket
 
 import pytest
+import uvicorn
+import uvloop
 
 from app.errors import StartupError
-from app.http.server import allow_connections, listen
+from app.http.acceptor import ACCEPTS
+from app.http.readiness import Readiness
+from app.http.server import Server, allow_connections, listen
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
@@ -59,3 +65,27 @@ def test_as_many_files_may_be_open_as_the_system_allows(
     allow_connections()
     assert limits[-1] == (most, most)
     assert caplog.text.count(f"may open {most} files only") == len(caplog.records) == warnings
+
+
+def test_many_connections_are_accepted_in_one_round_of_the_event_loop() -> None:
+    """Rounds take milliseconds under load, and a connection that is not accepted is not even asked for its health."""
+
+    async def rounds(count: int) -> int:
+        listener = listen("127.0.0.1", 0)
+        config = uvicorn.Config(lambda: None, ws="none", lifespan="off", log_config=None)
+        server = Server(config, Readiness())
+        serving = asyncio.create_task(server.serve_on(listener))
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0)
+        rounds = 0
+        with contextlib.ExitStack() as callers:
+            for _ in range(count):
+                callers.enter_context(socket.create_connection(listener.getsockname()))
+            while len(server.server_state.connections) < count:
+                await asyncio.sleep(0)
+                rounds += 1
+        server.should_exit = True
+        await serving
+        return rounds
+
+    assert uvloop.run(rounds(10 * ACCEPTS)) < 2 * ACCEPTS
