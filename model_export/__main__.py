@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         "trained with, if that is known)",
     )
     command.add_argument("--revision", help="branch, tag or commit of a checkpoint on the hub")
-    tolerances = f"{TOLERANCE['fp32']:g} in fp32, {TOLERANCE['fp16']:g} of the largest answer in fp16, {TOLERANCE['int8']:g} in int8"
+    tolerances = f"{TOLERANCE['fp32']:g} in fp32 for answers up to 10, {TOLERANCE['fp16']:g} of the largest answer in fp16, {TOLERANCE['int8']:g} in int8"
     command.add_argument(
         "--tolerance",
         type=_tolerance,

@@ -1,5 +1,6 @@
 """Load a checkpoint: all that a bundle is made of, for one task."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,9 @@ def load_checkpoint(
             f"{name} has tensors of no head that can be exported: {few(unused)}. They are left out; "
             "if its answers depend on them, do not use this bundle."
         )
-    source = Source(checkpoint=name, revision=checkpoint.revision, sha256=hash_of(weights, embedding))
+    # A path may have bytes that are no UTF-8, or that this locale takes for none.
+    in_unicode = os.fsencode(name).decode(errors="backslashreplace")
+    source = Source(checkpoint=in_unicode, revision=checkpoint.revision, sha256=hash_of(weights, embedding))
     return LoadedCheckpoint(
         network=network,
         tokenizer=read,

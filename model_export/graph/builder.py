@@ -201,10 +201,12 @@ class GraphBuilder(ABC):
         return self._activated(out, activation) if activation else out
 
     def _head_product(self, x: str, out: str) -> str:
-        weight = self._weight("word_embeddings.weight" if self._network.is_tied else "head.output.weight")
-        if self._dtype is np.float16:
-            # Half the file; ONNX Runtime folds the cast when it loads the graph.
+        if self._dtype is np.float16 and self._network.task.result == "masked-tokens":
+            # A row for each token of the vocabulary: half the file. ONNX Runtime folds the cast when it loads the graph.
+            weight = self._weight("word_embeddings.weight" if self._network.is_tied else "head.output.weight")
             weight = self._op("Cast", [weight], "head.output.weight.fp32", to=TensorProto.FLOAT)
+        else:
+            weight = self._exact("word_embeddings.weight" if self._network.is_tied else "head.output.weight")
         return self._op("Gemm", [x, weight, self._exact("head.output.bias")], out, transB=1)
 
     # --- what a layer is made of

@@ -57,7 +57,10 @@ def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProc
 
 def test_export_and_verify(tmp_path: Path) -> None:
     output = tmp_path / "models" / "mood"
-    done = run("export", "--checkpoint", CHECKPOINTS / "bert-single-label", "--output", output, "--max-length", "30")
+    variants = ("--variants", "cpu-fp32,cuda-fp16")
+    done = run(
+        "export", "--checkpoint", CHECKPOINTS / "bert-single-label", "--output", output, "--max-length", "30", *variants
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[0] == "Reading the checkpoint ..."
     for shown in (
@@ -93,6 +96,20 @@ def test_label_that_the_terminal_cannot_show(copy_of: Copy, tmp_path: Path, enco
     done = run(*arguments, PYTHONIOENCODING=encoding)
     assert done.returncode == 0, done.stderr
     assert r"\u26a0, bad, ok" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "recorded"),
+    [("mod\N{LATIN SMALL LETTER E WITH GRAVE}le".encode(), "mod\u00e8le"), (b"mod\xffel", r"mod\xffel")],
+)
+def test_folder_whose_name_the_locale_cannot_read(tmp_path: Path, name: bytes, recorded: str) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    shutil.copytree(CHECKPOINTS / "bert-single-label", folder)
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    arguments = ("--output", tmp_path / "mood", "--variants", "cpu-fp32")
+    done = run("export", "--checkpoint", folder, *arguments, **ascii_only)
+    assert done.returncode == 0, done.stderr
+    assert load_bundle(tmp_path / "mood").manifest.source.checkpoint == f"{tmp_path}/{recorded}"
 
 
 @pytest.mark.parametrize(

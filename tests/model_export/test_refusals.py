@@ -361,6 +361,17 @@ def test_difference_over_the_tolerance(copy_of: Copy, tmp_path: Path) -> None:
     assert re.search(r"cpu-fp32 differs from the reference by \d\.?\d*e-0[67]; 1e-09 is allowed", message)
 
 
+def test_regression_of_large_numbers_is_exported(copy_of: Copy, tmp_path: Path) -> None:
+    """Its answers are around 80,000, of which seven digits are right in fp32; fp16 cannot hold the weights of its head."""
+    folder = copy_of("bert-regression")
+    edit_tensors(
+        folder, lambda tensors: np.multiply(tensors["classifier.weight"], 1e5, out=tensors["classifier.weight"])
+    )
+    variants = ["cpu-fp32", "cuda-fp32", "cuda-fp16"]
+    manifest = export(ExportOptions(str(folder), tmp_path / "out", variants=variants), lambda _: None)
+    assert [variant.name for variant in manifest.variants] == variants
+
+
 def test_output_that_is_a_file(copy_of: Copy, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     assert "is a file" in refusal(copy_of("bert-single-label"), tmp_path / "out")
