@@ -8,6 +8,7 @@ from app.bundle.files import find_bundles
 from app.http.dialects import chosen
 from app.http.server import allow_connections, listen
 from app.processes.alone import serve_alone
+from app.processes.bad_bundles import BadBundles
 from app.processes.engine_process import serve_engine
 from app.processes.exit_status import ExitStatus, run
 from app.processes.front_end import serve_front_end
@@ -36,11 +37,13 @@ async def _serve(settings: Settings) -> ExitStatus:
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     log.info("listening on http://%s:%d (version %s, workers %d)", host, port, __version__, settings.workers)
-    bundles = find_bundles(settings.models)
+    bad = BadBundles(are_skipped=settings.skip_bad_bundles)
+    bundles = find_bundles(settings.models, bad.skipping)
     if settings.workers == 1:
-        return await serve_alone(settings, listener, bundles)
+        return await serve_alone(settings, listener, bundles, bad)
     # What is wrong is logged once, here, and not by every front end.
-    check_models(bundles, TASKS, settings.default_models_by_task)
+    check_models(bundles, TASKS, settings.default_models_by_task, bad.skipping, bad.names)
+    bad.refuse_none(bundles)
     chosen(settings.apis)
     if settings.otlp_endpoint is not None:
         require_opentelemetry()
