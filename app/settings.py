@@ -29,6 +29,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "models and device": (
         "models",
         "default_models",
+        "skip_bad_bundles",
         "device",
         "precision",
         "threads",
@@ -69,6 +70,9 @@ class Settings(BaseSettings):
         None,
         pattern=r"^[a-z-]+=[^=,\s]+(,[a-z-]+=[^=,\s]+)*$",
         description="models that answer requests that name none, as TASK=MODEL,TASK=MODEL",
+    )
+    skip_bad_bundles: bool = Field(
+        False, description="serve the other models if a bundle cannot be loaded, which otherwise ends the start"
     )
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")

@@ -4,13 +4,15 @@ from collections.abc import Callable, Sequence
 
 import tokenizers
 
+from app.bundle import BundleError
 from app.bundle.files import Bundle
 from app.bundle.manifest import GoldenCase, Parity
+from app.bundle.onnx_contents import check_contents
 from model_export.check.golden import golden_batch, golden_difference
 from model_export.check.runnable_graph import RunnableGraph
 from model_export.check.sequences import random_sequences
 from model_export.check.tolerances import check, difference_from_alone
-from model_export.errors import ExportError
+from model_export.errors import ExportError, one_line
 from model_export.tasks import TASKS
 
 
@@ -26,8 +28,20 @@ def verify_bundle(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, 
 
     Raises:
         BundleError: a file is missing or changed.
-        ExportError: a variant does not give the golden answers, or its answers depend on the rest of the batch.
+        ExportError: a variant does not give the golden answers, or its answers depend on the rest of the batch, or the files are
+            not of one model.
     """
+    try:
+        return _verify(bundle, progress)
+    except (BundleError, ExportError):
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"The files of {bundle.folder} are not of one model, or damaged ({one_line(error)}). Export the model again."
+        ) from error
+
+
+def _verify(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, Parity]:
     manifest = bundle.manifest
     if manifest.task not in TASKS:
         raise ExportError(f"{bundle.folder} is for the task {manifest.task}, which this release does not have.")
@@ -43,6 +57,7 @@ def verify_bundle(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, 
         for file in (variant.graph, variant.external_data):
             if file is not None:
                 bundle.verify_file(file)
+        check_contents(bundle.path(variant.graph), variant.external_data.file if variant.external_data else None)
         graph = RunnableGraph(
             bundle.path(variant.graph), target=variant.target, position_offset=manifest.position_offset
         )

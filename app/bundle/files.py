@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -174,8 +176,21 @@ def _read(path: Path, most_bytes: int) -> bytes:
     return content
 
 
-def find_bundles(models: Path) -> list[Bundle]:
+Skipping = Callable[[str], AbstractContextManager[None]]
+"""What a bundle of this name is read in: a context that may go on after a `BundleError`."""
+
+
+def skipping_none(name: str) -> AbstractContextManager[None]:  # noqa: ARG001
+    """Have the first `BundleError` end the work."""
+    return nullcontext()
+
+
+def find_bundles(models: Path, skipping: Skipping = skipping_none) -> list[Bundle]:
     """Return the bundles under `models`, by name; `models` may itself be a bundle.
+
+    Args:
+        models: The folder.
+        skipping: What each of them is read in.
 
     Raises:
         BundleError: there is none, or one is damaged or cannot be read.
@@ -210,7 +225,11 @@ def find_bundles(models: Path) -> list[Bundle]:
             f"No bundle in {models}. Make one with "
             f"'python -m model_export export --checkpoint DIR_OR_HUB_ID --output {models}/NAME', or set --models."
         )
-    return [load_bundle(folder) for folder in folders]
+    found = []
+    for folder in folders:
+        with skipping(folder.name):
+            found.append(load_bundle(folder))
+    return found
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -54,7 +54,8 @@ def replay_golden(bundle: Bundle, variant_name: str, run: Run) -> None:
         if not worst <= tolerance:
             raise BundleError(
                 f"Variant {variant_name} of bundle {bundle.name} does not give the golden answers on this machine: they "
-                f"differ by {worst:.2g}; {tolerance:.2g} is allowed ({variant.graph.file}, {bundle.manifest.golden.file}). "
+                f"differ by {worst:.2g}; {tolerance:.2g} is allowed ("
+                f"{bundle.path(variant.graph)} against {bundle.path(bundle.manifest.golden)}). "
                 "Export the model again, or serve another variant with BERT_PRECISION."
             )
 

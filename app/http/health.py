@@ -15,9 +15,13 @@ from app.telemetry.metrics import Metrics
 
 
 class Health(BaseModel):
-    """`ready` means that inference requests should be sent here; `alive` says nothing about that."""
+    """`ready` means that inference requests should be sent here; `alive` says nothing about that.
+
+    `failed_models` is there if bundles cannot be loaded and others are served nevertheless.
+    """
 
     status: Literal["alive", "starting", "ready", "draining", "lost"]
+    failed_models: list[str] = []
 
 
 def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
@@ -26,17 +30,19 @@ def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     # A thread of its own: those of the event loop may all be tokenizing, which is when metrics are needed most.
     collector = ThreadPoolExecutor(1, thread_name_prefix="metrics")
 
-    @router.get("/livez", summary="Whether the process responds at all")
+    @router.get("/livez", summary="Whether the process responds at all", response_model_exclude_defaults=True)
     async def livez() -> Health:
         return Health(status="alive")
 
     unready = error_responses(NotReady, EngineLost)
 
-    @router.get("/health", summary="The same as /readyz, by the name that other servers use", responses=unready)
-    @router.get("/readyz", summary="Whether inference requests should be sent here", responses=unready)
+    told: dict[str, Any] = {"responses": unready, "response_model_exclude_defaults": True}
+
+    @router.get("/health", summary="The same as /readyz, by the name that other servers use", **told)
+    @router.get("/readyz", summary="Whether inference requests should be sent here", **told)
     async def readyz() -> Health:
         readiness.check()
-        return Health(status=readiness.state)
+        return Health(status=readiness.state, failed_models=list(readiness.failed_models))
 
     @router.get("/metrics", include_in_schema=False)
     async def prometheus(request: Request) -> Response:

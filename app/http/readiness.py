@@ -1,5 +1,6 @@
 """Whether this process takes requests. Read and changed on the event loop only."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from app.errors import EngineLost, NotReady
@@ -17,6 +18,8 @@ class Readiness:
     def __init__(self) -> None:
         self.engine: EngineState = "starting"
         self.is_draining = False
+        self.failed_models: Sequence[str] = ()
+        """The models that are not served as their bundles cannot be loaded, while others are."""
 
     @property
     def state(self) -> State:

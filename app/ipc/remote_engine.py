@@ -46,6 +46,7 @@ class RemoteEngine:
         *,
         admission: Admission,
         identities: Mapping[str, str],
+        may_lack_some: bool = False,
     ) -> None:
         """Connect to nothing yet: `stay_connected` does.
 
@@ -53,10 +54,12 @@ class RemoteEngine:
             socket_path: Where the engine listens.
             admission: Of the engine.
             identities: The bundles that requests are made for, by name.
+            may_lack_some: Whether the engine, or this process, may have skipped bundles that cannot be loaded.
         """
         self._socket_path = socket_path
         self._admission = admission
         self._identities = identities
+        self._may_lack_some = may_lack_some
         self._silent_s = 0.0
         self._writer: asyncio.StreamWriter | None = None
         self._models: frozenset[str] = frozenset()
@@ -148,7 +151,11 @@ class RemoteEngine:
                         self._statistics = message.models
                     case Hello():
                         identities = {name: loaded.identity for name, loaded in message.models.items()}
-                        refuse_other_bundles(self._identities, identities)
+                        mine = self._identities
+                        if self._may_lack_some:
+                            mine = {name: one for name, one in mine.items() if name in identities}
+                            identities = {name: one for name, one in identities.items() if name in mine}
+                        refuse_other_bundles(mine, identities)
                         self._models = frozenset(message.models)
                         connected(message.models)
 

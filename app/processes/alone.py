@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from app.bundle.files import Bundle
 from app.engine.local import LocalEngine
+from app.processes.bad_bundles import BadBundles
 from app.processes.exit_status import ExitStatus
 from app.processes.front_end import FrontEnd
 from app.processes.loading import load_models, load_unless_stopped
@@ -19,8 +20,10 @@ from app.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 
-async def serve_alone(settings: Settings, listener: socket.socket, bundles: Sequence[Bundle]) -> ExitStatus:
-    """Serve until a signal; return the exit status.
+async def serve_alone(
+    settings: Settings, listener: socket.socket, bundles: Sequence[Bundle], bad: BadBundles
+) -> ExitStatus:
+    """Serve the bundles, but for bad ones that are skipped, until a signal; return the exit status.
 
     Raises:
         StartupError: the service cannot start as it is set up.
@@ -28,12 +31,12 @@ async def serve_alone(settings: Settings, listener: socket.socket, bundles: Sequ
     """
     metrics = Metrics()
     engine = LocalEngine()
-    front_end = FrontEnd(settings, bundles, engine, metrics)
+    front_end = FrontEnd(settings, bundles, engine, metrics, bad)
     stop_on_signals(front_end.server.stop, _end_now)
     serving = asyncio.create_task(front_end.server.serve_on(listener))
     # No task group: what fails here may not cut off the server, which still answers what it accepted.
     try:
-        loaded = await load_unless_stopped(load_models(settings, bundles, engine, metrics), serving)
+        loaded = await load_unless_stopped(load_models(settings, front_end.bundles, engine, metrics, bad=bad), serving)
         if loaded is None:
             return ExitStatus.STOPPED
         front_end.engine_found(loaded)

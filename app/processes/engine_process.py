@@ -9,6 +9,7 @@ from app.bundle.files import find_bundles
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded
 from app.ipc.engine_server import EngineServer
+from app.processes.bad_bundles import BadBundles
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
 from app.processes.loading import load_models, load_unless_stopped
@@ -50,7 +51,8 @@ async def serve_engine(
     if was_lost:
         metrics.engine_restarts.inc()
     engine = LocalEngine()
-    loading = load_models(settings, find_bundles(settings.models), engine, metrics, previous)
+    bad = BadBundles(are_skipped=settings.skip_bad_bundles)
+    loading = load_models(settings, find_bundles(settings.models, bad.skipping), engine, metrics, previous, bad=bad)
     loaded = await load_unless_stopped(loading, stopped)
     if loaded is None:
         return ExitStatus.STOPPED

@@ -36,6 +36,7 @@ from app.http.refusals import Refusals
 from app.http.server import Server
 from app.http.utility import UtilityEndpoint
 from app.ipc.remote_engine import RemoteEngine
+from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
 from app.processes.board import Place
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
@@ -53,8 +54,15 @@ log = logging.getLogger(__name__)
 class FrontEnd:
     """The HTTP server of one process, and the state of its engine."""
 
-    def __init__(self, settings: Settings, bundles: Sequence[Bundle], engine: EngineClient, metrics: Metrics) -> None:
-        """Read the tokenizers and build the application.
+    def __init__(
+        self,
+        settings: Settings,
+        bundles: Sequence[Bundle],
+        engine: EngineClient,
+        metrics: Metrics,
+        bad: BadBundles = NONE_SKIPPED,
+    ) -> None:
+        """Read the tokenizers of the bundles and build the application; `bad` gets those that are skipped.
 
         Raises:
             BundleError: a bundle is for an unknown task, or its tokenizer is damaged or does not give the golden token ids.
@@ -67,8 +75,17 @@ class FrontEnd:
         self._tracer = None if settings.otlp_endpoint is None else Tracer(str(settings.otlp_endpoint))
         api_key = _api_key(settings)
         defaults = settings.default_models_by_task
-        check_models(bundles, TASKS, defaults)
-        catalog = Catalog(map(load_model, bundles), defaults)
+        self.bundles: Final = list(bundles)
+        """Those that are served."""
+        models = []
+        for bundle in bundles:
+            with bad.skipping(bundle.name):
+                models.append(load_model(bundle))
+        self.bundles[:] = [bundle for bundle in bundles if bundle.name not in bad.names]
+        check_models(self.bundles, TASKS, defaults, bad.skipping, bad.names)
+        bad.refuse_none(self.bundles)
+        self._bad = bad
+        self._catalog = catalog = Catalog((one for one in models if one.name not in bad.names), defaults, bad.names)
         dialects = chosen(settings.apis)
         metrics.set_apis([NativeApi.name, *(dialect.name for dialect in dialects)])
         for model in catalog:
@@ -126,6 +143,10 @@ class FrontEnd:
     def engine_found(self, loaded: Mapping[str, Loaded]) -> None:
         """Take requests: an engine has these models."""
         self._loaded = loaded
+        lacking = [model.name for model in self._catalog if model.name not in loaded]
+        self._catalog.not_loaded(lacking)
+        self.readiness.failed_models = sorted({*self._bad.names, *lacking})
+        self._metrics.not_loaded(self.readiness.failed_models)
         self._metrics.engine_up.set(1)
         self.readiness.engine = "ready"
         if not self.readiness.is_draining:
@@ -185,13 +206,15 @@ async def serve_front_end(
     Raises:
         StartupError: the service cannot start as it is set up.
     """
-    bundles = find_bundles(settings.models)
+    bad = BadBundles(are_skipped=settings.skip_bad_bundles)
+    bundles = find_bundles(settings.models, bad.skipping)
     engine = RemoteEngine(
         socket_path,
         admission=Admission(settings.max_queue_s, settings.request_timeout_s),
         identities={bundle.name: bundle.identity for bundle in bundles},
+        may_lack_some=settings.skip_bad_bundles,
     )
-    front_end = FrontEnd(settings, bundles, engine, Metrics(memory=supervisor.memory))
+    front_end = FrontEnd(settings, bundles, engine, Metrics(memory=supervisor.memory), bad)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, front_end.server.stop, "SIGTERM")
     supervisor.when_gone(partial(front_end.server.stop, "the supervisor has died", logging.ERROR))
     async with asyncio.TaskGroup() as tasks:

@@ -8,6 +8,7 @@ from app.bundle.files import find_bundles
 from app.http.dialects import chosen
 from app.http.server import allow_connections, listen
 from app.processes.alone import serve_alone
+from app.processes.bad_bundles import BadBundles
 from app.processes.engine_process import serve_engine
 from app.processes.exit_status import ExitStatus, run
 from app.processes.front_end import serve_front_end
@@ -42,11 +43,13 @@ async def _serve(settings: Settings) -> ExitStatus:
     if settings.api_key is not None and settings.api_key_file is not None:
         log.warning("BERT_API_KEY and BERT_API_KEY_FILE are both set: the key of the file counts. Unset BERT_API_KEY.")
     log.info("listening on http://%s:%d (version %s, workers %d)", host, port, __version__, settings.workers)
-    bundles = find_bundles(settings.models)
+    bad = BadBundles(are_skipped=settings.skip_bad_bundles)
+    bundles = find_bundles(settings.models, bad.skipping)
     if settings.workers == 1:
-        return await serve_alone(settings, listener, bundles)
+        return await serve_alone(settings, listener, bundles, bad)
     # What is wrong is logged once, here, and not by every front end.
-    check_models(bundles, TASKS, settings.default_models_by_task)
+    check_models(bundles, TASKS, settings.default_models_by_task, bad.skipping, bad.names)
+    bad.refuse_none(bundles)
     chosen(settings.apis)
     if settings.otlp_endpoint is not None:
         require_opentelemetry()

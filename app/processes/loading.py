@@ -14,6 +14,7 @@ from app.engine.messages import Loaded
 from app.engine.protocols import Runner
 from app.engine.tuning import open_with_few_threads
 from app.errors import OutOfDeviceMemory, StartupError
+from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
 from app.runtime.choice import open_runner
 from app.runtime.runner import OrtRunner
 from app.settings import Settings
@@ -28,6 +29,8 @@ async def load_models(
     engine: LocalEngine,
     metrics: Metrics,
     previous: Mapping[str, Loaded] = MappingProxyType({}),
+    *,
+    bad: BadBundles = NONE_SKIPPED,
 ) -> dict[str, Loaded]:
     """Load, warm up and serve the bundles one after the other; return how each was loaded.
 
@@ -37,9 +40,10 @@ async def load_models(
         engine: Where.
         metrics: Gets the series of each.
         previous: What became of them in an engine that was lost. Of those that are still the same nothing is measured anew.
+        bad: Gets those that are skipped.
 
     Raises:
-        BundleError: a bundle is damaged.
+        BundleError: a bundle is damaged and not skipped, or all are.
         StartupError: the requested device does not work, or has too little memory.
         EngineLost: the device failed while loading.
     """
@@ -70,14 +74,8 @@ async def load_models(
             return with_threads(threads)
         return open_with_few_threads(bundle, with_threads, cpus=usable_cpus())
 
-    loaded: dict[str, Loaded] = {}
-    for bundle in bundles:
+    async def load(bundle: Bundle) -> Loaded:
         task = bundle.manifest.task
-        if not bundle.has_checksum:
-            log.warning(
-                "model %s was exported by an older release, so that damage to its manifest cannot be seen. Export it again",
-                bundle.name,
-            )
         try:
             one = await engine.load(
                 bundle,
@@ -92,16 +90,32 @@ async def load_models(
                 f"Model {bundle.name} does not fit into the free memory of the device: {error}. Lower "
                 "BERT_BATCH_TOKENS, raise BERT_GPU_MEMORY_MIB if it is set, or serve fewer models on this device."
             ) from error
-        if one.threads is not None and one.threads > usable_cpus():
-            log.warning(
-                "BERT_THREADS is %d, but this process may use %d CPUs: batches run slower than with as many threads as CPUs",
-                *(one.threads, usable_cpus()),
-            )
-        loaded[bundle.name] = one
+        _warn(bundle, one)
         metrics.model_loaded(
             ServedModel(bundle.name, task, one.variant, one.provider), one.speed.budget_tokens, one.lanes
         )
+        return one
+
+    loaded: dict[str, Loaded] = {}
+    for bundle in bundles:
+        with bad.skipping(bundle.name):
+            loaded[bundle.name] = await load(bundle)
+    metrics.not_loaded(bad.names)
+    bad.refuse_none(loaded)
     return loaded
+
+
+def _warn(bundle: Bundle, one: Loaded) -> None:
+    if not bundle.has_checksum:
+        log.warning(
+            "model %s was exported by an older release, so that damage to its manifest cannot be seen. Export it again",
+            bundle.name,
+        )
+    if one.threads is not None and one.threads > usable_cpus():
+        log.warning(
+            "BERT_THREADS is %d, but this process may use %d CPUs: batches run slower than with as many threads as CPUs",
+            *(one.threads, usable_cpus()),
+        )
 
 
 async def load_unless_stopped(

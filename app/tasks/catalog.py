@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from app import tasks as package  # which imports this module: its handlers are there when it is called
-from app.bundle.files import Bundle
+from app.bundle.files import Bundle, Skipping, skipping_none
 from app.bundle.manifest import MANIFEST_FILE, Task
-from app.errors import BundleError, NotFound, StartupError, ValidationFailed
+from app.errors import BundleError, NotFound, NotReady, StartupError, ValidationFailed
 from app.tasks.base import Model, TaskHandler
 from app.tasks.golden import replay_answers
 from app.text.panics import is_panic
@@ -18,24 +18,39 @@ from app.text.tokenizer import Tokenizer
 Handler = TaskHandler[Any, Any, Any]
 
 
-def check_models(bundles: Collection[Bundle], tasks: Mapping[Task, Handler], defaults: Mapping[Task, str]) -> None:
+def check_models(
+    bundles: list[Bundle],
+    tasks: Mapping[Task, Handler],
+    defaults: Mapping[Task, str],
+    skipping: Skipping = skipping_none,
+    bad: Collection[str] = (),
+) -> None:
     """Pass if this server has a task for every bundle, and the bundles that are to be the defaults of tasks.
+
+    Args:
+        bundles: Those whose check, in the context of `skipping`, fails are taken out.
+        tasks: Of this server.
+        defaults: By task, the names of bundles.
+        skipping: See `find_bundles`.
+        bad: The names of bundles that are not served, some of which may be defaults.
 
     Raises:
         BundleError: a bundle is for another task.
         StartupError: a default is for no task, or names no bundle that does it.
     """
-    for bundle in bundles:
+    for bundle in list(bundles):
         if not any(handler.serves(bundle.manifest) for handler in tasks.values()):
-            raise BundleError(
-                f"Bundle {bundle.name} is for the task {bundle.manifest.task}, which this server does not have. "
-                "Serve it with the release that exported it."
-            )
+            bundles.remove(bundle)
+            with skipping(bundle.name):
+                raise BundleError(
+                    f"Bundle {bundle.name} is for the task {bundle.manifest.task}, which this server does not have. "
+                    "Serve it with the release that exported it."
+                )
     for task, name in defaults.items():
         if task not in tasks:
             raise StartupError(f"BERT_DEFAULT_MODELS: there is no task {task}. Tasks are: {', '.join(tasks)}.")
         able = [bundle.name for bundle in bundles if tasks[task].serves(bundle.manifest)]
-        if name not in able:
+        if name not in able and name not in bad:
             raise StartupError(
                 f"BERT_DEFAULT_MODELS: {name} is not served, or does not do {task}. Models for {task}: {_listed(able)}."
             )
@@ -101,22 +116,33 @@ def _check_tokenizer(bundle: Bundle, model: Model) -> None:
 class Catalog:
     """Finds the model for a request."""
 
-    def __init__(self, models: Iterable[Model], defaults: Mapping[Task, str] | None = None) -> None:
-        """Take the models, and for tasks the name of the one that answers requests without a name."""
+    def __init__(
+        self, models: Iterable[Model], defaults: Mapping[Task, str] | None = None, bad: Collection[str] = ()
+    ) -> None:
+        """Take the models, for tasks the name of the one that answers requests without a name, and the names of bad bundles."""
         self._models = {model.name: model for model in models}
         self._defaults = defaults or {}
+        self._bad = frozenset(bad)
         self._unnamed: dict[Task, Model] = {}
         """The model for a request that names none, once it has been found."""
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
 
+    def not_loaded(self, names: Collection[str]) -> None:
+        """Take these models, too, for ones that cannot be served."""
+        self._bad |= frozenset(names)
+        self._unnamed.clear()
+
     def get(self, name: str) -> Model:
         """Return a model by name.
 
         Raises:
             NotFound: there is no model of that name.
+            NotReady: its bundle cannot be loaded.
         """
+        if name in self._bad:
+            raise NotReady("That model could not be loaded; the log of the service says why. Other models are served.")
         if name not in self._models:
             raise NotFound(f"There is no such model. This server has: {_listed(list(self._models))}.")
         return self._models[name]
@@ -149,6 +175,9 @@ class Catalog:
         task = handler.task
         able = self.all_for(handler)
         if not able:
+            for model in self:
+                if handler.serves(model.manifest):
+                    self.get(model.name)  # says that it could not be loaded
             raise NotFound(f"This server has no model for {task}.")
         able = [model for model in able if model.task == task] or able
         if len(able) > 1:
@@ -179,8 +208,8 @@ class Catalog:
         return handler, self.for_task(handler, None)
 
     def all_for(self, handler: Handler) -> list[Model]:
-        """Return every model that can do a task."""
-        return [model for model in self if handler.serves(model.manifest)]
+        """Return every model that can do a task, and is served."""
+        return [model for model in self if handler.serves(model.manifest) and model.name not in self._bad]
 
 
 def _listed(names: Sequence[str]) -> str:

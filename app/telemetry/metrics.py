@@ -195,6 +195,12 @@ class Metrics:
             "model_info", "1 for each model served.", (*by_model, "variant", "provider"), over_processes="livemax"
         )
         self.batch_budget = gauge("batch_budget_tokens", "Most tokens that share a batch.", over_processes="livemax")
+        self.load_failures = gauge(
+            "model_load_failures",
+            "1 for each bundle that is not served as it cannot be loaded.",
+            ("model",),
+            over_processes="livemax",
+        )
         self.engine_up = gauge("engine_up", "1 while the engine answers.", (), over_processes="livemin")
         self.engine_restarts = counter("engine_restarts_total", "Times the engine was replaced.", ())
         self.log_dropped = counter("log_dropped_lines_total", "Lines of the log that could not be written.", ())
@@ -228,6 +234,11 @@ class Metrics:
         self.add_model(model.name, model.task).lanes = lanes
         self.model_info.labels(model.name, model.task, model.variant, model.provider).set(1)
         self.batch_budget.labels(model.name, model.task).set(budget_tokens)
+
+    def not_loaded(self, names: Iterable[str]) -> None:
+        """Record the bundles that are not served."""
+        for name in names:
+            self.load_failures.labels(name).set(1)
 
     def for_model(self, name: str | None) -> ModelMetrics:
         """Return the series of a model, or those of requests that named none that exists."""

@@ -81,5 +81,12 @@ def test_tokenizer_that_cuts_otherwise(bundle: Bundle) -> None:
 def test_graph_that_is_no_graph(bundle: Bundle, variant: str) -> None:
     path = bundle.folder / f"{variant}.onnx"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ExportError, match=f"{variant}.onnx cannot be loaded"):
+    with pytest.raises(BundleError, match=f"{variant}.onnx cannot be loaded"):
+        verify_bundle(rewrite_manifest(bundle), lambda _: None)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"{}"])
+def test_tokenizer_that_is_none(bundle: Bundle, content: bytes) -> None:
+    (bundle.folder / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ExportError, match="are not of one model, or damaged"):
         verify_bundle(rewrite_manifest(bundle), lambda _: None)

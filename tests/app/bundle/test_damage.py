@@ -1,0 +1,158 @@
+"""Damage of a bundle that is seen in its files alone: in any bit of its manifest, and in what stands in the place of a file."""
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from onnx import GraphProto, NodeProto, TensorProto, helper
+
+from app.bundle.files import Bundle, load_bundle
+from app.bundle.onnx_contents import check_contents
+from app.errors import BundleError
+from tests.conftest import BundleOf
+from tests.support import change_manifest
+
+EVERY: Final = 7
+"""Of the bits of a manifest, one in so many is flipped: all take some seconds."""
+HUGE_BYTES: Final = 2**40
+
+
+@pytest.fixture
+def folder(tmp_path: Path, bundle_of: BundleOf) -> Path:
+    return shutil.copytree(bundle_of("bert-single-label"), tmp_path / "sentiment")
+
+
+def test_no_bit_of_a_manifest_changes_unseen(folder: Path) -> None:
+    path = folder / "manifest.json"
+    whole = path.read_bytes()
+    for bit in range(0, 8 * len(whole), EVERY):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(BundleError, match=r"manifest\.json"):
+            load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"labels": ["C", "B", "A"]}, {"max_length": 12}, {"problem_type": "regression"}, {"name": "other"}],
+)
+def test_a_manifest_that_was_edited_is_refused(folder: Path, changes: dict[str, Any]) -> None:
+    path = folder / "manifest.json"
+    sealed = path.read_text()
+    change_manifest(folder, **changes)
+    checksum = sealed.rpartition('"checksum"')[2]
+    edited = path.read_text().rpartition('"checksum"')[0]
+    path.write_text(f'{edited}"checksum"{checksum}')
+    with pytest.raises(BundleError, match="does not match its checksum"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("changes", [{"schema_version": 2}, {"schema_version": 99}, {"colour": "red"}])
+def test_a_bundle_of_a_newer_release_says_what_to_upgrade(folder: Path, changes: dict[str, Any]) -> None:
+    change_manifest(folder, **changes)
+    with pytest.raises(BundleError, match=r"newer.*Upgrade the server") as refused:
+        load_bundle(folder)
+    assert "damaged" not in str(refused.value)
+
+
+def folder_of(path: Path) -> None:
+    path.mkdir()
+
+
+def device_of(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def socket_of(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        here = Path.cwd()
+        os.chdir(path.parent)  # a Unix socket's path is short
+        try:
+            listener.bind(path.name)
+        finally:
+            os.chdir(here)
+
+
+def huge_file(path: Path) -> None:
+    with path.open("wb") as stream:
+        stream.truncate(HUGE_BYTES)
+
+
+@pytest.mark.parametrize("replace", [os.mkfifo, folder_of, device_of, socket_of, huge_file])
+@pytest.mark.parametrize("name", ["manifest.json", "tokenizer.json", "golden.json", "cpu-fp32.onnx"])
+def test_what_is_no_file_of_its_size_is_refused_at_once(
+    folder: Path, replace: Callable[[Path], object], name: str
+) -> None:
+    bundle = load_bundle(folder)
+    (folder / name).unlink()
+    replace(folder / name)
+    with pytest.raises(BundleError, match=name.replace(".", r"\.")):
+        read_all(load_bundle(folder) if name == "manifest.json" else bundle)
+
+
+def read_all(bundle: Bundle) -> None:
+    bundle.read_file(bundle.manifest.tokenizer)
+    assert bundle.golden.cases
+    bundle.verify_file(bundle.manifest.variants[0].graph)
+
+
+def weights(location: str) -> TensorProto:
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="offset", value="0")
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def within(*nodes: NodeProto, tensors: Sequence[TensorProto] = ()) -> GraphProto:
+    return helper.make_graph(list(nodes), "graph", [], [], list(tensors))
+
+
+def write(path: Path, graph: GraphProto) -> Path:
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    return path
+
+
+LOOP: Final = helper.make_node("Loop", ["", "true"], ["out"], body=within())
+DATA: Final = "graph.onnx.data"
+
+
+@pytest.mark.parametrize(
+    ("graph", "says"),
+    [
+        (within(tensors=[weights("other.data")]), "a file that its manifest does not list"),
+        (within(tensors=[weights("../graph.onnx.data")]), "a file that its manifest does not list"),
+        (within(helper.make_node("Constant", [], ["c"], value=weights("/etc/passwd"))), "does not list"),
+        (within(helper.make_node("If", ["c"], ["o"], then_branch=within(tensors=[weights("x")]))), "does not list"),
+        (within(LOOP), "has a Loop"),
+        (within(helper.make_node("Loop", ["count", ""], ["out"], body=within())), "has a Loop"),
+        (within(helper.make_node("Loop", ["groups", "true"], ["out"], body=within())), "has a Loop"),
+        (within(helper.make_node("Loop", ["groups", ""], ["out"], body=within(LOOP))), "has a Loop"),
+        (within(helper.make_node("Scan", ["x"], ["out"], body=within(), num_scan_inputs=1)), "has a Scan"),
+    ],
+)
+def test_a_graph_that_reads_other_files_or_loops_without_an_end_is_refused(
+    tmp_path: Path, graph: GraphProto, says: str
+) -> None:
+    path = write(tmp_path / "graph.onnx", graph)
+    with pytest.raises(BundleError, match=rf"graph\.onnx.*{says}"):
+        check_contents(path, DATA)
+
+
+def test_a_graph_reads_the_weights_that_its_manifest_lists(tmp_path: Path) -> None:
+    path = write(tmp_path / "graph.onnx", within(tensors=[weights(DATA)]))
+    check_contents(path, DATA)
+    with pytest.raises(BundleError, match="does not list"):
+        check_contents(path, None)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 40, b"\x3a\xff\xff\xff\xff\x0f", b"\x0b", b"\x08"])
+def test_what_is_no_graph_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"graph\.onnx cannot be loaded by ONNX Runtime"):
+        check_contents(path, None)
