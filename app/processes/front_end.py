@@ -66,8 +66,7 @@ class FrontEnd:
         self._without_engine_since = time.perf_counter()
         self._tracer = None if settings.otlp_endpoint is None else Tracer(str(settings.otlp_endpoint))
         api_key = _api_key(settings)
-        defaults = settings.default_models_by_task
-        check_models(bundles, TASKS, defaults)
+        defaults = check_models(bundles, TASKS, settings.default_model_pairs)
         catalog = Catalog(map(load_model, bundles), defaults)
         dialects = chosen(settings.apis)
         metrics.set_apis([NativeApi.name, *(dialect.name for dialect in dialects)])

@@ -14,7 +14,7 @@ from app.processes.front_end import serve_front_end
 from app.processes.supervisor import Supervisor
 from app.settings import Settings, unknown_variables
 from app.tasks import TASKS
-from app.tasks.catalog import check_models
+from app.tasks.catalog import check_models, log_defaults
 from app.telemetry.logs import configure
 from app.telemetry.tracing import require_opentelemetry
 
@@ -37,10 +37,11 @@ async def _serve(settings: Settings) -> ExitStatus:
     host, port = listener.getsockname()[:2]
     log.info("listening on http://%s:%d (version %s, workers %d)", host, port, __version__, settings.workers)
     bundles = find_bundles(settings.models)
+    # What is wrong is logged once, here, and not by every front end.
+    defaults = check_models(bundles, TASKS, settings.default_model_pairs)
+    log_defaults(bundles, settings.default_model_pairs, defaults)
     if settings.workers == 1:
         return await serve_alone(settings, listener, bundles)
-    # What is wrong is logged once, here, and not by every front end.
-    check_models(bundles, TASKS, settings.default_models_by_task)
     chosen(settings.apis)
     if settings.otlp_endpoint is not None:
         require_opentelemetry()

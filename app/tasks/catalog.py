@@ -3,6 +3,7 @@
 Contains no weights. Made at start-up, used on the event loop.
 """
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,15 +13,25 @@ from app.errors import BundleError, NotFound, StartupError, ValidationFailed
 from app.tasks.base import Model, TaskHandler
 from app.text.tokenizer import Tokenizer
 
+log = logging.getLogger(__name__)
+
 Handler = TaskHandler[Any, Any, Any]
 
 
-def check_models(bundles: Collection[Bundle], tasks: Mapping[Task, Handler], defaults: Mapping[Task, str]) -> None:
-    """Pass if this server has a task for every bundle, and the bundles that are to be the defaults of tasks.
+def check_models(
+    bundles: Collection[Bundle], tasks: Mapping[Task, Handler], defaults: Iterable[tuple[str, str]]
+) -> dict[Task, str]:
+    """Pass if this server has a task for every bundle; return the default model of each task that has one.
+
+    Args:
+        bundles: What is served.
+        tasks: The tasks of this server.
+        defaults: Tasks and the names of models. A name without a task is for what the model was exported for; if it is not
+            served, it is left out, as a deployment names the model that it is about to serve.
 
     Raises:
         BundleError: a bundle is for another task.
-        StartupError: a default is for no task, or names no bundle that does it.
+        StartupError: a default is for no task, names no bundle that does it, or is the second of a task.
     """
     for bundle in bundles:
         if not any(handler.serves(bundle.manifest) for handler in tasks.values()):
@@ -28,13 +39,38 @@ def check_models(bundles: Collection[Bundle], tasks: Mapping[Task, Handler], def
                 f"Bundle {bundle.name} is for the task {bundle.manifest.task}, which this server does not have. "
                 "Serve it with the release that exported it."
             )
-    for task, name in defaults.items():
+    own = {bundle.name: bundle.manifest.task for bundle in bundles}
+    by_task: dict[Task, str] = {}
+    for given, name in defaults:
+        task = given or own.get(name)
+        if task is None:
+            continue
         if task not in tasks:
             raise StartupError(f"BERT_DEFAULT_MODELS: there is no task {task}. Tasks are: {', '.join(tasks)}.")
         able = [bundle.name for bundle in bundles if tasks[task].serves(bundle.manifest)]
         if name not in able:
             raise StartupError(
                 f"BERT_DEFAULT_MODELS: {name} is not served, or does not do {task}. Models for {task}: {_listed(able)}."
+            )
+        if by_task.setdefault(task, name) != name:
+            raise StartupError(
+                f"BERT_DEFAULT_MODELS: {by_task[task]} and {name} are both for {task}. Name one of them."
+            )
+    return by_task
+
+
+def log_defaults(bundles: Collection[Bundle], defaults: Iterable[tuple[str, str]], by_task: Mapping[Task, str]) -> None:
+    """Log what requests that name no model miss: a default that is not served, and one for a task of several models."""
+    served = [bundle.name for bundle in bundles]
+    for task, name in defaults:
+        if not task and name not in served:
+            log.warning("BERT_DEFAULT_MODELS: %s is not served. Models are: %s.", name, _listed(served))
+    for task in sorted({bundle.manifest.task for bundle in bundles} - by_task.keys()):
+        able = [bundle.name for bundle in bundles if bundle.manifest.task == task]
+        if len(able) > 1:
+            log.info(
+                "requests for %s must name one of its models, %s: there is no default (BERT_DEFAULT_MODELS)",
+                *(task, _listed(able)),
             )
 
 
