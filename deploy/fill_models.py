@@ -11,9 +11,11 @@ than what is asked for stops the deployment. Runs alone, once per start of the s
 import itertools
 import os
 import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from app.errors import BundleError
 from model_export.checkpoint.load import hash_of
 from model_export.checkpoint.sentence_transformers import read_embedding_settings
 from model_export.checkpoint.weights import open_weights
-from model_export.errors import ExportError
+from model_export.errors import ExportError, system_message
 
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DEMO_CHECKPOINT = "model_export/demo_checkpoint"
@@ -65,6 +67,36 @@ def models_to_fill(environment: Mapping[str, str]) -> list[Model]:
         )
         for name, task in tasks.items()
     ]
+
+
+def unreadable(folder: Path) -> Path | None:
+    """Return what of a folder this process may not read, if anything: `save_pretrained` writes weights for their owner alone."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return folder
+    for root, folders, files in os.walk(folder):
+        for path in (Path(root, name) for name in (*folders, *files)):
+            needs = os.R_OK | os.X_OK if path.name in folders else os.R_OK
+            if not os.access(path, needs) and os.access(path, os.F_OK):
+                return path
+    return None
+
+
+@contextmanager
+def explaining(model: Model, host_folder: str) -> Iterator[None]:
+    """End with a sentence if a file cannot be used, and with the command that makes a checkpoint readable on the host."""
+    try:
+        yield
+    except (SystemExit, OSError, subprocess.CalledProcessError) as error:
+        folder = Path(model.checkpoint)
+        if folder.is_dir() and (found := unreadable(folder)):
+            print(  # noqa: T201
+                f"{model.name}: the export runs as user {os.getuid()}, who may not read {found}. "
+                f"On the host, run: chmod -R a+rX {shlex.quote(host_folder)}",
+                file=sys.stderr,
+            )
+        if isinstance(error, OSError):
+            raise SystemExit(f"{model.name}: {system_message(error)}") from error
+        raise
 
 
 def manifest_of(bundle: Path) -> Manifest | None:
@@ -172,7 +204,8 @@ def main() -> int:
     wanted = models_to_fill(os.environ)
     try:
         for model in wanted:
-            fill(models, model)
+            with explaining(model, os.environ.get("CHECKPOINT_DIR") or model.checkpoint):
+                fill(models, model)
     except subprocess.CalledProcessError as error:
         return error.returncode
     withdraw_others(models, wanted)

@@ -3,7 +3,6 @@
 Contains no weights. Made at start-up, used on the event loop.
 """
 
-import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,8 +11,6 @@ from app.bundle.manifest import Task
 from app.errors import BundleError, NotFound, StartupError, ValidationFailed
 from app.tasks.base import Model, TaskHandler
 from app.text.tokenizer import Tokenizer
-
-log = logging.getLogger(__name__)
 
 Handler = TaskHandler[Any, Any, Any]
 
@@ -59,21 +56,6 @@ def check_models(
     return by_task
 
 
-def log_defaults(bundles: Collection[Bundle], defaults: Iterable[tuple[str, str]], by_task: Mapping[Task, str]) -> None:
-    """Log what requests that name no model miss: a default that is not served, and one for a task of several models."""
-    served = [bundle.name for bundle in bundles]
-    for task, name in defaults:
-        if not task and name not in served:
-            log.warning("BERT_DEFAULT_MODELS: %s is not served. Models are: %s.", name, _listed(served))
-    for task in sorted({bundle.manifest.task for bundle in bundles} - by_task.keys()):
-        able = [bundle.name for bundle in bundles if bundle.manifest.task == task]
-        if len(able) > 1:
-            log.info(
-                "requests for %s must name one of its models, %s: there is no default (BERT_DEFAULT_MODELS)",
-                *(task, _listed(able)),
-            )
-
-
 def load_model(bundle: Bundle) -> Model:
     """Read the parts of a bundle that a front end needs, and check the tokenizer against the golden token ids.
 
@@ -114,6 +96,10 @@ class Catalog:
         if name not in self._models:
             raise NotFound(f"There is no such model. This server has: {_listed(list(self._models))}.")
         return self._models[name]
+
+    def is_default(self, model: Model) -> bool:
+        """Return whether a model answers requests for a task that name none, by setting."""
+        return model.name in self._defaults.values()
 
     def for_task(self, handler: Handler, name: str | None) -> Model:
         """Return the model for a request: the one it names, else the task's default, or the only one that does the task.

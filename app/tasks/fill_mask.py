@@ -56,6 +56,7 @@ class FillMaskHandler(TaskHandler[FillMaskRequest, Prepared, MaskScores]):
     summary = "The most likely tokens for each mask of a text"
     request = FillMaskRequest
     response = FillMaskResponse
+    takes_masks = True
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": f"He drank a cup of {_mask_of(model).text}."}

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,3 +161,42 @@ def test_a_model_is_what_the_environment_says() -> None:
 def test_what_is_no_folder_is_refused_by_name(variable: str, value: str) -> None:
     with pytest.raises(SystemExit, match=variable):
         models_to_fill({variable: value})
+
+
+def fill_models(models: Path, checkpoint: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run the service as compose does, but as a user who may read what is his own only: root, say, may read everything."""
+    described = {
+        "MODEL_NAME": "reviews",
+        "CHECKPOINT": str(checkpoint),
+        "BERT_MODELS": str(models),
+        "MODEL_VARIANTS": "cpu-fp32",
+    }
+    confined = [
+        "setpriv",
+        "--bounding-set",
+        "-dac_override,-dac_read_search",
+        "--inh-caps",
+        "-dac_override,-dac_read_search",
+    ]
+    return subprocess.run(
+        [*(confined if os.getuid() == 0 else []), sys.executable, "-m", "deploy.fill_models"],
+        cwd=ROOT,
+        env={**os.environ, **described, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["model.safetensors", "."])
+def test_a_checkpoint_that_may_not_be_read_names_the_command_that_changes_it(tmp_path: Path, name: str) -> None:
+    """`save_pretrained` writes weights that their owner alone may read, and the export is another user."""
+    checkpoint = shutil.copytree(SINGLE.checkpoint, tmp_path / "checkpoint")
+    (checkpoint / name).chmod(0)
+    done = fill_models(tmp_path / "models", checkpoint, CHECKPOINT_DIR="/data/my checkpoint")
+    (checkpoint / name).chmod(0o700)
+    assert done.returncode == 1
+    assert f"may not read {checkpoint / name}. On the host, run: chmod -R a+rX '/data/my checkpoint'\n" in done.stderr
+    assert "Traceback" not in done.stderr
