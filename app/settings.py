@@ -55,7 +55,9 @@ class Settings(BaseSettings):
         pattern=r"^([a-z-]+=)?[^=,\s]+(,([a-z-]+=)?[^=,\s]+)*$",
         description="models that answer requests that name none: MODEL for its own task, TASK=MODEL for one that it can do, too",
     )
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; 0.0.0.0 for every interface, :: for those of IPv6, too"
+    )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
     workers: int = Field(
         1, ge=1, description="processes that read HTTP; with two or more the models run in one of their own"
