@@ -35,7 +35,7 @@ models/masked-token/manifest.json: | $(EXPORT_VENV)/installed
 .PHONY: export
 export: $(EXPORT_VENV)/installed
 	@[ -n "$(CHECKPOINT)" ] && [ -n "$(NAME)" ] || { echo 'Say what to export and its name: make export CHECKPOINT=folder-or-hub-id NAME=my-model' >&2; exit 2; }
-	$(EXPORT_VENV)/bin/python -m model_export export --checkpoint "$(CHECKPOINT)" --output "models/$(NAME)" $(ARGS)
+	$(EXPORT_VENV)/bin/python -m model_export export --checkpoint "$(patsubst ~/%,$(HOME)/%,$(CHECKPOINT))" --output "models/$(NAME)" $(ARGS)
 
 IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 # $(call install,FLAGS): install the first prerequisite. An environment of an older Python, or without pip, is made again.

@@ -179,7 +179,7 @@ def fill(models: Path, model: Model) -> None:
     if manifest is not None:
         refuse_another(models, model, manifest)
     there = {variant.name for variant in manifest.variants} if manifest else set()
-    if manifest and there.issuperset(filter(None, model.variants.split(","))):
+    if manifest and there.issuperset(filter(None, map(str.strip, model.variants.split(",")))):
         print(f"{model.name}: version {model.version} is there already", flush=True)  # noqa: T201
     else:
         bundle.parent.mkdir(parents=True, exist_ok=True)

@@ -52,6 +52,8 @@ def served(models: Path) -> dict[str, str]:
 def test_a_version_is_made_once_and_kept_for_the_way_back(filled: Path) -> None:
     assert served(filled) == {"sentiment": "1"}
     made = (filled / "sentiment" / "manifest.json").stat()
+    fill(filled, replace(SINGLE, variants=" cpu-fp32, "))
+    assert (filled / "sentiment" / "manifest.json").stat().st_ino == made.st_ino
 
     fill(filled, replace(SINGLE, version="2", checkpoint="tests/fixtures/checkpoints/bert-multi-label"))
     assert served(filled) == {"sentiment": "2"}
