@@ -300,6 +300,13 @@ def test_settings_are_those_of_the_server() -> None:
     assert settings <= {f"BERT_{field.upper()}" for field in Settings.model_fields}
 
 
+def test_an_overlay_decides_where_the_app_listens() -> None:
+    """A variable of a container counts before those of a ConfigMap, and a cluster may have IPv6 alone."""
+    app = containers(resource("Deployment"))["app"]
+    assert "BERT_HOST" not in {variable["name"] for variable in app["env"]}
+    assert "ENV BERT_HOST=0.0.0.0 " in (ROOT / "Dockerfile").read_text()
+
+
 def test_the_autoscaler_asks_for_the_metric_of_the_rule() -> None:
     (metric,) = resource("HorizontalPodAutoscaler")["spec"]["metrics"]
     (rule,) = read(KUBERNETES / "components" / "prometheus" / "adapter-rule.yaml")["rules"]["custom"]
