@@ -10,10 +10,10 @@ CUDA_VENV := .venv-cuda-test
 EXPORT_VENV ?= .venv-export
 # The export environment can serve on a CPU as it is; onnxruntime-gpu must not be installed over onnxruntime.
 SERVE_VENV := $(if $(filter cpu,$(EXTRA)),$(EXPORT_VENV),.venv-gpu)
-CHECKPOINT := model_export/demo_checkpoint
-VARIANTS_cpu := cpu-fp32
-VARIANTS_gpu := cpu-fp32,cuda-fp16,cuda-fp32
-VARIANTS := $(VARIANTS_$(EXTRA))
+DEMO := model_export/demo_checkpoint
+DEMO_VARIANTS_cpu := cpu-fp32
+DEMO_VARIANTS_gpu := cpu-fp32,cuda-fp16,cuda-fp32
+EXPORT_DEMO = $(EXPORT_VENV)/bin/python -m model_export export --checkpoint $(DEMO) --variants $(DEMO_VARIANTS_$(EXTRA))
 
 .DEFAULT_GOAL := help
 .PHONY: help
@@ -26,27 +26,48 @@ serve: $(SERVE_VENV)/installed $(EXPORT_VENV)/installed models/sentiment/manifes
 	$(SERVE_VENV)/bin/python -m app $(ARGS)
 
 models/sentiment/manifest.json: | $(EXPORT_VENV)/installed
-	$(EXPORT_VENV)/bin/python -m model_export export --checkpoint $(CHECKPOINT) --task classify --variants $(VARIANTS) --output models/sentiment
+	$(EXPORT_DEMO) --task classify --output models/sentiment
 
 models/masked-token/manifest.json: | $(EXPORT_VENV)/installed
-	$(EXPORT_VENV)/bin/python -m model_export export --checkpoint $(CHECKPOINT) --task fill-mask --variants $(VARIANTS) --output models/masked-token
+	$(EXPORT_DEMO) --task fill-mask --output models/masked-token
 
+## make export      export a checkpoint of yours: CHECKPOINT=folder-or-hub-id NAME=my-model (ARGS="--task classify" where it has several heads)
+.PHONY: export
+export: $(EXPORT_VENV)/installed
+	@[ -n "$(CHECKPOINT)" ] && [ -n "$(NAME)" ] || { echo 'Say what to export and its name: make export CHECKPOINT=folder-or-hub-id NAME=my-model' >&2; exit 2; }
+	$(EXPORT_VENV)/bin/python -m model_export export --checkpoint "$(patsubst ~/%,$(HOME)/%,$(CHECKPOINT))" --output "models/$(NAME)" $(ARGS)
+
+IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+# $(call install,FLAGS): install the first prerequisite. An environment of an older Python, or without pip, is made again.
+define install
+@{ $(@D)/bin/python $(IS_NEW_ENOUGH) && $(@D)/bin/python -m pip --version; } >/dev/null 2>&1 || { \
+	$(PYTHON) $(IS_NEW_ENOUGH) || { echo "This needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+	"Name another: make $(MAKECMDGOALS) PYTHON=python3.13" >&2; exit 1; }; \
+	$(PYTHON) -m venv --clear $(@D); }
+@echo "Installing $< into $(@D), once; on a slow connection this takes minutes"
+$(@D)/bin/python -m pip install --disable-pip-version-check $(1) -r $<
+@touch $@
+endef
+
+VENVS := $(EXPORT_VENV) .venv-gpu $(VENV) $(CUDA_VENV)
 $(EXPORT_VENV)/installed: requirements/export.txt
 .venv-gpu/installed: requirements/gpu.txt
 $(VENV)/installed: requirements/dev.txt
 $(CUDA_VENV)/installed: requirements/cuda-test.txt
-$(EXPORT_VENV)/installed .venv-gpu/installed $(VENV)/installed $(CUDA_VENV)/installed:
-	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet --require-hashes -r $<
-	@touch $@
+$(VENVS:=/installed):
+	$(call install,--require-hashes)
+
+# An environment whose Python has been removed from the machine is installed again.
+$(VENVS:=/installed): %/installed: %/bin/python
+$(VENVS:=/bin/python): ;
 
 # A folder of its own, which only `make test-torch` sees: the other tests show that nothing else needs torch. A pinned plain
 # `torch` is a small CPU build where an index offers one. sentence-transformers comes with what it needs beside the development
 # environment, whose transformers is the one to compare with.
 $(TORCH)/installed: $(VENV)/installed
 	rm -rf $(TORCH)
-	$(VENV)/bin/pip install --quiet --target $(TORCH) torch==2.13.0
-	$(VENV)/bin/pip install --quiet --target $(TORCH) --no-deps $(SENTENCE_TRANSFORMERS)
+	$(VENV)/bin/python -m pip install --quiet --target $(TORCH) torch==2.13.0
+	$(VENV)/bin/python -m pip install --quiet --target $(TORCH) --no-deps $(SENTENCE_TRANSFORMERS)
 	@touch $@
 
 # A worker a core; those that end first take tests over from the others. ARGS="-n 0" runs all in one process.
@@ -78,15 +99,11 @@ container-test:
 	deploy/container_test/run.sh
 
 $(BENCH_VENV)/installed: benchmarks/requirements-peers.txt
-	$(PYTHON) -m venv $(BENCH_VENV)
-	$(BENCH_VENV)/bin/pip install --quiet --require-hashes -r benchmarks/requirements-peers.txt
-	@touch $@
+	$(call install,--require-hashes)
 
 # No hashes: torch has other builds on other machines.
 $(INFINITY_VENV)/installed: benchmarks/requirements-infinity.txt
-	$(PYTHON) -m venv $(INFINITY_VENV)
-	$(INFINITY_VENV)/bin/pip install --quiet -r $<
-	@touch $@
+	$(call install)
 
 ## make bench       measure this server and its peers; writes benchmarks/results
 .PHONY: bench

@@ -3,4 +3,9 @@
 `docs/architecture.md` follows a request through these modules.
 """
 
+import sys
+
 __version__ = "0.1.0"
+
+if sys.version_info < (3, 11):  # noqa: UP036 - nothing else says so where the packages are not installed by pip
+    sys.exit("error: this needs Python 3.11 or newer, and {} is {}.{}".format(sys.executable, *sys.version_info))

@@ -15,10 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, get_origin
 
-from pydantic import HttpUrl, SecretStr, ValidationError
+try:
+    from pydantic import HttpUrl, SecretStr, ValidationError
 
-from app.processes.launch import launch
-from app.settings import GROUPS, Settings, service_port, unknown_variables, variable_of
+    from app.processes.launch import launch
+    from app.settings import GROUPS, Settings, service_port, unknown_variables, variable_of
+except ModuleNotFoundError as missing:
+    if (missing.name or "").partition(".")[0] == "app":
+        raise
+    sys.exit(
+        f"error: {sys.executable} has no package {missing.name}: run this with .venv-export/bin/python, which `make serve` "
+        "installs, or install requirements/cpu.txt or gpu.txt."
+    )
 
 _WIDTH: Final = 100
 _METAVARS: Final[dict[Any, str]] = {
@@ -31,7 +39,12 @@ _METAVARS: Final[dict[Any, str]] = {
     Path | None: "PATH",
     HttpUrl | None: "URL",
 }
-_LISTS: Final = {"default_models": "TASK=MODEL,...", "apis": "NAME,...", "forwarded_allow_ips": "ADDRESS,..."}
+_LISTS: Final = {
+    "default_models": "MODEL,TASK=MODEL,...",
+    "apis": "NAME,...",
+    "precision": "PRECISION,MODEL=PRECISION,...",
+    "forwarded_allow_ips": "ADDRESS,...",
+}
 """The settings that are lists, and how their items are written."""
 SAGEMAKER: Final[dict[str, Any]] = {"models": Path("/opt/ml/model"), "port": 8080}
 """Where Amazon SageMaker puts models and sends requests. It starts a container with the word `serve`, without options; the

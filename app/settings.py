@@ -9,10 +9,13 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast, get_args
 
 from pydantic import Field, HttpUrl, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Precision = Literal["auto", "fp32", "fp16", "int8"]
 
 PREFIX: Final = "BERT_"
 SERVICE_ADDRESS: Final = re.compile(r"(?:tcp|udp|sctp)://\S+")
@@ -68,13 +71,15 @@ class Settings(BaseSettings):
     models: Path = Field(Path("models"), description="folder of bundles, or one bundle")
     default_models: str | None = Field(
         None,
-        pattern=r"^[a-z-]+=[^=,\s]+(,[a-z-]+=[^=,\s]+)*$",
-        description="models that answer requests that name none, as TASK=MODEL,TASK=MODEL",
+        pattern=r"^([a-z-]+=)?[^=,\s]+(,([a-z-]+=)?[^=,\s]+)*$",
+        description="models that answer requests that name none: MODEL for its own task, TASK=MODEL for one that it can do, too",
     )
     skip_bad_bundles: bool = Field(
         False, description="serve the other models if a bundle cannot be loaded, which otherwise ends the start"
     )
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; 0.0.0.0 for every interface, :: for those of IPv6, too"
+    )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
     workers: int = Field(
         1, ge=1, description="processes that read HTTP; with two or more the models run in one of their own"
@@ -87,8 +92,10 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models run: cuda stops the start if there is none; auto takes cuda where it works"
     )
-    precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
-        "auto", description="variant to serve: auto takes fp16 on cuda and fp32 on cpu, else what the bundle has"
+    precision: str = Field(
+        "auto",
+        description="variant to serve: auto (fp16 on cuda and fp32 on cpu, else what the bundle has), fp32, fp16 or int8; "
+        "MODEL=PRECISION for one model",
     )
     threads: int = Field(
         0,
@@ -146,10 +153,28 @@ class Settings(BaseSettings):
     )
 
     @property
-    def default_models_by_task(self) -> dict[str, str]:
-        """`default_models`, by task."""
-        pairs = (pair.partition("=") for pair in (self.default_models or "").split(",") if pair)
-        return {task: model for task, _, model in pairs}
+    def default_model_pairs(self) -> list[tuple[str, str]]:
+        """`default_models`, as task and model; the task is empty where only a model is named."""
+        items = (item.rpartition("=") for item in (self.default_models or "").split(",") if item)
+        return [(task, model) for task, _, model in items]
+
+    @property
+    def precision_by_model(self) -> dict[str, Precision]:
+        """`precision`, by model; the empty name stands for all that are not named."""
+        items = (item.rpartition("=") for item in self.precision.split(","))
+        return {"": "auto", **{model: cast("Precision", precision) for model, _, precision in items}}
+
+    @field_validator("precision")
+    @classmethod
+    def _check_precision(cls, text: str) -> str:
+        items = [item.rpartition("=") for item in text.split(",")]
+        names = [model for model, _, _ in items]
+        if {precision for _, _, precision in items} <= set(get_args(Precision)) and len(set(names)) == len(names):
+            return text
+        raise PydanticCustomError(
+            "precision",
+            "Input should be 'auto', 'fp32', 'fp16' or 'int8', once for all models, and MODEL=PRECISION for single ones, as in int8,reviews=fp32",
+        )
 
     @field_validator("api_key", mode="before")
     @classmethod

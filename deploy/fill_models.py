@@ -18,8 +18,10 @@ if __name__ == "__main__":
 import itertools
 import os
 import re
+import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +31,7 @@ from app.errors import BundleError
 from model_export.checkpoint.load import hash_of
 from model_export.checkpoint.sentence_transformers import read_embedding_settings
 from model_export.checkpoint.weights import open_weights
-from model_export.errors import ExportError
+from model_export.errors import ExportError, system_message
 
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DEMO_CHECKPOINT = "model_export/demo_checkpoint"
@@ -71,6 +73,36 @@ def models_to_fill(environment: Mapping[str, str]) -> list[Model]:
         )
         for name, task in tasks.items()
     ]
+
+
+def unreadable(folder: Path) -> Path | None:
+    """Return what of a folder this process may not read, if anything: `save_pretrained` writes weights for their owner alone."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return folder
+    for root, folders, files in os.walk(folder):
+        for path in (Path(root, name) for name in (*folders, *files)):
+            needs = os.R_OK | os.X_OK if path.name in folders else os.R_OK
+            if not os.access(path, needs) and os.access(path, os.F_OK):
+                return path
+    return None
+
+
+@contextmanager
+def explaining(model: Model, host_folder: str) -> Iterator[None]:
+    """End with a sentence if a file cannot be used, and with the command that makes a checkpoint readable on the host."""
+    try:
+        yield
+    except (SystemExit, OSError, subprocess.CalledProcessError) as error:
+        folder = Path(model.checkpoint)
+        if folder.is_dir() and (found := unreadable(folder)):
+            print(  # noqa: T201
+                f"{model.name}: the export runs as user {os.getuid()}, who may not read {found}. "
+                f"On the host, run: chmod -R a+rX {shlex.quote(host_folder)}",
+                file=sys.stderr,
+            )
+        if isinstance(error, OSError):
+            raise SystemExit(f"{model.name}: {system_message(error)}") from error
+        raise
 
 
 def manifest_of(bundle: Path) -> Manifest | None:
@@ -169,7 +201,7 @@ def fill(models: Path, model: Model) -> None:
     if manifest is not None:
         refuse_another(models, model, manifest)
     there = {variant.name for variant in manifest.variants} if manifest else set()
-    if manifest and there.issuperset(filter(None, model.variants.split(","))):
+    if manifest and there.issuperset(filter(None, map(str.strip, model.variants.split(",")))):
         print(f"{model.name}: version {model.version} is there already", flush=True)  # noqa: T201
     else:
         bundle.parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +226,8 @@ def main() -> int:
     wanted = models_to_fill(os.environ)
     try:
         for model in wanted:
-            fill(models, model)
+            with explaining(model, os.environ.get("CHECKPOINT_DIR") or model.checkpoint):
+                fill(models, model)
     except subprocess.CalledProcessError as error:
         return error.returncode
     withdraw_others(models, wanted)

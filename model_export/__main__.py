@@ -13,21 +13,30 @@ import importlib
 import io
 import math
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from app.bundle import BundleError
-from app.bundle.files import load_bundle
-from app.bundle.manifest import Pooling
-from model_export.check.tolerances import TOLERANCE
-from model_export.checkpoint.tokenizer_choice import TokenizerChoice
-from model_export.errors import ExportError, system_message
-from model_export.export import CPU_VARIANTS, GPU_VARIANTS, VARIANTS, ExportOptions, export
-from model_export.report import print_bundle, progress
-from model_export.tasks import TASKS
-from model_export.verify import verify_bundle
+try:
+    from app.bundle import BundleError
+    from app.bundle.files import load_bundle
+    from app.bundle.manifest import Pooling
+    from model_export.check.tolerances import TOLERANCE
+    from model_export.checkpoint.tokenizer_choice import TokenizerChoice
+    from model_export.errors import ExportError, system_message
+    from model_export.export import CPU_VARIANTS, GPU_VARIANTS, VARIANTS, ExportOptions, export
+    from model_export.report import print_bundle, progress
+    from model_export.tasks import TASKS
+    from model_export.verify import verify_bundle
+except ModuleNotFoundError as missing:
+    if (missing.name or "").partition(".")[0] in ("app", "model_export"):
+        raise
+    sys.exit(
+        f"error: {sys.executable} has no package {missing.name}: run this with .venv-export/bin/python, which `make export` "
+        "installs, or install requirements/export.txt."
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +70,15 @@ def _export(options: argparse.Namespace) -> None:
         )
     measured = {variant.name: variant.parity for variant in manifest.variants}
     print_bundle(f"Exported {options.output}", manifest, measured, time.perf_counter() - started_at)
+    print(f"Serve it; a server that is running finds it once it is started again:\n  {_serving(options.output)}")  # noqa: T201
+
+
+def _serving(bundle: Path) -> str:
+    """Return the command that serves the folder of a bundle, by the Python that runs now, to type in this folder."""
+    python = Path(sys.executable)
+    if python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    return shlex.join([str(python), "-m", "app", "--models", str(bundle.parent)])
 
 
 def _verify(folder: Path) -> None:

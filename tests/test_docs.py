@@ -224,21 +224,36 @@ def test_the_settings_page_is_the_settings() -> None:
 
 
 def test_the_readme_exports_and_serves_a_model_beside_the_demo(served: str, checkout: Checkout) -> None:
-    [block] = [block for block in blocks("README.md", "bash") if "model_export" in block]
-    export, serve = block.splitlines()
+    [block] = [block for block in blocks("README.md", "bash") if block.startswith("make export")]
+    export, serve, ask = block.splitlines()
     checkpoint = ROOT / "tests" / "fixtures" / "checkpoints" / "bert-single-label"
-    subprocess.run(
+    exported = subprocess.run(
         export.replace("DIR_OR_HUB_ID", str(checkpoint)),
         shell=True,
         cwd=checkout.folder,
         env=checkout.environment,
         check=True,
         timeout=SERVED_WITHIN_S,
+        capture_output=True,
+        text=True,
     )
-    assert serve.endswith(" --port 8001")
+    assert exported.stdout.endswith("\n  .venv-export/bin/python -m app --models models\n")
+    assert "--port 8001" in serve
     with serving(serve.replace("--port 8001", "--port 0"), checkout) as url:
-        assert httpx.get(f"{url}/v1/models/my-model").json()["task"] == "classify"
+        answer = run(ask.replace("http://localhost:8001", URL), url)
+    assert answer["model"] == "my-model"
     assert httpx.get(f"{served}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "command", ["make export NAME=my-model", "make export CHECKPOINT=model_export/demo_checkpoint"]
+)
+def test_an_export_without_a_checkpoint_or_a_name_says_what_it_needs(checkout: Checkout, command: str) -> None:
+    done = subprocess.run(
+        command, shell=True, cwd=checkout.folder, env=checkout.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "make export CHECKPOINT=folder-or-hub-id NAME=my-model" in done.stderr
 
 
 def test_the_readme_names_every_task_and_family() -> None:

@@ -11,6 +11,7 @@ from app.bundle.manifest import Source
 from app.engine.messages import Loaded
 from app.errors import NotFound, Unauthorized
 from app.http.asgi import authorize, error_responses
+from app.tasks import TASKS
 from app.tasks.base import Model
 from app.tasks.catalog import Catalog
 
@@ -101,7 +102,7 @@ def _card(model: Model, loaded: Loaded | None, created: int) -> ModelCard:
         labels=list(manifest.labels),
         problem_type=manifest.problem_type,
         max_length=manifest.max_length,
-        mask_token=mask.text if mask is not None and model.task == "fill-mask" else None,
+        mask_token=mask.text if mask is not None and TASKS[model.task].takes_masks else None,
         pooling=manifest.pooling,
         dimensions=manifest.dimensions if manifest.pooling else None,
         normalizes=manifest.normalizes,

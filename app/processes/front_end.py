@@ -74,7 +74,6 @@ class FrontEnd:
         self._without_engine_since = time.perf_counter()
         self._tracer = None if settings.otlp_endpoint is None else Tracer(str(settings.otlp_endpoint))
         api_key = _api_key(settings)
-        defaults = settings.default_models_by_task
         self.bundles: Final = list(bundles)
         """Those that are served."""
         models = []
@@ -82,7 +81,7 @@ class FrontEnd:
             with bad.skipping(bundle.name):
                 models.append(load_model(bundle))
         self.bundles[:] = [bundle for bundle in bundles if bundle.name not in bad.names]
-        check_models(self.bundles, TASKS, defaults, bad.skipping, bad.names)
+        defaults = check_models(self.bundles, TASKS, settings.default_model_pairs, bad.skipping, bad.names)
         bad.refuse_none(self.bundles)
         self._bad = bad
         self._catalog = catalog = Catalog((one for one in models if one.name not in bad.names), defaults, bad.names)

@@ -2,9 +2,11 @@
 
 import logging
 import os
+from collections.abc import Collection, Iterable, Mapping
 
 from app import __version__
-from app.bundle.files import find_bundles
+from app.bundle.files import Bundle, find_bundles
+from app.bundle.manifest import Task
 from app.http.dialects import chosen
 from app.http.server import allow_connections, listen
 from app.processes.alone import serve_alone
@@ -45,12 +47,30 @@ async def _serve(settings: Settings) -> ExitStatus:
     log.info("listening on http://%s:%d (version %s, workers %d)", host, port, __version__, settings.workers)
     bad = BadBundles(are_skipped=settings.skip_bad_bundles)
     bundles = find_bundles(settings.models, bad.skipping)
+    # What is wrong is logged once, here, and not by every front end.
+    defaults = check_models(bundles, TASKS, settings.default_model_pairs, bad.skipping, bad.names)
+    bad.refuse_none(bundles)
+    _log_defaults(bundles, settings.default_model_pairs, defaults)
     if settings.workers == 1:
         return await serve_alone(settings, listener, bundles, bad)
-    # What is wrong is logged once, here, and not by every front end.
-    check_models(bundles, TASKS, settings.default_models_by_task, bad.skipping, bad.names)
-    bad.refuse_none(bundles)
     chosen(settings.apis)
     if settings.otlp_endpoint is not None:
         require_opentelemetry()
     return await Supervisor(settings, listener, serve_engine, serve_front_end).run()
+
+
+def _log_defaults(
+    bundles: Collection[Bundle], defaults: Iterable[tuple[str, str]], by_task: Mapping[Task, str]
+) -> None:
+    """Log what requests that name no model miss: a default that is not served, and one for a task of several models."""
+    served = [bundle.name for bundle in bundles]
+    for task, name in defaults:
+        if not task and name not in served:
+            log.warning("BERT_DEFAULT_MODELS: %s is not served. Models are: %s.", name, ", ".join(served))
+    for task in sorted({bundle.manifest.task for bundle in bundles} - by_task.keys()):
+        able = [bundle.name for bundle in bundles if bundle.manifest.task == task]
+        if len(able) > 1:
+            log.info(
+                "requests for %s must name one of its models, %s: there is no default (BERT_DEFAULT_MODELS)",
+                *(task, ", ".join(able)),
+            )

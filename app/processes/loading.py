@@ -15,7 +15,7 @@ from app.engine.protocols import Runner
 from app.engine.tuning import open_with_few_threads
 from app.errors import OutOfDeviceMemory, StartupError
 from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
-from app.runtime.choice import open_runner
+from app.runtime.choice import choose_precisions, open_runner
 from app.runtime.runner import OrtRunner
 from app.settings import Settings
 from app.telemetry.metrics import Metrics, ServedModel
@@ -52,6 +52,8 @@ async def load_models(
         one = previous.get(bundle.name)
         return one if one is not None and one.identity == bundle.identity else None
 
+    precisions = choose_precisions(bundles, settings.device, settings.precision_by_model)
+
     def open_one(bundle: Bundle) -> Runner:
         device = settings.device
 
@@ -60,7 +62,7 @@ async def load_models(
             runner = open_runner(
                 bundle,
                 device=device,
-                precision=settings.precision,
+                precision=precisions[bundle.name],
                 threads=threads,
                 gpu_memory_bytes=settings.gpu_memory_mib * 2**20,
             )

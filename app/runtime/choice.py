@@ -1,7 +1,7 @@
 """Choose the variant and the device that serve a bundle."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Literal
 
@@ -18,6 +18,7 @@ from app.runtime.session import DeviceUnavailable
 log = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
+Wanted = Precision | Literal["auto"]
 # fp16 runs on tensor cores and halves the memory traffic; int8 changes answers, so it
 # is served on request, or if the bundle has nothing else.
 PREFERENCE: Final[dict[Target, tuple[Precision, ...]]] = {"cpu": ("fp32", "int8"), "cuda": ("fp16", "fp32")}
@@ -27,11 +28,51 @@ class _NoVariant(BundleError):
     """The bundle is whole, but has no variant for the device and precision."""
 
 
+def choose_precisions(
+    bundles: Collection[Bundle], device: Device, precision_by_model: Mapping[str, Wanted]
+) -> dict[str, Wanted]:
+    """Return what each model is to run in: the precision of its own name, else that of the empty name.
+
+    A model that lacks the latter runs in what `auto` takes, with a warning, as long as another model has it.
+
+    Raises:
+        StartupError: a name is that of no model.
+        BundleError: a model lacks the precision of its own name, or every one that of the empty name.
+    """
+    names = [bundle.name for bundle in bundles]
+    for name in precision_by_model:
+        if name and name not in names:
+            raise StartupError(f"BERT_PRECISION: {name} is not served. Models are: {', '.join(names)}.")
+    chosen: dict[str, Wanted] = {}
+    lacking: dict[str, _NoVariant] = {}
+    targets: tuple[Target, ...] = ("cpu", "cuda") if device == "auto" else (device,)
+    for bundle in bundles:
+        precision = precision_by_model.get(bundle.name, precision_by_model[""])
+        chosen[bundle.name] = precision
+        if precision == "auto" or any(
+            v.precision == precision for v in bundle.manifest.variants if v.target in targets
+        ):
+            continue
+        missing = _no_variant(bundle, targets[0], (precision,))
+        if bundle.name in precision_by_model:
+            raise missing
+        chosen[bundle.name] = "auto"
+        lacking[bundle.name] = missing
+    if lacking and not any(chosen[name] == precision_by_model[""] for name in names if name not in precision_by_model):
+        raise next(iter(lacking.values()))
+    for name, missing in lacking.items():
+        log.warning(
+            "%s Until then it runs as with auto, which BERT_PRECISION=%s,%s=auto asks for.",
+            *(missing, precision_by_model[""], name),
+        )
+    return chosen
+
+
 def open_runner(
     bundle: Bundle,
     *,
     device: Device,
-    precision: Precision | Literal["auto"],
+    precision: Wanted,
     threads: int,
     gpu_memory_bytes: int = 0,
 ) -> OrtRunner:
@@ -84,7 +125,7 @@ def _warn_of_cpu(bundle: Bundle, missing: str) -> None:
     )
 
 
-def choose_variant(bundle: Bundle, target: Target, precision: Precision | Literal["auto"]) -> Variant:
+def choose_variant(bundle: Bundle, target: Target, precision: Wanted) -> Variant:
     """Return the variant of a bundle to serve on a kind of device.
 
     Raises:
@@ -95,8 +136,12 @@ def choose_variant(bundle: Bundle, target: Target, precision: Precision | Litera
     for candidate in wanted:
         if candidate in by_precision:
             return by_precision[candidate]
+    raise _no_variant(bundle, target, wanted)
+
+
+def _no_variant(bundle: Bundle, target: Target, wanted: Sequence[Precision]) -> _NoVariant:
     held = ", ".join(variant.name for variant in bundle.manifest.variants)
-    raise _NoVariant(
+    return _NoVariant(
         f"Bundle {bundle.name} has no variant {target}-{' or '.join(wanted)}; it has {held}. {_remedy(bundle, target, wanted)}"
     )
 

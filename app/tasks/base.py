@@ -132,6 +132,8 @@ class TaskHandler(ABC, Generic[Req, Pre, Res]):
     """The key of a golden case that has what the graph answers, of a task that models are exported for."""
     short_bytes: ClassVar[int] = SHORT_BYTES
     """The most bytes that are prepared on the event loop."""
+    takes_masks: ClassVar[bool] = False
+    """Whether callers write the model's mask token into inputs."""
 
     def serves(self, manifest: Manifest) -> bool:
         """Return whether a model can do this task; one that was exported for it can."""

@@ -21,22 +21,23 @@ Handler = TaskHandler[Any, Any, Any]
 def check_models(
     bundles: list[Bundle],
     tasks: Mapping[Task, Handler],
-    defaults: Mapping[Task, str],
+    defaults: Iterable[tuple[str, str]],
     skipping: Skipping = skipping_none,
     bad: Collection[str] = (),
-) -> None:
-    """Pass if this server has a task for every bundle, and the bundles that are to be the defaults of tasks.
+) -> dict[Task, str]:
+    """Pass if this server has a task for every bundle; return the default model of each task that has one.
 
     Args:
         bundles: Those whose check, in the context of `skipping`, fails are taken out.
         tasks: Of this server.
-        defaults: By task, the names of bundles.
+        defaults: Tasks and the names of models. A name without a task is for what the model was exported for; if it is not
+            served, it is left out, as a deployment names the model that it is about to serve.
         skipping: See `find_bundles`.
         bad: The names of bundles that are not served, some of which may be defaults.
 
     Raises:
         BundleError: a bundle is for another task.
-        StartupError: a default is for no task, or names no bundle that does it.
+        StartupError: a default is for no task, names no bundle that does it, or is the second of a task.
     """
     for bundle in list(bundles):
         if not any(handler.serves(bundle.manifest) for handler in tasks.values()):
@@ -46,7 +47,12 @@ def check_models(
                     f"Bundle {bundle.name} is for the task {bundle.manifest.task}, which this server does not have. "
                     "Serve it with the release that exported it."
                 )
-    for task, name in defaults.items():
+    own = {bundle.name: bundle.manifest.task for bundle in bundles}
+    by_task: dict[Task, str] = {}
+    for given, name in defaults:
+        task = given or own.get(name)
+        if task is None:
+            continue
         if task not in tasks:
             raise StartupError(f"BERT_DEFAULT_MODELS: there is no task {task}. Tasks are: {', '.join(tasks)}.")
         able = [bundle.name for bundle in bundles if tasks[task].serves(bundle.manifest)]
@@ -54,6 +60,11 @@ def check_models(
             raise StartupError(
                 f"BERT_DEFAULT_MODELS: {name} is not served, or does not do {task}. Models for {task}: {_listed(able)}."
             )
+        if by_task.setdefault(task, name) != name:
+            raise StartupError(
+                f"BERT_DEFAULT_MODELS: {by_task[task]} and {name} are both for {task}. Name one of them."
+            )
+    return by_task
 
 
 def load_model(bundle: Bundle) -> Model:
@@ -146,6 +157,10 @@ class Catalog:
         if name not in self._models:
             raise NotFound(f"There is no such model. This server has: {_listed(list(self._models))}.")
         return self._models[name]
+
+    def is_default(self, model: Model) -> bool:
+        """Return whether a model answers requests for a task that name none, by setting."""
+        return model.name in self._defaults.values()
 
     def for_task(self, handler: Handler, name: str | None) -> Model:
         """Return the model for a request: the one it names, else the task's default, or the only one that does the task.

@@ -57,6 +57,7 @@ class FillMaskHandler(TaskHandler[FillMaskRequest, Prepared, MaskScores]):
     request = FillMaskRequest
     response = FillMaskResponse
     golden = "masks"
+    takes_masks = True
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": f"He drank a cup of {_mask_of(model).text}."}

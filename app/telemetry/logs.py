@@ -5,11 +5,13 @@ Set up once in each process, when it starts. A record's `extra` becomes fields. 
 
 import json
 import logging
+import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final, Literal
 
 from app.telemetry.record import RequestRecord
@@ -25,6 +27,14 @@ _JSON: Final = json.JSONEncoder(default=str)  # `json.dumps` would make one for 
 def fields(record: logging.LogRecord) -> dict[str, Any]:
     """Return what the record's caller passed in `extra`."""
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+@cache
+def own_process() -> dict[str, object]:
+    """Return what tells this process from the others of a service; nothing in one that no other has started."""
+    if multiprocessing.parent_process() is None:
+        return {}
+    return {"process": multiprocessing.current_process().name.replace(" ", "-"), "pid": os.getpid()}
 
 
 @lru_cache(maxsize=1)
@@ -46,6 +56,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **own_process(),
             **fields(record),
         }
         if record.exc_info:
@@ -57,7 +68,7 @@ class TextFormatter(logging.Formatter):
     """Time, level and message, then the fields as key=value."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = _text_line(record.created, record.levelname.lower(), record.getMessage(), fields(record))
+        line = _text_line(record.created, record.levelname.lower(), record.getMessage(), own_process() | fields(record))
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -80,6 +91,7 @@ class AccessLog:
         shown: dict[str, object] = {}
         if not self._is_text:
             shown = {"time": _time(now), "level": "info", "logger": "app.access", "message": "request"}
+        shown |= own_process()
         shown["request_id"] = request.request_id
         shown["client"] = request.client
         shown["api"] = request.api

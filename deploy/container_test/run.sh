@@ -121,6 +121,13 @@ check_watched() {
     say "Grafana is up"
 }
 
+check_scaled() {
+    compose up --detach --wait --no-build --scale app=2 >"$work/up.log" 2>&1 || fail "compose up --scale: $(tail -5 "$work/up.log")"
+    wait_for 60 scraped 'count(up{job="bert"} == 1) == 2' || fail "Prometheus does not scrape both apps"
+    bring_up
+    say "Prometheus scrapes each of two apps"
+}
+
 inspect() { # SERVICE TEMPLATE
     docker inspect --format "$2" "$(compose ps --all --quiet "$1")"
 }
@@ -163,8 +170,14 @@ check_refusal() {
     export MODEL_NAME=sentiment CHECKPOINT_DIR=$root/tests/fixtures/checkpoints/bert-single-label
     ! deploy_model >"$work/refused.log" || fail "a version became another model"
     expect "why it was refused" 'Set MODEL_VERSION=2 ' cat "$work/refused.log"
-    unset MODEL_NAME CHECKPOINT_DIR
+    ! compose up --detach --wait --no-build >"$work/up.log" 2>&1 || fail "compose up passed over a refusal"
+    expect "what compose says" "export.* didn't complete successfully" cat "$work/up.log"
+    wait_for 120 curl --fail --silent "http://$(address app 8000)/readyz" || fail "the old version is not served"
     check_answers
+    CHECKPOINT_DIR=$work/typo
+    ! compose up --detach --wait --no-build >"$work/up.log" 2>&1 || fail "a folder that is not there was mounted"
+    [ ! -e "$work/typo" ] || fail "a typing mistake made a folder"
+    unset MODEL_NAME CHECKPOINT_DIR
     say "another checkpoint under the same version is refused, and nothing has changed"
 }
 
@@ -249,6 +262,7 @@ use_engine
 build_and_bring_up
 check_answers
 check_watched
+check_scaled
 check_confined
 check_refusal
 check_versions

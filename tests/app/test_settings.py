@@ -52,7 +52,7 @@ def test_serve_takes_models_and_port_where_sagemaker_has_them(start: Any) -> Non
 
 def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
     given: dict[str, Any] = {
-        "models": Path("elsewhere"), "default_models": "classify=one,embed=two", "host": "0.0.0.0", "port": 1, "workers": 3, "apis": "tei,openai", "device": "cpu", "precision": "fp32",
+        "models": Path("elsewhere"), "default_models": "one,embed=two", "host": "0.0.0.0", "port": 1, "workers": 3, "apis": "tei,openai", "device": "cpu", "precision": "int8,one=fp32",
         "threads": 2, "gpu_memory_mib": 512, "batch_tokens": 99, "max_queue_s": 0.5, "request_timeout_s": 1.5, "read_timeout_s": 3.5,
             "shutdown_timeout_s": 2.5,
         "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"),
@@ -76,6 +76,14 @@ def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
 def test_a_flag_counts_before_a_variable(start: Any) -> None:
     assert start("--port", "1", BERT_PORT="2").port == 1
     assert start("--no-access-log").access_log is False
+
+
+def test_settings_of_single_models_are_read(start: Any) -> None:
+    settings = start("--precision", "int8,one=fp32", "--default-models", "one,embed=two")
+    assert settings.precision_by_model == {"": "int8", "one": "fp32"}
+    assert settings.default_model_pairs == [("", "one"), ("embed", "two")]
+    assert start("--precision", "one=int8").precision_by_model == {"": "auto", "one": "int8"}
+    assert start().default_model_pairs == []
 
 
 def test_a_key_is_not_shown(start: Any) -> None:
@@ -160,6 +168,10 @@ def test_a_root_path_has_no_slash_at_its_end(start: Any, given: str) -> None:
         ("workers", "0", "greater than or equal to 1"),
         ("device", "tpu", "'auto', 'cpu' or 'cuda'"),
         ("precision", "fp64", "'fp32'"),
+        ("precision", "int8,one=fp64", "MODEL=PRECISION"),
+        ("precision", "int8,fp32", "once for all"),
+        ("precision", "one=int8,one=fp32", "'fp32'"),
+        ("default_models", "classify=one,,", "match"),
         ("threads", "100000", "less than or equal to 1024"),
         ("batch_tokens", "-1", "greater than or equal to 0"),
         ("max_queue_s", "inf", "finite"),

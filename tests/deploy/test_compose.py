@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from app.settings import Settings
+from deploy.fill_models import DEMO_TASKS
 from tests.deploy.test_healthcheck import answering
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +20,7 @@ BY_SERVICE = pytest.mark.parametrize("name", SERVICES)
 EACH_ALONE = pytest.mark.parametrize(
     ("name", "file"), [*((name, FILES[0]) for name in SERVICES), ("dcgm-exporter", FILES[1])]
 )
-VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::-([^}]*))?\}")
+VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::-([^${}]*))?\}")
 
 
 def stack(file: str = FILES[0]) -> dict[str, Any]:
@@ -102,6 +103,10 @@ def test_public_images_are_pinned(file: str) -> None:
 @BY_SERVICE
 def test_what_is_mounted_from_the_checkout_is_there(name: str) -> None:
     for volume in service(name).get("volumes", ()):
+        if isinstance(volume, dict):
+            assert (ROOT / by_default(volume["source"])).exists()
+            assert volume["read_only"]
+            continue
         source, _, rest = by_default(volume).partition(":")
         if source.startswith("."):
             assert (ROOT / source).exists()
@@ -110,9 +115,49 @@ def test_what_is_mounted_from_the_checkout_is_there(name: str) -> None:
             assert source in stack()["volumes"]
 
 
+def test_no_typing_mistake_makes_a_folder_of_the_host() -> None:
+    mounts = [str(volume) for name in SERVICES for volume in service(name).get("volumes", ()) if "${" in str(volume)]
+    assert mounts
+    assert [mount for mount in mounts if "'create_host_path': False" not in mount] == []
+
+
 def test_the_order_is_that_of_health() -> None:
-    assert service("app")["depends_on"] == {"export": {"condition": "service_completed_successfully"}}
+    """An export that fails is no reason to take down what was served before."""
+    awaited = {"condition": "service_completed_successfully", "required": False}
+    assert service("app")["depends_on"] == {"export": awaited}
     assert service("grafana")["depends_on"] == {"prometheus": {"condition": "service_healthy"}}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "sentiment,masked-token"),
+        ({"MODEL_NAME": "reviews"}, "reviews"),
+        ({"MODEL_NAME": "reviews", "BERT_DEFAULT_MODELS": "classify=topics"}, "classify=topics"),
+    ],
+)
+def test_what_the_export_makes_answers_requests_that_name_no_model(environment: dict[str, str], expected: str) -> None:
+    text = service("app")["environment"]["BERT_DEFAULT_MODELS"]
+    while match := VARIABLE.search(text):
+        text = text.replace(match[0], environment.get(match[1]) or match[2] or "")
+    assert text == expected
+    assert set(DEMO_TASKS) == {"sentiment", "masked-token"}
+
+
+@pytest.mark.parametrize("name", ["prometheus", "grafana"])
+def test_a_check_asks_no_proxy(name: str) -> None:
+    """An engine may hand a proxy to every container, and busybox's wget knows no exceptions from it."""
+    (_, program, *arguments) = service(name)["healthcheck"]["test"]
+    assert program == "wget"
+    assert arguments[:2] == ["-Y", "off"]
+
+
+def test_grafana_asks_prometheus_without_a_proxy() -> None:
+    sources = yaml.safe_load((ROOT / "monitoring/grafana/provisioning/datasources/prometheus.yml").read_text())
+    asked = {re.sub(r"^https?://([^:/]+).*", r"\1", source["url"]) for source in sources["datasources"]}
+    environment = service("grafana")["environment"]
+    assert asked <= set(environment["NO_PROXY"].split(","))
+    assert environment["no_proxy"] == environment["NO_PROXY"]
 
 
 def test_every_setting_of_the_server_reaches_it() -> None:
@@ -173,7 +218,8 @@ def test_prometheus_scrapes_the_services_of_the_stack() -> None:
     configuration = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text())
     named = re.findall(r"'([a-z-]+)(?::\d+)?'", str(configuration["scrape_configs"]))
     published = {by_default(port).rsplit(":", 1)[1] for port in service("app")["ports"]}
-    assert f"app:{published.pop()}" in str(configuration["scrape_configs"])
+    (found,) = configuration["scrape_configs"][0]["dns_sd_configs"]
+    assert (found["names"], str(found["port"])) == (["app"], published.pop())
     assert {"app", "dcgm-exporter"} <= set(named)
     assert "dcgm-exporter" in stack(FILES[1])["services"]
 

@@ -54,6 +54,8 @@ def served(models: Path) -> dict[str, str]:
 def test_a_version_is_made_once_and_kept_for_the_way_back(filled: Path) -> None:
     assert served(filled) == {"sentiment": "1"}
     made = (filled / "sentiment" / "manifest.json").stat()
+    fill(filled, replace(SINGLE, variants=" cpu-fp32, "))
+    assert (filled / "sentiment" / "manifest.json").stat().st_ino == made.st_ino
 
     fill(filled, replace(SINGLE, version="2", checkpoint="tests/fixtures/checkpoints/bert-multi-label"))
     assert served(filled) == {"sentiment": "2"}
@@ -173,3 +175,42 @@ def test_a_stop_ends_the_export_and_leaves_nothing_of_it(tmp_path: Path) -> None
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 128 + signal.SIGTERM
     assert not list(unfinished.iterdir())
+
+
+def fill_models(models: Path, checkpoint: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run the service as compose does, but as a user who may read what is his own only: root, say, may read everything."""
+    described = {
+        "MODEL_NAME": "reviews",
+        "CHECKPOINT": str(checkpoint),
+        "BERT_MODELS": str(models),
+        "MODEL_VARIANTS": "cpu-fp32",
+    }
+    confined = [
+        "setpriv",
+        "--bounding-set",
+        "-dac_override,-dac_read_search",
+        "--inh-caps",
+        "-dac_override,-dac_read_search",
+    ]
+    return subprocess.run(
+        [*(confined if os.getuid() == 0 else []), sys.executable, "-m", "deploy.fill_models"],
+        cwd=ROOT,
+        env={**os.environ, **described, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["model.safetensors", "."])
+def test_a_checkpoint_that_may_not_be_read_names_the_command_that_changes_it(tmp_path: Path, name: str) -> None:
+    """`save_pretrained` writes weights that their owner alone may read, and the export is another user."""
+    checkpoint = shutil.copytree(SINGLE.checkpoint, tmp_path / "checkpoint")
+    (checkpoint / name).chmod(0)
+    done = fill_models(tmp_path / "models", checkpoint, CHECKPOINT_DIR="/data/my checkpoint")
+    (checkpoint / name).chmod(0o700)
+    assert done.returncode == 1
+    assert f"may not read {checkpoint / name}. On the host, run: chmod -R a+rX '/data/my checkpoint'\n" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,6 +1,7 @@
 """The health check of the images, run as the image runs it."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -10,11 +11,13 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "deploy" / "healthcheck.py"
 
 
 @contextmanager
-def answering(status: HTTPStatus) -> Iterator[tuple[int, list[str]]]:
+def answering(status: HTTPStatus, host: str = "127.0.0.1") -> Iterator[tuple[int, list[str]]]:
     """Answer on a free port, keeping the paths that were asked for."""
     paths: list[str] = []
 
@@ -27,7 +30,10 @@ def answering(status: HTTPStatus) -> Iterator[tuple[int, list[str]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(HTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    with Server((host, 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server.server_port, paths
@@ -35,8 +41,8 @@ def answering(status: HTTPStatus) -> Iterator[tuple[int, list[str]]]:
         thread.join()
 
 
-def check(port: int) -> int:
-    environment = {**os.environ, "BERT_PORT": str(port)}
+def check(port: int, host: str = "0.0.0.0") -> int:
+    environment = {**os.environ, "BERT_PORT": str(port), "BERT_HOST": host}
     return subprocess.run([sys.executable, "-I", "-S", SCRIPT], env=environment, check=False, timeout=30).returncode
 
 
@@ -44,6 +50,13 @@ def test_a_server_that_is_ready_is_healthy() -> None:
     with answering(HTTPStatus.OK) as (port, paths):
         assert check(port) == 0
     assert paths == ["/readyz"]
+
+
+@pytest.mark.parametrize(("host", "listens_on"), [("::", "::1"), ("::1", "::1"), ("127.0.0.2", "127.0.0.2")])
+def test_the_server_is_asked_where_it_listens(host: str, listens_on: str) -> None:
+    with answering(HTTPStatus.OK, listens_on) as (port, _):
+        assert check(port, host) == 0
+        assert check(port) == 1
 
 
 def test_a_server_that_is_not_ready_is_not_healthy() -> None:

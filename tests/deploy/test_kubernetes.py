@@ -1,6 +1,7 @@
 """The Kubernetes manifests: valid, confined, and in agreement with each other and with the service."""
 
 import json
+import os
 import re
 import runpy
 import shutil
@@ -70,8 +71,16 @@ def problems(document: Resource) -> list[str]:
     ]
 
 
-def rendered(overlay: str) -> list[Resource]:
+def rendered(overlay: str, monitored_in: Path | None = None) -> list[Resource]:
+    """Return an overlay's resources; in a copy of it with the component for Prometheus if there is a folder for that."""
     folder = KUBERNETES / "overlays" / overlay
+    if monitored_in is not None:
+        kustomization = read(folder / "kustomization.yaml")
+        components = ["../../components/prometheus", *kustomization.get("components", ())]
+        moved = {"resources": kustomization["resources"], "components": components}
+        kustomization |= {key: [os.path.relpath(folder / one, monitored_in) for one in of] for key, of in moved.items()}
+        (monitored_in / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        folder = monitored_in
     output = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True).stdout
     return list(yaml.safe_load_all(output))
 
@@ -137,8 +146,8 @@ def test_grafanas_sidecar_is_given_every_dashboard() -> None:
 
 @needs_kubectl
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_dashboards_arrive_as_they_are(overlay: str) -> None:
-    documents = [document for document in rendered(overlay) if document["kind"] == "ConfigMap"]
+def test_dashboards_arrive_as_they_are(overlay: str, tmp_path: Path) -> None:
+    documents = [document for document in rendered(overlay, tmp_path) if document["kind"] == "ConfigMap"]
     labelled = [one for one in documents if one["metadata"]["labels"].get("grafana_dashboard") == "1"]
     arrived = {name: text for document in labelled for name, text in document["data"].items()}
     assert arrived == {path.name: path.read_text() for path in DASHBOARDS.glob("*.json")}
@@ -146,8 +155,20 @@ def test_dashboards_arrive_as_they_are(overlay: str) -> None:
 
 @needs_kubectl
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_an_overlay_is_valid_once_put_together(overlay: str) -> None:
-    documents = rendered(overlay)
+def test_an_overlay_needs_nothing_that_a_cluster_may_lack(overlay: str) -> None:
+    """kubectl refuses resources of kinds that it does not know, such as the Prometheus operator's."""
+    groups = {document["apiVersion"].rpartition("/")[0] for document in rendered(overlay)}
+    assert groups == {"", "apps", "policy", "networking.k8s.io"}
+    text = (KUBERNETES / "overlays" / overlay / "kustomization.yaml").read_text()
+    assert "../../components/prometheus" in text
+    assert "add `../../components/prometheus`" in DEPLOY
+
+
+@needs_kubectl
+@pytest.mark.parametrize("is_monitored", [False, True])
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_is_valid_once_put_together(overlay: str, is_monitored: bool, tmp_path: Path) -> None:
+    documents = rendered(overlay, tmp_path if is_monitored else None)
     assert [problem for document in documents for problem in problems(document)] == []
     assert {document["metadata"].get("namespace", "bert") for document in documents} == {"bert"}
     configurations = {
@@ -179,9 +200,9 @@ def test_the_gpu_overlay_asks_for_a_gpu() -> None:
 
 
 @needs_kubectl
-def test_one_gpu_is_enough() -> None:
+def test_one_gpu_is_enough(tmp_path: Path) -> None:
     """A rollout and an autoscaler that want a second GPU would wait for it for ever."""
-    by_kind = {document["kind"]: document for document in rendered("gpu")}
+    by_kind = {document["kind"]: document for document in rendered("gpu", tmp_path)}
     assert by_kind["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 1
     assert (
         by_kind["HorizontalPodAutoscaler"]["spec"]["metrics"] == resource("HorizontalPodAutoscaler")["spec"]["metrics"]
@@ -277,6 +298,13 @@ def test_settings_are_those_of_the_server() -> None:
     named = [*generated, *(variable["name"] for variable in deployment["app"]["env"])]
     settings = {name for name in named if name.startswith("BERT_")}
     assert settings <= {f"BERT_{field.upper()}" for field in Settings.model_fields}
+
+
+def test_an_overlay_decides_where_the_app_listens() -> None:
+    """A variable of a container counts before those of a ConfigMap, and a cluster may have IPv6 alone."""
+    app = containers(resource("Deployment"))["app"]
+    assert "BERT_HOST" not in {variable["name"] for variable in app["env"]}
+    assert "ENV BERT_HOST=0.0.0.0 " in (ROOT / "Dockerfile").read_text()
 
 
 def test_the_autoscaler_asks_for_the_metric_of_the_rule() -> None:

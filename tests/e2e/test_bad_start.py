@@ -173,6 +173,22 @@ def test_an_unknown_variable_is_logged_and_ignored(tmp_path: Path) -> None:
     assert "No bundle in" in told[-1]["message"]  # it went on, to what a start needs
 
 
+def test_an_address_of_ipv6_is_logged_as_a_url(tmp_path: Path) -> None:
+    ended = run_app("--models", str(tmp_path), "--host", "::1", BERT_PORT="0")
+    assert "listening on http://[::1]:" in ended.stderr
+
+
+def test_what_requests_without_a_name_miss_is_logged(shared_models: Path) -> None:
+    # It ends for want of a device, after that.
+    ended = run_app("--models", str(shared_models), "--device", "cuda", BERT_PORT="0", BERT_DEFAULT_MODELS="reviews")
+    told = [(record["level"], record["message"]) for record in map(json.loads, ended.stderr.splitlines())]
+    assert ("warning", "BERT_DEFAULT_MODELS: reviews is not served. Models are: masked, sentiment, toxicity.") in told
+    assert (
+        "info",
+        "requests for classify must name one of its models, sentiment, toxicity: there is no default (BERT_DEFAULT_MODELS)",
+    ) in told
+
+
 def test_a_key_file_without_a_key(models: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"\n")
     complaint = refusal("--models", str(models), "--api-key-file", str(tmp_path / "key"))

@@ -56,12 +56,16 @@ def test_every_line_of_the_log_is_json(shared_server: ServerProcess) -> None:
         assert {"time", "level", "logger", "message"} <= set(record)
 
 
-def test_text_logs_are_readable(shared_models: Path) -> None:
-    with serving(shared_models / "sentiment", "--threads", "1", BERT_LOG_FORMAT="text") as server:
+def test_text_logs_are_readable_and_name_the_process_of_several(shared_models: Path) -> None:
+    arguments = ("--threads", "1", "--workers", "2")
+    with serving(shared_models / "sentiment", *arguments, BERT_LOG_FORMAT="text") as server:
         server.post("/v1/classify", {"inputs": TEXT}, x_request_id="seen-1")
         lines = eventually(lambda: [line for line in server.log.splitlines() if "request_id=seen-1" in line])
         assert " info " in lines[0]
         assert "status=200" in lines[0]
+        assert re.search(r" request process=front-end pid=\d+ request_id=seen-1 ", lines[0])
+        assert re.search(r"model sentiment ready: .* process=engine pid=\d+$", server.log, re.MULTILINE)
+        assert "pid=" not in server.log.splitlines()[0]  # of the process that was started, and that its operator knows
 
 
 PIPE_BYTES = 4096

@@ -106,10 +106,11 @@ POD: Final = {"namespace": "bert", "pod": "bert-7d4b-x2x9"}
 def configure(folder: Path, app: str, gpu: str) -> None:
     """Copy the configuration and the rules, with other addresses and intervals of a second; nothing else is changed."""
     text = (CONFIG / "prometheus.yml").read_text(encoding="utf-8")
-    by_name = '    dns_sd_configs:\n      - names: ["dcgm-exporter"]\n        type: A\n        port: 9400\n'
+    app_by_name = '    dns_sd_configs:\n      - names: ["app"]\n        type: A\n        port: 8000\n        refresh_interval: 10s\n'
+    gpu_by_name = '    dns_sd_configs:\n      - names: ["dcgm-exporter"]\n        type: A\n        port: 9400\n'
     changes = {
-        '"app:8000"]': f'"{app}"]\n        labels: {POD}',
-        by_name: f'    static_configs:\n      - targets: ["{gpu}"]\n',
+        app_by_name: f'    static_configs:\n      - targets: ["{app}"]\n        labels: {POD}\n',
+        gpu_by_name: f'    static_configs:\n      - targets: ["{gpu}"]\n',
         "_interval: 10s": "_interval: 1s",
         "scrape_timeout: 5s": "scrape_timeout: 1s",
     }

@@ -14,8 +14,10 @@ from app.runtime import choice
 from app.runtime.runner import OrtRunner
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
+from model_export.export import ExportOptions, export
 from tests.app.loaded import loaded as loaded_as
 from tests.conftest import BundleOf
+from tests.support import CHECKPOINTS
 
 
 def test_a_missing_part_of_cuda_is_logged_once(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,3 +96,25 @@ def test_more_threads_than_cpus_are_logged(
     assert [record.name for record in caplog.records if record.levelname == "WARNING"] == [
         "app.processes.loading"
     ] * warnings
+
+
+def test_each_model_runs_in_the_precision_that_is_set_for_it(bundle_of: BundleOf, tmp_path: Path) -> None:
+    """One model without int8 keeps no other from it."""
+    checkpoint = str(CHECKPOINTS / "bert-single-label")
+    # A model of two random layers changes more answers than a trained one, and nobody counts them here.
+    export(
+        ExportOptions(checkpoint, tmp_path / "both", variants=["cpu-fp32", "cpu-int8"], keeps_inaccurate=True),
+        lambda _: None,
+    )
+    (tmp_path / "third").symlink_to(tmp_path / "both")
+    bundles = [load_bundle(folder) for folder in (tmp_path / "both", bundle_of("bert-fill-mask"), tmp_path / "third")]
+
+    async def load() -> dict[str, Loaded]:
+        engine = LocalEngine()
+        settings = Settings(models=Path(), precision="int8,third=fp32", threads=1, batch_tokens=512)
+        loaded = await loading.load_models(settings, bundles, engine, Metrics())
+        await engine.close()
+        return loaded
+
+    variants = {name: one.variant for name, one in asyncio.run(load()).items()}
+    assert variants == {"both": "cpu-int8", "bert-fill-mask": "cpu-fp32", "third": "cpu-fp32"}

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from app.bundle.files import Bundle, load_bundle
 from app.bundle.manifest import Target
 from app.errors import BundleError, StartupError
 from app.runtime import choice, session
-from app.runtime.choice import Device, choose_variant, open_runner
+from app.runtime.choice import Device, Wanted, choose_precisions, choose_variant, open_runner
 from app.runtime.cuda import CudaError
 from tests.app.runtime.machines import Gpu, graph_of, put, with_variants
 from tests.conftest import BundleOf
@@ -57,6 +58,53 @@ def test_a_variant_that_the_export_left_out_is_refused_with_its_reason(folder: P
     path.write_text(json.dumps(json.loads(path.read_text()) | {"left_out": {"cuda-fp16": reason}}))
     with pytest.raises(BundleError, match=rf"no variant cuda-fp16; .*left it out: {reason} .*--tolerance"):
         choose_variant(load_bundle(folder), "cuda", "fp16")
+
+
+@pytest.fixture
+def reviews_and_topics(bundle_of: BundleOf, tmp_path: Path) -> list[Bundle]:
+    """Two bundles, of which the first alone has int8."""
+    bundles = []
+    for name, variants in (("reviews", ALL), ("topics", ALL[2:])):
+        folder = Path(shutil.copytree(bundle_of("bert-single-label"), tmp_path / name))
+        bundles.append(with_variants(folder, *variants))
+    return bundles
+
+
+def test_a_model_without_the_precision_of_all_is_served_and_warned_of(
+    reviews_and_topics: list[Bundle], caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = choose_precisions(reviews_and_topics, "cpu", {"": "int8"})
+    assert chosen == {"reviews": "int8", "topics": "auto"}
+    [told] = caplog.records
+    assert told.levelname == "WARNING"
+    assert "topics has no variant cpu-int8; it has cpu-fp32, cuda-fp16" in told.getMessage()
+    assert "BERT_PRECISION=int8,topics=auto" in told.getMessage()
+
+
+def test_a_models_own_precision_counts_before_that_of_all(
+    reviews_and_topics: list[Bundle], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings: list[Mapping[str, Wanted]] = [{"": "int8", "topics": "fp32"}, {"": "fp32", "reviews": "int8"}]
+    for wanted in settings:
+        chosen = choose_precisions(reviews_and_topics, "auto", wanted)
+        assert chosen == {"reviews": "int8", "topics": "fp32"}
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted", "error", "says"),
+    [
+        ("cpu", {"": "auto", "topics": "int8"}, BundleError, "topics has no variant cpu-int8"),
+        ("cpu", {"": "int8", "reviews": "fp32"}, BundleError, "topics has no variant cpu-int8"),
+        ("cuda", {"": "int8"}, BundleError, "reviews has no variant cuda-int8"),
+        ("cpu", {"": "auto", "topic": "int8"}, StartupError, "topic is not served. Models are: reviews, topics"),
+    ],
+)
+def test_a_precision_that_nothing_can_run_in_stops_the_start(
+    reviews_and_topics: list[Bundle], device: Device, wanted: Any, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        choose_precisions(reviews_and_topics, device, wanted)
 
 
 def test_auto_takes_cuda_where_it_works(both: Bundle, gpu: Gpu, caplog: pytest.LogCaptureFixture) -> None:

@@ -69,16 +69,32 @@ def test_a_default_of_one_task_answers_for_others_that_it_can_do(bundle_of: Bund
     ("defaults", "says"),
     [
         (
-            {"classify": "nobody"},
+            [("classify", "nobody")],
             "nobody is not served, or does not do classify. Models for classify: sentiment, toxicity",
         ),
-        ({"classify": "masked"}, "masked is not served, or does not do classify"),
-        ({"clasify": "sentiment"}, "no task clasify. Tasks are: .*classify"),
+        ([("classify", "masked")], "masked is not served, or does not do classify"),
+        ([("clasify", "sentiment")], "no task clasify. Tasks are: .*classify"),
+        ([("classify", "sentiment"), ("", "toxicity")], "sentiment and toxicity are both for classify"),
     ],
 )
-def test_a_default_that_cannot_answer_stops_the_start(shared_models: Path, defaults: dict[str, str], says: str) -> None:
+def test_a_default_that_cannot_answer_stops_the_start(
+    shared_models: Path, defaults: list[tuple[str, str]], says: str
+) -> None:
     with pytest.raises(StartupError, match=says):
         check_models(find_bundles(shared_models), TASKS, defaults)
+
+
+def test_a_default_without_a_task_is_for_its_own(shared_models: Path) -> None:
+    bundles = find_bundles(shared_models)
+    by_task = check_models(bundles, TASKS, [("", "toxicity"), ("", "masked")])
+    assert by_task == {"classify": "toxicity", "fill-mask": "masked"}
+
+
+def test_a_default_that_is_not_served_leaves_the_others_serving(shared_models: Path) -> None:
+    """A deployment names the model that it is about to serve, which an export may fail to make."""
+    assert check_models(find_bundles(shared_models), TASKS, [("", "reviews"), ("", "masked")]) == {
+        "fill-mask": "masked"
+    }
 
 
 def test_a_task_without_a_model_is_not_found(shared_models: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.telemetry import logs
 from app.telemetry.logs import AccessLog, JsonFormatter, TextFormatter, configure, fields
 from app.telemetry.record import RequestRecord
 
@@ -36,6 +37,16 @@ def test_json_has_time_level_and_message() -> None:
         "status": 200,
         "model": None,
     }
+
+
+def test_a_process_that_another_has_started_names_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logs, "own_process", lambda: {"process": "engine", "pid": 7})
+    AccessLog("json").write(SUCCESS)
+    for line in (JsonFormatter().format(record()), capsys.readouterr().err):
+        told = json.loads(line)
+        assert (told["process"], told["pid"]) == ("engine", 7)
 
 
 @pytest.mark.parametrize("text", ["two\nlines", '"quoted"', "\ud800", "café ☕", "\x00\x1b[31m"])

@@ -160,7 +160,7 @@ class TeiApi(Api):
         }
 
     def _model(self, received: Received, name: str | None) -> Model:
-        """Return the model of the path, else that of the body, else the only one that a route here leads to.
+        """Return the model of the path, else that of the body, else the default or only one that a route here leads to.
 
         Raises:
             NotFound: there is no such model.
@@ -172,10 +172,13 @@ class TeiApi(Api):
             return catalog.get(name)
         handlers = [TASKS[task] for task, _ in FORMS.values()]
         able = [model for model in catalog if any(handler.serves(model.manifest) for handler in handlers)]
-        if len(able) != 1:
+        meant = able if len(able) == 1 else [model for model in able if catalog.is_default(model)]
+        if len(meant) != 1:
             names = ", ".join(model.name for model in able or catalog)
-            raise ValidationFailed(f"Say which model: post below /models/NAME. This server has: {names}.")
-        return able[0]
+            raise ValidationFailed(
+                f"Say which model, in the path: /models/NAME{received.scope['path']}. This server has: {names}."
+            )
+        return meant[0]
 
 
 def _write(body: Form, predictions: list[Any], record: RequestRecord) -> object:

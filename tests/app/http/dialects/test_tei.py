@@ -345,7 +345,7 @@ def test_info_names_the_labels_of_a_classifier(server: ServerProcess) -> None:
 
 
 def test_info_asks_for_the_model_if_there_are_several_and_refuses_other_kinds(server: ServerProcess) -> None:
-    for path, told in (("/info", "/models/NAME"), ("/models/masked/info", "fill-mask")):
+    for path, told in (("/info", "/models/NAME/info"), ("/models/masked/info", "fill-mask")):
         reply = server.ask("GET", path, headers={"Authorization": KEY})
         assert (reply.status, reply.json["error_type"]) == (422, "Validation")
         assert told in reply.json["error"]
@@ -356,4 +356,12 @@ def test_the_only_model_needs_no_name(bundle_of: BundleOf) -> None:
         assert server.ask("GET", "/info").json["served_model_name"] == "bert-embed"
         [[first, *_]] = server.post("/tokenize", {"inputs": "Good"}).json
         assert first["text"] == "[CLS]"
+        assert server.stop() == 0, server.log
+
+
+def test_the_default_model_needs_no_name(models_of: ModelsOf) -> None:
+    models = models_of({"first": "bert-embed", "second": "bert-single-label"})
+    with serving(models, "--threads", "1", "--default-models", "second") as server:
+        assert server.ask("GET", "/info").json["served_model_name"] == "second"
+        assert server.post("/tokenize", {"inputs": "Good"}).status == 200
         assert server.stop() == 0, server.log
