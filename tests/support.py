@@ -187,7 +187,8 @@ def starting(
 
 def _environment(changes: Mapping[str, str]) -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("BERT_")}
-    return clean | {"PYTHONWARNINGS": "error", "BERT_LOG_FORMAT": "json", **changes}
+    # ResourceWarning: uvloop warns of connections that an engine with a lost device leaves open, and as an error that stops its end.
+    return clean | {"PYTHONWARNINGS": "error,ignore::ResourceWarning", "BERT_LOG_FORMAT": "json", **changes}
 
 
 def _wait_for(server: ServerProcess, condition: Any) -> Any:
