@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from app.errors import DeadlineExceeded, Overloaded
+from app.errors import Overloaded, ValidationFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,13 @@ class Admission:
         """Pass if a request can be answered in time when nothing else runs.
 
         Raises:
-            DeadlineExceeded: it cannot. A retry with fewer inputs may help.
+            ValidationFailed: it cannot. Fewer inputs may be answered.
         """
         if run_s > self.timeout_s:
             fitting = max(1, int(inputs * self.timeout_s / run_s))
-            raise DeadlineExceeded(
-                f"{inputs} inputs of {tokens} tokens would take about {run_s:.0f} s, the most is {self.timeout_s:g} s. "
-                f"Send at most about {fitting} such inputs at once."
+            raise ValidationFailed(
+                f"{inputs} inputs of {tokens} tokens would take about {run_s:.0f} s, the most is {self.timeout_s:g} s "
+                f"(BERT_REQUEST_TIMEOUT_S). Send at most about {fitting} such inputs at once."
             )
 
     def refuse_late_answer(self, answer_s: float) -> None:

@@ -116,6 +116,7 @@ class Batcher(Generic[P, R]):
 
         Raises:
             Overloaded: the queue is too long; nothing was admitted. Retry later.
+            ValidationFailed: it could not be answered in time even alone; nothing was admitted.
             DeadlineExceeded: the answer was not there in time. A retry may help.
             Internal: one of the sequences cannot be run. A retry does not help.
             EngineLost: the device failed for good. A retry helps once the engine was replaced.

@@ -112,7 +112,7 @@ def _prepared(encoded: Sequence[Encoded]) -> Prepared:
 
 
 class TaskHandler(ABC, Generic[Req, Pre, Res]):
-    """One task of the API. Stateless; `prepare` and `answer` may run in a worker thread."""
+    """One task of the API. Stateless; `prepare` and `answer` may run in a worker thread, where their loops call `go_on`."""
 
     task: ClassVar[Task]
     summary: ClassVar[str]
@@ -121,6 +121,8 @@ class TaskHandler(ABC, Generic[Req, Pre, Res]):
     response: ClassVar[type[BaseModel]]
     short_bytes: ClassVar[int] = SHORT_BYTES
     """The most bytes that are prepared on the event loop."""
+    lighter: ClassVar[str] = "Send fewer or shorter inputs at once."
+    """What callers can do about an answer that is too much work."""
 
     def serves(self, manifest: Manifest) -> bool:
         """Return whether a model can do this task; one that was exported for it can."""

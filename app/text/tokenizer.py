@@ -480,8 +480,16 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Return the text of token ids, as transformers' `decode` does."""
-        text = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
-        return clean_up(text) if self._clean_up else text
+        [text] = self.decode_all([list(ids)], skip_special_tokens=skip_special_tokens)
+        return text
+
+    def decode_all(self, sequences: list[list[int]], *, skip_special_tokens: bool) -> list[str]:
+        """Return the text of each list of token ids."""
+        if sum(map(len, sequences)) > LONG_TEXT:  # without the GIL
+            texts = self._tokenizer.decode_batch(sequences, skip_special_tokens=skip_special_tokens)
+        else:
+            texts = [self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens) for ids in sequences]
+        return [clean_up(text) for text in texts] if self._clean_up else texts
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from app.bundle.files import load_bundle
 from app.http.api import Limits, Served
 from app.http.inference import InferenceEndpoint
+from app.http.large_work import LargeWork
 from app.http.native import NativeApi
 from app.http.readiness import Readiness
 from app.tasks.base import Model, Prepared
@@ -75,7 +75,7 @@ class Bench:
 
 def with_one_thread(bundle_of: BundleOf, timeout_s: float, test: Callable[[Bench], Awaitable[None]]) -> None:
     async def main() -> None:
-        readiness, handler = Readiness(), SlowToTokenize()
+        readiness, handler, large = Readiness(), SlowToTokenize(), LargeWork(timeout_s, threads=1)
         readiness.engine = "ready"
         model = load_model(load_bundle(bundle_of("bert-single-label")))
         api = NativeApi(Served(Catalog([model]), lambda _: None, readiness, Limits(2**20, 512, timeout_s, None)))
@@ -83,18 +83,18 @@ def with_one_thread(bundle_of: BundleOf, timeout_s: float, test: Callable[[Bench
             api,
             api.route(handler),
             engine=FakeEngine(np.zeros(3, np.float32)),
+            large=large,
             metrics=Metrics(CollectorRegistry()),
             access_log=None,
             tracer=None,
         )
         endpoint._metrics.add_model(model.name, model.task)
-        with ThreadPoolExecutor(1) as thread:
-            asyncio.get_running_loop().set_default_executor(thread)
-            try:
-                async with asyncio.timeout(30):
-                    await test(Bench(handler, endpoint))
-            finally:
-                handler.may_go_on.set()
+        try:
+            async with asyncio.timeout(30):
+                await test(Bench(handler, endpoint))
+        finally:
+            handler.may_go_on.set()
+            large.close()
 
     asyncio.run(main())
 
