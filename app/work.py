@@ -58,10 +58,7 @@ class Work:
         if self._is_dropped:
             raise Dropped
         if monotonic() > self._deadline:
-            raise DeadlineExceeded(
-                f"The request was not read, tokenized or written within {self._timeout_s:g} s. Send less at once, or retry "
-                "when there is less load."
-            )
+            raise late(self._timeout_s)
         self._tokens += tokens
         if self._most_tokens is not None and self._tokens > self._most_tokens:
             raise ValidationFailed(
@@ -69,6 +66,14 @@ class Work:
                 f"{self._timeout_s:g} s that a request may take here (BERT_REQUEST_TIMEOUT_S). Send fewer or shorter inputs "
                 "at once."
             )
+
+
+def late(timeout_s: float) -> DeadlineExceeded:
+    """Return the error of work whose time is over."""
+    return DeadlineExceeded(
+        f"The request was not read, tokenized or written within {timeout_s:g} s. Send less at once, or retry when there is less "
+        "load."
+    )
 
 
 _CURRENT: Final[ContextVar[Work | None]] = ContextVar("work", default=None)

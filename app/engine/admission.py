@@ -55,3 +55,12 @@ class Admission:
                 "requests may take. Retry after the time in Retry-After, or send fewer inputs at once.",
                 retry_after_s=max(1, math.ceil(answer_s - self.timeout_s)),
             )
+
+    def too_slow(self, done: int, inputs: int, after_s: float) -> Overloaded:
+        """Return the error of a request that was admitted, of which too few inputs have run to be answered in time."""
+        fitting = max(1, int(done * self.timeout_s / after_s))
+        return Overloaded(
+            f"{done} of {inputs} inputs ran within {after_s:.1f} s: all of them would take more than the {self.timeout_s:g} s that "
+            f"requests may take. Retry when there is less load, with at most about {fitting} such inputs at once.",
+            retry_after_s=math.ceil(self.max_wait_s),
+        )

@@ -145,6 +145,7 @@ class LocalEngine:
         while True:
             await asyncio.sleep(TICK_S)
             batcher.expire()
+            batcher.give_up()
             observer.queued(batcher.statistics)
             if self._threads.is_stuck and not self.lost.done():
                 log.critical("the device is stuck: a batch that should have been back long ago still runs")

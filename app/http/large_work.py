@@ -12,9 +12,9 @@ from functools import partial
 from typing import Final, TypeVar
 
 from app.bundle.cpus import usable_cpus
-from app.errors import DeadlineExceeded
+from app.errors import Overloaded
 from app.text.tokenizer import PIECE
-from app.work import Work
+from app.work import Work, late
 
 T = TypeVar("T")
 
@@ -35,68 +35,99 @@ TRIM_AFTER_S: Final = 1.0
 class LargeWork:
     """The threads of one front end. Use it on one event loop."""
 
-    def __init__(self, timeout_s: float, threads: int | None = None) -> None:
+    def __init__(self, timeout_s: float, max_queue_s: float, threads: int | None = None) -> None:
         """Start no thread yet.
 
         Args:
             timeout_s: How long a request may be read, how long it may be tokenized, and how long its answer may be made, seconds.
+            max_queue_s: How long it may wait for a thread and for memory to be read or tokenized, seconds.
             threads: How many tokenize; None for one a core.
         """
         self._timeout_s = timeout_s
-        self._readers = ThreadPoolExecutor(1, thread_name_prefix="read")
-        self._tokenizers = ThreadPoolExecutor(threads or usable_cpus(), thread_name_prefix="tokenize")
-        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
-        self._free = MEMORY
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._max_queue_s = max_queue_s
+        self._readers = _Threads("read", 1)
+        self._tokenizers = _Threads("tokenize", threads or usable_cpus())
+        self._writers = _Threads("write", WRITERS)
         self._trim: asyncio.TimerHandle | None = None
 
     async def read(self, function: Callable[[], T]) -> T:
         """Read a body. Cancelling the call drops the work, as it does for the others.
 
         Raises:
+            Overloaded: it would wait for too long.
             DeadlineExceeded: it is late.
         """
-        return await self._run(self._readers, Work(self._timeout_s), function, 0)
+        return await self._run(self._readers, Work(self._timeout_s), function, 0, self._max_queue_s)
 
     async def tokenize(self, function: Callable[[], T], size: int, most_tokens: int | None = None) -> T:
         """Tokenize about `size` bytes, of at most so many tokens.
 
         Raises:
+            Overloaded: it would wait for too long.
             DeadlineExceeded: it is late.
             ValidationFailed: there are more tokens.
         """
         memory = size * BYTES_A_TOKEN + min(size, 2 * PIECE) * BYTES_A_PIECE
-        return await self._run(self._tokenizers, Work(self._timeout_s, most_tokens), function, memory)
+        return await self._run(
+            self._tokenizers, Work(self._timeout_s, most_tokens), function, memory, self._max_queue_s
+        )
 
     async def write(self, function: Callable[[], T], weight: int) -> T:
-        """Make an answer of a weight.
+        """Make an answer of a weight. It waits as long as it may take: what it is made of has run.
 
         Raises:
             DeadlineExceeded: it is late.
         """
-        return await self._run(self._writers, Work(self._timeout_s), function, weight * BYTES_A_WEIGHT)
+        return await self._run(self._writers, Work(self._timeout_s), function, weight * BYTES_A_WEIGHT, self._timeout_s)
 
-    async def _run(self, threads: ThreadPoolExecutor, work: Work, function: Callable[[], T], memory: int) -> T:
+    async def _run(
+        self, threads: "_Threads", work: Work, function: Callable[[], T], memory: int, max_wait_s: float
+    ) -> T:
         memory = min(memory, MEMORY)
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._take(memory)
-                return await asyncio.wrap_future(self._submit(threads, partial(work.run, function), memory))
+                try:
+                    async with asyncio.timeout(max_wait_s):
+                        await threads.take(memory)
+                except TimeoutError:
+                    raise Overloaded(
+                        f"The request waited for {max_wait_s:g} s until others were read and tokenized. Retry after the time "
+                        "in Retry-After.",
+                        retry_after_s=max(1, round(max_wait_s)),
+                    ) from None
+                return await asyncio.wrap_future(threads.submit(partial(work.run, function), memory, self._trim_later))
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"The request was not read, tokenized or written within {self._timeout_s:g} s. Send less at once, or retry "
-                "when there is less load."
-            ) from None
+            raise late(self._timeout_s) from None
         finally:
             work.drop()
 
-    def _submit(self, threads: ThreadPoolExecutor, function: Callable[[], T], memory: int) -> "Future[T]":
-        future = threads.submit(function)
-        future.add_done_callback(partial(self._done, asyncio.get_running_loop(), memory))
-        return future
+    def _trim_later(self) -> None:
+        if self._trim is None:
+            self._trim = asyncio.get_running_loop().call_later(TRIM_AFTER_S, self._start_trim)
 
-    async def _take(self, memory: int) -> None:
-        if memory <= self._free and not self._waiting:
+    def _start_trim(self) -> None:
+        self._trim = None
+        self._writers.executor.submit(trim)
+
+    def close(self) -> None:
+        """End the threads."""
+        for threads in (self._readers, self._tokenizers, self._writers):
+            threads.executor.shutdown(wait=False, cancel_futures=True)
+
+
+class _Threads:
+    """Some threads, and the memory for what they do. Who comes first gets a thread first."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self.executor = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._free_threads = count
+        self._free = MEMORY
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, memory: int) -> None:
+        """Wait for a thread and memory; `submit` is to follow."""
+        if self._free_threads and memory <= self._free and not self._waiting:
+            self._free_threads -= 1
             self._free -= memory
             return
         granted = asyncio.get_running_loop().create_future()
@@ -104,36 +135,39 @@ class LargeWork:
         try:
             await granted
         except asyncio.CancelledError:
-            if not granted.cancelled():
-                self._give_back(memory)
+            if granted.cancelled():
+                self._grant()  # the next ones may need less
             else:
-                self._waiting.remove((memory, granted))
-                self._give_back(0)  # the next ones may need less
+                self._give_back(memory)
             raise
 
-    def _done(self, loop: asyncio.AbstractEventLoop, memory: int, _: "Future[T]") -> None:
-        """Give memory back when a thread is done, whether or not somebody waited for it."""
+    def submit(self, function: Callable[[], T], memory: int, then: Callable[[], None]) -> "Future[T]":
+        """Do something in the thread, and then give it back, and the memory, whether or not somebody waits for it."""
+        loop = asyncio.get_running_loop()
+        future = self.executor.submit(function)
+        future.add_done_callback(partial(self._done, loop, memory, then))
+        return future
+
+    def _done(self, loop: asyncio.AbstractEventLoop, memory: int, then: Callable[[], None], _: "Future[T]") -> None:
         if not loop.is_closed():
             loop.call_soon_threadsafe(self._give_back, memory)
+            loop.call_soon_threadsafe(then)
 
     def _give_back(self, memory: int) -> None:
+        self._free_threads += 1
         self._free += memory
-        while self._waiting and self._waiting[0][0] <= self._free:
-            wanted, granted = self._waiting.popleft()
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting:
+            memory, granted = self._waiting[0]
             if not granted.done():
-                self._free -= wanted
+                if not self._free_threads or memory > self._free:
+                    return
+                self._free_threads -= 1
+                self._free -= memory
                 granted.set_result(None)
-        if self._trim is None and memory:
-            self._trim = asyncio.get_running_loop().call_later(TRIM_AFTER_S, self._start_trim)
-
-    def _start_trim(self) -> None:
-        self._trim = None
-        self._writers.submit(trim)
-
-    def close(self) -> None:
-        """End the threads."""
-        for threads in (self._readers, self._tokenizers, self._writers):
-            threads.shutdown(wait=False, cancel_futures=True)
+            self._waiting.popleft()
 
 
 def trim() -> None:

@@ -84,7 +84,7 @@ class FrontEnd:
         limits = Limits(settings.max_body_bytes, settings.max_inputs, settings.request_timeout_s, api_key)
         served = Served(catalog, self._loaded_as, self.readiness, limits)
         apis: list[Api] = [NativeApi(served), *(dialect(served) for dialect in dialects)]
-        self._large: Final = LargeWork(settings.request_timeout_s)
+        self._large: Final = LargeWork(settings.request_timeout_s, settings.max_queue_s)
         infer = partial(
             InferenceEndpoint,
             engine=engine,

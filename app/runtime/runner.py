@@ -25,6 +25,10 @@ from app.runtime.session import open_on_cpu, open_on_cuda, require_provider
 
 log = logging.getLogger(__name__)
 
+MASK_BYTES: Final = 128 * 2**20
+"""Most bytes that the scores of a batch's masks may take, one for each token of the vocabulary; ONNX Runtime takes several times
+as much. More than one sequence that take more run in halves."""
+
 
 class OrtRunner:
     """One variant of one model in an ONNX Runtime session on one device."""
@@ -40,6 +44,7 @@ class OrtRunner:
         self.variant = variant
         self.threads: Final = threads if variant.target == "cpu" else None
         self.provider: Final = PROVIDERS[variant.target]
+        self._mask_bytes: Final = 4 * bundle.manifest.architecture.vocab_size
         self._position_offset: Final = bundle.manifest.position_offset
         self._options: Final = run_options(variant.target)
         self.nodes_on_cpu: Sequence[str] = ()
@@ -100,6 +105,8 @@ class OrtRunner:
         return self._launch(batch, self._options)
 
     def _launch(self, batch: Sequence[TokenSequence], options: RunOptions) -> Callable[[], list[SequenceResult]]:
+        if len(batch) > 1 and self._mask_bytes * sum(len(one.masks) for one in batch) > MASK_BYTES:
+            raise OutOfDeviceMemory("the scores of all masks would take too much")
         feeds = pack(batch, target=self.variant.target, position_offset=self._position_offset)
         starts = feeds["cls_index"].astype(np.int64, copy=False)
         feeds |= self._head.inputs(batch, starts)

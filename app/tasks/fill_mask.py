@@ -16,6 +16,9 @@ from app.work import go_on
 MAX_WRITTEN: Final = 5 * 512 * 512
 """Most tokens that an answer may repeat: masks x top_k x tokens of their text. As many as those of 512 texts of 512 tokens with
 one mask each and the default top_k; this many take about a second."""
+MAX_SCORES: Final = 1 << 26
+"""Most scores of the masks of a text, one for each token of the vocabulary: a quarter of a gigabyte, and the model takes several
+times as much."""
 LEAST: Final = 64
 """Tokens that one token of an answer counts for at least: it is listed with its own text, too."""
 TOKENS_A_WEIGHT: Final = 4
@@ -77,6 +80,11 @@ class FillMaskHandler(TaskHandler[FillMaskRequest, Prepared, MaskScores]):
             masks = np.flatnonzero(encoded.input_ids == mask.id).astype(np.int32)
             if not len(masks):
                 raise ValidationFailed(f"inputs[{i}] has no mask token; write {mask.text} in place of a word.")
+            if len(masks) * vocabulary > MAX_SCORES:
+                raise ValidationFailed(
+                    f"inputs[{i}] has {len(masks)} masks; at most {MAX_SCORES // vocabulary} of a text are filled with this model's "
+                    f"vocabulary of {vocabulary} tokens. Split it."
+                )
             sequences.append(TokenSequence(encoded.input_ids, encoded.token_type_ids, masks, top_k, targets))
         written = _written(sequences)
         if written > MAX_WRITTEN:

@@ -53,7 +53,7 @@ def ask(
     method: str, path: str, body: bytes = b"", key: str | None = f"Bearer {KEY}"
 ) -> tuple[int, dict[str, str], bytes]:
     api = Echo(Served(Catalog([]), lambda _: None, Readiness(), Limits(10 * SHORT_BYTES, 8, 1.0, KEY)))
-    dispatcher = Dispatcher(nothing, [UtilityEndpoint(api, route, LargeWork(30)) for route in api.routes])
+    dispatcher = Dispatcher(nothing, [UtilityEndpoint(api, route, LargeWork(30, 30)) for route in api.routes])
     sent: list[Any] = []
 
     async def receive() -> Any:

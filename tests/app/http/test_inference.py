@@ -75,7 +75,7 @@ class Bench:
 
 def with_one_thread(bundle_of: BundleOf, timeout_s: float, test: Callable[[Bench], Awaitable[None]]) -> None:
     async def main() -> None:
-        readiness, handler, large = Readiness(), SlowToTokenize(), LargeWork(timeout_s, threads=1)
+        readiness, handler, large = Readiness(), SlowToTokenize(), LargeWork(timeout_s, LONG_S, threads=1)
         readiness.engine = "ready"
         model = load_model(load_bundle(bundle_of("bert-single-label")))
         api = NativeApi(Served(Catalog([model]), lambda _: None, readiness, Limits(2**20, 512, timeout_s, None)))
