@@ -6,7 +6,7 @@ A plain ASGI endpoint, so that a request costs little more than validation, toke
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from time import monotonic
 from typing import Any, Final
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
+from app.bundle.sequences import SequenceResult
 from app.engine.messages import Timeline
 from app.engine.protocols import EngineClient
 from app.errors import Internal, MethodNotAllowed, NotReady, ServiceError, ValidationFailed
@@ -188,19 +189,23 @@ class InferenceEndpoint:
                 raise ValidationFailed(
                     f"The answer would be {weight / MAX_WEIGHT:.1f} times as much work as one may be. {handler.lighter}"
                 )
-            results = await self._disconnects.unless_gone(
-                self._engine.infer(model.name, prepared.sequences, timeline), receive
-            )
-
             if weight <= INLINE_WEIGHT:
+                results = await self._infer(model.name, prepared, timeline, receive)
                 answer = call.write(handler.answer(model, request, prepared, results), record)
                 return answer if isinstance(answer, Raw) else to_json(answer)
-            predict = partial(handler.answer, model, request, prepared, results)
-            return await self._disconnects.unless_gone(
-                self._large.write(partial(_write_large, call, predict, record), weight), receive
-            )
+            with self._large.reserved(weight):
+                results = await self._infer(model.name, prepared, timeline, receive)
+                predict = partial(handler.answer, model, request, prepared, results)
+                return await self._disconnects.unless_gone(
+                    self._large.write(partial(_write_large, call, predict, record), weight), receive
+                )
         finally:
             inflight.dec()
+
+    def _infer(
+        self, model: str, prepared: Prepared, timeline: Timeline | None, receive: Receive
+    ) -> Awaitable[list[SequenceResult]]:
+        return self._disconnects.unless_gone(self._engine.infer(model, prepared.sequences, timeline), receive)
 
     def _most_tokens(self, model: str) -> int | None:
         """Return how many tokens a model answers within the timeout if nothing else runs, None while it is not loaded."""

@@ -6,8 +6,9 @@ Bodies are read by one thread, as a parser holds the GIL until it is done: of tw
 import asyncio
 import ctypes
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Final, TypeVar
 
@@ -26,6 +27,9 @@ BYTES_A_TOKEN: Final = 64
 """Of memory for each byte of text while its tokens and their places are made: a byte may be a token."""
 BYTES_A_WEIGHT: Final = 512
 """Of memory for each unit of `TaskHandler.weight`: an entity's object is about as large."""
+SECONDS_A_WEIGHT: Final = 4e-6
+SMOOTHING: Final = 0.2
+"""What a unit of weight takes, and the share of the newest answer in the average of those that were made."""
 WRITERS: Final = 2
 """Threads that make answers. They mostly hold the GIL, and more of them would keep it from the event loop for longer."""
 TRIM_AFTER_S: Final = 1.0
@@ -49,6 +53,8 @@ class LargeWork:
         self._tokenizers = _Threads("tokenize", threads or usable_cpus())
         self._writers = _Threads("write", WRITERS)
         self._trim: asyncio.TimerHandle | None = None
+        self._reserved = 0
+        self._seconds_a_weight = SECONDS_A_WEIGHT
 
     async def read(self, function: Callable[[], T]) -> T:
         """Read a body. Cancelling the call drops the work, as it does for the others.
@@ -72,8 +78,27 @@ class LargeWork:
             self._tokenizers, Work(self._timeout_s, most_tokens), function, memory, self._max_queue_s
         )
 
+    @contextmanager
+    def reserved(self, weight: int) -> Iterator[None]:
+        """Admit a request whose answer has a weight: until it is over, its answer is to be made.
+
+        Raises:
+            Overloaded: the answers of others would take too long before.
+        """
+        wait_s = self._reserved * self._seconds_a_weight / WRITERS
+        if wait_s > self._max_queue_s:
+            raise Overloaded(
+                f"Answers of others are to be made for about {wait_s:.1f} s. Retry after the time in Retry-After.",
+                retry_after_s=max(1, round(wait_s - self._max_queue_s / 2)),
+            )
+        self._reserved += weight
+        try:
+            yield
+        finally:
+            self._reserved -= weight
+
     async def write(self, function: Callable[[], T], weight: int) -> T:
-        """Make an answer of a weight. It waits as long as it may take: what it is made of has run.
+        """Make an answer of a weight that is `reserved`. It waits as long as it may take: what it is made of has run.
 
         Raises:
             DeadlineExceeded: it is late.

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 MASK_BYTES: Final = 128 * 2**20
 """Most bytes that the scores of a batch's masks may take, one for each token of the vocabulary; ONNX Runtime takes several times
-as much. More than one sequence that take more run in halves."""
+as much. On a CPU, which never says that a batch does not fit, sequences that take more together run in halves."""
 
 
 class OrtRunner:
@@ -44,7 +44,7 @@ class OrtRunner:
         self.variant = variant
         self.threads: Final = threads if variant.target == "cpu" else None
         self.provider: Final = PROVIDERS[variant.target]
-        self._mask_bytes: Final = 4 * bundle.manifest.architecture.vocab_size
+        self._mask_bytes: Final = 4 * bundle.manifest.architecture.vocab_size if variant.target == "cpu" else 0
         self._position_offset: Final = bundle.manifest.position_offset
         self._options: Final = run_options(variant.target)
         self.nodes_on_cpu: Sequence[str] = ()

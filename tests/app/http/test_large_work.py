@@ -108,3 +108,16 @@ def test_work_ends_when_there_are_too_many_tokens() -> None:
             await large.tokenize(count, 1, 999)
 
     with_work(test)
+
+
+def test_what_waits_to_be_written_is_counted_when_requests_are_admitted() -> None:
+    async def test(large: LargeWork) -> None:
+        large._seconds_a_weight = 0.001
+        with large.reserved(2001):
+            with pytest.raises(Overloaded, match=r"for about 1\.0 s") as refused, large.reserved(1):
+                pass
+            assert refused.value.retry_after_s >= 1
+        with large.reserved(1):
+            assert await large.write(lambda: "done", 1) == "done"
+
+    with_work(test, max_queue_s=1)
