@@ -153,7 +153,8 @@ class InferenceEndpoint:
         body = await read_body(scope, receive, self._limits.max_body_bytes)
         received = Received(scope, body, path)
         try:
-            if len(body) <= INLINE_BYTES and not self.api.decompresses:
+            is_compressed = self.api.decompresses and received.header("content-encoding") is not None
+            if len(body) <= INLINE_BYTES and not is_compressed:
                 call = self.route.read(received)
             else:
                 call = await self._disconnects.unless_gone(

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from app.bundle.files import load_bundle
 from app.http.api import Limits, Served
-from app.http.inference import InferenceEndpoint
+from app.http.inference import MAX_WEIGHT, InferenceEndpoint
 from app.http.large_work import LargeWork
 from app.http.native import NativeApi
 from app.http.readiness import Readiness
@@ -32,6 +32,9 @@ class SlowToTokenize(ClassifyHandler):
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.may_go_on = threading.Event()
+
+    def weight(self, model: Model, request: ClassifyRequest, prepared: Prepared) -> int:  # noqa: ARG002
+        return MAX_WEIGHT + 1 if "heavy" in request.listed else 1
 
     def prepare(self, model: Model, request: ClassifyRequest) -> Prepared:
         self.asked += [text for text in request.listed if isinstance(text, str)]
@@ -125,3 +128,14 @@ def test_late_requests_fail_and_are_not_tokenized(bundle_of: BundleOf) -> None:
         assert bench.handler.asked == ["first"]
 
     with_one_thread(bundle_of, 0.05, test)
+
+
+def test_an_answer_that_is_too_much_work_is_refused_before_the_model_runs(bundle_of: BundleOf) -> None:
+    async def test(bench: Bench) -> None:
+        bench.handler.may_go_on.set()
+        heavy, light = Caller("heavy"), Caller("light")
+        await asyncio.gather(bench.call(heavy), bench.call(light))
+        assert (heavy.status, light.status) == (422, 200)
+        assert json.loads(heavy.body)["error"].endswith(ClassifyHandler.lighter)
+
+    with_one_thread(bundle_of, LONG_S, test)

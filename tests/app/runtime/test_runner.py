@@ -173,3 +173,14 @@ def test_a_sequence_that_the_graph_cannot_take_raises(bundle_of: BundleOf) -> No
     with pytest.raises(Exception, match="indices"):
         runner.run([good, bad])
     assert same(runner.run([good])[0], expected)
+
+
+def test_masks_whose_scores_take_much_memory_run_apart(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = load_bundle(bundle_of("bert-fill-mask"))
+    runner = load(bundle)
+    with_masks = [one for one in golden_sequences(bundle) if len(one.masks)][:1] * 2
+    assert len(runner.run(with_masks)) == 2
+    monkeypatch.setattr("app.runtime.runner.MASK_BYTES", 4 * bundle.manifest.architecture.vocab_size)
+    with pytest.raises(OutOfDeviceMemory, match="scores of all masks"):
+        runner.run(with_masks)
+    assert len(runner.run(with_masks[:1])) == 1

@@ -75,6 +75,13 @@ def test_unanswerable_requests_are_refused(model: Model, inputs: Any, parameters
         prepare(model, inputs, **parameters)
 
 
+def test_too_many_masks_for_the_vocabulary_are_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.tasks.fill_mask.MAX_SCORES", 3 * model.manifest.architecture.vocab_size)
+    prepare(model, ["[MASK] [MASK] [MASK]"] * 2)
+    with pytest.raises(ValidationFailed, match=r"inputs\[1\] has 4 masks; at most 3 .*vocabulary"):
+        prepare(model, ["[MASK]", "[MASK] " * 4])
+
+
 def test_too_long_an_answer_is_refused(model: Model) -> None:
     inputs = ["[MASK] [MASK]"] * (MAX_WRITTEN // (LEAST * 200))
     assert len(prepare(model, inputs, top_k=100).sequences) == len(inputs)
