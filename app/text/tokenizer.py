@@ -40,8 +40,9 @@ CHARACTERS_A_TOKEN: Final = 6
 PIECE: Final = 65536
 """Characters that are tokenized at once, of one text or of several. The library takes up to 280 bytes for each, and is not
 interrupted: between pieces, the work of a caller that is gone ends, and so does that of too many tokens."""
-LONGEST_PIECE: Final = 4 * PIECE
-"""Characters of the longest run of text that has no place between two words: byte-level BPE takes nearly 1 KB for each."""
+LONGEST_PIECE: Final = 16 * PIECE
+"""Characters of the longest run of text that has no place between two words: byte-level BPE takes nearly 1 KB for each, so
+only one such run is tokenized at a time."""
 MOST_TOKENS: Final = 512 * 512
 """The most tokens of a text that is not cut: as many as the most texts of a request may have by default."""
 BYTE_LEVEL_SPACE: Final = "Ġ"

@@ -99,9 +99,11 @@ def test_long_texts_and_pairs_are_cut_alike_in_pieces(both: Both, texts: tuple[s
 @pytest.mark.parametrize("name", ["bert-entities", "roberta-entities"])
 def test_a_run_without_a_space_has_a_limit(bundle_of: BundleOf, name: str) -> None:
     tokenizer = Tokenizer(load_bundle(bundle_of(name)))
-    with pytest.raises(ValidationFailed, match=r"inputs\[1\]: 262144 characters of it hold no place between two words"):
-        tokenizer.encode(["good", "x" * 5 * PIECE])
-    [cut] = tokenizer.encode(["good " * 100 + "x" * 5 * PIECE])
+    with pytest.raises(
+        ValidationFailed, match=r"inputs\[1\]: 1048576 characters of it hold no place between two words"
+    ):
+        tokenizer.encode(["good", "x" * 17 * PIECE])
+    [cut] = tokenizer.encode(["good " * 100 + "x" * 17 * PIECE])
     assert cut.was_truncated
 
 
