@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from app.errors import DeadlineExceeded, Overloaded
+from app.errors import Overloaded, ValidationFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,13 @@ class Admission:
         """Pass if a request can be answered in time when nothing else runs.
 
         Raises:
-            DeadlineExceeded: it cannot. A retry with fewer inputs may help.
+            ValidationFailed: it cannot. Fewer inputs may be answered.
         """
         if run_s > self.timeout_s:
             fitting = max(1, int(inputs * self.timeout_s / run_s))
-            raise DeadlineExceeded(
-                f"{inputs} inputs of {tokens} tokens would take about {run_s:.0f} s, the most is {self.timeout_s:g} s. "
-                f"Send at most about {fitting} such inputs at once."
+            raise ValidationFailed(
+                f"{inputs} inputs of {tokens} tokens would take about {run_s:.0f} s, the most is {self.timeout_s:g} s "
+                f"(BERT_REQUEST_TIMEOUT_S). Send at most about {fitting} such inputs at once."
             )
 
     def refuse_late_answer(self, answer_s: float) -> None:
@@ -55,3 +55,12 @@ class Admission:
                 "requests may take. Retry after the time in Retry-After, or send fewer inputs at once.",
                 retry_after_s=max(1, math.ceil(answer_s - self.timeout_s)),
             )
+
+    def too_slow(self, done: int, inputs: int, after_s: float) -> Overloaded:
+        """Return the error of a request that was admitted, of which too few inputs have run to be answered in time."""
+        fitting = max(1, int(done * self.timeout_s / after_s))
+        return Overloaded(
+            f"{done} of {inputs} inputs ran within {after_s:.1f} s: all of them would take more than the {self.timeout_s:g} s that "
+            f"requests may take. Retry when there is less load, with at most about {fitting} such inputs at once.",
+            retry_after_s=math.ceil(self.max_wait_s),
+        )

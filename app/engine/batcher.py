@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from app.engine.admission import Admission
 from app.engine.estimate import Estimate
@@ -22,6 +22,11 @@ from app.engine.slots import Slots
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, OutOfDeviceMemory
 
 log = logging.getLogger(__name__)
+
+HOPE_FOR_S: Final = 1.0
+"""How long a job that was admitted runs before it can be given up: then its own batches have shown how fast the device is."""
+SURELY: Final = 1.25
+"""How many times longer than there is time left the rest of a job must be estimated to take for it to be given up."""
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -116,6 +121,7 @@ class Batcher(Generic[P, R]):
 
         Raises:
             Overloaded: the queue is too long; nothing was admitted. Retry later.
+            ValidationFailed: it could not be answered in time even alone; nothing was admitted.
             DeadlineExceeded: the answer was not there in time. A retry may help.
             Internal: one of the sequences cannot be run. A retry does not help.
             EngineLost: the device failed for good. A retry helps once the engine was replaced.
@@ -289,6 +295,19 @@ class Batcher(Generic[P, R]):
                     "less load."
                 ),
             )
+
+    def give_up(self) -> None:
+        """Fail the jobs that cannot be answered in time any more, as the device turned out slower than it was estimated to be.
+
+        They would take it from others until their deadline, for nothing. Call it now and then.
+        """
+        now = self._clock()
+        for job in self.queue.unanswered:
+            left_s = job.deadline - now
+            if now - job.admitted_at < HOPE_FOR_S or job.next_index >= len(job.tokens):
+                continue
+            if self.estimate.seconds(sum(job.tokens[job.next_index :])) > SURELY * left_s:
+                self.queue.fail(job, self._admission.too_slow(job.next_index, len(job.tokens), now - job.admitted_at))
 
     async def drain(self) -> None:
         """Wait until every admitted job is answered."""

@@ -153,6 +153,7 @@ class LocalEngine:
             await asyncio.sleep(TICK_S)
             for name, batcher in self._batchers.items():
                 batcher.expire()
+                batcher.give_up()
                 self._observers[name].queued(batcher.statistics)
             now = self._clock()
             is_stuck = self._threads.run_on(min(now - before, LONGEST_TICK_S))

@@ -19,6 +19,7 @@ class EngineClient(Protocol):
 
         Raises:
             Overloaded: nothing was admitted; a retry after the time it names may help.
+            ValidationFailed: it could not be answered in time even alone; fewer sequences may be.
             DeadlineExceeded: a retry may help.
             Internal: one of the sequences cannot be run; a retry does not help.
             EngineLost, NotReady: a retry helps once there is an engine again.

@@ -20,6 +20,7 @@ from app.http.readiness import Readiness
 from app.tasks.base import Model, TaskHandler
 from app.tasks.catalog import Catalog
 from app.telemetry.record import RequestRecord
+from app.work import go_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,9 @@ class Api(ABC):
     wants_timeline: ClassVar[bool] = False
     """Whether answers have `headers`, which are made of the request's times in the engine."""
 
+    decompresses: ClassVar[bool] = False
+    """Whether bodies may be compressed, so that a small one may be large."""
+
     def __init__(self, served: Served) -> None:
         self.served: Final = served
 
@@ -167,8 +171,16 @@ def render_for(api: Api, error: ServiceError, request_id: str) -> tuple[int, lis
 def write_json(document: object) -> bytes:
     """Return JSON. What is large is written in parts, because `to_json` holds the GIL until it is done."""
     if isinstance(document, list):
-        return b"[%s]" % b",".join([to_json(item) for item in document])
+        return b"[%s]" % b",".join([_write_item(item) for item in document])
     if isinstance(document, dict):
         items = [b"%s:%s" % (to_json(key), write_json(value)) for key, value in document.items()]
         return b"{%s}" % b",".join(items)
     return to_json(document)
+
+
+def _write_item(item: object) -> bytes:
+    """Write an item of a list, which may be a list of many lists and objects."""
+    go_on()
+    if isinstance(item, list) and len(item) > 1 and isinstance(item[0], list | dict):
+        return write_json(item)
+    return to_json(item)

@@ -1,5 +1,6 @@
 """`/livez`, `/readyz`, `/health` and `/metrics`, for orchestrators, clouds and Prometheus."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from pydantic import BaseModel
 from app.errors import EngineLost, NotReady
 from app.http.asgi import error_responses
 from app.http.readiness import Readiness
-from app.http.workers import in_thread
+from app.http.workers import submit
 from app.telemetry.metrics import Metrics
 
 
@@ -48,7 +49,7 @@ def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     async def prometheus(request: Request) -> Response:
         # Reading every process's files and querying GPUs takes 10 ms and more, which would block the event loop.
         accept = request.headers.get("accept", "")
-        page, content_type = await in_thread(partial(metrics.expose, accept), collector)
+        page, content_type = await asyncio.wrap_future(submit(collector, partial(metrics.expose, accept)))
         return Response(page, headers={"Content-Type": content_type, "Vary": "Accept"})
 
     return router

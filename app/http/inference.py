@@ -5,35 +5,38 @@ A plain ASGI endpoint, so that a request costs little more than validation, toke
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
+from app.bundle.sequences import SequenceResult
 from app.engine.messages import Timeline
 from app.engine.protocols import EngineClient
-from app.errors import DeadlineExceeded, MethodNotAllowed, NotReady, ServiceError
+from app.errors import MethodNotAllowed, NotReady, ServiceError, ValidationFailed
 from app.http.api import Api, Call, Inference, Raw, Received, render_for, write_json
 from app.http.asgi import READ_AT, ClientGone, Header, answer_headers, authorize, read_body, respond
 from app.http.callers import Callers
 from app.http.disconnects import Disconnects
 from app.http.faults import internal
+from app.http.large_work import LargeWork
 from app.http.problems import explain
-from app.http.workers import in_thread
 from app.tasks.base import Prepared
 from app.telemetry.logs import AccessLog
 from app.telemetry.metrics import Metrics
 from app.telemetry.record import CLIENT_GONE, RequestRecord
 from app.telemetry.tracing import RequestTrace, Tracer
 
-T = TypeVar("T")
-
-# Over this weight, about 1 ms, an answer is made in a worker thread.
+# A larger body, which takes over about 1 ms, is read in a thread.
+INLINE_BYTES: Final = 65536
+# Over this weight, about 1 ms, an answer is made in a thread.
 INLINE_WEIGHT: Final = 256
+MAX_WEIGHT: Final = 1 << 20
+"""Most weight of an answer: about 4 s of a core, and 0.5 GB while it is made."""
 
 
 class InferenceEndpoint:
@@ -45,6 +48,7 @@ class InferenceEndpoint:
         route: Inference,
         *,
         engine: EngineClient,
+        large: LargeWork,
         metrics: Metrics,
         access_log: AccessLog | None,
         callers: Callers,
@@ -53,6 +57,7 @@ class InferenceEndpoint:
         self.api: Final = api
         self.route: Final = route
         self._engine = engine
+        self._large = large
         self._metrics = metrics
         self._readiness = api.served.readiness
         self._limits = api.served.limits
@@ -150,8 +155,15 @@ class InferenceEndpoint:
         authorize(scope, self._limits.api_key, needs_scheme=self.api.needs_scheme)
         self._readiness.check_engine()
         body = await read_body(scope, receive, self._limits.max_body_bytes)
+        received = Received(scope, body, path)
         try:
-            call = self.route.read(Received(scope, body, path))
+            is_compressed = self.api.decompresses and received.header("content-encoding") is not None
+            if len(body) <= INLINE_BYTES and not is_compressed:
+                call = self.route.read(received)
+            else:
+                call = await self._disconnects.unless_gone(
+                    self._large.read(partial(self.route.read, received)), receive
+                )
         except ValidationError as error:
             raise explain(error, body, self.route.request) from None
         handler, model, request = call.handler, call.model, call.request
@@ -166,41 +178,46 @@ class InferenceEndpoint:
             self._engine.check(model.name, inputs)
             tokenizing_at = monotonic()
             size = call.body_bytes or len(body)
-            if handler.bytes_to_prepare(model, request, size) <= handler.short_bytes:
+            to_prepare = handler.bytes_to_prepare(model, request, size)
+            if to_prepare <= handler.short_bytes:
                 prepared: Prepared = handler.prepare(model, request)
             else:
+                prepare = partial(handler.prepare, model, request)
                 prepared = await self._disconnects.unless_gone(
-                    self._in_thread(partial(handler.prepare, model, request)), receive
+                    self._large.tokenize(prepare, to_prepare, self._most_tokens(model.name)), receive
                 )
             record.tokenizing_at, record.tokenized_at = tokenizing_at, monotonic()
             record.sequences, record.tokens = len(prepared.sequences), prepared.tokens
             record.truncated = prepared.truncated
-            results = await self._disconnects.unless_gone(
-                self._engine.infer(model.name, prepared.sequences, timeline), receive
-            )
-
-            if handler.weight(model, request, prepared) <= INLINE_WEIGHT:
+            weight = handler.weight(model, request, prepared)
+            if weight > MAX_WEIGHT:
+                raise ValidationFailed(
+                    f"The answer would be {weight / MAX_WEIGHT:.1f} times as much work as one may be. {handler.lighter}"
+                )
+            if weight <= INLINE_WEIGHT:
+                results = await self._infer(model.name, prepared, timeline, receive)
                 answer = call.write(handler.answer(model, request, prepared, results), record)
                 return answer if isinstance(answer, Raw) else to_json(answer)
-            predict = partial(handler.answer, model, request, prepared, results)
-            return await in_thread(partial(_write_large, call, predict, record))
+            with self._large.reserved(weight):
+                results = await self._infer(model.name, prepared, timeline, receive)
+                predict = partial(handler.answer, model, request, prepared, results)
+                return await self._disconnects.unless_gone(
+                    self._large.write(partial(_write_large, call, predict, record), weight), receive
+                )
         finally:
             inflight.dec()
 
-    async def _in_thread(self, prepare: Callable[[], T]) -> T:
-        """Prepare a large request in a worker thread, unless it is cancelled or late before a thread is free.
+    def _infer(
+        self, model: str, prepared: Prepared, timeline: Timeline | None, receive: Receive
+    ) -> Awaitable[list[SequenceResult]]:
+        return self._disconnects.unless_gone(self._engine.infer(model, prepared.sequences, timeline), receive)
 
-        Raises:
-            DeadlineExceeded: it is late.
-        """
-        try:
-            async with asyncio.timeout(self._limits.timeout_s):
-                return await in_thread(prepare)
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"The request was not tokenized within {self._limits.timeout_s:g} s. Send shorter inputs, or retry when "
-                "there is less load."
-            ) from None
+    def _most_tokens(self, model: str) -> int | None:
+        """Return how many tokens a model answers within the timeout if nothing else runs, None while it is not loaded."""
+        loaded = self.api.served.loaded_as(model)
+        if loaded is None:
+            return None
+        return int(self._limits.timeout_s * loaded.lanes / loaded.speed.seconds_per_token)
 
 
 def _write_large(call: Call, predict: Callable[[], list[Any]], record: RequestRecord) -> bytes | Raw:

@@ -10,18 +10,21 @@ from starlette.types import Receive, Scope, Send
 from app.errors import MethodNotAllowed, ServiceError
 from app.http.api import Api, Raw, Received, Utility, render_for, write_json
 from app.http.asgi import ClientGone, Header, answer_headers, authorize, read_body, respond
+from app.http.disconnects import Disconnects
 from app.http.faults import internal
+from app.http.large_work import LargeWork
 from app.http.problems import explain
-from app.http.workers import in_thread
 from app.tasks.base import SHORT_BYTES
 
 
 class UtilityEndpoint:
     """Answers one route of an API that runs no model."""
 
-    def __init__(self, api: Api, route: Utility) -> None:
+    def __init__(self, api: Api, route: Utility, large: LargeWork) -> None:
         self.api: Final = api
         self.route: Final = route
+        self._large = large
+        self._disconnects = Disconnects()
 
     async def __call__(
         self, scope: Scope, receive: Receive, send: Send, request_id: str, path: Mapping[str, str]
@@ -52,7 +55,8 @@ class UtilityEndpoint:
             if len(body) <= SHORT_BYTES:
                 answer = self._written(received)
             else:
-                answer = await in_thread(partial(self._written, received))
+                work = self._large.tokenize(partial(self._written, received), len(body))
+                answer = await self._disconnects.unless_gone(work, receive)
         except ValidationError as error:
             raise explain(error, body, None) from None
         return [*answer_headers(answer.body, request_id, answer.content_type), *answer.headers], answer.body

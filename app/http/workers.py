@@ -1,9 +1,8 @@
 """Worker threads, for what takes too long for the event loop."""
 
-import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import TypeVar
 
 from app.errors import NotReady
@@ -13,14 +12,14 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def in_thread(work: Callable[[], T], executor: Executor | None = None) -> asyncio.Future[T]:
-    """Run `work` in a thread of an executor, or else of the event loop's own.
+def submit(executor: Executor, work: Callable[[], T]) -> "Future[T]":
+    """Have `work` done in a thread of an executor.
 
     Raises:
         NotReady: the system has no room for another thread.
     """
     try:
-        return asyncio.get_running_loop().run_in_executor(executor, work)
+        return executor.submit(work)
     except RuntimeError as error:
         log.error("no thread can be started: %s; raise the limit of processes of this service", error)  # noqa: TRY400
         raise NotReady("The service has no room for another thread. Retry in a few seconds.") from error

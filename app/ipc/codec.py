@@ -26,7 +26,14 @@ Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 Width = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 
 _ERRORS: Final[dict[str, type[errors.ServiceError]]] = {
-    error.__name__: error for error in (errors.DeadlineExceeded, errors.EngineLost, errors.Internal, errors.NotReady)
+    error.__name__: error
+    for error in (
+        errors.DeadlineExceeded,
+        errors.EngineLost,
+        errors.Internal,
+        errors.NotReady,
+        errors.ValidationFailed,
+    )
 }
 
 

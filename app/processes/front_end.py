@@ -29,6 +29,7 @@ from app.http.dialects import chosen
 from app.http.dispatch import Dispatcher
 from app.http.health import make_health_router
 from app.http.inference import InferenceEndpoint
+from app.http.large_work import LargeWork
 from app.http.models import make_models_router
 from app.http.native import NativeApi
 from app.http.readiness import Readiness
@@ -99,17 +100,19 @@ class FrontEnd:
         limits = Limits(settings.max_body_bytes, settings.max_inputs, settings.request_timeout_s, api_key)
         served = Served(catalog, self._loaded_as, self.readiness, limits)
         apis: list[Api] = [NativeApi(served), *(dialect(served) for dialect in dialects)]
+        self._large: Final = LargeWork(settings.request_timeout_s, settings.max_queue_s)
         callers = Callers(settings.forwarded_allow_ips)
         infer = partial(
             InferenceEndpoint,
             engine=engine,
+            large=self._large,
             metrics=metrics,
             access_log=access_log,
             callers=callers,
             tracer=self._tracer,
         )
         endpoints = [
-            infer(api, route) if isinstance(route, Inference) else UtilityEndpoint(api, route)
+            infer(api, route) if isinstance(route, Inference) else UtilityEndpoint(api, route, self._large)
             for api in apis
             for route in api.routes
         ]
@@ -165,7 +168,8 @@ class FrontEnd:
         return self._loaded.get(name)
 
     async def close(self) -> None:
-        """Send the last traces, when all is answered."""
+        """End the threads and send the last traces, when all is answered."""
+        self._large.close()
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)
 

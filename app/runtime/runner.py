@@ -27,6 +27,10 @@ from app.runtime.session import open_on_cpu, open_on_cuda, require_provider
 
 log = logging.getLogger(__name__)
 
+MASK_BYTES: Final = 128 * 2**20
+"""Most bytes that the scores of a batch's masks may take, one for each token of the vocabulary; ONNX Runtime takes several times
+as much. On a CPU, which never says that a batch does not fit, sequences that take more together run in halves."""
+
 
 class OrtRunner:
     """One variant of one model in an ONNX Runtime session on one device."""
@@ -42,6 +46,7 @@ class OrtRunner:
         self.variant = variant
         self.threads: Final = threads if variant.target == "cpu" else None
         self.provider: Final = PROVIDERS[variant.target]
+        self._mask_bytes: Final = 4 * bundle.manifest.architecture.vocab_size if variant.target == "cpu" else 0
         self._position_offset: Final = bundle.manifest.position_offset
         self._max_length: Final = bundle.manifest.max_length
         self._vocab_size: Final = bundle.manifest.architecture.vocab_size
@@ -105,6 +110,8 @@ class OrtRunner:
         return self._launch(batch, self._options)
 
     def _launch(self, batch: Sequence[TokenSequence], options: RunOptions) -> Callable[[], list[SequenceResult]]:
+        if len(batch) > 1 and self._mask_bytes * sum(len(one.masks) for one in batch) > MASK_BYTES:
+            raise OutOfDeviceMemory("the scores of all masks would take too much")
         feeds = pack(batch, target=self.variant.target, position_offset=self._position_offset)
         self._refuse_unknown(batch, feeds["input_ids"])
         starts = feeds["cls_index"].astype(np.int64, copy=False)

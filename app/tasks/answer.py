@@ -31,6 +31,7 @@ from app.tasks.windows import (
     window,
 )
 from app.text.tokenizer import Direction, Located
+from app.work import go_on
 
 MAX_TOKENS: Final = 384
 """Maximum tokens of a window, as in the pipeline and in fine-tuning since BERT's SQuAD script."""
@@ -97,6 +98,7 @@ class AnswerHandler(TaskHandler[AnswerRequest, PreparedWindows, FloatArray]):
     response = AnswerResponse
     golden = "token_logits"
     short_bytes = SHORT_BYTES
+    lighter = "Lower parameters.top_k, max_answer_length or stride, or send fewer or shorter inputs."
 
     def inputs_of(self, text: str, text_pair: str | None) -> Any:  # noqa: ANN401 - JSON
         return {"question": text, "context": text_pair}
@@ -130,6 +132,7 @@ class AnswerHandler(TaskHandler[AnswerRequest, PreparedWindows, FloatArray]):
             found: dict[str, dict[str, Any]] = {}
             least_null = 1.0
             for one in windows:
+                go_on()
                 start, end = (probabilities(column, one) for column in next(logits).astype(np.float64).T)
                 least_null = min(least_null, float(start[0] * end[0]))
                 for key, answer in _answers(context, one, start[1:], end[1:], parameters):

@@ -121,7 +121,7 @@ def without_tokens(place: str) -> ValidationFailed:
 
 
 class TaskHandler(ABC, Generic[Req, Pre, Res]):
-    """One task of the API. Stateless; `prepare` and `answer` may run in a worker thread."""
+    """One task of the API. Stateless; `prepare` and `answer` may run in a worker thread, where their loops call `go_on`."""
 
     task: ClassVar[Task]
     summary: ClassVar[str]
@@ -134,6 +134,8 @@ class TaskHandler(ABC, Generic[Req, Pre, Res]):
     """The most bytes that are prepared on the event loop."""
     takes_masks: ClassVar[bool] = False
     """Whether callers write the model's mask token into inputs."""
+    lighter: ClassVar[str] = "Send fewer or shorter inputs at once."
+    """What callers can do about an answer that is too much work."""
 
     def serves(self, manifest: Manifest) -> bool:
         """Return whether a model can do this task; one that was exported for it can."""

@@ -10,6 +10,10 @@ from app.bundle.sequences import FloatArray
 from app.tasks.base import Model, Prepared, TaskHandler, Usage, prepare_whole
 from app.tasks.inputs import MAX_TOP_K, ModelName, PairInputs, Request, TextPair, Truncation, as_list
 from app.tasks.scores import FUNCTIONS, Function
+from app.work import go_on
+
+LABELS_A_WEIGHT: Final = 4
+"""Labels that are scored and written in one unit of `weight`."""
 
 
 class ClassifyParameters(Truncation):
@@ -99,11 +103,15 @@ class ClassifyHandler(TaskHandler[ClassifyRequest, Prepared, FloatArray]):
         labels = model.manifest.labels
         predictions = []
         for logits in results:
+            go_on()
             scored = zip(labels, function(logits.tolist()), strict=True)
             # Python's sort is stable: labels of equal score keep the model's order.
             best = sorted(scored, key=_score, reverse=True)[:top_k]
             predictions.append([{"label": label, "score": score} for label, score in best])
         return predictions
+
+    def weight(self, model: Model, request: ClassifyRequest, prepared: Prepared) -> int:  # noqa: ARG002
+        return len(prepared.sequences) * (1 + len(model.manifest.labels) // LABELS_A_WEIGHT)
 
 
 def default_function(manifest: Manifest) -> Function:

@@ -21,6 +21,7 @@ from app.tasks.windows import (
     window,
 )
 from app.text.tokenizer import Located, Tokenizer
+from app.work import go_on
 
 Join = Callable[[Sequence[str]], str]
 
@@ -130,6 +131,7 @@ class EntitiesHandler(TaskHandler[EntitiesRequest, PreparedWindows, FloatArray])
         for text, windows in zip(request.listed, prepared.windows, strict=True):
             found: list[Any] = []
             for one in windows:
+                go_on()
                 tokens = read_tokens(model.tokenizer, text, one, next(logits), model.manifest.special_tokens.unknown.id)
                 found += _entities(tokens, model, request.parameters)
             predictions.append(found if len(windows) == 1 else without_overlaps(found))

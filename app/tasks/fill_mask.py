@@ -11,10 +11,18 @@ from app.bundle.sequences import MaskScores, TokenArray, TokenSequence
 from app.errors import ValidationFailed
 from app.tasks.base import Model, Prepared, TaskHandler, Usage
 from app.tasks.inputs import MAX_TOP_K, Request, Text, TextsRequest
+from app.work import go_on
 
-MAX_CANDIDATES: Final = 20_000
-"""Most tokens that one answer may list: inputs x masks x top_k. Each repeats its text, so without a limit a small request
-could need more memory than there is. For sentences, this many take about a second."""
+MAX_WRITTEN: Final = 5 * 512 * 512
+"""Most tokens that an answer may repeat: masks x top_k x tokens of their text. As many as those of 512 texts of 512 tokens with
+one mask each and the default top_k; this many take about a second."""
+MAX_SCORES: Final = 1 << 26
+"""Most scores of the masks of a text, one for each token of the vocabulary: a quarter of a gigabyte, and the model takes several
+times as much."""
+LEAST: Final = 64
+"""Tokens that one token of an answer counts for at least: it is listed with its own text, too."""
+TOKENS_A_WEIGHT: Final = 4
+"""Tokens that are written in one unit of `weight`."""
 
 
 class FillMaskParameters(Request):
@@ -58,6 +66,7 @@ class FillMaskHandler(TaskHandler[FillMaskRequest, Prepared, MaskScores]):
     response = FillMaskResponse
     golden = "masks"
     takes_masks = True
+    lighter = "Lower parameters.top_k, or send fewer inputs or masks."
 
     def example(self, model: Model) -> dict[str, Any]:
         return {"model": model.name, "inputs": f"He drank a cup of {_mask_of(model).text}."}
@@ -73,12 +82,17 @@ class FillMaskHandler(TaskHandler[FillMaskRequest, Prepared, MaskScores]):
             masks = np.flatnonzero(encoded.input_ids == mask.id).astype(np.int32)
             if not len(masks):
                 raise ValidationFailed(f"inputs[{i}] has no mask token; write {mask.text} in place of a word.")
+            if len(masks) * vocabulary > MAX_SCORES:
+                raise ValidationFailed(
+                    f"inputs[{i}] has {len(masks)} masks; at most {MAX_SCORES // vocabulary} of a text are filled with this model's "
+                    f"vocabulary of {vocabulary} tokens. Split it."
+                )
             sequences.append(TokenSequence(encoded.input_ids, encoded.token_type_ids, masks, top_k, targets))
-        candidates = _candidates(sequences)
-        if candidates > MAX_CANDIDATES:
+        written = _written(sequences)
+        if written > MAX_WRITTEN:
             raise ValidationFailed(
-                f"The answer would list {candidates} tokens (masks x top_k); at most {MAX_CANDIDATES} are allowed. "
-                "Lower parameters.top_k, or send fewer inputs or masks."
+                f"The answer would repeat {written} tokens (masks x top_k x tokens of their text, counted as at least {LEAST}); "
+                f"at most {MAX_WRITTEN} are allowed. {self.lighter}"
             )
         return Prepared(sequences, truncated=0)
 
@@ -102,39 +116,46 @@ class FillMaskHandler(TaskHandler[FillMaskRequest, Prepared, MaskScores]):
         prepared: Prepared,
         results: Sequence[MaskScores],
     ) -> list[Any]:
-        pad = model.manifest.special_tokens.pad.id
-        predictions = []
-        for sequence, result in zip(prepared.sequences, results, strict=True):
-            only_mask = len(sequence.masks) == 1
-            masks = []
-            for position, tokens, scores in zip(
-                sequence.masks.tolist(), result.tokens.tolist(), result.scores.tolist(), strict=True
-            ):
-                filled = sequence.input_ids.tolist()
-                candidates = []
-                for token, score in zip(tokens, scores, strict=True):
-                    filled[position] = token
-                    candidates.append(
-                        {
-                            "token": token,
-                            "token_str": model.tokenizer.decode([token], skip_special_tokens=False),
-                            "score": score,
-                            # With several masks, the other masks and all special tokens stay visible.
-                            "sequence": model.tokenizer.decode(
-                                [one for one in filled if one != pad], skip_special_tokens=only_mask
-                            ),
-                        }
-                    )
-                masks.append(candidates)
-            predictions.append(masks)
-        return predictions
+        return [
+            [
+                _candidates(model, sequence, position, tokens, scores)
+                for position, tokens, scores in zip(
+                    sequence.masks.tolist(), result.tokens.tolist(), result.scores.tolist(), strict=True
+                )
+            ]
+            for sequence, result in zip(prepared.sequences, results, strict=True)
+        ]
 
     def weight(self, model: Model, request: FillMaskRequest, prepared: Prepared) -> int:  # noqa: ARG002
-        return _candidates(prepared.sequences)
+        return _written(prepared.sequences) // TOKENS_A_WEIGHT
 
 
-def _candidates(sequences: Sequence[TokenSequence]) -> int:
-    return sum(len(sequence.masks) * sequence.top_k for sequence in sequences)
+def _candidates(
+    model: Model, sequence: TokenSequence, position: int, tokens: list[int], scores: list[float]
+) -> list[dict[str, Any]]:
+    """Return the tokens for one mask."""
+    go_on()
+    pad = model.manifest.special_tokens.pad.id
+    ids = sequence.input_ids.tolist()
+    before = [one for one in ids[:position] if one != pad]
+    after = [one for one in ids[position + 1 :] if one != pad]
+    # With several masks, the other masks and all special tokens stay visible.
+    filled = model.tokenizer.decode_all(
+        [before + [token] * (token != pad) + after for token in tokens], skip_special_tokens=len(sequence.masks) == 1
+    )
+    return [
+        {
+            "token": token,
+            "token_str": model.tokenizer.decode([token], skip_special_tokens=False),
+            "score": score,
+            "sequence": text,
+        }
+        for token, score, text in zip(tokens, scores, filled, strict=True)
+    ]
+
+
+def _written(sequences: Sequence[TokenSequence]) -> int:
+    return sum(len(sequence.masks) * sequence.top_k * max(LEAST, len(sequence)) for sequence in sequences)
 
 
 def _mask_of(model: Model) -> SpecialToken:

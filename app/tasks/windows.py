@@ -13,6 +13,7 @@ from app.errors import ValidationFailed
 from app.tasks.base import Prepared, without_tokens
 from app.tasks.inputs import MAX_INPUTS
 from app.text.tokenizer import Direction, Located
+from app.work import go_on
 
 MAX_WINDOWS: Final = MAX_INPUTS
 """Most windows of a request, equal to the most sequences that any other request may have. With a stride of nearly the
@@ -89,6 +90,7 @@ def window(located: Located, before: IntArray, text: range, after: IntArray) -> 
         text: Positions of the text's tokens.
         after: int64[tokens], positions of the tokens after those of the text.
     """
+    go_on()
 
     def around(array: TokenArray) -> TokenArray:
         return np.concatenate([array[before], array[text.start : text.stop], array[after]])

@@ -76,6 +76,40 @@ class SplitPoints:
                     yield Part(text[split:], split, range(exact - split, len(text) - split))
             size *= _GROWTH
 
+    def piece(self, text: str, begin: int, size: int) -> Part:
+        """Return the piece of a text whose exact tokens begin at `begin`, a place between two words, and end about `size` after.
+
+        Words of the text around it are in it, too. It reaches to the end of the text if there is no place to end before.
+        """
+        start = self._before(text, begin)
+        stop = begin + size
+        while stop < len(text):
+            stop = self._find(text, stop)
+            split = self._find(text, stop + self._reach)
+            if split < len(text) and text[stop : split - self._longest].strip():
+                return Part(text[start:split], start, range(begin - start, stop - start))
+            stop += size
+        return Part(text[start:], start, range(begin - start, len(text) - start))
+
+    def _before(self, text: str, end: int) -> int:
+        """Return a place between two words that is so far before another that an added token cannot reach over both."""
+        back = self._reach
+        while back < end:
+            start = self._next(text, end - back)
+            if start <= end - self._reach and text[start + self._longest : end].strip():
+                return start
+            back *= _GROWTH
+        return 0
+
+    def _find(self, text: str, begin: int) -> int:
+        """Do as `_next`, however far the place is."""
+        while begin < len(text):
+            found = self._next(text, begin)
+            if found < len(text):
+                return found
+            begin += _LOOK_WITHIN
+        return len(text)
+
     def _next(self, text: str, begin: int) -> int:
         found = self._pattern.search(text, begin, begin + _LOOK_WITHIN)
         return found.start() if found else len(text)

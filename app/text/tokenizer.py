@@ -8,9 +8,10 @@ own, and everything that is cut off comes back in pieces: of two long texts ever
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, cast
@@ -22,9 +23,10 @@ from app.bundle.files import Bundle
 from app.bundle.manifest import TruncationSide
 from app.bundle.sequences import IntArray, TokenArray
 from app.errors import BundleError, ValidationFailed
-from app.text.pairs import PairTemplate, Strategy, longest_first
+from app.text.pairs import Strategy, Template, longest_first
 from app.text.plain_text import PlainTokenizer, reads_plain_text
 from app.text.split_points import Part, SplitPoints, split_points_of
+from app.work import go_on
 
 # Longer texts are tokenized as a batch of one, which releases the GIL: `encode` would hold it, for a second with 1 MB. For a
 # short text the batch costs 70 us more.
@@ -37,9 +39,14 @@ Cut = Direction | None
 """The end at which texts that are too long are cut, None if they are not cut."""
 CHARACTERS_A_TOKEN: Final = 6
 """Length of the part of a long text that is tokenized first, for each token that the model takes. English has 4 to 5."""
+PIECE: Final = 65536
+"""Characters that are tokenized at once, of one text or of several. The library takes up to 280 bytes for each, and is not
+interrupted: between pieces, the work of a caller that is gone ends, and so does that of too many tokens."""
+LONGEST_PIECE: Final = 16 * PIECE
+"""Characters of the longest run of text that has no place between two words: byte-level BPE takes nearly 1 KB for each, so
+only one such run is tokenized at a time."""
 MOST_TOKENS: Final = 512 * 512
-"""The most tokens of a text that is not cut: as many as the most texts of a request may have by default. The GIL is held while
-their offsets are read: an eighth of a second for these, 0.7 s for 4 MB of text."""
+"""The most tokens of a text that is not cut: as many as the most texts of a request may have by default."""
 BYTE_LEVEL_SPACE: Final = "Ġ"
 TextInput = str | tuple[str, str]
 """One text, or a text and its pair."""
@@ -97,8 +104,11 @@ class Tokenizer:
         self._split_points: Final = split_points_of(definition)
         self._spares_first_space: Final = _spares_first_space(definition.get("post_processor"))
         self._plain, self._before, self._after = self._plain_tokenizer(definition)
-        pair = self._tokenizer.encode("a", "a")
-        self._pair_template: Final = PairTemplate(pair.sequence_ids, pair.ids, pair.type_ids)
+        self._templates: Final = [
+            Template(one.sequence_ids, one.ids, one.type_ids)
+            for one in (self._tokenizer.encode("a"), self._tokenizer.encode("a", "a"))
+        ]
+        """Those of one text, and of two."""
 
     def _as_sought(self, definition: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
         """Return a tokenizer.json with its added tokens as they are sought: some in the text, some in the normalized text.
@@ -161,10 +171,11 @@ class Tokenizer:
         """
         direction = direction or self.direction
         encoded = [self._encode_plain(text, direction) for text in inputs]
-        rest = [text for text, done in zip(inputs, encoded, strict=True) if done is None]
+        rest = [i for i, done in enumerate(encoded) if done is None]
         if rest:
-            others = iter(self._encode(rest, direction))
-            encoded = [next(others) if done is None else done for done in encoded]
+            others = self._encode([inputs[i] for i in rest], direction, lambda number: place(rest[number]))
+            for i, other in zip(rest, others, strict=True):
+                encoded[i] = other
         whole = cast("list[Encoded]", encoded)
         if not truncation:
             for i, text in enumerate(whole):
@@ -185,22 +196,49 @@ class Tokenizer:
         if was_truncated:
             ids = ids[:room] if direction == "right" else ids[len(ids) - room :]
         input_ids = np.array(self._before + ids + self._after, np.int32)
+        go_on(len(input_ids))
         return Encoded(input_ids, self._zeros[: len(input_ids)], was_truncated)
 
-    def _encode(self, inputs: Sequence[TextInput], direction: Direction) -> list[Encoded]:
+    def _encode(self, inputs: Sequence[TextInput], direction: Direction, place: Callable[[int], str]) -> list[Encoded]:
         parts = self._parts(inputs, direction)
-        given = _given(inputs, parts)
-        short = _encode_short(self._tokenizer, given)
-        encodings = self._tokenizer.encode_batch_fast(given) if short is None else short
         encoded = []
-        for i, encoding in enumerate(encodings):
+        for i, encoding in enumerate(self._encodings(_given(inputs, parts), is_located=False)):
+            if encoding is None:
+                located = self._locate_long(inputs[i], direction, place(i))
+                encoded.append(Encoded(located.input_ids, located.token_type_ids, located.was_truncated))
+                continue
             ids, types = np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32)
             was_truncated = len(ids) > self.max_length
             if was_truncated:
                 kept = self._kept(encoding, inputs[i], direction, is_whole=i not in parts)
                 ids, types = ids[kept], types[kept]
+            go_on(len(ids))
             encoded.append(Encoded(ids, types, was_truncated))
         return encoded
+
+    def _encodings(
+        self, inputs: Sequence[TextInput], *, is_located: bool, special: bool = True
+    ) -> Iterator[tokenizers.Encoding | None]:
+        """Tokenize inputs as they are, some at a time; None for those that are too long to be tokenized at once."""
+        encode = self._tokenizer.encode_batch if is_located else self._tokenizer.encode_batch_fast
+        if special and len(inputs) == 1 and _characters(inputs[0]) <= LONG_TEXT:  # not as a batch
+            [only] = inputs
+            yield self._tokenizer.encode(only) if isinstance(only, str) else self._tokenizer.encode(*only)
+            return
+        first, characters = 0, 0
+        for i, one in enumerate(inputs):
+            size = _characters(one)
+            if i > first and characters + size > PIECE:
+                yield from encode(list(inputs[first:i]), add_special_tokens=special)
+                go_on()
+                first, characters = i, 0
+            if size > 2 * PIECE:
+                yield None
+                first = i + 1
+            else:
+                characters += size
+        if first < len(inputs):
+            yield from encode(list(inputs[first:]), add_special_tokens=special)
 
     def encode_pairs(
         self,
@@ -228,7 +266,8 @@ class Tokenizer:
         direction = direction or self.direction
         texts, partial = self._bare({text: None for pair in pairs for text in pair}, direction)
         count = cache(self._count)
-        room = self.max_length - self._pair_template.special
+        template = self._templates[1]
+        room = self.max_length - template.special
         encoded = []
         for i, pair in enumerate(pairs):
             tokens = [texts[text] for text in pair]
@@ -256,7 +295,8 @@ class Tokenizer:
                     one[:size] if direction == "right" else one[len(one) - size :]
                     for one, size in zip(tokens, lengths, strict=True)
                 ]
-            encoded.append(Encoded(*self._pair_template.join(tokens), was_truncated))
+            encoded.append(Encoded(*template.join(tokens), was_truncated))
+            go_on(len(encoded[-1].input_ids))
         return encoded
 
     def _bare(self, texts: Iterable[str], direction: Direction) -> tuple[dict[str, list[int]], set[str]]:
@@ -264,13 +304,21 @@ class Tokenizer:
 
         A part is longer than the model's maximum length, and right for so many tokens at the end that is kept.
         """
-        bare = {text: self._plain.ids(text) if self._plain and len(text) <= PLAIN_TEXT else None for text in texts}
-        rest = [text for text, ids in bare.items() if ids is None]
+        bare: dict[str, list[int]] = {}
+        rest = []
+        for text in texts:
+            ids = self._plain.ids(text) if self._plain and len(text) <= PLAIN_TEXT else None
+            if ids is None:
+                rest.append(text)
+            else:
+                bare[text] = ids
+            go_on()
         parts = self._parts(rest, direction)
-        encodings = self._tokenizer.encode_batch_fast(_given(rest, parts), add_special_tokens=False) if rest else []
-        bare |= {text: encoding.ids for text, encoding in zip(rest, encodings, strict=True)}
+        encodings = self._encodings(_given(rest, parts), is_located=False, special=False)
+        for text, encoding in zip(rest, encodings, strict=True):
+            bare[text] = self._read(text, "A text").input_ids.tolist() if encoding is None else encoding.ids
         partial = {rest[i] for i, [part] in parts.items() if part.text != rest[i]}
-        return cast("dict[str, list[int]]", bare), partial
+        return bare, partial
 
     def encode_located(self, inputs: Sequence[TextInput], cut: Cut) -> list[Located]:
         """Tokenize inputs, each cut to the model's maximum length at one end, or not cut at all.
@@ -279,19 +327,18 @@ class Tokenizer:
             ValidationFailed: an input is not to be cut, and longer than is read even so.
         """
         parts = {} if cut is None else self._parts(inputs, cut)
-        given = _given(inputs, parts)
-        short = _encode_short(self._tokenizer, given)
-        encodings = self._tokenizer.encode_batch(given) if short is None else short
         located = []
-        for i, (one, encoding) in enumerate(zip(inputs, encodings, strict=True)):
-            if cut is None and len(encoding) > MOST_TOKENS:
-                raise ValidationFailed(
-                    f"inputs[{i}] has {len(encoding)} tokens, the most that is read in windows is {MOST_TOKENS}. Split it."
-                )
-            if cut is None or len(encoding) <= self.max_length:
+        for i, encoding in enumerate(self._encodings(_given(inputs, parts), is_located=True)):
+            one = inputs[i]
+            if encoding is None:
+                located.append(self._locate_long(one, cut, f"inputs[{i}]"))
+            elif cut is None or len(encoding) <= self.max_length:
                 located.append(_located(encoding, len(_texts(one))))
             else:
                 located.append(self._locate_kept(encoding, one, cut, parts.get(i)))
+            if cut is None and len(located[-1].input_ids) > MOST_TOKENS:
+                raise _too_many_tokens(f"inputs[{i}]")
+            go_on(len(located[-1].input_ids))
         return located
 
     def _parts(self, inputs: Sequence[TextInput], direction: Direction) -> dict[int, tuple[Part, ...]]:
@@ -308,6 +355,9 @@ class Tokenizer:
     def _part(self, text: str, direction: Direction, size: int, points: SplitPoints) -> Part:
         least = self.max_length + 1  # one more, to know that the text was cut
         for part in points.parts(text, direction, size):
+            if len(part.text) > PIECE:
+                break
+            go_on()
             [encoding] = self._tokenizer.encode_batch([part.text], add_special_tokens=False)
             kept = encoding.offsets[:least] if direction == "right" else encoding.offsets[-least:]
             if len(kept) == least and all(part.exact.start <= begin and end <= part.exact.stop for begin, end in kept):
@@ -333,6 +383,8 @@ class Tokenizer:
         return [*kept, *range(done, len(encoding))]
 
     def _count(self, text: str) -> int:
+        if len(text) > 2 * PIECE:
+            return len(self._read(text, "A text").input_ids)
         [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         return len(encoding)
 
@@ -342,20 +394,112 @@ class Tokenizer:
         kept = self._kept(encoding, one, direction, is_whole=parts is None)
         located = _located(encoding, len(_texts(one)), kept)
         for i, text in enumerate(located.texts):
-            offsets = located.offsets[text.start : text.stop]
-            # The library, which cuts before it computes offsets, takes what is left for the beginning of a text.
-            if self._spares_first_space and direction == "left" and text and offsets[0, 0] > 0:
-                token = encoding.tokens[kept[text.start]]
-                word = token.replace(BYTE_LEVEL_SPACE, " ").lstrip()
-                if len(token) - len(word) == 1:
-                    offsets[0, : 1 if word else 2] -= 1
-            offsets += 0 if parts is None else parts[i].begin
+            self._spare_first_space(located, text, direction)
+            located.offsets[text.start : text.stop] += 0 if parts is None else parts[i].begin
         return located
 
     @property
     def largest_id(self) -> int:
         """The largest id that a text may get."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    def _spare_first_space(self, located: Located, text: range, direction: Direction) -> None:
+        """Do as the library, which cuts before it computes offsets, and so takes what is left for the beginning of a text."""
+        offsets = located.offsets[text.start : text.stop]
+        if self._spares_first_space and direction == "left" and text and offsets[0, 0] > 0:
+            token = self.token(int(located.input_ids[text.start]))
+            word = token.replace(BYTE_LEVEL_SPACE, " ").lstrip()
+            if len(token) - len(word) == 1:
+                offsets[0, : 1 if word else 2] -= 1
+
+    def _locate_long(self, one: TextInput, cut: Cut, place: str) -> Located:
+        """Tokenize a long input in pieces."""
+        read = [self._read(text, place, MOST_TOKENS if cut is None else None) for text in _texts(one)]
+        template = self._templates[len(read) - 1]
+        lengths = [len(text.input_ids) for text in read]
+        room = self.max_length - template.special
+        was_truncated = cut is not None and sum(lengths) > room
+        if was_truncated:
+            shares = longest_first(lengths, room)
+            read = [text.cut(share, cut == "left") for text, share in zip(read, shares, strict=True)]
+            lengths = shares
+        ids, types = template.join([text.input_ids.tolist() for text in read])
+        located = Located(
+            ids,
+            types,
+            np.zeros((len(ids), 2), np.int64),
+            np.full(len(ids), -1, np.int64),
+            template.places(lengths),
+            was_truncated,
+        )
+        for tokens, text in zip(located.texts, read, strict=True):
+            located.offsets[tokens.start : tokens.stop] = text.offsets
+            located.words[tokens.start : tokens.stop] = text.words
+            if was_truncated:
+                self._spare_first_space(located, tokens, cut or "right")
+        return located
+
+    def _read(self, text: str, place: str, most_tokens: int | None = None) -> "_Read":
+        """Tokenize a long text in pieces, without special tokens. The tokens are those of the whole.
+
+        Raises:
+            ValidationFailed: it has more than `most_tokens`, or no place to end a piece.
+        """
+        nothing = np.empty(0, np.int32), np.empty((0, 2), np.int64), np.empty(0, np.int64)
+        found = [_Read(*nothing)]
+        done = tokens = words = 0
+        size = PIECE
+        while done < len(text):
+            go_on()
+            points = self._split_points
+            piece = Part(text, 0, range(len(text))) if points is None else points.piece(text, done, size)
+            one = self._read_piece(piece, words, place, is_last=piece.begin + len(piece.text) == len(text))
+            if one is None:  # a token reaches over the end
+                size += PIECE
+                continue
+            found.append(one)
+            tokens += len(one.input_ids)
+            if len(one.words):
+                words = int(one.words[-1]) + 1
+            if most_tokens is not None and tokens > most_tokens:
+                raise _too_many_tokens(place)
+            done = piece.begin + piece.exact.stop
+            size = PIECE
+        return _Read(
+            np.concatenate([one.input_ids for one in found]),
+            np.concatenate([one.offsets for one in found]),
+            np.concatenate([one.words for one in found]),
+        )
+
+    def _read_piece(self, piece: Part, first_word: int, place: str, *, is_last: bool) -> "_Read | None":
+        """Return the exact tokens of a piece, or None if a token reaches over the end of them."""
+        if len(piece.text) > LONGEST_PIECE:
+            raise ValidationFailed(
+                f"{place}: {LONGEST_PIECE} characters of it hold no place between two words, as spaces are, and cannot be "
+                "tokenized in parts. Split or shorten it."
+            )
+        encode = partial(self._tokenizer.encode_batch, [piece.text], add_special_tokens=False)
+        if len(piece.text) > 2 * PIECE:  # the memory for one such at a time
+            while not _LONG_PIECE.acquire(timeout=0.1):
+                go_on()
+            try:
+                [encoding] = encode()
+            finally:
+                _LONG_PIECE.release()
+        else:
+            [encoding] = encode()
+        offsets = np.fromiter(chain.from_iterable(encoding.offsets), np.int64, 2 * len(encoding)).reshape(-1, 2)
+        begin, stop = (int((offsets[:, 0] < place).sum()) for place in (piece.exact.start, piece.exact.stop))
+        if is_last:  # with spaces that the library leaves out of the offsets
+            stop = len(offsets)
+        elif stop > begin and offsets[stop - 1, 1] > piece.exact.stop:
+            return None
+        words = np.array([-1 if word is None else word for word in encoding.word_ids[begin:stop]], np.int64)
+        return _Read(
+            np.array(encoding.ids, np.int32)[begin:stop],
+            offsets[begin:stop] + piece.begin,
+            words + (first_word - words[0] if len(words) else 0),
+        )
 
     def token(self, id_: int) -> str:
         """Return a token as the vocabulary has it, markers such as ## and all."""
@@ -379,16 +523,37 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Return the text of token ids, as transformers' `decode` does."""
-        text = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
-        return clean_up(text) if self._clean_up else text
+        [text] = self.decode_all([list(ids)], skip_special_tokens=skip_special_tokens)
+        return text
+
+    def decode_all(self, sequences: list[list[int]], *, skip_special_tokens: bool) -> list[str]:
+        """Return the text of each list of token ids."""
+        if sum(map(len, sequences)) > LONG_TEXT:  # without the GIL
+            texts = self._tokenizer.decode_batch(sequences, skip_special_tokens=skip_special_tokens)
+        else:
+            texts = [self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens) for ids in sequences]
+        return [clean_up(text) for text in texts] if self._clean_up else texts
 
 
-def _encode_short(tokenizer: tokenizers.Tokenizer, inputs: Sequence[TextInput]) -> list[tokenizers.Encoding] | None:
-    """Tokenize a single short input; return None for others, which are a batch's to do."""
-    if len(inputs) != 1 or _characters(inputs[0]) > LONG_TEXT:
-        return None
-    [only] = inputs
-    return [tokenizer.encode(only) if isinstance(only, str) else tokenizer.encode(*only)]
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The tokens of a text, as in `Located`, without special tokens."""
+
+    input_ids: TokenArray
+    offsets: IntArray
+    words: IntArray
+
+    def cut(self, tokens: int, is_left: bool) -> "_Read":
+        """Return so many tokens of an end of it."""
+        kept = slice(len(self.input_ids) - tokens, None) if is_left else slice(tokens)
+        return _Read(self.input_ids[kept], self.offsets[kept], self.words[kept])
+
+
+_LONG_PIECE: Final = threading.Lock()
+
+
+def _too_many_tokens(place: str) -> ValidationFailed:
+    return ValidationFailed(f"{place} has over {MOST_TOKENS} tokens, the most that is read in windows. Split it.")
 
 
 def _texts(one: TextInput) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ CASES = [
     raw("lone surrogate", b'"' + SECRET_BYTES + rb'\ud800"', 400, "hex escape"),
     raw("lone second surrogate", b'"' + SECRET_BYTES + rb'\udc00 x"', 400, "surrogate"),
     raw("control character", b'"' + SECRET_BYTES + b'\x01"', 400, "control character"),
-    raw("deep nesting", b"[" * 100_000 + b"]" * 100_000, 400, "recursion"),
+    raw("deep nesting", b"[" * 60_000 + b"]" * 60_000, 400, "recursion"),
     case("huge number", b'{"inputs": "a", "parameters": {"top_k": ' + b"9" * 100_000 + b"}}", 400, "number"),
     # JSON, but no request
     case("a list", [SECRET], 422, "body", "object"),  # type: ignore[arg-type]
@@ -71,7 +71,7 @@ CASES = [
     case("no inputs", {"model": "sentiment"}, 422, "inputs", "missing"),
     case("unknown key", {"inputs": "a", "model": "sentiment", "texts": SECRET}, 422, "texts", "remove it"),
     case("unknown key that is a text", {"inputs": "a", f"{SECRET} is late": 1}, 422, "(a key)", "remove it"),
-    case("300000 unknown keys", {SECRET + str(i): 1 for i in range(100_000)}, 422, "100001 problems"),
+    case("60000 unknown keys", {SECRET + str(i): 1 for i in range(60_000)}, 422, "60001 problems"),
     case("parameters is null", {"inputs": SECRET, "parameters": None}, 422, "parameters", "object"),
     case("model is a number", {"inputs": SECRET, "model": 5}, 422, "model", "string"),
     # Inputs
@@ -90,7 +90,7 @@ CASES = [
     classify("NUL in a pair", {"text": "a", "text_pair": f"{SECRET}\0"}, "inputs.text_pair", "NUL"),
     classify("seven bad inputs", [5] * 7, "inputs[0]", "inputs[4]", "and 2 more"),
     classify("too many inputs", [SECRET] * (MAX_INPUTS + 1), str(MAX_INPUTS), "BERT_MAX_INPUTS"),
-    classify("a million bad inputs", [5] * 1_000_000, "inputs", "at most"),
+    classify("200000 bad inputs", [5] * 200_000, "inputs", "at most"),
     classify("too long", f"{SECRET} " * 100, "inputs[0]", "40 tokens", "Shorten it", truncation=False),
     classify("second too long", ["a", "a " * 100], "inputs[1]", "40 tokens", truncation=False),
     # Parameters
@@ -119,10 +119,10 @@ CASES = [
     fill_mask("no targets", "[MASK]", "parameters.targets", "at least 1", targets=[]),
     fill_mask("empty target", "[MASK]", "parameters.targets[0]", "empty", targets=[""]),
     fill_mask("target with NUL", "[MASK]", "parameters.targets[0]", "NUL", targets=["good\0"]),
-    fill_mask("a million targets", "[MASK]", "parameters.targets", "at most 1000", targets=["a"] * 500_000),
+    fill_mask("200000 targets", "[MASK]", "parameters.targets", "at most 1000", targets=["a"] * 200_000),
     fill_mask("top_k 0", "[MASK]", "parameters.top_k", top_k=0),
     fill_mask("top_k a million", "[MASK]", "parameters.top_k", "1000", top_k=1_000_000),
-    fill_mask("more tokens than an answer may list", ["[MASK]" * 30] * 100, "20000", "top_k", top_k=400),
+    fill_mask("more tokens than an answer may list", ["[MASK]" * 30] * 100, "1310720", "top_k", top_k=400),
     fill_mask("may not be cut", "[MASK]", "parameters.truncation", "remove it", truncation=True),
 ]
 TYPES = {400: "invalid_json", 404: "not_found", 413: "payload_too_large", 422: "validation"}
@@ -366,7 +366,7 @@ def test_a_pair_of_two_megabytes_is_answered(shared_server: ServerProcess, model
 
 def test_a_long_text_delays_nobody(shared_server: ServerProcess) -> None:
     """One that is read to its end: most of others is not."""
-    body = {"model": "sentiment", "inputs": " " * 4_000_000 + "a"}
+    body = {"model": "sentiment", "inputs": " " * 1_000_000 + "a"}
     answered = 0
     with ThreadPoolExecutor(1) as threads:
         long = threads.submit(shared_server.post, "/v1/classify", body)

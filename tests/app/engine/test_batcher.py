@@ -13,7 +13,7 @@ from app.engine.admission import Admission
 from app.engine.batcher import Batcher
 from app.engine.messages import BatchRan, Timeline
 from app.engine.slots import Slots
-from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, OutOfDeviceMemory, Overloaded
+from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, OutOfDeviceMemory, Overloaded, ValidationFailed
 from tests.app.engine.backlog import backlog_s
 from tests.app.engine.observed import Observed
 
@@ -346,7 +346,7 @@ def test_a_request_that_would_be_late_is_refused_at_once() -> None:
     async def test(bench: Bench) -> None:
         bench.batcher.estimate.expect([(1, 0.1)])
         with pytest.raises(
-            DeadlineExceeded, match=r"100 inputs of 800 tokens would take about 80 s.*at most about 37 "
+            ValidationFailed, match=r"100 inputs of 800 tokens would take about 80 s.*at most about 37 "
         ):
             await bench.submit(*[8] * 100)
         first = bench.submit(*[8] * 4)
@@ -356,6 +356,27 @@ def test_a_request_that_would_be_late_is_refused_at_once() -> None:
         assert refusal.value.retry_after_s > 1
         await bench.run_out()
         assert await first == answers(*range(100, 104))
+
+    with_bench(test)
+
+
+def test_a_request_that_turns_out_too_slow_is_given_up_long_before_its_deadline() -> None:
+    async def test(bench: Bench) -> None:
+        bench.batcher.estimate.expect([(1, 0.01), (BUDGET, 0.1)])
+        slow = bench.submit(*[BUDGET] * 200)  # 20 s of the 30, as measured
+        other = bench.submit(1)
+        for _ in range(20):
+            await bench.settle()
+            bench.batcher.give_up()
+            bench.clock.now += 0.3  # a batch takes three times as long
+            bench.runner.let_go()
+        with pytest.raises(
+            Overloaded, match=r"\d+ of 200 inputs ran within \d\.\d s.* at most about 1?\d\d such inputs"
+        ) as given_up:
+            await slow
+        assert given_up.value.retry_after_s == MAX_QUEUE_S
+        assert await other == answers(200)
+        assert bench.batcher.queue.tokens == 0
 
     with_bench(test)
 
@@ -656,7 +677,7 @@ def test_each_request_is_answered_once_within_the_budget(
             if error is None:
                 assert request.result() == answers(*payloads)
             else:
-                assert isinstance(error, DeadlineExceeded | Internal | Overloaded)
+                assert isinstance(error, DeadlineExceeded | Internal | Overloaded | ValidationFailed)
                 if isinstance(error, Internal):
                     assert bench.runner.poisoned & set(payloads)
         # A sequence runs once where it fits, and once more alone if its batch failed for another reason.

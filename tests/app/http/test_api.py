@@ -13,6 +13,7 @@ from app.errors import NotReady, ServiceError, StartupError
 from app.http.api import Api, Limits, Raw, Received, Served, Utility, write_json
 from app.http.dialects import DIALECTS, chosen
 from app.http.dispatch import Dispatcher
+from app.http.large_work import LargeWork
 from app.http.readiness import Readiness
 from app.http.utility import UtilityEndpoint
 from app.tasks.base import SHORT_BYTES
@@ -52,7 +53,7 @@ def ask(
     method: str, path: str, body: bytes = b"", key: str | None = f"Bearer {KEY}"
 ) -> tuple[int, dict[str, str], bytes]:
     api = Echo(Served(Catalog([]), lambda _: None, Readiness(), Limits(10 * SHORT_BYTES, 8, 1.0, KEY)))
-    dispatcher = Dispatcher(nothing, [UtilityEndpoint(api, route) for route in api.routes])
+    dispatcher = Dispatcher(nothing, [UtilityEndpoint(api, route, LargeWork(30, 30)) for route in api.routes])
     sent: list[Any] = []
 
     async def receive() -> Any:

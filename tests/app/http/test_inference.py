@@ -5,7 +5,6 @@ import gc
 import json
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,8 @@ from app.bundle.files import load_bundle
 from app.errors import Overloaded
 from app.http.api import Limits, Served
 from app.http.callers import Callers
-from app.http.inference import InferenceEndpoint
+from app.http.inference import MAX_WEIGHT, InferenceEndpoint
+from app.http.large_work import LargeWork
 from app.http.native import NativeApi
 from app.http.readiness import Readiness
 from app.tasks.base import Model, Prepared
@@ -37,6 +37,9 @@ class SlowToTokenize(ClassifyHandler):
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.may_go_on = threading.Event()
+
+    def weight(self, model: Model, request: ClassifyRequest, prepared: Prepared) -> int:  # noqa: ARG002
+        return MAX_WEIGHT + 1 if "heavy" in request.listed else 1
 
     def prepare(self, model: Model, request: ClassifyRequest) -> Prepared:
         self.asked += [text for text in request.listed if isinstance(text, str)]
@@ -83,7 +86,7 @@ class Bench:
 
 def with_one_thread(bundle_of: BundleOf, timeout_s: float, test: Callable[[Bench], Awaitable[None]]) -> None:
     async def main() -> None:
-        readiness, handler = Readiness(), SlowToTokenize()
+        readiness, handler, large = Readiness(), SlowToTokenize(), LargeWork(timeout_s, LONG_S, threads=1)
         readiness.engine = "ready"
         model = load_model(load_bundle(bundle_of("bert-single-label")))
         api = NativeApi(Served(Catalog([model]), lambda _: None, readiness, Limits(2**20, 512, timeout_s, None)))
@@ -91,19 +94,19 @@ def with_one_thread(bundle_of: BundleOf, timeout_s: float, test: Callable[[Bench
             api,
             api.route(handler),
             engine=FakeEngine(np.zeros(3, np.float32)),
+            large=large,
             metrics=Metrics(CollectorRegistry()),
             access_log=None,
             callers=Callers(""),
             tracer=None,
         )
         endpoint._metrics.add_model(model.name, model.task)
-        with ThreadPoolExecutor(1) as thread:
-            asyncio.get_running_loop().set_default_executor(thread)
-            try:
-                async with asyncio.timeout(30):
-                    await test(Bench(handler, endpoint))
-            finally:
-                handler.may_go_on.set()
+        try:
+            async with asyncio.timeout(30):
+                await test(Bench(handler, endpoint))
+        finally:
+            handler.may_go_on.set()
+            large.close()
 
     asyncio.run(main())
 
@@ -184,3 +187,14 @@ def test_a_refusal_leaves_the_garbage_collector_nothing_to_do(
         with_one_thread(bundle_of, LONG_S, test)
     finally:
         gc.enable()
+
+
+def test_an_answer_that_is_too_much_work_is_refused_before_the_model_runs(bundle_of: BundleOf) -> None:
+    async def test(bench: Bench) -> None:
+        bench.handler.may_go_on.set()
+        heavy, light = Caller("heavy"), Caller("light")
+        await asyncio.gather(bench.call(heavy), bench.call(light))
+        assert (heavy.status, light.status) == (422, 200)
+        assert json.loads(heavy.body)["error"].endswith(ClassifyHandler.lighter)
+
+    with_one_thread(bundle_of, LONG_S, test)

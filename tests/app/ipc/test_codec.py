@@ -38,7 +38,7 @@ TIMELINES = st.builds(Timeline, TIMES, st.none() | TIMES, st.lists(RUNS, max_siz
 SPEEDS = st.builds(Speed, IDS, TIMES, st.lists(st.tuples(IDS, TIMES), max_size=3))
 LOADED = st.builds(Loaded, threads=st.none() | IDS, lanes=IDS, speed=SPEEDS)
 QUEUES = st.builds(QueueStatistics, IDS, IDS, TIMES, TIMES, TIMES)
-KINDS = (errors.DeadlineExceeded, errors.EngineLost, errors.Internal, errors.NotReady)
+KINDS = (errors.DeadlineExceeded, errors.EngineLost, errors.Internal, errors.NotReady, errors.ValidationFailed)
 ERRORS = st.builds(errors.Overloaded, st.text(), st.integers(1, 3600)) | st.one_of(
     *(st.builds(kind, st.text()) for kind in KINDS)
 )

@@ -207,3 +207,14 @@ def test_what_a_kernel_would_read_beyond_its_table_is_refused(
 def test_no_sequences_are_no_batch(bundle_of: BundleOf) -> None:
     with pytest.raises(ValueError, match="needs a sequence"):
         load(load_bundle(bundle_of("bert-fill-mask"))).run([])
+
+
+def test_masks_whose_scores_take_much_memory_run_apart(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = load_bundle(bundle_of("bert-fill-mask"))
+    runner = load(bundle)
+    with_masks = [one for one in golden_sequences(bundle) if len(one.masks)][:1] * 2
+    assert len(runner.run(with_masks)) == 2
+    monkeypatch.setattr("app.runtime.runner.MASK_BYTES", 4 * bundle.manifest.architecture.vocab_size)
+    with pytest.raises(OutOfDeviceMemory, match="scores of all masks"):
+        runner.run(with_masks)
+    assert len(runner.run(with_masks[:1])) == 1

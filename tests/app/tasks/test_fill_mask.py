@@ -11,7 +11,7 @@ from app.bundle.sequences import MaskScores, TokenSequence
 from app.errors import ValidationFailed
 from app.tasks.base import Model, Prepared
 from app.tasks.catalog import load_model
-from app.tasks.fill_mask import MAX_CANDIDATES, FillMaskHandler, FillMaskRequest
+from app.tasks.fill_mask import LEAST, MAX_WRITTEN, FillMaskHandler, FillMaskRequest
 from tests.conftest import BundleOf
 
 
@@ -75,11 +75,18 @@ def test_unanswerable_requests_are_refused(model: Model, inputs: Any, parameters
         prepare(model, inputs, **parameters)
 
 
-def test_too_many_candidates_are_refused(model: Model) -> None:
-    inputs = ["[MASK] [MASK]"] * (MAX_CANDIDATES // 200)
+def test_too_many_masks_for_the_vocabulary_are_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.tasks.fill_mask.MAX_SCORES", 3 * model.manifest.architecture.vocab_size)
+    prepare(model, ["[MASK] [MASK] [MASK]"] * 2)
+    with pytest.raises(ValidationFailed, match=r"inputs\[1\] has 4 masks; at most 3 .*vocabulary"):
+        prepare(model, ["[MASK]", "[MASK] " * 4])
+
+
+def test_too_long_an_answer_is_refused(model: Model) -> None:
+    inputs = ["[MASK] [MASK]"] * (MAX_WRITTEN // (LEAST * 200))
     assert len(prepare(model, inputs, top_k=100).sequences) == len(inputs)
-    with pytest.raises(ValidationFailed, match=f"list {MAX_CANDIDATES + 100} tokens.*at most {MAX_CANDIDATES}.*top_k"):
-        prepare(model, [*inputs, "[MASK]"], top_k=100)
+    with pytest.raises(ValidationFailed, match=rf"tokens \(masks x top_k x .*at most {MAX_WRITTEN} .* Lower .*top_k"):
+        prepare(model, [*inputs, "[MASK] [MASK]"], top_k=100)
 
 
 def test_one_mask_is_filled_in(model: Model) -> None:
@@ -106,14 +113,14 @@ def test_answering_does_not_modify_the_request(model: Model) -> None:
     assert sequence.input_ids.tolist() == before
 
 
-def test_the_weight_is_the_number_of_candidates(model: Model) -> None:
+def test_the_weight_grows_with_what_is_written(model: Model) -> None:
     def one(masks: int, top_k: int) -> TokenSequence:
         return TokenSequence(
             np.arange(9, dtype=np.int32), np.zeros(9, np.int32), np.arange(masks, dtype=np.int32), top_k
         )
 
     request = FillMaskRequest.model_validate({"inputs": "x"})
-    assert FillMaskHandler().weight(model, request, Prepared([one(2, 5), one(1, 7)], 0)) == 17
+    assert FillMaskHandler().weight(model, request, Prepared([one(2, 5), one(1, 7)], 0)) == 17 * LEAST // 4
 
 
 def test_the_example_has_the_models_own_mask(bundle_of: BundleOf) -> None:

@@ -61,6 +61,7 @@ class OpenInferenceApi(Api):
     """`/v2`."""
 
     name = "open-inference"
+    decompresses = True
 
     @property
     def routes(self) -> Sequence[Route]:

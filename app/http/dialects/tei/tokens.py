@@ -6,10 +6,12 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.bundle.sequences import IntArray
+from app.errors import ValidationFailed
 from app.tasks.base import Model
 from app.tasks.inputs import MAX_INPUTS, ModelName, TextInputs, as_list
 from app.tasks.prompts import PromptParameters, prompt_of
-from app.text.tokenizer import Located
+from app.text.tokenizer import MOST_TOKENS, Located
+from app.work import go_on
 
 
 def _as_lists(value: object) -> object:
@@ -50,11 +52,16 @@ def tokenized(model: Model, form: TokenizeForm) -> list[list[dict[str, Any]]]:
     """Return the tokens of every text, after its prompt; those that belong to no place of the text are special.
 
     Raises:
-        ValidationFailed: a text has more tokens than are read at once, or the model does not have the prompt.
+        ValidationFailed: the texts have more tokens than are listed at once, or the model does not have the prompt.
     """
     prompt = prompt_of(model.manifest, PromptParameters(prompt_name=form.prompt_name))
     texts = [prompt + text for text in form.listed]
     located = model.tokenizer.encode_located(texts, cut=None)
+    count = sum(len(one.input_ids) for one in located)
+    if count > MOST_TOKENS:
+        raise ValidationFailed(
+            f"The texts have {count} tokens together; at most {MOST_TOKENS} are listed at once. Send several requests."
+        )
     return [
         _tokens(model, text, one, add_special_tokens=form.add_special_tokens)
         for text, one in zip(texts, located, strict=True)
@@ -67,6 +74,7 @@ def decoded(model: Model, form: DecodeForm) -> list[str]:
 
 
 def _tokens(model: Model, text: str, located: Located, *, add_special_tokens: bool) -> list[dict[str, Any]]:
+    go_on()
     [own] = located.texts
     ids, characters = located.input_ids.tolist(), located.offsets.tolist()
     places = _bytes_at(text)[located.offsets].tolist()

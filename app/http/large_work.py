@@ -1,0 +1,212 @@
+"""Large work of requests, in threads: so much at once as the memory for it allows, each until its caller is gone or it is late.
+
+Bodies are read by one thread, as a parser holds the GIL until it is done: of two in a row the event loop would wait for both.
+"""
+
+import asyncio
+import ctypes
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Final, TypeVar
+
+from app.bundle.cpus import usable_cpus
+from app.errors import NotReady, Overloaded
+from app.http.workers import submit
+from app.text.tokenizer import PIECE
+from app.work import Work, late
+
+T = TypeVar("T")
+
+MEMORY: Final = 512 * 2**20
+"""Bytes that what is tokenized and written at once may take; what is estimated to take more does so alone."""
+BYTES_A_PIECE: Final = 1024
+"""Of memory for each byte that is tokenized at once: the most that was measured, byte-level BPE's on one long word."""
+BYTES_A_TOKEN: Final = 64
+"""Of memory for each byte of text while its tokens and their places are made: a byte may be a token."""
+BYTES_A_WEIGHT: Final = 512
+"""Of memory for each unit of `TaskHandler.weight`: an entity's object is about as large."""
+SECONDS_A_WEIGHT: Final = 4e-6
+SMOOTHING: Final = 0.2
+"""What a unit of weight takes, and the share of the newest answer in the average of those that were made."""
+WRITERS: Final = 2
+"""Threads that make answers. They mostly hold the GIL, and more of them would keep it from the event loop for longer."""
+TRIM_AFTER_S: Final = 1.0
+"""When memory is given back to the system after large work, which malloc would keep."""
+
+
+class LargeWork:
+    """The threads of one front end. Use it on one event loop."""
+
+    def __init__(self, timeout_s: float, max_queue_s: float, threads: int | None = None) -> None:
+        """Start no thread yet.
+
+        Args:
+            timeout_s: How long a request may be read, how long it may be tokenized, and how long its answer may be made, seconds.
+            max_queue_s: How long it may wait for a thread and for memory to be read or tokenized, seconds.
+            threads: How many tokenize; None for one a core.
+        """
+        self._timeout_s = timeout_s
+        self._max_queue_s = max_queue_s
+        self._readers = _Threads("read", 1)
+        self._tokenizers = _Threads("tokenize", threads or usable_cpus())
+        self._writers = _Threads("write", WRITERS)
+        self._trim: asyncio.TimerHandle | None = None
+        self._reserved = 0
+        self._seconds_a_weight = SECONDS_A_WEIGHT
+
+    async def read(self, function: Callable[[], T]) -> T:
+        """Read a body. Cancelling the call drops the work, as it does for the others.
+
+        Raises:
+            Overloaded: it would wait for too long.
+            DeadlineExceeded: it is late.
+        """
+        return await self._run(self._readers, Work(self._timeout_s), function, 0, self._max_queue_s)
+
+    async def tokenize(self, function: Callable[[], T], size: int, most_tokens: int | None = None) -> T:
+        """Tokenize about `size` bytes, of at most so many tokens.
+
+        Raises:
+            Overloaded: it would wait for too long.
+            DeadlineExceeded: it is late.
+            ValidationFailed: there are more tokens.
+        """
+        memory = size * BYTES_A_TOKEN + min(size, 2 * PIECE) * BYTES_A_PIECE
+        return await self._run(
+            self._tokenizers, Work(self._timeout_s, most_tokens), function, memory, self._max_queue_s
+        )
+
+    @contextmanager
+    def reserved(self, weight: int) -> Iterator[None]:
+        """Admit a request whose answer has a weight: until it is over, its answer is to be made.
+
+        Raises:
+            Overloaded: the answers of others would take too long before.
+        """
+        wait_s = self._reserved * self._seconds_a_weight / WRITERS
+        if wait_s > self._max_queue_s:
+            raise Overloaded(
+                f"Answers of others are to be made for about {wait_s:.1f} s. Retry after the time in Retry-After.",
+                retry_after_s=max(1, round(wait_s - self._max_queue_s / 2)),
+            )
+        self._reserved += weight
+        try:
+            yield
+        finally:
+            self._reserved -= weight
+
+    async def write(self, function: Callable[[], T], weight: int) -> T:
+        """Make an answer of a weight that is `reserved`. It waits as long as it may take: what it is made of has run.
+
+        Raises:
+            DeadlineExceeded: it is late.
+        """
+        return await self._run(self._writers, Work(self._timeout_s), function, weight * BYTES_A_WEIGHT, self._timeout_s)
+
+    async def _run(
+        self, threads: "_Threads", work: Work, function: Callable[[], T], memory: int, max_wait_s: float
+    ) -> T:
+        memory = min(memory, MEMORY)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                try:
+                    async with asyncio.timeout(max_wait_s):
+                        await threads.take(memory)
+                except TimeoutError:
+                    raise Overloaded(
+                        f"The request waited for {max_wait_s:g} s until others were read and tokenized. Retry after the time "
+                        "in Retry-After.",
+                        retry_after_s=max(1, round(max_wait_s)),
+                    ) from None
+                return await asyncio.wrap_future(threads.submit(partial(work.run, function), memory, self._trim_later))
+        except TimeoutError:
+            raise late(self._timeout_s) from None
+        finally:
+            work.drop()
+
+    def _trim_later(self) -> None:
+        if self._trim is None:
+            self._trim = asyncio.get_running_loop().call_later(TRIM_AFTER_S, self._start_trim)
+
+    def _start_trim(self) -> None:
+        self._trim = None
+        with suppress(NotReady):
+            submit(self._writers.executor, trim)
+
+    def close(self) -> None:
+        """End the threads."""
+        for threads in (self._readers, self._tokenizers, self._writers):
+            threads.executor.shutdown(wait=False, cancel_futures=True)
+
+
+class _Threads:
+    """Some threads, and the memory for what they do. Who comes first gets a thread first."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self.executor = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._free_threads = count
+        self._free = MEMORY
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, memory: int) -> None:
+        """Wait for a thread and memory; `submit` is to follow."""
+        if self._free_threads and memory <= self._free and not self._waiting:
+            self._free_threads -= 1
+            self._free -= memory
+            return
+        granted = asyncio.get_running_loop().create_future()
+        self._waiting.append((memory, granted))
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.cancelled():
+                self._grant()  # the next ones may need less
+            else:
+                self._give_back(memory)
+            raise
+
+    def submit(self, function: Callable[[], T], memory: int, then: Callable[[], None]) -> "Future[T]":
+        """Do something in the thread, and then give it back, and the memory, whether or not somebody waits for it.
+
+        Raises:
+            NotReady: the system has no room for another thread.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            future = submit(self.executor, function)
+        except NotReady:
+            self._give_back(memory)
+            raise
+        future.add_done_callback(partial(self._done, loop, memory, then))
+        return future
+
+    def _done(self, loop: asyncio.AbstractEventLoop, memory: int, then: Callable[[], None], _: "Future[T]") -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._give_back, memory)
+            loop.call_soon_threadsafe(then)
+
+    def _give_back(self, memory: int) -> None:
+        self._free_threads += 1
+        self._free += memory
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting:
+            memory, granted = self._waiting[0]
+            if not granted.done():
+                if not self._free_threads or memory > self._free:
+                    return
+                self._free_threads -= 1
+                self._free -= memory
+                granted.set_result(None)
+            self._waiting.popleft()
+
+
+def trim() -> None:
+    """Give memory that is free back to the system, where the C library can."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
