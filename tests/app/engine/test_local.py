@@ -334,7 +334,7 @@ def test_a_device_that_never_comes_back_is_lost(
 
 def test_a_request_without_sequences_fails_alone(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
-        with pytest.raises(Internal, match="no sequences"):
+        with pytest.raises(Internal, match="without sequences"):
             await bench.client.infer(CLASSIFY, [])
         assert len(await bench.ask(3)) == 1
 

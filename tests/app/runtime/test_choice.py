@@ -1,6 +1,5 @@
 """Which variant serves on which device, and what is said if it is not the one that was hoped for."""
 
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from app.runtime.choice import Device, Wanted, choose_precisions, choose_variant
 from app.runtime.cuda import CudaError
 from tests.app.runtime.machines import Gpu, graph_of, put, with_variants
 from tests.conftest import BundleOf
+from tests.support import change_manifest
 
 ALL: Sequence[tuple[Target, str]] = [("cuda", "fp32"), ("cpu", "int8"), ("cpu", "fp32"), ("cuda", "fp16")]
 
@@ -53,9 +53,9 @@ def test_a_missing_variant_is_refused_with_what_can_be_done(
 
 
 def test_a_variant_that_the_export_left_out_is_refused_with_its_reason(folder: Path) -> None:
-    path = with_variants(folder, ("cpu", "fp32")).folder / "manifest.json"
+    with_variants(folder, ("cpu", "fp32"))
     reason = "cuda-fp16 differs from the reference by 0.3; 0.005 is allowed."
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"left_out": {"cuda-fp16": reason}}))
+    change_manifest(folder, left_out={"cuda-fp16": reason})
     with pytest.raises(BundleError, match=rf"no variant cuda-fp16; .*left it out: {reason} .*--tolerance"):
         choose_variant(load_bundle(folder), "cuda", "fp16")
 
