@@ -30,7 +30,7 @@ async def serve_engine(
     Args:
         settings: As the service was started with.
         socket_path: Where to listen for front ends.
-        supervisor: Gets a report when the models are loaded.
+        supervisor: Gets a report when the models are loaded, and sees that this process works from then on.
         previous: How the engine before this one, if any, had loaded each model.
         was_lost: Whether the engine before this one ended without having been told to.
 
@@ -61,10 +61,12 @@ async def serve_engine(
     freeze_heap()
     server = EngineServer(engine, loaded)
     async with asyncio.TaskGroup() as tasks:
+        beating = tasks.create_task(supervisor.place.beat())
         serving = tasks.create_task(server.serve(socket_path))
         await asyncio.wait((stopped, engine.lost), return_when=asyncio.FIRST_COMPLETED)
         if not engine.lost.done():
             await server.until_alone()
         serving.cancel()
-    await engine.close()
+        await engine.close()
+        beating.cancel()
     return ExitStatus.FAILED if engine.lost.done() else ExitStatus.STOPPED

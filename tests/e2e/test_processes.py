@@ -142,6 +142,13 @@ def test_a_hung_front_end_is_replaced_while_the_others_answer(server: ServerProc
     assert [classify(server, text).status_code for text in TEXTS * 4] == [200] * 16
 
 
+def test_a_stop_does_not_wait_for_processes_that_hang(doomed: ServerProcess) -> None:
+    for pid in workers(doomed):
+        os.kill(pid, signal.SIGSTOP)
+    assert doomed.stop() == 0
+    assert doomed.log.count("hangs: killing it") == 3
+
+
 @pytest.mark.parametrize("front_ends", [2, 4])
 def test_connections_are_spread_over_the_front_ends(models: Path, front_ends: int) -> None:
     with serving(models, "--workers", str(front_ends), "--threads", "1") as server, ExitStack() as opened:
