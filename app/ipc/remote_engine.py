@@ -69,7 +69,7 @@ class RemoteEngine:
         if model not in self._models:
             raise EngineLost
         if not sequences:
-            raise Internal("The request has no sequences.")
+            raise Internal("The engine was asked to run a request without sequences.")  # which a frame cannot hold
         id_ = next(self._ids)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[SequenceResult]] = loop.create_future()
