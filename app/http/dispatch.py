@@ -6,7 +6,8 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.asgi import request_id_of
+from app.http.asgi import render_error, request_id_of, respond
+from app.http.faults import internal
 from app.http.inference import InferenceEndpoint
 from app.http.utility import UtilityEndpoint
 
@@ -49,6 +50,10 @@ class Dispatcher:
             if found := pattern.fullmatch(path):
                 await _one_of(methods, scope["method"])(scope, receive, send, request_id, found.groupdict())
                 return
+        await self._apply(scope, receive, send, request_id, path)
+
+    async def _apply(self, scope: Scope, receive: Receive, send: Send, request_id: str, path: str) -> None:
+        """Pass a request on to the FastAPI application."""
         scope["request_id"] = request_id
         scope["root_path"], scope["path"] = self._root_path, self._root_path + path  # in ASGI, a path begins with it
         named = (b"x-request-id", request_id.encode())
@@ -63,7 +68,13 @@ class Dispatcher:
                 message = {**message, "headers": headers}
             await send(message)
 
-        await self._application(scope, receive, send_with_id)
+        try:
+            await self._application(scope, receive, send_with_id)
+        except Exception:  # the application has answered it, and the server logs it
+            raise
+        except BaseException as error:
+            fault = internal(error, request_id)
+            await respond(send, fault.status, *render_error(fault, request_id))
 
 
 def _one_of(methods: Mapping[str, Endpoint], method: str) -> Endpoint:

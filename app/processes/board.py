@@ -1,14 +1,11 @@
-"""What processes let each other and their supervisor see: numbers in memory that all of them share, one of each for a process.
-
-In memory without a file, so that no full disk can end a process that writes to it.
-"""
+"""What processes let each other and their supervisor see: numbers in memory that all of them share, one of each for a process."""
 
 import asyncio
 import mmap
-import os
 from dataclasses import dataclass
-from multiprocessing import reduction
 from typing import Any, Final
+
+from app.memory_file import MemoryFile
 
 BEAT_EVERY_S: Final = 0.5
 ACCEPTS_NONE: Final = (1 << 63) - 1
@@ -18,14 +15,15 @@ ACCEPTS_NONE: Final = (1 << 63) - 1
 class Board:
     """`connections[i]` counts those of process i, and `beats[i]` how often its event loop has come round since it serves."""
 
-    def __init__(self, processes: int, descriptor: int | None = None) -> None:
-        """Make a board for so many processes, or share the one that this descriptor has."""
+    def __init__(self, processes: int, memory: MemoryFile | None = None) -> None:
+        """Make a board for so many processes, or share the one in this memory.
+
+        Raises:
+            StartupError: the system has no room for it.
+        """
         size = 2 * processes * 8
-        if descriptor is None:
-            descriptor = os.memfd_create("board")
-            os.ftruncate(descriptor, size)
-        self._descriptor: Final = descriptor
-        numbers = memoryview(mmap.mmap(descriptor, size)).cast("q")
+        self._memory: Final = memory or MemoryFile(size)
+        numbers = memoryview(mmap.mmap(self._memory.descriptor, size)).cast("q")
         self.connections: Final = numbers[:processes]
         self.beats: Final = numbers[processes:]
 
@@ -35,7 +33,7 @@ class Board:
         self.beats[index] = 0
 
     def __reduce__(self) -> Any:  # noqa: ANN401 - as it is declared
-        return _receive, (len(self.beats), reduction.DupFd(self._descriptor))
+        return Board, (len(self.beats), self._memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +60,6 @@ class Place:
     def least(self) -> int:
         """Return how many the process has that has the fewest, of those that accept any."""
         return min(self.board.connections)
-
-
-def _receive(processes: int, duplicate: Any) -> Board:  # noqa: ANN401 - multiprocessing's own
-    return Board(processes, duplicate.detach())
 
 
 class Silence:

@@ -23,7 +23,6 @@ async def serve_engine(
     socket_path: Path,
     supervisor: SupervisorLink,
     previous: Mapping[str, Loaded],
-    was_lost: bool,
 ) -> ExitStatus:
     """Be the engine: the main coroutine of its process.
 
@@ -32,7 +31,6 @@ async def serve_engine(
         socket_path: Where to listen for front ends.
         supervisor: Gets a report when the models are loaded, and sees that this process works from then on.
         previous: How the engine before this one, if any, had loaded each model.
-        was_lost: Whether the engine before this one ended without having been told to.
 
     Raises:
         StartupError: the service cannot start as it is set up.
@@ -48,7 +46,7 @@ async def serve_engine(
     loop.add_signal_handler(signal.SIGTERM, stop)
     supervisor.when_gone(stop)
     metrics = Metrics(memory=supervisor.memory)
-    if was_lost:
+    if supervisor.was_lost:
         metrics.engine_restarts.inc()
     engine = LocalEngine()
     bad = BadBundles(are_skipped=settings.skip_bad_bundles)

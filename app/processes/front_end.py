@@ -214,7 +214,10 @@ async def serve_front_end(
         identities={bundle.name: bundle.identity for bundle in bundles},
         may_lack_some=settings.skip_bad_bundles,
     )
-    front_end = FrontEnd(settings, bundles, engine, Metrics(memory=supervisor.memory), bad)
+    metrics = Metrics(memory=supervisor.memory)
+    if supervisor.was_lost:
+        metrics.front_end_restarts.inc()
+    front_end = FrontEnd(settings, bundles, engine, metrics, bad)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, front_end.server.stop, "SIGTERM")
     supervisor.when_gone(partial(front_end.server.stop, "the supervisor has died", logging.ERROR))
     async with asyncio.TaskGroup() as tasks:

@@ -36,6 +36,8 @@ Report = ModelsLoaded | FrontEndReady
 class SupervisorLink:
     """A child's end of its pipe, its place on the board, and what all processes of the service share: a folder, metrics' memory.
 
+    `was_lost` tells whether the process before it, in its slot, ended without having been told to.
+
     The supervisor sends nothing. When there is something to read, it is the end: the supervisor is gone.
     """
 
@@ -43,6 +45,7 @@ class SupervisorLink:
     place: Place
     folder: Path
     memory: SharedMemory
+    was_lost: bool
 
     def report(self, report: Report) -> None:
         """Send a report; none is needed any more by a supervisor that is gone."""

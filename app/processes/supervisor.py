@@ -143,8 +143,7 @@ class Supervisor:
                 self._was_ready = True
 
     def _spawn_engine(self, pipe: Connection) -> SpawnProcess:
-        was_lost = self._engine.state is SlotState.LOST
-        return self._spawn(0, self._serve_engine, pipe, self._loaded, was_lost)
+        return self._spawn(0, self._serve_engine, pipe, self._loaded)
 
     def _spawn_front_end(self, index: int, pipe: Connection) -> SpawnProcess:
         return self._spawn(index, self._serve_front_end, pipe, self._listener)
@@ -152,8 +151,11 @@ class Supervisor:
     def _spawn(self, index: int, main: ChildMain, pipe: Connection, *arguments: object) -> SpawnProcess:
         self._silence.forget(index)
         memory = SharedMemory(self._memory[index], self._memory)
-        link = SupervisorLink(pipe, Place(self._board, index), self._folder, memory)
-        return spawn(self._slots[index].name, run_child, main, self._settings, self._socket_path, link, *arguments)
+        slot = self._slots[index]
+        link = SupervisorLink(
+            pipe, Place(self._board, index), self._folder, memory, was_lost=slot.state is SlotState.LOST
+        )
+        return spawn(slot.name, run_child, main, self._settings, self._socket_path, link, *arguments)
 
     async def _watch(self) -> None:
         while True:

@@ -132,13 +132,14 @@ def test_a_hung_engine_fails_its_requests_and_is_replaced(models: Path) -> None:
 def test_a_hung_front_end_is_replaced_while_the_others_answer(server: ServerProcess) -> None:
     engine, before = engine_of(server), workers(server)
     victim = next(pid for pid in before if pid != engine)
-    told = server.log.count("ready in ")
+    told, restarts = server.log.count("ready in "), metric(server, "bert_front_end_restarts_total")
     os.kill(victim, signal.SIGSTOP)
     assert [classify(server, text).status_code for text in TEXTS * 4] == [200] * 16
     until(lambda: victim not in workers(server) and len(workers(server)) == len(before))
     assert engine_of(server) == engine
     assert "killed by SIGKILL as it had hung; starting another" in server.log
     until(lambda: server.log.count("ready in ") > told)
+    assert metric(server, "bert_front_end_restarts_total") == restarts + 1
     assert [classify(server, text).status_code for text in TEXTS * 4] == [200] * 16
 
 
