@@ -139,17 +139,17 @@ class WorkerSlot:
         """Have the process finish what it accepted and end; a successor is to be started."""
         if self.state is SlotState.RUNNING:
             self.state = SlotState.REPLACED
-            self._finish()
+            self._finish(self._finish_within_s)
 
-    def stop(self) -> None:
-        """Have the process finish what it accepted and end; no successor is to be started."""
+    def stop(self, within_s: float | None = None) -> None:
+        """Have the process finish what it accepted and end, sooner than usual if asked for; no successor is to be started."""
         if self.state is SlotState.RUNNING:
-            self._finish()
+            self._finish(self._finish_within_s if within_s is None else within_s)
         self.state = SlotState.STOPPED
 
-    def _finish(self) -> None:
+    def _finish(self, within_s: float) -> None:
         self.process.terminate()
-        self._deadline = asyncio.get_running_loop().call_later(self._finish_within_s, self._kill_late)
+        self._deadline = asyncio.get_running_loop().call_later(within_s, self._kill_late)
 
     def _kill_late(self) -> None:
         log.error("%s did not end in time: killed", self.name)

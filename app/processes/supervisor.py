@@ -32,11 +32,11 @@ log = logging.getLogger(__name__)
 
 SILENCE_S: Final = 10.0
 """A process whose event loop has not come round for this long hangs. With too much to do that may take it a second or two."""
-START_WITHIN_S: Final = 120.0
-"""A front end that does not serve after this long hangs, if others could: it reads tokenizers only, which they have read, too. How
-long an engine loads its models, and the first front ends of a service on a slow disk, nobody can say."""
+START_WITHIN_S: Final = 600.0
+"""A front end that does not serve after this long hangs, if others could: it reads tokenizers only, which they have read, too, and
+no caller waits for it. How long an engine loads its models, and the first front ends of a service on a slow disk, nobody can say."""
 FINISH_WITHIN_S: Final = 5.0
-"""So much longer than a process gives itself to finish may it take to end."""
+"""So much longer than a process gives itself to finish what it accepted may it take to end."""
 LONGEST_SOCKET_PATH: Final = 107
 """In bytes, of a Unix socket: `sun_path` in unix(7)."""
 
@@ -113,8 +113,8 @@ class Supervisor:
                 self._listener.close()
                 for slot in self._front_ends:
                     slot.stop()
-            # Only now, as the front ends needed it for what they had accepted.
-            self._engine.stop()
+            # Only now, as the front ends needed it for what they had accepted. It has nothing left to finish.
+            self._engine.stop(FINISH_WITHIN_S)
         return status
 
     @property

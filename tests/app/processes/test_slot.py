@@ -39,11 +39,13 @@ def ignore_sigterm(pipe: Connection) -> None:
     signal.pause()
 
 
-def slot_of(main: Callable[[Connection], None], handle: Callable[[Report], None] = print) -> WorkerSlot:
+def slot_of(
+    main: Callable[[Connection], None], handle: Callable[[Report], None] = print, finish_within_s: float = 0.05
+) -> WorkerSlot:
     def start(pipe: Connection) -> "object":
         return spawn("child", main, pipe)
 
-    return WorkerSlot("child", start, handle, 0.05)  # type: ignore[arg-type]
+    return WorkerSlot("child", start, handle, finish_within_s)  # type: ignore[arg-type]
 
 
 def within(test: Callable[[], object]) -> None:
@@ -81,13 +83,16 @@ def test_half_a_report_does_not_affect_the_successor() -> None:
     within(test)
 
 
-def test_a_process_that_does_not_finish_in_time_is_killed(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("finish_within_s", "within_s"), [(0.05, None), (600.0, 0.05)])
+def test_a_process_that_does_not_finish_in_time_is_killed(
+    finish_within_s: float, within_s: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
     async def test() -> None:
         is_deaf = asyncio.Event()
-        slot = slot_of(ignore_sigterm, lambda _: is_deaf.set())
+        slot = slot_of(ignore_sigterm, lambda _: is_deaf.set(), finish_within_s)
         slot.start(0)
         await is_deaf.wait()
-        slot.stop()
+        slot.stop(within_s)
         await slot.ended
         assert slot.process.exitcode == -signal.SIGKILL
         assert slot.is_stopped
