@@ -43,6 +43,11 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
+def table_rows(page: str) -> list[tuple[str, ...]]:
+    lines = (line for line in (ROOT / page).read_text().splitlines() if line.startswith("| "))
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
+
+
 @dataclass(frozen=True)
 class Checkout:
     """A copy of the files that git tracks or will, and the environment variables of a user's shell in it."""
@@ -263,15 +268,13 @@ def test_the_readme_names_every_task_and_family() -> None:
 
 
 def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
-    def rows(page: str) -> list[tuple[str, ...]]:
-        lines = (line for line in (ROOT / page).read_text().splitlines() if line.startswith("| "))
-        return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
-
     measured = {
         (server, setting, rate, p50)
-        for server, setting, rate, _, p50, *_ in (row for row in rows("benchmarks/results/results.md") if len(row) > 5)
+        for server, setting, rate, _, p50, *_ in (
+            row for row in table_rows("benchmarks/results/results.md") if len(row) > 5
+        )
     }
-    shown = [row for row in rows("README.md") if len(row) == 4 and row[0] != "server"]
+    shown = [row for row in table_rows("README.md") if len(row) == 4 and row[0] != "server"]
     assert shown
     assert set(shown) <= measured
 
@@ -350,6 +353,16 @@ def test_every_decision_has_its_parts_and_is_listed() -> None:
         assert re.findall(r"^\*\*(\w+)\.\*\*", text, re.MULTILINE) == ["Context", "Measured", "Decided"], page.name
         assert re.search(r"^\d{4}-\d\d-\d\d", text, re.MULTILINE), page.name
         assert f"[{page.name[:4]}]({page.name})" in index
+
+
+def test_every_promise_names_a_test_that_holds_it() -> None:
+    promises = [row for row in table_rows("docs/reliability.md") if len(row) == 3 and row[0] != "promise"]
+    assert promises
+    for promise, _, held_by in promises:
+        named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", held_by)
+        assert named, promise
+        for path, test in named:
+            assert f"def {test or 'test_'}" in (ROOT / path).read_text(), held_by
 
 
 def test_the_changelog_has_what_is_to_come_and_this_version() -> None:

@@ -7,7 +7,7 @@ from time import monotonic
 import pytest
 
 from tests.e2e.wire import head, message, wire
-from tests.support import ServerProcess, eventually, serving
+from tests.support import ServerProcess, serving
 
 GOOD = b'{"inputs": "The cat sat on the mat."}'
 
@@ -19,10 +19,6 @@ def proxied(shared_models: Path) -> Iterator[ServerProcess]:
     with serving(shared_models / "sentiment", "--threads", "1", *options) as server:
         yield server
         assert server.stop() == 0, server.log
-
-
-def line_of(server: ServerProcess, request_id: str) -> dict[str, object]:
-    return eventually(lambda: next((one for one in server.records if one.get("request_id") == request_id), None)) or {}
 
 
 @pytest.mark.parametrize(
@@ -46,7 +42,7 @@ def test_a_request_for_no_route_is_counted_and_logged(
     assert reply.status == status
     assert says in reply.error
     assert count() == before + 1
-    told = line_of(shared_server, request_id)
+    told = shared_server.told(request_id)
     assert (told["message"], told["api"], told["status"]) == ("request", "none", status)
     assert (told["error_type"], told["client"]) == (error_type, "127.0.0.1")
     assert path not in str(told)
@@ -74,7 +70,7 @@ def test_input_that_is_no_request_is_counted_and_logged(
     assert reply.status == status
     assert says in reply.error
     assert shared_server.metric("bert_requests_total", api="none", status=str(status)) == before + 1
-    told = line_of(shared_server, reply.headers["x-request-id"])
+    told = shared_server.told(reply.headers["x-request-id"])
     assert says in str(told["message"])
     assert (told["status"], told["error_type"], told["client"]) == (status, error_type, "127.0.0.1")
 
@@ -84,7 +80,7 @@ def test_the_log_has_the_address_that_a_trusted_proxy_names(proxied: ServerProce
     for path in ("/v1/classify", "/nowhere"):
         request_id = f"by-proxy{len(path)}"
         proxied.ask("POST", path, GOOD, forwarded | {"X-Request-Id": request_id})
-        assert line_of(proxied, request_id)["client"] == "203.0.113.9"
+        assert proxied.told(request_id)["client"] == "203.0.113.9"
 
 
 def test_a_path_prefix_may_be_there_or_removed_by_the_proxy(proxied: ServerProcess) -> None:
