@@ -1,5 +1,6 @@
 """The README and the docs do what they say: their commands are run as they are written."""
 
+import ast
 import json
 import os
 import re
@@ -306,6 +307,31 @@ def test_paths_and_modules_that_the_docs_name_exist(page: Path) -> None:
         path = ROOT / module.replace(".", "/")
         missing += [] if path.is_dir() or path.with_suffix(".py").is_file() else [module]
     assert not missing
+
+
+def messages() -> str:
+    """Return every text in the code of the server, a line each, with %s for what is put into it."""
+    texts = []
+    for file in sorted((ROOT / "app").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                texts.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "%s" for part in node.values)
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return "\n".join(texts)
+
+
+def test_the_lines_of_the_log_that_the_runbook_quotes_are_written() -> None:
+    page = re.sub(r"\s+", " ", (ROOT / "docs/operations.md").read_text().partition("## Traces")[0])
+    quoted = re.findall(r"`((?!docker|kubectl|severity)[a-z][a-z:-]*(?: [A-Za-z:-]+)+)`", page)
+    assert "the device is stuck" in quoted
+    written = messages()
+    for line in quoted:
+        words = line.split()
+        forms = [line, *(" ".join([*words[:at], "%s", *words[at + 1 :]]) for at in range(len(words)))]
+        assert any(form in written for form in forms), line
 
 
 @EACH_PAGE

@@ -1,7 +1,8 @@
 """The FastAPI application: all routes except inference, and OpenAPI."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -27,7 +28,7 @@ Every error of `/v1` has the same form and a stable `error_type`; `429` and `503
 
 
 def make_application(
-    routers: Iterable[APIRouter],
+    routers: Sequence[APIRouter],
     apis: Sequence[Api],
     catalog: Catalog,
     *,
@@ -57,7 +58,9 @@ def make_application(
     for router in routers:
         app.include_router(router)
     served = [(route.method, route.path) for api in apis for route in api.routes]
-    served += [("GET", route.path) for route in app.routes if isinstance(route, Route)]
+    # The application's own list has those of a router under one entry.
+    own = chain(app.routes, *(router.routes for router in routers))
+    served += [("GET", route.path) for route in own if isinstance(route, Route)]
     app.add_exception_handler(HTTPException, partial(_http_error, Nearest(served), refusals))
     plain = app.openapi
 

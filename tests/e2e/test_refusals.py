@@ -26,6 +26,8 @@ def proxied(shared_models: Path) -> Iterator[ServerProcess]:
     [
         ("GET", "/v1/classify/", 404, "not_found", "Did you mean POST /v1/classify?"),
         ("POST", "/v1/clasify", 404, "not_found", "Did you mean POST /v1/classify?"),
+        ("GET", "/metric", 404, "not_found", "Did you mean GET /metrics?"),
+        ("GET", "/v1/modles", 404, "not_found", "Did you mean GET /v1/models?"),
         ("GET", "/.env", 404, "not_found", "no such route. /docs"),
         ("DELETE", "/livez", 405, "method_not_allowed", "GET only"),
     ],
