@@ -1,5 +1,6 @@
 """Read a checkpoint's tokenizer, and what the server needs to know of it that is not in its `tokenizer.json`."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -70,7 +71,7 @@ def read_tokenizer(folder: Path, choice: TokenizerChoice = "auto") -> Checkpoint
     Raises:
         ExportError: there is none, there is only a slow one in Python, or there are two and `choice` does not say which.
     """
-    if not any((folder / name).is_file() for name in _VOCABULARIES):
+    if not any(os.path.lexists(folder / name) for name in _VOCABULARIES):
         raise ExportError(
             f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}. "
             "Save the tokenizer the model was trained with into it, with save_pretrained()."

@@ -7,13 +7,16 @@ nothing to choose. Where the two differ, the rule is:
 1. tokenizer.json, if the class cannot read it or has another algorithm: no model was trained with that vocabulary cut up otherwise.
 2. tokenizer.json, if `save_pretrained` of version 5 wrote the folder's tokenizer: it writes what it used.
 3. tokenizer.json, if version 4 or older saved the model (`transformers_version` in config.json): it used the file.
-4. Else nobody can know, as version 5 saved the model but not the tokenizer, and a person has to say.
+4. tokenizer.json, if they differ only on texts with control characters, which hardly any text has: it is not worth a question.
+5. Else nobody can know, as version 5 saved the model but not the tokenizer, and a person has to say.
 """
 
 import inspect
 import json
 import re
-from collections.abc import Container, Mapping
+import shlex
+import sys
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,8 +25,8 @@ from typing import Any, Final, Literal
 import tokenizers
 
 from model_export.checkpoint.json_files import read_json, read_json_if_there
-from model_export.checkpoint.tokenizer_texts import TEXTS
-from model_export.errors import ExportError, one_line
+from model_export.checkpoint.tokenizer_texts import CONTROL_CHARACTERS, TEXTS
+from model_export.errors import ExportError, no_panics, one_line, shown
 
 TokenizerChoice = Literal["auto", "file", "class"]
 
@@ -77,22 +80,23 @@ def choose_tokenizer(folder: Path, choice: TokenizerChoice) -> Reading:
     except ExportError:
         return replace(file, origin=f"{_FILE}; transformers 5 cannot read it")
     tells_types = "token_type_ids" in of_class.model_input_names
-    differing = sum(
-        one.ids != other.ids or (tells_types and one.type_ids != other.type_ids)
-        for one, other in zip(of_file, encodings, strict=True)
-    )
+    differing = [
+        text
+        for (text, _), one, other in zip(TEXTS, of_file, encodings, strict=True)
+        if one.ids != other.ids or (tells_types and one.type_ids != other.type_ids)
+    ]
     if not differing:
         return file
     name = _name(of_class)
-    reason = _reason_for_the_file(folder, file.fast, of_class.backend_tokenizer)
+    reason = _reason_for_the_file(folder, file.fast, of_class.backend_tokenizer, differing)
     if reason is None:
         raise ExportError(
             f"{folder} has two tokenizers: {_FILE} as transformers 4 reads it, and the {name} that transformers 5 makes of it, "
-            f"which differ on {differing} of {len(TEXTS)} texts. {_CONFIG_FILE} says that transformers 5 saved the model, but "
+            f"which differ on {len(differing)} of {len(TEXTS)} texts. {_CONFIG_FILE} says that transformers 5 saved the model, but "
             f"{_SETTINGS_FILE} does not say that it saved the tokenizer, so which one the model was trained with is not known. "
             "Export with --tokenizer class if it was trained with AutoTokenizer of transformers 5, else with --tokenizer file."
         )
-    difference = f"the {name} that transformers 5 makes of it differs on {differing} of {len(TEXTS)} texts"
+    difference = f"the {name} that transformers 5 makes of it differs on {len(differing)} of {len(TEXTS)} texts"
     return replace(file, origin=f"{_FILE}, as {reason}; {difference}")
 
 
@@ -104,7 +108,7 @@ def _refuse_other_code(folder: Path, choice: TokenizerChoice) -> None:
             f"{path} names a tokenizer of the checkpoint's own (auto_map), whose code is not run. If {_FILE} gives the same "
             "tokens, export with --tokenizer file."
         )
-    if set(settings.get("fast_tokenizer_files") or ()) - {_FILE}:
+    if settings.get("fast_tokenizer_files") not in (None, [], [_FILE]):
         raise ExportError(
             f"{path} names files for other releases in fast_tokenizer_files; only {_FILE} is read. Rename the one that the "
             f"model was trained with to {_FILE}, and take fast_tokenizer_files out."
@@ -116,7 +120,9 @@ def _of_class(made: Any, source: str) -> Reading:  # noqa: ANN401  # transformer
     return Reading(made.backend_tokenizer, made, "token_type_ids" in names, f"{_name(made)}, from {source}")
 
 
-def _reason_for_the_file(folder: Path, file: tokenizers.Tokenizer, of_class: tokenizers.Tokenizer) -> str | None:
+def _reason_for_the_file(
+    folder: Path, file: tokenizers.Tokenizer, of_class: tokenizers.Tokenizer, differing: Iterable[str]
+) -> str | None:
     kinds = [type(one.model).__name__ for one in (file, of_class)]
     if kinds[0] != kinds[1]:
         return f"its vocabulary is of {kinds[0]}, not {kinds[1]}"
@@ -124,7 +130,9 @@ def _reason_for_the_file(folder: Path, file: tokenizers.Tokenizer, of_class: tok
     if "backend" in settings or settings.get("tokenizer_class") == _OF_VERSION_5:
         return "transformers 5 saved it"
     version = re.match(r"\d+", str(read_json(folder / _CONFIG_FILE).get("transformers_version") or "0"))
-    return "transformers 4 reads it" if version and int(version[0]) < 5 else None  # the version
+    if version and int(version[0]) < 5:  # the version
+        return "transformers 4 reads it"
+    return "the two differ only on control characters" if set(differing) <= set(CONTROL_CHARACTERS) else None
 
 
 def encode_texts(folder: Path, tokenizer: tokenizers.Tokenizer) -> list[tokenizers.Encoding]:
@@ -134,7 +142,8 @@ def encode_texts(folder: Path, tokenizer: tokenizers.Tokenizer) -> list[tokenize
         ExportError: the tokenizer of `folder` cannot encode one of them.
     """
     try:
-        return [tokenizer.encode(text, pair) for text, pair in TEXTS]
+        with no_panics():
+            return [tokenizer.encode(text, pair) for text, pair in TEXTS]
     except Exception as error:  # tokenizers raises no other
         raise ExportError(
             f"The tokenizer in {folder} fails on texts with unknown characters ({one_line(error)}). "
@@ -155,19 +164,16 @@ def _made_by_class(folder: Path) -> Any:  # noqa: ANN401
     from transformers import AutoTokenizer  # noqa: PLC0415  # takes a second
 
     try:
-        made = AutoTokenizer.from_pretrained(folder)
-        if made.is_fast and not (folder / _FILE).is_file():
-            _check_vocabulary_is_read(folder, made)
-            made = _with_version_4_mask(folder, made)
+        with no_panics():
+            made = AutoTokenizer.from_pretrained(folder)
+            if made.is_fast and not (folder / _FILE).is_file():
+                _check_vocabulary_is_read(folder, made)
+                made = _with_version_4_mask(folder, made)
     except ExportError:
         raise
     except Exception as error:
-        if any(folder.glob("*.model")) and not find_spec("sentencepiece"):
-            raise ExportError(
-                f"{folder} has its tokenizer as a sentencepiece model only, and sentencepiece is not installed. Run 'pip install "
-                "sentencepiece' in this environment, or save the tokenizer where it is installed with save_pretrained(), which "
-                "writes a tokenizer.json."
-            ) from error
+        if any(folder.glob("*.model")) and not (folder / _FILE).is_file():
+            raise _no_sentencepiece(folder) from error
         raise _unreadable(folder, error) from error
     if not made.is_fast:
         raise ExportError(
@@ -177,6 +183,20 @@ def _made_by_class(folder: Path) -> Any:  # noqa: ANN401
     made.backend_tokenizer.no_truncation()
     made.backend_tokenizer.no_padding()
     return made
+
+
+def _no_sentencepiece(folder: Path) -> ExportError:
+    """Return the error of a sentencepiece model that could not be read; transformers then asks for a library that cannot read it."""
+    if find_spec("sentencepiece"):
+        return ExportError(
+            f"The sentencepiece model in {folder} is damaged. Download it again, or save the tokenizer with save_pretrained(), which "
+            "writes a tokenizer.json."
+        )
+    return ExportError(
+        f"{folder} has its tokenizer as a sentencepiece model only, and sentencepiece is not installed. Run '"
+        f"{shlex.join([sys.executable, '-m', 'pip', 'install', 'sentencepiece'])}', or save the tokenizer where it is installed with "
+        "save_pretrained(), which writes a tokenizer.json."
+    )
 
 
 def _unreadable(folder: Path, error: Exception) -> ExportError:
@@ -228,20 +248,21 @@ def _read_file(folder: Path) -> Reading:
     kind = _class_of(name)
     parameters = inspect.signature(kind.__init__).parameters
     try:
-        known = tokenizers.Tokenizer.from_file(str(folder / _FILE)).get_vocab(with_added_tokens=True)
-        named = _special_tokens_of(folder)
-        defaults = {
-            key: one.default
-            for key, one in parameters.items()
-            if key.endswith("_token") and key not in named and one.default in known
-        }
-        read = PreTrainedTokenizerFast.from_pretrained(folder, **defaults)
-        definition = json.loads(read.backend_tokenizer.to_str())
-        if definition["model"].get("dropout"):
-            definition["model"]["dropout"] = None  # for training: tokens would be random
-        if name != _OF_VERSION_5:
-            _apply_settings(definition, settings, parameters)
-        fast = tokenizers.Tokenizer.from_str(json.dumps(definition))
+        with no_panics():
+            known = tokenizers.Tokenizer.from_file(str(folder / _FILE)).get_vocab(with_added_tokens=True)
+            named = _special_tokens_of(folder)
+            defaults = {
+                key: one.default
+                for key, one in parameters.items()
+                if key.endswith("_token") and key not in named and one.default in known
+            }
+            read = PreTrainedTokenizerFast.from_pretrained(folder, **defaults)
+            definition = json.loads(read.backend_tokenizer.to_str())
+            if definition["model"].get("dropout"):
+                definition["model"]["dropout"] = None  # for training: tokens would be random
+            if name != _OF_VERSION_5:
+                _apply_settings(definition, settings, parameters)
+            fast = tokenizers.Tokenizer.from_str(json.dumps(definition))
     except Exception as error:
         raise _unreadable(folder, error) from error
     fast.no_truncation()
@@ -259,7 +280,11 @@ def _class_name(folder: Path) -> str:
 
     config = read_json(folder / _CONFIG_FILE)
     named = read_json_if_there(folder / _SETTINGS_FILE).get("tokenizer_class") or config.get("tokenizer_class")
-    return str(named or TOKENIZER_MAPPING_NAMES.get(config.get("model_type")) or _OF_VERSION_4)
+    if named is not None and not isinstance(named, str):
+        raise ExportError(
+            f"The tokenizer_class of {folder} is {shown(named)}; it must be the name of a class. Correct it, or take it out."
+        )
+    return named or TOKENIZER_MAPPING_NAMES.get(config.get("model_type")) or _OF_VERSION_4
 
 
 def _class_of(name: str) -> Any:  # noqa: ANN401
