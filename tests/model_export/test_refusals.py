@@ -306,7 +306,7 @@ def test_sentencepiece_model_alone_needs_sentencepiece(copy_of: Copy, tmp_path: 
 def test_damaged_sentencepiece_model(copy_of: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = copy_of("camembert-fill-mask")
     (folder / "tokenizer.json").rename(folder / "sentencepiece.bpe.model")
-    monkeypatch.setattr("model_export.checkpoint.tokenizer_choice.find_spec", lambda _: True)
+    monkeypatch.setattr("model_export.checkpoint.tokenizer_readings.find_spec", lambda _: True)
     assert "The sentencepiece model in" in refusal(folder, tmp_path / "out")
 
 
