@@ -12,7 +12,7 @@ from model_export.check.golden import golden_batch, golden_difference
 from model_export.check.runnable_graph import RunnableGraph
 from model_export.check.sequences import random_sequences
 from model_export.check.tolerances import check, difference_from_alone
-from model_export.errors import ExportError, one_line
+from model_export.errors import ExportError, no_panics, one_line
 from model_export.tasks import TASKS
 
 
@@ -32,7 +32,8 @@ def verify_bundle(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, 
             not of one model.
     """
     try:
-        return _verify(bundle, progress)
+        with no_panics():
+            return _verify(bundle, progress)
     except (BundleError, ExportError):
         raise
     except Exception as error:

@@ -115,6 +115,42 @@ def test_the_version_that_saved_the_model_decides_between_a_file_and_its_class(c
     assert ids(read_tokenizer(folder, "class").fast) == of_class(folder) != of_file(folder)
 
 
+def test_a_difference_on_control_characters_alone_is_no_question(copy_of: Copy) -> None:
+    """Version 4 keeps U+0085 where version 5 splits: in folders for which version 5 saved the model, but not the tokenizer."""
+    folder = copy_of("xlm-roberta-multi-label", transformers_version="5.2.0")
+    (folder / "tokenizer_config.json").unlink()
+    splitters = json.loads((folder / "tokenizer.json").read_text())["pre_tokenizer"]["pretokenizers"]
+    spaces = {"type": "Split", "pattern": {"Regex": r"[\s&&[^\x{85}]]+"}, "behavior": "Removed", "invert": False}
+    edit(folder / "tokenizer.json", pre_tokenizer={"type": "Sequence", "pretokenizers": [spaces, *splitters[1:]]})
+    read = read_tokenizer(folder)
+    assert ids(read.fast) == of_file(folder) != of_class(folder)
+    assert read.origin.startswith("tokenizer.json, as the two differ only on control characters; ")
+    assert read.origin.endswith(" differs on 1 of 47 texts")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"tokenizer_class": 3}, "tokenizer_class .* is 3; it must be the name of a class"),
+        ({"fast_tokenizer_files": 3}, "names files for other releases in fast_tokenizer_files"),
+        ({"fast_tokenizer_files": [[]]}, "names files for other releases in fast_tokenizer_files"),
+    ],
+)
+def test_a_setting_of_another_type_is_refused(copy_of: Copy, settings: Json, says: str) -> None:
+    folder = copy_of("bert-single-label")
+    edit(folder / "tokenizer_config.json", **settings)
+    with pytest.raises(ExportError, match=says):
+        read_tokenizer(folder)
+
+
+def test_a_file_on_which_the_library_panics_is_refused(copy_of: Copy) -> None:
+    folder = copy_of("roberta-single-label")
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    edit(folder / "tokenizer.json", model=model | {"continuing_subword_prefix": "##"})
+    with pytest.raises(ExportError, match="cannot read the tokenizer in"):
+        read_tokenizer(folder)
+
+
 @pytest.mark.parametrize("name", ["bert-single-label", "roberta-single-label"])
 def test_settings_of_the_folder_go_before_those_of_its_file(copy_of: Copy, name: str) -> None:
     """As in versions 4 and 5 of transformers."""
