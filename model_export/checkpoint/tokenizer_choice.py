@@ -21,6 +21,8 @@ from typing import Any, Final, Literal
 
 import tokenizers
 
+from app.bundle.added_tokens import as_sought
+from app.bundle.panics import panics_as_errors
 from model_export.checkpoint.json_files import read_json, read_json_if_there
 from model_export.checkpoint.tokenizer_texts import TEXTS
 from model_export.errors import ExportError, one_line
@@ -131,14 +133,31 @@ def encode_texts(folder: Path, tokenizer: tokenizers.Tokenizer) -> list[tokenize
     """Return the texts on which tokenizers are compared, encoded.
 
     Raises:
-        ExportError: the tokenizer of `folder` cannot encode one of them.
+        ExportError: the tokenizer of `folder` cannot encode one of them, or cannot tell its added tokens apart.
     """
+    _check_added_tokens(folder, tokenizer)
     try:
-        return [tokenizer.encode(text, pair) for text, pair in TEXTS]
-    except Exception as error:  # tokenizers raises no other
+        with panics_as_errors():
+            return [tokenizer.encode(text, pair) for text, pair in TEXTS]
+    except Exception as error:
         raise ExportError(
             f"The tokenizer in {folder} fails on texts with unknown characters ({one_line(error)}). "
             "Put its unknown token into its vocabulary, or replace it with the model's own tokenizer."
+        ) from error
+
+
+def _check_added_tokens(folder: Path, tokenizer: tokenizers.Tokenizer) -> None:
+    normalizer = tokenizer.normalizer
+    try:
+        as_sought(
+            [(i, token.content, token.normalized) for i, token in tokenizer.get_added_tokens_decoder().items()],
+            str if normalizer is None else normalizer.normalize_str,
+        )
+    except ValueError as error:
+        raise ExportError(
+            f"The normalizer of the tokenizer in {folder} leaves {error}, so that a text does not tell which token it has. Take "
+            f"one out, or have both found as they are written: set normalized to false for them in {_FILE}, and in "
+            f"added_tokens_decoder of {_SETTINGS_FILE} if they are there, too."
         ) from error
 
 
@@ -155,10 +174,11 @@ def _made_by_class(folder: Path) -> Any:  # noqa: ANN401
     from transformers import AutoTokenizer  # noqa: PLC0415  # takes a second
 
     try:
-        made = AutoTokenizer.from_pretrained(folder)
-        if made.is_fast and not (folder / _FILE).is_file():
-            _check_vocabulary_is_read(folder, made)
-            made = _with_version_4_mask(folder, made)
+        with panics_as_errors():
+            made = AutoTokenizer.from_pretrained(folder)
+            if made.is_fast and not (folder / _FILE).is_file():
+                _check_vocabulary_is_read(folder, made)
+                made = _with_version_4_mask(folder, made)
     except ExportError:
         raise
     except Exception as error:
@@ -228,20 +248,21 @@ def _read_file(folder: Path) -> Reading:
     kind = _class_of(name)
     parameters = inspect.signature(kind.__init__).parameters
     try:
-        known = tokenizers.Tokenizer.from_file(str(folder / _FILE)).get_vocab(with_added_tokens=True)
-        named = _special_tokens_of(folder)
-        defaults = {
-            key: one.default
-            for key, one in parameters.items()
-            if key.endswith("_token") and key not in named and one.default in known
-        }
-        read = PreTrainedTokenizerFast.from_pretrained(folder, **defaults)
-        definition = json.loads(read.backend_tokenizer.to_str())
-        if definition["model"].get("dropout"):
-            definition["model"]["dropout"] = None  # for training: tokens would be random
-        if name != _OF_VERSION_5:
-            _apply_settings(definition, settings, parameters)
-        fast = tokenizers.Tokenizer.from_str(json.dumps(definition))
+        with panics_as_errors():
+            known = tokenizers.Tokenizer.from_file(str(folder / _FILE)).get_vocab(with_added_tokens=True)
+            named = _special_tokens_of(folder)
+            defaults = {
+                key: one.default
+                for key, one in parameters.items()
+                if key.endswith("_token") and key not in named and one.default in known
+            }
+            read = PreTrainedTokenizerFast.from_pretrained(folder, **defaults)
+            definition = json.loads(read.backend_tokenizer.to_str())
+            if definition["model"].get("dropout"):
+                definition["model"]["dropout"] = None  # for training: tokens would be random
+            if name != _OF_VERSION_5:
+                _apply_settings(definition, settings, parameters)
+            fast = tokenizers.Tokenizer.from_str(json.dumps(definition))
     except Exception as error:
         raise _unreadable(folder, error) from error
     fast.no_truncation()
