@@ -196,7 +196,7 @@ def find_bundles(models: Path, skipping: Skipping = skipping_none) -> list[Bundl
         BundleError: there is none, or one is damaged or cannot be read.
     """
     try:
-        is_bundle = (models / MANIFEST_FILE).exists()
+        is_bundle = _has_manifest(models)
     except OSError as error:
         raise unreadable(models, error) from error
     if is_bundle:
@@ -216,7 +216,7 @@ def find_bundles(models: Path, skipping: Skipping = skipping_none) -> list[Bundl
         folders = sorted(
             folder
             for folder in models.iterdir()
-            if not folder.name.startswith(".") and folder.name != "lost+found" and (folder / MANIFEST_FILE).exists()
+            if not folder.name.startswith(".") and folder.name != "lost+found" and _has_manifest(folder)
         )
     except OSError as error:
         raise unreadable(Path(error.filename or models), error) from error
@@ -230,6 +230,12 @@ def find_bundles(models: Path, skipping: Skipping = skipping_none) -> list[Bundl
         with skipping(folder.name):
             found.append(load_bundle(folder))
     return found
+
+
+def _has_manifest(folder: Path) -> bool:
+    """Return whether a folder is a bundle. One whose manifest is a link to nothing is a damaged one."""
+    path = folder / MANIFEST_FILE
+    return path.exists() or path.is_symlink()
 
 
 def _first_problem(error: ValidationError) -> str:
