@@ -141,8 +141,9 @@ def load_bundle(folder: Path) -> Bundle:
             "Export the model again with the model_export of this release."
         )
     has_checksum = checksum.KEY in document
-    manifest = _manifest(path, document, is_intact=has_checksum and checksum.is_intact(raw))
-    if has_checksum and not checksum.is_intact(raw):
+    is_intact = has_checksum and checksum.is_intact(raw)
+    manifest = _manifest(path, document, is_intact=is_intact)
+    if has_checksum and not is_intact:
         raise BundleError(
             f"{path} is damaged: it does not match its checksum, so it was not written by an export as it is. "
             "Copy the bundle again, or export the model again."
