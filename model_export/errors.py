@@ -1,8 +1,7 @@
 """The error that stops an export, and what its messages are made of."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Final
 
 _LONGEST: Final = 240
@@ -20,17 +19,6 @@ class InaccurateVariant(ExportError):
     def __init__(self, finding: str, remedy: str) -> None:
         super().__init__(f"{finding} {remedy}")
         self.finding = finding
-
-
-@contextmanager
-def no_panics() -> Iterator[None]:
-    """Make an `Exception` of a panic in a library's Rust code, so that it is handled as the library's other errors are."""
-    try:
-        yield
-    except BaseException as error:
-        if type(error).__name__ == "PanicException":  # a class that cannot be imported
-            raise RuntimeError(str(error)) from error
-        raise
 
 
 def one_line(error: Exception) -> str:

@@ -8,11 +8,12 @@ from app.bundle import BundleError
 from app.bundle.files import Bundle
 from app.bundle.manifest import GoldenCase, Parity
 from app.bundle.onnx_contents import check_contents
+from app.bundle.panics import panics_as_errors
 from model_export.check.golden import golden_batch, golden_difference
 from model_export.check.runnable_graph import RunnableGraph
 from model_export.check.sequences import random_sequences
 from model_export.check.tolerances import check, difference_from_alone
-from model_export.errors import ExportError, no_panics, one_line
+from model_export.errors import ExportError, one_line
 from model_export.tasks import TASKS
 
 
@@ -32,7 +33,7 @@ def verify_bundle(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, 
             not of one model.
     """
     try:
-        with no_panics():
+        with panics_as_errors():
             return _verify(bundle, progress)
     except (BundleError, ExportError):
         raise

@@ -19,6 +19,7 @@ from typing import Any, Final, cast
 import numpy as np
 import tokenizers
 
+from app.bundle.added_tokens import as_sought
 from app.bundle.files import Bundle
 from app.bundle.manifest import TruncationSide
 from app.bundle.sequences import IntArray, TokenArray
@@ -104,41 +105,48 @@ class Tokenizer:
         self._split_points: Final = split_points_of(definition)
         self._spares_first_space: Final = _spares_first_space(definition.get("post_processor"))
         self._plain, self._before, self._after = self._plain_tokenizer(definition)
+        word = self._text_with_a_token(bundle)
         self._templates: Final = [
             Template(one.sequence_ids, one.ids, one.type_ids)
-            for one in (self._tokenizer.encode("a"), self._tokenizer.encode("a", "a"))
+            for one in (self._tokenizer.encode(word), self._tokenizer.encode(word, word))
         ]
         """Those of one text, and of two."""
+
+    def _text_with_a_token(self, bundle: Bundle) -> str:
+        """Return a text that shows where tokens stand between the special ones.
+
+        Raises:
+            BundleError: no golden text has a token.
+        """
+        for text in chain(["a"], (case.text for case in bundle.golden.cases)):
+            if self._tokenizer.encode(text, add_special_tokens=False).ids:
+                return text
+        raise BundleError(
+            f"{bundle.path(bundle.manifest.tokenizer)} makes no tokens of any text in {bundle.path(bundle.manifest.golden)}: it is "
+            "not the tokenizer of a model. Export the model again with its own."
+        )
 
     def _as_sought(self, definition: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
         """Return a tokenizer.json with its added tokens as they are sought: some in the text, some in the normalized text.
 
         Raises:
-            BundleError: nothing is left of one, or two are sought as the same text. The library finds the former everywhere and
-                fails on text that is not ASCII; of the latter it takes one or the other, from load to load.
+            BundleError: the library cannot tell one from others.
         """
-        normalizer = self._tokenizer.normalizer
-        added = [
-            token | {"content": normalizer.normalize_str(token["content"])}
-            if token["normalized"] and normalizer is not None
-            else token
-            for token in definition["added_tokens"]
-        ]
-        by_content: dict[str, int] = {}
-        for token in (token for token in added if token["normalized"]):
-            content, id_ = token["content"], token["id"]
-            if not content or content in by_content:
-                same = (
-                    f"leaves the same of those with ids {by_content[content]} and {id_}"
-                    if content
-                    else f"leaves nothing of that with id {id_}"
-                )
-                raise BundleError(
-                    f"{path}: its normalizer changes added tokens, and {same}, which the library cannot tell apart from others. "
-                    "Export the model again with normalized=False for such tokens, or without them."
-                )
-            by_content[content] = id_
-        return {**definition, "added_tokens": added}
+        added, normalizer = definition["added_tokens"], self._tokenizer.normalizer
+        try:
+            sought = as_sought(
+                [(token["id"], token["content"], token["normalized"]) for token in added],
+                str if normalizer is None else normalizer.normalize_str,
+            )
+        except ValueError as error:
+            raise BundleError(
+                f"{path}: its normalizer leaves {error}, which the library cannot tell apart from others. "
+                "Export the model again with normalized=False for such tokens, or without them."
+            ) from error
+        return {
+            **definition,
+            "added_tokens": [token | {"content": text} for token, text in zip(added, sought, strict=True)],
+        }
 
     def _plain_tokenizer(self, definition: Mapping[str, Any]) -> tuple[PlainTokenizer | None, list[int], list[int]]:
         """Return the tokenizer of plain texts, if there can be one, and the special tokens before and after a text."""

@@ -19,6 +19,8 @@ from typing import Literal
 
 import tokenizers
 
+from app.bundle.added_tokens import as_sought
+from app.bundle.panics import panics_as_errors
 from model_export.checkpoint.json_files import read_json, read_json_if_there
 from model_export.checkpoint.tokenizer_readings import (
     CONFIG_FILE,
@@ -30,7 +32,7 @@ from model_export.checkpoint.tokenizer_readings import (
     read_file,
 )
 from model_export.checkpoint.tokenizer_texts import CONTROL_CHARACTERS, TEXTS
-from model_export.errors import ExportError, no_panics, one_line
+from model_export.errors import ExportError, one_line
 
 TokenizerChoice = Literal["auto", "file", "class"]
 
@@ -115,13 +117,29 @@ def encode_texts(folder: Path, tokenizer: tokenizers.Tokenizer) -> list[tokenize
     """Return the texts on which tokenizers are compared, encoded.
 
     Raises:
-        ExportError: the tokenizer of `folder` cannot encode one of them.
+        ExportError: the tokenizer of `folder` cannot encode one of them, or cannot tell its added tokens apart.
     """
+    _check_added_tokens(folder, tokenizer)
     try:
-        with no_panics():
+        with panics_as_errors():
             return [tokenizer.encode(text, pair) for text, pair in TEXTS]
-    except Exception as error:  # tokenizers raises no other
+    except Exception as error:
         raise ExportError(
             f"The tokenizer in {folder} fails on texts with unknown characters ({one_line(error)}). "
             "Put its unknown token into its vocabulary, or replace it with the model's own tokenizer."
+        ) from error
+
+
+def _check_added_tokens(folder: Path, tokenizer: tokenizers.Tokenizer) -> None:
+    normalizer = tokenizer.normalizer
+    try:
+        as_sought(
+            [(i, token.content, token.normalized) for i, token in tokenizer.get_added_tokens_decoder().items()],
+            str if normalizer is None else normalizer.normalize_str,
+        )
+    except ValueError as error:
+        raise ExportError(
+            f"The normalizer of the tokenizer in {folder} leaves {error}, so that a text does not tell which token it has. Take "
+            f"one out, or have both found as they are written: set normalized to false for them in {TOKENIZER_FILE}, and in "
+            f"added_tokens_decoder of {SETTINGS_FILE} if they are there, too."
         ) from error

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 import tokenizers
 
+from app.bundle.panics import panics_as_errors
 from model_export.checkpoint.json_files import read_json, read_json_if_there
-from model_export.errors import ExportError, no_panics, one_line, shown
+from model_export.errors import ExportError, one_line, shown
 
 TOKENIZER_FILE: Final = "tokenizer.json"
 SETTINGS_FILE: Final = "tokenizer_config.json"
@@ -49,7 +50,7 @@ def read_by_class(folder: Path) -> Reading:
     from transformers import AutoTokenizer  # noqa: PLC0415  # takes a second
 
     try:
-        with no_panics():
+        with panics_as_errors():
             made = AutoTokenizer.from_pretrained(folder)
             if made.is_fast and not (folder / TOKENIZER_FILE).is_file():
                 _check_vocabulary_is_read(folder, made)
@@ -139,7 +140,7 @@ def read_file(folder: Path) -> Reading:
     kind = _class_of(name)
     parameters = inspect.signature(kind.__init__).parameters
     try:
-        with no_panics():
+        with panics_as_errors():
             known = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER_FILE)).get_vocab(with_added_tokens=True)
             named = _special_tokens_of(folder)
             defaults = {

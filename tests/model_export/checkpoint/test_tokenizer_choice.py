@@ -218,6 +218,40 @@ def test_the_mask_of_a_roberta_takes_the_space_before_it_also_from_vocabulary_fi
     assert ids(read_tokenizer(folder).fast) == expected != of_class(folder)
 
 
+def with_added(folder: Path, *contents: str, is_normalized: bool = True) -> Path:
+    path = folder / "tokenizer.json"
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    tokenizer.add_tokens([tokenizers.AddedToken(content, normalized=is_normalized) for content in contents])
+    path.write_text(tokenizer.to_str())
+    return folder
+
+
+@pytest.mark.parametrize("choice", ["auto", "file", "class"])
+@pytest.mark.parametrize(
+    ("contents", "says"),
+    [
+        (["\u200b"], "nothing of the added token with id 400"),
+        (["\n", "\t"], "the same of the added tokens with ids 400 and 401"),
+        (["Covid", "covid"], "the same of the added tokens with ids 400 and 401"),
+    ],
+)
+def test_added_tokens_that_a_text_does_not_tell_apart_are_refused(
+    copy_of: Copy, contents: list[str], says: str, choice: TokenizerChoice
+) -> None:
+    folder = with_added(copy_of("bert-single-label"), *contents)
+    with pytest.raises(ExportError, match=f"{says}.*set normalized to false"):
+        read_tokenizer(folder, choice)
+    as_written = with_added(copy_of("bert-entities"), *contents, is_normalized=False)
+    assert read_tokenizer(as_written, choice).fast.encode(contents[0]).ids[1] == 400
+
+
+def test_a_panic_of_the_library_is_an_error(copy_of: Copy) -> None:
+    folder = copy_of("bert-single-label")
+    edit(folder / "tokenizer.json", normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
+    with pytest.raises(ExportError, match="transformers cannot read the tokenizer"):
+        read_tokenizer(folder, "file")
+
+
 def test_a_tokenizer_without_its_unknown_token_is_refused(copy_of: Copy) -> None:
     folder = copy_of("bert-single-label", transformers_version="4.0.0")
     definition = json.loads((folder / "tokenizer.json").read_text())
