@@ -63,7 +63,7 @@ def test_text_logs_are_readable_and_name_the_process_of_several(shared_models: P
         lines = eventually(lambda: [line for line in server.log.splitlines() if "request_id=seen-1" in line])
         assert " info " in lines[0]
         assert "status=200" in lines[0]
-        assert re.search(r" request process=front-end pid=\d+ request_id=seen-1 ", lines[0])
+        assert re.search(r" request process=front-end-\d pid=\d+ request_id=seen-1 ", lines[0])
         assert re.search(r"model sentiment ready: .* process=engine pid=\d+$", server.log, re.MULTILINE)
         assert "pid=" not in server.log.splitlines()[0]  # of the process that was started, and that its operator knows
 
