@@ -51,6 +51,49 @@ def test_a_request_for_no_route_is_counted_and_logged(
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "body", "api", "status", "error_type"),
+    [
+        ("POST", "/models/sentiment/tokenize", {"inputs": "good"}, "tei", 200, None),
+        ("POST", "/models/sentiment/tokenize", {"input": "good"}, "tei", 422, "validation"),
+        ("GET", "/models/nobody/info", None, "tei", 404, "not_found"),
+        ("PUT", "/v2/models/sentiment/config", {}, "open-inference", 405, "method_not_allowed"),
+        ("GET", "/v1/models", None, "native", 200, None),
+        ("GET", "/v1/models/nobody/", None, "none", 404, "not_found"),
+        ("POST", "/v1/models", {}, "none", 405, "method_not_allowed"),
+    ],
+)
+def test_a_request_that_runs_no_model_is_counted_and_logged(
+    shared_server: ServerProcess, method: str, path: str, body: object, api: str, status: int, error_type: str | None
+) -> None:
+    def count() -> float:
+        return shared_server.metric("bert_requests_total", api=api, model="none", status=str(status))
+
+    before = count()
+    request_id = f"no-model-{method}-{status}-{len(path)}"
+    reply = shared_server.ask(method, path, body, {"X-Request-Id": request_id})
+    assert reply.status == status
+    assert count() == before + 1
+    told = line_of(shared_server, request_id)
+    assert (told["api"], told["status"], told.get("error_type")) == (api, status, error_type)
+    assert told["client"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v2/health/live", "/ping", "/metrics"])
+def test_health_is_in_no_log(shared_server: ServerProcess, path: str) -> None:
+    assert shared_server.ask("GET", path, headers={"X-Request-Id": "is-silent"}).status == 200
+    shared_server.ask("GET", "/v1/models", headers={"X-Request-Id": f"after-{path[1:3]}"})
+    line_of(shared_server, f"after-{path[1:3]}")
+    assert "is-silent" not in shared_server.log
+
+
+def test_a_route_that_is_nearly_one_of_an_api_answers_in_its_form(shared_server: ServerProcess) -> None:
+    openai = shared_server.ask("POST", "/v1/embeddings/", {}).json["error"]
+    assert "Did you mean POST /v1/embeddings?" in openai["message"]
+    cohere = shared_server.ask("POST", "/v2/rerank/", {}).json
+    assert cohere["message"] == cohere["error"]
+
+
+@pytest.mark.parametrize(
     ("data", "status", "error_type", "says"),
     [
         (b"nonsense\r\n\r\n", 400, "invalid_http", "cannot be read"),

@@ -12,8 +12,9 @@ import pytest
 
 from app.bundle.files import Bundle, describe_file, load_bundle
 from app.errors import BundleError, ValidationFailed
+from app.text.located import Encoded
 from app.text.pairs import Strategy
-from app.text.tokenizer import LONG_TEXT, Direction, Encoded, TextInput, Tokenizer, clean_up
+from app.text.tokenizer import LONG_TEXT, Direction, TextInput, Tokenizer, clean_up
 from tests.app import library
 from tests.conftest import BundleOf
 from tests.fixtures.corpus import CLASSIFY
@@ -211,7 +212,7 @@ def test_a_cut_text_has_the_offsets_of_its_tokens(bert: Tokenizer, direction: Di
 
 
 def test_a_text_in_windows_has_a_limit(bert: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.text.tokenizer.MOST_TOKENS", 50)
+    monkeypatch.setattr("app.text.pieces.MOST_TOKENS", 50)
     bert.encode_located(["good " * 48], cut=None)
     with pytest.raises(ValidationFailed, match=r"inputs\[1\] has over 50 tokens, the most .*Split it"):
         bert.encode_located(["good", "good " * 49], cut=None)
