@@ -7,10 +7,12 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.asgi import ERROR_TYPE, TOLD_AS, request_id_of
+from app.http.asgi import ERROR_TYPE, TOLD_AS, render_error, request_id_of, respond
+from app.http.faults import internal
 from app.http.finished import Finished
 from app.http.inference import InferenceEndpoint
 from app.http.utility import UtilityEndpoint
+from app.telemetry.metrics import NOT_ROUTED
 from app.telemetry.record import RequestRecord
 
 Endpoint = InferenceEndpoint | UtilityEndpoint
@@ -58,6 +60,7 @@ class Dispatcher:
         await self._ask_application(scope, receive, send, request_id, path)
 
     async def _ask_application(self, scope: Scope, receive: Receive, send: Send, request_id: str, path: str) -> None:
+        """Pass a request on to the FastAPI application."""
         scope["request_id"] = request_id
         scope["root_path"], scope["path"] = self._root_path, self._root_path + path  # in ASGI, a path begins with it
         named = (b"x-request-id", request_id.encode())
@@ -77,6 +80,12 @@ class Dispatcher:
 
         try:
             await self._application(scope, receive, send_with_id)
+        except Exception:  # the application has answered it, and the server logs it
+            raise
+        except BaseException as error:
+            fault = internal(error, request_id)
+            scope[TOLD_AS], scope[ERROR_TYPE] = NOT_ROUTED, fault.error_type
+            await respond(send_with_id, fault.status, *render_error(fault, request_id))
         finally:
             if TOLD_AS in scope:
                 record.api, record.error_type = scope[TOLD_AS], scope.get(ERROR_TYPE)

@@ -47,7 +47,7 @@ def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
 
     @router.get("/metrics", include_in_schema=False)
     async def prometheus(request: Request) -> Response:
-        # Reading every process's files and querying GPUs takes 10 ms and more, which would block the event loop.
+        # Reading every process's memory and querying GPUs takes 10 ms and more, which would block the event loop.
         accept = request.headers.get("accept", "")
         page, content_type = await asyncio.wrap_future(submit(collector, partial(metrics.expose, accept)))
         return Response(page, headers={"Content-Type": content_type, "Vary": "Accept"})

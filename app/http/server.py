@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 FEW_FILES: Final = 1024
 _REMEDIES: Final = {
     errno.EADDRINUSE: "Stop what uses the port, or set --port and --host.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n).",
     errno.EACCES: "Set --port to 1024 or more: this user may not listen on lower ones.",
 }
 """What to do about an error of a port; all others are of the address."""

@@ -6,8 +6,6 @@ connects to the engine that replaces it.
 
 import asyncio
 import logging
-import socket
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count, takewhile
 from pathlib import Path
@@ -23,10 +21,7 @@ from app.ipc.frames import DamagedFrame, FrameReader, frame
 log = logging.getLogger(__name__)
 
 RECONNECT_EVERY_S: Final = 0.05
-WATCH_EVERY_S: Final = 0.5
-SILENCE_S: Final = 10.0
-"""An engine that has sent nothing for this long is lost. It sends statistics ten times a second; on a machine with too much to
-do that may take a second or two, and only a process that hangs takes longer."""
+LOOK_EVERY_S: Final = 0.5
 LATE_S: Final = 2.0
 """How much later than the engine a front end fails a request that is past its deadline, seconds."""
 
@@ -60,7 +55,6 @@ class RemoteEngine:
         self._admission = admission
         self._identities = identities
         self._may_lack_some = may_lack_some
-        self._silent_s = 0.0
         self._writer: asyncio.StreamWriter | None = None
         self._models: frozenset[str] = frozenset()
         self._statistics: Mapping[str, QueueStatistics] = {}
@@ -99,14 +93,12 @@ class RemoteEngine:
         self,
         connected: Callable[[Mapping[str, Loaded]], None],
         lost: Callable[[], None],
-        hangs: Callable[[int], None],
     ) -> NoReturn:
         """Keep a connection to whichever engine listens, until cancelled.
 
         Args:
             connected: Called with the engine's models when it is ready.
             lost: Called when a connected engine goes away.
-            hangs: Called with the id of an engine's process that has said nothing for a long time, and should be replaced.
 
         Raises:
             OtherBundles: it has loaded other bundles than those that requests are made for.
@@ -124,7 +116,7 @@ class RemoteEngine:
                 continue
             reported = None
             self._writer = writer
-            watching = asyncio.create_task(self._watch(writer, hangs))
+            watching = asyncio.create_task(self._tell_late())
             try:
                 await self._read(reader, connected)
             except DamagedFrame:
@@ -140,9 +132,7 @@ class RemoteEngine:
 
     async def _read(self, reader: asyncio.StreamReader, connected: Callable[[Mapping[str, Loaded]], None]) -> None:
         frames = FrameReader()
-        self._silent_s = 0.0
         while data := await reader.read(1 << 20):
-            self._silent_s = 0.0
             for body in frames.feed(data):
                 match message := decode_from_engine(body):
                     case Replies():
@@ -159,19 +149,11 @@ class RemoteEngine:
                         self._models = frozenset(message.models)
                         connected(message.models)
 
-    async def _watch(self, writer: asyncio.StreamWriter, hangs: Callable[[int], None]) -> None:
-        """Tell late requests, and break with an engine that says nothing."""
+    async def _tell_late(self) -> None:
+        """Fail late requests, until cancelled. The supervisor replaces an engine that hangs, but only after a while."""
         while True:
-            await asyncio.sleep(WATCH_EVERY_S)
+            await asyncio.sleep(LOOK_EVERY_S)
             self._expire()
-            # Not read off a clock: where this process itself was stopped, the engine's silence was not heard.
-            self._silent_s += WATCH_EVERY_S
-            if self._silent_s >= SILENCE_S:
-                log.error("the engine has said nothing for %g s: it hangs", SILENCE_S)
-                pid = _process_behind(writer)
-                writer.transport.abort()
-                hangs(pid)
-                return
 
     def _expire(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -246,11 +228,3 @@ def refuse_other_bundles(mine: Mapping[str, str], engines: Mapping[str, str]) ->
     }
     listed = "; ".join(f"{', '.join(names)} {what}" for what, names in differences.items() if names)
     raise OtherBundles(f"the engine has read other bundles than this front end: {listed}")
-
-
-def _process_behind(writer: asyncio.StreamWriter) -> int:
-    """Return the id of the process that listens at the other end; the kernel knows it, whether or not that process does anything."""
-    size = struct.calcsize("3i")
-    credentials = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    pid: int = struct.unpack("3i", credentials)[0]
-    return pid

@@ -23,16 +23,14 @@ async def serve_engine(
     socket_path: Path,
     supervisor: SupervisorLink,
     previous: Mapping[str, Loaded],
-    was_lost: bool,
 ) -> ExitStatus:
     """Be the engine: the main coroutine of its process.
 
     Args:
         settings: As the service was started with.
         socket_path: Where to listen for front ends.
-        supervisor: Gets a report when the models are loaded.
+        supervisor: Gets a report when the models are loaded, and sees that this process works from then on.
         previous: How the engine before this one, if any, had loaded each model.
-        was_lost: Whether the engine before this one ended without having been told to.
 
     Raises:
         StartupError: the service cannot start as it is set up.
@@ -48,7 +46,7 @@ async def serve_engine(
     loop.add_signal_handler(signal.SIGTERM, stop)
     supervisor.when_gone(stop)
     metrics = Metrics(memory=supervisor.memory)
-    if was_lost:
+    if supervisor.was_lost:
         metrics.engine_restarts.inc()
     engine = LocalEngine()
     bad = BadBundles(are_skipped=settings.skip_bad_bundles)
@@ -61,10 +59,12 @@ async def serve_engine(
     freeze_heap()
     server = EngineServer(engine, loaded)
     async with asyncio.TaskGroup() as tasks:
+        beating = tasks.create_task(supervisor.place.beat())
         serving = tasks.create_task(server.serve(socket_path))
         await asyncio.wait((stopped, engine.lost), return_when=asyncio.FIRST_COMPLETED)
         if not engine.lost.done():
             await server.until_alone()
         serving.cancel()
-    await engine.close()
+        await engine.close()
+        beating.cancel()
     return ExitStatus.FAILED if engine.lost.done() else ExitStatus.STOPPED

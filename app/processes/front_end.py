@@ -38,10 +38,9 @@ from app.http.server import Server
 from app.http.utility import UtilityEndpoint
 from app.ipc.remote_engine import RemoteEngine
 from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
-from app.processes.board import Place
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
-from app.processes.reports import EngineHangs, FrontEndReady, SupervisorLink
+from app.processes.reports import FrontEndReady, SupervisorLink
 from app.settings import Settings
 from app.tasks import TASKS
 from app.tasks.catalog import Catalog, check_models, load_model
@@ -193,16 +192,14 @@ async def serve_front_end(
     socket_path: Path,
     supervisor: SupervisorLink,
     listener: socket.socket,
-    place: Place,
 ) -> ExitStatus:
     """Be a front end and nothing else: the main coroutine of its process.
 
     Args:
         settings: As the service was started with.
         socket_path: Where the engine listens.
-        supervisor: Gets a report when this front end is ready, and when the engine hangs.
+        supervisor: Gets a report when this front end is ready, and sees that it works.
         listener: The socket that all front ends accept connections from.
-        place: Where it shows that it works.
 
     Raises:
         StartupError: the service cannot start as it is set up.
@@ -215,13 +212,16 @@ async def serve_front_end(
         identities={bundle.name: bundle.identity for bundle in bundles},
         may_lack_some=settings.skip_bad_bundles,
     )
-    front_end = FrontEnd(settings, bundles, engine, Metrics(memory=supervisor.memory), bad)
+    metrics = Metrics(memory=supervisor.memory)
+    if supervisor.was_lost:
+        metrics.front_end_restarts.inc()
+    front_end = FrontEnd(settings, bundles, engine, metrics, bad)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, front_end.server.stop, "SIGTERM")
     supervisor.when_gone(partial(front_end.server.stop, "the supervisor has died", logging.ERROR))
     async with asyncio.TaskGroup() as tasks:
-        beating = tasks.create_task(place.beat())
+        beating = tasks.create_task(supervisor.place.beat())
         connection = tasks.create_task(_stay_connected(front_end, engine, supervisor))
-        await front_end.server.serve_on(listener, place)
+        await front_end.server.serve_on(listener, supervisor.place)
         connection.cancel()
         await front_end.close()
         beating.cancel()
@@ -235,11 +235,8 @@ async def _stay_connected(front_end: FrontEnd, engine: RemoteEngine, supervisor:
         front_end.engine_found(loaded)
         supervisor.report(FrontEndReady())
 
-    def report_hang(pid: int) -> None:
-        supervisor.report(EngineHangs(pid))
-
     try:
-        await engine.stay_connected(engine_found, front_end.engine_lost, report_hang)
+        await engine.stay_connected(engine_found, front_end.engine_lost)
     except OtherBundles as error:
         front_end.server.stop(str(error), logging.WARNING)
         return ExitStatus.OTHER_BUNDLES

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from app.engine.messages import Loaded
+from app.processes.board import Place
 from app.telemetry.shared_values import SharedMemory
 
 
@@ -28,26 +29,23 @@ class FrontEndReady:
     """A front end has read the bundles, and is connected to an engine that has loaded them."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineHangs:
-    """A front end has heard nothing from the engine for a long time; `pid` is the engine's process."""
-
-    pid: int
-
-
-Report = ModelsLoaded | FrontEndReady | EngineHangs
+Report = ModelsLoaded | FrontEndReady
 
 
 @dataclass(frozen=True, slots=True)
 class SupervisorLink:
-    """A child's end of its pipe, and the temporary folder and the metrics' memory that all processes of the service share.
+    """A child's end of its pipe, its place on the board, and what all processes of the service share: a folder, metrics' memory.
+
+    `was_lost` tells whether the process before it, in its slot, ended without having been told to.
 
     The supervisor sends nothing. When there is something to read, it is the end: the supervisor is gone.
     """
 
     pipe: Connection
+    place: Place
     folder: Path
     memory: SharedMemory
+    was_lost: bool
 
     def report(self, report: Report) -> None:
         """Send a report; none is needed any more by a supervisor that is gone."""

@@ -86,6 +86,11 @@ class WorkerSlot:
         self._deadline: asyncio.TimerHandle | None = None
 
     @property
+    def has_process(self) -> bool:
+        """Whether a process runs."""
+        return self.number >= 0 and not self.ended.done()
+
+    @property
     def is_stopped(self) -> bool:
         """Whether no successor is to be started."""
         return self.state is SlotState.STOPPED
@@ -151,8 +156,9 @@ class WorkerSlot:
         self.process.kill()
 
     def kill_hung(self) -> None:
-        """End a process that does not answer; a successor is to be started."""
-        self.state = SlotState.HUNG
+        """End a process that does not answer; a successor is to be started, unless it was stopped."""
+        if not self.is_stopped:
+            self.state = SlotState.HUNG
         self.process.kill()
 
     def stop_now(self) -> None:

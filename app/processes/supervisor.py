@@ -5,6 +5,7 @@ Runs on the event loop of the process that was started. It serves no requests it
 
 import asyncio
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from app.engine.messages import Loaded
 from app.errors import StartupError
 from app.processes.board import BEAT_EVERY_S, Board, Place, Silence
 from app.processes.exit_status import ChildMain, ExitStatus, run_child
-from app.processes.reports import EngineHangs, FrontEndReady, ModelsLoaded, Report, SupervisorLink
+from app.processes.reports import FrontEndReady, ModelsLoaded, Report, SupervisorLink
 from app.processes.signals import stop_on_signals
 from app.processes.slot import SlotState, WorkerSlot
 from app.processes.spawn import spawn
@@ -30,7 +31,10 @@ from app.telemetry.shared_values import SharedMemory, SlotMemory
 log = logging.getLogger(__name__)
 
 SILENCE_S: Final = 10.0
-"""A front end whose event loop has not come round for this long hangs. With too much to do that may take it a second or two."""
+"""A process whose event loop has not come round for this long hangs. With too much to do that may take it a second or two."""
+START_WITHIN_S: Final = 120.0
+"""A front end that does not serve after this long hangs, if others could: it reads tokenizers only, which they have read, too. How
+long an engine loads its models, and the first front ends of a service on a slow disk, nobody can say."""
 FINISH_WITHIN_S: Final = 5.0
 """So much longer than a process gives itself to finish may it take to end."""
 LONGEST_SOCKET_PATH: Final = 107
@@ -62,12 +66,14 @@ class Supervisor:
         finish_within_s = settings.shutdown_timeout_s + FINISH_WITHIN_S
         self._engine: Final = WorkerSlot("engine", self._spawn_engine, self._handle, finish_within_s)
         self._front_ends: Final = [
-            WorkerSlot(name, partial(self._spawn_front_end, name, i), self._handle, finish_within_s)
-            for i, name in enumerate(f"front end {i}" for i in range(settings.workers))
+            WorkerSlot(f"front end {i}", partial(self._spawn_front_end, 1 + i), self._handle, finish_within_s)
+            for i in range(settings.workers)
         ]
-        self._memory: Final = {slot.name: SlotMemory() for slot in (self._engine, *self._front_ends)}
-        """Of the metrics. Whatever becomes of a process and of disks, it is there until this process ends."""
-        self._board: Final = Board(settings.workers)
+        self._slots: Final = (self._engine, *self._front_ends)
+        self._memory: Final = tuple(SlotMemory() for _ in self._slots)
+        """Of the metrics of each. Whatever becomes of a process and of disks, it is there until this process ends."""
+        self._board: Final = Board(len(self._slots))
+        self._silence: Final = Silence(self._board)
         self._numbers: Final = count()
         self._loaded: Mapping[str, Loaded] = {}
         """How the last engine loaded the models: the next one need not measure again."""
@@ -87,23 +93,28 @@ class Supervisor:
             self._folder = Path(folder)
             if len(os.fsencode(self._socket_path)) > LONGEST_SOCKET_PATH:
                 raise StartupError(f"{folder} is too long a path for a Unix socket. Set TMPDIR to a shorter one.")
-            async with asyncio.TaskGroup() as engine:
-                engine.create_task(self._keep(self._engine))
-                watching = engine.create_task(self._watch())
-                async with asyncio.TaskGroup() as front_ends:
-                    for slot in self._front_ends:
-                        front_ends.create_task(self._keep(slot))
-                    status = await self._stop
-                    # Once the front ends have closed theirs too, a new connection is refused at once instead of waiting for
-                    # nobody.
-                    self._listener.close()
-                    for slot in self._front_ends:
-                        slot.stop()
+            async with asyncio.TaskGroup() as watch:
+                watching = watch.create_task(self._watch())
+                status = await self._keep_all()
                 watching.cancel()
-                # Only now, as the front ends needed it for what they had accepted.
-                self._engine.stop()
         status = self._cut_short or status
         log.info("stopped with status %d", status)
+        return status
+
+    async def _keep_all(self) -> ExitStatus:
+        """Keep the processes running until the service is to stop, then end them in order; return the status to end with."""
+        async with asyncio.TaskGroup() as engine:
+            engine.create_task(self._keep(self._engine))
+            async with asyncio.TaskGroup() as front_ends:
+                for slot in self._front_ends:
+                    front_ends.create_task(self._keep(slot))
+                status = await self._stop
+                # Once the front ends have closed theirs too, a new connection is refused at once instead of waiting for nobody.
+                self._listener.close()
+                for slot in self._front_ends:
+                    slot.stop()
+            # Only now, as the front ends needed it for what they had accepted.
+            self._engine.stop()
         return status
 
     @property
@@ -116,7 +127,7 @@ class Supervisor:
 
     def _stop_now(self, number: int) -> None:
         self._cut_short = ExitStatus(128 + number)
-        for slot in (*self._front_ends, self._engine):
+        for slot in self._slots:
             slot.stop_now()
 
     def _end(self, status: ExitStatus) -> None:
@@ -124,41 +135,51 @@ class Supervisor:
             self._stop.set_result(status)
 
     def _handle(self, report: Report) -> None:
-        """Handle a report: loaded models, a ready front end, or a hung engine's pid."""
+        """Handle a report: loaded models, or a ready front end."""
         match report:
             case ModelsLoaded(models):
                 self._loaded = models
             case FrontEndReady():
                 self._was_ready = True
-            case EngineHangs(pid):
-                # Every front end reports it, some of them late.
-                if pid == self._engine.process.pid and self._engine.state in (SlotState.RUNNING, SlotState.REPLACED):
-                    self._kill_hung(self._engine)
 
     def _spawn_engine(self, pipe: Connection) -> SpawnProcess:
-        was_lost = self._engine.state is SlotState.LOST
-        return self._spawn(self._engine.name, self._serve_engine, pipe, self._loaded, was_lost)
+        return self._spawn(0, self._serve_engine, pipe, self._loaded)
 
-    def _spawn_front_end(self, name: str, index: int, pipe: Connection) -> SpawnProcess:
-        self._board.clear(index)
-        return self._spawn(name, self._serve_front_end, pipe, self._listener, Place(self._board, index))
+    def _spawn_front_end(self, index: int, pipe: Connection) -> SpawnProcess:
+        return self._spawn(index, self._serve_front_end, pipe, self._listener)
 
-    def _spawn(self, name: str, main: ChildMain, pipe: Connection, *arguments: object) -> SpawnProcess:
-        link = SupervisorLink(pipe, self._folder, SharedMemory(self._memory[name], tuple(self._memory.values())))
-        return spawn(name, run_child, main, self._settings, self._socket_path, link, *arguments)
+    def _spawn(self, index: int, main: ChildMain, pipe: Connection, *arguments: object) -> SpawnProcess:
+        self._silence.forget(index)
+        memory = SharedMemory(self._memory[index], self._memory)
+        slot = self._slots[index]
+        link = SupervisorLink(
+            pipe, Place(self._board, index), self._folder, memory, was_lost=slot.state is SlotState.LOST
+        )
+        return spawn(slot.name, run_child, main, self._settings, self._socket_path, link, *arguments)
 
     async def _watch(self) -> None:
-        """Kill front ends that hang, until cancelled."""
-        silence = Silence(self._board)
         while True:
             await asyncio.sleep(BEAT_EVERY_S)
-            for slot, times in zip(self._front_ends, silence.times(), strict=True):
-                if times * BEAT_EVERY_S >= SILENCE_S and slot.state in (SlotState.RUNNING, SlotState.REPLACED):
-                    self._kill_hung(slot)
+            self._look()
 
-    def _kill_hung(self, slot: WorkerSlot) -> None:
+    def _look(self) -> None:
+        """Kill processes that hang. Called every `BEAT_EVERY_S`."""
+        for index, times in enumerate(self._silence.times()):
+            if self._slots[index].has_process and times * BEAT_EVERY_S >= self._patience_s(index):
+                self._kill_hung(index)
+
+    def _patience_s(self, index: int) -> float:
+        """Return for how long a process may show nothing."""
+        if self._board.beats[index]:
+            return SILENCE_S
+        is_known = self._was_ready and self._slots[index] is not self._engine
+        return START_WITHIN_S if is_known else math.inf
+
+    def _kill_hung(self, index: int) -> None:
+        slot = self._slots[index]
         log.error("the %s hangs: killing it", slot.name)
         slot.kill_hung()
+        self._silence.forget(index)  # that is said once
 
     async def _keep(self, slot: WorkerSlot) -> None:
         """Start a process whenever the one before it has ended, until the slot is stopped."""
@@ -183,7 +204,7 @@ class Supervisor:
             await slot.ended
             if slot.is_stopped:
                 return
-            self._memory[slot.name].forget_gauges()
+            self._memory[self._slots.index(slot)].forget_gauges()
             status = self._status_after(slot)
             if status is not None:
                 self._end(status)
@@ -234,7 +255,7 @@ class Supervisor:
         log.warning(
             "the engine has read bundles that are no longer there: replacing it, and the front ends from before"
         )
-        for slot in (*self._front_ends, self._engine):
+        for slot in self._slots:
             if slot.number < front_end.number:
                 slot.replace()
 

@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing.reduction import DupFd
 from threading import Lock
 from typing import Any, Final
 from weakref import finalize
@@ -19,6 +18,8 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from app.memory_file import MemoryFile
+
 _START_BYTES: Final = 1 << 16
 """It grows with the series."""
 _OF_TWO: Final[dict[str, Callable[[float, float], float]]] = {"livemax": max, "livemin": min}
@@ -27,44 +28,17 @@ _OF_TWO: Final[dict[str, Callable[[float, float], float]]] = {"livemax": max, "l
 Labels = tuple[tuple[str, str], ...]
 
 
-class _Memory:
-    """Anonymous memory that a child process can map, too."""
-
-    def __init__(self, descriptor: int | None = None) -> None:
-        if descriptor is None:
-            descriptor = os.memfd_create("metrics")
-            os.truncate(descriptor, _START_BYTES)
-        self.descriptor: Final = descriptor
-
-    def __reduce__(self) -> tuple[Callable[[Any], "_Memory"], tuple[Any]]:
-        return _inherited, (DupFd(self.descriptor),)
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
-
-    @property
-    def path(self) -> str:
-        return f"/proc/self/fd/{self.descriptor}"
-
-    def clear(self) -> None:
-        """Have it hold no value, without giving memory back that a process may have mapped."""
-        os.pwrite(self.descriptor, bytes(8), 0)
-
-
-def _inherited(descriptor: Any) -> _Memory:  # noqa: ANN401 - typeshed has no name for it
-    return _Memory(descriptor.detach())
-
-
 class SlotMemory:
     """What the processes of one worker slot have counted."""
 
     def __init__(self) -> None:
-        self.totals: Final = _Memory()
-        self.gauges: Final = _Memory()
+        self.totals: Final = MemoryFile(_START_BYTES)
+        self.gauges: Final = MemoryFile(_START_BYTES)
 
     def forget_gauges(self) -> None:
         """Drop the gauges of a process that ended; its counters stay."""
-        self.gauges.clear()
+        # How much is in use. No memory is given back: a process may have mapped it.
+        os.pwrite(self.gauges.descriptor, bytes(8), 0)
 
 
 @dataclass(frozen=True, slots=True)

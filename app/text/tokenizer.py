@@ -10,6 +10,7 @@ own, and everything that is cut off comes back in pieces: of two long texts ever
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, cast
 

@@ -35,8 +35,11 @@ def dashboard() -> models.Dashboard:
             ),
             stat(
                 "Restarts",
-                "Process starts and engine replacements in the time range chosen above. A deployment is one.",
-                Query(f"sum({_STARTS}[$__range])) + sum(increase(bert_engine_restarts_total{{{CHOSEN}}}[$__range]))"),
+                "Process starts, and engines and front ends that were replaced, in the time range chosen above. A deployment is one.",
+                Query(
+                    f"sum({_STARTS}[$__range])) + sum(increase(bert_engine_restarts_total{{{CHOSEN}}}[$__range]))"
+                    f" + sum(increase(bert_front_end_restarts_total{{{CHOSEN}}}[$__range]))"
+                ),
                 unit="none",
                 decimals=0,
                 steps=((None, "green"), (1, "yellow"), (3, "red")),
@@ -124,10 +127,11 @@ def dashboard() -> models.Dashboard:
         [
             lines(
                 "Restarts in five minutes",
-                "Process starts and engine replacements, by instance.",
+                "Process starts, and engines and front ends that were replaced, by instance.",
                 [
                     Query(f"{_STARTS}[5m])", "process {{instance}}"),
                     Query(f"increase(bert_engine_restarts_total{{{CHOSEN}}}[5m])", "engine {{instance}}"),
+                    Query(f"increase(bert_front_end_restarts_total{{{CHOSEN}}}[5m])", "front end {{instance}}"),
                 ],
                 unit="none",
             ),

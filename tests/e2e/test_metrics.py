@@ -66,6 +66,7 @@ def test_model_info_names_what_is_served(at_start: str) -> None:
         assert f"bert_model_info{{{labels}}} 1.0" in at_start
     assert "bert_engine_up 1.0" in at_start
     assert "bert_engine_restarts_total 0.0" in at_start
+    assert "bert_front_end_restarts_total 0.0" in at_start
     assert "process_resident_memory_bytes" in at_start
     assert "_created" not in at_start
 

@@ -132,14 +132,22 @@ def test_a_hung_engine_fails_its_requests_and_is_replaced(models: Path) -> None:
 def test_a_hung_front_end_is_replaced_while_the_others_answer(server: ServerProcess) -> None:
     engine, before = engine_of(server), workers(server)
     victim = next(pid for pid in before if pid != engine)
-    told = server.log.count("ready in ")
+    told, restarts = server.log.count("ready in "), metric(server, "bert_front_end_restarts_total")
     os.kill(victim, signal.SIGSTOP)
     assert [classify(server, text).status_code for text in TEXTS * 4] == [200] * 16
     until(lambda: victim not in workers(server) and len(workers(server)) == len(before))
     assert engine_of(server) == engine
     assert "killed by SIGKILL as it had hung; starting another" in server.log
     until(lambda: server.log.count("ready in ") > told)
+    assert metric(server, "bert_front_end_restarts_total") == restarts + 1
     assert [classify(server, text).status_code for text in TEXTS * 4] == [200] * 16
+
+
+def test_a_stop_does_not_wait_for_processes_that_hang(doomed: ServerProcess) -> None:
+    for pid in workers(doomed):
+        os.kill(pid, signal.SIGSTOP)
+    assert doomed.stop() == 0
+    assert doomed.log.count("hangs: killing it") == 3
 
 
 @pytest.mark.parametrize("front_ends", [2, 4])

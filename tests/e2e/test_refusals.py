@@ -73,7 +73,7 @@ def test_a_request_that_runs_no_model_is_counted_and_logged(
     reply = shared_server.ask(method, path, body, {"X-Request-Id": request_id})
     assert reply.status == status
     assert count() == before + 1
-    told = line_of(shared_server, request_id)
+    told = shared_server.told(request_id)
     assert (told["api"], told["status"], told.get("error_type")) == (api, status, error_type)
     assert told["client"] == "127.0.0.1"
 
@@ -82,7 +82,7 @@ def test_a_request_that_runs_no_model_is_counted_and_logged(
 def test_health_is_in_no_log(shared_server: ServerProcess, path: str) -> None:
     assert shared_server.ask("GET", path, headers={"X-Request-Id": "is-silent"}).status == 200
     shared_server.ask("GET", "/v1/models", headers={"X-Request-Id": f"after-{path[1:3]}"})
-    line_of(shared_server, f"after-{path[1:3]}")
+    shared_server.told(f"after-{path[1:3]}")
     assert "is-silent" not in shared_server.log
 
 

@@ -33,6 +33,15 @@ async def broken() -> None:
     raise ZeroDivisionError
 
 
+class Panic(BaseException):
+    """As Rust libraries raise."""
+
+
+@router.get("/panicking")
+async def panicking() -> None:
+    raise Panic
+
+
 def ask(path: str, method: str = "GET") -> tuple[int, list[tuple[bytes, bytes]], Any]:
     sent: list[Any] = []
 
@@ -75,6 +84,7 @@ def ask(path: str, method: str = "GET") -> tuple[int, list[tuple[bytes, bytes]],
     [
         ("/refused", "GET", 503, "not_ready", (b"retry-after", b"2")),
         ("/broken", "GET", 500, "internal", None),
+        ("/panicking", "GET", 500, "internal", None),
         ("/nowhere", "GET", 404, "not_found", None),
         ("/fine", "POST", 405, "method_not_allowed", (b"allow", b"GET")),
     ],

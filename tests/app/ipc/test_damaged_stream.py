@@ -83,7 +83,7 @@ def test_a_front_end_loses_the_engine_and_connects_again(
 
         async with asyncio.timeout(WITHIN_S):
             listening = await asyncio.start_unix_server(serve, str(path))
-            connection = asyncio.create_task(client.stay_connected(connected, lost, lambda _: None))
+            connection = asyncio.create_task(client.stay_connected(connected, lost))
             await is_connected_again.wait()
             assert events == ["connected", "lost", "connected"]
             connection.cancel()

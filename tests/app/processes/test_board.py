@@ -23,7 +23,7 @@ def test_a_child_shares_the_board_of_its_supervisor() -> None:
     assert list(board.connections) == [3, 7]
 
 
-def test_front_ends_that_accept_nothing_are_not_the_ones_with_the_fewest_connections() -> None:
+def test_processes_that_accept_nothing_are_not_the_ones_with_the_fewest_connections() -> None:
     board = Board(3)
     board.connections[0] = 5
     board.clear(1)
@@ -31,7 +31,7 @@ def test_front_ends_that_accept_nothing_are_not_the_ones_with_the_fewest_connect
     assert Place(board, 0).least() == 5
 
 
-def test_a_front_end_is_silent_from_its_last_beat_on() -> None:
+def test_a_process_is_silent_from_its_last_beat_on() -> None:
     board = Board(2)
     silence = Silence(board)
     board.beats[0] = board.beats[1] = 1
@@ -43,15 +43,15 @@ def test_a_front_end_is_silent_from_its_last_beat_on() -> None:
     assert silence.times() == [2, 0]
 
 
-def test_a_front_end_that_does_not_serve_yet_is_not_silent() -> None:
+def test_the_silence_of_a_process_is_not_that_of_its_successor() -> None:
     board = Board(1)
     silence = Silence(board)
-    assert [silence.times() for _ in range(3)] == [[0]] * 3
     board.beats[0] = 1
     silence.times()
-    silence.times()
-    board.clear(0)  # a successor begins
-    assert silence.times() == [0]
+    assert silence.times() == [1]
+    silence.forget(0)
+    assert board.beats[0] == 0
+    assert silence.times() == [1]  # it is silent from its start on, too
 
 
 def test_an_event_loop_that_comes_round_beats() -> None:

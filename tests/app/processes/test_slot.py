@@ -26,7 +26,7 @@ def end(_: Connection) -> None:
 
 
 def report_many(pipe: Connection) -> None:
-    SupervisorLink(pipe, None, None).report(ModelsLoaded(MANY))  # type: ignore[arg-type]
+    SupervisorLink(pipe, None, None, None, was_lost=False).report(ModelsLoaded(MANY))  # type: ignore[arg-type]
 
 
 def end_amid_a_report(pipe: Connection) -> None:
@@ -35,7 +35,7 @@ def end_amid_a_report(pipe: Connection) -> None:
 
 def ignore_sigterm(pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    SupervisorLink(pipe, None, None).report(ModelsLoaded({}))  # type: ignore[arg-type]
+    SupervisorLink(pipe, None, None, None, was_lost=False).report(ModelsLoaded({}))  # type: ignore[arg-type]
     signal.pause()
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from app.errors import StartupError
+from app.processes.board import BEAT_EVERY_S
 from app.processes.exit_status import ExitStatus
-from app.processes.reports import EngineHangs, FrontEndReady, ModelsLoaded
+from app.processes.reports import FrontEndReady, ModelsLoaded
 from app.processes.slot import RESTARTS, RestartLimit, SlotState, WorkerSlot
-from app.processes.supervisor import Supervisor
+from app.processes.supervisor import SILENCE_S, START_WITHIN_S, Supervisor
 from app.settings import Settings
 from tests.app.loaded import loaded
 
@@ -134,40 +135,82 @@ def test_a_wrong_configuration_does_not_end_a_service_that_was_ready() -> None:
     supervised(test)
 
 
-def test_an_engine_that_hangs_is_killed_once_though_every_front_end_reports_it(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def test(supervisor: Any) -> None:
-        engine = supervisor._engine
-        for _ in range(2):
-            supervisor._handle(EngineHangs(engine.process.pid))
+def watched(test: Callable[[Any, Callable[[float], None]], None]) -> None:
+    """Run a test against a supervisor whose processes have begun to serve, and a function that lets so many seconds pass."""
+
+    async def main() -> None:
+        with socket.socket() as listener:
+            supervisor: Any = Supervisor(Settings(workers=2), listener, sleep, sleep)
+        for number, slot in enumerate(supervisor._slots):
+            running(slot, number)
+            slot.ended = asyncio.get_running_loop().create_future()
+            supervisor._board.beats[number] = 1
+
+        def let_pass(seconds: float) -> None:
+            for _ in range(round(seconds / BEAT_EVERY_S)):
+                supervisor._look()
+
+        let_pass(BEAT_EVERY_S)  # sees the first beats
+        test(supervisor, let_pass)
+
+    asyncio.run(main())
+
+
+def test_a_process_that_hangs_is_killed_and_counts_as_lost(caplog: pytest.LogCaptureFixture) -> None:
+    def test(supervisor: Any, let_pass: Callable[[float], None]) -> None:
+        engine, *others = supervisor._slots
+        let_pass(SILENCE_S - BEAT_EVERY_S)
+        assert not engine.process.signals
+        for i, _ in enumerate(others):
+            supervisor._board.beats[1 + i] += 1
+        let_pass(2 * BEAT_EVERY_S)  # the kernel may take a while to end it
         assert engine.process.signals == ["SIGKILL"]
+        assert not [signals for slot in others for signals in slot.process.signals]
         assert supervisor._status_after(ended(engine, -9)) is None
         assert engine.state is SlotState.LOST
 
-    supervised(test)
+    watched(test)
+    assert caplog.messages.count("the engine hangs: killing it") == 1
     assert "engine ended with status -9, killed by SIGKILL as it had hung; starting another" in caplog.text
 
 
-def test_a_late_report_of_a_hung_engine_does_not_harm_its_successor() -> None:
-    def test(supervisor: Any) -> None:
-        before = supervisor._engine.process.pid
-        running(supervisor._engine, 3)
-        supervisor._handle(EngineHangs(before))
-        assert supervisor._engine.state is SlotState.RUNNING
-        assert not supervisor._engine.process.signals
+def test_a_process_that_hangs_while_the_service_stops_is_killed_and_has_no_successor() -> None:
+    def test(supervisor: Any, let_pass: Callable[[float], None]) -> None:
+        front_end = supervisor._front_ends[0]
+        front_end.stop()
+        let_pass(SILENCE_S)
+        assert front_end.process.signals == ["SIGTERM", "SIGKILL"]
+        assert front_end.is_stopped
 
-    supervised(test)
+    watched(test)
 
 
-def test_a_report_of_a_hung_engine_does_not_restart_one_that_is_stopped() -> None:
-    def test(supervisor: Any) -> None:
-        engine = supervisor._engine
-        engine.stop()
-        supervisor._handle(EngineHangs(engine.process.pid))
-        assert engine.is_stopped
+def test_a_process_that_has_ended_does_not_hang() -> None:
+    def test(supervisor: Any, let_pass: Callable[[float], None]) -> None:
+        for slot in supervisor._slots:
+            slot.ended.set_result(None)
+        let_pass(SILENCE_S)
+        assert not [signals for slot in supervisor._slots for signals in slot.process.signals]
 
-    supervised(test)
+    watched(test)
+
+
+@pytest.mark.parametrize("was_ready", [False, True])
+def test_a_front_end_that_never_serves_hangs_if_others_could(*, was_ready: bool) -> None:
+    def test(supervisor: Any, let_pass: Callable[[float], None]) -> None:
+        if was_ready:
+            supervisor._handle(FrontEndReady())
+        engine, front_end, other = supervisor._slots
+        for i, _ in enumerate(supervisor._slots):
+            supervisor._silence.forget(i)  # they begin
+        let_pass(START_WITHIN_S - BEAT_EVERY_S)
+        supervisor._board.beats[2] += 1
+        let_pass(BEAT_EVERY_S)
+        assert front_end.process.signals == ["SIGKILL"] * was_ready
+        assert not engine.process.signals  # how long models load nobody can say
+        assert not other.process.signals
+
+    watched(test)
 
 
 class Refusing(WorkerSlot):
