@@ -37,7 +37,7 @@ from model_export.checkpoint.load import LoadedCheckpoint, load_checkpoint
 from model_export.checkpoint.network import Network
 from model_export.checkpoint.sentence_transformers import EmbeddingSettings
 from model_export.checkpoint.tokenizer_choice import TokenizerChoice
-from model_export.errors import InaccurateVariant
+from model_export.errors import ExportError, InaccurateVariant
 from model_export.graph.build import build_graph
 from model_export.graph.onnx_file import write_onnx
 from model_export.output.atomic import replacing
@@ -128,8 +128,12 @@ def export(options: ExportOptions, progress: Progress, warn: Callable[[str], Non
                 variant = _write_variant(name, folder, network, batches=batches, comparison=comparison, options=options)
                 variants.append(variant)
             except InaccurateVariant as error:
-                if options.variants is not None or (name == wanted[-1] and not variants):
+                if options.variants is not None:
                     raise
+                if name == wanted[-1] and not variants:
+                    raise ExportError(
+                        f"{error.finding} No other variant is left. If that is accurate enough, allow it with --tolerance."
+                    ) from error
                 left_out[name] = error.finding
                 warn(f"{name} is left out of the bundle: {error.finding} The other variants are not affected.")
                 for path in folder.glob(f"{name}.onnx*"):
@@ -184,6 +188,9 @@ def _write_variant(
     external_data = write_onnx(build_graph(network, target=target, precision=precision, ranges=ranges), path)
     graph = RunnableGraph(path, target=target, position_offset=network.config.position_offset)
     parity = batches.parity(graph, batches.tolerance(precision) if options.tolerance is None else options.tolerance)
+    if precision == "fp32" and options.tolerance is None and not parity.reference_max_abs_diff <= parity.tolerance:
+        tolerance = max(parity.tolerance, batches.tolerance_of_rounding(network))
+        parity = parity.model_copy(update={"tolerance": tolerance})
     check(name, target, parity)
     to_scores = score_function(network) if precision == "fp16" and options.tolerance is None else None
     if to_scores:

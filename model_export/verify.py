@@ -8,6 +8,7 @@ from app.bundle import BundleError
 from app.bundle.files import Bundle
 from app.bundle.manifest import GoldenCase, Parity
 from app.bundle.onnx_contents import check_contents
+from app.bundle.panics import panics_as_errors
 from model_export.check.golden import golden_batch, golden_difference
 from model_export.check.runnable_graph import RunnableGraph
 from model_export.check.sequences import random_sequences
@@ -32,7 +33,8 @@ def verify_bundle(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, 
             not of one model.
     """
     try:
-        return _verify(bundle, progress)
+        with panics_as_errors():
+            return _verify(bundle, progress)
     except (BundleError, ExportError):
         raise
     except Exception as error:

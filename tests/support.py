@@ -85,6 +85,10 @@ class ServerProcess:
         """The log as it was written: one JSON object a line."""
         return [json.loads(line) for line in self.log.splitlines()]
 
+    def told(self, request_id: str) -> dict[str, Any]:
+        """Return what the log says of a request: a thread writes it, maybe after the answer."""
+        return eventually(lambda: next((one for one in self.records if one.get("request_id") == request_id), {}))
+
     def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
         """Ask on a connection of its own."""
         connection = Connection(self.url)

@@ -1,5 +1,6 @@
 """The README and the docs do what they say: their commands are run as they are written."""
 
+import ast
 import json
 import os
 import re
@@ -41,6 +42,11 @@ PACKAGES = "app|model_export|tests|benchmarks|monitoring|deploy"
 
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def table_rows(page: str) -> list[tuple[str, ...]]:
+    lines = (line for line in (ROOT / page).read_text().splitlines() if line.startswith("| "))
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
 
 
 @dataclass(frozen=True)
@@ -263,15 +269,13 @@ def test_the_readme_names_every_task_and_family() -> None:
 
 
 def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
-    def rows(page: str) -> list[tuple[str, ...]]:
-        lines = (line for line in (ROOT / page).read_text().splitlines() if line.startswith("| "))
-        return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
-
     measured = {
         (server, setting, rate, p50)
-        for server, setting, rate, _, p50, *_ in (row for row in rows("benchmarks/results/results.md") if len(row) > 5)
+        for server, setting, rate, _, p50, *_ in (
+            row for row in table_rows("benchmarks/results/results.md") if len(row) > 5
+        )
     }
-    shown = [row for row in rows("README.md") if len(row) == 4 and row[0] != "server"]
+    shown = [row for row in table_rows("README.md") if len(row) == 4 and row[0] != "server"]
     assert shown
     assert set(shown) <= measured
 
@@ -303,6 +307,31 @@ def test_paths_and_modules_that_the_docs_name_exist(page: Path) -> None:
         path = ROOT / module.replace(".", "/")
         missing += [] if path.is_dir() or path.with_suffix(".py").is_file() else [module]
     assert not missing
+
+
+def messages() -> str:
+    """Return every text in the code of the server, a line each, with %s for what is put into it."""
+    texts = []
+    for file in sorted((ROOT / "app").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                texts.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "%s" for part in node.values)
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return "\n".join(texts)
+
+
+def test_the_lines_of_the_log_that_the_runbook_quotes_are_written() -> None:
+    page = re.sub(r"\s+", " ", (ROOT / "docs/operations.md").read_text().partition("## Traces")[0])
+    quoted = re.findall(r"`((?!docker|kubectl|severity)[a-z][a-z:-]*(?: [A-Za-z:-]+)+)`", page)
+    assert "the device is stuck" in quoted
+    written = messages()
+    for line in quoted:
+        words = line.split()
+        forms = [line, *(" ".join([*words[:at], "%s", *words[at + 1 :]]) for at in range(len(words)))]
+        assert any(form in written for form in forms), line
 
 
 @EACH_PAGE
@@ -350,6 +379,16 @@ def test_every_decision_has_its_parts_and_is_listed() -> None:
         assert re.findall(r"^\*\*(\w+)\.\*\*", text, re.MULTILINE) == ["Context", "Measured", "Decided"], page.name
         assert re.search(r"^\d{4}-\d\d-\d\d", text, re.MULTILINE), page.name
         assert f"[{page.name[:4]}]({page.name})" in index
+
+
+def test_every_promise_names_a_test_that_holds_it() -> None:
+    promises = [row for row in table_rows("docs/reliability.md") if len(row) == 3 and row[0] != "promise"]
+    assert promises
+    for promise, _, held_by in promises:
+        named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", held_by)
+        assert named, promise
+        for path, test in named:
+            assert f"def {test or 'test_'}" in (ROOT / path).read_text(), held_by
 
 
 def test_the_changelog_has_what_is_to_come_and_this_version() -> None:

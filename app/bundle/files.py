@@ -141,8 +141,9 @@ def load_bundle(folder: Path) -> Bundle:
             "Export the model again with the model_export of this release."
         )
     has_checksum = checksum.KEY in document
-    manifest = _manifest(path, document, is_intact=has_checksum and checksum.is_intact(raw))
-    if has_checksum and not checksum.is_intact(raw):
+    is_intact = has_checksum and checksum.is_intact(raw)
+    manifest = _manifest(path, document, is_intact=is_intact)
+    if has_checksum and not is_intact:
         raise BundleError(
             f"{path} is damaged: it does not match its checksum, so it was not written by an export as it is. "
             "Copy the bundle again, or export the model again."
@@ -196,7 +197,7 @@ def find_bundles(models: Path, skipping: Skipping = skipping_none) -> list[Bundl
         BundleError: there is none, or one is damaged or cannot be read.
     """
     try:
-        is_bundle = (models / MANIFEST_FILE).exists()
+        is_bundle = _has_manifest(models)
     except OSError as error:
         raise unreadable(models, error) from error
     if is_bundle:
@@ -216,7 +217,7 @@ def find_bundles(models: Path, skipping: Skipping = skipping_none) -> list[Bundl
         folders = sorted(
             folder
             for folder in models.iterdir()
-            if not folder.name.startswith(".") and folder.name != "lost+found" and (folder / MANIFEST_FILE).exists()
+            if not folder.name.startswith(".") and folder.name != "lost+found" and _has_manifest(folder)
         )
     except OSError as error:
         raise unreadable(Path(error.filename or models), error) from error
@@ -230,6 +231,12 @@ def find_bundles(models: Path, skipping: Skipping = skipping_none) -> list[Bundl
         with skipping(folder.name):
             found.append(load_bundle(folder))
     return found
+
+
+def _has_manifest(folder: Path) -> bool:
+    """Return whether a folder is a bundle. One whose manifest is a link to nothing is a damaged one."""
+    path = folder / MANIFEST_FILE
+    return path.exists() or path.is_symlink()
 
 
 def _first_problem(error: ValidationError) -> str:

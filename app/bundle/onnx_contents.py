@@ -1,14 +1,15 @@
 """What an ONNX file holds, as far as it must be known before ONNX Runtime opens it.
 
-ONNX Runtime reads any file that a tensor names, and runs any loop, also one without an end. Graphs of the export read one file at
-most, and loop over the groups of a batch alone: anything else is damage. Only the fields that tell are read, out of protobuf's
-wire format; the weights are passed over.
+ONNX Runtime reads any file that a tensor names, and runs any loop, also one without an end or of 2^62 turns. Graphs of the export
+read one file at most, and loop over the groups of a batch alone: anything else is damage. Only the fields that tell are read, out
+of protobuf's wire format; the weights are passed over.
 
 Source: onnx.proto of the ONNX specification.
 """
 
 import mmap
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,21 +17,23 @@ from app.bundle.regular_file import open_regular
 from app.errors import BundleError
 
 _DEEPEST: Final = 16
+_OF_MAIN_GRAPH: Final = 2
+"""The depth of the main graph's inputs and nodes. Within a loop, one more loop would multiply its turns."""
 _CONTROL_FLOW: Final = frozenset({b"Loop", b"Scan", b"If", b"SequenceMap"})
-_OVER_GROUPS: Final = [b"groups", b""]  # how often, and no condition
-# The fields that lead from a message to tensors and nodes, by message.
-_MODEL: Final = {7: "graph", 25: "function"}
-_GRAPH: Final = {1: "node", 5: "tensor", 15: "sparse"}
-_FUNCTION: Final = {7: "node"}
-_NODE: Final = {1: "input", 4: "operator", 5: "attribute"}
-_ATTRIBUTE: Final = {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"}
-_SPARSE: Final = {1: "tensor", 2: "tensor"}
-_TENSOR: Final = {13: "external"}
-_ENTRY: Final = {1: "key", 2: "value"}
-_FIELDS: Final = {
-    "model": _MODEL, "graph": _GRAPH, "function": _FUNCTION, "node": _NODE, "attribute": _ATTRIBUTE, "sparse": _SPARSE,
-    "tensor": _TENSOR, "external": _ENTRY,
-}  # fmt: skip
+_GROUPS: Final = b"groups"
+_GROUP_SHAPE: Final = b"group_shape"
+# What is read of each message, by the field's number: other messages, and bytes.
+_FIELDS: Final[Mapping[str, Mapping[int, str]]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 11: "value", 15: "sparse"},
+    "function": {},
+    "node": {1: "input", 2: "output", 4: "operator", 5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {8: "name", 13: "external"},
+    "value": {1: "name"},
+    "external": {1: "key", 2: "value of key"},
+}
 Range = tuple[int, int]
 
 
@@ -39,7 +42,7 @@ class _NotOnnx(Exception):
 
 
 def check_contents(path: Path, external_data: str | None) -> None:
-    """Pass if a graph reads no file but its external data, and has no control flow.
+    """Pass if a graph reads no file but its external data, and has no control flow but loops over the groups of a batch.
 
     Args:
         path: The graph.
@@ -50,20 +53,35 @@ def check_contents(path: Path, external_data: str | None) -> None:
     """
     with open_regular(path) as stream, _mapped(path, stream.fileno()) as content:
         try:
-            for kind, (begin, end) in _walk(content, "model", (0, len(content)), 0):
-                value = content[begin:end]
-                if kind == "operator":
-                    raise BundleError(
-                        f"{path} has a {value.decode()} that no export writes, and that may never end. Export the model again."
-                    )
-                if value != (external_data or "").encode():
-                    raise BundleError(
-                        f"{path} reads weights from a file that its manifest does not list. Export the model again."
-                    )
+            for message, values, depth in _walk(content, "model", (0, len(content)), 0):
+                problem = _problem(message, values, depth, (external_data or "").encode())
+                if problem is not None:
+                    raise BundleError(f"{path} {problem}. Export the model again.")
         except _NotOnnx as error:
             raise BundleError(
                 f"{path} cannot be loaded by ONNX Runtime, as it is not an ONNX file: {error}. Export the model again."
             ) from error
+
+
+def _problem(message: str, values: Mapping[str, Sequence[bytes]], depth: int, external_data: bytes) -> str | None:
+    """Return what no export writes, None if this message may be of one."""
+    if message == "external":
+        other = values["key"][-1:] == [b"location"] and values["value of key"][-1:] != [external_data]
+        return "reads weights from a file that its manifest does not list" if other else None
+    if message == "function":
+        return "has a function that no export writes, and that may never end"
+    [operator] = values["operator"][-1:] or [b""]
+    inputs, is_main = values["input"], depth == _OF_MAIN_GRAPH
+    loops_over_groups = operator == b"Loop" and inputs[:2] == [_GROUPS, b""] and is_main  # so often, and no condition
+    if operator in _CONTROL_FLOW and not loops_over_groups:
+        return f"has a {operator.decode()} that no export writes, and that may never end"
+    counts_groups = operator == b"Shape" and inputs == [_GROUP_SHAPE] and is_main
+    defined = [*values["output"], *values["name"]]
+    if (_GROUPS in defined and not counts_groups) or (
+        _GROUP_SHAPE in defined and (message, is_main) != ("value", True)
+    ):
+        return "has a Loop that does not count the groups of a batch, and that may never end"
+    return None
 
 
 def _mapped(path: Path, descriptor: int) -> mmap.mmap:
@@ -75,30 +93,22 @@ def _mapped(path: Path, descriptor: int) -> mmap.mmap:
         ) from error
 
 
-def _walk(content: mmap.mmap, kind: str, place: Range, depth: int) -> Iterator[tuple[str, Range]]:
-    """Yield the places of all locations of files, and of the operators of control flow but for loops over the groups."""
+def _walk(
+    content: mmap.mmap, message: str, place: Range, depth: int
+) -> Iterator[tuple[str, Mapping[str, Sequence[bytes]], int]]:
+    """Yield each message that is read, with its bytes by field and how deep it is, after those within it."""
     if depth > _DEEPEST:
         raise _NotOnnx("its messages are nested too deep")
-    wanted = _FIELDS[kind]
-    key, operator = b"", (0, 0)
-    inputs = []
+    values: dict[str, list[bytes]] = defaultdict(list)
     for number, field in _fields(content, place):
-        inner = wanted.get(number)
+        inner = _FIELDS[message].get(number)
         if inner is None:
             continue
         if inner in _FIELDS:
             yield from _walk(content, inner, field, depth + 1)
-        elif inner == "input":
-            inputs.append(content[slice(*field)])
-        elif inner == "operator":
-            operator = field
-        elif inner == "key":
-            key = content[slice(*field)]
-        elif key == b"location":
-            yield "location", field
-    name = content[slice(*operator)]
-    if name in _CONTROL_FLOW and not (name == b"Loop" and inputs[:2] == _OVER_GROUPS):
-        yield "operator", operator
+        else:
+            values[inner].append(content[slice(*field)])
+    yield message, values, depth
 
 
 def _fields(content: mmap.mmap, place: Range) -> Iterator[tuple[int, Range]]:

@@ -1,7 +1,8 @@
 """The FastAPI application: all routes except inference, and OpenAPI."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -11,12 +12,12 @@ from starlette.routing import Route
 
 from app import __version__
 from app.errors import Internal, MethodNotAllowed, NotFound, ServiceError
-from app.http.api import Api
-from app.http.asgi import render_error
+from app.http.api import Api, render_for
+from app.http.asgi import ERROR_TYPE, TOLD_AS, Header, render_error
 from app.http.nearest import Nearest
 from app.http.openapi import describe
-from app.http.refusals import Refusals
 from app.tasks.catalog import Catalog
+from app.telemetry.metrics import NOT_ROUTED
 
 DESCRIPTION = """
 Classification, masked tokens, next sentences, entities, answers and embeddings from BERT models, in batches without padding.
@@ -27,12 +28,11 @@ Every error of `/v1` has the same form and a stable `error_type`; `429` and `503
 
 
 def make_application(
-    routers: Iterable[APIRouter],
+    routers: Sequence[APIRouter],
     apis: Sequence[Api],
     catalog: Catalog,
     *,
     asks_for_key: bool,
-    refusals: Refusals,
 ) -> FastAPI:
     """Return the application with the routes of the routers, which describes those of the APIs, too.
 
@@ -41,7 +41,6 @@ def make_application(
         apis: For the description, and for what is told of a route that does not exist.
         catalog: The models, for the description.
         asks_for_key: Whether the APIs do.
-        refusals: Where requests for no route are told.
     """
     app = FastAPIOffline(
         title="BERT inference service",
@@ -56,9 +55,11 @@ def make_application(
     )
     for router in routers:
         app.include_router(router)
-    served = [(route.method, route.path) for api in apis for route in api.routes]
-    served += [("GET", route.path) for route in app.routes if isinstance(route, Route)]
-    app.add_exception_handler(HTTPException, partial(_http_error, Nearest(served), refusals))
+    # The application's own list has those of a router under one entry.
+    own = chain(app.routes, *(router.routes for router in routers))
+    served: dict[str, tuple[str, Api | None]] = {route.path: ("GET", None) for route in own if isinstance(route, Route)}
+    served |= {route.path: (route.method, api) for api in apis for route in api.routes}
+    app.add_exception_handler(HTTPException, partial(_http_error, Nearest(served), served))
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -70,22 +71,33 @@ def make_application(
 
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    headers, body = render_error(error, request.scope["request_id"])
-    response = Response(body, error.status)
-    response.raw_headers = headers
-    return response
+    request_id = request.scope["request_id"]
+    return _response(request, error, error.status, *render_error(error, request_id))
 
 
-async def _http_error(nearest: Nearest, refusals: Refusals, request: Request, error: Exception) -> Response:
+async def _http_error(
+    nearest: Nearest, served: Mapping[str, tuple[str, Api | None]], request: Request, error: Exception
+) -> Response:
     assert isinstance(error, HTTPException)
+    request.scope[TOLD_AS] = NOT_ROUTED
     if error.status_code == 405:
-        fault: ServiceError = MethodNotAllowed((error.headers or {}).get("Allow", "GET"))
-    else:
-        meant = nearest.to(request.scope["path"].removeprefix(request.scope["root_path"]))
-        fault = NotFound(f"There is no such route. Did you mean {meant}? /docs lists every route." if meant else None)
-    refusals.of_request(request.scope, fault, request.scope["request_id"])
-    return await _service_error(request, fault)
+        return await _service_error(request, MethodNotAllowed((error.headers or {}).get("Allow", "GET")))
+    path = nearest.to(request.scope["path"].removeprefix(request.scope["root_path"]))
+    if path is None:
+        return await _service_error(request, NotFound())
+    method, api = served[path]
+    fault = NotFound(f"There is no such route. Did you mean {method} {path}? /docs lists every route.")
+    if api is None:
+        return await _service_error(request, fault)
+    return _response(request, fault, *render_for(api, fault, request.scope["request_id"]))
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the server logs it
     return await _service_error(request, Internal())
+
+
+def _response(request: Request, error: ServiceError, status: int, headers: list[Header], body: bytes) -> Response:
+    request.scope[ERROR_TYPE] = error.error_type
+    response = Response(body, status)
+    response.raw_headers = headers
+    return response

@@ -18,6 +18,10 @@ READ_AT: Final = "bert.read_at"
 """Key of a scope: when the request's last byte was read (monotonic clock); missing until then."""
 STALLED: Final = "bert.stalled"
 """Key of a scope: true once the request's time to arrive is over."""
+TOLD_AS: Final = "bert.told_as"
+"""Key of a scope: the API as which a request that the application answers is counted and logged; missing if it is not told of."""
+ERROR_TYPE: Final = "bert.error_type"
+"""Key of a scope: the `error_type` that the application answered with."""
 
 _LENGTH_DIGITS: Final = 20
 """The most digits of a length that fits into 64 bits. Python reads no integer of over 4,300."""

@@ -21,9 +21,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.errors import HeadTooLarge, RequestTimeout, ServiceError, TooManyPipelined
 from app.http.asgi import READ_AT, STALLED, new_request_id, render_error
+from app.http.finished import Finished
 from app.http.half_closed import HalfClosed
 from app.http.no_http import no_http
-from app.http.refusals import Refusals
 from app.http.transport import CoalescingTransport, Discard
 
 HEAD_BYTES: Final = 64 * 1024
@@ -44,11 +44,11 @@ class HttpProtocol(HttpToolsProtocol):
         self,
         *arguments: Any,  # noqa: ANN401 - uvicorn's
         read_timeout_s: float,
-        refusals: Refusals,
+        finished: Finished,
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(*arguments, **options)
-        self._refusals = refusals
+        self._finished = finished
         self._read_timeout_s = read_timeout_s
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
@@ -228,7 +228,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _refuse(self, error: ServiceError) -> None:
         """Send an error, ignore all further input, and close."""
         request_id = new_request_id()
-        self._refusals.of_input(self.client, error, request_id)
+        self._finished.input(self.client, error, request_id)
         headers, body = render_error(error, request_id)
         head = b"".join(b"%s: %s\r\n" % header for header in {**dict(headers), b"connection": b"close"}.items())
         self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[error.status], head, body))

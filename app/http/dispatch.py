@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from time import monotonic
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.asgi import render_error, request_id_of, respond
+from app.http.asgi import ERROR_TYPE, TOLD_AS, render_error, request_id_of, respond
 from app.http.faults import internal
+from app.http.finished import Finished
 from app.http.inference import InferenceEndpoint
 from app.http.utility import UtilityEndpoint
+from app.telemetry.metrics import NOT_ROUTED
+from app.telemetry.record import RequestRecord
 
 Endpoint = InferenceEndpoint | UtilityEndpoint
 
@@ -23,9 +27,12 @@ class Dispatcher:
     Of two endpoints with one path and method, the later one is used.
     """
 
-    def __init__(self, application: ASGIApp, endpoints: Iterable[Endpoint], *, root_path: str = "") -> None:
+    def __init__(
+        self, application: ASGIApp, endpoints: Iterable[Endpoint], finished: Finished, *, root_path: str = ""
+    ) -> None:
         """Take the application and the endpoints; paths may begin with the root path, or the proxy has removed it."""
         self._application: Final = application
+        self._finished: Final = finished
         self._root_path: Final = root_path
         by_path: dict[str, dict[str, Endpoint]] = {}
         for endpoint in endpoints:
@@ -50,9 +57,9 @@ class Dispatcher:
             if found := pattern.fullmatch(path):
                 await _one_of(methods, scope["method"])(scope, receive, send, request_id, found.groupdict())
                 return
-        await self._apply(scope, receive, send, request_id, path)
+        await self._ask_application(scope, receive, send, request_id, path)
 
-    async def _apply(self, scope: Scope, receive: Receive, send: Send, request_id: str, path: str) -> None:
+    async def _ask_application(self, scope: Scope, receive: Receive, send: Send, request_id: str, path: str) -> None:
         """Pass a request on to the FastAPI application."""
         scope["request_id"] = request_id
         scope["root_path"], scope["path"] = self._root_path, self._root_path + path  # in ASGI, a path begins with it
@@ -60,8 +67,11 @@ class Dispatcher:
         if scope["method"] == "HEAD":  # the server leaves out the body
             scope = {**scope, "method": "GET"}
 
+        started_at, record = monotonic(), RequestRecord(request_id, "none", "none")
+
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
+                record.status = message["status"]
                 headers = list(message.get("headers", ()))
                 if named not in headers:  # an error has it already
                     headers.append(named)
@@ -74,7 +84,12 @@ class Dispatcher:
             raise
         except BaseException as error:
             fault = internal(error, request_id)
-            await respond(send, fault.status, *render_error(fault, request_id))
+            scope[TOLD_AS], scope[ERROR_TYPE] = NOT_ROUTED, fault.error_type
+            await respond(send_with_id, fault.status, *render_error(fault, request_id))
+        finally:
+            if TOLD_AS in scope:
+                record.api, record.error_type = scope[TOLD_AS], scope.get(ERROR_TYPE)
+                self._finished.request(scope, record, started_at)
 
 
 def _one_of(methods: Mapping[str, Endpoint], method: str) -> Endpoint:

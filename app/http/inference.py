@@ -19,14 +19,13 @@ from app.engine.messages import Timeline
 from app.engine.protocols import EngineClient
 from app.errors import MethodNotAllowed, NotReady, ServiceError, ValidationFailed
 from app.http.api import Api, Call, Inference, Raw, Received, render_for, write_json
-from app.http.asgi import READ_AT, ClientGone, Header, answer_headers, authorize, read_body, respond
-from app.http.callers import Callers
+from app.http.asgi import ClientGone, Header, answer_headers, authorize, read_body, respond
 from app.http.disconnects import Disconnects
 from app.http.faults import internal
+from app.http.finished import Finished
 from app.http.large_work import LargeWork
 from app.http.problems import explain
 from app.tasks.base import Prepared
-from app.telemetry.logs import AccessLog
 from app.telemetry.metrics import Metrics
 from app.telemetry.record import CLIENT_GONE, RequestRecord
 from app.telemetry.tracing import RequestTrace, Tracer
@@ -50,8 +49,7 @@ class InferenceEndpoint:
         engine: EngineClient,
         large: LargeWork,
         metrics: Metrics,
-        access_log: AccessLog | None,
-        callers: Callers,
+        finished: Finished,
         tracer: Tracer | None,
     ) -> None:
         self.api: Final = api
@@ -59,10 +57,9 @@ class InferenceEndpoint:
         self._engine = engine
         self._large = large
         self._metrics = metrics
+        self._finished = finished
         self._readiness = api.served.readiness
         self._limits = api.served.limits
-        self._access_log = access_log
-        self._callers = callers
         self._tracer = tracer
         self._disconnects = Disconnects()
 
@@ -87,11 +84,7 @@ class InferenceEndpoint:
             await respond(send, record.status, headers, body)
         except ClientGone:
             record.status, record.error_type = CLIENT_GONE, "client_gone"
-        record.duration_s = monotonic() - scope.get(READ_AT, started_at)
-        self._metrics.for_model(record.model).finished(record)
-        if self._access_log is not None:
-            record.client = self._callers.address_of(scope)
-            self._access_log.write(record)
+        self._finished.request(scope, record, started_at)
         if trace is not None:
             trace.end(record)
 

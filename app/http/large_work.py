@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from app.bundle.cpus import usable_cpus
 from app.errors import NotReady, Overloaded
 from app.http.workers import submit
-from app.text.tokenizer import PIECE
+from app.text.pieces import LONG_PIECE
 from app.work import Work, late
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class LargeWork:
             DeadlineExceeded: it is late.
             ValidationFailed: there are more tokens.
         """
-        memory = size * BYTES_A_TOKEN + min(size, 2 * PIECE) * BYTES_A_PIECE
+        memory = size * BYTES_A_TOKEN + min(size, LONG_PIECE) * BYTES_A_PIECE
         return await self._run(
             self._tokenizers, Work(self._timeout_s, most_tokens), function, memory, self._max_queue_s
         )

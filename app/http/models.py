@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from app.bundle.manifest import Source
 from app.engine.messages import Loaded
 from app.errors import NotFound, Unauthorized
-from app.http.asgi import authorize, error_responses
+from app.http.asgi import TOLD_AS, authorize, error_responses
 from app.tasks import TASKS
 from app.tasks.base import Model
 from app.tasks.catalog import Catalog
@@ -53,15 +53,20 @@ class ModelList(BaseModel):
 
 
 def make_models_router(
-    catalog: Catalog, loaded_as: Callable[[str], Loaded | None], created: Mapping[str, int], api_key: str | None
+    api: str,
+    catalog: Catalog,
+    loaded_as: Callable[[str], Loaded | None],
+    created: Mapping[str, int],
+    api_key: str | None,
 ) -> APIRouter:
-    """Return the routes.
+    """Return the routes, which are told of as those of an API.
 
     `loaded_as` returns how the engine has loaded a model, or None while it has not; `created` says when its bundle was
     written, in seconds since 1970.
     """
 
     def authorized(request: Request) -> None:
+        request.scope[TOLD_AS] = api
         authorize(request.scope, api_key)
 
     def card(model: Model) -> ModelCard:

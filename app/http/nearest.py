@@ -14,19 +14,19 @@ _LONGEST: Final = 100
 class Nearest:
     """Compares paths with the routes of this server."""
 
-    def __init__(self, routes: Iterable[tuple[str, str]]) -> None:
-        """Take the methods and the paths; a part of a path in braces is variable."""
-        self._routes: Final = {path: f"{method} {path}" for method, path in routes}
+    def __init__(self, routes: Iterable[str]) -> None:
+        """Take the paths; a part of a path in braces is variable."""
+        self._routes: Final = list(routes)
         self.to: Final = lru_cache(1024)(self._to)
 
     def _to(self, path: str) -> str | None:
-        """Return method and path of the route that is most like a path, if one is. Nothing of the path is in it."""
+        """Return the route that is most like a path, if one is. Nothing of the path is in it."""
         if len(path) > _LONGEST:
             return None
         parts = path.lower().rstrip("/").split("/")
         filled = {"/".join(_filled(route.split("/"), parts)): route for route in self._routes}
         found = get_close_matches("/".join(parts), filled, n=1, cutoff=_ALIKE)
-        return self._routes[filled[found[0]]] if found else None
+        return filled[found[0]] if found else None
 
 
 def _filled(route: list[str], parts: list[str]) -> list[str]:

@@ -13,6 +13,13 @@ _BEGINNINGS: Final = (
     (rb"--[^\r\n]{1,70}\r?\n(?i:content-)", "It is a multipart form. "),
     (rb"[\w.%+-]{1,64}=", 'It is a form, not an object like {"inputs": ...}. '),
     (rb"\s*[\[{]\s*'", "JSON has double quotes, where Python's str() writes single ones; use json.dumps. "),
+    (rb"\s*[\[{]\s*\xe2\x80[\x98-\x9f]", "JSON has straight double quotes, where word processors write curly ones. "),
+    (
+        rb"\s*{\s*[A-Za-z_]\w*\s*:",
+        "JSON has double quotes around keys and texts, which some command lines remove (in PowerShell, read the body from a file). ",
+    ),
+    (rb"%7[Bb]|%22|%5[Bb]", "It is percent-encoded, as parts of a URL are. "),
+    (rb"\s*<", "It is XML or HTML. "),
     (rb"'", "It begins with a single quote, which the command line of Windows hands on; use double quotes there. "),
     (rb"@", "It begins with @; curl reads a file by --data-binary @FILE, without quotes inside. "),
 )

@@ -2,9 +2,9 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -29,11 +29,6 @@ _TEXTS: Final = frozenset(
      "text", "texts"}
 )  # fmt: skip
 """What other servers call the texts of a request."""
-
-_OF_AN_INPUT: Final = frozenset(
-    {"context", "query", "question", "sentences", "source_sentence", "text", "text_pair", "texts"}
-)
-"""The keys of inputs that are objects."""
 
 Place = tuple[int | str, ...]
 
@@ -74,11 +69,19 @@ def _fields(form: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in form.model_fields.items()]
 
 
-def _parameters(form: type[BaseModel]) -> list[str]:
-    """Return the keys under the `parameters` of a form."""
-    found = form.model_fields.get("parameters")
-    kind = None if found is None else found.annotation
-    return _fields(kind) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+def _inside(form: type[BaseModel], name: str) -> list[str]:
+    """Return the keys of the objects that a key of a form, `inputs` or `parameters`, holds."""
+    found = form.model_fields.get(name)
+    return (
+        [] if found is None else list(dict.fromkeys(key for one in _objects(found.annotation) for key in _fields(one)))
+    )
+
+
+def _objects(kind: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - an annotation
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+    for part in get_args(kind):
+        yield from _objects(part)
 
 
 def _hints(problems: Sequence[Any], body: bytes | None, form: type[BaseModel]) -> dict[Place, str]:
@@ -96,13 +99,15 @@ def _hints(problems: Sequence[Any], body: bytes | None, form: type[BaseModel]) -
             else:
                 unknown[tuple(above)].append(key)
     for above, keys in unknown.items():
-        hints |= _replaced(above, missing[above], keys)
+        hints |= _replaced(above, missing[above], keys, _inside(form, "inputs"))
     return hints if body is None else hints | _of_body(problems, missing[()], body, form)
 
 
-def _replaced(above: Place, missing: Sequence[str], unknown: Sequence[str]) -> dict[Place, str]:
+def _replaced(
+    above: Place, missing: Sequence[str], unknown: Sequence[str], of_an_input: Collection[str]
+) -> dict[Place, str]:
     """Return what was meant by unknown keys beside which one is missing."""
-    if missing == ["inputs"] and len(unknown) > 1 and set(unknown) <= _OF_AN_INPUT:
+    if missing == ["inputs"] and len(unknown) > 1 and set(unknown) <= set(of_an_input):
         keys = ", ".join(f'"{key}": ...' for key in unknown)
         told = {(*above, "inputs"): f'; did you mean {{"inputs": {{{keys}}}}}?'}
         return told | dict.fromkeys([(*above, key) for key in unknown], "")
@@ -113,6 +118,8 @@ def _replaced(above: Place, missing: Sequence[str], unknown: Sequence[str]) -> d
 def _of_body(problems: Sequence[Any], missing: Sequence[str], body: bytes, form: type[BaseModel]) -> dict[Place, str]:
     """Return what was meant by a body that is no object, and by the keys that a form ignores, which pydantic does not tell."""
     if problems[0]["loc"] == ():
+        if re.match(rb'\s*"\s*[\[{]', body):
+            return {(): ", and is a text that holds JSON; encode it once (in requests: json=DICTIONARY, or data=TEXT)"}
         needed = [field.alias or name for name, field in form.model_fields.items() if field.is_required()]
         return {(): f', as in {{"{needed[0]}": ...}}'} if len(needed) == 1 else {}
     if len(missing) == 1 and form.model_config.get("extra") != "forbid":
@@ -124,7 +131,7 @@ def _of_body(problems: Sequence[Any], missing: Sequence[str], body: bytes, form:
 
 def _meant(above: Place, key: str, form: type[BaseModel]) -> str | None:
     """Return what an unknown key was meant to be: misspelt, or in the wrong place."""
-    here, inside = _fields(form), _parameters(form)
+    here, inside = _fields(form), _inside(form, "parameters")
     if above == ():
         if alike := _like(key, inside):
             return f'did you mean {{"parameters": {{"{alike}": ...}}}}?'
@@ -134,7 +141,7 @@ def _meant(above: Place, key: str, form: type[BaseModel]) -> str | None:
         if not alike and (alike := _like(key, here)):
             return f"did you mean {alike} beside parameters?"
     else:
-        return None
+        alike = _like(key, _inside(form, "inputs"))
     return f"did you mean {alike}?" if alike else None
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from time import monotonic
 from typing import Final
 
 from pydantic import ValidationError
@@ -12,34 +13,47 @@ from app.http.api import Api, Raw, Received, Utility, render_for, write_json
 from app.http.asgi import ClientGone, Header, answer_headers, authorize, read_body, respond
 from app.http.disconnects import Disconnects
 from app.http.faults import internal
+from app.http.finished import Finished
 from app.http.large_work import LargeWork
 from app.http.problems import explain
 from app.tasks.base import SHORT_BYTES
+from app.telemetry.record import CLIENT_GONE, RequestRecord
 
 
 class UtilityEndpoint:
     """Answers one route of an API that runs no model."""
 
-    def __init__(self, api: Api, route: Utility, large: LargeWork) -> None:
+    def __init__(self, api: Api, route: Utility, *, large: LargeWork, finished: Finished) -> None:
         self.api: Final = api
         self.route: Final = route
         self._large = large
+        self._finished = finished
         self._disconnects = Disconnects()
 
     async def __call__(
         self, scope: Scope, receive: Receive, send: Send, request_id: str, path: Mapping[str, str]
     ) -> None:
-        """Answer one request."""
-        status = 200
+        """Answer one request. What needs no key is not told of: health, which is asked for every few seconds."""
+        started_at = monotonic()
+        record = RequestRecord(request_id, self.api.name, "none")
+        answer: tuple[list[Header], bytes] | None = None
         try:
-            headers, body = await self._answer(scope, receive, request_id, path)
+            answer = await self._answer(scope, receive, request_id, path)
         except ClientGone:
-            return
+            record.status, record.error_type = CLIENT_GONE, "client_gone"
         except ServiceError as error:
-            status, headers, body = render_for(self.api, error, request_id)
+            answer = self._refused(error, record)
         except BaseException as error:
-            status, headers, body = render_for(self.api, internal(error, request_id), request_id)
-        await respond(send, status, headers, body)
+            answer = self._refused(internal(error, request_id), record)
+        if answer is not None:
+            await respond(send, record.status, *answer)
+        if not self.route.is_open:
+            self._finished.request(scope, record, started_at)
+
+    def _refused(self, error: ServiceError, record: RequestRecord) -> tuple[list[Header], bytes]:
+        record.error_type = error.error_type
+        record.status, headers, body = render_for(self.api, error, record.request_id)
+        return headers, body
 
     async def _answer(
         self, scope: Scope, receive: Receive, request_id: str, path: Mapping[str, str]

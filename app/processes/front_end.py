@@ -27,13 +27,13 @@ from app.http.callers import Callers
 from app.http.connection import HttpProtocol
 from app.http.dialects import chosen
 from app.http.dispatch import Dispatcher
+from app.http.finished import Finished
 from app.http.health import make_health_router
 from app.http.inference import InferenceEndpoint
 from app.http.large_work import LargeWork
 from app.http.models import make_models_router
 from app.http.native import NativeApi
 from app.http.readiness import Readiness
-from app.http.refusals import Refusals
 from app.http.server import Server
 from app.http.utility import UtilityEndpoint
 from app.ipc.remote_engine import RemoteEngine
@@ -92,7 +92,7 @@ class FrontEnd:
         created = {bundle.name: bundle.written_at for bundle in bundles}
         routers = [
             make_health_router(self.readiness, metrics),
-            make_models_router(catalog, self._loaded_as, created, api_key),
+            make_models_router(NativeApi.name, catalog, self._loaded_as, created, api_key),
         ]
         is_logged = settings.access_log and settings.log_level in ("debug", "info")
         access_log = AccessLog(settings.log_format) if is_logged else None
@@ -100,31 +100,29 @@ class FrontEnd:
         served = Served(catalog, self._loaded_as, self.readiness, limits)
         apis: list[Api] = [NativeApi(served), *(dialect(served) for dialect in dialects)]
         self._large: Final = LargeWork(settings.request_timeout_s, settings.max_queue_s)
-        callers = Callers(settings.forwarded_allow_ips)
+        finished = Finished(metrics, access_log, Callers(settings.forwarded_allow_ips))
         infer = partial(
             InferenceEndpoint,
             engine=engine,
             large=self._large,
             metrics=metrics,
-            access_log=access_log,
-            callers=callers,
+            finished=finished,
             tracer=self._tracer,
         )
+        utility = partial(UtilityEndpoint, large=self._large, finished=finished)
         endpoints = [
-            infer(api, route) if isinstance(route, Inference) else UtilityEndpoint(api, route, self._large)
+            infer(api, route) if isinstance(route, Inference) else utility(api, route)
             for api in apis
             for route in api.routes
         ]
-        refusals = Refusals(metrics, access_log, callers)
         application = make_application(
             routers,
             apis,
             catalog,
             asks_for_key=api_key is not None,
-            refusals=refusals,
         )
-        self.application: Final = Dispatcher(application, endpoints, root_path=settings.root_path or "")
-        protocol = partial(HttpProtocol, read_timeout_s=settings.read_timeout_s, refusals=refusals)
+        self.application: Final = Dispatcher(application, endpoints, finished, root_path=settings.root_path or "")
+        protocol = partial(HttpProtocol, read_timeout_s=settings.read_timeout_s, finished=finished)
         self.server: Final = Server(
             uvicorn.Config(
                 self.application,

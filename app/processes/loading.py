@@ -52,7 +52,7 @@ async def load_models(
         one = previous.get(bundle.name)
         return one if one is not None and one.identity == bundle.identity else None
 
-    precisions = choose_precisions(bundles, settings.device, settings.precision_by_model)
+    precisions = choose_precisions(bundles, settings.device, settings.precision_by_model, bad.skipping, bad.names)
 
     def open_one(bundle: Bundle) -> Runner:
         device = settings.device
@@ -99,7 +99,7 @@ async def load_models(
         return one
 
     loaded: dict[str, Loaded] = {}
-    for bundle in bundles:
+    for bundle in (one for one in bundles if one.name in precisions):
         with bad.skipping(bundle.name):
             loaded[bundle.name] = await load(bundle)
     metrics.not_loaded(bad.names)

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import onnxruntime as ort
 
-from app.bundle.files import Bundle
+from app.bundle.files import Bundle, Skipping, skipping_none
 from app.bundle.manifest import Precision, Target, Variant
 from app.bundle.session import PROVIDERS
 from app.errors import BundleError, StartupError
@@ -29,11 +29,22 @@ class _NoVariant(BundleError):
 
 
 def choose_precisions(
-    bundles: Collection[Bundle], device: Device, precision_by_model: Mapping[str, Wanted]
+    bundles: Collection[Bundle],
+    device: Device,
+    precision_by_model: Mapping[str, Wanted],
+    skipping: Skipping = skipping_none,
+    bad: Collection[str] = (),
 ) -> dict[str, Wanted]:
     """Return what each model is to run in: the precision of its own name, else that of the empty name.
 
     A model that lacks the latter runs in what `auto` takes, with a warning, as long as another model has it.
+
+    Args:
+        bundles: The models.
+        device: Where they run.
+        precision_by_model: By name.
+        skipping: The context in which a model that lacks the precision of its own name fails; see `find_bundles`.
+        bad: The names of bundles that are not served, which may have a precision.
 
     Raises:
         StartupError: a name is that of no model.
@@ -41,24 +52,25 @@ def choose_precisions(
     """
     names = [bundle.name for bundle in bundles]
     for name in precision_by_model:
-        if name and name not in names:
+        if name and name not in names and name not in bad:
             raise StartupError(f"BERT_PRECISION: {name} is not served. Models are: {', '.join(names)}.")
     chosen: dict[str, Wanted] = {}
     lacking: dict[str, _NoVariant] = {}
     targets: tuple[Target, ...] = ("cpu", "cuda") if device == "auto" else (device,)
     for bundle in bundles:
         precision = precision_by_model.get(bundle.name, precision_by_model[""])
-        chosen[bundle.name] = precision
-        if precision == "auto" or any(
-            v.precision == precision for v in bundle.manifest.variants if v.target in targets
-        ):
+        has_it = any(v.precision == precision for v in bundle.manifest.variants if v.target in targets)
+        if precision == "auto" or has_it:
+            chosen[bundle.name] = precision
             continue
         missing = _no_variant(bundle, targets[0], (precision,))
         if bundle.name in precision_by_model:
-            raise missing
+            with skipping(bundle.name):
+                raise missing
+            continue
         chosen[bundle.name] = "auto"
         lacking[bundle.name] = missing
-    if lacking and not any(chosen[name] == precision_by_model[""] for name in names if name not in precision_by_model):
+    if lacking and not any(chosen[name] == precision_by_model[""] for name in chosen if name not in precision_by_model):
         raise next(iter(lacking.values()))
     for name, missing in lacking.items():
         log.warning(

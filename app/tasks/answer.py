@@ -30,7 +30,8 @@ from app.tasks.windows import (
     spread,
     window,
 )
-from app.text.tokenizer import Direction, Located
+from app.text.located import Located
+from app.text.tokenizer import Direction
 from app.work import go_on
 
 MAX_TOKENS: Final = 384

@@ -11,8 +11,9 @@ from app.bundle.manifest import Manifest, Task
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.errors import ValidationFailed
 from app.tasks.inputs import Truncation, as_list
+from app.text.located import Encoded
 from app.text.pairs import Strategy
-from app.text.tokenizer import Encoded, TextInput, Tokenizer
+from app.text.tokenizer import TextInput, Tokenizer
 
 Req = TypeVar("Req", bound=BaseModel)
 Pre = TypeVar("Pre", bound="Prepared")

@@ -9,10 +9,10 @@ from typing import Any
 from app import tasks as package  # which imports this module: its handlers are there when it is called
 from app.bundle.files import Bundle, Skipping, skipping_none
 from app.bundle.manifest import MANIFEST_FILE, Task
+from app.bundle.panics import panics_as_errors
 from app.errors import BundleError, NotFound, NotReady, StartupError, ValidationFailed
 from app.tasks.base import Model, TaskHandler
 from app.tasks.golden import replay_answers
-from app.text.panics import is_panic
 from app.text.tokenizer import Tokenizer
 
 Handler = TaskHandler[Any, Any, Any]
@@ -77,13 +77,12 @@ def load_model(bundle: Bundle) -> Model:
     manifest = bundle.manifest
     tokenizer = bundle.path(manifest.tokenizer)
     try:
-        model = Model(bundle.name, manifest, Tokenizer(bundle))
-        _check_tokenizer(bundle, model)
+        with panics_as_errors():
+            model = Model(bundle.name, manifest, Tokenizer(bundle))
+            _check_tokenizer(bundle, model)
     except BundleError:
         raise
-    except BaseException as error:
-        if not isinstance(error, Exception) and not is_panic(error):
-            raise
+    except Exception as error:
         reason = str(error).partition("\n")[0]
         raise BundleError(
             f"{tokenizer} is not a tokenizer that this server can read: {reason}. Export the model again."

@@ -20,7 +20,8 @@ from app.tasks.windows import (
     spread,
     window,
 )
-from app.text.tokenizer import Located, Tokenizer
+from app.text.located import Located
+from app.text.tokenizer import Tokenizer
 from app.work import go_on
 
 Join = Callable[[Sequence[str]], str]

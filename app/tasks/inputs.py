@@ -17,7 +17,10 @@ MAX_TOP_K: Final = 1000
 KINDS: Final = frozenset({"<text>", "<pair>", "<list>", "<one>"})
 """Tags of the kinds of inputs. Pydantic puts them into an error's location; callers do not get to see them."""
 ModelName = Annotated[
-    str | None, Field(description="The model's name; optional if only one model does this task.", examples=[None])
+    str | None,
+    Field(
+        description="The model's name; optional if one model alone does this task, or is its default.", examples=[None]
+    ),
 ]
 
 

@@ -12,7 +12,8 @@ from app.bundle.sequences import IntArray, TokenArray, TokenSequence
 from app.errors import ValidationFailed
 from app.tasks.base import Prepared, without_tokens
 from app.tasks.inputs import MAX_INPUTS
-from app.text.tokenizer import Direction, Located
+from app.text.located import Located
+from app.text.tokenizer import Direction
 from app.work import go_on
 
 MAX_WINDOWS: Final = MAX_INPUTS

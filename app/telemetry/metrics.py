@@ -168,7 +168,7 @@ class Metrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> "_Histogram":
             return _Histogram(f"bert_{name}", text, by_model, buckets=buckets, registry=registry)
 
-        self.requests = counter("requests_total", "Answered inference requests.", (*by_model, "api", "status"))
+        self.requests = counter("requests_total", "Answered requests, but for health.", (*by_model, "api", "status"))
         self.request_duration = histogram(
             "request_duration_seconds", "From when a request has been read, its last byte, to its answer.", SECONDS
         )

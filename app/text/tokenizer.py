@@ -1,6 +1,6 @@
 """Text to token ids and back, with the tokenizer the checkpoint was trained with.
 
-The only module that imports `tokenizers`. Called from the event loop for short texts and from worker threads for long
+Called from the event loop for short texts and from worker threads for long
 ones: a `Tokenizer` is never changed after it was made.
 
 Texts are cut here and not in Rust. There truncation is a state of the tokenizer, of which each direction would need its
@@ -8,10 +8,8 @@ own, and everything that is cut off comes back in pieces: of two long texts ever
 """
 
 import json
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, cast
@@ -19,10 +17,12 @@ from typing import Any, Final, cast
 import numpy as np
 import tokenizers
 
+from app.bundle.added_tokens import as_sought
 from app.bundle.files import Bundle
 from app.bundle.manifest import TruncationSide
-from app.bundle.sequences import IntArray, TokenArray
 from app.errors import BundleError, ValidationFailed
+from app.text import pieces
+from app.text.located import Encoded, Located, ids_of, locate, offsets_of, places
 from app.text.pairs import Strategy, Template, longest_first
 from app.text.plain_text import PlainTokenizer, reads_plain_text
 from app.text.split_points import Part, SplitPoints, split_points_of
@@ -39,38 +39,9 @@ Cut = Direction | None
 """The end at which texts that are too long are cut, None if they are not cut."""
 CHARACTERS_A_TOKEN: Final = 6
 """Length of the part of a long text that is tokenized first, for each token that the model takes. English has 4 to 5."""
-PIECE: Final = 65536
-"""Characters that are tokenized at once, of one text or of several. The library takes up to 280 bytes for each, and is not
-interrupted: between pieces, the work of a caller that is gone ends, and so does that of too many tokens."""
-LONGEST_PIECE: Final = 16 * PIECE
-"""Characters of the longest run of text that has no place between two words: byte-level BPE takes nearly 1 KB for each, so
-only one such run is tokenized at a time."""
-MOST_TOKENS: Final = 512 * 512
-"""The most tokens of a text that is not cut: as many as the most texts of a request may have by default."""
 BYTE_LEVEL_SPACE: Final = "Ġ"
 TextInput = str | tuple[str, str]
 """One text, or a text and its pair."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One tokenized input, special tokens included."""
-
-    input_ids: TokenArray  # int32[tokens]
-    token_type_ids: TokenArray  # int32[tokens]
-    was_truncated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Located:
-    """One tokenized input, special tokens included, and where in the text its tokens come from."""
-
-    input_ids: TokenArray  # int32[tokens]
-    token_type_ids: TokenArray  # int32[tokens]
-    offsets: IntArray  # int64[tokens, 2], first character and the one after the last
-    words: IntArray  # int64[tokens], the number of the word, in the order of the text
-    texts: tuple[range, ...]  # the tokens of the text, and of its pair; special tokens are around them
-    was_truncated: bool
 
 
 class Tokenizer:
@@ -104,41 +75,48 @@ class Tokenizer:
         self._split_points: Final = split_points_of(definition)
         self._spares_first_space: Final = _spares_first_space(definition.get("post_processor"))
         self._plain, self._before, self._after = self._plain_tokenizer(definition)
+        word = self._text_with_a_token(bundle)
         self._templates: Final = [
             Template(one.sequence_ids, one.ids, one.type_ids)
-            for one in (self._tokenizer.encode("a"), self._tokenizer.encode("a", "a"))
+            for one in (self._tokenizer.encode(word), self._tokenizer.encode(word, word))
         ]
         """Those of one text, and of two."""
+
+    def _text_with_a_token(self, bundle: Bundle) -> str:
+        """Return a text that shows where tokens stand between the special ones.
+
+        Raises:
+            BundleError: no golden text has a token.
+        """
+        for text in chain(["a"], (case.text for case in bundle.golden.cases)):
+            if self._tokenizer.encode(text, add_special_tokens=False).ids:
+                return text
+        raise BundleError(
+            f"{bundle.path(bundle.manifest.tokenizer)} makes no tokens of any text in {bundle.path(bundle.manifest.golden)}: it is "
+            "not the tokenizer of a model. Export the model again with its own."
+        )
 
     def _as_sought(self, definition: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
         """Return a tokenizer.json with its added tokens as they are sought: some in the text, some in the normalized text.
 
         Raises:
-            BundleError: nothing is left of one, or two are sought as the same text. The library finds the former everywhere and
-                fails on text that is not ASCII; of the latter it takes one or the other, from load to load.
+            BundleError: the library cannot tell one from others.
         """
-        normalizer = self._tokenizer.normalizer
-        added = [
-            token | {"content": normalizer.normalize_str(token["content"])}
-            if token["normalized"] and normalizer is not None
-            else token
-            for token in definition["added_tokens"]
-        ]
-        by_content: dict[str, int] = {}
-        for token in (token for token in added if token["normalized"]):
-            content, id_ = token["content"], token["id"]
-            if not content or content in by_content:
-                same = (
-                    f"leaves the same of those with ids {by_content[content]} and {id_}"
-                    if content
-                    else f"leaves nothing of that with id {id_}"
-                )
-                raise BundleError(
-                    f"{path}: its normalizer changes added tokens, and {same}, which the library cannot tell apart from others. "
-                    "Export the model again with normalized=False for such tokens, or without them."
-                )
-            by_content[content] = id_
-        return {**definition, "added_tokens": added}
+        added, normalizer = definition["added_tokens"], self._tokenizer.normalizer
+        try:
+            sought = as_sought(
+                [(token["id"], token["content"], token["normalized"]) for token in added],
+                str if normalizer is None else normalizer.normalize_str,
+            )
+        except ValueError as error:
+            raise BundleError(
+                f"{path}: its normalizer leaves {error}, which the library cannot tell apart from others. "
+                "Export the model again with normalized=False for such tokens, or without them."
+            ) from error
+        return {
+            **definition,
+            "added_tokens": [token | {"content": text} for token, text in zip(added, sought, strict=True)],
+        }
 
     def _plain_tokenizer(self, definition: Mapping[str, Any]) -> tuple[PlainTokenizer | None, list[int], list[int]]:
         """Return the tokenizer of plain texts, if there can be one, and the special tokens before and after a text."""
@@ -207,7 +185,7 @@ class Tokenizer:
                 located = self._locate_long(inputs[i], direction, place(i))
                 encoded.append(Encoded(located.input_ids, located.token_type_ids, located.was_truncated))
                 continue
-            ids, types = np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32)
+            ids, types = ids_of(encoding.ids), ids_of(encoding.type_ids)
             was_truncated = len(ids) > self.max_length
             if was_truncated:
                 kept = self._kept(encoding, inputs[i], direction, is_whole=i not in parts)
@@ -228,11 +206,11 @@ class Tokenizer:
         first, characters = 0, 0
         for i, one in enumerate(inputs):
             size = _characters(one)
-            if i > first and characters + size > PIECE:
+            if i > first and characters + size > pieces.PIECE:
                 yield from encode(list(inputs[first:i]), add_special_tokens=special)
                 go_on()
                 first, characters = i, 0
-            if size > 2 * PIECE:
+            if size > pieces.LONG_PIECE:
                 yield None
                 first = i + 1
             else:
@@ -333,11 +311,11 @@ class Tokenizer:
             if encoding is None:
                 located.append(self._locate_long(one, cut, f"inputs[{i}]"))
             elif cut is None or len(encoding) <= self.max_length:
-                located.append(_located(encoding, len(_texts(one))))
+                located.append(locate(encoding, len(_texts(one))))
             else:
                 located.append(self._locate_kept(encoding, one, cut, parts.get(i)))
-            if cut is None and len(located[-1].input_ids) > MOST_TOKENS:
-                raise _too_many_tokens(f"inputs[{i}]")
+            if cut is None and len(located[-1].input_ids) > pieces.MOST_TOKENS:
+                raise pieces.too_many_tokens(f"inputs[{i}]")
             go_on(len(located[-1].input_ids))
         return located
 
@@ -355,12 +333,15 @@ class Tokenizer:
     def _part(self, text: str, direction: Direction, size: int, points: SplitPoints) -> Part:
         least = self.max_length + 1  # one more, to know that the text was cut
         for part in points.parts(text, direction, size):
-            if len(part.text) > PIECE:
+            if len(part.text) > pieces.PIECE:
                 break
             go_on()
             [encoding] = self._tokenizer.encode_batch([part.text], add_special_tokens=False)
-            kept = encoding.offsets[:least] if direction == "right" else encoding.offsets[-least:]
-            if len(kept) == least and all(part.exact.start <= begin and end <= part.exact.stop for begin, end in kept):
+            if len(encoding) < least:
+                continue
+            kept = range(least) if direction == "right" else range(len(encoding) - least, len(encoding))
+            offsets = offsets_of(encoding, kept)
+            if offsets[:, 0].min() >= part.exact.start and offsets[:, 1].max() <= part.exact.stop:
                 return part
         return Part(text, 0, range(len(text)))
 
@@ -368,7 +349,7 @@ class Tokenizer:
         self, encoding: tokenizers.Encoding, one: TextInput, direction: Direction, *, is_whole: bool
     ) -> list[int]:
         """Return which tokens of an input that is too long are kept. `is_whole` is false if only its parts were tokenized."""
-        texts = _places(encoding.sequence_ids, len(_texts(one)))
+        texts = places(encoding.sequence_ids, len(_texts(one)))
         lengths = [len(text) for text in texts]
         room = self.max_length - len(encoding) + sum(lengths)
         if len(lengths) > 1 and min(lengths) > room and not is_whole:
@@ -383,7 +364,7 @@ class Tokenizer:
         return [*kept, *range(done, len(encoding))]
 
     def _count(self, text: str) -> int:
-        if len(text) > 2 * PIECE:
+        if len(text) > pieces.LONG_PIECE:
             return len(self._read(text, "A text").input_ids)
         [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         return len(encoding)
@@ -392,7 +373,7 @@ class Tokenizer:
         self, encoding: tokenizers.Encoding, one: TextInput, direction: Direction, parts: Sequence[Part] | None
     ) -> Located:
         kept = self._kept(encoding, one, direction, is_whole=parts is None)
-        located = _located(encoding, len(_texts(one)), kept)
+        located = locate(encoding, len(_texts(one)), kept)
         for i, text in enumerate(located.texts):
             self._spare_first_space(located, text, direction)
             located.offsets[text.start : text.stop] += 0 if parts is None else parts[i].begin
@@ -414,16 +395,17 @@ class Tokenizer:
 
     def _locate_long(self, one: TextInput, cut: Cut, place: str) -> Located:
         """Tokenize a long input in pieces."""
-        read = [self._read(text, place, MOST_TOKENS if cut is None else None) for text in _texts(one)]
-        template = self._templates[len(read) - 1]
-        lengths = [len(text.input_ids) for text in read]
+        most_tokens = pieces.MOST_TOKENS if cut is None else None
+        texts = [self._read(text, place, most_tokens) for text in _texts(one)]
+        template = self._templates[len(texts) - 1]
+        lengths = [len(text.input_ids) for text in texts]
         room = self.max_length - template.special
         was_truncated = cut is not None and sum(lengths) > room
         if was_truncated:
             shares = longest_first(lengths, room)
-            read = [text.cut(share, cut == "left") for text, share in zip(read, shares, strict=True)]
+            texts = [text.cut(share, cut == "left") for text, share in zip(texts, shares, strict=True)]
             lengths = shares
-        ids, types = template.join([text.input_ids.tolist() for text in read])
+        ids, types = template.join([text.input_ids.tolist() for text in texts])
         located = Located(
             ids,
             types,
@@ -432,74 +414,15 @@ class Tokenizer:
             template.places(lengths),
             was_truncated,
         )
-        for tokens, text in zip(located.texts, read, strict=True):
+        for tokens, text in zip(located.texts, texts, strict=True):
             located.offsets[tokens.start : tokens.stop] = text.offsets
             located.words[tokens.start : tokens.stop] = text.words
             if was_truncated:
                 self._spare_first_space(located, tokens, cut or "right")
         return located
 
-    def _read(self, text: str, place: str, most_tokens: int | None = None) -> "_Read":
-        """Tokenize a long text in pieces, without special tokens. The tokens are those of the whole.
-
-        Raises:
-            ValidationFailed: it has more than `most_tokens`, or no place to end a piece.
-        """
-        nothing = np.empty(0, np.int32), np.empty((0, 2), np.int64), np.empty(0, np.int64)
-        found = [_Read(*nothing)]
-        done = tokens = words = 0
-        size = PIECE
-        while done < len(text):
-            go_on()
-            points = self._split_points
-            piece = Part(text, 0, range(len(text))) if points is None else points.piece(text, done, size)
-            one = self._read_piece(piece, words, place, is_last=piece.begin + len(piece.text) == len(text))
-            if one is None:  # a token reaches over the end
-                size += PIECE
-                continue
-            found.append(one)
-            tokens += len(one.input_ids)
-            if len(one.words):
-                words = int(one.words[-1]) + 1
-            if most_tokens is not None and tokens > most_tokens:
-                raise _too_many_tokens(place)
-            done = piece.begin + piece.exact.stop
-            size = PIECE
-        return _Read(
-            np.concatenate([one.input_ids for one in found]),
-            np.concatenate([one.offsets for one in found]),
-            np.concatenate([one.words for one in found]),
-        )
-
-    def _read_piece(self, piece: Part, first_word: int, place: str, *, is_last: bool) -> "_Read | None":
-        """Return the exact tokens of a piece, or None if a token reaches over the end of them."""
-        if len(piece.text) > LONGEST_PIECE:
-            raise ValidationFailed(
-                f"{place}: {LONGEST_PIECE} characters of it hold no place between two words, as spaces are, and cannot be "
-                "tokenized in parts. Split or shorten it."
-            )
-        encode = partial(self._tokenizer.encode_batch, [piece.text], add_special_tokens=False)
-        if len(piece.text) > 2 * PIECE:  # the memory for one such at a time
-            while not _LONG_PIECE.acquire(timeout=0.1):
-                go_on()
-            try:
-                [encoding] = encode()
-            finally:
-                _LONG_PIECE.release()
-        else:
-            [encoding] = encode()
-        offsets = np.fromiter(chain.from_iterable(encoding.offsets), np.int64, 2 * len(encoding)).reshape(-1, 2)
-        begin, stop = (int((offsets[:, 0] < place).sum()) for place in (piece.exact.start, piece.exact.stop))
-        if is_last:  # with spaces that the library leaves out of the offsets
-            stop = len(offsets)
-        elif stop > begin and offsets[stop - 1, 1] > piece.exact.stop:
-            return None
-        words = np.array([-1 if word is None else word for word in encoding.word_ids[begin:stop]], np.int64)
-        return _Read(
-            np.array(encoding.ids, np.int32)[begin:stop],
-            offsets[begin:stop] + piece.begin,
-            words + (first_word - words[0] if len(words) else 0),
-        )
+    def _read(self, text: str, place: str, most_tokens: int | None = None) -> pieces.Read:
+        return pieces.read(self._tokenizer, self._split_points, text, place, most_tokens)
 
     def token(self, id_: int) -> str:
         """Return a token as the vocabulary has it, markers such as ## and all."""
@@ -535,27 +458,6 @@ class Tokenizer:
         return [clean_up(text) for text in texts] if self._clean_up else texts
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """The tokens of a text, as in `Located`, without special tokens."""
-
-    input_ids: TokenArray
-    offsets: IntArray
-    words: IntArray
-
-    def cut(self, tokens: int, is_left: bool) -> "_Read":
-        """Return so many tokens of an end of it."""
-        kept = slice(len(self.input_ids) - tokens, None) if is_left else slice(tokens)
-        return _Read(self.input_ids[kept], self.offsets[kept], self.words[kept])
-
-
-_LONG_PIECE: Final = threading.Lock()
-
-
-def _too_many_tokens(place: str) -> ValidationFailed:
-    return ValidationFailed(f"{place} has over {MOST_TOKENS} tokens, the most that is read in windows. Split it.")
-
-
 def _texts(one: TextInput) -> tuple[str, ...]:
     return (one,) if isinstance(one, str) else one
 
@@ -565,35 +467,6 @@ def _given(inputs: Sequence[TextInput], parts: Mapping[int, Sequence[Part]]) -> 
     for i, some in parts.items():
         given[i] = some[0].text if len(some) == 1 else (some[0].text, some[1].text)
     return given
-
-
-def _places(owners: Sequence[int | None], count: int) -> tuple[range, ...]:
-    """Return which tokens are those of each text."""
-    length, backwards = len(owners), owners[::-1]
-    return tuple(
-        # A text without a token stands at the end, as well as anywhere.
-        range(owners.index(i), length - backwards.index(i)) if i in owners else range(length, length)
-        for i in range(count)
-    )
-
-
-def _located(encoding: tokenizers.Encoding, texts: int, kept: Sequence[int] | None = None) -> Located:
-    """Return the tokens with their places: all, or those that are kept, for which the lists of all others are not made."""
-    if kept is None:
-        owners, words, offsets = encoding.sequence_ids, encoding.word_ids, encoding.offsets
-    else:
-        owners = [encoding.token_to_sequence(i) for i in kept]
-        words = [encoding.token_to_word(i) for i in kept]
-        offsets = [encoding.token_to_chars(i) or (0, 0) for i in kept]
-    length, chosen = len(owners), slice(None) if kept is None else kept
-    return Located(
-        np.array(encoding.ids, np.int32)[chosen],
-        np.array(encoding.type_ids, np.int32)[chosen],
-        np.fromiter(chain.from_iterable(offsets), np.int64, 2 * length).reshape(length, 2),
-        np.array([-1 if word is None else word for word in words], np.int64),
-        _places(owners, texts),
-        kept is not None,
-    )
 
 
 def _spares_first_space(processor: Mapping[str, Any] | None) -> bool:

@@ -9,7 +9,7 @@ approximation from Hendrycks and Gimpel (2016).
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -66,13 +66,18 @@ def sigmoid(x: FloatArray) -> FloatArray:
     return np.asarray((1 + np.tanh(x / 2)) / 2)
 
 
-def reference_answers(network: Network, batch: Sequence[TokenSequence]) -> list[FloatArray]:
+def reference_answers(network: Network, batch: Sequence[TokenSequence], *, is_exact: bool = False) -> list[FloatArray]:
     """Return what a network answers to each sequence; the shapes are those of `tasks.ResultKind`.
+
+    Args:
+        network: The network.
+        batch: The sequences.
+        is_exact: Whether to compute in fp64, of which fp32 rounds every result. It takes several times as long.
 
     Raises:
         ExportError: an answer is not finite.
     """
-    reference = _Reference(network)
+    reference = _Reference(network, np.float64 if is_exact else np.float32)
     with np.errstate(all="ignore"):  # an overflow ends as infinity or NaN
         answers = [reference.answer(sequence) for sequence in batch]
     if not all(np.isfinite(answer).all() for answer in answers):
@@ -85,8 +90,9 @@ def reference_answers(network: Network, batch: Sequence[TokenSequence]) -> list[
 class _Reference:
     """The network of a checkpoint, for one sequence at a time."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, precision: type[np.floating[Any]]) -> None:
         self._network = network
+        self._precision = precision
         self._config = network.config
         self._tensors = network.tensors
 
@@ -137,7 +143,7 @@ class _Reference:
         if "token_type_embeddings.weight" in tensors:
             types = token_type_ids if self._network.uses_token_types else np.zeros_like(input_ids)
             x = x + tensors["token_type_embeddings.weight"][types]
-        x = self._norm(x, "embeddings_norm")
+        x = self._norm(x.astype(self._precision, copy=False), "embeddings_norm")  # what follows keeps the precision
         return self._dense(x, "embeddings_projection") if "embeddings_projection.weight" in tensors else x
 
     def _attend(self, x: FloatArray, layer: str) -> FloatArray:

@@ -97,7 +97,7 @@ def read_config(folder: Path) -> Config:
         norm_epsilon=_norm_epsilon(path, source) if family.norm_epsilon is None else family.norm_epsilon,
         is_tied=_flag(path, source, "tie_word_embeddings"),
         labels=labels,
-        entailment=_entailment(source.label2id or {}, len(labels)),
+        entailment=_entailment(path, source.label2id or {}, len(labels)),
         problem_type=_problem_type(path, source.problem_type)
         or ("single_label_classification" if len(labels) > 1 else None),
     )
@@ -202,6 +202,8 @@ def _labels(path: Path, id2label: Mapping[int, str]) -> tuple[str, ...]:
     return tuple(map(str, labels))
 
 
-def _entailment(label2id: Mapping[str, Any], labels: int) -> int | None:
+def _entailment(path: Path, label2id: object, labels: int) -> int | None:
+    if not isinstance(label2id, Mapping):
+        raise ExportError(f"label2id in {path} is not a JSON object of numbers by label. Correct it, or take it out.")
     numbers = [number for label, number in label2id.items() if str(label).lower().startswith("entail")]
     return next((number for number in numbers if type(number) is int and 0 <= number < labels), None)

@@ -5,6 +5,7 @@ Since release 5.4 they are `modules.json`, which lists its modules, `config_sent
 implements is accepted; the rest is refused by name.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from app.bundle.manifest import ScoreFunction
 from model_export.checkpoint.config import CONFIG_FILE
 from model_export.checkpoint.json_files import read_json, read_json_if_there
 from model_export.checkpoint.transformer_module import read_transformer_module
-from model_export.errors import ExportError
+from model_export.errors import ExportError, shown
 
 _MODULES_FILE: Final = "modules.json"
 _MODEL_FILE: Final = "config_sentence_transformers.json"
@@ -59,7 +60,9 @@ def is_cross_encoder(folder: Path) -> bool:
     Raises:
         ExportError: a file that says so is damaged.
     """
-    if (folder / _MODULES_FILE).is_file():  # of a model of any kind, which may have been trained from a CrossEncoder
+    if os.path.lexists(
+        folder / _MODULES_FILE
+    ):  # of a model of any kind, which may have been trained from a CrossEncoder
         return _is_of_now(folder)
     return _old_activation(folder) is not None
 
@@ -76,14 +79,14 @@ def read_cross_encoder(folder: Path) -> CrossEncoderSettings:
     model, transformer = read_json(folder / _MODEL_FILE), read_transformer_module(folder, "score")
     _check_prompts(folder / _MODEL_FILE, model)
     return CrossEncoderSettings(
-        activation=model.get("activation_fn") or _old_activation(folder),
+        activation=str(model["activation_fn"]) if model.get("activation_fn") else _old_activation(folder),
         max_length=transformer.max_length,
         lowercases=transformer.lowercases,
     )
 
 
 def _is_of_now(folder: Path) -> bool:
-    return (folder / _MODULES_FILE).is_file() and (
+    return os.path.lexists(folder / _MODULES_FILE) and (
         read_json_if_there(folder / _MODEL_FILE).get("model_type") == "CrossEncoder"
     )
 
@@ -113,9 +116,10 @@ def _check_modules(path: Path) -> None:
 
 
 def _check_prompts(path: Path, model: Mapping[str, Any]) -> None:
-    name = model.get("default_prompt_name")
-    if name is not None and (model.get("prompts") or {}).get(name) != "":
+    name, prompts = model.get("default_prompt_name"), model.get("prompts")
+    named = prompts.get(name) if isinstance(prompts, Mapping) and isinstance(name, str) else None
+    if name is not None and named != "":
         raise ExportError(
-            f"{path} has the default prompt {name!r}, which the server would not put before each query. "
+            f"{path} has the default prompt {shown(name)}, which the server would not put before each query. "
             "Set default_prompt_name to null, and let clients send the prompt as the beginning of the query."
         )

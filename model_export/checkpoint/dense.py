@@ -8,7 +8,7 @@ from typing import Any, Final
 from model_export.checkpoint.families import Activation
 from model_export.checkpoint.json_files import read_json
 from model_export.checkpoint.weights import Weights, open_weights
-from model_export.errors import ExportError, few
+from model_export.errors import ExportError, few, shown
 
 EMBEDDING: Final = "sentence_embedding"
 """The name under which modules pass the embedding on."""
@@ -46,7 +46,7 @@ def read_dense(folder: Path) -> DenseModule:
     module, _, activation = str(named).rpartition(".")
     if activation not in _ACTIVATIONS or not module.startswith("torch.nn"):
         raise ExportError(
-            f"{path} has the activation {named!r}; {', '.join(_ACTIVATIONS)} of torch.nn can be exported. "
+            f"{path} has the activation {shown(named)}; {', '.join(_ACTIVATIONS)} of torch.nn can be exported. "
             "Choose another model."
         )
     weights = open_weights(folder)
@@ -68,5 +68,5 @@ def refuse_other_features(path: Path, config: Mapping[str, Any]) -> None:
     for key in ("module_input_name", "module_output_name"):
         if config.get(key) not in (None, EMBEDDING):
             raise ExportError(
-                f"{path} has the {key} {config[key]!r}; only {EMBEDDING} can be exported. Choose another model."
+                f"{path} has the {key} {shown(config[key])}; only {EMBEDDING} can be exported. Choose another model."
             )

@@ -111,7 +111,7 @@ def choose_task(checkpoint: Checkpoint, name: str, trained: Collection[HeadKind]
     if name == "auto" and is_cross_encoder(checkpoint.folder):
         name = "rerank" if labels == 1 else "classify"
     if name == "auto":
-        if (checkpoint.folder / MODULES_FILE).is_file():
+        if os.path.lexists(checkpoint.folder / MODULES_FILE):
             return TASKS["embed"]
         defaults = {tasks[0].name for tasks in named if tasks}
         if len(defaults) == 1:

@@ -4,6 +4,7 @@
 are accepted; others are refused by name.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from model_export.checkpoint.cross_encoder import is_cross_encoder
 from model_export.checkpoint.dense import DenseModule, read_dense, refuse_other_features
 from model_export.checkpoint.json_files import read_json, read_json_if_there
 from model_export.checkpoint.transformer_module import read_transformer_module
-from model_export.errors import ExportError, shown
+from model_export.errors import ExportError, few, shown
 
 MODULES_FILE: Final = "modules.json"
 FILES_OF_MODULES: Final = (
@@ -80,7 +81,7 @@ def read_embedding_settings(folder: Path, pooling: Pooling | Literal["auto"]) ->
     Raises:
         ExportError: the model has other modules or another pooling, or its files are damaged.
     """
-    if not (folder / MODULES_FILE).is_file() or is_cross_encoder(folder):
+    if not os.path.lexists(folder / MODULES_FILE) or is_cross_encoder(folder):
         return EmbeddingSettings("mean" if pooling == "auto" else pooling)
     _, (_, pooling_folder), *later = _modules(folder)
     transformer = read_transformer_module(folder, "embedding")
@@ -170,9 +171,9 @@ def _prompts(path: Path, model: Mapping[str, Any]) -> tuple[dict[str, str], str 
         raise ExportError(f"The prompts in {path} are not texts by name. Correct them.")
     prompts = {str(name): text or "" for name, text in stored.items()}
     default = model.get("default_prompt_name")
-    if default is not None and default not in {*prompts, *_PROMPTS_OF_EVERY_MODEL}:
+    if default is not None and default not in (*prompts, *_PROMPTS_OF_EVERY_MODEL):
         raise ExportError(
-            f"default_prompt_name in {path} is {default!r}, but the prompts are {', '.join(prompts) or 'none'}. Correct it."
+            f"default_prompt_name in {path} is {shown(default)}, but the prompts are {few(list(prompts)) or 'none'}. Correct it."
         )
     if not any(prompts.values()):
         return {}, None
@@ -181,7 +182,7 @@ def _prompts(path: Path, model: Mapping[str, Any]) -> tuple[dict[str, str], str 
 
 def _dimensions(path: Path, model: Mapping[str, Any]) -> int | None:
     dimensions = model.get("truncate_dim")
-    if dimensions is None or (isinstance(dimensions, int) and dimensions >= 1):
+    if dimensions is None or (type(dimensions) is int and dimensions >= 1):
         return dimensions
     raise ExportError(f"truncate_dim in {path} is not a number of dimensions. Correct it.")
 
@@ -191,8 +192,8 @@ def _strips_whitespace(path: Path, settings: Mapping[str, Any]) -> bool:
 
     Folders saved before release 2.0 have no such file.
     """
-    versions = settings.get("__version__")
-    version = versions.get("sentence_transformers") if isinstance(versions, Mapping) else None
+    versions = settings.get("__version__") or {}
+    version = versions.get("sentence_transformers") if isinstance(versions, Mapping) else "unknown"
     if version is None:
         return True
     if not isinstance(version, str) or (found := re.match(r"(\d+)\.(\d+)", version)) is None:

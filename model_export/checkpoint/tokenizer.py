@@ -1,5 +1,6 @@
 """Read a checkpoint's tokenizer, and what the server needs to know of it that is not in its `tokenizer.json`."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -70,7 +71,7 @@ def read_tokenizer(folder: Path, choice: TokenizerChoice = "auto") -> Checkpoint
     Raises:
         ExportError: there is none, there is only a slow one in Python, or there are two and `choice` does not say which.
     """
-    if not any((folder / name).is_file() for name in _VOCABULARIES):
+    if not any(os.path.lexists(folder / name) for name in _VOCABULARIES):
         raise ExportError(
             f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}. "
             "Save the tokenizer the model was trained with into it, with save_pretrained()."
@@ -111,13 +112,16 @@ def _may_be_cleaned_up(fast: tokenizers.Tokenizer, slow: Any) -> bool:  # noqa: 
 
 
 def _special_tokens(folder: Path, slow: Any) -> SpecialTokens:  # noqa: ANN401  # transformers has no types
+    texts = {"pad": slow.pad_token, "unknown": slow.unk_token, "mask": slow.mask_token}
+    empty = [name for name, text in texts.items() if text == ""]
+    if empty:  # what transformers makes of an object without content; it takes the id of the unknown token for its
+        raise ExportError(
+            f"The tokenizer in {folder} has an empty {empty[0]} token. Correct it in its tokenizer_config.json or special_tokens_map.json."
+        )
+    ids = (slow.pad_token_id, slow.unk_token_id, slow.mask_token_id)
     found = {
         name: SpecialToken(id=token_id, text=text)
-        for name, text, token_id in (
-            ("pad", slow.pad_token, slow.pad_token_id),
-            ("unknown", slow.unk_token, slow.unk_token_id),
-            ("mask", slow.mask_token, slow.mask_token_id),
-        )
+        for (name, text), token_id in zip(texts.items(), ids, strict=True)
         if token_id is not None
     }
     for name in ("pad", "unknown"):

@@ -8,10 +8,8 @@ _SINGLE: Final = (
     "  two  spaces   at each place  ",
     "a tab\tand\nnew\r\nlines",
     "zero\u200bwidth \u200djoiner \ufeffmark",
-    "bell \x07 escape \x1b delete \x7f",
     "full width \uff21\uff22\uff23\uff11\uff12\uff13\uff01 ﬁ",
     "no-break\u00a0ideographic\u3000em\u2003space",
-    "line\u2028separator next\u0085line",
     "e\u0301 and a\u030a composed of two",
     "ß ẞ İ \u0131 Σς ﷺ ㍿ ① ½ ² ™",
     "\u0958 \u0e33 \u1e9b\u0323",
@@ -48,10 +46,14 @@ _SINGLE: Final = (
     " ",
     "",
 )
+CONTROL_CHARACTERS: Final = ("bell \x07 escape \x1b delete \x7f", "line\u2028separator next\u0085line")
 _PAIRS: Final = (
     ("A man is playing a guitar.", "Someone is making music."),
     ("谁喜欢喝茶?", "我喜欢喝茶,不喜欢喝咖啡。"),
     ("one [SEP] two", "three </s> four"),
 )
-TEXTS: Final[tuple[tuple[str, str | None], ...]] = (*((text, None) for text in _SINGLE), *_PAIRS)
+TEXTS: Final[tuple[tuple[str, str | None], ...]] = (
+    *((text, None) for text in (*_SINGLE, *CONTROL_CHARACTERS)),
+    *_PAIRS,
+)
 """Each with its pair, if it has one."""

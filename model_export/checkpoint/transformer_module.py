@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from model_export.checkpoint.json_files import read_json_if_there
-from model_export.errors import ExportError
+from model_export.errors import ExportError, shown
 
 SETTINGS_FILE: Final = "sentence_bert_config.json"
 _OLDER_NAMES: Final = tuple(
@@ -65,7 +65,7 @@ def read_transformer_module(folder: Path, result: Literal["embedding", "score"])
     for key, expected in (*_EXPECTED[result].items(), *((key, None) for key in _NEVER)):
         if settings.get(key) not in (None, {}, expected):
             raise ExportError(
-                f"{path} has the {key} {settings[key]!r}; a model can be exported without it"
+                f"{path} has the {key} {shown(settings[key])}; a model can be exported without it"
                 f"{'' if expected is None else f', or with {expected!r}'}. Choose another model."
             )
     length = _arguments(path, settings).get("model_max_length", settings.get("max_seq_length"))
@@ -78,11 +78,15 @@ def _arguments(path: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the arguments of the tokenizer."""
     for old, known in _ARGUMENTS.items():
         for key in (old, _NEWER_NAMES[old]):
-            others = sorted(set(settings.get(key) or {}) - known)
+            given = settings.get(key) or {}
+            if not isinstance(given, Mapping):
+                raise ExportError(
+                    f"{path} has the {key} {shown(given)}; it must be an object of arguments. Correct it."
+                )
+            others = sorted(given.keys() - known)
             if others:
                 raise ExportError(
                     f"{path} has {', '.join(others)} among its {key}, which may change answers and cannot be exported. "
                     "Take it out if it does not matter, or choose another model."
                 )
-    given = settings.get("processor_kwargs") or settings.get("tokenizer_args") or {}
-    return given if isinstance(given, Mapping) else {}
+    return settings.get("processor_kwargs") or settings.get("tokenizer_args") or {}

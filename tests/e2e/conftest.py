@@ -1,5 +1,6 @@
 """Servers with a device that a test can hold, poison and lose."""
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -104,6 +105,8 @@ def _steady(tmp_path_factory: pytest.TempPathFactory, shared_models: Path) -> It
 @pytest.fixture
 def steady(_steady: Steady) -> Iterator[Steady]:
     """A server on a device of its own, for tests that leave it well."""
+    _steady.server.ask("GET", "/none", headers={"x-request-id": (this := uuid.uuid4().hex)})
+    _steady.server.told(this)  # and all that was logged before
     yield replace(_steady, records_before=len(_steady.server.records))
     _steady.device.release()
     _steady.device.cure()

@@ -56,7 +56,7 @@ def test_any_other_key_is_unauthorized(locked: ServerProcess, given: str | None)
         assert reply.headers["www-authenticate"] == "Bearer"
         assert "Authorization: Bearer" in reply.error
         assert KEY not in reply.error
-    assert locked.metric("bert_requests_total", status="401") == rejected + 2
+    assert locked.metric("bert_requests_total", status="401") == rejected + 4
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/ping", "/metrics", "/docs", "/openapi.json"])

@@ -312,7 +312,7 @@ def test_a_body_that_does_not_come_is_a_timeout_and_counted(shared_models: Path)
             assert reply.headers["x-request-id"] == "late"
             assert line.is_closed()
         assert server.metric("bert_requests_total", status="408") == 1
-        [told] = [record for record in server.records if record.get("request_id") == "late"]
+        told = server.told("late")
         assert (told["status"], told["error_type"]) == (408, "timeout")
 
 

@@ -110,7 +110,7 @@ def test_latency_excludes_the_time_to_send_the_request(shared_server: ServerProc
         assert line.reply().status == 200
         within_s = time.monotonic() - sent_at
     assert 0 < shared_server.metric("bert_request_duration_seconds_sum", model="sentiment") - before < within_s
-    [told] = [record for record in shared_server.records if record.get("request_id") == "slow"]
+    told = shared_server.told("slow")
     assert 0 < told["duration_ms"] <= within_s * 1e3
 
 

@@ -7,7 +7,7 @@ from time import monotonic
 import pytest
 
 from tests.e2e.wire import head, message, wire
-from tests.support import ServerProcess, eventually, serving
+from tests.support import ServerProcess, serving
 
 GOOD = b'{"inputs": "The cat sat on the mat."}'
 
@@ -21,15 +21,13 @@ def proxied(shared_models: Path) -> Iterator[ServerProcess]:
         assert server.stop() == 0, server.log
 
 
-def line_of(server: ServerProcess, request_id: str) -> dict[str, object]:
-    return eventually(lambda: next((one for one in server.records if one.get("request_id") == request_id), None)) or {}
-
-
 @pytest.mark.parametrize(
     ("method", "path", "status", "error_type", "says"),
     [
         ("GET", "/v1/classify/", 404, "not_found", "Did you mean POST /v1/classify?"),
         ("POST", "/v1/clasify", 404, "not_found", "Did you mean POST /v1/classify?"),
+        ("GET", "/metric", 404, "not_found", "Did you mean GET /metrics?"),
+        ("GET", "/v1/modles", 404, "not_found", "Did you mean GET /v1/models?"),
         ("GET", "/.env", 404, "not_found", "no such route. /docs"),
         ("DELETE", "/livez", 405, "method_not_allowed", "GET only"),
     ],
@@ -46,10 +44,53 @@ def test_a_request_for_no_route_is_counted_and_logged(
     assert reply.status == status
     assert says in reply.error
     assert count() == before + 1
-    told = line_of(shared_server, request_id)
+    told = shared_server.told(request_id)
     assert (told["message"], told["api"], told["status"]) == ("request", "none", status)
     assert (told["error_type"], told["client"]) == (error_type, "127.0.0.1")
     assert path not in str(told)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "api", "status", "error_type"),
+    [
+        ("POST", "/models/sentiment/tokenize", {"inputs": "good"}, "tei", 200, None),
+        ("POST", "/models/sentiment/tokenize", {"input": "good"}, "tei", 422, "validation"),
+        ("GET", "/models/nobody/info", None, "tei", 404, "not_found"),
+        ("PUT", "/v2/models/sentiment/config", {}, "open-inference", 405, "method_not_allowed"),
+        ("GET", "/v1/models", None, "native", 200, None),
+        ("GET", "/v1/models/nobody/", None, "none", 404, "not_found"),
+        ("POST", "/v1/models", {}, "none", 405, "method_not_allowed"),
+    ],
+)
+def test_a_request_that_runs_no_model_is_counted_and_logged(
+    shared_server: ServerProcess, method: str, path: str, body: object, api: str, status: int, error_type: str | None
+) -> None:
+    def count() -> float:
+        return shared_server.metric("bert_requests_total", api=api, model="none", status=str(status))
+
+    before = count()
+    request_id = f"no-model-{method}-{status}-{len(path)}"
+    reply = shared_server.ask(method, path, body, {"X-Request-Id": request_id})
+    assert reply.status == status
+    assert count() == before + 1
+    told = shared_server.told(request_id)
+    assert (told["api"], told["status"], told.get("error_type")) == (api, status, error_type)
+    assert told["client"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v2/health/live", "/ping", "/metrics"])
+def test_health_is_in_no_log(shared_server: ServerProcess, path: str) -> None:
+    assert shared_server.ask("GET", path, headers={"X-Request-Id": "is-silent"}).status == 200
+    shared_server.ask("GET", "/v1/models", headers={"X-Request-Id": f"after-{path[1:3]}"})
+    shared_server.told(f"after-{path[1:3]}")
+    assert "is-silent" not in shared_server.log
+
+
+def test_a_route_that_is_nearly_one_of_an_api_answers_in_its_form(shared_server: ServerProcess) -> None:
+    openai = shared_server.ask("POST", "/v1/embeddings/", {}).json["error"]
+    assert "Did you mean POST /v1/embeddings?" in openai["message"]
+    cohere = shared_server.ask("POST", "/v2/rerank/", {}).json
+    assert cohere["message"] == cohere["error"]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +115,7 @@ def test_input_that_is_no_request_is_counted_and_logged(
     assert reply.status == status
     assert says in reply.error
     assert shared_server.metric("bert_requests_total", api="none", status=str(status)) == before + 1
-    told = line_of(shared_server, reply.headers["x-request-id"])
+    told = shared_server.told(reply.headers["x-request-id"])
     assert says in str(told["message"])
     assert (told["status"], told["error_type"], told["client"]) == (status, error_type, "127.0.0.1")
 
@@ -84,7 +125,7 @@ def test_the_log_has_the_address_that_a_trusted_proxy_names(proxied: ServerProce
     for path in ("/v1/classify", "/nowhere"):
         request_id = f"by-proxy{len(path)}"
         proxied.ask("POST", path, GOOD, forwarded | {"X-Request-Id": request_id})
-        assert line_of(proxied, request_id)["client"] == "203.0.113.9"
+        assert proxied.told(request_id)["client"] == "203.0.113.9"
 
 
 def test_a_path_prefix_may_be_there_or_removed_by_the_proxy(proxied: ServerProcess) -> None:

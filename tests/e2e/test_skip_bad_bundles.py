@@ -66,8 +66,14 @@ def test_the_other_models_are_served_and_it_is_told(models: Path, damage: Callab
 @pytest.mark.parametrize("damage", [damage_the_tokenizer, come_from_a_newer_release, be_for_another_task])
 def test_any_bundle_that_cannot_be_loaded_is_skipped(models: Path, damage: Callable[[Path], None]) -> None:
     damage(models / "broken")
-    with serving(models, "--skip-bad-bundles") as server:
+    with serving(models, "--skip-bad-bundles", "--precision", "fp32,broken=fp32") as server:
         assert server.ask("GET", "/readyz").json == {"status": "ready", "failed_models": ["broken"]}
+
+
+def test_a_bundle_without_the_precision_of_its_name_is_skipped(models: Path) -> None:
+    with serving(models, "--skip-bad-bundles", "--precision", "auto,broken=int8") as server:
+        assert server.ask("GET", "/readyz").json == {"status": "ready", "failed_models": ["broken"]}
+        assert server.post("/v1/classify", {"inputs": "It is fine."}).status == 200
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

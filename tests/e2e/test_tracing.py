@@ -251,10 +251,7 @@ def test_an_invalid_context_begins_a_new_trace(server: ServerProcess, collector:
 
 def test_the_access_log_names_the_trace(server: ServerProcess) -> None:
     response = classify(server, "a")
-    [record] = until(
-        lambda: [one for one in server.records if one.get("request_id") == response.headers["x-request-id"]]
-    )
-    assert record["trace_id"] == trace_id_of(response)
+    assert server.told(response.headers["x-request-id"])["trace_id"] == trace_id_of(response)
 
 
 def exemplars(server: ServerProcess) -> set[str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def refusal(folder: Path | str, output: Path, **options: Any) -> str:
         ({"architectures": ["\ud800"]}, "has a text with half of a surrogate pair, which is no Unicode"),
         ({"id2label": {"0": "a", "1": "\ud800", "2": "c"}}, "has a text with half of a surrogate pair"),
         ({"id2label": {"0": "a", "1": ["b"], "2": "c"}}, "id2label in .* has a label that is no text"),
+        ({"label2id": ["a", "b", "c"]}, "label2id in .* is not a JSON object of numbers by label"),
         ({"hidden_act": "y" * 1000}, r"activation 'y{59}\.\.\.; gelu, "),
         (
             {"architectures": ["BertForMultipleChoice"]},
@@ -298,7 +300,14 @@ def test_maximum_length_of_the_tokenizer_that_is_no_number(copy_of: Copy, tmp_pa
 def test_sentencepiece_model_alone_needs_sentencepiece(copy_of: Copy, tmp_path: Path) -> None:
     folder = copy_of("camembert-fill-mask")
     (folder / "tokenizer.json").rename(folder / "sentencepiece.bpe.model")
-    assert "Run 'pip install sentencepiece' in this environment" in refusal(folder, tmp_path / "out")
+    assert f"Run '{sys.executable} -m pip install sentencepiece'" in refusal(folder, tmp_path / "out")
+
+
+def test_damaged_sentencepiece_model(copy_of: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = copy_of("camembert-fill-mask")
+    (folder / "tokenizer.json").rename(folder / "sentencepiece.bpe.model")
+    monkeypatch.setattr("model_export.checkpoint.tokenizer_readings.find_spec", lambda _: True)
+    assert "The sentencepiece model in" in refusal(folder, tmp_path / "out")
 
 
 def test_a_class_of_peoples_own_is_exported_for_the_task_that_is_named(copy_of: Copy, tmp_path: Path) -> None:
@@ -370,6 +379,21 @@ def test_regression_of_large_numbers_is_exported(copy_of: Copy, tmp_path: Path) 
     variants = ["cpu-fp32", "cuda-fp32", "cuda-fp16"]
     manifest = export(ExportOptions(str(folder), tmp_path / "out", variants=variants), lambda _: None)
     assert [variant.name for variant in manifest.variants] == variants
+
+
+@pytest.mark.parametrize("name", ["bert-regression", "bert-entities", "distilbert-two-labels", "electra-single-label"])
+def test_a_network_that_magnifies_rounding_is_exported_in_fp32(copy_of: Copy, tmp_path: Path, name: str) -> None:
+    """With weights around 2, fp32 gives three or four digits, and the reference has no more."""
+
+    def enlarge(tensors: dict[str, Any]) -> None:
+        generator = np.random.default_rng(3)
+        for part, tensor in tensors.items():
+            if not part.lower().rpartition(".")[0].endswith("norm"):
+                tensors[part] = generator.normal(0, 2, tensor.shape).astype(np.float32)
+
+    folder = copy_of(name)
+    edit_tensors(folder, enlarge)
+    export(ExportOptions(str(folder), tmp_path / "out", variants=["cpu-fp32", "cuda-fp32"]), lambda _: None)
 
 
 def test_output_that_is_a_file(copy_of: Copy, tmp_path: Path) -> None:

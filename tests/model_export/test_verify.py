@@ -90,3 +90,11 @@ def test_tokenizer_that_is_none(bundle: Bundle, content: bytes) -> None:
     (bundle.folder / "tokenizer.json").write_bytes(content)
     with pytest.raises(ExportError, match="are not of one model, or damaged"):
         verify_bundle(rewrite_manifest(bundle), lambda _: None)
+
+
+def test_tokenizer_that_the_library_panics_on(bundle: Bundle) -> None:
+    path = bundle.folder / "tokenizer.json"
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": normalizer}))
+    with pytest.raises(ExportError, match="are not of one model, or damaged"):
+        verify_bundle(rewrite_manifest(bundle), lambda _: None)

@@ -108,8 +108,13 @@ def weights(location: str) -> TensorProto:
     return tensor
 
 
-def within(*nodes: NodeProto, tensors: Sequence[TensorProto] = ()) -> GraphProto:
-    return helper.make_graph(list(nodes), "graph", [], [], list(tensors))
+def within(*nodes: NodeProto, tensors: Sequence[TensorProto] = (), inputs: Sequence[str] = ()) -> GraphProto:
+    given = [helper.make_tensor_value_info(name, TensorProto.INT64, [1]) for name in inputs]
+    return helper.make_graph(list(nodes), "graph", given, [], list(tensors))
+
+
+def number(name: str) -> TensorProto:
+    return helper.make_tensor(name, TensorProto.INT64, [1], [2**62])
 
 
 def write(path: Path, graph: GraphProto) -> Path:
@@ -118,6 +123,8 @@ def write(path: Path, graph: GraphProto) -> Path:
 
 
 LOOP: Final = helper.make_node("Loop", ["", "true"], ["out"], body=within())
+COUNT: Final = helper.make_node("Shape", ["group_shape"], ["groups"], end=1)
+OVER_GROUPS: Final = helper.make_node("Loop", ["groups", ""], ["out"], body=within())
 DATA: Final = "graph.onnx.data"
 
 
@@ -132,6 +139,20 @@ DATA: Final = "graph.onnx.data"
         (within(helper.make_node("Loop", ["count", ""], ["out"], body=within())), "has a Loop"),
         (within(helper.make_node("Loop", ["groups", "true"], ["out"], body=within())), "has a Loop"),
         (within(helper.make_node("Loop", ["groups", ""], ["out"], body=within(LOOP))), "has a Loop"),
+        (within(helper.make_node("Loop", ["groups", ""], ["out"], body=within(OVER_GROUPS))), "has a Loop"),
+        (within(COUNT, OVER_GROUPS, tensors=[number("groups")]), "has a Loop that does not count the groups"),
+        (within(COUNT, OVER_GROUPS, tensors=[number("group_shape")]), "has a Loop that does not count the groups"),
+        (
+            within(helper.make_node("Constant", [], ["groups"], value=number("")), OVER_GROUPS),
+            "has a Loop that does not count",
+        ),
+        (within(helper.make_node("Mul", ["a", "b"], ["groups"]), OVER_GROUPS), "has a Loop that does not count"),
+        (within(helper.make_node("Shape", ["weights"], ["groups"]), OVER_GROUPS), "has a Loop that does not count"),
+        (
+            within(helper.make_node("Size", ["x"], ["group_shape"]), COUNT, OVER_GROUPS),
+            "has a Loop that does not count",
+        ),
+        (within(OVER_GROUPS, inputs=["groups"]), "has a Loop that does not count"),
         (within(helper.make_node("Scan", ["x"], ["out"], body=within(), num_scan_inputs=1)), "has a Scan"),
     ],
 )
@@ -140,6 +161,30 @@ def test_a_graph_that_reads_other_files_or_loops_without_an_end_is_refused(
 ) -> None:
     path = write(tmp_path / "graph.onnx", graph)
     with pytest.raises(BundleError, match=rf"graph\.onnx.*{says}"):
+        check_contents(path, DATA)
+
+
+def test_a_graph_loops_over_the_groups_of_a_batch(tmp_path: Path) -> None:
+    check_contents(write(tmp_path / "graph.onnx", within(COUNT, OVER_GROUPS, inputs=["group_shape"])), None)
+
+
+def test_a_function_is_refused(tmp_path: Path) -> None:
+    model = helper.make_model(within())
+    imports = [helper.make_opsetid("", 20)]
+    model.functions.append(helper.make_function("own", "F", ["groups"], ["out"], [OVER_GROUPS], imports))
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match=r"graph\.onnx has a function"):
+        check_contents(path, None)
+
+
+def test_a_file_is_found_in_fields_of_any_order(tmp_path: Path) -> None:
+    path = write(tmp_path / "graph.onnx", within(tensors=[weights("other.data")]))
+    key, value = b"\x0a\x08location", b"\x12\x0aother.data"
+    content = path.read_bytes()
+    assert key + value in content
+    path.write_bytes(content.replace(key + value, value + key))
+    with pytest.raises(BundleError, match="does not list"):
         check_contents(path, DATA)
 
 

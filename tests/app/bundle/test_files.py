@@ -242,6 +242,14 @@ def test_one_broken_bundle_stops_the_start(folder: Path, bundle_of: BundleOf) ->
         find_bundles(folder.parent)
 
 
+def test_a_manifest_that_is_a_link_to_nothing_is_not_passed_over(folder: Path, bundle_of: BundleOf) -> None:
+    (folder.parent / "whole").symlink_to(bundle_of("bert-fill-mask"))
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.json").symlink_to(folder.parent / "gone")
+    with pytest.raises(BundleError, match=r"manifest\.json is missing from the bundle"):
+        find_bundles(folder.parent)
+
+
 def test_a_file_describes_itself(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     path.write_bytes(b"abc")

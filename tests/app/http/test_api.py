@@ -11,13 +11,16 @@ from pydantic_core import to_json
 
 from app.errors import NotReady, ServiceError, StartupError
 from app.http.api import Api, Limits, Raw, Received, Served, Utility, write_json
+from app.http.callers import Callers
 from app.http.dialects import DIALECTS, chosen
 from app.http.dispatch import Dispatcher
+from app.http.finished import Finished
 from app.http.large_work import LargeWork
 from app.http.readiness import Readiness
 from app.http.utility import UtilityEndpoint
 from app.tasks.base import SHORT_BYTES
 from app.tasks.catalog import Catalog
+from app.telemetry.metrics import Metrics
 
 KEY = "s3cret"
 
@@ -53,7 +56,9 @@ def ask(
     method: str, path: str, body: bytes = b"", key: str | None = f"Bearer {KEY}"
 ) -> tuple[int, dict[str, str], bytes]:
     api = Echo(Served(Catalog([]), lambda _: None, Readiness(), Limits(10 * SHORT_BYTES, 8, 1.0, KEY)))
-    dispatcher = Dispatcher(nothing, [UtilityEndpoint(api, route, LargeWork(30, 30)) for route in api.routes])
+    finished = Finished(Metrics(), None, Callers(""))
+    endpoints = [UtilityEndpoint(api, route, large=LargeWork(30, 30), finished=finished) for route in api.routes]
+    dispatcher = Dispatcher(nothing, endpoints, finished)
     sent: list[Any] = []
 
     async def receive() -> Any:

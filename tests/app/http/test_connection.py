@@ -23,7 +23,7 @@ from app.http import transport
 from app.http.asgi import READ_AT, ClientGone, answer_headers, read_body, render_error, respond
 from app.http.callers import Callers
 from app.http.connection import HEAD_BYTES, HEADERS, PIPELINED, HttpProtocol
-from app.http.refusals import Refusals
+from app.http.finished import Finished
 from app.http.server import listen
 from app.telemetry.metrics import Metrics
 from tests.e2e.wire import Wire, head, message, wire
@@ -33,9 +33,9 @@ READ_TIMEOUT_S = 60.0
 LONG_S = 600.0
 
 
-def refusals() -> Refusals:
+def finished() -> Finished:
     """Where refusals are told, in the log only."""
-    return Refusals(Metrics(), None, Callers(""))
+    return Finished(Metrics(), None, Callers(""))
 
 
 class Echo:
@@ -69,7 +69,7 @@ class Running:
         self.app = app
         self._listener = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        make: Any = partial(HttpProtocol, read_timeout_s=read_timeout_s, refusals=refusals())
+        make: Any = partial(HttpProtocol, read_timeout_s=read_timeout_s, finished=finished())
         config = uvicorn.Config(
             app, http=make, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=30
         )
@@ -381,7 +381,7 @@ def answered(pieces: Sequence[bytes]) -> tuple[bytes, Echo]:
         app, far_end = Echo(), Transport()
         config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None)
         config.load()
-        connection = HttpProtocol(config, ServerState(), {}, read_timeout_s=READ_TIMEOUT_S, refusals=refusals())
+        connection = HttpProtocol(config, ServerState(), {}, read_timeout_s=READ_TIMEOUT_S, finished=finished())
         connection.connection_made(far_end)  # type: ignore[arg-type]
         for piece in pieces:
             connection.data_received(piece)

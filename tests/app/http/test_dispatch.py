@@ -11,7 +11,7 @@ from app.errors import NotReady
 from app.http.application import make_application
 from app.http.callers import Callers
 from app.http.dispatch import Dispatcher
-from app.http.refusals import Refusals
+from app.http.finished import Finished
 from app.tasks.catalog import Catalog
 from app.telemetry.metrics import Metrics
 
@@ -58,9 +58,9 @@ def ask(path: str, method: str = "GET") -> tuple[int, list[tuple[bytes, bytes]],
                 [],
                 Catalog([]),
                 asks_for_key=False,
-                refusals=Refusals(Metrics(), None, Callers("")),
             ),
             [],
+            Finished(Metrics(), None, Callers("")),
         )
         scope = {
             "type": "http",

@@ -16,6 +16,7 @@ from app.bundle.files import load_bundle
 from app.errors import Overloaded
 from app.http.api import Limits, Served
 from app.http.callers import Callers
+from app.http.finished import Finished
 from app.http.inference import MAX_WEIGHT, InferenceEndpoint
 from app.http.large_work import LargeWork
 from app.http.native import NativeApi
@@ -90,14 +91,14 @@ def with_one_thread(bundle_of: BundleOf, timeout_s: float, test: Callable[[Bench
         readiness.engine = "ready"
         model = load_model(load_bundle(bundle_of("bert-single-label")))
         api = NativeApi(Served(Catalog([model]), lambda _: None, readiness, Limits(2**20, 512, timeout_s, None)))
+        metrics = Metrics(CollectorRegistry())
         endpoint = InferenceEndpoint(
             api,
             api.route(handler),
             engine=FakeEngine(np.zeros(3, np.float32)),
             large=large,
-            metrics=Metrics(CollectorRegistry()),
-            access_log=None,
-            callers=Callers(""),
+            metrics=metrics,
+            finished=Finished(metrics, None, Callers("")),
             tracer=None,
         )
         endpoint._metrics.add_model(model.name, model.task)

@@ -3,6 +3,7 @@
 import gzip
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -44,8 +45,11 @@ def told(body: object, form: type[BaseModel] = ClassifyRequest) -> str:
         ({"inputs": {"txt": SECRET}}, "inputs.txt: is not a parameter of this endpoint; did you mean text?"),
         ({"text": SECRET, "text_pair": SECRET}, 'did you mean {"inputs": {"text": ..., "text_pair": ...}}?'),
         ({"inputs": SECRET, "temperature": 1}, "temperature: is not a parameter of this endpoint; remove it"),
+        ({"inputs": {"text": SECRET, "textPair": SECRET}}, "inputs.textPair: is not a parameter of this endpoint; did you mean text_pair?"),
+        ({"inputs": [{"text": SECRET, "question": SECRET}]}, "inputs[0].question: is not a parameter of this endpoint; remove it"),
         ([SECRET], 'body: input should be an object, as in {"inputs": ...}'),
         (SECRET, 'as in {"inputs": ...}'),
+        (GOOD, "is a text that holds JSON; encode it once"),
     ],
 )  # fmt: skip
 def test_a_native_request_is_told_what_it_probably_meant(body: object, says: str) -> None:
@@ -78,6 +82,10 @@ def test_each_api_is_told_so_in_its_own_names(form: type[BaseModel], body: Any, 
         (f"inputs={SECRET}&top_k=1".encode(), "It is a form"),
         (f"--x\r\nContent-Disposition: form-data; name=inputs\r\n\r\n{SECRET}".encode(), "It is a multipart form"),
         (GOOD.encode("utf-8-sig"), "byte order mark"),
+        (GOOD.replace('"', "").encode(), "double quotes around keys"),
+        (f"{{“inputs”: “{SECRET}”}}".encode(), "straight double quotes"),
+        (quote(GOOD).encode(), "percent-encoded"),
+        (f"<inputs>{SECRET}</inputs>".encode(), "XML or HTML"),
         (GOOD.encode("utf-16"), "UTF-16"),
         (gzip.compress(GOOD.encode(), mtime=0), "compressed by gzip"),
         (str({"inputs": SECRET}).encode(), "json.dumps"),

@@ -6,12 +6,15 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.bundle.files import Bundle, load_bundle
 from app.errors import ValidationFailed
-from app.text.tokenizer import PIECE, Direction, TextInput, Tokenizer
+from app.text.located import AT_ONCE
+from app.text.pieces import PIECE
+from app.text.tokenizer import Direction, TextInput, Tokenizer
 from app.work import Dropped, Work
 from tests.app import library
 from tests.conftest import BundleOf
@@ -49,8 +52,9 @@ def both(request: pytest.FixtureRequest, bundle_of: BundleOf) -> Both:
 @contextmanager
 def small_pieces() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.text.tokenizer.PIECE", SMALL)
-        patch.setattr("app.text.tokenizer.LONGEST_PIECE", 1 << 20)
+        patch.setattr("app.text.pieces.PIECE", SMALL)
+        patch.setattr("app.text.pieces.LONG_PIECE", 2 * SMALL)
+        patch.setattr("app.text.located.AT_ONCE", SMALL)
         yield
 
 
@@ -97,13 +101,12 @@ def test_long_texts_and_pairs_are_cut_alike_in_pieces(both: Both, texts: tuple[s
 
 
 @pytest.mark.parametrize("name", ["bert-entities", "roberta-entities"])
-def test_a_run_without_a_space_has_a_limit(bundle_of: BundleOf, name: str) -> None:
+@pytest.mark.parametrize("run", ["x" * 17 * PIECE, "😀" * 5 * PIECE])
+def test_a_run_without_a_space_has_a_limit(bundle_of: BundleOf, name: str, run: str) -> None:
     tokenizer = Tokenizer(load_bundle(bundle_of(name)))
-    with pytest.raises(
-        ValidationFailed, match=r"inputs\[1\]: 1048576 characters of it hold no place between two words"
-    ):
-        tokenizer.encode(["good", "x" * 17 * PIECE])
-    [cut] = tokenizer.encode(["good " * 100 + "x" * 17 * PIECE])
+    with pytest.raises(ValidationFailed, match=r"inputs\[1\]: 1048576 bytes of it hold no place between two words"):
+        tokenizer.encode(["good", run])
+    [cut] = tokenizer.encode(["good " * 100 + run])
     assert cut.was_truncated
 
 
@@ -132,3 +135,37 @@ def test_what_is_too_much_or_dropped_is_not_tokenized_to_its_end(bundle_of: Bund
         with pytest.raises(ValidationFailed, match=r"more than 20000 tokens.*BERT_REQUEST_TIMEOUT_S.*fewer or shorter"):
             Work(60, 20_000).run(lambda: tokenizer.encode_located(texts, cut=None))
         assert sum(given[3:]) <= 2 * PIECE
+
+
+class Uninterrupted:
+    """An encoding of which no list of the places of all tokens may be made, as that holds up every other thread."""
+
+    def __init__(self, encoding: tokenizers.Encoding) -> None:
+        self._encoding = encoding
+
+    def __len__(self) -> int:
+        return len(self._encoding)
+
+    def __getattr__(self, name: str) -> Any:
+        assert name != "offsets" or len(self) <= AT_ONCE
+        return getattr(self._encoding, name)
+
+
+@pytest.mark.parametrize("size", [PIECE, 3 * PIECE])
+def test_the_places_of_many_tokens_are_not_read_at_once(bundle_of: BundleOf, size: int) -> None:
+    tokenizer = Tokenizer(load_bundle(bundle_of("roberta-entities")))
+    library = tokenizer._tokenizer
+
+    class Library:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(library, name)
+
+        def encode_batch(self, inputs: list[str], **options: bool) -> list[Uninterrupted]:
+            return [Uninterrupted(one) for one in library.encode_batch(inputs, **options)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer, "_tokenizer", Library())
+        [located] = tokenizer.encode_located(["x" * size], cut=None)
+        [cut] = tokenizer.encode_located(["x" * size], cut="right")
+    assert located.offsets[1:-1].tolist() == [[i, i + 1] for i in range(size)]
+    assert cut.was_truncated

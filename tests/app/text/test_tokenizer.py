@@ -1,16 +1,20 @@
 """Texts to token ids and back: short and long, alone and many, cut at either end."""
 
 import itertools
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 
-from app.bundle.files import Bundle, load_bundle
-from app.errors import ValidationFailed
+from app.bundle.files import Bundle, describe_file, load_bundle
+from app.errors import BundleError, ValidationFailed
+from app.text.located import Encoded
 from app.text.pairs import Strategy
-from app.text.tokenizer import LONG_TEXT, Direction, Encoded, TextInput, Tokenizer, clean_up
+from app.text.tokenizer import LONG_TEXT, Direction, TextInput, Tokenizer, clean_up
 from tests.app import library
 from tests.conftest import BundleOf
 from tests.fixtures.corpus import CLASSIFY
@@ -106,6 +110,38 @@ def test_the_longer_text_of_a_pair_is_cut(bert: Tokenizer) -> None:
     assert pair.token_type_ids.tolist() == [0] * 37 + [1] * 3
 
 
+@pytest.mark.parametrize("name", ["bert-next-sentence", "roberta-answer", "xlm-roberta-multi-label"])
+@pytest.mark.parametrize("removed", ["a", "[A-Za-z]"])
+def test_pairs_keep_their_texts_if_single_letters_have_no_tokens(
+    tmp_path: Path, bundle_of: BundleOf, name: str, removed: str
+) -> None:
+    folder = shutil.copytree(bundle_of(name), tmp_path / name)
+    path = folder / "tokenizer.json"
+    definition = json.loads(path.read_text())
+    removes = {"type": "Replace", "pattern": {"Regex": removed}, "content": ""}
+    normalizers = [removes, definition["normalizer"]] if definition["normalizer"] else [removes]
+    path.write_text(json.dumps(definition | {"normalizer": {"type": "Sequence", "normalizers": normalizers}}))
+    bundle = load_bundle(folder)
+    bundle.manifest = bundle.manifest.model_copy(update={"tokenizer": describe_file(path)})
+    texts = ["bed", "a", "", "你好", "one two"]
+    pairs = list(itertools.product(texts, texts))
+    ours, theirs = Tokenizer(bundle).encode_pairs(pairs, str), library.cutting(bundle, "right").encode_batch(pairs)
+    assert [(one.input_ids.tolist(), one.token_type_ids.tolist()) for one in ours] == [
+        (one.ids, one.type_ids) for one in theirs
+    ]
+
+
+def test_a_tokenizer_that_makes_no_tokens_is_refused(tmp_path: Path, bundle_of: BundleOf) -> None:
+    folder = shutil.copytree(bundle_of("roberta-answer"), tmp_path / "model")
+    path = folder / "tokenizer.json"
+    removes = {"type": "Replace", "pattern": {"Regex": r"[\s\S]"}, "content": ""}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": removes}))
+    bundle = load_bundle(folder)
+    bundle.manifest = bundle.manifest.model_copy(update={"tokenizer": describe_file(path)})
+    with pytest.raises(BundleError, match=r"tokenizer\.json makes no tokens of any text in .*golden\.json"):
+        Tokenizer(bundle)
+
+
 def test_a_long_input_is_refused_with_its_index(bert: Tokenizer) -> None:
     long = "good " * 39
     assert not bert.encode(["good " * 38], truncation=False)[0].was_truncated
@@ -176,7 +212,7 @@ def test_a_cut_text_has_the_offsets_of_its_tokens(bert: Tokenizer, direction: Di
 
 
 def test_a_text_in_windows_has_a_limit(bert: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.text.tokenizer.MOST_TOKENS", 50)
+    monkeypatch.setattr("app.text.pieces.MOST_TOKENS", 50)
     bert.encode_located(["good " * 48], cut=None)
     with pytest.raises(ValidationFailed, match=r"inputs\[1\] has over 50 tokens, the most .*Split it"):
         bert.encode_located(["good", "good " * 49], cut=None)

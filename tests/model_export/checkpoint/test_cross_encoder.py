@@ -85,9 +85,9 @@ def test_identity_and_sigmoid_are_read_in_every_spelling(activation: str | None,
 
 
 @pytest.mark.parametrize(
-    "activation", ["torch.nn.modules.activation.Tanh", "torch.nn.modules.activation.Softmax", "my.module.Sigmoid"]
+    "activation", ["torch.nn.modules.activation.Tanh", "torch.nn.modules.activation.Softmax", "my.module.Sigmoid", 3]
 )
-def test_another_activation_is_refused_by_name(copy_of: Copy, tmp_path: Path, activation: str) -> None:
+def test_another_activation_is_refused_by_name(copy_of: Copy, tmp_path: Path, activation: object) -> None:
     folder = copy_of(NEWEST)
     change(folder / MODEL_FILE, activation_fn=activation)
     with pytest.raises(ExportError, match=rf"the activation {activation}; only .*--task classify"):
@@ -99,6 +99,12 @@ def test_another_activation_is_refused_by_name(copy_of: Copy, tmp_path: Path, ac
     ("file", "keys", "says"),
     [
         (MODEL_FILE, {"default_prompt_name": "query", "prompts": {"query": "Q: "}}, "has the default prompt 'query'"),
+        (MODEL_FILE, {"default_prompt_name": ["query"], "prompts": ["query"]}, "has the default prompt \\['query'\\]"),
+        (
+            SETTINGS_FILE,
+            {"tokenizer_args": [["model_max_length"]]},
+            "tokenizer_args .* it must be an object of arguments",
+        ),
         (SETTINGS_FILE, {"max_seq_length": "long"}, "max_seq_length in .* is not a number of tokens"),
         (SETTINGS_FILE, {"transformer_task": "text-generation"}, "has the transformer_task 'text-generation'"),
         (SETTINGS_FILE, {"module_output_name": "token_embeddings"}, "has the module_output_name 'token_embeddings'"),

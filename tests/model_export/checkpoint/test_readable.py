@@ -8,9 +8,11 @@ import pytest
 
 from model_export.checkpoint.find import find_checkpoint
 from model_export.checkpoint.json_files import read_json
+from model_export.checkpoint.sentence_transformers import read_embedding_settings
 from model_export.checkpoint.tokenizer import read_tokenizer
 from model_export.checkpoint.weights import open_weights
 from model_export.errors import ExportError
+from model_export.export import ExportOptions, export
 
 Copy = Callable[..., Path]
 
@@ -45,6 +47,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "tokenizer.json": read_tokenizer,
     "tokenizer_config.json": read_tokenizer,
     "model.safetensors": open_weights,
+    "modules.json": lambda folder: read_embedding_settings(folder, "auto"),
 }
 
 
@@ -68,7 +71,7 @@ def test_what_is_no_file_is_refused_by_name(
 ) -> None:
     folder = copy_of("bert-single-label")
     (folder / "vocab.txt").write_text("a")  # so that the folder has a tokenizer
-    (folder / name).unlink()
+    (folder / name).unlink(missing_ok=True)
     put(folder / name)
     with pytest.raises(ExportError, match=expected.format(path=folder / name, folder=folder, name=name)):
         READERS[name](folder)
@@ -81,6 +84,24 @@ def test_a_huge_file_is_refused_unread(copy_of: Copy, name: str) -> None:
     huge(folder / name)
     with pytest.raises(ExportError, match=f"{name} has 1099511627776 bytes; "):
         READERS[name](folder)
+
+
+def test_a_link_to_modules_that_are_not_there_makes_no_plain_model(copy_of: Copy, tmp_path: Path) -> None:
+    """Without them, embeddings would lack their Dense layers, and a CrossEncoder would be a classifier."""
+    for name in ("bert-embed-dense", "roberta-rerank"):
+        folder = copy_of(name)
+        (folder / "modules.json").unlink()
+        dangling(folder / "modules.json")
+        with pytest.raises(ExportError, match=r"modules\.json is a link to a file that is not there"):
+            export(ExportOptions(str(folder), tmp_path / "out"), lambda _: None)
+
+
+def test_a_folder_whose_one_vocabulary_is_a_dead_link_is_told_so(copy_of: Copy) -> None:
+    folder = copy_of("bert-single-label")
+    (folder / "tokenizer.json").unlink()
+    dangling(folder / "tokenizer.json")
+    with pytest.raises(ExportError, match=r"tokenizer\.json is a link to a file that is not there"):
+        read_tokenizer(folder)
 
 
 def test_nesting_that_is_too_deep_is_no_json(tmp_path: Path) -> None:

@@ -61,9 +61,12 @@ def test_texts_are_stripped_as_by_the_release_that_saved_the_folder(copy_of: Cop
     assert read_embedding_settings(folder, "auto").strips_whitespace is strips
 
 
-def test_release_that_is_no_number(copy_of: Copy) -> None:
+@pytest.mark.parametrize(
+    "versions", [{"sentence_transformers": "new"}, {"sentence_transformers": 5.4}, "5.4.0", ["5.4.0"]]
+)
+def test_release_that_is_no_number(copy_of: Copy, versions: object) -> None:
     folder = copy_of("bert-embed")
-    write(folder / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": "new"}})
+    write(folder / "config_sentence_transformers.json", {"__version__": versions})
     with pytest.raises(
         ExportError, match=r"config_sentence_transformers\.json has no valid sentence-transformers release"
     ):
@@ -153,6 +156,8 @@ def test_empty_prompts_are_none(copy_of: Copy, stored: Any, prompts: dict[str, s
         ),
         ({"truncate_dim": 0}, "truncate_dim in .* is not a number of dimensions"),
         ({"truncate_dim": "all"}, "truncate_dim in .* is not a number of dimensions"),
+        ({"truncate_dim": True}, "truncate_dim in .* is not a number of dimensions"),
+        ({"default_prompt_name": ["a"]}, "default_prompt_name in .* is \\['a'\\], but the prompts are none"),
     ],
 )
 def test_damaged_prompts_and_dimensions_are_refused(copy_of: Copy, stored: Any, expected: str) -> None:

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 from app.text.tokenizer import clean_up
 from model_export.checkpoint.tokenizer import read_tokenizer
+from model_export.errors import ExportError
 from tests.model_export.support import CHECKPOINTS, NAMES
 
 Copy = Callable[..., Path]
@@ -96,3 +97,13 @@ def test_case_is_that_of_the_checkpoint() -> None:
 )
 def test_maximum_length_as_the_checkpoint_says(name: str, max_length: int | None) -> None:
     assert read_tokenizer(CHECKPOINTS / name).max_length == max_length
+
+
+@pytest.mark.parametrize(("token", "name"), [("pad_token", "pad"), ("unk_token", "unknown"), ("mask_token", "mask")])
+@pytest.mark.parametrize("checkpoint", ["bert-fill-mask", "roberta-fill-mask"])
+def test_a_special_token_without_a_text_is_refused(copy_of: Copy, checkpoint: str, token: str, name: str) -> None:
+    """transformers gives it the id of the unknown token, or asks itself for that without an end."""
+    folder = copy_of(checkpoint)
+    (folder / "special_tokens_map.json").write_text(json.dumps({token: {"text": "[X]"}}))
+    with pytest.raises(ExportError, match=rf"has an empty {name} token\. Correct it"):
+        read_tokenizer(folder)

@@ -115,6 +115,42 @@ def test_the_version_that_saved_the_model_decides_between_a_file_and_its_class(c
     assert ids(read_tokenizer(folder, "class").fast) == of_class(folder) != of_file(folder)
 
 
+def test_a_difference_on_control_characters_alone_is_no_question(copy_of: Copy) -> None:
+    """Version 4 keeps U+0085 where version 5 splits: in folders for which version 5 saved the model, but not the tokenizer."""
+    folder = copy_of("xlm-roberta-multi-label", transformers_version="5.2.0")
+    (folder / "tokenizer_config.json").unlink()
+    splitters = json.loads((folder / "tokenizer.json").read_text())["pre_tokenizer"]["pretokenizers"]
+    spaces = {"type": "Split", "pattern": {"Regex": r"[\s&&[^\x{85}]]+"}, "behavior": "Removed", "invert": False}
+    edit(folder / "tokenizer.json", pre_tokenizer={"type": "Sequence", "pretokenizers": [spaces, *splitters[1:]]})
+    read = read_tokenizer(folder)
+    assert ids(read.fast) == of_file(folder) != of_class(folder)
+    assert read.origin.startswith("tokenizer.json, as the two differ only on control characters; ")
+    assert read.origin.endswith(" differs on 1 of 47 texts")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"tokenizer_class": 3}, "tokenizer_class .* is 3; it must be the name of a class"),
+        ({"fast_tokenizer_files": 3}, "names files for other releases in fast_tokenizer_files"),
+        ({"fast_tokenizer_files": [[]]}, "names files for other releases in fast_tokenizer_files"),
+    ],
+)
+def test_a_setting_of_another_type_is_refused(copy_of: Copy, settings: Json, says: str) -> None:
+    folder = copy_of("bert-single-label")
+    edit(folder / "tokenizer_config.json", **settings)
+    with pytest.raises(ExportError, match=says):
+        read_tokenizer(folder)
+
+
+def test_a_file_on_which_the_library_panics_is_refused(copy_of: Copy) -> None:
+    folder = copy_of("roberta-single-label")
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    edit(folder / "tokenizer.json", model=model | {"continuing_subword_prefix": "##"})
+    with pytest.raises(ExportError, match="cannot read the tokenizer in"):
+        read_tokenizer(folder)
+
+
 @pytest.mark.parametrize("name", ["bert-single-label", "roberta-single-label"])
 def test_settings_of_the_folder_go_before_those_of_its_file(copy_of: Copy, name: str) -> None:
     """As in versions 4 and 5 of transformers."""
@@ -180,6 +216,40 @@ def test_the_mask_of_a_roberta_takes_the_space_before_it_also_from_vocabulary_fi
     (folder / "tokenizer.json").unlink()
     vocabulary(folder, "roberta-fill-mask")
     assert ids(read_tokenizer(folder).fast) == expected != of_class(folder)
+
+
+def with_added(folder: Path, *contents: str, is_normalized: bool = True) -> Path:
+    path = folder / "tokenizer.json"
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    tokenizer.add_tokens([tokenizers.AddedToken(content, normalized=is_normalized) for content in contents])
+    path.write_text(tokenizer.to_str())
+    return folder
+
+
+@pytest.mark.parametrize("choice", ["auto", "file", "class"])
+@pytest.mark.parametrize(
+    ("contents", "says"),
+    [
+        (["\u200b"], "nothing of the added token with id 400"),
+        (["\n", "\t"], "the same of the added tokens with ids 400 and 401"),
+        (["Covid", "covid"], "the same of the added tokens with ids 400 and 401"),
+    ],
+)
+def test_added_tokens_that_a_text_does_not_tell_apart_are_refused(
+    copy_of: Copy, contents: list[str], says: str, choice: TokenizerChoice
+) -> None:
+    folder = with_added(copy_of("bert-single-label"), *contents)
+    with pytest.raises(ExportError, match=f"{says}.*set normalized to false"):
+        read_tokenizer(folder, choice)
+    as_written = with_added(copy_of("bert-entities"), *contents, is_normalized=False)
+    assert read_tokenizer(as_written, choice).fast.encode(contents[0]).ids[1] == 400
+
+
+def test_a_panic_of_the_library_is_an_error(copy_of: Copy) -> None:
+    folder = copy_of("bert-single-label")
+    edit(folder / "tokenizer.json", normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
+    with pytest.raises(ExportError, match="transformers cannot read the tokenizer"):
+        read_tokenizer(folder, "file")
 
 
 def test_a_tokenizer_without_its_unknown_token_is_refused(copy_of: Copy) -> None:

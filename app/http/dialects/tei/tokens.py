@@ -10,7 +10,8 @@ from app.errors import ValidationFailed
 from app.tasks.base import Model
 from app.tasks.inputs import MAX_INPUTS, ModelName, TextInputs, as_list
 from app.tasks.prompts import PromptParameters, prompt_of
-from app.text.tokenizer import MOST_TOKENS, Located
+from app.text.located import Located
+from app.text.pieces import MOST_TOKENS
 from app.work import go_on
 
 
