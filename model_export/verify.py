@@ -75,7 +75,7 @@ def _verify(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, Parity
 
 def _check_tokenizer(bundle: Bundle, cases: Sequence[GoldenCase]) -> None:
     path = bundle.verify_file(bundle.manifest.tokenizer)
-    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    tokenizer = tokenizers.Tokenizer.from_buffer(path.read_bytes())
     for case in cases:
         if tuple(tokenizer.encode(case.text, case.text_pair).ids) != case.input_ids:
             raise ExportError(

@@ -89,7 +89,7 @@ ROWS: Final = (
         "ignored",
         "notes of BERT's first release, which no network reads",
     ),
-    Row(_CONFIG, "_name_or_path _num_labels _commit_hash", "ignored", "notes of a library"),
+    Row(_CONFIG, "_name_or_path _num_labels _commit_hash tie_weights_ language", "ignored", "notes of a library"),
     Row(
         _CONFIG,
         "task_specific_params function_to_apply",

@@ -141,14 +141,16 @@ def read_file(folder: Path) -> Reading:
     parameters = inspect.signature(kind.__init__).parameters
     try:
         with panics_as_errors():
-            known = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER_FILE)).get_vocab(with_added_tokens=True)
+            # The library's own way to open a file fails where the locale has no letters for its path.
+            stored = tokenizers.Tokenizer.from_buffer((folder / TOKENIZER_FILE).read_bytes())
+            known = stored.get_vocab(with_added_tokens=True)
             named = _special_tokens_of(folder)
             defaults = {
                 key: one.default
                 for key, one in parameters.items()
                 if key.endswith("_token") and key not in named and one.default in known
             }
-            read = PreTrainedTokenizerFast.from_pretrained(folder, **defaults)
+            read = PreTrainedTokenizerFast.from_pretrained(folder, tokenizer_object=stored, **defaults)
             definition = json.loads(read.backend_tokenizer.to_str())
             if definition["model"].get("dropout"):
                 definition["model"]["dropout"] = None  # for training: tokens would be random
