@@ -224,6 +224,7 @@ class Metrics:
         if name not in self._by_model:
             self._by_model[name] = ModelMetrics(self, name, task)
             self._by_model[name].expect(self._apis)
+            self.load_failures.labels(name)
         return self._by_model[name]
 
     def not_routed(self, status: int) -> None:
