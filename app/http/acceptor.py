@@ -10,6 +10,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 log = logging.getLogger(__name__)
@@ -85,45 +86,63 @@ class Acceptor:
         listener.setblocking(False)
         self._loop.add_reader(listener.fileno(), self._on_readable)
 
-    def close(self) -> None:
-        """Accept no more, and close this process's end of the socket. Once is enough."""
-        if self._listener.fileno() < 0:
-            return
-        if self._pause is None:
-            self._loop.remove_reader(self._listener.fileno())
-        else:
-            self._pause.cancel()
-        self._listener.close()
-        self._balance.leave()
+    async def close(self) -> None:
+        """Accept what waits, close this process's end of the socket, and wait until every connection is made.
+
+        Whoever tells connections to end would miss one that is not made yet, and the system resets one that nobody accepts. Once
+        is enough.
+        """
+        if self._listener.fileno() >= 0:
+            if self._pause is None:
+                self._loop.remove_reader(self._listener.fileno())
+            else:
+                self._pause.cancel()
+            with suppress(OSError):
+                while self._take():
+                    pass
+            self._listener.close()
+            self._balance.leave()
+        if self._starting:
+            await asyncio.wait(self._starting)
 
     def _on_readable(self) -> None:
         for _ in range(ACCEPTS):
-            if not self._accept():
+            mine = self._mine()
+            self._balance.tell(mine)
+            least = self._balance.least()
+            if mine - least > LEAD + least // 8 and self._times_waited < AFTER_YOU_TIMES:
+                self._times_waited += 1
+                self._wait(AFTER_YOU_S)
+                return
+            self._times_waited = 0
+            try:
+                if not self._take():
+                    return
+            except OSError as error:
+                log.error("no connection can be accepted: %s", error.strerror)  # noqa: TRY400
+                self._wait(NO_ROOM_S)
                 return
 
-    def _accept(self) -> bool:
-        """Accept a connection; return whether there was one, and it was this process's turn."""
-        # Those that are accepted, but have no protocol yet, count too.
-        mine = self._connections() + len(self._starting)
-        self._balance.tell(mine)
-        least = self._balance.least()
-        if mine - least > LEAD + least // 8 and self._times_waited < AFTER_YOU_TIMES:
-            self._times_waited += 1
-            self._wait(AFTER_YOU_S)
-            return False
-        self._times_waited = 0
+    def _mine(self) -> int:
+        return self._connections() + len(self._starting)  # those that are accepted, but have no protocol yet, count too
+
+    def _take(self) -> bool:
+        """Accept a connection; return whether there was one.
+
+        Raises:
+            OSError: there is no room for it.
+        """
         try:
             connection, _ = self._listener.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                log.error("no connection can be accepted: %s", error.strerror)  # noqa: TRY400
-                self._wait(NO_ROOM_S)
-            return False  # else there is none, another process has it, or its caller has left
-        self._balance.tell(mine + 1)
+                raise
+            return False  # there is none, another process has it, or its caller has left
         connection.setblocking(False)
         task = asyncio.ensure_future(self._loop.connect_accepted_socket(self._make_protocol, connection))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
+        self._balance.tell(self._mine())
         return True
 
     def _wait(self, seconds: float) -> None:

@@ -61,11 +61,11 @@ class Server(uvicorn.Server):
         try:
             await self.serve(sockets=[])
         finally:
-            self._acceptor.close()
+            await self._acceptor.close()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._acceptor is not None:
-            self._acceptor.close()
+            await self._acceptor.close()
         await super().shutdown(sockets)
 
     def stop(self, why: str, level: int = logging.INFO) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -67,7 +68,7 @@ def with_acceptor(
             async with asyncio.timeout(WITHIN_S):
                 await test(made, address)
         finally:
-            acceptor.close()
+            await acceptor.close()
         assert balance.has_left
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address)
@@ -104,6 +105,27 @@ def test_a_process_with_more_connections_lets_others_go_first_but_not_for_ever()
             assert (balance.asked - before > AFTER_YOU_TIMES) == (number == 2)
 
     with_acceptor(balance, test)
+
+
+def test_connections_that_wait_when_it_is_closed_are_made_before_that_is_over() -> None:
+    """The server then tells every connection to end: one that it cannot see would go on."""
+
+    async def main() -> None:
+        made: list[int] = []
+
+        class Connection(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                made.append(1)
+                transport.close()
+
+        with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as callers:
+            acceptor = Acceptor(listener, Connection, lambda: 0, Balance(100))
+            for _ in range(3):
+                callers.enter_context(socket.create_connection(listener.getsockname()))
+            await acceptor.close()
+            assert len(made) == 3
+
+    uvloop.run(main())
 
 
 def test_a_process_without_room_for_files_goes_on_when_there_is_some(caplog: pytest.LogCaptureFixture) -> None:
