@@ -122,7 +122,7 @@ async def serve_ours(bundle: Path, port: int) -> None:
     settings = Settings(access_log=False)
     front_end = FrontEnd(settings, [found], FakeEngine(LOGITS), Metrics(CollectorRegistry()))
     front_end.engine_found({found.name: LOADED})
-    await front_end.server.serve(sockets=[listen(HOST, port)])
+    await front_end.server.serve_on(listen(HOST, port))
 
 
 def main(kind: str, bundle: Path, port: int, core: int) -> None:
