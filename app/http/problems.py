@@ -125,7 +125,7 @@ def _of_body(problems: Sequence[Any], missing: Sequence[str], body: bytes, form:
     if len(missing) == 1 and form.model_config.get("extra") != "forbid":
         key = _only(_ignored(body, form))
         if key is not None and KEY.fullmatch(key):
-            return {(missing[0],): f"; did you mean it by {key}?"}
+            return {(missing[0],): f"; rename {key} to that"}
     return {}
 
 

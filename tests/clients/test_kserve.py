@@ -56,7 +56,7 @@ def test_predictions_are_those_of_the_reference(server: ServerProcess, name: str
 
 
 def test_an_error_is_the_client_s_own(server: ServerProcess) -> None:
-    with pytest.raises(httpx.HTTPStatusError, match="instances: is missing, '422"):
+    with pytest.raises(httpx.HTTPStatusError, match="instances: is missing; rename inputs to that, '422"):
         ask("v1", lambda client: client.infer(server.url, {"inputs": ["a"]}, model_name="bert-embed"))
     with pytest.raises(httpx.HTTPStatusError, match="explains no prediction"):
         ask("v1", lambda client: client.explain(server.url, "bert-embed", {"instances": ["a"]}))

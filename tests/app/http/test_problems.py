@@ -65,10 +65,10 @@ def test_two_unknown_keys_of_no_known_kind_are_no_guess() -> None:
     [
         (AnswerRequest, {"question": SECRET, "context": SECRET}, '{"inputs": {"question": ..., "context": ...}}?'),
         (FillMaskRequest, {"inputs": "[MASK]", "target": [SECRET]}, '{"parameters": {"targets": ...}}?'),
-        (EmbeddingsRequest, {"inputs": [SECRET], "user": SECRET}, "input: is missing; did you mean it by inputs?"),
+        (EmbeddingsRequest, {"inputs": [SECRET], "user": SECRET}, "input: is missing; rename inputs to that"),
         (EmbeddingsRequest, [SECRET], 'as in {"input": ...}'),
-        (DocumentsRequest, {"query": SECRET, "docs": [SECRET]}, "documents: is missing; did you mean it by docs?"),
-        (PredictRequest, {"inputs": [SECRET]}, "instances: is missing; did you mean it by inputs?"),
+        (DocumentsRequest, {"query": SECRET, "docs": [SECRET]}, "documents: is missing; rename docs to that"),
+        (PredictRequest, {"inputs": [SECRET]}, "instances: is missing; rename inputs to that"),
     ],
 )
 def test_each_api_is_told_so_in_its_own_names(form: type[BaseModel], body: Any, says: str) -> None:
