@@ -106,11 +106,10 @@ class Acceptor:
             await asyncio.wait(self._starting)
 
     def _on_readable(self) -> None:
+        self._balance.tell(self._mine())
         for _ in range(ACCEPTS):
-            mine = self._mine()
-            self._balance.tell(mine)
             least = self._balance.least()
-            if mine - least > LEAD + least // 8 and self._times_waited < AFTER_YOU_TIMES:
+            if self._mine() - least > LEAD + least // 8 and self._times_waited < AFTER_YOU_TIMES:
                 self._times_waited += 1
                 self._wait(AFTER_YOU_S)
                 return

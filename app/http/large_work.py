@@ -29,8 +29,7 @@ BYTES_A_TOKEN: Final = 64
 BYTES_A_WEIGHT: Final = 512
 """Of memory for each unit of `TaskHandler.weight`: an entity's object is about as large."""
 SECONDS_A_WEIGHT: Final = 4e-6
-SMOOTHING: Final = 0.2
-"""What a unit of weight takes, and the share of the newest answer in the average of those that were made."""
+"""What it takes to make a unit of weight."""
 WRITERS: Final = 2
 """Threads that make answers. They mostly hold the GIL, and more of them would keep it from the event loop for longer."""
 TRIM_AFTER_S: Final = 1.0
@@ -55,7 +54,6 @@ class LargeWork:
         self._writers = _Threads("write", WRITERS)
         self._trim: asyncio.TimerHandle | None = None
         self._reserved = 0
-        self._seconds_a_weight = SECONDS_A_WEIGHT
 
     async def read(self, function: Callable[[], T]) -> T:
         """Read a body. Cancelling the call drops the work, as it does for the others.
@@ -86,7 +84,7 @@ class LargeWork:
         Raises:
             Overloaded: the answers of others would take too long before.
         """
-        wait_s = self._reserved * self._seconds_a_weight / WRITERS
+        wait_s = self._reserved * SECONDS_A_WEIGHT / WRITERS
         if wait_s > self._max_queue_s:
             raise Overloaded(
                 f"Answers of others are to be made for about {wait_s:.1f} s. Retry after the time in Retry-After.",

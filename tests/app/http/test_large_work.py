@@ -110,9 +110,10 @@ def test_work_ends_when_there_are_too_many_tokens() -> None:
     with_work(test)
 
 
-def test_what_waits_to_be_written_is_counted_when_requests_are_admitted() -> None:
+def test_what_waits_to_be_written_is_counted_when_requests_are_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.http.large_work.SECONDS_A_WEIGHT", 0.001)
+
     async def test(large: LargeWork) -> None:
-        large._seconds_a_weight = 0.001
         with large.reserved(2001):
             with pytest.raises(Overloaded, match=r"for about 1\.0 s") as refused, large.reserved(1):
                 pass
