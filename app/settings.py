@@ -1,7 +1,7 @@
 """Every setting of the server, its default and its limits. Imports nothing of the project.
 
-Read once, in `app.__main__`, from the command line and from the environment (`BERT_<NAME>`). Only `app.processes` sees the
-object; the other rooms are passed the values that they need.
+Read once, by `app.flags`, from the command line and from the environment (`BERT_<NAME>`). Only `app.processes` and `app.predict`
+see the object; the other rooms are passed the values that they need.
 """
 
 import re

@@ -363,8 +363,8 @@ def test_only_the_command_line_and_the_processes_read_the_settings() -> None:
             re.MULTILINE,
         )
     }
-    assert readers == {"__main__.py", "processes"}
-    assert "Only `app/__main__.py` and `app/processes/` read" in " ".join(
+    assert readers == {"__main__.py", "flags.py", "predict", "processes"}
+    assert "Only `app/predict/`, `app/processes/` and the command line (`app/flags.py`) read" in " ".join(
         (ROOT / "docs/architecture.md").read_text().split()
     )
 

@@ -1,6 +1,7 @@
 """The threads in which an engine loads models and runs batches. The methods are called on the event loop."""
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -88,8 +89,9 @@ class Threads:
 
 
 def stuck_after_s(timeout_s: float, full_batch_s: float) -> float:
-    """Return how long a batch may run until the device is taken for stuck, seconds."""
-    return max(STUCK_S, STUCK_TIMEOUTS * timeout_s, STUCK_BATCHES * full_batch_s)
+    """Return how long a batch may run until the device is taken for stuck, seconds. Requests without a deadline have no part in it."""
+    patience_s = STUCK_TIMEOUTS * timeout_s if math.isfinite(timeout_s) else 0.0
+    return max(STUCK_S, patience_s, STUCK_BATCHES * full_batch_s)
 
 
 def _start(size: int, name: str) -> ThreadPoolExecutor:

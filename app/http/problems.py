@@ -2,9 +2,9 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from app.errors import InvalidJson, ServiceError, ValidationFailed
 from app.http.not_json import hint_for
 from app.tasks import TASKS
-from app.tasks.inputs import KINDS, MAX_INPUTS
+from app.tasks.inputs import KINDS, MAX_INPUTS, objects_in
 
 SHOWN_PROBLEMS: Final = 5
 # An unknown key is repeated in an error only if it looks like a name: it may also be a text in the wrong place.
@@ -73,15 +73,10 @@ def _inside(form: type[BaseModel], name: str) -> list[str]:
     """Return the keys of the objects that a key of a form, `inputs` or `parameters`, holds."""
     found = form.model_fields.get(name)
     return (
-        [] if found is None else list(dict.fromkeys(key for one in _objects(found.annotation) for key in _fields(one)))
+        []
+        if found is None
+        else list(dict.fromkeys(key for one in objects_in(found.annotation) for key in _fields(one)))
     )
-
-
-def _objects(kind: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - an annotation
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        yield kind
-    for part in get_args(kind):
-        yield from _objects(part)
 
 
 def _hints(problems: Sequence[Any], body: bytes | None, form: type[BaseModel]) -> dict[Place, str]:

@@ -97,6 +97,7 @@ class AnswerHandler(TaskHandler[AnswerRequest, PreparedWindows, FloatArray]):
     summary = "Answers to questions from a context"
     request = AnswerRequest
     response = AnswerResponse
+    best = ("answer", "score", "start", "end")
     golden = "token_logits"
     short_bytes = SHORT_BYTES
     lighter = "Lower parameters.top_k, max_answer_length or stride, or send fewer or shorter inputs."

@@ -131,6 +131,8 @@ class TaskHandler(ABC, Generic[Req, Pre, Res]):
     response: ClassVar[type[BaseModel]]
     golden: ClassVar[str] = "logits"
     """The key of a golden case that has what the graph answers, of a task that models are exported for."""
+    best: ClassVar[tuple[str, ...]] = ()
+    """What a table has columns for: keys of an input's best prediction. None of a task whose predictions are not ranked."""
     short_bytes: ClassVar[int] = SHORT_BYTES
     """The most bytes that are prepared on the event loop."""
     takes_masks: ClassVar[bool] = False

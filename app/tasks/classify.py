@@ -78,6 +78,7 @@ class ClassifyHandler(TaskHandler[ClassifyRequest, Prepared, FloatArray]):
     summary = "Labels and their scores for texts or pairs of texts"
     request = ClassifyRequest
     response = ClassifyResponse
+    best = ("label", "score")
 
     def serves(self, manifest: Manifest) -> bool:
         return manifest.task in ("classify", "rerank")

@@ -3,7 +3,8 @@
 Validated strictly. An error is about the kind of input that was sent, not about every alternative.
 """
 
-from typing import Annotated, Final, Literal, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
@@ -147,6 +148,19 @@ SimilarityInputs = Annotated[_OneOrList[SentencesToCompare], _either('{"source_s
 def as_list(inputs: T | list[T]) -> list[T]:
     """Return the `inputs` of a request as a list, also if there is only one."""
     return inputs if isinstance(inputs, list) else [inputs]
+
+
+def objects_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - a type
+    """Yield the objects that a field's type names."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from objects_in(part)
+
+
+def item_form(request: type[BaseModel]) -> type[BaseModel] | None:
+    """Return the form of one of the `inputs` of a request where that is an object, None where it can only be a text."""
+    return next(objects_in(request.model_fields["inputs"].annotation), None)
 
 
 class Truncation(Request):

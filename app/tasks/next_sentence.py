@@ -52,6 +52,7 @@ class NextSentenceHandler(TaskHandler[NextSentenceRequest, Prepared, FloatArray]
     summary = "Whether one text continues another"
     request = NextSentenceRequest
     response = NextSentenceResponse
+    best = ("is_next", "score")
 
     def inputs_of(self, text: str, text_pair: str | None) -> Any:  # noqa: ANN401 - JSON
         return {"text": text, "text_pair": text_pair}

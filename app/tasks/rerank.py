@@ -63,6 +63,7 @@ class RerankHandler(TaskHandler[RerankRequest, Prepared, FloatArray]):
     summary = "Texts by how well they match a query"
     request = RerankRequest
     response = RerankResponse
+    best = ("index", "score")
     place: ClassVar[str] = "inputs[{}].texts[{}] with its query"
     """Where a text stands in a request, as errors name it."""
 

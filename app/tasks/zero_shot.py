@@ -72,6 +72,7 @@ class ZeroShotHandler(TaskHandler[ZeroShotRequest, Prepared, FloatArray]):
     summary = "Labels of the request and their scores for texts"
     request = ZeroShotRequest
     response = ZeroShotResponse
+    best = ("label", "score")
 
     def serves(self, manifest: Manifest) -> bool:
         return manifest.task == "classify" and len(manifest.labels) > 1 and len(_entailments(manifest)) == 1

@@ -3,6 +3,7 @@
 Told by files in the folder that the environment variable FAULTS names: `hold` stops the device until it is gone, and is
 answered by `held`; `lost` loses it, `poison` holds the id of a token that it fails on, `room` the most sequences that its
 memory takes.
+With `predict` a chunk is small, and what is predicted counts at once.
 The environment variable STUCK_S is how long a batch may run at least, LINGER_S how long a connection
 stays open before it is closed.
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 import app.engine.threads
 import app.http.connection
+import app.predict.pipeline
 import app.processes.loading
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.protocols import Runner
@@ -62,6 +64,9 @@ def open_faulty(*arguments: Any, **options: Any) -> Runner:
 app.processes.loading.open_runner = open_faulty  # type: ignore[assignment, attr-defined]
 app.engine.threads.STUCK_S = float(os.environ.get("STUCK_S", app.engine.threads.STUCK_S))  # type: ignore[misc]
 app.http.connection.LINGER_S = float(os.environ.get("LINGER_S", app.http.connection.LINGER_S))  # type: ignore[misc]
+
+app.predict.pipeline.MAX_CHUNK_BYTES = 4096  # type: ignore[misc]
+app.predict.pipeline.COMMIT_EVERY_S = 0.0  # type: ignore[misc]
 
 if __name__ == "__main__":
     runpy.run_module("app", run_name="__main__")

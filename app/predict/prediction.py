@@ -1,0 +1,150 @@
+"""Rows to predictions, by the same requests, engine and answers as those of the server.
+
+A bad row fails alone: rows that fail together are tried in halves, down to the single one.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from app.bundle.panics import panics_as_errors
+from app.bundle.sequences import SequenceResult
+from app.engine.local import LocalEngine
+from app.errors import EngineLost, ServiceError
+from app.http.problems import explain
+from app.predict.columns import Columns, Unfit
+from app.predict.faults import WrongUse
+from app.predict.rows import BadRow, Row
+from app.tasks.base import Model, Prepared
+from app.tasks.catalog import Handler
+from app.tasks.inputs import as_list
+
+log = logging.getLogger(__name__)
+
+_PLACE: Final = re.compile(r"\binputs(?:\[0\])?(?:\.(\w+))?(?=\W|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows that are run together, as a request would have them."""
+
+    rows: list[Row]
+    request: Any
+    prepared: Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """A row and its prediction, as `predictions` of an answer has it."""
+
+    row: Row
+    prediction: Any
+
+
+Outcome = Predicted | BadRow
+
+
+class Predictor:
+    """Predicts rows with one model and task."""
+
+    def __init__(
+        self, model: Model, handler: Handler, columns: Columns, parameters: dict[str, Any] | None = None
+    ) -> None:
+        """Take the task's parameters as a request would have them.
+
+        Raises:
+            WrongUse: the model does not take them.
+        """
+        self._model = model
+        self._handler = handler
+        self._columns = columns
+        self._parameters = {} if parameters is None else {"parameters": parameters}
+        given = handler.example(model)["inputs"]
+        try:
+            # What is wrong with a parameter is so for each row, and some of it shows only here.
+            handler.prepare(model, self._request(as_list(given)))
+        except ValidationError as error:
+            raise WrongUse(f"--parameters: {explain(error, form=handler.request).message}") from error
+        except ServiceError as error:
+            raise WrongUse(f"--parameters: {error.message}") from error
+
+    def prepare(self, rows: Sequence[Row | BadRow]) -> list[Part | BadRow]:
+        """Tokenize rows; the bad ones among them stay where they are. Takes long: call it in a thread."""
+        prepared: list[Part | BadRow] = []
+        good: list[tuple[Row, Any]] = []
+        for row in rows:
+            if isinstance(row, Row):
+                try:
+                    good.append((row, self._columns.input_of(row)))
+                    continue
+                except Unfit as error:
+                    row = _bad(row, str(error))  # noqa: PLW2901
+            prepared += self._together(good)
+            good = []
+            prepared.append(row)
+        return prepared + self._together(good)
+
+    async def predict(self, part: Part, engine: LocalEngine) -> list[Outcome]:
+        """Run rows and return what becomes of each, in order.
+
+        Raises:
+            EngineLost: the device failed for good.
+        """
+        try:
+            results = await engine.infer(self._model.name, part.prepared.sequences)
+            return await asyncio.to_thread(self._answer, part, results)
+        except EngineLost:
+            raise
+        except Exception as error:
+            if len(part.rows) == 1:
+                return [self._failed(part.rows[0], error)]
+        middle = len(part.rows) // 2
+        outcomes: list[Outcome] = []
+        for rows in (part.rows[:middle], part.rows[middle:]):
+            for half in await asyncio.to_thread(self.prepare, rows):
+                outcomes += await self.predict(half, engine) if isinstance(half, Part) else [half]
+        return outcomes
+
+    def _answer(self, part: Part, results: list[SequenceResult]) -> list[Outcome]:
+        predictions = self._handler.answer(self._model, part.request, part.prepared, results)
+        return [Predicted(row, one) for row, one in zip(part.rows, predictions, strict=True)]
+
+    def _together(self, rows: list[tuple[Row, Any]]) -> list[Part | BadRow]:
+        """Tokenize rows with their inputs, together or, if that fails, in halves."""
+        if not rows:
+            return []
+        try:
+            request = self._request([given for _, given in rows])
+            with panics_as_errors():
+                prepared = self._handler.prepare(self._model, request)
+            return [Part([row for row, _ in rows], request, prepared)]
+        except Exception as error:
+            if len(rows) == 1:
+                return [self._failed(rows[0][0], error)]
+        middle = len(rows) // 2
+        return [*self._together(rows[:middle]), *self._together(rows[middle:])]
+
+    def _request(self, inputs: list[Any]) -> Any:  # noqa: ANN401 - the handler's own
+        return self._handler.request.model_validate({"inputs": inputs, **self._parameters})
+
+    def _failed(self, row: Row, error: Exception) -> BadRow:
+        """Return a row that failed alone."""
+        if isinstance(error, ValidationError):
+            error = explain(error, form=self._handler.request)
+        if isinstance(error, ServiceError):
+            return _bad(row, _PLACE.sub(self._column, error.message))
+        log.error("row %d failed alone", row.number, exc_info=error)
+        return _bad(row, "could not be predicted; the log has the cause")
+
+    def _column(self, found: re.Match[str]) -> str:
+        """Return the column of a place in a request."""
+        return self._columns.column_of(found[1] or "text") or "the row"
+
+
+def _bad(row: Row, error: str) -> BadRow:
+    return BadRow(row.number, row.line, error, row.cells)
