@@ -17,9 +17,9 @@ from app.tasks.catalog import Catalog
 
 
 class ModelCard(BaseModel):
-    """A served model. `tasks` are all that it does, first the one that it was exported for. `variant` and `provider` say how it
-    runs; they are null until it is ready.
+    """A served model. `variant` and `provider` say how it runs; they are null until it is ready.
 
+    `tasks` are all that it does, first the one that it was exported for.
     `id`, `object`, `created` (seconds since 1970) and `owned_by` are for OpenAI's clients.
     """
 

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar, Final
 
-from app.http.api import Api, Raw, Received, Route, Served, Utility
+from app.http.api import Api, Raw, Received, Served, Utility
 
 FILE: Final = Path(__file__).with_name("page.html")
 
@@ -39,7 +39,7 @@ class PageApi(Api):
         self._unchanged: Final = Raw(b"", b"text/html; charset=utf-8", headers, status=304)
 
     @property
-    def routes(self) -> Sequence[Route]:
+    def routes(self) -> Sequence[Utility]:
         return [Utility("GET", "/", "A page to try the models", self._answer, is_open=True)]
 
     def _answer(self, received: Received) -> object:

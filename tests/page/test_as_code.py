@@ -1,0 +1,61 @@
+"""The curl command and the Python lines that the page shows ask what the page asks, whatever the text."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.page.browser import Visit, address, field, run, run_shown
+from tests.support import ServerProcess
+
+HARD = [
+    """It's "quoted" 'twice' `date` $HOME ${HOME} $(date) !! \\ \\' \\n %s #{x} ~ * ? [a] <b> & ; | > /dev/null""",
+    "two lines\n\n\tand a tab\r\nend\\",
+    "caf\u00e9 \u6771\u4eac \U0001f469\u200d\U0001f52c \u202eright to left\u202c \u2028 \u2029 \u0085 \u00a0 \ufeff \x7f \x01",
+    "@file {{}} {0} %(x)s \"\"\" ''' -d --help '",
+]
+
+
+@pytest.mark.parametrize("text", HARD)
+def test_any_text_is_asked_for_as_it_is(server: ServerProcess, visit: Visit, tmp_path: Path, text: str) -> None:
+    page = visit(address(server.url, "vectors", "embed"))  # an embedding differs with every token
+    field(page, "Text").fill(text)
+    shown = run(page)
+    assert run_shown(page, tmp_path) == [shown] * 2
+
+
+@pytest.mark.parametrize(
+    ("model", "task"),
+    [
+        ("entailment", "zero-shot"),
+        ("masked", "fill-mask"),
+        ("questions", "answer"),
+        ("ranker", "rerank"),
+        ("sequels", "next-sentence"),
+    ],
+)
+def test_every_form_of_request_is_shown(
+    server: ServerProcess, visit: Visit, tmp_path: Path, model: str, task: str
+) -> None:
+    page = visit(address(server.url, model, task))
+    if task == "zero-shot":
+        field(page, "Several labels may be right").check()  # true is True in Python
+    shown = run(page)
+    assert run_shown(page, tmp_path) == [shown] * 2
+
+
+def test_a_body_that_is_too_long_for_a_command_line_comes_from_a_file(
+    server: ServerProcess, visit: Visit, tmp_path: Path
+) -> None:
+    page = visit(address(server.url, "sentiment", "classify"))
+    text = field(page, "Text")
+    text.fill("\u6771\u4eac " * 13_000)  # three bytes each, almost as many as an argument may have
+    expect(page.locator("#long")).to_be_hidden()
+    shown = run(page)
+    assert run_shown(page, tmp_path) == [shown] * 2
+    text.fill("\u6771\u4eac " * 14_000)
+    expect(page.locator("#long")).to_be_visible()
+    with page.expect_request("**/v1/classify") as asked:
+        shown = run(page)
+    (tmp_path / "request.json").write_bytes(asked.value.post_data_buffer or b"")
+    assert run_shown(page, tmp_path) == [shown] * 2
