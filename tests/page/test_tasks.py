@@ -173,11 +173,10 @@ def test_the_next_sentence_has_both_probabilities(server: ServerProcess, visit: 
     assert [number for _, number in rows(page)] == [percent(one["score"]), percent(1 - one["score"])]
 
 
-@pytest.mark.parametrize(
-    "permissions", [["clipboard-read", "clipboard-write"], []], ids=["allowed", "as over plain HTTP"]
-)
-def test_an_embedding_is_measured_and_copied_whole(server: ServerProcess, visit: Visit, permissions: list[str]) -> None:
-    page = visit(address(server.url, "vectors", "embed"), permissions=permissions)
+@pytest.mark.parametrize("clipboard", ["navigator.clipboard", "undefined"], ids=["secure", "plain HTTP"])
+def test_an_embedding_is_measured_and_copied_whole(server: ServerProcess, visit: Visit, clipboard: str) -> None:
+    page = visit(address(server.url, "vectors", "embed"), permissions=["clipboard-write"])
+    page.evaluate(f"Object.defineProperty(navigator, 'clipboard', {{ value: {clipboard} }})")
     [vector] = run(page)["predictions"]
     dimensions, norm, _ = page.locator("#answer dd").all_inner_texts()
     assert int(dimensions) == len(vector)
