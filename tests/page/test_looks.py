@@ -1,7 +1,6 @@
 """The page can be read and used in both colour schemes, at any width, with the keyboard alone, and by those who do not see it."""
 
 import re
-from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -21,20 +20,26 @@ TASKS = [
 ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_fault(server: ServerProcess, visit: Visit, scheme: Literal["light", "dark"]) -> None:
-    """Names, roles and structure, and a contrast of 4.5 for every text that is shown."""
-    page = visit(server.url, color_scheme=scheme)
+def test_axe_finds_no_fault(server: ServerProcess, visit: Visit) -> None:
+    """Names, roles and structure, and in both colour schemes a contrast of 4.5 for every text that is shown."""
+    page = visit(server.url)
+
+    def check() -> None:
+        page.emulate_media(color_scheme="light")
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        page.emulate_media(color_scheme="dark")
+        found = Axe().run(page, options={"runOnly": ["color-contrast"]})
+        assert found.violations_count == 0, found.generate_report()
+
     for model, task in TASKS:
         page.goto(address(server.url, model, task))
         run(page)
-        found = Axe().run(page)
-        assert found.violations_count == 0, found.generate_report()
+        check()
     field(page, "Query").fill("")
     page.get_by_role("button", name="Run").click()
     expect(page.locator("[aria-invalid=true]")).to_be_visible()
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
+    check()
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
@@ -64,16 +69,17 @@ def luminance(colour: str) -> float:
     return sum(share * part for share, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-@pytest.mark.parametrize("width", [320, 390, 640, 1440])
-def test_nothing_scrolls_sideways(server: ServerProcess, visit: Visit, width: int) -> None:
+def test_nothing_scrolls_sideways(server: ServerProcess, visit: Visit) -> None:
     """A window of 1280 at a zoom of 200% is as wide as one of 640."""
-    page = visit(server.url, viewport={"width": width, "height": 700})
+    page = visit(server.url)
     for model, task in TASKS:
         page.goto(address(server.url, model, task))
         if task == "rerank":
             field(page, "Texts, one a line").fill("https://example.org/" + "long" * 50 + "\nshort")
         run(page)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for width in (320, 390, 640, 1440):
+            page.set_viewport_size({"width": width, "height": 700})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (task, width)
 
 
 def focused(page: Page) -> str:
