@@ -14,6 +14,8 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from tests.support import HAPPEN_WITHIN_S
+
 QUIET: Final = [
     "--no-sandbox",  # containers run the tests as root, for whom Chromium has none
     "--disable-gpu",
@@ -26,6 +28,8 @@ QUIET: Final = [
 """What keeps Chromium from asking anything but the page's server."""
 NETWORK: Final = "Failed to load resource"
 """How Chromium's console begins to tell of an answer that is an error, which a test wanted."""
+
+expect.set_options(timeout=1000 * HAPPEN_WITHIN_S)
 
 Visit = Callable[..., Page]
 """Open an address in a context of its own, which the options are of."""
@@ -56,6 +60,13 @@ def running_chromium() -> Iterator[Browser]:
 def address(url: str, model: str, task: str) -> str:
     """Return the address of the page with a model and a task chosen."""
     return f"{url}/#{urlencode({'model': model, 'task': task})}"
+
+
+def choose(page: Page, url: str, model: str, task: str) -> None:
+    """Follow a link to a model and a task on a page that is open already."""
+    page.goto(address(url, model, task))
+    expect(page.get_by_label("Model")).to_have_value(model)
+    expect(page.locator(f"#tasks input[value={task}]")).to_be_checked()
 
 
 def watch(page: Page, url: str) -> list[str]:

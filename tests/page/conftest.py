@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page
 from tests.conftest import ModelsOf
 from tests.e2e.conftest import Device
 from tests.page.browser import Visit, running_chromium, watch
-from tests.support import ServerProcess, serving
+from tests.support import HAPPEN_WITHIN_S, ServerProcess, serving
 
 MODELS = {
     "sentiment": "bert-single-label",
@@ -47,7 +47,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
 
     def visit(url: str, **context: Any) -> Page:
         page = browser.new_context(**context).new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(1000 * HAPPEN_WITHIN_S)
         opened.append((page, watch(page, url)))
         page.goto(url)
         return page

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
-from tests.page.browser import Visit, address, field, run, run_shown
+from tests.page.browser import Visit, address, choose, field, run, run_shown
 from tests.support import ServerProcess
 
 FORMS = [
@@ -33,7 +33,7 @@ def test_any_text_is_asked_for_as_it_is(server: ServerProcess, visit: Visit, tmp
 def test_every_form_of_request_is_shown(server: ServerProcess, visit: Visit, tmp_path: Path) -> None:
     page = visit(server.url)
     for model, task in FORMS:
-        page.goto(address(server.url, model, task))
+        choose(page, server.url, model, task)
         if task == "zero-shot":
             field(page, "Several labels may be right").check()  # true is True in Python
         shown = run(page)

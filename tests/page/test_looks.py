@@ -7,7 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from app.http.page import FILE
-from tests.page.browser import Visit, address, answer, field, run
+from tests.page.browser import Visit, address, answer, choose, field, run
 from tests.support import ServerProcess
 
 TASKS = [
@@ -33,7 +33,7 @@ def test_axe_finds_no_fault(server: ServerProcess, visit: Visit) -> None:
         assert found.violations_count == 0, found.generate_report()
 
     for model, task in TASKS:
-        page.goto(address(server.url, model, task))
+        choose(page, server.url, model, task)
         run(page)
         check()
     field(page, "Query").fill("")
@@ -73,7 +73,7 @@ def test_nothing_scrolls_sideways(server: ServerProcess, visit: Visit) -> None:
     """A window of 1280 at a zoom of 200% is as wide as one of 640."""
     page = visit(server.url)
     for model, task in TASKS:
-        page.goto(address(server.url, model, task))
+        choose(page, server.url, model, task)
         if task == "rerank":
             field(page, "Texts, one a line").fill("https://example.org/" + "long" * 50 + "\nshort")
         run(page)
@@ -91,6 +91,7 @@ def focused(page: Page) -> str:
 
 def test_the_keyboard_is_enough(server: ServerProcess, visit: Visit) -> None:
     page = visit(address(server.url, "masked", "fill-mask"))
+    expect(field(page, "Text")).to_be_visible()
     page.keyboard.press("Tab")
     assert focused(page) == "API docs"
     page.keyboard.press("Tab")

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from tests.conftest import BundleOf
 from tests.e2e.conftest import Device
-from tests.page.browser import Visit, address, answer, field, run, run_shown
+from tests.page.browser import Visit, address, answer, choose, field, run, run_shown
 from tests.support import ServerProcess, eventually, serving, starting
 
 KEY = "s3cret-Zwiebel"
@@ -127,7 +127,7 @@ def test_a_busy_service_says_when_to_try_again(visit: Visit, device: Device, sen
 def test_a_refusal_stands_beside_its_field(server: ServerProcess, visit: Visit) -> None:
     page = visit(server.url)
     for model, task, label, text in WRONG:
-        page.goto(address(server.url, model, task))
+        choose(page, server.url, model, task)
         wrong = field(page, label)
         wrong.fill(text)
         with page.expect_response("**/v1/*") as refused:

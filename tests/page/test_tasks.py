@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from app.tasks import TASKS
-from tests.page.browser import Visit, address, answer, field, rows, run
+from tests.page.browser import Visit, address, answer, choose, field, rows, run
 from tests.support import ServerProcess
 
 MARKUP = '<img src=x onerror="document.title = 1"><b>bold</b>'
@@ -67,7 +67,7 @@ def test_numbers_and_independent_labels_are_no_shares_of_a_whole(server: ServerP
     [[one]] = run(page)["predictions"]
     assert rows(page) == [(one["label"], f"{one['score']:.4f}")]
     expect(page.locator("#answer .meter")).to_have_count(0)
-    page.goto(address(server.url, "toxicity", "classify"))
+    choose(page, server.url, "toxicity", "classify")
     run(page)
     expect(page.locator("#answer")).to_contain_text("several may apply")
     shown = page.evaluate("[0, 1e-9, 0.0005, 0.5, 0.9994, 0.99951, 1].map(percent)")
@@ -212,11 +212,11 @@ def test_markup_in_texts_and_labels_stays_text(server: ServerProcess, visit: Vis
     run(page)
     assert [label for label, _ in rows(page)] == ["<b>x</b>"]
     texts = [MARKUP, "</script><script>document.title = 2</script>", "<style>body { display: none }</style>"]
-    page.goto(address(server.url, "vectors", "similarity"))
+    choose(page, server.url, "vectors", "similarity")
     field(page, "Compare with, one text a line").fill("\n".join(texts))
     run(page)
     assert sorted(label for label, _ in rows(page)) == sorted(texts)
-    page.goto(address(server.url, "questions", "answer"))
+    choose(page, server.url, "questions", "answer")
     field(page, "Context").fill(MARKUP)
     run(page)
     assert page.locator("#answer .text").inner_text() == MARKUP
