@@ -2,13 +2,14 @@
 
 import json
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from app.tasks import TASKS
-from tests.page.browser import Visit, address, answer, choose, field, rows, run
+from tests.page.browser import Visit, address, answer, choose, field, rows, run, run_shown
 from tests.support import ServerProcess
 
 MARKUP = '<img src=x onerror="document.title = 1"><b>bold</b>'
@@ -195,12 +196,18 @@ def test_the_nearest_texts_come_first(server: ServerProcess, visit: Visit, model
     assert all(float(one) >= float(other) for (_, one), (_, other) in pairwise(rows(page)))
 
 
-def test_a_task_that_the_page_does_not_know_is_asked_in_json(server: ServerProcess, visit: Visit) -> None:
+def test_a_task_that_the_page_does_not_know_is_asked_in_json(
+    server: ServerProcess, visit: Visit, tmp_path: Path
+) -> None:
     page = visit(address(server.url, "stars", "classify"))
+    expect(field(page, "Text")).to_be_visible()
     page.evaluate("delete TASKS.classify")
     page.get_by_label("Model").select_option("sentiment")
-    field(page, "Request as JSON").fill('{"model": "sentiment", "inputs": ["one", "two"], "parameters": {"top_k": 1}}')
-    assert len(run(page)["predictions"]) == 2
+    body = {"model": "sentiment", "inputs": ["one", "two"], "parameters": {"top_k": None, "truncation": False}}
+    field(page, "Request as JSON").fill(json.dumps(body))
+    shown = run(page)
+    assert len(shown["predictions"]) == 2
+    assert run_shown(page, tmp_path) == [shown] * 2
     field(page, "Request as JSON").fill("{")
     page.get_by_role("button", name="Run").click()
     expect(page.locator("#fields .error")).to_contain_text("This is not JSON")
