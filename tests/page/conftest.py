@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page
 
 from tests.conftest import ModelsOf
 from tests.e2e.conftest import Device
-from tests.page.browser import Visit, running_chromium, watch
+from tests.page.browser import Visit, find_chromium, running_chromium, watch
 from tests.support import HAPPEN_WITHIN_S, ServerProcess, serving
 
 MODELS = {
@@ -28,6 +28,7 @@ MODELS = {
 
 @pytest.fixture(scope="session")
 def server(models_of: ModelsOf) -> Iterator[ServerProcess]:
+    find_chromium()  # or it is for nothing
     with serving(models_of(MODELS), "--threads", "1") as server:
         yield server
         assert server.stop() == 0, server.log
