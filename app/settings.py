@@ -44,6 +44,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "port",
         "workers",
         "apis",
+        "page",
         "api_key",
         "api_key_file",
         "root_path",
@@ -89,6 +90,7 @@ class Settings(BaseSettings):
         min_length=1,
         description="APIs of other servers to answer beside /v1: all, none, or names (docs/clients.md)",
     )
+    page: bool = Field(True, description="show people a page at / on which they try the models (docs/page.md)")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models run: cuda stops the start if there is none; auto takes cuda where it works"
     )

@@ -78,6 +78,8 @@ class Raw:
     body: bytes
     content_type: bytes
     headers: Sequence[Header] = ()
+    status: int = 200
+    """Of a route that runs no model."""
 
 
 @dataclass(slots=True)  # not frozen, as `Received`

@@ -37,6 +37,9 @@ class Dispatcher:
         by_path: dict[str, dict[str, Endpoint]] = {}
         for endpoint in endpoints:
             by_path.setdefault(endpoint.route.path, {})[endpoint.route.method] = endpoint
+        for methods in by_path.values():
+            for endpoint in methods.values():
+                endpoint.allowed = ", ".join(sorted(methods))
         self._paths: Final = {path: methods for path, methods in by_path.items() if "{" not in path}
         self._patterns: Final = [(_pattern(path), methods) for path, methods in by_path.items() if "{" in path]
 
@@ -47,8 +50,8 @@ class Dispatcher:
         request_id = request_id_of(scope)
         path = scope["path"]
         methods = self._paths.get(path)
-        if methods is None and self._root_path and path.startswith(f"{self._root_path}/"):
-            path = path.removeprefix(self._root_path)
+        if methods is None and self._root_path and f"{path}/".startswith(f"{self._root_path}/"):
+            path = path.removeprefix(self._root_path) or "/"
             methods = self._paths.get(path)
         if methods is not None:
             await _one_of(methods, scope["method"])(scope, receive, send, request_id, _NOTHING)

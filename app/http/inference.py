@@ -54,6 +54,8 @@ class InferenceEndpoint:
     ) -> None:
         self.api: Final = api
         self.route: Final = route
+        self.allowed = route.method
+        """The methods of its path, as an error names them."""
         self._engine = engine
         self._large = large
         self._metrics = metrics
@@ -144,7 +146,7 @@ class InferenceEndpoint:
             ClientGone: the caller closed the connection.
         """
         if scope["method"] != "POST":
-            raise MethodNotAllowed("POST")
+            raise MethodNotAllowed(self.allowed)
         authorize(scope, self._limits.api_key, needs_scheme=self.api.needs_scheme)
         self._readiness.check_engine()
         body = await read_body(scope, receive, self._limits.max_body_bytes)

@@ -19,6 +19,7 @@ from app.tasks.catalog import Catalog
 class ModelCard(BaseModel):
     """A served model. `variant` and `provider` say how it runs; they are null until it is ready.
 
+    `tasks` are all that it does, first the one that it was exported for.
     `id`, `object`, `created` (seconds since 1970) and `owned_by` are for OpenAI's clients.
     """
 
@@ -29,6 +30,7 @@ class ModelCard(BaseModel):
     owned_by: Literal["local"] = "local"
     ready: bool
     task: str
+    tasks: list[str]
     labels: list[str]
     problem_type: str | None
     max_length: int
@@ -104,6 +106,7 @@ def _card(model: Model, loaded: Loaded | None, created: int) -> ModelCard:
         created=created,
         ready=loaded is not None,
         task=model.task,
+        tasks=[model.task, *(task for task, one in TASKS.items() if one.serves(manifest) and task != model.task)],
         labels=list(manifest.labels),
         problem_type=manifest.problem_type,
         max_length=manifest.max_length,

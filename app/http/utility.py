@@ -26,6 +26,8 @@ class UtilityEndpoint:
     def __init__(self, api: Api, route: Utility, *, large: LargeWork, finished: Finished) -> None:
         self.api: Final = api
         self.route: Final = route
+        self.allowed = route.method
+        """The methods of its path, as an error names them."""
         self._large = large
         self._finished = finished
         self._disconnects = Disconnects()
@@ -38,7 +40,7 @@ class UtilityEndpoint:
         record = RequestRecord(request_id, self.api.name, "none")
         answer: tuple[list[Header], bytes] | None = None
         try:
-            answer = await self._answer(scope, receive, request_id, path)
+            answer = await self._answer(scope, receive, record, path)
         except ClientGone:
             record.status, record.error_type = CLIENT_GONE, "client_gone"
         except ServiceError as error:
@@ -56,11 +58,11 @@ class UtilityEndpoint:
         return headers, body
 
     async def _answer(
-        self, scope: Scope, receive: Receive, request_id: str, path: Mapping[str, str]
+        self, scope: Scope, receive: Receive, record: RequestRecord, path: Mapping[str, str]
     ) -> tuple[list[Header], bytes]:
         limits = self.api.served.limits
         if scope["method"] not in (self.route.method, "HEAD" if self.route.method == "GET" else ""):
-            raise MethodNotAllowed(self.route.method)
+            raise MethodNotAllowed(self.allowed)
         if not self.route.is_open:
             authorize(scope, limits.api_key, needs_scheme=self.api.needs_scheme)
         body = await read_body(scope, receive, limits.max_body_bytes)
@@ -73,7 +75,11 @@ class UtilityEndpoint:
                 answer = await self._disconnects.unless_gone(work, receive)
         except ValidationError as error:
             raise explain(error, body, None) from None
-        return [*answer_headers(answer.body, request_id, answer.content_type), *answer.headers], answer.body
+        record.status = answer.status
+        headers = [*answer_headers(answer.body, record.request_id, answer.content_type), *answer.headers]
+        if answer.status == 304:  # its length would be that of what is not sent
+            headers = [(name, value) for name, value in headers if name != b"content-length"]
+        return headers, answer.body
 
     def _written(self, received: Received) -> Raw:
         document = self.route.answer(received)

@@ -33,6 +33,7 @@ from app.http.inference import InferenceEndpoint
 from app.http.large_work import LargeWork
 from app.http.models import make_models_router
 from app.http.native import NativeApi
+from app.http.page import PageApi
 from app.http.readiness import Readiness
 from app.http.server import Server
 from app.http.utility import UtilityEndpoint
@@ -115,6 +116,9 @@ class FrontEnd:
             for api in apis
             for route in api.routes
         ]
+        if settings.page:
+            page = PageApi(served, apis)
+            endpoints += [utility(page, route) for route in page.routes]
         application = make_application(
             routers,
             apis,

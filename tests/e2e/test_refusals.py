@@ -50,6 +50,11 @@ def test_a_request_for_no_route_is_counted_and_logged(
     assert path not in str(told)
 
 
+def test_a_method_that_a_path_lacks_is_refused_with_all_that_it_has(shared_server: ServerProcess) -> None:
+    reply = shared_server.ask("PUT", "/")  # the page's and, of another API, to a model
+    assert (reply.status, reply.headers["allow"]) == (405, "GET, POST")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "api", "status", "error_type"),
     [

@@ -82,3 +82,19 @@ def test_every_model_has_its_series_before_there_is_an_engine(shared_models: Pat
     page = metrics.render().decode()
     for name in ("masked", "sentiment", "toxicity"):
         assert f'bert_tokens_total{{model="{name}"' in page
+
+
+@pytest.mark.parametrize(("page", "status"), [(True, 200), (False, 404)])
+def test_the_page_can_be_turned_off(shared_models: Path, page: bool, status: int) -> None:
+    front, _ = front_end(shared_models, page=page, apis="none")
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+    asyncio.run(front.application(scope, receive, send))
+    assert sent[0]["status"] == status

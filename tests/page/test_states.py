@@ -1,0 +1,198 @@
+"""What a person is told while the service loads, refuses, is busy, or is gone, and of the API key."""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.conftest import BundleOf
+from tests.e2e.conftest import Device
+from tests.page.browser import Visit, address, answer, choose, field, run, run_shown
+from tests.support import ServerProcess, eventually, serving, starting
+
+KEY = "s3cret-Zwiebel"
+WRONG = [
+    ("sentiment", "classify", "Text", ""),
+    ("masked", "fill-mask", "Text", "Nothing to fill."),
+    ("masked", "fill-mask", "Words for each mask", "0"),
+    ("questions", "answer", "Question", ""),
+    ("questions", "answer", "Context", ""),
+    ("sequels", "next-sentence", "Second text", ""),
+    ("vectors", "similarity", "Compare with, one text a line", ""),
+    ("ranker", "rerank", "Query", ""),
+]
+"""Models, tasks, and what a field must not hold."""
+
+
+@pytest.fixture
+def sentiment(bundle_of: BundleOf) -> Path:
+    return bundle_of("bert-single-label")
+
+
+@contextmanager
+def faulty(models: Path, device: Device, *arguments: str, wait: bool = True) -> Iterator[ServerProcess]:
+    """Serve a model on a device that the test holds."""
+    with starting(
+        models,
+        *("--threads", "1", *arguments),
+        environment={"FAULTS": str(device.faults)},
+        module="tests.e2e.faulty",
+        wait=wait,
+    ) as server:
+        yield server
+
+
+def press_run(page: Page) -> None:
+    page.get_by_role("button", name="Run").click()
+
+
+def test_a_request_made_while_the_models_load_is_answered_when_they_are_ready(
+    visit: Visit, device: Device, sentiment: Path
+) -> None:
+    device.hold()
+    with faulty(sentiment, device, wait=False) as server:
+        page = visit(server.url)
+        expect(page.locator("#notice")).to_contain_text("The models are loading")
+        expect(page.get_by_label("Model")).to_contain_text("(loading)")
+        press_run(page)
+        expect(page.locator("#status")).to_contain_text("Asking again")
+        device.release()
+        assert answer(page)["model"] == sentiment.name
+        expect(page.locator("#notice")).to_be_hidden()
+        expect(page.get_by_label("Model")).not_to_contain_text("(loading)")
+
+
+def test_a_model_that_cannot_be_loaded_is_named_and_not_waited_for(
+    visit: Visit, tmp_path: Path, bundle_of: BundleOf, sentiment: Path
+) -> None:
+    shutil.copytree(bundle_of("bert-fill-mask"), tmp_path / "broken")
+    (tmp_path / "broken" / "cpu-fp32.onnx").unlink()
+    (tmp_path / "whole").symlink_to(sentiment)
+    with serving(tmp_path, "--threads", "1", "--skip-bad-bundles") as server:
+        page = visit(server.url)
+        option = page.get_by_label("Model").locator("option[value=broken]")
+        expect(option).to_have_text("broken \u2013 fill-mask (could not be loaded)")
+        expect(page.locator("#notice")).to_be_hidden()
+        page.get_by_label("Model").select_option("broken")
+        field(page, "Text").fill("A [MASK].")
+        press_run(page)
+        expect(page.locator("#problem")).to_contain_text("That model could not be loaded")
+        page.get_by_label("Model").select_option("whole")
+        run(page)
+
+
+def test_a_request_that_takes_long_can_be_cancelled(visit: Visit, device: Device, sentiment: Path) -> None:
+    with faulty(sentiment, device) as server:
+        page = visit(server.url)
+        by_key: Callable[[], None] = partial(page.keyboard.press, "Escape")
+        by_button: Callable[[], None] = page.get_by_role("button", name="Cancel").click
+        for cancel in (by_key, by_button):
+            device.hold()
+            press_run(page)
+            expect(page.locator("#elapsed")).to_be_visible()
+            expect(page.get_by_role("region", name="Answer")).to_have_attribute("aria-busy", "true")
+            press_run(page)  # does not ask twice
+            eventually(lambda: server.metric("bert_inflight_requests") == 1)
+            cancel()
+            expect(page.locator("#status")).to_have_text("Cancelled.")
+            expect(page.locator("#elapsed")).to_be_hidden()
+            eventually(lambda: server.metric("bert_inflight_requests") == 0)
+            device.release()
+        assert page.evaluate("document.activeElement.textContent") == "Run"  # not lost with the button that is hidden
+        run(page)
+
+
+def test_a_busy_service_says_when_to_try_again(visit: Visit, device: Device, sentiment: Path) -> None:
+    limits = ("--max-queue-s", "0.0001", "--batch-tokens", "64")
+    with ThreadPoolExecutor(1) as threads, faulty(sentiment, device, *limits) as server:
+        page = visit(server.url)
+        device.hold()
+        bulk = threads.submit(server.post, "/v1/classify", {"inputs": ["The cat sat on the mat."] * 512})
+        eventually(lambda: server.metric("bert_queue_sequences") > 0)
+        press_run(page)
+        problem = page.locator("#problem")
+        expect(problem).to_have_text(re.compile(r"Retry-After.* Try again in [1-9]\d* s\.$"))
+        device.release()
+        assert bulk.result().status == 200
+        run(page)
+        expect(problem).to_be_hidden()
+
+
+def test_a_refusal_stands_beside_its_field(server: ServerProcess, visit: Visit) -> None:
+    page = visit(server.url)
+    for model, task, label, text in WRONG:
+        choose(page, server.url, model, task)
+        wrong = field(page, label)
+        wrong.fill(text)
+        with page.expect_response("**/v1/*") as refused:
+            press_run(page)
+        assert refused.value.status == 422
+        expect(wrong).to_be_focused()
+        expect(wrong).to_have_accessible_description(refused.value.json()["error"])
+        expect(page.locator("[aria-invalid=true]")).to_have_count(1)
+        wrong.fill("1")
+        expect(page.locator("[aria-invalid]:visible")).to_have_count(0)
+
+
+def test_a_refusal_of_the_whole_request_is_shown_with_the_answer(server: ServerProcess, visit: Visit) -> None:
+    page = visit(address(server.url, "entailment", "zero-shot"))
+    field(page, "Labels, one a line or with commas between").fill("a," * 513)
+    press_run(page)
+    expect(page.locator("#problem")).to_contain_text("BERT_MAX_INPUTS")
+
+
+def test_a_server_that_is_gone_is_told_of(visit: Visit, sentiment: Path) -> None:
+    with serving(sentiment, "--threads", "1") as server:
+        page = visit(server.url)
+        run(page)
+        assert server.stop() == 0
+        press_run(page)
+        expect(page.locator("#problem")).to_contain_text("The server does not answer")
+
+
+def test_a_key_is_asked_for_kept_in_the_tab_and_forgotten(visit: Visit, sentiment: Path, tmp_path: Path) -> None:
+    with serving(sentiment, "--threads", "1", BERT_API_KEY=KEY) as server:
+        page = visit(server.url)
+        given = field(page, "Key")
+        expect(given).to_be_focused()
+        expect(given).to_have_attribute("type", "password")
+        expect(page.get_by_label("Model")).to_be_hidden()
+        for wrong in ("wrong", "falsch \u2603"):
+            given.fill(wrong)
+            given.press("Enter")
+            expect(page.get_by_role("alert")).to_have_text("That is not the key of this service.")
+        given.fill(KEY)
+        page.get_by_role("button", name="Use this key").click()
+        shown = run(page)
+        assert run_shown(page, tmp_path, BERT_API_KEY=KEY) == [shown] * 2
+        assert KEY not in page.content()
+        assert page.evaluate("[JSON.stringify(localStorage), document.cookie]") == ["{}", ""]
+        page.reload()
+        run(page)
+        other = visit(server.url)
+        expect(field(other, "Key")).to_be_visible()
+        page.get_by_role("button", name="Forget the key").click()
+        expect(given).to_be_focused()
+        expect(page.locator("#work")).to_be_hidden()
+        assert page.evaluate("JSON.stringify(sessionStorage)") == "{}"
+        page.reload()
+        expect(given).to_be_visible()
+        assert server.stop() == 0
+        assert KEY not in server.log
+
+
+def test_everything_is_asked_below_the_path_that_the_page_is_at(visit: Visit, sentiment: Path) -> None:
+    with serving(sentiment, "--threads", "1", "--root-path", "/bert") as server:
+        for path in ("/bert", "/bert/"):
+            page = visit(server.url + path)
+            with page.expect_response("**/v1/classify") as asked:
+                run(page)
+            assert asked.value.url == f"{server.url}/bert/v1/classify"
+            expect(page.locator("#curl")).to_contain_text(f"{server.url}/bert/v1/classify")
+            expect(page.get_by_role("link", name="API docs")).to_have_js_property("href", f"{server.url}/bert/docs")
