@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final
 
 from benchmarks.harness import Command, Form, Part, run
+from benchmarks.parts.bulk import bulk
 from benchmarks.parts.compare import compare, side_by_side
 from benchmarks.parts.engine_process import engine_process
 from benchmarks.parts.fairness import fairness
@@ -29,6 +30,7 @@ def _form(
     front_end_requests: int,
     engine_process_requests: int,
     idle_requests: int,
+    bulk_rows: dict[str, int],
     overload_s: float,
     fairness_s: float,
     rounds: int = 1,
@@ -44,6 +46,7 @@ def _form(
         "front-end": Part(partial(front_end, requests=front_end_requests), ("demo",)),
         "engine-process": Part(partial(engine_process, requests=engine_process_requests), ("demo",)),
         "idle": Part(partial(idle, models=("demo", "base"), requests=idle_requests), ("demo", "base")),
+        "bulk": Part(partial(bulk, rows=bulk_rows), tuple(bulk_rows)),
         "overload": Part(partial(overload, model="base", requests=128, duration_s=overload_s), ("base",)),
         "fairness": Part(partial(fairness, model="base", rate_per_s=3, duration_s=fairness_s), ("base",)),
     }
@@ -58,6 +61,7 @@ SHORT: Final = _form(
     front_end_requests=8000,
     engine_process_requests=50000,
     idle_requests=100,
+    bulk_rows={"demo": 3000, "base": 240, "tiny": 60000},
     overload_s=16,
     fairness_s=30,
 )
@@ -71,6 +75,7 @@ FULL: Final = _form(
     front_end_requests=30000,
     engine_process_requests=100000,
     idle_requests=300,
+    bulk_rows={"demo": 6000, "base": 480, "tiny": 200000},
     overload_s=20,
     fairness_s=40,
 )
@@ -82,6 +87,7 @@ SMOKE: Final = _form(
     front_end_requests=500,
     engine_process_requests=10000,
     idle_requests=20,
+    bulk_rows={"demo": 200},
     overload_s=8,
     fairness_s=8,
 )

@@ -11,8 +11,8 @@ log = logging.getLogger(__name__)
 
 TELL_EVERY_S: Final = 30.0
 """How often the log has a line, where there is no terminal."""
-_KNOWN: Final = "{percentage:3.0f}% |{bar}| {postfix}, {remaining} left"
-_UNKNOWN: Final = "{postfix}, {elapsed}"
+_KNOWN: Final = "{percentage:3.0f}% |{bar}| {desc}, {remaining} left"
+_UNKNOWN: Final = "{desc}, {elapsed}"
 
 
 class ProgressBar:
@@ -36,7 +36,7 @@ class ProgressBar:
             bar_format=_UNKNOWN if size is None else _KNOWN,
             disable=not self._is_terminal,
             dynamic_ncols=True,
-            postfix="0 rows",
+            desc=f"{rows:,} rows",
         )
 
     def show(self, done_bytes: int, rows: int) -> None:
@@ -47,7 +47,7 @@ class ProgressBar:
         rate = (rows - rows_before) / elapsed
         text = f"{rows:,} rows, {rate:,.0f} rows/s"
         if self._is_terminal:
-            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.set_description_str(text, refresh=False)
             self._bar.update(done_bytes - self._bar.n)
         elif now - self._told_at >= TELL_EVERY_S:
             self._told_at = now

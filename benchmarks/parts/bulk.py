@@ -15,8 +15,10 @@ from app.engine.messages import Loaded
 from app.predict.run import Options, Run
 from app.processes.loading import load_models
 from app.settings import Settings
+from app.tasks.base import prepare_whole
+from app.tasks.catalog import load_model
+from app.tasks.inputs import Truncation
 from app.telemetry.metrics import Metrics
-from benchmarks.batches import token_sequences
 from benchmarks.bench import Bench
 from benchmarks.report import Row, say
 from benchmarks.texts import read_texts
@@ -65,7 +67,7 @@ async def _round(
     bundle: Bundle, engine: LocalEngine, loaded: Loaded, settings: Settings, count: int
 ) -> tuple[float, float]:
     texts = list(islice(cycle(read_texts("reviews")), count))
-    sequences = token_sequences(bundle.folder, texts)
+    sequences = prepare_whole(load_model(bundle), texts, Truncation()).sequences
     started_at = time.perf_counter()
     jobs = [engine.submit(bundle.name, sequences[first : first + JOB]) for first in range(0, count, JOB)]
     await asyncio.gather(*(job.future for job in jobs))
