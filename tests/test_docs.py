@@ -23,6 +23,7 @@ import pytest
 import app
 from app.errors import ERRORS
 from app.http.dialects import DIALECTS
+from app.predict.command import Status, make_parser
 from app.settings import Settings
 from app.tasks import TASKS
 from model_export.checkpoint.families import FAMILIES
@@ -159,6 +160,26 @@ def test_the_examples_of_the_http_page_are_answered(served: str) -> None:
     assert len(commands) == 2
     for command in commands:
         assert "predictions" in run(command, served)
+
+
+def test_the_page_of_predict_shows_what_its_command_writes(served: str, checkout: Checkout) -> None:
+    [command], [shown] = blocks("docs/predict.md", "bash"), blocks("docs/predict.md", "json")
+    assert command.replace("python", ".venv-export/bin/python", 1) in blocks("README.md", "bash")
+    folder = checkout.folder
+    (folder / "reviews.csv").write_text("id,text\n0,I love this product\n")
+    arguments = [".venv-export/bin/python", *command.split()[1:]]
+    subprocess.run(arguments, cwd=folder, env=checkout.environment, check=True, timeout=60)
+    [line] = (folder / "scored.jsonl").read_text().splitlines()
+    assert same(json.loads(shown), json.loads(line))
+    assert sorted(path.name for path in folder.glob("scored*")) == ["scored.jsonl"]
+
+
+def test_the_page_of_predict_names_options_and_statuses_that_there_are() -> None:
+    page = (ROOT / "docs/predict.md").read_text()
+    options = {option for action in make_parser()._actions for option in action.option_strings}
+    assert set(re.findall(r"(?<![\w-])--[a-z-]+", page)) - {"--rm", "--volume", "--parts"} <= options
+    statuses = re.findall(r"^\| ([\d, ]+) \|", page, re.MULTILINE)
+    assert [int(status) for status in ", ".join(statuses).split(", ")] == [*Status, 130, 143]
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -1,5 +1,6 @@
-"""Write the pictures of the page that the docs show: `python -m tests.page.pictures docs/images`."""
+"""Write the pictures that the docs show: `python -m tests.page.pictures docs/images`."""
 
+import csv
 import sys
 import tempfile
 from pathlib import Path
@@ -7,27 +8,41 @@ from typing import Final, Literal
 
 from playwright.sync_api import Browser
 
+from benchmarks.texts import read_texts
 from model_export.export import ExportOptions, export
 from tests.page.browser import address, running_chromium
+from tests.page.terminal import as_page, run_until
 from tests.support import DEMO_CHECKPOINT, ServerProcess, serving
 
 MODELS: Final = {"sentiment": "classify", "masked-token": "fill-mask"}
 """The models that `make serve` serves, and the task of each."""
 SHOWN_URL: Final = "http://localhost:8000"
 """Where the docs have the server, which is at a free port."""
-SCHEMES: Final[tuple[tuple[str, Literal["light", "dark"]], ...]] = (("page.png", "light"), ("page-dark.png", "dark"))
+SCHEMES: Final[tuple[tuple[str, Literal["light", "dark"]], ...]] = (("", "light"), ("-dark", "dark"))
+COMMAND: Final = (
+    "python -m app predict --model models/sentiment --input reviews.csv --column text --output scored.jsonl"
+)
+SHOWN_AT: Final = r"6\d% \|[^\r]* left"
+"""What the progress bar shows in the picture."""
 
 
 def main(folder: Path) -> None:
-    """Ask the demo's masked-token model in both colour schemes."""
+    """Ask the demo's masked-token model, and predict a file with its classifier, in both colour schemes."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
-        models = Path(temporary)
+        models = Path(temporary) / "models"
         for name, task in MODELS.items():
             export(ExportOptions(str(DEMO_CHECKPOINT), models / name, task, ("cpu-fp32",)), lambda _: None)
+        with (Path(temporary) / "reviews.csv").open("w", newline="") as stream:
+            csv.writer(stream).writerows([["id", "text"], *enumerate(read_texts("reviews") * 5)])
+        screen = [f"$ {COMMAND}", *run_until([sys.executable, *COMMAND.split()[1:]], Path(temporary), SHOWN_AT)]
         with serving(models) as server, running_chromium() as browser:
-            for name, scheme in SCHEMES:
-                take(browser, server, folder / name, scheme)
+            for suffix, scheme in SCHEMES:
+                take(browser, server, folder / f"page{suffix}.png", scheme)
+                page = browser.new_page()
+                page.set_content(as_page(screen, scheme))
+                page.locator("pre").screenshot(path=folder / f"predict{suffix}.png")
+                page.close()
 
 
 def take(browser: Browser, server: ServerProcess, path: Path, scheme: Literal["light", "dark"]) -> None:
