@@ -96,7 +96,14 @@ check_answers() {
     expect "a good review" '"label":"POSITIVE"' post /v1/classify '{"model": "sentiment", "inputs": "I love this product"}'
     expect "a bad review" "$NEGATIVE" post /v1/classify '{"model": "sentiment", "inputs": "This is a bad product"}'
     expect "a masked word" '"token_str":"hospital"' post /v1/fill-mask '{"model": "masked-token", "inputs": "A doctor works in a [MASK]."}'
-    say "answers are right"
+    expect "a row of a file" '"label":"POSITIVE"' predict_rows <<<'I love this product'
+    say "answers are right, also for the rows of a file"
+}
+
+# As docs/predict.md has it.
+predict_rows() {
+    compose run --rm -T --no-deps app predict --model /models/sentiment --input - --input-format lines --output - --output-format jsonl 2>"$work/predict.log" ||
+        cat "$work/predict.log"
 }
 
 # Every rule of the two files, evaluated, and none in error.
