@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import BundleOf
 from tests.e2e.conftest import Device
@@ -22,6 +22,8 @@ WRONG = [
     ("sentiment", "classify", "Text", ""),
     ("masked", "fill-mask", "Text", "Nothing to fill."),
     ("masked", "fill-mask", "Words for each mask", "0"),
+    ("entailment", "zero-shot", "Text", ""),
+    ("entailment", "zero-shot", "Labels, one a line or with commas between", "long " * 50),
     ("questions", "answer", "Question", ""),
     ("questions", "answer", "Context", ""),
     ("sequels", "next-sentence", "Second text", ""),
@@ -87,6 +89,23 @@ def test_a_key_can_be_forgotten_while_the_models_load(visit: Visit, device: Devi
         page.evaluate("fetch('v1/models').then(() => fetch('v1/models'))")  # which the server answers after that
         expect(given).to_have_value("half of")
         device.release()
+
+
+def test_a_server_that_is_slow_is_waited_for_visibly(server: ServerProcess, visit: Visit) -> None:
+    page = visit(server.url)
+    asked: list[Route] = []
+
+    def hold(route: Route) -> None:
+        asked.append(route)
+
+    page.route("**/openapi.json", hold)
+    page.reload()
+    notice = page.get_by_text("Asking the server which models it has\u2026")
+    expect(notice).to_be_visible()
+    eventually(lambda: page.title() and asked)  # Playwright calls back while it waits for something
+    asked[0].continue_()
+    expect(notice).to_be_hidden()
+    run(page)
 
 
 def test_a_model_that_cannot_be_loaded_is_named_and_not_waited_for(
