@@ -180,6 +180,21 @@ def test_a_refusal_stands_beside_its_field(server: ServerProcess, visit: Visit) 
         expect(page.locator("[aria-invalid]:visible")).to_have_count(0)
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(502, "<h1>Bad gateway</h1>"), (429, '{"error": {"message": "Too many requests"}}'), (200, "<h1>Sign in</h1>")],
+)
+def test_a_proxy_that_answers_itself_is_not_taken_for_the_service(
+    server: ServerProcess, visit: Visit, status: int, body: str
+) -> None:
+    page = visit(server.url)
+    page.route("**/v1/classify", lambda route: route.fulfill(status=status, body=body))
+    press_run(page)
+    expect(page.locator("#problem")).to_have_text(
+        f"What answers is not this service (status {status}). Is it behind a proxy that cannot reach it?"
+    )
+
+
 def test_a_refusal_of_the_whole_request_is_shown_with_the_answer(server: ServerProcess, visit: Visit) -> None:
     page = visit(address(server.url, "entailment", "zero-shot"))
     field(page, "Labels, one a line or with commas between").fill("a," * 513)
@@ -259,12 +274,11 @@ def test_an_address_may_have_a_user_and_a_password(server: ServerProcess, visit:
     expect(page.locator("#request")).not_to_contain_text("password")
 
 
-def test_everything_is_asked_below_the_path_that_the_page_is_at(visit: Visit, sentiment: Path) -> None:
-    with serving(sentiment, "--threads", "1", "--root-path", "/bert") as server:
-        for path in ("/bert", "/bert/"):
-            page = visit(server.url + path)
-            with page.expect_response("**/v1/classify") as asked:
-                run(page)
-            assert asked.value.url == f"{server.url}/bert/v1/classify"
-            expect(page.locator("#curl")).to_contain_text(f"{server.url}/bert/v1/classify")
-            expect(page.get_by_role("link", name="API docs")).to_have_js_property("href", f"{server.url}/bert/docs")
+def test_everything_is_asked_below_the_path_that_the_page_is_at(server: ServerProcess, visit: Visit) -> None:
+    for path in ("/bert", "/bert/"):
+        page = visit(server.url + path)
+        with page.expect_response("**/v1/classify") as asked:
+            run(page)
+        assert asked.value.url == f"{server.url}/bert/v1/classify"
+        expect(page.locator("#curl")).to_contain_text(f"{server.url}/bert/v1/classify")
+        expect(page.get_by_role("link", name="API docs")).to_have_js_property("href", f"{server.url}/bert/docs")
