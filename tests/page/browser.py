@@ -72,10 +72,13 @@ def choose(page: Page, url: str, model: str, task: str) -> None:
 def watch(page: Page, url: str) -> list[str]:
     """Return a list that gets what must not happen: messages of the console, errors, requests to another origin."""
     faults: list[str] = []
-    origin = urlsplit(url)[:2]
+
+    def origin(url: str) -> tuple[str, str | None, int | None]:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname, parts.port
 
     def requested(asked: str) -> None:
-        if urlsplit(asked)[:2] != origin and not asked.startswith("data:"):
+        if origin(asked) != origin(url) and not asked.startswith("data:"):
             faults.append(asked)
 
     page.on("console", lambda message: None if message.text.startswith(NETWORK) else faults.append(message.text))
@@ -115,10 +118,10 @@ def field(page: Page, label: str) -> Locator:
 
 
 def run_shown(page: Page, folder: Path, **environment: str) -> list[Any]:
-    """Run what the page shows in a folder; return the answer of curl, and that of Python."""
+    """Run what the page shows in a folder; return the answer of curl in a plain shell, and that of Python."""
     curl = page.locator("#curl").text_content() or ""
     python = page.locator("#python").text_content() or ""
-    commands = [["bash", "-c", curl.replace("curl ", "curl --silent --show-error ", 1)], [sys.executable, "-c", python]]
+    commands = [["sh", "-c", curl.replace("curl ", "curl --silent --show-error ", 1)], [sys.executable, "-c", python]]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BERT_")}
     return [
         json.loads(

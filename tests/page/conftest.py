@@ -28,8 +28,9 @@ MODELS = {
 
 @pytest.fixture(scope="session")
 def server(models_of: ModelsOf) -> Iterator[ServerProcess]:
+    """It is at `/`, as for callers of its port or of a proxy that removes a path, and at `/bert`."""
     find_chromium()  # or it is for nothing
-    with serving(models_of(MODELS), "--threads", "1") as server:
+    with serving(models_of(MODELS), "--threads", "1", "--root-path", "/bert") as server:
         yield server
         assert server.stop() == 0, server.log
 

@@ -146,6 +146,26 @@ def test_what_can_be_used_has_a_role_and_a_name(server: ServerProcess, visit: Vi
     """)
 
 
+def test_bars_are_drawn_where_the_browser_has_its_own_colours(server: ServerProcess, visit: Visit) -> None:
+    page = visit(server.url, forced_colors="active")
+    run(page)
+    for bar in page.locator("#answer .meter > i").all():
+        assert bar.evaluate("bar => getComputedStyle(bar).backgroundColor") == page.evaluate(
+            "getComputedStyle(document.body).color"
+        )
+
+
+def test_a_text_begins_at_the_side_where_its_writing_begins(server: ServerProcess, visit: Visit) -> None:
+    page = visit(address(server.url, "names", "entities"))
+    field(page, "Text").fill("\u0630\u0647\u0628\u062a Ada \u0625\u0644\u0649 London.")
+    run(page)
+    text = page.locator("#answer .text")
+    box, first = text.bounding_box(), text.locator("mark").first.bounding_box()
+    assert box
+    assert first
+    assert first["x"] + first["width"] == pytest.approx(box["x"] + box["width"], abs=2)
+
+
 def test_nothing_moves_for_those_who_do_not_want_that(server: ServerProcess, visit: Visit) -> None:
     for motion, animation in (("no-preference", "pass"), ("reduce", "none")):
         page = visit(server.url, reduced_motion=motion)

@@ -7,20 +7,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import BundleOf
 from tests.e2e.conftest import Device
 from tests.page.browser import Visit, address, answer, choose, field, run, run_shown
 from tests.support import ServerProcess, eventually, serving, starting
 
-KEY = "s3cret-Zwiebel"
+KEY = 's3cret "Zw\u0151bel" o\'$HOME\\'
 WRONG = [
     ("sentiment", "classify", "Text", ""),
     ("masked", "fill-mask", "Text", "Nothing to fill."),
     ("masked", "fill-mask", "Words for each mask", "0"),
+    ("entailment", "zero-shot", "Text", ""),
+    ("entailment", "zero-shot", "Labels, one a line or with commas between", "long " * 50),
     ("questions", "answer", "Question", ""),
     ("questions", "answer", "Context", ""),
     ("sequels", "next-sentence", "Second text", ""),
@@ -36,12 +39,14 @@ def sentiment(bundle_of: BundleOf) -> Path:
 
 
 @contextmanager
-def faulty(models: Path, device: Device, *arguments: str, wait: bool = True) -> Iterator[ServerProcess]:
+def faulty(
+    models: Path, device: Device, *arguments: str, wait: bool = True, **environment: str
+) -> Iterator[ServerProcess]:
     """Serve a model on a device that the test holds."""
     with starting(
         models,
         *("--threads", "1", *arguments),
-        environment={"FAULTS": str(device.faults)},
+        environment={"FAULTS": str(device.faults), **environment},
         module="tests.e2e.faulty",
         wait=wait,
     ) as server:
@@ -66,6 +71,41 @@ def test_a_request_made_while_the_models_load_is_answered_when_they_are_ready(
         assert answer(page)["model"] == sentiment.name
         expect(page.locator("#notice")).to_be_hidden()
         expect(page.get_by_label("Model")).not_to_contain_text("(loading)")
+
+
+def test_a_key_can_be_forgotten_while_the_models_load(visit: Visit, device: Device, sentiment: Path) -> None:
+    device.hold()
+    with faulty(sentiment, device, wait=False, BERT_API_KEY=KEY) as server:
+        page = visit(server.url)
+        page.clock.install()
+        page.reload()
+        given = field(page, "Key")
+        given.fill(KEY)
+        given.press("Enter")
+        expect(page.locator("#notice")).to_contain_text("The models are loading")
+        page.get_by_role("button", name="Forget the key").click()
+        given.fill("half of")
+        page.clock.run_for(5000)  # the page would ask again
+        page.evaluate("fetch('v1/models').then(() => fetch('v1/models'))")  # which the server answers after that
+        expect(given).to_have_value("half of")
+        device.release()
+
+
+def test_a_server_that_is_slow_is_waited_for_visibly(server: ServerProcess, visit: Visit) -> None:
+    page = visit(server.url)
+    asked: list[Route] = []
+
+    def hold(route: Route) -> None:
+        asked.append(route)
+
+    page.route("**/openapi.json", hold)
+    page.reload()
+    notice = page.get_by_text("Asking the server which models it has\u2026")
+    expect(notice).to_be_visible()
+    eventually(lambda: page.title() and asked)  # Playwright calls back while it waits for something
+    asked[0].continue_()
+    expect(notice).to_be_hidden()
+    run(page)
 
 
 def test_a_model_that_cannot_be_loaded_is_named_and_not_waited_for(
@@ -140,6 +180,21 @@ def test_a_refusal_stands_beside_its_field(server: ServerProcess, visit: Visit) 
         expect(page.locator("[aria-invalid]:visible")).to_have_count(0)
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(502, "<h1>Bad gateway</h1>"), (429, '{"error": {"message": "Too many requests"}}'), (200, "<h1>Sign in</h1>")],
+)
+def test_a_proxy_that_answers_itself_is_not_taken_for_the_service(
+    server: ServerProcess, visit: Visit, status: int, body: str
+) -> None:
+    page = visit(server.url)
+    page.route("**/v1/classify", lambda route: route.fulfill(status=status, body=body))
+    press_run(page)
+    expect(page.locator("#problem")).to_have_text(
+        f"What answers is not this service (status {status}). Is it behind a proxy that cannot reach it?"
+    )
+
+
 def test_a_refusal_of_the_whole_request_is_shown_with_the_answer(server: ServerProcess, visit: Visit) -> None:
     page = visit(address(server.url, "entailment", "zero-shot"))
     field(page, "Labels, one a line or with commas between").fill("a," * 513)
@@ -147,13 +202,21 @@ def test_a_refusal_of_the_whole_request_is_shown_with_the_answer(server: ServerP
     expect(page.locator("#problem")).to_contain_text("BERT_MAX_INPUTS")
 
 
-def test_a_server_that_is_gone_is_told_of(visit: Visit, sentiment: Path) -> None:
+def test_a_server_that_is_gone_is_told_of_and_one_with_other_models_is_used(
+    visit: Visit, bundle_of: BundleOf, sentiment: Path
+) -> None:
     with serving(sentiment, "--threads", "1") as server:
         page = visit(server.url)
         run(page)
         assert server.stop() == 0
         press_run(page)
         expect(page.locator("#problem")).to_contain_text("The server does not answer")
+    with serving(bundle_of("bert-embed"), "--threads", "1", "--port", str(urlsplit(server.url).port)):
+        press_run(page)
+        expect(page.locator("#status")).to_contain_text("not served here")
+        expect(page.get_by_role("radio", name="embed")).to_be_checked()
+        expect(field(page, "Text")).to_have_value("How do I get to the station?")  # the example of the other model
+        run(page)
 
 
 def test_a_key_is_asked_for_kept_in_the_tab_and_forgotten(visit: Visit, sentiment: Path, tmp_path: Path) -> None:
@@ -169,11 +232,20 @@ def test_a_key_is_asked_for_kept_in_the_tab_and_forgotten(visit: Visit, sentimen
             expect(page.get_by_role("alert")).to_have_text("That is not the key of this service.")
         given.fill(KEY)
         page.get_by_role("button", name="Use this key").click()
+        expect(page.get_by_label("Model")).to_be_focused()
         shown = run(page)
         assert run_shown(page, tmp_path, BERT_API_KEY=KEY) == [shown] * 2
-        assert KEY not in page.content()
+        assert "s3cret" not in page.content()
         assert page.evaluate("[JSON.stringify(localStorage), document.cookie]") == ["{}", ""]
         page.reload()
+        run(page)
+        page.evaluate("keep('a key from before the server was started again')")
+        field(page, "Text").fill("My own text.")
+        press_run(page)
+        expect(page.get_by_role("alert")).to_have_text("That is not the key of this service.")
+        given.fill(KEY)
+        given.press("Enter")
+        expect(field(page, "Text")).to_have_value("My own text.")
         run(page)
         other = visit(server.url)
         expect(field(other, "Key")).to_be_visible()
@@ -184,15 +256,29 @@ def test_a_key_is_asked_for_kept_in_the_tab_and_forgotten(visit: Visit, sentimen
         page.reload()
         expect(given).to_be_visible()
         assert server.stop() == 0
-        assert KEY not in server.log
+        assert "s3cret" not in server.log
 
 
-def test_everything_is_asked_below_the_path_that_the_page_is_at(visit: Visit, sentiment: Path) -> None:
-    with serving(sentiment, "--threads", "1", "--root-path", "/bert") as server:
-        for path in ("/bert", "/bert/"):
-            page = visit(server.url + path)
-            with page.expect_response("**/v1/classify") as asked:
-                run(page)
-            assert asked.value.url == f"{server.url}/bert/v1/classify"
-            expect(page.locator("#curl")).to_contain_text(f"{server.url}/bert/v1/classify")
-            expect(page.get_by_role("link", name="API docs")).to_have_js_property("href", f"{server.url}/bert/docs")
+def test_a_browser_that_keeps_nothing_can_show_the_page(server: ServerProcess, visit: Visit) -> None:
+    page = visit(server.url)
+    page.add_init_script("Object.defineProperty(window, 'sessionStorage', { get() { throw new DOMException() } })")
+    page.reload()
+    run(page)
+
+
+def test_an_address_may_have_a_user_and_a_password(server: ServerProcess, visit: Visit) -> None:
+    """As a proxy asks for them that stands before the service."""
+    page = visit(server.url)
+    page.goto(server.url.replace("//", "//user:password@"))
+    run(page)
+    expect(page.locator("#request")).not_to_contain_text("password")
+
+
+def test_everything_is_asked_below_the_path_that_the_page_is_at(server: ServerProcess, visit: Visit) -> None:
+    for path in ("/bert", "/bert/"):
+        page = visit(server.url + path)
+        with page.expect_response("**/v1/classify") as asked:
+            run(page)
+        assert asked.value.url == f"{server.url}/bert/v1/classify"
+        expect(page.locator("#curl")).to_contain_text(f"{server.url}/bert/v1/classify")
+        expect(page.get_by_role("link", name="API docs")).to_have_js_property("href", f"{server.url}/bert/docs")

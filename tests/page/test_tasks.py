@@ -250,6 +250,8 @@ def test_a_link_opens_a_model_and_a_task_and_never_has_the_text(server: ServerPr
     other = visit(link)
     expect(other.get_by_role("radio", name="similarity")).to_be_checked()
     expect(field(other, "Text")).to_have_value("How do I get to the station?")
+    other.get_by_role("radio", name="similarity").focus()
+    choose(other, server.url, "entailment", "zero-shot")  # its tasks are shown, too
     other.goto(f"{server.url}/#model=nobody")
     expect(other.locator("#status")).to_contain_text("not served here")
 
