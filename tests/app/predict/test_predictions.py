@@ -145,7 +145,7 @@ def test_bad_rows_are_kept_apart_with_their_reasons(model: str, caplog: pytest.L
         {"row": 2, "line": 2, "error": "text: is an empty string; send some text", "content": {"id": 2, "text": ""}},
         {"row": 3, "line": 3, "error": "text: is missing", "content": {"id": 3}},
         {"row": 4, "line": 4, "error": "text: input should be a valid string", "content": {"id": 4, "text": 5}},
-        {"row": 5, "line": 5, "error": "is not JSON: key must be a string at line 1 column 2", "content": "{x"},
+        {"row": 5, "line": 5, "error": "is not JSON: key must be a string at column 2", "content": "{x"},
     ]
     assert "4 rows are bad and have no prediction: out.bad.jsonl" in caplog.text
 
