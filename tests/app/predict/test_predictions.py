@@ -104,7 +104,7 @@ def test_json_rows_become_a_table_with_the_columns_of_the_first(model: str) -> N
     assert (first["id"], first["tags"], first["ok"]) == ("1", '["a","b"]', "true")
     assert (second["id"], second["text"]) == ("", "y")
     [bad] = lines("out.bad.jsonl")
-    assert bad["error"] == "has new, which the first row has not; name the columns to copy with --keep"
+    assert bad["error"] == "has 'new', which the first row has not; name the columns to copy with --keep"
 
 
 def test_what_has_no_best_prediction_is_json_in_a_table(bundle_of: BundleOf) -> None:
