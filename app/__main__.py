@@ -6,8 +6,14 @@ import sys
 
 if __name__ == "__main__":
     # Before what takes a second to import: process 1 of a container does not get a signal that it has no handler for.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    # That a service ends is no failure, that a prediction does is one.
+    TERMINATED = 128 + signal.SIGTERM if sys.argv[1:2] == ["predict"] else 0
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(TERMINATED))
     signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+    # A stream that is closed fails when it is used; no file takes its number, for which uvloop would end the process.
+    for name, mode, access in (("stdin", "r", os.O_WRONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, access), mode))
 
 from argparse import ArgumentParser
 from pathlib import Path

@@ -124,7 +124,9 @@ def load_bundle(folder: Path) -> Bundle:
     """
     path = folder / MANIFEST_FILE
     if not os.path.lexists(path):
-        raise BundleError(f"{folder} is not a bundle: it has no readable {MANIFEST_FILE}.")
+        raise BundleError(
+            f"{folder} is not a bundle: it has no readable {MANIFEST_FILE}. Name the folder that the export of one model wrote."
+        )
     raw = _read(path, LARGEST_MANIFEST)
     try:
         document = pydantic_core.from_json(raw, allow_inf_nan=False)

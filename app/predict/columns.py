@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_origin
 
-from app.predict.faults import WrongUse
+from app.predict.faults import WrongUse, listed
 from app.predict.rows import Row
 from app.tasks.catalog import Handler
 from app.tasks.inputs import item_form
@@ -56,7 +56,7 @@ class Columns:
         names = list(fields) if chosen is None else list(chosen)
         if not len(needed) <= len(names) <= len(fields):
             takes = " and ".join(fields) if len(needed) == len(fields) else f"{needed[0]}, or {' and '.join(fields)}"
-            raise WrongUse(f"--column: {handler.task} takes {takes}; {_listed(names)} is another number of columns.")
+            raise WrongUse(f"--column: {handler.task} takes {takes}; {listed(names)} is another number of columns.")
         self._is_text = form is None
         self._fields = [
             _Field(name, column, is_required or chosen is not None, is_required, is_list)
@@ -75,19 +75,14 @@ class Columns:
         Raises:
             WrongUse: some are missing, or would be twice in the output.
         """
-        if columns is None:
-            return
         wanted = [field.column for field in self._fields if field.is_there] + list(self._keep or ())
-        missing = [name for name in wanted if name not in columns]
-        if missing:
+        if columns is not None and (missing := [name for name in wanted if name not in columns]):
             raise WrongUse(
-                f"{source} has no column {_listed(missing)}; its columns are {_listed(columns)}. Name those of the input with "
+                f"{source} has no column {listed(missing)}; its columns are {listed(columns)}. Name those of the input with "
                 "--column, and those to copy with --keep."
             )
-        if twice := [name for name in self.kept(dict.fromkeys(columns)) if name in reserved]:
-            raise WrongUse(
-                f"{source} has a column {_listed(twice)} itself; name those to copy with --keep, without it."
-            )
+        if twice := [name for name in self.kept(dict.fromkeys(columns or ())) if name in reserved]:
+            raise WrongUse(f"{source} has a column {listed(twice)} itself; name those to copy with --keep, without it.")
 
     def input_of(self, row: Row) -> Any:  # noqa: ANN401 - JSON
         """Return a row's input, as `inputs` of a request would have it.
@@ -112,12 +107,3 @@ class Columns:
     def column_of(self, field: str) -> str:
         """Return the column of a field, empty for what is no field."""
         return next((one.column for one in self._fields if one.name == field), "")
-
-    @property
-    def names(self) -> list[str]:
-        """The columns of the input."""
-        return [field.column for field in self._fields]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none"

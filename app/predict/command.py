@@ -1,17 +1,19 @@
 """The command line of `python -m app predict`."""
 
 import asyncio
-import json
 import logging
 import os
 import signal
+import stat
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
 import uvloop
+from pydantic_core import from_json
 
 from app.errors import EngineLost, StartupError
 from app.flags import add_settings, parser_for, read_settings, tell
@@ -20,8 +22,7 @@ from app.predict.results import SUFFIXES as OUTPUT_SUFFIXES
 from app.predict.results import OutputFormat
 from app.predict.rows import SUFFIXES as INPUT_SUFFIXES
 from app.predict.rows import InputFormat
-from app.predict.run import Options, run
-from app.predict.source import COMPRESSED
+from app.predict.run import Options, Run, run
 from app.processes.signals import stop_on_signals
 from app.settings import Settings
 from app.tasks import TASKS
@@ -29,6 +30,7 @@ from app.telemetry.logs import configure
 
 log = logging.getLogger(__name__)
 
+COMPRESSED: Final = ".gz"
 STREAM: Final = "-"
 """The name of stdin and stdout."""
 _SETTINGS: Final = ("device", "precision", "threads", "gpu_memory_mib", "batch_tokens", "log_level")
@@ -58,7 +60,9 @@ def predict(arguments: Sequence[str]) -> int:
         return Status.WRONG_USE
     configure(settings.log_level, "text")
     try:
-        return uvloop.run(_predict(_options(given), settings))
+        # Outside of the event loop, which would keep a signal from ending what waits for a pipe. Nothing can be lost yet.
+        with Run(_options(given), settings) as one:
+            return uvloop.run(_predict(one, settings))
     except WrongUse as error:
         tell(f"error: {error}")
         return Status.WRONG_USE
@@ -70,7 +74,7 @@ def predict(arguments: Sequence[str]) -> int:
         return Status.LOST
 
 
-async def _predict(options: Options, settings: Settings) -> int:
+async def _predict(one: Run, settings: Settings) -> int:
     stopped_by: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def stop(name: str) -> None:
@@ -79,7 +83,7 @@ async def _predict(options: Options, settings: Settings) -> int:
 
     stop_on_signals(stop, lambda number: os._exit(128 + number))
     try:
-        counts = await run(options, settings, stopped_by)
+        counts = await run(one, settings, stopped_by)
     except Stopped:
         return 128 + signal.Signals[stopped_by.result()]
     return Status.BAD_ROWS if counts.bad else Status.DONE
@@ -151,11 +155,22 @@ def _options(given: Mapping[str, Any]) -> Options:
         WrongUse: they are not all there, or do not fit each other.
     """
     source, output = (None if given[name] == STREAM else Path(given[name]) for name in ("input", "output"))
-    bad_rows = given.get("bad_rows") or (None if output is None else output.with_suffix(".bad.jsonl"))
-    named = [path.resolve() for path in (source, output, bad_rows) if path is not None]
-    if len(set(named)) < len(named):
-        raise WrongUse("--input, --output and --bad-rows name one file twice.")
-    plain = source.with_suffix("") if source is not None and source.suffix == COMPRESSED else source
+    bad_rows = given.get("bad_rows")
+    if output is not None:
+        _check_replaceable(output)
+        bad_rows = bad_rows or output.with_suffix(".bad.jsonl")
+        _check_replaceable(bad_rows)
+    named = [source, output, bad_rows]
+    if output is not None:  # what is written until all is done
+        named += [Path(f"{output}.part"), Path(f"{output}.progress"), Path(f"{bad_rows}.part")]
+    files = [os.path.realpath(path) for path in named if path is not None]
+    if len(set(files)) < len(files):
+        raise WrongUse("--input, --output (also with .part and .progress) and --bad-rows name one file twice.")
+    try:
+        "".join([*given.get("column", ()), *given.get("keep", ()), given.get("delimiter", "")]).encode()
+    except UnicodeEncodeError:
+        raise WrongUse("--column, --keep or --delimiter is not UTF-8.") from None
+    plain = source.with_suffix("") if source is not None and source.suffix.lower() == COMPRESSED else source
     return Options(
         model=given["model"],
         source=source,
@@ -177,17 +192,29 @@ def _format(path: Path | None, suffixes: Mapping[str, F], flag: str) -> F:
     """Return the format that a file's name tells."""
     if path is not None and (form := suffixes.get(path.suffix.lower())) is not None:
         return form
-    name = "A stream" if path is None else path.name
-    raise WrongUse(
-        f"{name} does not tell its format by its name. Say it with {flag}: {', '.join(set(suffixes.values()))}."
-    )
+    name = "A stream" if path is None else path
+    forms = ", ".join(dict.fromkeys(suffixes.values()))
+    raise WrongUse(f"{name} does not tell its format by its name. Say it with {flag}: {forms}.")
+
+
+def _check_replaceable(path: Path) -> None:
+    """Pass if this is a file, or nothing is there.
+
+    Raises:
+        WrongUse: it is not.
+    """
+    if path.suffix.lower() == COMPRESSED:
+        raise WrongUse(f"{path}: an output is not compressed. Name it without {COMPRESSED}.")
+    with suppress(OSError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise WrongUse(f"{path} is no file, and cannot be replaced by one. Name another, or - for stdout.")
 
 
 def _parameters(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        parameters = json.loads(text)
+        parameters = from_json(os.fsencode(text), allow_inf_nan=False)
     except ValueError as error:
         raise WrongUse(f"--parameters is not JSON: {error}.") from error
     if not isinstance(parameters, dict):

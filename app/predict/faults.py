@@ -1,5 +1,10 @@
 """What ends a prediction before its last row. Each message names the file and what to do."""
 
+from collections.abc import Sequence
+from typing import Final
+
+_MOST_LISTED: Final = 20
+
 
 class CannotPredict(Exception):
     """The rows cannot be predicted, or not to the end."""
@@ -19,3 +24,10 @@ class CannotWrite(CannotPredict):
 
 class Stopped(Exception):
     """The run was asked to end early."""
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the names of columns as a message has them: not all, if there are many."""
+    shown = ", ".join(map(repr, names[:_MOST_LISTED]))
+    more = len(names) - _MOST_LISTED
+    return f"{shown} and {more:,} more" if more > 0 else shown

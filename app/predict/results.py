@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from pydantic_core import to_json
 
 from app.predict.columns import PREDICTION, Columns
+from app.predict.faults import listed
 from app.predict.prediction import Outcome, Predicted
 from app.predict.rows import BadRow
 
@@ -98,10 +99,13 @@ class TableResults(Results):
             if taken:
                 return BadRow(one.row.number, one.row.line, _taken(taken[0]), one.row.cells)
             self.header = list(kept)
-        if other := [name for name in kept if name not in self.header]:
-            error = f"has {', '.join(other)}, which the first row has not; name the columns to copy with --keep"
-            return BadRow(one.row.number, one.row.line, error, one.row.cells)
-        return [*(_cell(kept.get(name)) for name in self.header), *self._parts(one.prediction)]
+        if list(kept) != self.header:
+            known = set(self.header)
+            if other := [name for name in kept if name not in known]:
+                error = f"has {listed(other)}, which the first row has not; name the columns to copy with --keep"
+                return BadRow(one.row.number, one.row.line, error, one.row.cells)
+            kept = {name: kept.get(name) for name in self.header}
+        return [*map(_cell, kept.values()), *self._parts(one.prediction)]
 
     def _parts(self, prediction: Any) -> list[Any]:  # noqa: ANN401 - JSON
         if not self._best:
@@ -110,21 +114,30 @@ class TableResults(Results):
         return [_cell(best.get(key)) for key in self._best]
 
     def _joined(self, lines: Sequence[list[Any]]) -> bytes:
-        text = io.StringIO()
-        plain = csv.writer(text, delimiter=self._delimiter, lineterminator="\n")
-        # The other one leaves a carriage return unquoted, which readers take for the end of the line.
-        quoted = csv.writer(text, delimiter=self._delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
         if not self._is_begun and self.header is not None:
             lines = [[*self.header, *self._added], *lines]
             self._is_begun = True
-        for line in lines:
-            has_return = any(isinstance(cell, str) and "\r" in cell for cell in line)
-            (quoted if has_return else plain).writerow(line)
-        return text.getvalue().encode()
+        written = self._written(lines, csv.QUOTE_MINIMAL)
+        if "\r" in written:
+            # That left a carriage return unquoted, which readers take for the end of the line.
+            return b"".join(
+                self._written([line], csv.QUOTE_ALL if _has_return(line) else csv.QUOTE_MINIMAL).encode()
+                for line in lines
+            )
+        return written.encode()
+
+    def _written(self, lines: Sequence[list[Any]], quoting: Literal[0, 1]) -> str:
+        text = io.StringIO()
+        csv.writer(text, delimiter=self._delimiter, lineterminator="\n", quoting=quoting).writerows(lines)
+        return text.getvalue()
+
+
+def _has_return(line: list[Any]) -> bool:
+    return any(isinstance(cell, str) and "\r" in cell for cell in line)
 
 
 def _cell(value: Any) -> object:  # noqa: ANN401 - JSON
-    if isinstance(value, str | float | int) and not isinstance(value, bool):
+    if type(value) in (str, float, int):
         return value
     return "" if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 

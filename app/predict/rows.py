@@ -6,13 +6,14 @@ What cannot be read as a row is a bad one, and the next begins on the next line:
 import codecs
 import csv
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic_core import from_json
 
-from app.predict.faults import WrongUse
+from app.predict.faults import WrongUse, listed
 from app.predict.source import MAX_ROW, Source
 
 InputFormat = Literal["csv", "tsv", "jsonl", "lines"]
@@ -62,6 +63,7 @@ class Rows(ABC):
         self._encoding = encoding
         self._read: list[bytes] = []
         """The lines of the row that is being read."""
+        self._begin_offset = 0
 
     @abstractmethod
     def __iter__(self) -> Iterator[Row | BadRow]: ...
@@ -72,9 +74,9 @@ class Rows(ABC):
         Raises:
             _Unreadable: it is too long, or not in the encoding.
         """
-        line, is_whole = self._source.readline()
+        line = self._source.readline()
         self._read.append(line)
-        if not is_whole or sum(map(len, self._read)) > MAX_ROW:
+        if self._source.offset - self._begin_offset > MAX_ROW:
             raise _Unreadable(f"is longer than {MAX_ROW} bytes; shorten it")
         try:
             text = line.decode(self._encoding)
@@ -85,6 +87,7 @@ class Rows(ABC):
     def _begin(self) -> int:
         """Begin to read a row, and return the number of its first line."""
         self._read.clear()
+        self._begin_offset = self._source.offset
         return self._source.lines + 1
 
     def _row(self, line: int, cells: dict[str, Any]) -> Row:
@@ -109,16 +112,17 @@ class CsvRows(Rows):
         super().__init__(source, encoding)
         csv.field_size_limit(MAX_ROW)
         self._reader = csv.reader(_Lines(self), delimiter=delimiter, strict=True)
-        try:
-            header = next((cells for cells in self._reader if cells), None)
-        except (_Unreadable, csv.Error) as error:
-            text = str(error) if isinstance(error, _Unreadable) else f"is not CSV: {error}"
-            raise WrongUse(f"The header of {source.name} {text}.") from error
+        header: list[str] | None = []
+        while header == []:
+            self._begin()
+            try:
+                header = next(self._reader, None)
+            except (_Unreadable, csv.Error) as error:
+                raise WrongUse(f"The header of {source.name} {_explained(error)}.") from error
         if header is None:
             raise WrongUse(f"{source.name} is empty: it needs a header with the names of its columns.")
-        repeated = sorted({name for name in header if header.count(name) > 1})
-        if repeated:
-            raise WrongUse(f"The header of {source.name} has {', '.join(map(repr, repeated))} more than once.")
+        if repeated := [name for name, times in Counter(header).items() if times > 1]:
+            raise WrongUse(f"The header of {source.name} has {listed(repeated)} more than once.")
         self.columns = header
 
     def __iter__(self) -> Iterator[Row | BadRow]:
@@ -131,7 +135,7 @@ class CsvRows(Rows):
                 yield self._bad(line, f"{error}: is a quote not closed?" if len(self._read) > 1 else str(error))
                 continue
             except csv.Error as error:
-                yield self._bad(line, f"is not CSV: {error}")
+                yield self._bad(line, _explained(error))
                 continue
             if cells is None:
                 return
@@ -139,6 +143,15 @@ class CsvRows(Rows):
                 yield self._row(line, dict(zip(self.columns, cells, strict=True)))
             elif cells:
                 yield self._bad(line, f"has {len(cells)} for the {len(self.columns)} cells of the header")
+
+
+def _explained(error: _Unreadable | csv.Error) -> str:
+    """Return what is wrong with a row or a header."""
+    if isinstance(error, _Unreadable):
+        return str(error)
+    if str(error).startswith("new-line character"):
+        return "has a carriage return alone, without quotes; put it in quotes, or end lines with LF or CRLF"
+    return f"is not CSV: {error}"
 
 
 class _Lines:
@@ -177,7 +190,7 @@ class JsonRows(Rows):
             try:
                 cells = from_json(text, allow_inf_nan=False)
             except ValueError as error:
-                yield self._bad(line, f"is not JSON: {error}")
+                yield self._bad(line, f"is not JSON: {str(error).replace(' line 1 ', ' ')}")
                 continue
             if isinstance(cells, dict):
                 yield self._row(line, cells)
@@ -215,9 +228,10 @@ def read_rows(source: Source, form: InputFormat, encoding: str, delimiter: str |
     """
     try:
         encoding = codecs.lookup(encoding).name.removesuffix("-sig")  # a byte order mark is no text, with any name
-    except LookupError:
-        raise WrongUse(f"--encoding: there is no {encoding}.") from None
-    if "\n".encode(encoding) != b"\n" or source.begins_with(_UTF16):
+        has_lines = b"\n".decode(encoding, "backslashreplace") == "\n" and "\n".encode(encoding) == b"\n"
+    except (LookupError, ValueError):  # also those that are not of text, or for names of hosts
+        raise WrongUse(f"--encoding: there is no {encoding} for texts.") from None
+    if not has_lines or source.begins_with(_UTF16):
         raise WrongUse(
             f"{source.name}: UTF-16 and its like are not read; convert it, as with iconv -f UTF-16 -t UTF-8."
         )

@@ -51,38 +51,39 @@ class Options:
     parameters: dict[str, Any] | None
 
 
-async def run(options: Options, settings: Settings, stopped: asyncio.Future[Any]) -> Counts:
+async def run(one: "Run", settings: Settings, stopped: asyncio.Future[Any]) -> Counts:
     """Predict all rows, and return how many there were.
 
     Args:
-        options: What and how.
+        one: What and how.
         settings: The device.
         stopped: Done when the run is to end early.
 
     Raises:
         Stopped: it ended early.
-        WrongUse: the options do not fit each other, the input or the model.
-        BundleError, StartupError: the model cannot be loaded.
+        StartupError: the model cannot be loaded.
         CannotRead, CannotWrite: the input or the output fails.
         EngineLost: the device failed.
     """
-    with Run(options, settings) as one:
-        if one.output.is_complete:
-            assert one.output.progress is not None
-            log.info("%s was complete", options.output)
-            return one.output.progress.counts
-        if one.output.progress is not None:
-            log.info("going on after %s rows of the run before", f"{one.output.progress.counts.rows:,}")
-        # There is no queue of callers: nothing is refused, and no row is late.
-        settings = settings.model_copy(update={"max_queue_s": math.inf, "request_timeout_s": math.inf})
-        engine = LocalEngine()
-        try:
-            loaded = await load_unless_stopped(load_models(settings, [one.bundle], engine, Metrics()), stopped)
-            if loaded is None:
-                raise Stopped
-            return await one.predict(engine, loaded[one.bundle.name], stopped)
-        finally:
-            await engine.close()
+    before = one.output.progress
+    if before is not None:
+        log.info(
+            "%s after %s rows of the run before",
+            "nothing is left" if before.is_complete else "going on",
+            f"{before.counts.rows:,}",
+        )
+    if before is not None and before.is_complete:
+        return before.counts
+    # There is no queue of callers: nothing is refused, and no row is late.
+    settings = settings.model_copy(update={"max_queue_s": math.inf, "request_timeout_s": math.inf})
+    engine = LocalEngine()
+    try:
+        loaded = await load_unless_stopped(load_models(settings, [one.bundle], engine, Metrics()), stopped)
+        if loaded is None:
+            raise Stopped
+        return await one.predict(engine, loaded[one.bundle.name], stopped)
+    finally:
+        await engine.close()
 
 
 class Run:
@@ -179,7 +180,7 @@ def _output(options: Options, settings: Settings, bundle: Bundle, handler: Handl
         "encoding": options.encoding,
         "device": settings.device,
         "precision": settings.precision,
-        "file of bad rows": str(options.bad_rows),
+        "file of bad rows": ascii(str(options.bad_rows)),
     }
     return FileOutput(options.output, options.bad_rows, same, overwrite=options.overwrite)
 

@@ -14,7 +14,7 @@ from app.predict.faults import CannotRead
 
 MAX_ROW: Final = 4 * 2**20
 """Most bytes of a row, the default limit of a request's body: what is longer is no text."""
-COMPRESSED: Final = ".gz"
+_GZIP: Final = b"\x1f\x8b"
 _BLOCK: Final = 2**20
 
 
@@ -32,16 +32,16 @@ class Position(BaseModel):
 class Source:
     """An input that is read once, from its beginning."""
 
-    def __init__(
-        self, raw: io.BufferedReader, name: str, *, size: int | None = None, is_compressed: bool = False
-    ) -> None:
-        """Read a stream.
+    def __init__(self, raw: io.BufferedReader, name: str, *, size: int | None = None) -> None:
+        """Read a stream, which is decompressed if it begins as gzip's do.
 
         Args:
             raw: The stream.
             name: As errors name it.
             size: Its bytes, if they are known.
-            is_compressed: Whether it is what gzip makes.
+
+        Raises:
+            CannotRead: as `readline`.
         """
         self.name: Final = name
         self.size: Final = size
@@ -49,22 +49,23 @@ class Source:
         self.rows = 0
         self.offset = 0
         self._hash = hashlib.sha256()
-        self._raw = raw
-        self._is_compressed = is_compressed
-        self._stream = io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=raw))) if is_compressed else raw
+        self._raw = self._stream = raw
+        self._is_compressed = self.begins_with((_GZIP,))
+        if self._is_compressed:
+            self._stream = io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=raw)))
 
     @classmethod
     def open(cls, path: Path | None) -> Self:
-        """Open a file, which is decompressed if its name ends with `.gz`, or stdin.
+        """Open a file, or stdin.
 
         Raises:
-            CannotRead: it cannot be opened.
+            CannotRead: it cannot be opened, or read.
         """
         if path is None:
             return cls(cast("io.BufferedReader", sys.stdin.buffer), "stdin")
         try:
             size = path.stat().st_size if path.is_file() else None
-            return cls(path.open("rb"), str(path), size=size, is_compressed=path.suffix == COMPRESSED)
+            return cls(path.open("rb"), str(path), size=size)
         except OSError as error:
             raise CannotRead(f"{path}: {error.strerror}.") from error
 
@@ -78,8 +79,8 @@ class Source:
 
     @property
     def done_bytes(self) -> int:
-        """Bytes of the file as it lies there that have been read."""
-        return self._raw.tell() if self._is_compressed else self.offset
+        """Bytes of a file, as it lies there, that have been read."""
+        return self._raw.tell() if self._is_compressed and self.size is not None else self.offset
 
     def begins_with(self, marks: tuple[bytes, ...]) -> bool:
         """Return whether what comes next, at the beginning of the input, is one of these.
@@ -90,23 +91,22 @@ class Source:
         try:
             return self._stream.peek(1).startswith(marks)
         except (OSError, EOFError, zlib.error) as error:
-            raise CannotRead(f"{self.name}: {error}.") from error
+            raise self._failed(error) from error
 
-    def readline(self) -> tuple[bytes, bool]:
-        """Return the next line, empty at the end, and whether it is whole: one that is longer than a row may be is cut.
+    def readline(self) -> bytes:
+        """Return the next line, empty at the end. One that is longer than a row may be is read, too, but cut.
 
         Raises:
             CannotRead: the system or the compressed data says so.
         """
         line = self._read(MAX_ROW + 1)
-        is_whole = len(line) <= MAX_ROW
         self._count(line)
-        rest = line
-        while not is_whole and rest and not rest.endswith(b"\n"):
+        rest = line if len(line) > MAX_ROW else b""
+        while rest and not rest.endswith(b"\n"):
             rest = self._read(_BLOCK)
             self._count(rest)
         self.lines += bool(line)
-        return line, is_whole
+        return line
 
     def position(self) -> Position:
         """Return how far it has been read."""
@@ -134,10 +134,15 @@ class Source:
         try:
             return self._stream.readline(most_bytes)
         except (OSError, EOFError, zlib.error) as error:
-            raise CannotRead(f"{self.name}: {error}.") from error
+            raise self._failed(error) from error
 
     def _read_block(self, most_bytes: int) -> bytes:
         try:
             return self._stream.read(most_bytes)
         except (OSError, EOFError, zlib.error) as error:
-            raise CannotRead(f"{self.name}: {error}.") from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> CannotRead:
+        if isinstance(error, OSError) and error.strerror is not None:
+            return CannotRead(f"{self.name}: {error.strerror}.")
+        return CannotRead(f"{self.name}: its compressed data is damaged: {error}. Compress it anew.")

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,36 @@ def test_a_run_that_is_stopped_says_how_to_go_on(command: Command, faulty: Comma
     assert re.search(rb"stopped after [1-9][\d,]* rows; the same command goes on from there", err)
     command.run("--input", command.write("in.csv", reviews(3000)), *arguments)
     assert [line["id"] for line in command.lines("out.jsonl")] == [str(i) for i in range(3000)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_what_waits_for_its_input(command: Command, number: int) -> None:
+    os.mkfifo(command.path("rows.csv"))
+    process = command.start("--input", command.path("rows.csv"), "--output", command.path("out.jsonl"))
+    try:
+        pipe = eventually(partial(_opened_too, command.path("rows.csv")))
+        process.send_signal(number)
+        assert process.communicate(timeout=END_WITHIN_S) == (b"", b"")
+        assert pipe is not None
+        os.close(pipe)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+
+
+def _opened_too(pipe: str) -> int | None:
+    """Open the other end of a pipe, once one is open."""
+    with suppress(OSError):
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    return None
+
+
+def test_a_run_needs_no_stdin_stdout_and_stderr(command: Command) -> None:
+    rows = command.write("rows.txt", "a\n")
+    files = ["--model", str(command.model), "--input", rows, "--output", command.path("out.jsonl")]
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "app", "predict", *files]
+    assert subprocess.run(closed, cwd=ROOT, timeout=END_WITHIN_S, check=False).returncode == 0
+    assert len(command.lines("out.jsonl")) == 1
 
 
 def test_a_run_that_is_killed_again_and_again_loses_and_doubles_no_row(command: Command, faulty: Command) -> None:

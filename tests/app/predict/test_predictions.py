@@ -104,7 +104,7 @@ def test_json_rows_become_a_table_with_the_columns_of_the_first(model: str) -> N
     assert (first["id"], first["tags"], first["ok"]) == ("1", '["a","b"]', "true")
     assert (second["id"], second["text"]) == ("", "y")
     [bad] = lines("out.bad.jsonl")
-    assert bad["error"] == "has new, which the first row has not; name the columns to copy with --keep"
+    assert bad["error"] == "has 'new', which the first row has not; name the columns to copy with --keep"
 
 
 def test_what_has_no_best_prediction_is_json_in_a_table(bundle_of: BundleOf) -> None:
@@ -145,7 +145,7 @@ def test_bad_rows_are_kept_apart_with_their_reasons(model: str, caplog: pytest.L
         {"row": 2, "line": 2, "error": "text: is an empty string; send some text", "content": {"id": 2, "text": ""}},
         {"row": 3, "line": 3, "error": "text: is missing", "content": {"id": 3}},
         {"row": 4, "line": 4, "error": "text: input should be a valid string", "content": {"id": 4, "text": 5}},
-        {"row": 5, "line": 5, "error": "is not JSON: key must be a string at line 1 column 2", "content": "{x"},
+        {"row": 5, "line": 5, "error": "is not JSON: key must be a string at column 2", "content": "{x"},
     ]
     assert "4 rows are bad and have no prediction: out.bad.jsonl" in caplog.text
 

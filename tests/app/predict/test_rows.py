@@ -68,6 +68,7 @@ def test_other_delimiters_are_read() -> None:
         (b"1", "has 1 for the 2 cells of the header"),
         (b'1,"x"y', "is not CSV: ',' expected after '\"'"),
         (b"1,\xff", "is not utf-8; say what it is with --encoding, or mend it"),
+        (b"1,a\r5,b", "has a carriage return alone, without quotes; put it in quotes, or end lines with LF or CRLF"),
     ],
 )
 def test_a_row_that_is_no_csv_is_bad_and_the_next_is_read(row: bytes, error: str) -> None:
@@ -113,6 +114,7 @@ def test_a_csv_row_of_many_lines_ends_at_the_longest_that_a_row_may_be(monkeypat
     [
         (b"", "input is empty: it needs a header with the names of its columns."),
         (b"a,b,a\n", "The header of input has 'a' more than once."),
+        (b"a,b\r1,2\r", "The header of input has a carriage return alone, without quotes"),
         (b"a\xff\n", "The header of input is not utf-8; say what it is with --encoding, or mend it."),
         ("text\n".encode("utf-16"), "input: UTF-16 and its like are not read"),
     ],
@@ -124,7 +126,12 @@ def test_a_csv_without_a_header_is_refused(content: bytes, error: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"delimiter": "ab"}, {"delimiter": "\n"}, {"encoding": "utf-99"}, {"encoding": "utf-16"}]
+    "options",
+    [
+        {"delimiter": "ab"},
+        {"delimiter": "\n"},
+        *({"encoding": name} for name in ("utf-99", "utf-16", "rot13", "idna", "undefined", "unicode_escape", "cp037")),
+    ],
 )
 def test_delimiters_and_encodings_that_cannot_be_are_refused(options: Any) -> None:
     with pytest.raises(WrongUse):
@@ -185,5 +192,25 @@ def test_compressed_files_are_read_and_damage_is_told(tmp_path: Path) -> None:
         assert len(list(read_rows(source, "csv", "utf-8", None))) == 1000
         assert source.size == source.done_bytes == len(whole)
     path.write_bytes(whole[:-100])
-    with Source.open(path) as source, pytest.raises(CannotRead, match=r"reviews\.csv\.gz"):
+    with (
+        Source.open(path) as source,
+        pytest.raises(CannotRead, match=r"reviews\.csv\.gz: its compressed data is damaged"),
+    ):
         list(read_rows(source, "csv", "utf-8", None))
+
+
+def test_what_is_compressed_is_known_by_its_first_bytes_not_by_its_name() -> None:
+    assert cells(gzip.compress(b"a\n") + gzip.compress(b"b\n"), "lines") == [{"text": "a"}, {"text": "b"}]
+
+
+def test_a_row_of_very_many_lines_and_a_header_of_very_many_columns_take_no_longer_than_others() -> None:
+    # Each of these took minutes when it was quadratic.
+    [row] = cells(b'text\n"' + b"\n" * 1_000_000 + b'"\n')
+    assert len(row["text"]) == 1_000_000
+    many = b",".join(b"%d" % i for i in range(100_000)) + b"\n"
+    assert [len(row) for row in cells(many * 2)] == [100_000]
+
+
+def test_empty_lines_before_a_header_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ROW", 100)
+    assert cells(b"\n" * 1000 + b"text\na\n") == [{"text": "a"}]
