@@ -16,6 +16,7 @@ import uvloop
 from app.errors import EngineLost, StartupError
 from app.flags import add_settings, parser_for, read_settings, tell
 from app.predict.faults import CannotPredict, Stopped, WrongUse
+from app.predict.output import files_of
 from app.predict.results import SUFFIXES as OUTPUT_SUFFIXES
 from app.predict.results import OutputFormat
 from app.predict.rows import SUFFIXES as INPUT_SUFFIXES
@@ -152,9 +153,12 @@ def _options(given: Mapping[str, Any]) -> Options:
     """
     source, output = (None if given[name] == STREAM else Path(given[name]) for name in ("input", "output"))
     bad_rows = given.get("bad_rows") or (None if output is None else output.with_suffix(".bad.jsonl"))
-    named = [path.resolve() for path in (source, output, bad_rows) if path is not None]
+    written = [] if bad_rows is None else [bad_rows] if output is None else files_of(output, bad_rows)
+    named = [path.resolve() for path in ([] if source is None else [source]) + written]
     if len(set(named)) < len(named):
-        raise WrongUse("--input, --output and --bad-rows name one file twice.")
+        raise WrongUse(
+            "--input, --output and --bad-rows name one file twice, or one that has the rows until a run is done (.part, .progress)."
+        )
     plain = source.with_suffix("") if source is not None and source.suffix == COMPRESSED else source
     return Options(
         model=given["model"],

@@ -219,7 +219,7 @@ def test_a_run_goes_on_only_with_what_it_was_begun_with(command: Command, faulty
     eventually(lambda: size(command.folder / "out.jsonl.part") > 50_000 or process.poll() is not None)
     process.kill()
     process.communicate()
-    left = command.files()
+    left = command.files() - {"out.bad.jsonl.part"}  # which is empty
     assert (
         b"another model"
         in Command(command.folder, bundle_of("distilbert-two-labels")).run("--input", source, *output, status=2).stderr
