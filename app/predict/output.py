@@ -21,7 +21,7 @@ from app.predict.source import Position
 
 PART: Final = ".part"
 PROGRESS: Final = ".progress"
-NEW_PROGRESS: Final = ".progress.new"
+NEW_PROGRESS: Final = ".new"
 """What the names of files end with until a run is done."""
 
 
