@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from app.errors import EngineLost, StartupError
 from app.flags import add_settings, parser_for, read_settings, tell
 from app.predict.faults import CannotPredict, Stopped, WrongUse
+from app.predict.output import files_of
 from app.predict.results import SUFFIXES as OUTPUT_SUFFIXES
 from app.predict.results import OutputFormat
 from app.predict.rows import SUFFIXES as INPUT_SUFFIXES
@@ -160,11 +161,9 @@ def _options(given: Mapping[str, Any]) -> Options:
         _check_replaceable(output)
         bad_rows = bad_rows or output.with_suffix(".bad.jsonl")
         _check_replaceable(bad_rows)
-    named = [source, output, bad_rows]
-    if output is not None:  # what is written until all is done
-        named += [Path(f"{output}.part"), Path(f"{output}.progress"), Path(f"{bad_rows}.part")]
-    files = [os.path.realpath(path) for path in named if path is not None]
-    if len(set(files)) < len(files):
+    written = [] if bad_rows is None else [bad_rows] if output is None else files_of(output, bad_rows)
+    named = [os.path.realpath(path) for path in ([] if source is None else [source]) + written]
+    if len(set(named)) < len(named):
         raise WrongUse("--input, --output (also with .part and .progress) and --bad-rows name one file twice.")
     try:
         "".join([*given.get("column", ()), *given.get("keep", ()), given.get("delimiter", "")]).encode()

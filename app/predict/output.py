@@ -19,6 +19,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from app.predict.faults import CannotWrite, WrongUse
 from app.predict.source import Position
 
+PART: Final = ".part"
+PROGRESS: Final = ".progress"
+NEW_PROGRESS: Final = ".new"
+"""What the names of files end with until a run is done."""
+
+
+def files_of(path: Path, bad_path: Path) -> list[Path]:
+    """Return all files that a run writes."""
+    ends = [(path, end) for end in ("", PART, PROGRESS, NEW_PROGRESS)] + [(bad_path, end) for end in ("", PART)]
+    return [one.with_name(f"{one.name}{end}") for one, end in ends]
+
 
 class Counts(BaseModel):
     """The rows that have been read: predicted ones, of which some were cut to the model's maximum length, and bad ones."""
@@ -116,22 +127,28 @@ class FileOutput(Output):
         self._path: Final = path
         self._bad_path: Final = bad_path
         self._run: Final = dict(run)
-        self._progress_path: Final = path.with_name(f"{path.name}.progress")
-        self.progress = self._progress_before(overwrite=overwrite)
-        there = [one for one in (path, bad_path) if one.exists()]
-        if there and self.progress is None and not overwrite:
-            raise WrongUse(f"{there[0]} is there already. Name another output, or replace it with --overwrite.")
+        self._progress_path: Final = path.with_name(f"{path.name}{PROGRESS}")
         with ExitStack() as files:
             with _writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileExistsError):  # a file, which is told when the one in it is opened
+                    path.parent.mkdir(parents=True, exist_ok=True)
                 self._part = files.enter_context(_Part(path))
             with _writing(bad_path):
                 self._bad = files.enter_context(_Part(bad_path))
+            # Read only now that no other run may write them.
+            self.progress = self._progress_before(overwrite=overwrite)
+            self._check_names(overwrite=overwrite)
             if self.progress is not None and self.progress.is_complete:  # killed while it gave the files their names
                 self._name_files(self.progress)
             else:
                 self._cut(overwrite=overwrite)
             self._files = files.pop_all()
+
+    def _check_names(self, *, overwrite: bool) -> None:
+        """Pass if the files may get their names."""
+        for path in (self._path, self._bad_path):
+            if path.exists() and self.progress is None and not overwrite:
+                raise WrongUse(f"{path} is there already. Name another output, or replace it with --overwrite.")
 
     def _progress_before(self, *, overwrite: bool) -> Progress | None:
         """Return what the run before had done, None if this one is to begin anew."""
@@ -200,7 +217,7 @@ class FileOutput(Output):
 
     def _tell(self, progress: Progress) -> None:
         """Replace what is told of the progress, durably and at once."""
-        new = self._progress_path.with_name(f"{self._progress_path.name}.new")
+        new = self._path.with_name(f"{self._path.name}{NEW_PROGRESS}")
         with new.open("wb") as stream:
             stream.write(progress.model_dump_json().encode())
             stream.flush()
@@ -236,13 +253,12 @@ class _Part:
             WrongUse: another run does.
         """
         self._path: Final = path
-        self.path: Final = path.with_name(f"{path.name}.part")
+        self.path: Final = path.with_name(f"{path.name}{PART}")
         self._stream: Final[BinaryIO] = self.path.open("ab")
-        try:
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        self._is_finished = False
+        if not _is_locked(self._stream, self.path):
             self._stream.close()
-            raise WrongUse(f"Another run writes {self.path}. Wait for it, or name another output.") from None
+            raise WrongUse(f"Another run writes {self.path}. Wait for it, or name another output.")
         self.size = self.path.stat().st_size
 
     def cut(self, size: int) -> bool:
@@ -274,12 +290,16 @@ class _Part:
             self.path.unlink()
         if not is_wanted:
             self._path.unlink(missing_ok=True)
+        self._is_finished = True
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):  # what could not be written does not count
+            if not self.size and not self._is_finished:
+                self.path.unlink()
+        with suppress(OSError):
             self._stream.close()
 
 
@@ -322,6 +342,15 @@ class StreamOutput(Output):
     def __exit__(self, *_: object) -> None:
         if self._bad is not None:
             self._bad.close()
+
+
+def _is_locked(stream: BinaryIO, path: Path) -> bool:
+    """Lock a file, and return whether no other run has it, or had, and gave it another name since it was opened."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 @contextmanager

@@ -132,7 +132,7 @@ class Pipeline:
         begin = self._source.offset
         for row in self._rows:
             rows.append(row)
-            if len(rows) == MAX_CHUNK_ROWS or self._source.offset - begin >= chunk_bytes:
+            if len(rows) >= min(MAX_CHUNK_ROWS, self._predictor.max_rows) or self._source.offset - begin >= chunk_bytes:
                 break
         return _Chunk(rows, self._source.position(), self._source.done_bytes) if rows else None
 
@@ -160,20 +160,13 @@ class Pipeline:
         await finished.put(None)
 
     async def _finish(self, chunk: _Chunk, parts: list[Part | BadRow], engine: LocalEngine, tokens: int) -> _Finished:
-        outcomes: list[Outcome] = []
-        truncated = 0
         try:
-            for part in parts:
-                if isinstance(part, Part):
-                    truncated += part.prepared.truncated
-                    outcomes += await self._predictor.predict(part, engine)
-                else:
-                    outcomes.append(part)
+            outcomes = await self._predictor.predict(parts, engine)
         finally:
             self._chunks -= 1
             self._tokens -= tokens
             self._has_room.set()
-        return chunk, outcomes, truncated
+        return chunk, outcomes, sum(part.prepared.truncated for part in parts if isinstance(part, Part))
 
     async def _write(self, finished: asyncio.Queue[asyncio.Task[_Finished] | None]) -> None:
         """Write what becomes of chunks, in order."""

@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -26,6 +27,9 @@ from app.tasks.inputs import as_list
 
 log = logging.getLogger(__name__)
 
+MAX_WEIGHT: Final = 16_384
+"""Most `weight` of the answers to rows that are tokenized together, estimated by the task's example: that of 1,365 embeddings of 768
+numbers, which take 33 MB, and of one text with 1,000 candidates for its mask."""
 _PLACE: Final = re.compile(r"\binputs(?:\[0\])?(?:\.(\w+))?(?=\W|$)")
 
 
@@ -67,30 +71,44 @@ class Predictor:
         given = handler.example(model)["inputs"]
         try:
             # What is wrong with a parameter is so for each row, and some of it shows only here.
-            handler.prepare(model, self._request(as_list(given)))
+            request = self._request(as_list(given))
+            prepared = handler.prepare(model, request)
         except ValidationError as error:
             raise WrongUse(f"--parameters: {explain(error, form=handler.request).message}") from error
         except ServiceError as error:
             raise WrongUse(f"--parameters: {error.message}") from error
+        self.max_rows: Final = max(
+            1, MAX_WEIGHT * len(as_list(given)) // max(1, handler.weight(model, request, prepared))
+        )
+        """Most rows to tokenize together, so that there is memory for all of their answers."""
 
     def prepare(self, rows: Sequence[Row | BadRow]) -> list[Part | BadRow]:
-        """Tokenize rows; the bad ones among them stay where they are. Takes long: call it in a thread."""
-        prepared: list[Part | BadRow] = []
+        """Tokenize rows, and return the good ones together, in any order. Takes long: call it in a thread."""
+        bad: list[BadRow] = []
         good: list[tuple[Row, Any]] = []
         for row in rows:
-            if isinstance(row, Row):
-                try:
-                    good.append((row, self._columns.input_of(row)))
-                    continue
-                except Unfit as error:
-                    row = _bad(row, str(error))  # noqa: PLW2901
-            prepared += self._together(good)
-            good = []
-            prepared.append(row)
-        return prepared + self._together(good)
+            if isinstance(row, BadRow):
+                bad.append(row)
+                continue
+            try:
+                good.append((row, self._columns.input_of(row)))
+            except Unfit as error:
+                bad.append(_bad(row, str(error)))
+        return [*bad, *self._together(good)]
 
-    async def predict(self, part: Part, engine: LocalEngine) -> list[Outcome]:
-        """Run rows and return what becomes of each, in order.
+    async def predict(self, parts: Sequence[Part | BadRow], engine: LocalEngine) -> list[Outcome]:
+        """Run rows and return what becomes of each, in the order of the input.
+
+        Raises:
+            EngineLost: the device failed for good.
+        """
+        # At once, so that small parts share batches.
+        done = await asyncio.gather(*(self._run(part, engine) for part in parts if isinstance(part, Part)))
+        bad = [row for row in parts if isinstance(row, BadRow)]
+        return sorted([*bad, *chain.from_iterable(done)], key=_number)
+
+    async def _run(self, part: Part, engine: LocalEngine) -> list[Outcome]:
+        """Run rows and return what becomes of each, in any order.
 
         Raises:
             EngineLost: the device failed for good.
@@ -106,8 +124,7 @@ class Predictor:
         middle = len(part.rows) // 2
         outcomes: list[Outcome] = []
         for rows in (part.rows[:middle], part.rows[middle:]):
-            for half in await asyncio.to_thread(self.prepare, rows):
-                outcomes += await self.predict(half, engine) if isinstance(half, Part) else [half]
+            outcomes += await self.predict(await asyncio.to_thread(self.prepare, rows), engine)
         return outcomes
 
     def _answer(self, part: Part, results: list[SequenceResult]) -> list[Outcome]:
@@ -126,8 +143,22 @@ class Predictor:
         except Exception as error:
             if len(rows) == 1:
                 return [self._failed(rows[0][0], error)]
+            if isinstance(error, ValidationError):
+                return self._together_if_valid(rows)
         middle = len(rows) // 2
         return [*self._together(rows[:middle]), *self._together(rows[middle:])]
+
+    def _together_if_valid(self, rows: list[tuple[Row, Any]]) -> list[Part | BadRow]:
+        """Tokenize those of some rows together whose inputs are valid: halves would be many small parts where many are not."""
+        bad: list[Part | BadRow] = []
+        valid: list[tuple[Row, Any]] = []
+        for row, given in rows:
+            try:
+                self._request([given])
+                valid.append((row, given))
+            except ValidationError as error:
+                bad.append(self._failed(row, error))
+        return bad + self._together(valid)
 
     def _request(self, inputs: list[Any]) -> Any:  # noqa: ANN401 - the handler's own
         return self._handler.request.model_validate({"inputs": inputs, **self._parameters})
@@ -144,6 +175,10 @@ class Predictor:
     def _column(self, found: re.Match[str]) -> str:
         """Return the column of a place in a request."""
         return self._columns.column_of(found[1] or "text") or "the row"
+
+
+def _number(outcome: Outcome) -> int:
+    return outcome.row.number if isinstance(outcome, Predicted) else outcome.number
 
 
 def _bad(row: Row, error: str) -> BadRow:

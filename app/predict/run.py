@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Final, Self
 
 from tqdm import tqdm
 
+from app import __version__
 from app.bundle.files import Bundle, load_bundle
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded
@@ -113,6 +115,11 @@ class Run:
                         f"{self._source.name} are others now. Go on with the same, or begin anew with --overwrite."
                     )
                 self.output.begin_anew()
+                if self._source.size is None:
+                    raise WrongUse(
+                        f"{self._source.name} is another input, and what was read to see that cannot be read again. What was begun "
+                        "is removed: send the input once more."
+                    )
                 self._source, self._rows = _rows(options, files)
             self._results = _results(options, columns, handler, self._rows, self.output)
             self._files = files.pop_all()
@@ -180,7 +187,9 @@ def _output(options: Options, settings: Settings, bundle: Bundle, handler: Handl
         "encoding": options.encoding,
         "device": settings.device,
         "precision": settings.precision,
-        "file of bad rows": ascii(str(options.bad_rows)),
+        "release": __version__,
+        # Also from another working directory.
+        "file of bad rows": ascii(os.path.relpath(options.bad_rows, options.output.parent)),
     }
     return FileOutput(options.output, options.bad_rows, same, overwrite=options.overwrite)
 

@@ -26,10 +26,16 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 @pytest.mark.parametrize(
-    ("module", "status"), [("app", 0), ("model_export", TERMINATED), ("deploy.fill_models", TERMINATED)]
+    ("command", "status"),
+    [("app", 0), ("app predict", TERMINATED), ("model_export", TERMINATED), ("deploy.fill_models", TERMINATED)],
 )
-def test_it_has_a_handler_before_it_imports_a_library(module: str, status: int) -> None:
+def test_it_has_a_handler_before_it_imports_a_library(command: str, status: int) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, module], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", PROGRAM, *command.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (status, "", "")

@@ -250,7 +250,8 @@ def test_a_run_goes_on_only_with_what_it_was_begun_with(command: Command, faulty
     eventually(lambda: size(command.folder / "out.jsonl.part") > 50_000 or process.poll() is not None)
     process.kill()
     process.communicate()
-    left = command.files()
+    left = command.files() - {"out.bad.jsonl.part"}  # which is empty
+    kept = {name: (command.folder / name).read_bytes() for name in left}
     assert (
         b"another model"
         in Command(command.folder, bundle_of("distilbert-two-labels")).run("--input", source, *output, status=2).stderr
@@ -262,6 +263,17 @@ def test_a_run_goes_on_only_with_what_it_was_begun_with(command: Command, faulty
     other = command.write("other.csv", reviews(4000).replace("word 3 ", "other "))
     assert b"was begun with another input" in command.run("--input", other, *output, status=2).stderr
     assert command.files() == left | {"other.csv"}
+    # Named from another folder, it is the same: only its input is another.
+    named = os.path.relpath(command.path("out.jsonl"), ROOT)
+    assert b"was begun with another input" in command.run("--input", other, "--output", named, status=2).stderr
+    # What was read of a stream to compare it is not lost silently.
+    with Path(other).open("rb") as stream:
+        again = command.start("--input", "-", "--input-format", "csv", *output, "--overwrite", stdin=stream)
+        assert b"send the input once more" in again.communicate()[1]
+    assert (again.returncode, command.files()) == (2, {"in.csv", "other.csv"})
+    # That removed what was begun; a file is read again at once.
+    for name in left - {"in.csv"}:
+        (command.folder / name).write_bytes(kept[name])
     command.run("--input", other, *output, "--overwrite")
     assert len(command.lines("out.jsonl")) == 4000
     assert "other" in command.lines("out.jsonl")[3]["text"]

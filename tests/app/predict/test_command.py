@@ -30,15 +30,17 @@ from tests.conftest import BundleOf
         (["--output", "out.jsonl", "--input", "loop.csv"], "loop.csv: Too many levels of symbolic links."),
         (["--output", "out.jsonl", "--threads", "many"], "--threads (BERT_THREADS): "),
         (["--output", "in.csv"], "name one file twice"),
+        (["--output", "there", "--output-format", "csv", "--input", "there.part", "--input-format", "csv"], "name one file twice"),
+        (["--output", "out.csv", "--bad-rows", "out.csv.progress"], "name one file twice"),
+        (["--output", "folder.csv", "--overwrite"], "folder.csv is no file"),
         (["--output", "there.csv"], "there.csv is there already."),
         (["--output", "out.csv", "--bad-rows", "there.csv"], "there.csv is there already."),
         (["--output", "in.csv", "--input", "in.csv.part", "--input-format", "csv"], "name one file twice"),
-        (["--output", "out.csv", "--bad-rows", "out.csv.progress"], "name one file twice"),
         (["--output", "/"], "/ is no file, and cannot be replaced by one."),
         (["--output", "/dev/null", "--output-format", "csv", "--overwrite"], "/dev/null is no file"),
         (["--output", "out.csv", "--bad-rows", "/dev/null", "--overwrite"], "/dev/null is no file"),
         (["--output", "out.csv.gz", "--output-format", "csv"], "an output is not compressed"),
-        (["--output", "in.csv/out.csv"], "in.csv/out.csv.progress: Not a directory."),
+        (["--output", "in.csv/out.csv"], "in.csv/out.csv: Not a directory."),
         (["--output", "out.jsonl", "--model", "."], "is not a bundle"),
     ],
 )  # fmt: skip
@@ -52,10 +54,11 @@ def test_wrong_use_is_told_and_leaves_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     contents = {"in.csv": "id,text\n1,a\n", "there.csv": "mine\n", "taken.csv": "prediction,text\n1,a\n", "in": "a\n"}
+    Path("folder.csv").mkdir()
     for name, content in contents.items():
         Path(name).write_text(content)
     Path("loop.csv").symlink_to("loop.csv")
     model = str(bundle_of("bert-single-label"))
     assert predict(["--model", model, "--input", "in.csv", *arguments]) in (1, 2)
     assert told in capsys.readouterr().err
-    assert {path.name: path.read_text() for path in tmp_path.iterdir() if not path.is_symlink()} == contents
+    assert {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()} == contents

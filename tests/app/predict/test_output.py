@@ -1,5 +1,6 @@
 """The files of a run that ends at any moment."""
 
+import fcntl
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,23 @@ def test_files_get_their_names_although_a_run_ends_while_it_names_them(tmp_path:
     assert not (tmp_path / "out.progress").exists()
 
 
+def test_a_run_does_not_write_what_another_one_gave_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(tmp_path) as first:
+        first.write(b"one\n", b"")
+        first.commit(POSITION, Counts(predicted=1), None)
+        lock = fcntl.flock
+
+        def lock_late(stream: Any, how: int) -> None:
+            first.finish()
+            first._files.close()
+            lock(stream, how)
+
+        monkeypatch.setattr("fcntl.flock", lock_late)
+        with pytest.raises(WrongUse, match="Another run writes"):
+            opened(tmp_path)
+    assert files(tmp_path) == {"out": b"one\n"}
+
+
 def test_a_part_that_lacks_what_counts_is_not_gone_on_with(tmp_path: Path) -> None:
     with opened(tmp_path) as output:
         output.write(b"one\n", b"")
@@ -59,7 +77,7 @@ def test_a_part_that_lacks_what_counts_is_not_gone_on_with(tmp_path: Path) -> No
         opened(tmp_path)
     with opened(tmp_path, overwrite=True) as output:
         assert output.progress is None
-    assert files(tmp_path) == {"out.part": b"", "bad.part": b""}
+    assert files(tmp_path) == {}
 
 
 def test_a_damaged_progress_is_not_gone_on_with(tmp_path: Path) -> None:

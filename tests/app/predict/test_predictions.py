@@ -3,13 +3,18 @@
 import csv
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.bundle.files import load_bundle
+from app.predict.columns import Columns
 from app.predict.command import predict
+from app.predict.pipeline import MAX_CHUNK_ROWS
+from app.predict.prediction import Part, Predictor
+from app.predict.rows import BadRow, Row
 from app.tasks import TASKS
 from app.tasks.catalog import load_model
 from app.tasks.inputs import as_list
@@ -161,6 +166,31 @@ def test_rows_that_are_too_much_together_are_predicted_apart(bundle_of: BundleOf
     [bad] = lines("out.bad.jsonl")
     assert bad["row"] == 4
     assert "windows; at most 4096 are allowed" in bad["error"]
+
+
+@pytest.fixture
+def predictor(bundle_of: BundleOf) -> Callable[..., Predictor]:
+    def make(task: str, **parameters: Any) -> Predictor:
+        handler = TASKS[task]
+        model = load_model(load_bundle(bundle_of(TASK_BUNDLES[task])))
+        return Predictor(model, handler, Columns(handler, None, None), parameters)
+
+    return make
+
+
+def test_rows_whose_answers_are_large_are_few_at_once(predictor: Callable[..., Predictor]) -> None:
+    assert predictor("classify").max_rows > MAX_CHUNK_ROWS
+    few = predictor("fill-mask", top_k=100).max_rows
+    assert 1 <= few < predictor("fill-mask").max_rows < MAX_CHUNK_ROWS
+
+
+def test_rows_with_valid_inputs_are_tokenized_together(predictor: Callable[..., Predictor]) -> None:
+    rows: list[Row | BadRow] = [Row(i, i, {"text": "" if i % 2 else "good"}) for i in range(20)]
+    rows += [BadRow(20, 20, "is bad", ""), Row(21, 21, {})]
+    done = predictor("classify").prepare(rows)
+    [part] = [one for one in done if isinstance(one, Part)]
+    assert [row.number for row in part.rows] == list(range(0, 20, 2))
+    assert sorted(one.number for one in done if isinstance(one, BadRow)) == [*range(1, 20, 2), 20, 21]
 
 
 def test_compressed_files_and_stdout_are_what_plain_files_are(
