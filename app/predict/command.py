@@ -18,7 +18,7 @@ from pydantic_core import from_json
 from app.errors import EngineLost, StartupError
 from app.flags import add_settings, parser_for, read_settings, tell
 from app.predict.faults import CannotPredict, Stopped, WrongUse
-from app.predict.output import files_of
+from app.predict.file_output import files_of
 from app.predict.results import SUFFIXES as OUTPUT_SUFFIXES
 from app.predict.results import OutputFormat
 from app.predict.rows import SUFFIXES as INPUT_SUFFIXES

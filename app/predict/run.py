@@ -18,7 +18,8 @@ from app.engine.local import LocalEngine
 from app.engine.messages import Loaded
 from app.predict.columns import Columns
 from app.predict.faults import Stopped, WrongUse
-from app.predict.output import Counts, FileOutput, Output, StreamOutput
+from app.predict.file_output import FileOutput
+from app.predict.output import Counts, Output, StreamOutput
 from app.predict.pipeline import Pipeline
 from app.predict.prediction import Predictor
 from app.predict.progress_bar import ProgressBar

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from app.predict.faults import WrongUse
-from app.predict.output import Counts, FileOutput
+from app.predict.file_output import FileOutput
+from app.predict.output import Counts
 from app.predict.source import Position
 
 POSITION = Position(offset=10, lines=2, rows=1, sha256="")
