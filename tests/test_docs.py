@@ -321,7 +321,7 @@ def test_paths_and_modules_that_the_docs_name_exist(page: Path) -> None:
     text = page.read_text().partition("\n## Sources\n")[0]  # those of other projects
     # NAME and <card> stand for something, {a,b} and * for several.
     paths = re.findall(rf"(?<![\w./-])((?:{PACKAGES}|docs|requirements)/[\w./-]*)(?![\w./<*{{-])", text)
-    modules = re.findall(rf"(?<![\w./-])((?:{PACKAGES})(?:\.[a-z_]\w*)+)(?![\w/]|\.\w)", text)
+    modules = re.findall(rf"(?<![\w./-])((?:{PACKAGES})(?:\.(?!md\b)[a-z_]\w*)+)(?![\w/]|\.\w)", text)
     files = [path.rstrip(".-") for path in paths if "NAME" not in path]
     missing = [path for path in files if not (ROOT / path).exists()]
     for module in modules:
