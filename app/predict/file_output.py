@@ -14,7 +14,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from app.predict.faults import CannotWrite, WrongUse
-from app.predict.output import Counts, Output, Progress, writing
+from app.predict.output import Counts, Output, Progress, refuse_existing, writing
 from app.predict.part import PART, Part
 from app.predict.source import Position
 
@@ -61,18 +61,13 @@ class FileOutput(Output):
                 self._bad = files.enter_context(Part(bad_path))
             # Read only now that no other run may write them.
             self.progress = self._progress_before(overwrite=overwrite)
-            self._check_names(overwrite=overwrite)
+            for one in (path, bad_path):
+                refuse_existing(one, overwrite=overwrite or self.progress is not None)
             if self.progress is not None and self.progress.is_complete:  # killed while it gave the files their names
                 self._name_files(self.progress)
             else:
                 self._cut(overwrite=overwrite)
             self._files = files.pop_all()
-
-    def _check_names(self, *, overwrite: bool) -> None:
-        """Pass if the files may get their names."""
-        for path in (self._path, self._bad_path):
-            if path.exists() and self.progress is None and not overwrite:
-                raise WrongUse(f"{path} is there already. Name another output, or replace it with --overwrite.")
 
     def _progress_before(self, *, overwrite: bool) -> Progress | None:
         """Return what the run before had done, None if this one is to begin anew."""

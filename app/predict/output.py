@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from app.predict.faults import CannotWrite
+from app.predict.faults import CannotWrite, WrongUse
 from app.predict.source import Position
 
 
@@ -91,14 +91,16 @@ class Output(ABC):
 class StreamOutput(Output):
     """Predictions to stdout, as they come. Bad rows go to a file if one is named."""
 
-    def __init__(self, bad_path: Path | None) -> None:
+    def __init__(self, bad_path: Path | None, *, overwrite: bool) -> None:
         """Open the file of the bad rows.
 
         Raises:
+            WrongUse: it is there, and is not to be replaced.
             CannotWrite: the system says so.
         """
         self._bad: BinaryIO | None = None
         if bad_path is not None:
+            refuse_existing(bad_path, overwrite=overwrite)
             with writing(bad_path):
                 self._bad = bad_path.open("wb")
 
@@ -127,6 +129,16 @@ class StreamOutput(Output):
     def __exit__(self, *_: object) -> None:
         if self._bad is not None:
             self._bad.close()
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Pass if a file may get this name.
+
+    Raises:
+        WrongUse: there is one.
+    """
+    if path.exists() and not overwrite:
+        raise WrongUse(f"{path} is there already. Name another output, or replace it with --overwrite.")
 
 
 @contextmanager

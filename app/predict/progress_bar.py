@@ -26,7 +26,7 @@ class ProgressBar:
             done_bytes: Those that a run before has done.
             rows: As many rows were these.
         """
-        self._size = size
+        self._size = size = size or None  # 0 is what /proc says of its files
         self._begun = (time.monotonic(), done_bytes, rows)
         self._told_at = time.monotonic()
         self._is_terminal = sys.stderr.isatty()

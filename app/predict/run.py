@@ -151,9 +151,7 @@ class Run:
 
     def _tell(self, counts: Counts, rows: int, seconds: float) -> None:
         rate = rows / max(seconds, 1e-9)
-        text = (
-            f"{counts.predicted:,} rows are predicted: {rows:,} in {tqdm.format_interval(seconds)}, {rate:,.0f} rows/s"
-        )
+        text = f"{counts.predicted:,} rows are predicted; this run read {rows:,} in {tqdm.format_interval(seconds)}, {rate:,.0f} rows/s"
         if counts.truncated:
             text += f"; {counts.truncated:,} were cut to {self.bundle.manifest.max_length} tokens"
         log.info("%s", text)
@@ -174,7 +172,7 @@ def _handler(bundle: Bundle, task: str | None) -> Handler:
 def _output(options: Options, settings: Settings, bundle: Bundle, handler: Handler) -> Output:
     """Open the output, which goes on if what decides over its rows is the same."""
     if options.output is None:
-        return StreamOutput(options.bad_rows)
+        return StreamOutput(options.bad_rows, overwrite=options.overwrite)
     assert options.bad_rows is not None
     same = {
         "model": bundle.identity,

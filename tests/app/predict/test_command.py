@@ -39,6 +39,7 @@ from tests.conftest import BundleOf
         (["--output", "/"], "/ is no file, and cannot be replaced by one."),
         (["--output", "/dev/null", "--output-format", "csv", "--overwrite"], "/dev/null is no file"),
         (["--output", "out.csv", "--bad-rows", "/dev/null", "--overwrite"], "/dev/null is no file"),
+        (["--output", "-", "--output-format", "csv", "--bad-rows", "there.csv"], "there.csv is there already."),
         (["--output", "out.csv.gz", "--output-format", "csv"], "an output is not compressed"),
         (["--output", "in.csv/out.csv"], "in.csv/out.csv: Not a directory."),
         (["--output", "out.jsonl", "--model", "."], "is not a bundle"),
