@@ -59,7 +59,7 @@ def test_documentation_and_deployment_name_what_is_there() -> None:
     texts = {
         path.relative_to(ROOT): path.read_text(encoding="utf-8")
         for path in [*files, *ROOT.glob("*.md"), *ROOT.glob("docker-compose*.yml")]
-        if "__pycache__" not in path.parts
+        if "__pycache__" not in path.parts and path.suffix != ".png"
     }
     found = {
         (str(path), name) for path, text in texts.items() for name in re.findall(r"(?<![\w:])[\w:]*\bbert_[\w:]+", text)
