@@ -179,6 +179,11 @@ def _read(path: Path, most_bytes: int) -> bytes:
     return content
 
 
+def by_name(folder: Path) -> Path:
+    """Return a path of a folder that ends with its name, under which its bundle is served."""
+    return folder.resolve() if folder.name in ("", "..") else folder
+
+
 Skipping = Callable[[str], AbstractContextManager[None]]
 """What a bundle of this name is read in: a context that may go on after a `BundleError`."""
 
@@ -203,7 +208,7 @@ def find_bundles(models: Path, skipping: Skipping = skipping_none) -> list[Bundl
     except OSError as error:
         raise unreadable(models, error) from error
     if is_bundle:
-        return [load_bundle(models.resolve() if models.name in ("", "..") else models)]
+        return [load_bundle(by_name(models))]
     if models.is_file():
         raise BundleError(
             f"{models} is a file. Set --models to the folder of a bundle, which has a {MANIFEST_FILE}, or to a folder of bundles."

@@ -11,7 +11,7 @@ from app.bundle.manifest import Source
 from app.engine.messages import Loaded
 from app.errors import NotFound, Unauthorized
 from app.http.asgi import TOLD_AS, authorize, error_responses
-from app.tasks import TASKS
+from app.tasks import TASKS, tasks_of
 from app.tasks.base import Model
 from app.tasks.catalog import Catalog
 
@@ -106,7 +106,7 @@ def _card(model: Model, loaded: Loaded | None, created: int) -> ModelCard:
         created=created,
         ready=loaded is not None,
         task=model.task,
-        tasks=[model.task, *(task for task, one in TASKS.items() if one.serves(manifest) and task != model.task)],
+        tasks=tasks_of(manifest),
         labels=list(manifest.labels),
         problem_type=manifest.problem_type,
         max_length=manifest.max_length,

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-import stat
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -205,7 +204,7 @@ def _check_replaceable(path: Path) -> None:
     if path.suffix.lower() == COMPRESSED:
         raise WrongUse(f"{path}: an output is not compressed. Name it without {COMPRESSED}.")
     with suppress(OSError):
-        if not stat.S_ISREG(path.stat().st_mode):
+        if path.exists() and not path.is_file():
             raise WrongUse(f"{path} is no file, and cannot be replaced by one. Name another, or - for stdout.")
 
 

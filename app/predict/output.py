@@ -34,7 +34,7 @@ class Progress(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     run: dict[str, Any]
-    """The options, model and input; a run goes on only with the same."""
+    """The options and the model; a run goes on only with the same."""
     position: Position
     counts: Counts
     output_bytes: int
@@ -50,11 +50,6 @@ class Output(ABC):
     """What was committed last, at first by the run before; None for a new one."""
     hint: ClassVar[str] = ""
     """What is told of a run that was stopped."""
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the run before had done all."""
-        return self.progress is not None and self.progress.is_complete
 
     @property
     @abstractmethod

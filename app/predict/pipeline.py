@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded
@@ -73,17 +73,17 @@ class Pipeline:
         self._end = source.position()
         self._chunks = self._tokens = 0  # in the engine
         self._has_room = asyncio.Event()
-        self._stop = asyncio.Event()
         # Held while rows are written and counted: a run that is stopped meanwhile commits after that.
         self._writing = threading.Lock()
         self._committed_at = time.monotonic()
 
-    def stop(self) -> None:
-        """Have `run` end soon, with `Stopped`."""
-        self._stop.set()
+    async def run(self, engine: LocalEngine, loaded: Loaded, stopped: asyncio.Future[Any]) -> None:
+        """Predict all rows that are left.
 
-    async def run(self, engine: LocalEngine, loaded: Loaded) -> None:
-        """Predict all rows that are left, with a model that the engine has loaded.
+        Args:
+            engine: Where.
+            loaded: How it has loaded the model.
+            stopped: Done when the run is to end early.
 
         Raises:
             Stopped: it was asked to. What was written counts.
@@ -99,7 +99,7 @@ class Pipeline:
             if self._output.progress is None:  # a table has its header, also without rows
                 await asyncio.to_thread(self._put, _Chunk([], self._end, self._source.done_bytes), [], 0)
             async with asyncio.TaskGroup() as group:
-                stopping = group.create_task(self._raise_stopped())
+                stopping = group.create_task(_raise_when_done(stopped))
                 group.create_task(self._read(group, tokenized, min(MAX_CHUNK_BYTES, chunk_tokens * BYTES_A_TOKEN)))
                 group.create_task(self._run(group, tokenized, finished, engine, CHUNKS_IN_ENGINE * full_tokens))
                 await self._write(finished)
@@ -113,10 +113,6 @@ class Pipeline:
             self._reader.shutdown(wait=False)
         await asyncio.to_thread(self._commit)
         await asyncio.to_thread(self._output.finish)
-
-    async def _raise_stopped(self) -> None:
-        await self._stop.wait()
-        raise Stopped
 
     async def _read(
         self, group: asyncio.TaskGroup, tokenized: asyncio.Queue[asyncio.Task[_Tokenized] | None], chunk_bytes: int
@@ -192,3 +188,8 @@ class Pipeline:
         with self._writing:
             self._output.commit(self._end, self.counts, self._results.header)
             self._committed_at = time.monotonic()
+
+
+async def _raise_when_done(stopped: asyncio.Future[Any]) -> None:
+    await asyncio.wait((stopped,))  # which, unlike `await stopped`, does not cancel it when this is cancelled
+    raise Stopped

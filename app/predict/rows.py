@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic_core import from_json
 
@@ -94,10 +94,10 @@ class Rows(ABC):
         self._source.rows += 1
         return Row(self._source.rows, line, cells)
 
-    def _bad(self, line: int, error: str, content: dict[str, Any] | None = None) -> BadRow:
+    def _bad(self, line: int, error: str) -> BadRow:
         self._source.rows += 1
         text = b"".join(self._read).decode(self._encoding, "backslashreplace")
-        return BadRow(self._source.rows, line, error, text.rstrip("\r\n") if content is None else content)
+        return BadRow(self._source.rows, line, error, text.rstrip("\r\n"))
 
 
 class CsvRows(Rows):
@@ -170,54 +170,52 @@ class _Lines:
         return line
 
 
-class JsonRows(Rows):
+class LineRows(Rows):
+    """A row is a line."""
+
+    def __iter__(self) -> Iterator[Row | BadRow]:
+        while True:
+            line = self._begin()
+            try:
+                text = self._line()
+            except _Unreadable as error:
+                yield self._bad(line, str(error))
+                continue
+            if not text:
+                return
+            row = self._row_of(line, text)
+            if row is not None:
+                yield row
+
+    @abstractmethod
+    def _row_of(self, line: int, text: str) -> Row | BadRow | None:
+        """Return the row of a line, None if it is none."""
+
+
+class JsonRows(LineRows):
     """JSON lines: an object on each. Empty lines are no rows."""
 
     columns = None
 
-    def __iter__(self) -> Iterator[Row | BadRow]:
-        while True:
-            line = self._begin()
-            try:
-                text = self._line()
-            except _Unreadable as error:
-                yield self._bad(line, str(error))
-                continue
-            if not text:
-                return
-            if not text.strip():
-                continue
-            try:
-                cells = from_json(text, allow_inf_nan=False)
-            except ValueError as error:
-                yield self._bad(line, f"is not JSON: {str(error).replace(' line 1 ', ' ')}")
-                continue
-            if isinstance(cells, dict):
-                yield self._row(line, cells)
-            else:
-                yield self._bad(line, 'is no JSON object, as in {"text": "..."}')
+    def _row_of(self, line: int, text: str) -> Row | BadRow | None:
+        if not text.strip():
+            return None
+        try:
+            cells = from_json(text, allow_inf_nan=False)
+        except ValueError as error:
+            return self._bad(line, f"is not JSON: {str(error).replace(' line 1 ', ' ')}")
+        if isinstance(cells, dict):
+            return self._row(line, cells)
+        return self._bad(line, 'is no JSON object, as in {"text": "..."}')
 
 
-class TextRows(Rows):
+class TextRows(LineRows):
     """Lines of text: each is a row with one column, also an empty one."""
 
-    column: ClassVar[str] = "text"
+    columns = ["text"]  # noqa: RUF012 - never changed
 
-    def __init__(self, source: Source, encoding: str) -> None:
-        super().__init__(source, encoding)
-        self.columns = [self.column]
-
-    def __iter__(self) -> Iterator[Row | BadRow]:
-        while True:
-            line = self._begin()
-            try:
-                text = self._line()
-            except _Unreadable as error:
-                yield self._bad(line, str(error))
-                continue
-            if not text:
-                return
-            yield self._row(line, {self.column: text.rstrip("\r\n")})
+    def _row_of(self, line: int, text: str) -> Row:
+        return self._row(line, {"text": text.rstrip("\r\n")})
 
 
 def read_rows(source: Source, form: InputFormat, encoding: str, delimiter: str | None) -> Rows:

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 from tqdm import tqdm
 
 from app import __version__
-from app.bundle.files import Bundle, load_bundle
+from app.bundle.files import Bundle, by_name, load_bundle
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded
 from app.predict.columns import Columns
@@ -28,7 +28,7 @@ from app.predict.rows import InputFormat, Rows, read_rows
 from app.predict.source import Source
 from app.processes.loading import load_models, load_unless_stopped
 from app.settings import Settings
-from app.tasks import TASKS
+from app.tasks import TASKS, tasks_of
 from app.tasks.catalog import Handler, load_model
 from app.telemetry.metrics import Metrics
 
@@ -75,8 +75,8 @@ async def run(one: "Run", settings: Settings, stopped: asyncio.Future[Any]) -> C
             "nothing is left" if before.is_complete else "going on",
             f"{before.counts.rows:,}",
         )
-    if before is not None and before.is_complete:
-        return before.counts
+        if before.is_complete:
+            return before.counts
     # There is no queue of callers: nothing is refused, and no row is late.
     settings = settings.model_copy(update={"max_queue_s": math.inf, "request_timeout_s": math.inf})
     engine = LocalEngine()
@@ -99,8 +99,7 @@ class Run:
             WrongUse: they do not fit.
             CannotRead, CannotWrite, BundleError: one of them cannot be opened.
         """
-        folder = options.model
-        self.bundle: Final = load_bundle(folder.resolve() if folder.name in ("", "..") else folder)
+        self.bundle: Final = load_bundle(by_name(options.model))
         handler = _handler(self.bundle, options.task)
         columns = Columns(handler, options.columns, options.keep)
         self._predictor = Predictor(load_model(self.bundle), handler, columns, options.parameters)
@@ -137,10 +136,9 @@ class Run:
         pipeline = Pipeline(
             self._source, self._rows, self._predictor, results=self._results, output=self.output, bar=bar
         )
-        stopped.add_done_callback(lambda _: pipeline.stop())
         started_at, rows_before = monotonic(), pipeline.counts.rows
         try:
-            await pipeline.run(engine, loaded)
+            await pipeline.run(engine, loaded, stopped)
         except Stopped:
             log.info("stopped after %s rows%s", f"{pipeline.counts.rows:,}", self.output.hint)
             raise
@@ -160,7 +158,7 @@ class Run:
 
 
 def _handler(bundle: Bundle, task: str | None) -> Handler:
-    able = [name for name, handler in TASKS.items() if handler.serves(bundle.manifest)]
+    able = tasks_of(bundle.manifest)
     task = bundle.manifest.task if task is None else task
     if task not in able:
         raise WrongUse(

@@ -5,6 +5,7 @@ import hashlib
 import io
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self, cast
 
@@ -88,10 +89,7 @@ class Source:
         Raises:
             CannotRead: as `readline`.
         """
-        try:
-            return self._stream.peek(1).startswith(marks)
-        except (OSError, EOFError, zlib.error) as error:
-            raise self._failed(error) from error
+        return self._checked(self._stream.peek, 1).startswith(marks)
 
     def readline(self) -> bytes:
         """Return the next line, empty at the end. One that is longer than a row may be is read, too, but cut.
@@ -99,11 +97,11 @@ class Source:
         Raises:
             CannotRead: the system or the compressed data says so.
         """
-        line = self._read(MAX_ROW + 1)
+        line = self._checked(self._stream.readline, MAX_ROW + 1)
         self._count(line)
         rest = line if len(line) > MAX_ROW else b""
         while rest and not rest.endswith(b"\n"):
-            rest = self._read(_BLOCK)
+            rest = self._checked(self._stream.readline, _BLOCK)
             self._count(rest)
         self.lines += bool(line)
         return line
@@ -119,7 +117,7 @@ class Source:
             CannotRead: as `readline`.
         """
         while self.offset < position.offset:
-            block = self._read_block(min(_BLOCK, position.offset - self.offset))
+            block = self._checked(self._stream.read, min(_BLOCK, position.offset - self.offset))
             if not block:
                 break
             self._count(block)
@@ -130,15 +128,10 @@ class Source:
         self.offset += len(data)
         self._hash.update(data)
 
-    def _read(self, most_bytes: int) -> bytes:
+    def _checked(self, read: Callable[[int], bytes], most_bytes: int) -> bytes:
+        """Return what a method of the stream reads."""
         try:
-            return self._stream.readline(most_bytes)
-        except (OSError, EOFError, zlib.error) as error:
-            raise self._failed(error) from error
-
-    def _read_block(self, most_bytes: int) -> bytes:
-        try:
-            return self._stream.read(most_bytes)
+            return read(most_bytes)
         except (OSError, EOFError, zlib.error) as error:
             raise self._failed(error) from error
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Final
 
-from app.bundle.manifest import Task
+from app.bundle.manifest import Manifest, Task
 from app.tasks.base import TaskHandler
 
 
@@ -18,3 +18,9 @@ def _handlers() -> dict[Task, TaskHandler[Any, Any, Any]]:
 
 
 TASKS: Final = _handlers()
+
+
+def tasks_of(manifest: Manifest) -> list[Task]:
+    """Return all tasks that a model does, first the one that it was exported for."""
+    able = (task for task, handler in TASKS.items() if handler.serves(manifest))
+    return sorted(able, key=lambda task: task != manifest.task)

@@ -1,4 +1,7 @@
-"""A bundle of each of two tasks, and its runner, for what happens when a model is loaded."""
+"""A bundle of each of four tasks, and its runner, for what happens when a model is loaded; logs that stay as they were."""
+
+import logging
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,3 +18,14 @@ def bundle(request: pytest.FixtureRequest, bundle_of: BundleOf) -> Bundle:
 @pytest.fixture(scope="module")
 def runner(bundle: Bundle) -> OrtRunner:
     return OrtRunner(bundle, bundle.manifest.variants[0], threads=1)
+
+
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """Take back how a test sets up the log."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("uvicorn").setLevel(logging.NOTSET)

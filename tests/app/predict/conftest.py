@@ -1,16 +1,8 @@
-"""What the command leaves behind in a process that goes on."""
-
-import logging
-from collections.abc import Iterator
+"""What holds for every test of the command, which sets up the log of its process."""
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def _logs_as_before() -> Iterator[None]:
-    """Take back the log that the command sets up: it writes to the stderr of this test."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+def _logs_stay(logging_as_before: None) -> None:
+    """Have no later test write to the stderr of this one."""

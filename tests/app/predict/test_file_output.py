@@ -47,7 +47,8 @@ def test_files_get_their_names_although_a_run_ends_while_it_names_them(tmp_path:
     for name in ["bad", "out"][:renamed]:
         (tmp_path / f"{name}.part").rename(tmp_path / name)
     with opened(tmp_path) as output:
-        assert output.is_complete
+        assert output.progress is not None
+        assert output.progress.is_complete
     assert files(tmp_path) == {"out": b"one\n", "bad": b"bad\n"}
     assert not (tmp_path / "out.progress").exists()
 

@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -112,17 +111,7 @@ def test_only_what_was_passed_is_a_field() -> None:
     assert fields(record(status=200, color_message="red", taskName="Task-1")) == {"status": 200}
 
 
-@pytest.fixture
-def _logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("uvicorn").setLevel(logging.NOTSET)
-
-
-@pytest.mark.usefixtures("_logging_as_before")
+@pytest.mark.usefixtures("logging_as_before")
 @pytest.mark.parametrize(
     ("style", "is_terminal", "first"),
     [("auto", False, "{"), ("auto", True, "2"), ("json", True, "{"), ("text", False, "2")],
@@ -136,7 +125,7 @@ def test_a_terminal_gets_text(
     assert capsys.readouterr().err.startswith(first)
 
 
-@pytest.mark.usefixtures("_logging_as_before")
+@pytest.mark.usefixtures("logging_as_before")
 def test_the_level_filters_the_log(capsys: pytest.CaptureFixture[str]) -> None:
     configure("warning", "text")
     logging.getLogger("app.test").info("quiet")
