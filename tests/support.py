@@ -117,6 +117,13 @@ class ServerProcess:
         return self.process.wait(STOP_WITHIN_S)
 
 
+def is_alive(server: ServerProcess) -> bool:
+    try:
+        return server.ask("GET", "/livez").status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
 def change_manifest(bundle: Path, **changes: Any) -> None:
     """Change keys of a bundle's manifest as if it had been exported so: with the checksum of what it is now."""
     path = bundle / "manifest.json"

@@ -69,9 +69,10 @@ ServeFaulty = Callable[..., AbstractContextManager[ServerProcess]]
 
 
 @contextmanager
-def _serving(
+def serving_faulty(
     models: Path, device: Device, *arguments: str, wait: bool = True, **environment: str
 ) -> Iterator[ServerProcess]:
+    """Serve models on a device that the test holds."""
     arguments = ("--threads", "1", *arguments)
     faults = {"FAULTS": str(device.faults)} | environment
     with starting(models, *arguments, environment=faults, module="tests.e2e.faulty", wait=wait) as server:
@@ -90,7 +91,7 @@ def device(tmp_path: Path) -> Iterator[Device]:
 @pytest.fixture
 def serve_faulty(device: Device, shared_models: Path) -> ServeFaulty:
     """Start a server of one model on the test's device."""
-    return partial(_serving, shared_models / "sentiment", device)
+    return partial(serving_faulty, shared_models / "sentiment", device)
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +99,7 @@ def _steady(tmp_path_factory: pytest.TempPathFactory, shared_models: Path) -> It
     device = Device(tmp_path_factory.mktemp("faults"))
     # A batch that was held looks like a slow device to the ones after it, which are not to be refused for that.
     patience = ("--max-queue-s", "1000", "--request-timeout-s", "1000")
-    with _serving(shared_models / "sentiment", device, "--batch-tokens", "64", *patience) as server:
+    with serving_faulty(shared_models / "sentiment", device, "--batch-tokens", "64", *patience) as server:
         yield Steady(server, device, 0)
 
 

@@ -7,7 +7,6 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +14,7 @@ import pytest
 
 from tests.e2e.conftest import Device, ServeFaulty
 from tests.e2e.wire import head, wire
-from tests.support import HAPPEN_WITHIN_S, Connection, Reply, ServerProcess, eventually, serving
+from tests.support import HAPPEN_WITHIN_S, Connection, Reply, ServerProcess, eventually, is_alive, serving
 
 GOOD = {"inputs": "The cat sat on the mat."}
 CALLERS = 32
@@ -28,13 +27,6 @@ def _sighup_as_in_a_terminal() -> Iterator[None]:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
-
-
-def is_alive(server: ServerProcess) -> bool:
-    try:
-        return server.ask("GET", "/livez").status == 200
-    except (OSError, HTTPException):
-        return False
 
 
 def is_refused(server: ServerProcess) -> bool:

@@ -1,14 +1,13 @@
 """Chromium, one for a module, and a server with a model for each task."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.conftest import ModelsOf
-from tests.e2e.conftest import Device
+from tests.e2e.conftest import device as device  # noqa: PLC0414 - a fixture here, too
 from tests.page.browser import Visit, find_chromium, running_chromium, watch
 from tests.support import HAPPEN_WITHIN_S, ServerProcess, serving
 
@@ -58,13 +57,3 @@ def visit(browser: Browser) -> Iterator[Visit]:
     for page, faults in opened:
         page.context.close()
         assert not faults
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[Device]:
-    """The device of a server that runs `tests.e2e.faulty`."""
-    folder = tmp_path / "faults"
-    folder.mkdir()
-    device = Device(folder)
-    yield device
-    device.release()

@@ -2,9 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,9 +12,9 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import BundleOf
-from tests.e2e.conftest import Device
+from tests.e2e.conftest import Device, serving_faulty
 from tests.page.browser import Visit, address, answer, choose, field, run, run_shown
-from tests.support import ServerProcess, eventually, serving, starting
+from tests.support import ServerProcess, eventually, is_alive, serving
 
 KEY = 's3cret "Zw\u0151bel" o\'$HOME\\'
 WRONG = [
@@ -38,21 +37,6 @@ def sentiment(bundle_of: BundleOf) -> Path:
     return bundle_of("bert-single-label")
 
 
-@contextmanager
-def faulty(
-    models: Path, device: Device, *arguments: str, wait: bool = True, **environment: str
-) -> Iterator[ServerProcess]:
-    """Serve a model on a device that the test holds."""
-    with starting(
-        models,
-        *("--threads", "1", *arguments),
-        environment={"FAULTS": str(device.faults), **environment},
-        module="tests.e2e.faulty",
-        wait=wait,
-    ) as server:
-        yield server
-
-
 def press_run(page: Page) -> None:
     page.get_by_role("button", name="Run").click()
 
@@ -61,7 +45,8 @@ def test_a_request_made_while_the_models_load_is_answered_when_they_are_ready(
     visit: Visit, device: Device, sentiment: Path
 ) -> None:
     device.hold()
-    with faulty(sentiment, device, wait=False) as server:
+    with serving_faulty(sentiment, device, wait=False) as server:
+        eventually(lambda: is_alive(server))
         page = visit(server.url)
         expect(page.locator("#notice")).to_contain_text("The models are loading")
         expect(page.get_by_label("Model")).to_contain_text("(loading)")
@@ -75,7 +60,8 @@ def test_a_request_made_while_the_models_load_is_answered_when_they_are_ready(
 
 def test_a_key_can_be_forgotten_while_the_models_load(visit: Visit, device: Device, sentiment: Path) -> None:
     device.hold()
-    with faulty(sentiment, device, wait=False, BERT_API_KEY=KEY) as server:
+    with serving_faulty(sentiment, device, wait=False, BERT_API_KEY=KEY) as server:
+        eventually(lambda: is_alive(server))
         page = visit(server.url)
         page.clock.install()
         page.reload()
@@ -128,7 +114,7 @@ def test_a_model_that_cannot_be_loaded_is_named_and_not_waited_for(
 
 
 def test_a_request_that_takes_long_can_be_cancelled(visit: Visit, device: Device, sentiment: Path) -> None:
-    with faulty(sentiment, device) as server:
+    with serving_faulty(sentiment, device) as server:
         page = visit(server.url)
         by_key: Callable[[], None] = partial(page.keyboard.press, "Escape")
         by_button: Callable[[], None] = page.get_by_role("button", name="Cancel").click
@@ -150,7 +136,7 @@ def test_a_request_that_takes_long_can_be_cancelled(visit: Visit, device: Device
 
 def test_a_busy_service_says_when_to_try_again(visit: Visit, device: Device, sentiment: Path) -> None:
     limits = ("--max-queue-s", "0.0001", "--batch-tokens", "64")
-    with ThreadPoolExecutor(1) as threads, faulty(sentiment, device, *limits) as server:
+    with ThreadPoolExecutor(1) as threads, serving_faulty(sentiment, device, *limits) as server:
         page = visit(server.url)
         device.hold()
         bulk = threads.submit(server.post, "/v1/classify", {"inputs": ["The cat sat on the mat."] * 512})
