@@ -177,7 +177,7 @@ def test_the_page_of_predict_shows_what_its_command_writes(served: str, checkout
 def test_the_page_of_predict_names_options_and_statuses_that_there_are() -> None:
     page = (ROOT / "docs/predict.md").read_text()
     options = {option for action in make_parser()._actions for option in action.option_strings}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) - {"--rm", "--no-deps", "--parts"} <= options
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) - {"--rm", "--no-deps", "--parts", "--rounds"} <= options
     statuses = re.findall(r"^\| ([\d, ]+) \|", page, re.MULTILINE)
     assert [int(status) for status in ", ".join(statuses).split(", ")] == [*Status, 130, 143]
 
