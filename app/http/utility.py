@@ -10,7 +10,8 @@ from starlette.types import Receive, Scope, Send
 
 from app.errors import MethodNotAllowed, ServiceError
 from app.http.api import Api, Raw, Received, Utility, render_for, write_json
-from app.http.asgi import ClientGone, Header, answer_headers, authorize, read_body, respond
+from app.http.asgi import ClientGone, Header, answer_headers, authorize, header, read_body, respond
+from app.http.compression.bodies import read_decompressed
 from app.http.disconnects import Disconnects
 from app.http.faults import internal
 from app.http.finished import Finished
@@ -65,16 +66,18 @@ class UtilityEndpoint:
             raise MethodNotAllowed(self.allowed)
         if not self.route.is_open:
             authorize(scope, limits.api_key, needs_scheme=self.api.needs_scheme)
-        body = await read_body(scope, receive, limits.max_body_bytes)
-        received = Received(scope, body, path)
+        received = Received(scope, await read_body(scope, receive, limits.max_body_bytes), path)
+        if header(scope, b"content-encoding") is not None:
+            read = partial(read_decompressed, lambda received: received, received, limits.max_body_bytes)
+            await self._disconnects.unless_gone(self._large.read(read), receive)
         try:
-            if len(body) <= SHORT_BYTES:
+            if len(received.body) <= SHORT_BYTES:
                 answer = self._written(received)
             else:
-                work = self._large.tokenize(partial(self._written, received), len(body))
+                work = self._large.tokenize(partial(self._written, received), len(received.body))
                 answer = await self._disconnects.unless_gone(work, receive)
         except ValidationError as error:
-            raise explain(error, body, None) from None
+            raise explain(error, received.body, None) from None
         record.status = answer.status
         headers = [*answer_headers(answer.body, record.request_id, answer.content_type), *answer.headers]
         if answer.status == 304:  # its length would be that of what is not sent
