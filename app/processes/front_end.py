@@ -25,6 +25,7 @@ from app.http.api import Api, Inference, Limits, Served
 from app.http.application import make_application
 from app.http.callers import Callers
 from app.http.connection import HttpProtocol
+from app.http.cross_origin import for_origins
 from app.http.dialects import chosen
 from app.http.dispatch import Dispatcher
 from app.http.finished import Finished
@@ -125,7 +126,9 @@ class FrontEnd:
             catalog,
             asks_for_key=api_key is not None,
         )
-        self.application: Final = Dispatcher(application, endpoints, finished, root_path=settings.root_path or "")
+        dispatcher = Dispatcher(application, endpoints, finished, root_path=settings.root_path or "")
+        origins = settings.cors_allow_origin
+        self.application: Final = dispatcher if origins is None else for_origins(dispatcher, origins)
         protocol = partial(HttpProtocol, read_timeout_s=settings.read_timeout_s, finished=finished)
         self.server: Final = Server(
             uvicorn.Config(
