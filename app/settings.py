@@ -51,6 +51,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "root_path",
         "forwarded_allow_ips",
         "cors_allow_origin",
+        "http_compression",
         "timeout_keep_alive",
     ),
     "limits": (
@@ -144,6 +145,10 @@ class Settings(BaseSettings):
     cors_allow_origin: str | None = Field(
         None,
         description="origins whose pages may ask in a browser, as in https://example.com,https://example.org; or *",
+    )
+    http_compression: bool = Field(
+        False,
+        description="compress answers of 2 KiB and more by gzip or zstd for callers whose Accept-Encoding asks for it",
     )
     timeout_keep_alive: int = Field(
         130,

@@ -19,7 +19,8 @@ from app.engine.messages import Timeline
 from app.engine.protocols import EngineClient
 from app.errors import MethodNotAllowed, NotReady, ServiceError, ValidationFailed
 from app.http.api import Api, Call, Inference, Raw, Received, render_for, write_json
-from app.http.asgi import ClientGone, Header, answer_headers, authorize, header, read_body, respond
+from app.http.asgi import ENCODED, ClientGone, Header, answer_headers, authorize, read_body, respond
+from app.http.compression.answers import Compressor
 from app.http.compression.bodies import read_decompressed
 from app.http.disconnects import Disconnects
 from app.http.faults import internal
@@ -52,6 +53,7 @@ class InferenceEndpoint:
         metrics: Metrics,
         finished: Finished,
         tracer: Tracer | None,
+        compressor: Compressor | None = None,
     ) -> None:
         self.api: Final = api
         self.route: Final = route
@@ -64,6 +66,7 @@ class InferenceEndpoint:
         self._readiness = api.served.readiness
         self._limits = api.served.limits
         self._tracer = tracer
+        self._compressor = compressor
         self._disconnects = Disconnects()
 
     async def __call__(
@@ -106,6 +109,8 @@ class InferenceEndpoint:
         """
         try:
             answer = await self._predict(scope, receive, record, timeline, path)
+            if self._compressor is not None:
+                answer = await self._compressor.compressed(scope, answer)
         except ServiceError as error:
             # Not kept in a variable: with its traceback, which has this frame, it would be a cycle, and the garbage collector
             # would take as long for each refusal as a whole answer does.
@@ -153,7 +158,7 @@ class InferenceEndpoint:
         most_bytes = self._limits.max_body_bytes
         received = Received(scope, await read_body(scope, receive, most_bytes), path)
         try:
-            if len(received.body) <= INLINE_BYTES and header(scope, b"content-encoding") is None:
+            if len(received.body) <= INLINE_BYTES and ENCODED not in scope:
                 call = self.route.read(received)
             else:
                 read = partial(read_decompressed, self.route.read, received, most_bytes)
