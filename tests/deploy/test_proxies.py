@@ -205,8 +205,9 @@ def callers_of(instances: list[Instance], request_id: str) -> list[str]:
     return [record["client"] for record in records if record.get("request_id") == request_id]
 
 
-def test_no_request_fails_while_all_instances_are_replaced(behind: Behind) -> None:
-    url, instances = behind()
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_no_request_fails_while_all_instances_are_replaced(behind: Behind, workers: str) -> None:
+    url, instances = behind("--workers", workers)
     with Callers(url, *[SHORT] * CALLERS, LONG) as callers:
         for instance in instances:
             instance.replace()
