@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -168,12 +168,12 @@ def behind(request: pytest.FixtureRequest, tmp_path: Path, shared_models: Path) 
     make, name = PROXIES[request.param]
     with ExitStack() as running_now:
 
-        def behind(*arguments: str, path: str = "/") -> tuple[str, list[Instance]]:
+        def behind(*arguments: str, path: str = "/", workers: Sequence[str] = ("1", "1")) -> tuple[str, list[Instance]]:
             find_program(request.param)  # or the instances are for nothing
             ports = [running_now.enter_context(reserved()) for _ in range(3)]
             instances = []
-            for port in ports[:2]:
-                instances.append(Instance(shared_models, port, *arguments))
+            for port, count in zip(ports, workers, strict=False):
+                instances.append(Instance(shared_models, port, "--workers", count, *arguments))
                 running_now.callback(instances[-1].close)
             recipe = (RECIPES / name).read_text()
             for old, new in [("127.0.0.1:8001", ports[0]), ("127.0.0.1:8002", ports[1])]:
@@ -205,9 +205,8 @@ def callers_of(instances: list[Instance], request_id: str) -> list[str]:
     return [record["client"] for record in records if record.get("request_id") == request_id]
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_no_request_fails_while_all_instances_are_replaced(behind: Behind, workers: str) -> None:
-    url, instances = behind("--workers", workers)
+def test_no_request_fails_while_all_instances_are_replaced(behind: Behind) -> None:
+    url, instances = behind(workers=("1", "2"))
     with Callers(url, *[SHORT] * CALLERS, LONG) as callers:
         for instance in instances:
             instance.replace()
