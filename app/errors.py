@@ -34,6 +34,13 @@ class InvalidJson(ServiceError):
     error_type = "invalid_json"
 
 
+class InvalidEncoding(ServiceError):
+    """The body is not compressed as its Content-Encoding says."""
+
+    status = 400
+    error_type = "invalid_encoding"
+
+
 class InvalidHttp(ServiceError):
     """The input is not an HTTP/1.1 request."""
 
@@ -96,6 +103,14 @@ class PayloadTooLarge(ServiceError):
     status = 413
     error_type = "payload_too_large"
     headers = _CLOSE  # the rest may not have been read
+
+
+class UnsupportedEncoding(ServiceError):
+    """The body is compressed in a way that this server does not know."""
+
+    status = 415
+    error_type = "unsupported_encoding"
+    headers = ((b"accept-encoding", b"gzip, deflate, zstd"),)
 
 
 class ValidationFailed(ServiceError):

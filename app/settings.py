@@ -24,6 +24,7 @@ _OF_A_SERVICE: Final = re.compile(
     r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)|\w+_PORT"
 )
 """The variables of a Service, without the prefix: of one named bert, or bert-NAME."""
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+")
 _MEANT: Final = 0.7
 """The similarity, at most 1, above which one name is the other misspelt. Slips, plurals and missing units are above 0.72; names
 of other software (`BERT_BASE_DIR`) are below 0.67."""
@@ -49,6 +50,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "api_key_file",
         "root_path",
         "forwarded_allow_ips",
+        "cors_allow_origin",
+        "http_compression",
         "timeout_keep_alive",
     ),
     "limits": (
@@ -139,6 +142,14 @@ class Settings(BaseSettings):
         "127.0.0.1",
         description="proxies whose X-Forwarded-For names the caller in the log: addresses and networks, or *",
     )
+    cors_allow_origin: str | None = Field(
+        None,
+        description="origins whose pages may ask in a browser, as in https://example.com,https://example.org; or *",
+    )
+    http_compression: bool = Field(
+        False,
+        description="compress answers of 2 KiB and more by gzip or zstd for callers whose Accept-Encoding asks for it",
+    )
     timeout_keep_alive: int = Field(
         130,
         ge=1,
@@ -188,6 +199,20 @@ class Settings(BaseSettings):
     @classmethod
     def _without_last_slash(cls, path: object) -> object:
         return path.rstrip("/") or None if isinstance(path, str) else path
+
+    @field_validator("cors_allow_origin")
+    @classmethod
+    def _origins(cls, text: str | None) -> str | None:
+        """Return them as browsers write them: without spaces and a slash at the end, and in lower case."""
+        if text is None:
+            return None
+        origins = [origin.strip().lower().removesuffix("/") for origin in text.split(",") if origin.strip()]
+        if origins == ["*"] or (origins and all(_ORIGIN.fullmatch(origin) for origin in origins)):
+            return ",".join(origins)
+        raise PydanticCustomError(
+            "origins",
+            "Input should be origins with commas between, as in https://example.com:8443, without a path; or *",
+        )
 
     @field_validator("forwarded_allow_ips")
     @classmethod

@@ -92,8 +92,6 @@ class Call:
     """Of the type `handler.request`."""
     write: Callable[[list[Any], RequestRecord], object]
     """Makes the answer, JSON's types or `Raw`, of the handler's predictions. May run in a worker thread."""
-    body_bytes: int = 0
-    """The size of the body if it was decompressed."""
     api: str | None = None
     """The API that the request is in, if it is another than the route's."""
 
@@ -143,9 +141,6 @@ class Api(ABC):
     """Whether the API key needs the word Bearer before it; some clients send the key alone."""
     wants_timeline: ClassVar[bool] = False
     """Whether answers have `headers`, which are made of the request's times in the engine."""
-
-    decompresses: ClassVar[bool] = False
-    """Whether bodies may be compressed, so that a small one may be large."""
 
     def __init__(self, served: Served) -> None:
         self.served: Final = served

@@ -18,6 +18,8 @@ READ_AT: Final = "bert.read_at"
 """Key of a scope: when the request's last byte was read (monotonic clock); missing until then."""
 STALLED: Final = "bert.stalled"
 """Key of a scope: true once the request's time to arrive is over."""
+ENCODED: Final = "bert.encoded"
+"""Key of a scope: true once a body was read that has a `Content-Encoding`, and may be compressed."""
 TOLD_AS: Final = "bert.told_as"
 """Key of a scope: the API as which a request that the application answers is counted and logged; missing if it is not told of."""
 ERROR_TYPE: Final = "bert.error_type"
@@ -96,7 +98,7 @@ def authorize(scope: Scope, api_key: str | None, *, needs_scheme: bool = True) -
 
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """Return the whole body.
+    """Return the whole body, and note in the scope if it is `ENCODED`.
 
     Raises:
         InvalidHttp: what it says of its length cannot be read.
@@ -104,12 +106,7 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         RequestTimeout: its time to arrive is over.
         ClientGone: the connection closed first.
     """
-    declared = header(scope, b"content-length")
-    if declared is not None and declared.isdigit():
-        if len(declared) > _LENGTH_DIGITS and declared.startswith(b"0"):
-            raise InvalidHttp
-        if len(declared) > _LENGTH_DIGITS or int(declared) > limit_bytes:
-            raise _too_large(limit_bytes)
+    _check_head(scope, limit_bytes)
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -125,6 +122,21 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         if STALLED in scope:
             raise RequestTimeout
         chunks.append(chunk)
+
+
+def _check_head(scope: Scope, limit_bytes: int) -> None:
+    """Check what a head says of the body. Raises as `read_body` does."""
+    declared: bytes | None = None
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            declared = value
+        elif name == b"content-encoding":
+            scope[ENCODED] = True
+    if declared is not None and declared.isdigit():
+        if len(declared) > _LENGTH_DIGITS and declared.startswith(b"0"):
+            raise InvalidHttp
+        if len(declared) > _LENGTH_DIGITS or int(declared) > limit_bytes:
+            raise _too_large(limit_bytes)
 
 
 def _too_large(limit_bytes: int) -> PayloadTooLarge:

@@ -10,6 +10,8 @@ from app.http.asgi import header
 
 _KNOWN: Final = 4096
 """The number of addresses of which it is remembered whether they are trusted."""
+_LONGEST: Final = 64
+"""Characters of an address: the rest of a header is not remembered."""
 
 
 class Callers:
@@ -41,7 +43,8 @@ class Callers:
         hops = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
         believed = None
         for hop in reversed(hops.decode("latin-1").split(",")):
-            address, is_trusted = self._read(_without_port(hop.strip()))
+            text = _without_port(hop.strip())
+            address, is_trusted = self._read(text) if len(text) <= _LONGEST else (None, False)
             if address is None:
                 break
             believed = address
@@ -57,7 +60,8 @@ class Callers:
             return None, False
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:  # a socket for both kinds has these
             address = address.ipv4_mapped
-        return str(address), any(address in network for network in self._networks)
+        # The zone that may follow a link-local address is any text.
+        return str(address).partition("%")[0], any(address in network for network in self._networks)
 
 
 def _without_port(hop: str) -> str:

@@ -19,7 +19,9 @@ from app.engine.messages import Timeline
 from app.engine.protocols import EngineClient
 from app.errors import MethodNotAllowed, NotReady, ServiceError, ValidationFailed
 from app.http.api import Api, Call, Inference, Raw, Received, render_for, write_json
-from app.http.asgi import ClientGone, Header, answer_headers, authorize, read_body, respond
+from app.http.asgi import ENCODED, ClientGone, Header, answer_headers, authorize, read_body, respond
+from app.http.compression.answers import Compressor
+from app.http.compression.bodies import read_decompressed
 from app.http.disconnects import Disconnects
 from app.http.faults import internal
 from app.http.finished import Finished
@@ -51,6 +53,7 @@ class InferenceEndpoint:
         metrics: Metrics,
         finished: Finished,
         tracer: Tracer | None,
+        compressor: Compressor | None = None,
     ) -> None:
         self.api: Final = api
         self.route: Final = route
@@ -63,6 +66,7 @@ class InferenceEndpoint:
         self._readiness = api.served.readiness
         self._limits = api.served.limits
         self._tracer = tracer
+        self._compressor = compressor
         self._disconnects = Disconnects()
 
     async def __call__(
@@ -105,6 +109,8 @@ class InferenceEndpoint:
         """
         try:
             answer = await self._predict(scope, receive, record, timeline, path)
+            if self._compressor is not None:
+                answer = await self._compressor.compressed(scope, answer)
         except ServiceError as error:
             # Not kept in a variable: with its traceback, which has this frame, it would be a cycle, and the garbage collector
             # would take as long for each refusal as a whole answer does.
@@ -149,18 +155,16 @@ class InferenceEndpoint:
             raise MethodNotAllowed(self.allowed)
         authorize(scope, self._limits.api_key, needs_scheme=self.api.needs_scheme)
         self._readiness.check_engine()
-        body = await read_body(scope, receive, self._limits.max_body_bytes)
-        received = Received(scope, body, path)
+        most_bytes = self._limits.max_body_bytes
+        received = Received(scope, await read_body(scope, receive, most_bytes), path)
         try:
-            is_compressed = self.api.decompresses and received.header("content-encoding") is not None
-            if len(body) <= INLINE_BYTES and not is_compressed:
+            if len(received.body) <= INLINE_BYTES and ENCODED not in scope:
                 call = self.route.read(received)
             else:
-                call = await self._disconnects.unless_gone(
-                    self._large.read(partial(self.route.read, received)), receive
-                )
+                read = partial(read_decompressed, self.route.read, received, most_bytes)
+                call = await self._disconnects.unless_gone(self._large.read(read), receive)
         except ValidationError as error:
-            raise explain(error, body, self.route.request) from None
+            raise explain(error, received.body, self.route.request) from None
         handler, model, request = call.handler, call.model, call.request
         record.task, record.model = handler.task, model.name
         if call.api is not None:
@@ -172,8 +176,7 @@ class InferenceEndpoint:
             self._limits.check_inputs(inputs)
             self._engine.check(model.name, inputs)
             tokenizing_at = monotonic()
-            size = call.body_bytes or len(body)
-            to_prepare = handler.bytes_to_prepare(model, request, size)
+            to_prepare = handler.bytes_to_prepare(model, request, len(received.body))
             if to_prepare <= handler.short_bytes:
                 prepared: Prepared = handler.prepare(model, request)
             else:

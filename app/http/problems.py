@@ -47,7 +47,7 @@ def explain(error: ValidationError, body: bytes | None = None, form: type[BaseMo
     if problems[0]["type"] == "json_invalid":
         detail = str(problems[0]["msg"]).removeprefix("Invalid JSON: ")
         hint = "" if body is None else hint_for(body)
-        return InvalidJson(f"The body is not valid JSON: {detail}. {hint}Send JSON in uncompressed UTF-8.")
+        return InvalidJson(f"The body is not valid JSON: {detail}. {hint}Send JSON in UTF-8.")
     read_in = _form(error.title, form)
     hints = {} if read_in is None or len(problems) > _EXAMINED else _hints(problems, body, read_in)
     shown = "; ".join(

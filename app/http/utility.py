@@ -10,7 +10,9 @@ from starlette.types import Receive, Scope, Send
 
 from app.errors import MethodNotAllowed, ServiceError
 from app.http.api import Api, Raw, Received, Utility, render_for, write_json
-from app.http.asgi import ClientGone, Header, answer_headers, authorize, read_body, respond
+from app.http.asgi import ENCODED, ClientGone, Header, answer_headers, authorize, read_body, respond
+from app.http.compression.answers import Compressor
+from app.http.compression.bodies import read_decompressed
 from app.http.disconnects import Disconnects
 from app.http.faults import internal
 from app.http.finished import Finished
@@ -23,13 +25,16 @@ from app.telemetry.record import CLIENT_GONE, RequestRecord
 class UtilityEndpoint:
     """Answers one route of an API that runs no model."""
 
-    def __init__(self, api: Api, route: Utility, *, large: LargeWork, finished: Finished) -> None:
+    def __init__(
+        self, api: Api, route: Utility, *, large: LargeWork, finished: Finished, compressor: Compressor | None = None
+    ) -> None:
         self.api: Final = api
         self.route: Final = route
         self.allowed = route.method
         """The methods of its path, as an error names them."""
         self._large = large
         self._finished = finished
+        self._compressor = compressor
         self._disconnects = Disconnects()
 
     async def __call__(
@@ -65,16 +70,20 @@ class UtilityEndpoint:
             raise MethodNotAllowed(self.allowed)
         if not self.route.is_open:
             authorize(scope, limits.api_key, needs_scheme=self.api.needs_scheme)
-        body = await read_body(scope, receive, limits.max_body_bytes)
-        received = Received(scope, body, path)
+        received = Received(scope, await read_body(scope, receive, limits.max_body_bytes), path)
+        if ENCODED in scope:
+            read = partial(read_decompressed, lambda received: received, received, limits.max_body_bytes)
+            await self._disconnects.unless_gone(self._large.read(read), receive)
         try:
-            if len(body) <= SHORT_BYTES:
+            if len(received.body) <= SHORT_BYTES:
                 answer = self._written(received)
             else:
-                work = self._large.tokenize(partial(self._written, received), len(body))
+                work = self._large.tokenize(partial(self._written, received), len(received.body))
                 answer = await self._disconnects.unless_gone(work, receive)
         except ValidationError as error:
-            raise explain(error, body, None) from None
+            raise explain(error, received.body, None) from None
+        if self._compressor is not None:
+            answer = await self._compressor.compressed(scope, answer)
         record.status = answer.status
         headers = [*answer_headers(answer.body, record.request_id, answer.content_type), *answer.headers]
         if answer.status == 304:  # its length would be that of what is not sent

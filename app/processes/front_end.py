@@ -24,7 +24,9 @@ from app.errors import OtherBundles, StartupError
 from app.http.api import Api, Inference, Limits, Served
 from app.http.application import make_application
 from app.http.callers import Callers
+from app.http.compression.answers import CompressingApplication, Compressor
 from app.http.connection import HttpProtocol
+from app.http.cross_origin import for_origins
 from app.http.dialects import chosen
 from app.http.dispatch import Dispatcher
 from app.http.finished import Finished
@@ -102,6 +104,8 @@ class FrontEnd:
         apis: list[Api] = [NativeApi(served), *(dialect(served) for dialect in dialects)]
         self._large: Final = LargeWork(settings.request_timeout_s, settings.max_queue_s)
         finished = Finished(metrics, access_log, Callers(settings.forwarded_allow_ips))
+        compressor = Compressor(self._large)
+        of_answers = compressor if settings.http_compression else None
         infer = partial(
             InferenceEndpoint,
             engine=engine,
@@ -109,8 +113,9 @@ class FrontEnd:
             metrics=metrics,
             finished=finished,
             tracer=self._tracer,
+            compressor=of_answers,
         )
-        utility = partial(UtilityEndpoint, large=self._large, finished=finished)
+        utility = partial(UtilityEndpoint, large=self._large, finished=finished, compressor=of_answers)
         endpoints = [
             infer(api, route) if isinstance(route, Inference) else utility(api, route)
             for api in apis
@@ -118,14 +123,18 @@ class FrontEnd:
         ]
         if settings.page:
             page = PageApi(served, apis)
-            endpoints += [utility(page, route) for route in page.routes]
+            endpoints += [utility(page, route, compressor=compressor) for route in page.routes]
         application = make_application(
             routers,
             apis,
             catalog,
             asks_for_key=api_key is not None,
         )
-        self.application: Final = Dispatcher(application, endpoints, finished, root_path=settings.root_path or "")
+        dispatcher = Dispatcher(
+            CompressingApplication(application, compressor), endpoints, finished, root_path=settings.root_path or ""
+        )
+        origins = settings.cors_allow_origin
+        self.application: Final = dispatcher if origins is None else for_origins(dispatcher, origins)
         protocol = partial(HttpProtocol, read_timeout_s=settings.read_timeout_s, finished=finished)
         self.server: Final = Server(
             uvicorn.Config(

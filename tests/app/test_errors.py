@@ -7,6 +7,7 @@ from app.errors import ERRORS, ServiceError
 
 CATALOGUE = {
     "InvalidJson": (400, "invalid_json"),
+    "InvalidEncoding": (400, "invalid_encoding"),
     "InvalidHttp": (400, "invalid_http"),
     "TooManyPipelined": (400, "too_many_pipelined"),
     "Unauthorized": (401, "unauthorized"),
@@ -14,6 +15,7 @@ CATALOGUE = {
     "MethodNotAllowed": (405, "method_not_allowed"),
     "RequestTimeout": (408, "timeout"),
     "PayloadTooLarge": (413, "payload_too_large"),
+    "UnsupportedEncoding": (415, "unsupported_encoding"),
     "ValidationFailed": (422, "validation"),
     "Overloaded": (429, "overloaded"),
     "HeadTooLarge": (431, "head_too_large"),

@@ -56,7 +56,7 @@ def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
         "threads": 2, "gpu_memory_mib": 512, "batch_tokens": 99, "max_queue_s": 0.5, "request_timeout_s": 1.5, "read_timeout_s": 3.5,
             "shutdown_timeout_s": 2.5,
         "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"),
-        "root_path": "/bert", "forwarded_allow_ips": "10.0.0.0/8", "timeout_keep_alive": 20,
+        "root_path": "/bert", "forwarded_allow_ips": "10.0.0.0/8", "timeout_keep_alive": 20, "cors_allow_origin": "https://example.com", "http_compression": True,
         "log_level": "debug", "log_format": "text", "access_log": False, "skip_bad_bundles": True, "otlp_endpoint": "http://collector:4318/",
     }  # fmt: skip
     assert set(given) == set(Settings.model_fields)
@@ -68,7 +68,10 @@ def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
         f"--{name.replace('_', '-')}={text(value)}" for name, value in given.items() if not isinstance(value, bool)
     ]
     variables = {f"BERT_{name.upper()}": text(value) for name, value in given.items()}
-    for settings in (start(*flags, "--no-access-log", "--no-page", "--skip-bad-bundles"), start(**variables)):
+    for settings in (
+        start(*flags, "--no-access-log", "--no-page", "--skip-bad-bundles", "--http-compression"),
+        start(**variables),
+    ):
         read = settings.model_dump()
         assert {name: str(value) for name, value in read.items()} == {name: str(value) for name, value in given.items()}
 
@@ -155,6 +158,14 @@ def test_a_root_path_has_no_slash_at_its_end(start: Any, given: str) -> None:
     assert start(BERT_ROOT_PATH="/").root_path is None
 
 
+def test_origins_are_as_browsers_write_them(start: Any) -> None:
+    given = " https://Example.com/, http://localhost:3000 ,capacitor://localhost"
+    assert start(BERT_CORS_ALLOW_ORIGIN=given).cors_allow_origin == (
+        "https://example.com,http://localhost:3000,capacitor://localhost"
+    )
+    assert start("--cors-allow-origin", "*").cors_allow_origin == "*"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
@@ -162,6 +173,11 @@ def test_a_root_path_has_no_slash_at_its_end(start: Any, given: str) -> None:
         ("root_path", "/a b", "pattern"),
         ("forwarded_allow_ips", "localhost", "IP addresses and networks"),
         ("forwarded_allow_ips", "10.0.0.0/99", "IP addresses and networks"),
+        ("cors_allow_origin", "example.com", "origins with commas"),
+        ("cors_allow_origin", "https://example.com/page", "origins with commas"),
+        ("cors_allow_origin", "https://*.example.com", "origins with commas"),
+        ("cors_allow_origin", "https://example.com,*", "origins with commas"),
+        ("cors_allow_origin", "", "origins with commas"),
         ("timeout_keep_alive", "0", "greater than or equal to 1"),
         ("port", "http", "valid integer"),
         ("port", "65536", "less than or equal to 65535"),

@@ -87,7 +87,7 @@ def test_each_api_is_told_so_in_its_own_names(form: type[BaseModel], body: Any, 
         (quote(GOOD).encode(), "percent-encoded"),
         (f"<inputs>{SECRET}</inputs>".encode(), "XML or HTML"),
         (GOOD.encode("utf-16"), "UTF-16"),
-        (gzip.compress(GOOD.encode(), mtime=0), "compressed by gzip"),
+        (gzip.compress(GOOD.encode(), mtime=0), "compressed by gzip: send Content-Encoding: gzip"),
         (str({"inputs": SECRET}).encode(), "json.dumps"),
         (f"'{GOOD}'".encode(), "single quote"),
         (b"@file.json", "curl reads a file"),
@@ -97,7 +97,7 @@ def test_a_body_that_is_no_json_is_told_what_it_is(body: bytes, says: str) -> No
     message = told(body)
     assert message.startswith("The body is not valid JSON: ")
     assert says in message
-    assert message.endswith("Send JSON in uncompressed UTF-8.")
+    assert message.endswith("Send JSON in UTF-8.")
 
 
 def test_keys_and_bodies_of_any_size_are_explained_in_little_time() -> None:

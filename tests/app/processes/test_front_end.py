@@ -96,5 +96,9 @@ def test_the_page_can_be_turned_off(shared_models: Path, page: bool, status: int
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
-    asyncio.run(front.application(scope, receive, send))
+
+    async def ask() -> None:
+        await front.application(scope, receive, send)
+
+    asyncio.run(ask())
     assert sent[0]["status"] == status

@@ -1,7 +1,6 @@
 """The Open Inference Protocol, version 2, of KServe and Triton, over HTTP: texts and results are tensors."""
 
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Final
@@ -9,7 +8,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from app import __version__
-from app.errors import InvalidJson, NotFound, PayloadTooLarge, ValidationFailed
+from app.errors import InvalidJson, NotFound, ValidationFailed
 from app.http.api import Api, Call, Inference, Raw, Received, Route, Utility
 from app.http.dialects.open_inference.forms import FORMS, Form, Output, form_for
 from app.http.dialects.open_inference.tensors import (
@@ -61,7 +60,6 @@ class OpenInferenceApi(Api):
     """`/v2`."""
 
     name = "open-inference"
-    decompresses = True
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -139,13 +137,11 @@ class OpenInferenceApi(Api):
 
         Raises:
             NotFound: there is no such model.
-            InvalidJson: the body is cut off, or compressed in another way.
-            PayloadTooLarge: the body is over the limit when it is decompressed.
+            InvalidJson: the body is cut off.
             ValidationError, ValidationFailed: the tensors or parameters are not such as this model takes.
         """
         model = self._model(received)
-        body = self._decompressed(received)
-        head, rest = _split(body, received.header(HEADER_LENGTH))
+        head, rest = _split(received.body, received.header(HEADER_LENGTH))
         request = parse(InferRequest, head)
         texts = read_texts(request.inputs, rest)
         handler, form = form_for(model, texts)
@@ -168,28 +164,7 @@ class OpenInferenceApi(Api):
         head_of_answer: dict[str, object] = {"model_name": model.name, "model_version": VERSION}
         if request.id is not None:
             head_of_answer["id"] = request.id
-        return Call(handler, model, native, partial(_write, head_of_answer, wanted), len(body))
-
-    def _decompressed(self, received: Received) -> bytes:
-        encoding = received.header("content-encoding")
-        if encoding in (None, "identity"):
-            return received.body
-        if encoding not in ("gzip", "deflate"):
-            raise InvalidJson("This Content-Encoding is not read here. Send gzip, deflate, or no compression.")
-        limit = self.served.limits.max_body_bytes
-        decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib, whichever it is
-        try:
-            body = decompressor.decompress(received.body, limit + 1)
-        except zlib.error:
-            raise InvalidJson("The body is not compressed as its Content-Encoding says. Compress it again.") from None
-        if len(body) > limit:
-            raise PayloadTooLarge(
-                f"The body is over {limit} bytes when it is decompressed. Send fewer or shorter inputs, or raise "
-                "BERT_MAX_BODY_BYTES."
-            )
-        if not decompressor.eof:
-            raise InvalidJson("The compressed body is cut off. Send it completely.")
-        return body
+        return Call(handler, model, native, partial(_write, head_of_answer, wanted))
 
 
 def _described(

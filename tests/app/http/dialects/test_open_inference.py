@@ -11,16 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle.files import load_bundle
 from app.errors import EngineLost, NotReady
-from app.http.api import Inference, Limits, Received, Served, Utility
+from app.http.api import Limits, Received, Served, Utility
 from app.http.dialects.open_inference import OpenInferenceApi
 from app.http.dialects.open_inference.forms import FORMS
 from app.http.readiness import Readiness
-from app.settings import Settings
 from app.tasks import TASKS
-from app.tasks.catalog import Catalog, load_model
-from tests.conftest import BundleOf, ModelsOf
+from app.tasks.catalog import Catalog
+from tests.conftest import ModelsOf
 from tests.support import Reply, ServerProcess, serving
 
 MODELS = {
@@ -270,26 +268,6 @@ def test_a_compressed_request_is_read(server: ServerProcess, encoding: str, comp
     plain = outputs(infer(server, "embed", body, **headers))["embedding"]
     reply = infer(server, "embed", compress(body), content_encoding=encoding, **headers)
     assert outputs(reply)["embedding"].tolist() == plain.tolist()
-
-
-def test_a_compressed_request_is_as_large_as_what_it_holds(bundle_of: BundleOf) -> None:
-    catalog = Catalog([load_model(load_bundle(bundle_of("bert-embed")))])
-    body = json.dumps({"inputs": [tensor("text", [FOX * 1000])]}).encode()
-    scope = {"headers": [(b"content-encoding", b"gzip")]}
-    served = Served(catalog, lambda _: None, Readiness(), Limits(2**20, 512, 1.0, None))
-    [route] = [route for route in OpenInferenceApi(served).routes if route.path == "/v2/models/{model}/infer"]
-    assert isinstance(route, Inference)
-    call = route.read(Received(scope, gzip.compress(body), {"model": "bert-embed"}))
-    assert call.body_bytes == len(body)
-
-
-def test_a_body_that_cannot_be_decompressed_is_refused(server: ServerProcess) -> None:
-    limit = Settings.model_fields["max_body_bytes"].default
-    bomb = gzip.compress(b" " * (limit + 1))
-    assert f"over {limit} bytes when it is decompressed" in refusal(server, "embed", bomb, 413, content_encoding="gzip")
-    assert "cut off" in refusal(server, "embed", gzip.compress(b"{}")[:-9], 400, content_encoding="gzip")
-    assert "not compressed as" in refusal(server, "embed", b"{}", 400, content_encoding="deflate")
-    assert "is not read here" in refusal(server, "embed", b"{}", 400, content_encoding="br")
 
 
 def test_no_such_model_or_version(server: ServerProcess) -> None:

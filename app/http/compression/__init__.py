@@ -1,0 +1,1 @@
+"""Compressed bodies of requests and answers: `Content-Encoding` and `Accept-Encoding`."""
