@@ -16,6 +16,7 @@ CATALOGUE = {
     "PayloadTooLarge": (413, "payload_too_large"),
     "ValidationFailed": (422, "validation"),
     "Overloaded": (429, "overloaded"),
+    "RateLimited": (429, "rate_limited"),
     "HeadTooLarge": (431, "head_too_large"),
     "Internal": (500, "internal"),
     "NotReady": (503, "not_ready"),

@@ -1,0 +1,82 @@
+"""Callers take turns by their shares: who has got the least for its share is next.
+
+What a caller waits with stands in a line of its own. A line moves on by the cost of what it got, divided by the caller's share,
+and the one that is least far is first. A caller that comes (back) begins where the others are: time in which it wanted nothing
+is not saved up. Imports nothing else of the project.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from heapq import heappop, heappush, heapreplace
+from itertools import count
+from typing import Final, Generic, TypeVar
+
+from app.engine.callers import Caller
+
+T = TypeVar("T")
+L = TypeVar("L", bound="Line")  # type: ignore[type-arg]
+
+
+class Line(Generic[T]):
+    """What one caller waits with, in its order."""
+
+    def __init__(self, number: int) -> None:
+        self.number: Final = number
+        self.share = 1.0
+        self.passed = 0.0
+        """How far it is."""
+        self.turns: deque[T] = deque()
+
+
+class Lines(Generic[L]):
+    """The lines of all callers. Whoever takes from the first one calls `served` then."""
+
+    def __init__(self, make: Callable[[int], L]) -> None:
+        """Have none yet; `make` makes a line of a number."""
+        self._make: Final = make
+        self._numbers: Final = count()
+        self.by_name: Final[dict[str | None, L]] = {}
+        """The line of every caller that ever waited; that of None is nobody's in particular."""
+        self.waiting: Final[list[tuple[float, int, L]]] = []
+        """A heap of those that are not empty: the third item of the first one is whose turn it is."""
+        self._reached = 0.0
+        """How far the last line was that became empty."""
+
+    def of(self, caller: Caller | None) -> L:
+        """Return the line of a caller."""
+        name = None if caller is None else caller.name
+        line = self.by_name.get(name)
+        if line is None:
+            line = self.by_name[name] = self._make(next(self._numbers))
+        if caller is not None:
+            line.share = caller.share  # which may have changed
+        return line
+
+    def push(self, line: L, item: object) -> None:
+        """Put something at the end of a line."""
+        if not line.turns:
+            line.passed = max(line.passed, self.waiting[0][0] if self.waiting else self._reached)
+            heappush(self.waiting, (line.passed, line.number, line))
+        line.turns.append(item)
+
+    def served(self, line: L, cost: float) -> None:
+        """Move the first line on, from which something of a cost was taken. May be left out while it is alone and not empty."""
+        if not line.turns:
+            heappop(self.waiting)
+            self._reached = line.passed
+            line.passed += cost / line.share
+        else:
+            line.passed += cost / line.share
+            heapreplace(self.waiting, (line.passed, line.number, line))
+
+
+def work_before(own: float, size: float, share: float, others: Iterable[tuple[float, float]]) -> float:
+    """Return how much work is done until a caller's own is, in the unit of the arguments.
+
+    Args:
+        own: What the caller waits with already, and is done before.
+        size: What comes now. It is not counted itself.
+        share: The caller's.
+        others: The share and the work of every other caller: of that, no more is done meanwhile than it has a share for.
+    """
+    return own + sum(min(work, (own + size) * other / share) for other, work in others)
