@@ -63,15 +63,17 @@ class UtilityEndpoint:
         limits = self.api.served.limits
         if scope["method"] not in (self.route.method, "HEAD" if self.route.method == "GET" else ""):
             raise MethodNotAllowed(self.allowed)
+        caller = None
         if not self.route.is_open:
-            authorize(scope, limits.api_key, needs_scheme=self.api.needs_scheme)
+            caller = authorize(scope, limits.keys, needs_scheme=self.api.needs_scheme)
+            record.caller = None if caller is None else caller.name
         body = await read_body(scope, receive, limits.max_body_bytes)
         received = Received(scope, body, path)
         try:
             if len(body) <= SHORT_BYTES:
                 answer = self._written(received)
             else:
-                work = self._large.tokenize(partial(self._written, received), len(body))
+                work = self._large.tokenize(partial(self._written, received), len(body), caller=caller)
                 answer = await self._disconnects.unless_gone(work, receive)
         except ValidationError as error:
             raise explain(error, body, None) from None

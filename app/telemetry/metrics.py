@@ -27,7 +27,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from app.engine.messages import BatchRan, QueueStatistics
-from app.errors import ERRORS, DeadlineExceeded, EngineLost, HeadTooLarge, NotReady, Overloaded
+from app.errors import ERRORS, DeadlineExceeded, EngineLost, HeadTooLarge, NotReady, Overloaded, RateLimited
 from app.telemetry.log_writer import count_dropped_lines
 from app.telemetry.process_metrics import register_process_metrics
 from app.telemetry.record import CLIENT_GONE, RequestRecord
@@ -45,7 +45,13 @@ RATIO: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, math.inf
 
 # A head that is too large is refused before an API is known.
 STATUSES: Final = (200, *sorted({error.status for error in ERRORS if error is not HeadTooLarge}))
-REJECTIONS: Final = tuple(error.error_type for error in (Overloaded, NotReady, EngineLost, DeadlineExceeded))
+REJECTIONS: Final = tuple(
+    error.error_type for error in (Overloaded, RateLimited, NotReady, EngineLost, DeadlineExceeded)
+)
+MOST_CALLERS: Final = 100
+"""So many callers have series of their own, those that were there first; the others share one."""
+OTHER_CALLERS: Final = "other"
+"""Their label, which is no caller's name."""
 NOT_ROUTED: Final = "none"
 """The label `api` of requests for no route, and of input that is no request."""
 NOT_ROUTED_STATUSES: Final = (400, 404, 405, 408, 431)
@@ -141,6 +147,39 @@ class ModelMetrics:
         self._cancelled.inc()
 
 
+class CallerMetrics:
+    """The series of callers that have a name."""
+
+    def __init__(self, owner: "Metrics") -> None:
+        self._requests = owner.caller_requests
+        self._tokens = owner.caller_tokens
+        self._throttled = owner.caller_throttled
+        self._labels: dict[str, str] = {}
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Make the series of these callers, but for statuses that are rare."""
+        for name in names:
+            label = self._label(name)
+            self._requests.labels(label, "200")
+            self._tokens.labels(label)
+            self._throttled.labels(label)
+
+    def finished(self, name: str, request: RequestRecord) -> None:
+        """Count a caller's request that is over."""
+        label = self._label(name)
+        if request.status != CLIENT_GONE:
+            self._requests.labels(label, str(request.status)).inc()
+        if request.status == 200:
+            self._tokens.labels(label).inc(request.tokens)
+        if request.error_type == RateLimited.error_type:
+            self._throttled.labels(label).inc()
+
+    def _label(self, name: str) -> str:
+        if name in self._labels or len(self._labels) < MOST_CALLERS:
+            return self._labels.setdefault(name, name)
+        return OTHER_CALLERS
+
+
 class Metrics:
     """The metric objects of the service, on the registry that is passed in or one of their own."""
 
@@ -188,6 +227,13 @@ class Metrics:
         self.inflight_requests = gauge("inflight_requests", "Requests being answered.")
         self.rejected = counter("rejected_total", "Requests refused or dropped.", (*by_model, "reason"))
         self.cancelled = counter("cancelled_total", "Requests whose caller went away first.")
+        self.caller_requests = counter(
+            "caller_requests_total", "Answered requests of each caller that has a name.", ("caller", "status")
+        )
+        self.caller_tokens = counter("caller_tokens_total", "Tokens of a caller that were answered.", ("caller",))
+        self.caller_throttled = counter(
+            "caller_throttled_total", "Requests of a caller that was over its rate.", ("caller",)
+        )
         self.truncated = counter("truncated_total", "Texts cut to the model's maximum length.")
         self.tokens = counter("tokens_total", "Tokens that ran, special tokens included.")
         self.device_busy = counter("device_busy_seconds_total", "Time of the device that batches took.")
@@ -210,6 +256,7 @@ class Metrics:
         register_process_metrics(self._read, is_alone=memory is None)
         self._by_model: dict[str, ModelMetrics] = {}
         self._unrouted = ModelMetrics(self, NO_MODEL, NO_MODEL)
+        self.of_callers: Final = CallerMetrics(self)
         self._apis: tuple[str, ...] = ()
 
     def set_apis(self, names: Iterable[str]) -> None:
