@@ -161,30 +161,31 @@ class Batcher(Generic[P, R]):
         if not tokens or min(tokens) < 1:  # it would never end, or take a batch with it
             raise Internal("The engine was asked to run a request without sequences, or a sequence without tokens.")
         self.check(len(payloads), caller)
-        self._refuse_late_answer(tokens, caller)
+        own_tokens = sum(tokens)
+        self._refuse_late_answer(len(tokens), own_tokens, caller)
         now = self._clock()
         future: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
         job = Job(payloads, tokens, now, now + self._admission.timeout_s, future, timeline, caller)
         if caller is not None:
-            self._rates.charge(caller, sum(tokens), now)
+            self._rates.charge(caller, own_tokens, now)
         if timeline is not None:
             timeline.admitted_at = now
-        self.queue.add(job)
+        self.queue.add(job, own_tokens)
         self._wake_one()
         if self._launches_ahead and self._is_full():
             self._slots.look_again()
         return job
 
-    def _refuse_late_answer(self, tokens: Sequence[int], caller: Caller | None) -> None:
+    def _refuse_late_answer(self, sequences: int, own_tokens: int, caller: Caller | None) -> None:
         """Refuse a job that cannot be answered in time: it would take the device from others for nothing."""
-        own_tokens, queue, estimate = sum(tokens), self.queue, self.estimate
+        queue, estimate = self.queue, self.estimate
         if estimate.at_most(self._running_tokens + queue.tokens + own_tokens) <= self._admission.timeout_s:
             return
         # When nothing runs, nothing shows whether a slow device has recovered: the job itself will show it.
         is_idle = not self._running_tokens and not queue.tokens
         own_s = estimate.seconds_as_measured(own_tokens) if is_idle else estimate.seconds(own_tokens)
-        self._admission.refuse_long_run(own_s, inputs=len(tokens), tokens=own_tokens)
-        self._admission.refuse_late_answer(self.statistics.wait_s(len(tokens), caller) + own_s)
+        self._admission.refuse_long_run(own_s, inputs=sequences, tokens=own_tokens)
+        self._admission.refuse_late_answer(self.statistics.wait_s(sequences, caller) + own_s)
 
     def withdraw(self, job: Job[P, R]) -> None:
         """Drop what has not run of a job whose caller is gone."""

@@ -60,6 +60,7 @@ class Queue(Generic[P, R]):
         self.sequences = 0
         self.tokens = 0
         self._lines: Lines[_JobLine[P, R]] = Lines(_JobLine)
+        self._nobodys = self._lines.of(None)
         # Every unanswered job in the order of admission, which is the order of deadlines as all have one timeout.
         self._unanswered: dict[Job[P, R], None] = {}
         self._is_empty = asyncio.Event()
@@ -67,7 +68,7 @@ class Queue(Generic[P, R]):
 
     def __bool__(self) -> bool:
         """Whether a sequence may be waiting. A job that is over keeps its place until its turn comes."""
-        return bool(self._lines.waiting)
+        return bool(self._lines)
 
     @property
     def turn_tokens(self) -> int:
@@ -82,12 +83,11 @@ class Queue(Generic[P, R]):
             if name is not None and line.tokens
         }
 
-    def add(self, job: Job[P, R]) -> None:
-        """Queue all sequences of a job."""
-        line = self._lines.of(job.caller)
+    def add(self, job: Job[P, R], tokens: int) -> None:
+        """Queue all sequences of a job, which have so many tokens."""
+        line = self._nobodys if job.caller is None else self._lines.of(job.caller)
         self._lines.push(line, job)
         self._unanswered[job] = None
-        tokens = sum(job.tokens)
         self.sequences += len(job.payloads)
         self.tokens += tokens
         line.tokens += tokens
@@ -104,14 +104,16 @@ class Queue(Generic[P, R]):
         queued_s: list[float] = []
         room = budget_tokens
         lines = self._lines
-        while lines.waiting:
-            line = lines.waiting[0][2]
+        waiting = lines.waiting
+        while waiting:
+            line = waiting[0][2]
             turns = line.turns
+            if not turns:
+                break
             job = turns[0]
             if job.future.done():
                 turns.popleft()
-                if not turns:
-                    lines.served(line, 0)
+                lines.served(0)
                 continue
             tokens = job.tokens[job.next_index]
             if tokens > room and batch:
@@ -129,8 +131,8 @@ class Queue(Generic[P, R]):
             if job.next_index < len(job.tokens):
                 turns.append(job)
                 line.turn_tokens += job.tokens[job.next_index]
-            if not turns or len(lines.waiting) > 1:
-                lines.served(line, tokens)
+            if len(waiting) > 1:
+                lines.served(tokens)
         self.tokens -= budget_tokens - room
         self.sequences -= len(batch)
         return batch, queued_s

@@ -25,6 +25,8 @@ class Line(Generic[T]):
         self.share = 1.0
         self.passed = 0.0
         """How far it is."""
+        self.is_among = False
+        """Whether it is one of those that wait."""
         self.turns: deque[T] = deque()
 
 
@@ -38,9 +40,13 @@ class Lines(Generic[L]):
         self.by_name: Final[dict[str | None, L]] = {}
         """The line of every caller that ever waited; that of None is nobody's in particular."""
         self.waiting: Final[list[tuple[float, int, L]]] = []
-        """A heap of those that are not empty: the third item of the first one is whose turn it is."""
+        """A heap of those that are not empty, or the last one that was: the third item of the first is whose turn it is."""
         self._reached = 0.0
-        """How far the last line was that became empty."""
+        """How far the last line was that left."""
+
+    def __bool__(self) -> bool:
+        """Whether anything waits."""
+        return bool(self.waiting) and bool(self.waiting[0][2].turns)
 
     def of(self, caller: Caller | None) -> L:
         """Return the line of a caller."""
@@ -54,20 +60,29 @@ class Lines(Generic[L]):
 
     def push(self, line: L, item: object) -> None:
         """Put something at the end of a line."""
-        if not line.turns:
+        if not line.is_among:
+            if self.waiting and not self.waiting[0][2].turns:
+                self._leave()
             line.passed = max(line.passed, self.waiting[0][0] if self.waiting else self._reached)
+            line.is_among = True
             heappush(self.waiting, (line.passed, line.number, line))
         line.turns.append(item)
 
-    def served(self, line: L, cost: float) -> None:
-        """Move the first line on, from which something of a cost was taken. May be left out while it is alone and not empty."""
+    def served(self, cost: float) -> None:
+        """Move the first line on, from which something of a cost was taken. May be left out while it is the only one."""
+        if len(self.waiting) == 1:
+            return
+        line = self.waiting[0][2]
         if not line.turns:
-            heappop(self.waiting)
-            self._reached = line.passed
+            self._leave()
             line.passed += cost / line.share
         else:
             line.passed += cost / line.share
             heapreplace(self.waiting, (line.passed, line.number, line))
+
+    def _leave(self) -> None:
+        self._reached, _, line = heappop(self.waiting)
+        line.is_among = False
 
 
 def work_before(own: float, size: float, share: float, others: Iterable[tuple[float, float]]) -> float:

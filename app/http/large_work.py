@@ -178,7 +178,7 @@ class _Threads:
 
     async def take(self, wanted: _Wanted) -> None:
         """Wait for a thread and memory; `submit` is to follow."""
-        if self._free_threads and wanted.memory <= self._free and not self._lines.waiting:
+        if self._free_threads and wanted.memory <= self._free and not self._lines:
             self._free_threads -= 1
             self._free -= wanted.memory
             return
@@ -219,7 +219,7 @@ class _Threads:
         self._grant()
 
     def _grant(self) -> None:
-        while self._lines.waiting:
+        while self._lines:
             line = self._lines.waiting[0][2]
             wanted, granted = line.turns[0]
             cost = 0
@@ -231,7 +231,7 @@ class _Threads:
                 cost = wanted.cost
                 granted.set_result(None)
             line.turns.popleft()
-            self._lines.served(line, cost)
+            self._lines.served(cost)
 
 
 def trim() -> None:

@@ -1,5 +1,7 @@
 """A file of keys: callers by name in log and metrics, rates that hold for all front ends, and changes without a restart."""
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Device, ServeFaulty
+from tests.e2e.processes import engine_of, workers
 from tests.support import Connection, Reply, ServerProcess, eventually, run_app, serving
 
 TEXT = "The cat sat on the mat."
@@ -90,8 +93,8 @@ def test_keys_are_changed_without_a_restart(locked: tuple[ServerProcess, Path]) 
         assert kept.ask("POST", "/v1/classify", {"inputs": TEXT}, bearer("bodies")).status == 200
         path.write_text(FILE.replace(KEYS["bodies"], "sk-rotated") + "new sk-new\n")
         ready = server.log.count("was read again: ")
-        workers = max(1, server.log.count("ready in"))
-        eventually(lambda: server.log.count("was read again: ") >= ready + workers)
+        readers = server.log.count("ready in")
+        eventually(lambda: server.log.count("was read again: ") >= ready + readers)
         for _ in range(4):  # by either front end
             assert ask(server, "bodies").status == 401
             assert server.post("/v1/classify", {"inputs": TEXT}, authorization="Bearer sk-rotated").status == 200
@@ -99,12 +102,28 @@ def test_keys_are_changed_without_a_restart(locked: tuple[ServerProcess, Path]) 
         assert kept.ask("POST", "/v1/classify", {"inputs": TEXT}, bearer("bodies")).status == 401
         assert server.metric("bert_caller_requests_total", caller="new", status="200") == 4
         path.write_text("wrong\n")
-        eventually(lambda: server.log.count("line 1: there is no key") >= workers)
+        eventually(lambda: server.log.count("line 1: there is no key") >= readers)
         assert ask(server, "single").status == 200
     finally:
         path.write_text(FILE)
         kept.close()
     eventually(lambda: ask(server, "bodies").status == 200)
+
+
+def test_a_front_end_that_is_replaced_while_the_file_is_wrong_serves_once_it_is_right(
+    shared_models: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(FILE)
+    with serving(shared_models / "sentiment", "--workers", "2", "--api-keys-file", str(path)) as server:
+        path.write_text("wrong\n")
+        eventually(lambda: server.log.count("The keys that were read before stay in force") == 2)
+        os.kill(next(pid for pid in workers(server) if pid != engine_of(server)), signal.SIGKILL)
+        eventually(lambda: "This process serves once it is right" in server.log)
+        assert ask(server, "single").status == 200
+        path.write_text(FILE + "new sk-new\n")
+        eventually(lambda: server.log.count("ready in") == 3)
+        assert server.stop() == 0
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -118,10 +137,13 @@ def test_a_wrong_file_stops_the_start(shared_models: Path, tmp_path: Path, worke
     assert "sk-secret" not in ended.stderr
 
 
-def test_the_backlog_of_one_caller_refuses_no_other(serve_faulty: ServeFaulty, device: Device, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_backlog_of_one_caller_refuses_no_other(
+    serve_faulty: ServeFaulty, device: Device, tmp_path: Path, workers: str
+) -> None:
     path = tmp_path / "keys"
     path.write_text(FILE)
-    arguments = ("--batch-tokens", "64", "--max-queue-s", "0.05", "--api-keys-file", str(path))
+    arguments = ("--workers", workers, "--batch-tokens", "64", "--max-queue-s", "0.05", "--api-keys-file", str(path))
     with ThreadPoolExecutor(8) as threads, serve_faulty(*arguments) as server:
         ask(server, "single")
         device.hold()

@@ -28,7 +28,7 @@ class Bench:
     def add(self, caller: Caller | None, *tokens: int, name: str = "") -> Job[str, None]:
         future: asyncio.Future[list[None]] = asyncio.get_running_loop().create_future()
         job = Job([name or (caller.name if caller else "")] * len(tokens), tokens, 0.0, 1.0, future, caller=caller)
-        self.queue.add(job)
+        self.queue.add(job, sum(tokens))
         return job
 
     def batch(self) -> list[str]:
