@@ -47,8 +47,8 @@ Item = tuple[Job[P, R], int]
 class _JobLine(Line[Job[P, R]]):
     """The jobs of one caller: `tokens` are those that have not run, `turn_tokens` those of the next sequence of every job."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
+    def __init__(self, name: str | None, number: int) -> None:
+        super().__init__(name, number)
         self.tokens = 0
         self.turn_tokens = 0
 
@@ -73,14 +73,14 @@ class Queue(Generic[P, R]):
     @property
     def turn_tokens(self) -> int:
         """Tokens of the next sequence of every job that waits."""
-        return sum(line.turn_tokens for line in self._lines.by_name.values())
+        return sum(line.turn_tokens for _, _, line in self._lines.waiting)
 
     def backlogs(self) -> dict[str, Backlog]:
         """Return what each caller waits with, by name."""
         return {
-            name: Backlog(line.share, line.tokens, line.turn_tokens)
-            for name, line in self._lines.by_name.items()
-            if name is not None and line.tokens
+            line.name: Backlog(line.share, line.tokens, line.turn_tokens)
+            for _, _, line in self._lines.waiting
+            if line.name is not None and line.tokens
         }
 
     def add(self, job: Job[P, R], tokens: int) -> None:

@@ -14,10 +14,11 @@ from app.errors import RateLimited
 
 
 class Bucket(NamedTuple):
-    """So many tokens were in it at a time of the machine's monotonic clock; fewer than none are a debt."""
+    """So many tokens were in it at a time of the machine's monotonic clock, and so many a second came; fewer than none are a debt."""
 
     tokens: float
     at: float
+    rate: float
 
 
 def refuse_debt(caller: Caller, bucket: Bucket | None, now: float) -> None:
@@ -55,8 +56,8 @@ class Rates:
             return
         bucket = self._buckets.get(caller.name)
         filled = caller.burst if bucket is None else bucket.tokens + (now - bucket.at) * rate
-        self._buckets[caller.name] = Bucket(min(caller.burst, filled) - tokens, now)
+        self._buckets[caller.name] = Bucket(min(caller.burst, filled) - tokens, now, rate)
 
-    def debts(self) -> Mapping[str, Bucket]:
-        """Return the buckets that were in debt when they were last used, by name."""
-        return {name: bucket for name, bucket in self._buckets.items() if bucket.tokens < 0}
+    def debts(self, now: float) -> Mapping[str, Bucket]:
+        """Return the buckets that are in debt, by name."""
+        return {name: one for name, one in self._buckets.items() if one.tokens + (now - one.at) * one.rate < 0}

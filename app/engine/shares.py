@@ -20,7 +20,8 @@ L = TypeVar("L", bound="Line")  # type: ignore[type-arg]
 class Line(Generic[T]):
     """What one caller waits with, in its order."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, name: str | None, number: int) -> None:
+        self.name: Final = name
         self.number: Final = number
         self.share = 1.0
         self.passed = 0.0
@@ -33,8 +34,8 @@ class Line(Generic[T]):
 class Lines(Generic[L]):
     """The lines of all callers. Whoever takes from the first one calls `served` then."""
 
-    def __init__(self, make: Callable[[int], L]) -> None:
-        """Have none yet; `make` makes a line of a number."""
+    def __init__(self, make: Callable[[str | None, int], L]) -> None:
+        """Have none yet; `make` makes the line of a name and a number."""
         self._make: Final = make
         self._numbers: Final = count()
         self.by_name: Final[dict[str | None, L]] = {}
@@ -53,7 +54,7 @@ class Lines(Generic[L]):
         name = None if caller is None else caller.name
         line = self.by_name.get(name)
         if line is None:
-            line = self.by_name[name] = self._make(next(self._numbers))
+            line = self.by_name[name] = self._make(name, next(self._numbers))
         if caller is not None:
             line.share = caller.share  # which may have changed
         return line

@@ -203,7 +203,8 @@ async def serve_front_end(
     Raises:
         StartupError: the service cannot start as it is set up.
     """
-    await until_keys_are_right(settings)
+    if not await _keys_are_right(settings, supervisor):
+        return ExitStatus.STOPPED
     bad = BadBundles(are_skipped=settings.skip_bad_bundles)
     bundles = find_bundles(settings.models, bad.skipping)
     engine = RemoteEngine(
@@ -226,6 +227,19 @@ async def serve_front_end(
         await front_end.close()
         beating.cancel()
     return ExitStatus.STOPPED if connection.cancelled() else connection.result()
+
+
+async def _keys_are_right(settings: Settings, supervisor: SupervisorLink) -> bool:
+    """Wait until the keys of callers can be read; return False if this process is to end instead."""
+    waiting = asyncio.create_task(until_keys_are_right(settings))
+
+    def end() -> None:
+        waiting.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+    supervisor.when_gone(end)
+    await asyncio.wait((waiting,))
+    return not waiting.cancelled()
 
 
 async def _stay_connected(front_end: FrontEnd, engine: RemoteEngine, supervisor: SupervisorLink) -> ExitStatus:

@@ -123,7 +123,11 @@ def test_a_front_end_that_is_replaced_while_the_file_is_wrong_serves_once_it_is_
         assert ask(server, "single").status == 200
         path.write_text(FILE + "new sk-new\n")
         eventually(lambda: server.log.count("ready in") == 3)
-        assert server.stop() == 0
+        path.write_text("wrong\n")
+        eventually(lambda: server.log.count("The keys that were read before stay in force") == 4)
+        os.kill(next(pid for pid in workers(server) if pid != engine_of(server)), signal.SIGKILL)
+        eventually(lambda: server.log.count("This process serves once it is right") == 2)
+        assert server.stop() == 0  # also while one waits
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

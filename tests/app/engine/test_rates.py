@@ -71,12 +71,14 @@ def test_a_changed_rate_counts_for_debts_too() -> None:
 def test_what_another_process_is_told_refuses_as_the_engine_does() -> None:
     rates = Rates()
     rates.charge(CALLER, 40, 0.0)
-    assert rates.debts() == {}
+    assert rates.debts(0.0) == {}
     rates.charge(CALLER, 40, 0.0)
-    assert rates.debts() == {"one": Bucket(-30.0, 0.0)}
+    debts = rates.debts(2.9)
+    assert debts == {"one": Bucket(-30.0, 0.0, 10.0)}
     with pytest.raises(RateLimited):
-        refuse_debt(CALLER, rates.debts()["one"], 2.9)
-    refuse_debt(CALLER, rates.debts()["one"], 3.0)
+        refuse_debt(CALLER, debts["one"], 2.9)
+    refuse_debt(CALLER, debts["one"], 3.0)
+    assert rates.debts(3.0) == {}
 
 
 def test_a_request_that_the_queue_refuses_is_not_charged() -> None:
@@ -94,6 +96,6 @@ def test_a_request_that_the_queue_refuses_is_not_charged() -> None:
         for _ in range(3):
             with pytest.raises(Overloaded):
                 batcher.submit([0] * 10, [16] * 10, None, rich)
-        assert rates.debts() == {}
+        assert rates.debts(0.0) == {}
 
     asyncio.run(main())
