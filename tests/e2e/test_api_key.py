@@ -27,7 +27,7 @@ def locked(
         environment = {"BERT_API_KEY_FILE": str(path), "BERT_API_KEY": "the file's counts"}
     if request.param == "file of keys":
         path = tmp_path_factory.mktemp("keys") / "keys"
-        path.write_text(f"other another-key\nsearch {KEY}\n")
+        path.write_text(f"nightly another-key\nsearch {KEY}\n")
         environment = {"BERT_API_KEYS_FILE": str(path)}
     with serving(shared_models / "sentiment", "--threads", "1", **environment) as server:
         yield server
