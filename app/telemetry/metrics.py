@@ -147,37 +147,53 @@ class ModelMetrics:
         self._cancelled.inc()
 
 
+class _CallerSeries:
+    """The series of one caller, looked up once."""
+
+    def __init__(self, owner: "Metrics", label: str) -> None:
+        self._requests = owner.caller_requests
+        self._label = label
+        self._answered: dict[int, Counter] = {}
+        self.tokens = owner.caller_tokens.labels(label)
+        self.throttled = owner.caller_throttled.labels(label)
+        self.count_of(200)
+
+    def count_of(self, status: int) -> Counter:
+        """Return the series of the caller's requests with a status."""
+        found = self._answered.get(status)
+        if found is None:
+            found = self._answered[status] = self._requests.labels(self._label, str(status))
+        return found
+
+
 class CallerMetrics:
     """The series of callers that have a name."""
 
     def __init__(self, owner: "Metrics") -> None:
-        self._requests = owner.caller_requests
-        self._tokens = owner.caller_tokens
-        self._throttled = owner.caller_throttled
-        self._labels: dict[str, str] = {}
+        self._owner = owner
+        self._by_name: dict[str, _CallerSeries] = {}
 
     def expect(self, names: Iterable[str]) -> None:
         """Make the series of these callers, but for statuses that are rare."""
         for name in names:
-            label = self._label(name)
-            self._requests.labels(label, "200")
-            self._tokens.labels(label)
-            self._throttled.labels(label)
+            self._of(name)
 
     def finished(self, name: str, request: RequestRecord) -> None:
         """Count a caller's request that is over."""
-        label = self._label(name)
+        series = self._by_name.get(name) or self._of(name)
         if request.status != CLIENT_GONE:
-            self._requests.labels(label, str(request.status)).inc()
+            series.count_of(request.status).inc()
         if request.status == 200:
-            self._tokens.labels(label).inc(request.tokens)
-        if request.error_type == RateLimited.error_type:
-            self._throttled.labels(label).inc()
+            series.tokens.inc(request.tokens)
+        elif request.error_type == RateLimited.error_type:
+            series.throttled.inc()
 
-    def _label(self, name: str) -> str:
-        if name in self._labels or len(self._labels) < MOST_CALLERS:
-            return self._labels.setdefault(name, name)
-        return OTHER_CALLERS
+    def _of(self, name: str) -> _CallerSeries:
+        if name not in self._by_name and len(self._by_name) >= MOST_CALLERS:
+            name = OTHER_CALLERS
+        if name not in self._by_name:
+            self._by_name[name] = _CallerSeries(self._owner, name)
+        return self._by_name[name]
 
 
 class Metrics:
