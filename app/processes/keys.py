@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from pydantic import SecretStr
+
 from app.engine.callers import Caller
 from app.errors import StartupError
 from app.http.keys import Keys, digest_of, parse_keys
@@ -21,13 +23,28 @@ OF_THE_KEY: Final = "default"
 _Signature = tuple[int, ...] | None
 
 
+def read_key(setting: str, key: SecretStr | None, file: Path | None) -> str | None:
+    """Return the key of a setting, or that of its file, which counts if there are both; None if there is neither.
+
+    Raises:
+        StartupError: the file cannot be read, or is empty.
+    """
+    if file is None:
+        return None if key is None else key.get_secret_value()
+    variable = variable_of(f"{setting}_file")
+    content = _text_of(variable, file).strip()
+    if not content:
+        raise StartupError(f"{variable} is empty: {file}. Write the key into it.")
+    return content
+
+
 def single_key(settings: Settings) -> Keys | None:
     """Return the one key that the settings ask for, which is nobody's in particular; None if there is none.
 
     Raises:
         StartupError: its file cannot be read.
     """
-    key = _key(settings)
+    key = read_key("api_key", settings.api_key, settings.api_key_file)
     return None if key is None else Keys({digest_of(key): None})
 
 
@@ -37,7 +54,9 @@ def open_keys_file(settings: Settings) -> "KeysFile | None":
     Raises:
         StartupError: a file cannot be read, or a line of it is wrong.
     """
-    return None if settings.api_keys_file is None else KeysFile(settings.api_keys_file, _key(settings))
+    if settings.api_keys_file is None:
+        return None
+    return KeysFile(settings.api_keys_file, read_key("api_key", settings.api_key, settings.api_key_file))
 
 
 async def until_keys_are_right(settings: Settings) -> None:
@@ -119,16 +138,6 @@ class KeysFile:
         except OSError:
             return None
         return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
-
-
-def _key(settings: Settings) -> str | None:
-    if settings.api_key_file is None:
-        return None if settings.api_key is None else settings.api_key.get_secret_value()
-    variable = variable_of("api_key_file")
-    key = _text_of(variable, settings.api_key_file).strip()
-    if not key:
-        raise StartupError(f"{variable} is empty: {settings.api_key_file}. Write the key into it.")
-    return key
 
 
 def _text_of(variable: str, path: Path) -> str:
