@@ -132,6 +132,18 @@ class Overloaded(ServiceError):
         self.headers = ((b"retry-after", str(retry_after_s).encode()),)
 
 
+class RateLimited(ServiceError):
+    """The caller is over its rate; the same request is admitted after `retry_after_s` seconds."""
+
+    status = 429
+    error_type = "rate_limited"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.headers = ((b"retry-after", str(retry_after_s).encode()),)
+
+
 class HeadTooLarge(ServiceError):
     """The head of the request is over the limit."""
 

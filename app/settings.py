@@ -48,6 +48,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "page",
         "api_key",
         "api_key_file",
+        "api_keys_file",
         "root_path",
         "forwarded_allow_ips",
         "cors_allow_origin",
@@ -135,6 +136,9 @@ class Settings(BaseSettings):
         None, min_length=1, description="key that inference asks for as 'Authorization: Bearer KEY'"
     )
     api_key_file: Path | None = Field(None, description="file that holds the key instead")
+    api_keys_file: Path | None = Field(
+        None, description="file of the keys of several callers, with their shares and rates (docs/operations.md)"
+    )
     root_path: str | None = Field(
         None, pattern=r"^(/[^/?#%\s]+)+$", description="path below which a proxy serves this server, as in /bert"
     )

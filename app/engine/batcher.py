@@ -15,9 +15,11 @@ from time import monotonic
 from typing import Final, Generic, Protocol, TypeVar
 
 from app.engine.admission import Admission
+from app.engine.callers import Caller
 from app.engine.estimate import Estimate
 from app.engine.messages import BatchRan, QueueStatistics, Timeline
 from app.engine.queue import Item, Job, Queue
+from app.engine.rates import Rates
 from app.engine.slots import Slots
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, OutOfDeviceMemory
 
@@ -58,6 +60,7 @@ class Batcher(Generic[P, R]):
         observer: BatchObserver,
         lanes: int = 1,
         launches_ahead: bool = False,
+        rates: Rates | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Start no work yet: `work` is the loop that does.
@@ -70,6 +73,7 @@ class Batcher(Generic[P, R]):
             observer: Called with every batch.
             lanes: How many batches `run` may be called with at once. Each takes its share of the device.
             launches_ahead: Whether it may be called with a full batch while it runs another, and answers them in order.
+            rates: What callers have run of late, shared by the batchers of all models.
             clock: Seconds that never go back.
         """
         self._run = run
@@ -80,6 +84,7 @@ class Batcher(Generic[P, R]):
         self._observer = observer
         self._lanes = lanes
         self._launches_ahead = launches_ahead
+        self._rates = Rates() if rates is None else rates
         self._clock = clock
         self.queue: Queue[P, R] = Queue()
         self.estimate = Estimate(budget_tokens, lanes)
@@ -101,66 +106,86 @@ class Batcher(Generic[P, R]):
             estimate.seconds(self._running_tokens),
             estimate.seconds(queue.tokens),
             estimate.seconds(queue.turn_tokens),
+            queue.backlogs(),
         )
 
-    def check(self, sequences: int) -> None:
+    def check(self, sequences: int, caller: Caller | None = None) -> None:
         """Raise if a job of this many sequences would not be admitted now, as `infer` does."""
         if self._closed is not None:
             raise type(self._closed)(self._closed.message)
+        if caller is not None:
+            self._rates.check(caller, self._clock())
         # No request waits for more than all there is: most are admitted without making statistics, at half the cost.
         if self.estimate.at_most(self._running_tokens + self.queue.tokens) > self._max_wait_s:
-            self._admission.refuse_long_wait(self.statistics.wait_s(sequences))
+            self._admission.refuse_long_wait(self.statistics.wait_s(sequences, caller))
 
-    async def infer(self, payloads: Sequence[P], tokens: Sequence[int], timeline: Timeline | None = None) -> list[R]:
+    async def infer(
+        self,
+        payloads: Sequence[P],
+        tokens: Sequence[int],
+        timeline: Timeline | None = None,
+        caller: Caller | None = None,
+    ) -> list[R]:
         """Return the answers to `payloads`, in order. Cancelling the call withdraws what has not run.
 
         Args:
             payloads: At least one sequence.
             tokens: The length of each.
             timeline: Filled in as the request goes, if given.
+            caller: Whose request it is.
 
         Raises:
             Overloaded: the queue is too long; nothing was admitted. Retry later.
+            RateLimited: the caller has run too much of late; nothing was admitted. Retry later.
             ValidationFailed: it could not be answered in time even alone; nothing was admitted.
             DeadlineExceeded: the answer was not there in time. A retry may help.
             Internal: one of the sequences cannot be run. A retry does not help.
             EngineLost: the device failed for good. A retry helps once the engine was replaced.
             NotReady: the batcher is closed.
         """
-        job = self.submit(payloads, tokens, timeline)
+        job = self.submit(payloads, tokens, timeline, caller)
         try:
             return await job.future
         except asyncio.CancelledError:
             self.withdraw(job)
             raise
 
-    def submit(self, payloads: Sequence[P], tokens: Sequence[int], timeline: Timeline | None = None) -> Job[P, R]:
+    def submit(
+        self,
+        payloads: Sequence[P],
+        tokens: Sequence[int],
+        timeline: Timeline | None = None,
+        caller: Caller | None = None,
+    ) -> Job[P, R]:
         """Admit a job at once or raise, as `infer` does; its `future` is set when it is over."""
         if not tokens or min(tokens) < 1:  # it would never end, or take a batch with it
             raise Internal("The engine was asked to run a request without sequences, or a sequence without tokens.")
-        self.check(len(payloads))
-        self._refuse_late_answer(tokens)
+        self.check(len(payloads), caller)
+        own_tokens = sum(tokens)
+        self._refuse_late_answer(len(tokens), own_tokens, caller)
         now = self._clock()
         future: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
-        job = Job(payloads, tokens, now, now + self._admission.timeout_s, future, timeline)
+        job = Job(payloads, tokens, now, now + self._admission.timeout_s, future, timeline, caller)
+        if caller is not None:
+            self._rates.charge(caller, own_tokens, now)
         if timeline is not None:
             timeline.admitted_at = now
-        self.queue.add(job)
+        self.queue.add(job, own_tokens)
         self._wake_one()
         if self._launches_ahead and self._is_full():
             self._slots.look_again()
         return job
 
-    def _refuse_late_answer(self, tokens: Sequence[int]) -> None:
+    def _refuse_late_answer(self, sequences: int, own_tokens: int, caller: Caller | None) -> None:
         """Refuse a job that cannot be answered in time: it would take the device from others for nothing."""
-        own_tokens, queue, estimate = sum(tokens), self.queue, self.estimate
+        queue, estimate = self.queue, self.estimate
         if estimate.at_most(self._running_tokens + queue.tokens + own_tokens) <= self._admission.timeout_s:
             return
         # When nothing runs, nothing shows whether a slow device has recovered: the job itself will show it.
         is_idle = not self._running_tokens and not queue.tokens
         own_s = estimate.seconds_as_measured(own_tokens) if is_idle else estimate.seconds(own_tokens)
-        self._admission.refuse_long_run(own_s, inputs=len(tokens), tokens=own_tokens)
-        self._admission.refuse_late_answer(self.statistics.wait_s(len(tokens)) + own_s)
+        self._admission.refuse_long_run(own_s, inputs=sequences, tokens=own_tokens)
+        self._admission.refuse_late_answer(self.statistics.wait_s(sequences, caller) + own_s)
 
     def withdraw(self, job: Job[P, R]) -> None:
         """Drop what has not run of a job whose caller is gone."""

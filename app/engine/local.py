@@ -15,10 +15,12 @@ from app.bundle.files import Bundle
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.admission import Admission
 from app.engine.batcher import Batcher, BatchObserver
+from app.engine.callers import Caller
 from app.engine.messages import Loaded, QueueStatistics, Timeline
 from app.engine.preparation import prepare
 from app.engine.protocols import Runner
 from app.engine.queue import Job
+from app.engine.rates import Rates
 from app.engine.slots import Slots
 from app.engine.threads import Threads, stuck_after_s
 from app.errors import EngineLost, NotReady
@@ -51,6 +53,7 @@ class LocalEngine:
         self._clock = clock
         self._threads = Threads(lanes=cpus)
         self._slots = Slots(cpus)
+        self.rates: Final = Rates()
         self._batchers: dict[str, SequenceBatcher] = {}
         self._observers: dict[str, EngineObserver] = {}
         self._tasks: list[asyncio.Task[None]] = [asyncio.create_task(self._tick())]
@@ -101,6 +104,7 @@ class LocalEngine:
             observer=observer,
             lanes=lanes,
             launches_ahead=runner.launches_ahead,
+            rates=self.rates,
         )
         if runner.launches_ahead:
             self._slots.launch_ahead()
@@ -163,20 +167,30 @@ class LocalEngine:
                 self._lose(EngineLost("The device does not answer and the engine is replaced. Retry in a few seconds."))
 
     async def infer(
-        self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None
+        self,
+        model: str,
+        sequences: Sequence[TokenSequence],
+        timeline: Timeline | None = None,
+        caller: Caller | None = None,
     ) -> list[SequenceResult]:
-        return await self._batchers[model].infer(sequences, list(map(len, sequences)), timeline)
+        return await self._batchers[model].infer(sequences, list(map(len, sequences)), timeline, caller)
 
-    def submit(self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None) -> SubmittedJob:
+    def submit(
+        self,
+        model: str,
+        sequences: Sequence[TokenSequence],
+        timeline: Timeline | None = None,
+        caller: Caller | None = None,
+    ) -> SubmittedJob:
         """Admit a request at once or raise, as `infer` does. Its `future` is set when it is over."""
-        return self._batchers[model].submit(sequences, list(map(len, sequences)), timeline)
+        return self._batchers[model].submit(sequences, list(map(len, sequences)), timeline, caller)
 
     def withdraw(self, model: str, job: SubmittedJob) -> None:
         """Drop what has not run of a submitted request."""
         self._batchers[model].withdraw(job)
 
-    def check(self, model: str, sequences: int) -> None:
-        self._batchers[model].check(sequences)
+    def check(self, model: str, sequences: int, caller: Caller | None = None) -> None:
+        self._batchers[model].check(sequences, caller)
 
     def statistics(self) -> Mapping[str, QueueStatistics]:
         """Return what waits, by model."""

@@ -3,8 +3,12 @@
 Plain data, so that the engine may be in another process.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from app.engine.callers import Caller
+from app.engine.shares import work_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +39,24 @@ class Loaded:
     speed: Speed
 
 
+class Backlog(NamedTuple):
+    """What a caller waits with: `turn_tokens` are those of the next sequence of each of its requests."""
+
+    share: float
+    tokens: int
+    turn_tokens: int
+
+
+_NOTHING: Final = Backlog(1.0, 0, 0)
+
+
 @dataclass(slots=True)
 class QueueStatistics:
     """What one model has to run, as it was when this was made.
 
     `running_s` is how long the batches take that run, `queued_s` everything that waits, and `turn_s` one sequence of each
-    request that waits: as requests take turns, a request of one sequence waits for no more of the queue.
+    request that waits: as requests take turns, a request of one sequence waits for no more of the queue. `callers` has what each
+    caller waits with, by name.
     """
 
     sequences: int
@@ -48,10 +64,20 @@ class QueueStatistics:
     running_s: float
     queued_s: float
     turn_s: float
+    callers: Mapping[str, Backlog] = field(default_factory=dict)
 
-    def wait_s(self, sequences: int) -> float:
+    def wait_s(self, sequences: int, caller: Caller | None = None) -> float:
         """Return the estimated wait of a request that came now, with this many sequences, until its last one starts."""
-        return self.running_s + min(self.queued_s, sequences * self.turn_s)
+        if caller is None or not self.callers:
+            return self.running_s + min(self.queued_s, sequences * self.turn_s)
+        own = self.callers.get(caller.name, _NOTHING)
+        before = work_before(
+            min(own.tokens, sequences * own.turn_tokens),
+            sequences * self.tokens / self.sequences,  # as if its sequences were as long as those that wait
+            caller.share,
+            ((one.share, one.tokens) for name, one in self.callers.items() if name != caller.name),
+        )
+        return self.running_s + self.queued_s * before / self.tokens
 
 
 @dataclass(frozen=True, slots=True)

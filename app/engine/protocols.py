@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from app.bundle.sequences import SequenceResult, TokenSequence
+from app.engine.callers import Caller
 from app.engine.messages import Timeline
 
 
@@ -11,25 +12,29 @@ class EngineClient(Protocol):
     """What the HTTP layer knows of an engine, wherever it runs."""
 
     async def infer(
-        self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None
+        self,
+        model: str,
+        sequences: Sequence[TokenSequence],
+        timeline: Timeline | None = None,
+        caller: Caller | None = None,
     ) -> list[SequenceResult]:
         """Return the result of each sequence, in order. Cancelling the call withdraws what has not run.
 
         A `timeline` is filled in; it stays empty where nothing is known, as after EngineLost.
 
         Raises:
-            Overloaded: nothing was admitted; a retry after the time it names may help.
+            Overloaded, RateLimited: nothing was admitted; a retry after the time it names may help.
             ValidationFailed: it could not be answered in time even alone; fewer sequences may be.
             DeadlineExceeded: a retry may help.
             Internal: one of the sequences cannot be run; a retry does not help.
             EngineLost, NotReady: a retry helps once there is an engine again.
         """
 
-    def check(self, model: str, sequences: int) -> None:
+    def check(self, model: str, sequences: int, caller: Caller | None = None) -> None:
         """Raise if a request of this many sequences would not be admitted now, before any work is done for it.
 
         Raises:
-            Overloaded, EngineLost, NotReady: as `infer` does.
+            Overloaded, RateLimited, EngineLost, NotReady: as `infer` does.
         """
 
 

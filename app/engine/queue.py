@@ -1,19 +1,21 @@
 """The requests of one model that are not answered yet, and whose sequence is next.
 
-A request's sequences wait in a job. Jobs take turns of one sequence, so a request of 512 texts and a request of one
-advance at the same pace. Every sequence is answered exactly once: with its result, or with its job's error.
+A request's sequences wait in a job. Callers take turns by their shares, and the jobs of a caller take turns of one sequence, so
+a request of 512 texts and a request of one advance at the same pace. Every sequence is answered exactly once: with its result,
+or with its job's error.
 
 Lives on one event loop. Knows no model: a payload is opaque and counts a number of tokens.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Generic, TypeVar
 
-from app.engine.messages import BatchRan, Timeline
+from app.engine.callers import Caller
+from app.engine.messages import Backlog, BatchRan, Timeline
+from app.engine.shares import Line, Lines
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -33,6 +35,7 @@ class Job(Generic[P, R]):
     deadline: float
     future: asyncio.Future[list[R]]
     timeline: Timeline | None = None
+    caller: Caller | None = None
     next_index: int = 0
     answers: dict[int, R] = field(default_factory=dict)
 
@@ -41,15 +44,23 @@ Item = tuple[Job[P, R], int]
 """One sequence: its job, and its index there."""
 
 
+class _JobLine(Line[Job[P, R]]):
+    """The jobs of one caller: `tokens` are those that have not run, `turn_tokens` those of the next sequence of every job."""
+
+    def __init__(self, name: str | None, number: int) -> None:
+        super().__init__(name, number)
+        self.tokens = 0
+        self.turn_tokens = 0
+
+
 class Queue(Generic[P, R]):
     """The jobs of one model. `sequences` and `tokens` count what has not run yet."""
 
     def __init__(self) -> None:
         self.sequences = 0
         self.tokens = 0
-        self.turn_tokens = 0
-        """Tokens of the next sequence of every job that waits."""
-        self._turns: deque[Job[P, R]] = deque()
+        self._lines: Lines[_JobLine[P, R]] = Lines(_JobLine)
+        self._nobodys = self._lines.of(None)
         # Every unanswered job in the order of admission, which is the order of deadlines as all have one timeout.
         self._unanswered: dict[Job[P, R], None] = {}
         self._is_empty = asyncio.Event()
@@ -57,15 +68,30 @@ class Queue(Generic[P, R]):
 
     def __bool__(self) -> bool:
         """Whether a sequence may be waiting. A job that is over keeps its place until its turn comes."""
-        return bool(self._turns)
+        return bool(self._lines)
 
-    def add(self, job: Job[P, R]) -> None:
-        """Queue all sequences of a job."""
-        self._turns.append(job)
+    @property
+    def turn_tokens(self) -> int:
+        """Tokens of the next sequence of every job that waits."""
+        return sum(line.turn_tokens for _, _, line in self._lines.waiting)
+
+    def backlogs(self) -> dict[str, Backlog]:
+        """Return what each caller waits with, by name."""
+        return {
+            line.name: Backlog(line.share, line.tokens, line.turn_tokens)
+            for _, _, line in self._lines.waiting
+            if line.name is not None and line.tokens
+        }
+
+    def add(self, job: Job[P, R], tokens: int) -> None:
+        """Queue all sequences of a job, which have so many tokens."""
+        line = self._nobodys if job.caller is None else self._lines.of(job.caller)
+        self._lines.push(line, job)
         self._unanswered[job] = None
         self.sequences += len(job.payloads)
-        self.tokens += sum(job.tokens)
-        self.turn_tokens += job.tokens[0]
+        self.tokens += tokens
+        line.tokens += tokens
+        line.turn_tokens += job.tokens[0]
         self._is_empty.clear()
 
     def take(self, budget_tokens: int, now: float) -> tuple[list[Item[P, R]], list[float]]:
@@ -77,10 +103,17 @@ class Queue(Generic[P, R]):
         batch: list[Item[P, R]] = []
         queued_s: list[float] = []
         room = budget_tokens
-        while self._turns:
-            job = self._turns[0]
+        lines = self._lines
+        waiting = lines.waiting
+        while waiting:
+            line = waiting[0][2]
+            turns = line.turns
+            if not turns:
+                break
+            job = turns[0]
             if job.future.done():
-                self._turns.popleft()
+                turns.popleft()
+                lines.served(0)
                 continue
             tokens = job.tokens[job.next_index]
             if tokens > room and batch:
@@ -92,11 +125,14 @@ class Queue(Generic[P, R]):
                     job.timeline.started_at = now
             batch.append((job, job.next_index))
             job.next_index += 1
-            self.turn_tokens -= tokens
-            self._turns.popleft()
+            line.tokens -= tokens
+            line.turn_tokens -= tokens
+            turns.popleft()
             if job.next_index < len(job.tokens):
-                self._turns.append(job)
-                self.turn_tokens += job.tokens[job.next_index]
+                turns.append(job)
+                line.turn_tokens += job.tokens[job.next_index]
+            if len(waiting) > 1:
+                lines.served(tokens)
         self.tokens -= budget_tokens - room
         self.sequences -= len(batch)
         return batch, queued_s
@@ -143,8 +179,11 @@ class Queue(Generic[P, R]):
         """Forget a job. `take` skips its turn."""
         del self._unanswered[job]
         if job.next_index < len(job.tokens):
+            line = self._lines.by_name[None if job.caller is None else job.caller.name]
+            tokens = sum(job.tokens[job.next_index :])
             self.sequences -= len(job.tokens) - job.next_index
-            self.tokens -= sum(job.tokens[job.next_index :])
-            self.turn_tokens -= job.tokens[job.next_index]
+            self.tokens -= tokens
+            line.tokens -= tokens
+            line.turn_tokens -= job.tokens[job.next_index]
         if not self._unanswered:
             self._is_empty.set()

@@ -16,6 +16,7 @@ from starlette.types import Scope
 from app.engine.messages import Loaded, Timeline
 from app.errors import ServiceError, ValidationFailed
 from app.http.asgi import Header, error_document, header, render_error
+from app.http.keys import Keys
 from app.http.readiness import Readiness
 from app.tasks.base import Model, TaskHandler
 from app.tasks.catalog import Catalog
@@ -25,12 +26,12 @@ from app.work import go_on
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of a request, and the API key."""
+    """Limits of a request, and the keys of callers; None if they need none."""
 
     max_body_bytes: int
     max_inputs: int
     timeout_s: float
-    api_key: str | None
+    keys: Keys | None
 
     def check_inputs(self, inputs: int) -> None:
         """Pass if a request may have this many inputs.

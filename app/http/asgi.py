@@ -3,14 +3,15 @@
 import re
 import secrets
 from collections.abc import Iterable
-from hmac import compare_digest
 from typing import Any, Final
 
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
+from app.engine.callers import Caller
 from app.errors import ERRORS, InvalidHttp, PayloadTooLarge, RequestTimeout, ServiceError, Unauthorized
+from app.http.keys import Keys
 
 Header = tuple[bytes, bytes]
 
@@ -22,6 +23,8 @@ ENCODED: Final = "bert.encoded"
 """Key of a scope: true once a body was read that has a `Content-Encoding`, and may be compressed."""
 TOLD_AS: Final = "bert.told_as"
 """Key of a scope: the API as which a request that the application answers is counted and logged; missing if it is not told of."""
+CALLER: Final = "bert.caller"
+"""Key of a scope: the name of the caller of a request that the application answers; missing if it has none."""
 ERROR_TYPE: Final = "bert.error_type"
 """Key of a scope: the `error_type` that the application answered with."""
 
@@ -78,14 +81,14 @@ def request_id_of(scope: Scope) -> str:
     return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else new_request_id()
 
 
-def authorize(scope: Scope, api_key: str | None, *, needs_scheme: bool = True) -> None:
-    """Pass if no key is needed or the right one was sent; without `needs_scheme` also one without the word Bearer.
+def authorize(scope: Scope, keys: Keys | None, *, needs_scheme: bool = True) -> Caller | None:
+    """Return whose key was sent, None if no key is needed; without `needs_scheme` also one without the word Bearer is one.
 
     Raises:
         Unauthorized: the key is missing or wrong.
     """
-    if api_key is None:
-        return
+    if keys is None:
+        return None
     sent = header(scope, b"authorization") or b""
     scheme, _, given = sent.partition(b" ")
     # Whatever its case, and with one space or more: RFC 9110, 11.1 and 11.4.
@@ -93,8 +96,7 @@ def authorize(scope: Scope, api_key: str | None, *, needs_scheme: bool = True) -
         sent = given.lstrip(b" ")
     elif needs_scheme:
         raise Unauthorized
-    if not compare_digest(sent, api_key.encode()):
-        raise Unauthorized
+    return keys.caller_of(sent)
 
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:

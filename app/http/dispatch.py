@@ -7,7 +7,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.asgi import ERROR_TYPE, TOLD_AS, render_error, request_id_of, respond
+from app.http.asgi import CALLER, ERROR_TYPE, TOLD_AS, render_error, request_id_of, respond
 from app.http.faults import internal
 from app.http.finished import Finished
 from app.http.inference import InferenceEndpoint
@@ -92,6 +92,7 @@ class Dispatcher:
         finally:
             if TOLD_AS in scope:
                 record.api, record.error_type = scope[TOLD_AS], scope.get(ERROR_TYPE)
+                record.caller = scope.get(CALLER)
                 self._finished.request(scope, record, started_at)
 
 

@@ -28,6 +28,8 @@ class Finished:
         """Take note of a request: `started_at` counts if it is not known when its last byte was read."""
         record.duration_s = monotonic() - scope.get(READ_AT, started_at)
         self._metrics.for_model(record.model).finished(record)
+        if record.caller is not None:
+            self._metrics.of_callers.finished(record.caller, record)
         if self._access_log is not None:
             record.client = self._callers.address_of(scope)
             self._access_log.write(record)

@@ -15,13 +15,14 @@ from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from app.bundle.sequences import SequenceResult
+from app.engine.callers import Caller
 from app.engine.messages import Timeline
 from app.engine.protocols import EngineClient
 from app.errors import MethodNotAllowed, NotReady, ServiceError, ValidationFailed
 from app.http.api import Api, Call, Inference, Raw, Received, render_for, write_json
 from app.http.asgi import ENCODED, ClientGone, Header, answer_headers, authorize, read_body, respond
 from app.http.compression.answers import Compressor
-from app.http.compression.bodies import read_decompressed
+from app.http.compression.bodies import COMPRESSES, read_decompressed
 from app.http.disconnects import Disconnects
 from app.http.faults import internal
 from app.http.finished import Finished
@@ -153,7 +154,9 @@ class InferenceEndpoint:
         """
         if scope["method"] != "POST":
             raise MethodNotAllowed(self.allowed)
-        authorize(scope, self._limits.api_key, needs_scheme=self.api.needs_scheme)
+        caller = authorize(scope, self._limits.keys, needs_scheme=self.api.needs_scheme)
+        if caller is not None:
+            record.caller = caller.name
         self._readiness.check_engine()
         most_bytes = self._limits.max_body_bytes
         received = Received(scope, await read_body(scope, receive, most_bytes), path)
@@ -161,8 +164,9 @@ class InferenceEndpoint:
             if len(received.body) <= INLINE_BYTES and ENCODED not in scope:
                 call = self.route.read(received)
             else:
+                size = len(received.body) * (COMPRESSES if ENCODED in scope else 1)
                 read = partial(read_decompressed, self.route.read, received, most_bytes)
-                call = await self._disconnects.unless_gone(self._large.read(read), receive)
+                call = await self._disconnects.unless_gone(self._large.read(read, size, caller), receive)
         except ValidationError as error:
             raise explain(error, received.body, self.route.request) from None
         handler, model, request = call.handler, call.model, call.request
@@ -174,7 +178,7 @@ class InferenceEndpoint:
         try:
             inputs = handler.count(request)
             self._limits.check_inputs(inputs)
-            self._engine.check(model.name, inputs)
+            self._engine.check(model.name, inputs, caller)
             tokenizing_at = monotonic()
             to_prepare = handler.bytes_to_prepare(model, request, len(received.body))
             if to_prepare <= handler.short_bytes:
@@ -182,7 +186,7 @@ class InferenceEndpoint:
             else:
                 prepare = partial(handler.prepare, model, request)
                 prepared = await self._disconnects.unless_gone(
-                    self._large.tokenize(prepare, to_prepare, self._most_tokens(model.name)), receive
+                    self._large.tokenize(prepare, to_prepare, self._most_tokens(model.name), caller), receive
                 )
             record.tokenizing_at, record.tokenized_at = tokenizing_at, monotonic()
             record.sequences, record.tokens = len(prepared.sequences), prepared.tokens
@@ -193,22 +197,22 @@ class InferenceEndpoint:
                     f"The answer would be {weight / MAX_WEIGHT:.1f} times as much work as one may be. {handler.lighter}"
                 )
             if weight <= INLINE_WEIGHT:
-                results = await self._infer(model.name, prepared, timeline, receive)
+                results = await self._infer(model.name, prepared, timeline, caller, receive)
                 answer = call.write(handler.answer(model, request, prepared, results), record)
                 return answer if isinstance(answer, Raw) else to_json(answer)
-            with self._large.reserved(weight):
-                results = await self._infer(model.name, prepared, timeline, receive)
+            with self._large.reserved(weight, caller):
+                results = await self._infer(model.name, prepared, timeline, caller, receive)
                 predict = partial(handler.answer, model, request, prepared, results)
                 return await self._disconnects.unless_gone(
-                    self._large.write(partial(_write_large, call, predict, record), weight), receive
+                    self._large.write(partial(_write_large, call, predict, record), weight, caller), receive
                 )
         finally:
             inflight.dec()
 
     def _infer(
-        self, model: str, prepared: Prepared, timeline: Timeline | None, receive: Receive
+        self, model: str, prepared: Prepared, timeline: Timeline | None, caller: Caller | None, receive: Receive
     ) -> Awaitable[list[SequenceResult]]:
-        return self._disconnects.unless_gone(self._engine.infer(model, prepared.sequences, timeline), receive)
+        return self._disconnects.unless_gone(self._engine.infer(model, prepared.sequences, timeline, caller), receive)
 
     def _most_tokens(self, model: str) -> int | None:
         """Return how many tokens a model answers within the timeout if nothing else runs, None while it is not loaded."""

@@ -1,18 +1,21 @@
 """Large work of requests, in threads: so much at once as the memory for it allows, each until its caller is gone or it is late.
 
+Callers that wait take turns by their shares, of as many bytes as each has to be read, tokenized or written.
+
 Bodies are read by one thread, as a parser holds the GIL until it is done: of two in a row the event loop would wait for both.
 """
 
 import asyncio
 import ctypes
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from app.bundle.cpus import usable_cpus
+from app.engine.callers import Caller
+from app.engine.shares import Line, Lines, work_before
 from app.errors import NotReady, Overloaded
 from app.http.workers import submit
 from app.text.pieces import LONG_PIECE
@@ -53,18 +56,22 @@ class LargeWork:
         self._tokenizers = _Threads("tokenize", threads or usable_cpus())
         self._writers = _Threads("write", WRITERS)
         self._trim: asyncio.TimerHandle | None = None
-        self._reserved = 0
+        self._reserved: dict[Caller | None, int] = {}
 
-    async def read(self, function: Callable[[], T]) -> T:
-        """Read a body. Cancelling the call drops the work, as it does for the others.
+    async def read(self, function: Callable[[], T], size: int, caller: Caller | None = None) -> T:
+        """Read a body of `size` bytes. Cancelling the call drops the work, as it does for the others.
 
         Raises:
             Overloaded: it would wait for too long.
             DeadlineExceeded: it is late.
         """
-        return await self._run(self._readers, Work(self._timeout_s), function, 0, self._max_queue_s)
+        return await self._run(
+            self._readers, Work(self._timeout_s), function, _Wanted(0, size, caller), self._max_queue_s
+        )
 
-    async def tokenize(self, function: Callable[[], T], size: int, most_tokens: int | None = None) -> T:
+    async def tokenize(
+        self, function: Callable[[], T], size: int, most_tokens: int | None = None, caller: Caller | None = None
+    ) -> T:
         """Tokenize about `size` bytes, of at most so many tokens.
 
         Raises:
@@ -73,53 +80,65 @@ class LargeWork:
             ValidationFailed: there are more tokens.
         """
         memory = size * BYTES_A_TOKEN + min(size, LONG_PIECE) * BYTES_A_PIECE
+        wanted = _Wanted(min(memory, MEMORY), size, caller)
         return await self._run(
-            self._tokenizers, Work(self._timeout_s, most_tokens), function, memory, self._max_queue_s
+            self._tokenizers, Work(self._timeout_s, most_tokens), function, wanted, self._max_queue_s
         )
 
     @contextmanager
-    def reserved(self, weight: int) -> Iterator[None]:
+    def reserved(self, weight: int, caller: Caller | None = None) -> Iterator[None]:
         """Admit a request whose answer has a weight: until it is over, its answer is to be made.
 
         Raises:
-            Overloaded: the answers of others would take too long before.
+            Overloaded: the answers that are made before would take too long.
         """
-        wait_s = self._reserved * SECONDS_A_WEIGHT / WRITERS
+        before = work_before(
+            self._reserved.get(caller, 0),
+            weight,
+            1.0 if caller is None else caller.share,
+            ((1.0 if one is None else one.share, other) for one, other in self._reserved.items() if one != caller),
+        )
+        wait_s = before * SECONDS_A_WEIGHT / WRITERS
         if wait_s > self._max_queue_s:
             raise Overloaded(
                 f"Answers of others are to be made for about {wait_s:.1f} s. Retry after the time in Retry-After.",
                 retry_after_s=max(1, round(wait_s - self._max_queue_s / 2)),
             )
-        self._reserved += weight
+        self._reserved[caller] = self._reserved.get(caller, 0) + weight
         try:
             yield
         finally:
-            self._reserved -= weight
+            self._reserved[caller] -= weight
+            if not self._reserved[caller]:
+                del self._reserved[caller]
 
-    async def write(self, function: Callable[[], T], weight: int) -> T:
+    async def write(self, function: Callable[[], T], weight: int, caller: Caller | None = None) -> T:
         """Make an answer of a weight that is `reserved`. It waits as long as it may take: what it is made of has run.
 
         Raises:
             DeadlineExceeded: it is late.
         """
-        return await self._run(self._writers, Work(self._timeout_s), function, weight * BYTES_A_WEIGHT, self._timeout_s)
+        memory = weight * BYTES_A_WEIGHT
+        wanted = _Wanted(min(memory, MEMORY), memory, caller)
+        return await self._run(self._writers, Work(self._timeout_s), function, wanted, self._timeout_s)
 
     async def _run(
-        self, threads: "_Threads", work: Work, function: Callable[[], T], memory: int, max_wait_s: float
+        self, threads: "_Threads", work: Work, function: Callable[[], T], wanted: "_Wanted", max_wait_s: float
     ) -> T:
-        memory = min(memory, MEMORY)
         try:
             async with asyncio.timeout(self._timeout_s):
                 try:
                     async with asyncio.timeout(max_wait_s):
-                        await threads.take(memory)
+                        await threads.take(wanted)
                 except TimeoutError:
                     raise Overloaded(
                         f"The request waited for {max_wait_s:g} s until others were read and tokenized. Retry after the time "
                         "in Retry-After.",
                         retry_after_s=max(1, round(max_wait_s)),
                     ) from None
-                return await asyncio.wrap_future(threads.submit(partial(work.run, function), memory, self._trim_later))
+                return await asyncio.wrap_future(
+                    threads.submit(partial(work.run, function), wanted.memory, self._trim_later)
+                )
         except TimeoutError:
             raise late(self._timeout_s) from None
         finally:
@@ -140,30 +159,38 @@ class LargeWork:
             threads.executor.shutdown(wait=False, cancel_futures=True)
 
 
+class _Wanted(NamedTuple):
+    """What a caller wants done: in so much memory, at a cost of so many bytes."""
+
+    memory: int
+    cost: int
+    caller: Caller | None
+
+
 class _Threads:
-    """Some threads, and the memory for what they do. Who comes first gets a thread first."""
+    """Some threads, and the memory for what they do. Of a caller's work, what comes first gets a thread first."""
 
     def __init__(self, name: str, count: int) -> None:
         self.executor = ThreadPoolExecutor(count, thread_name_prefix=name)
         self._free_threads = count
         self._free = MEMORY
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._lines: Lines[Line[tuple[_Wanted, asyncio.Future[None]]]] = Lines(Line)
 
-    async def take(self, memory: int) -> None:
+    async def take(self, wanted: _Wanted) -> None:
         """Wait for a thread and memory; `submit` is to follow."""
-        if self._free_threads and memory <= self._free and not self._waiting:
+        if self._free_threads and wanted.memory <= self._free and not self._lines:
             self._free_threads -= 1
-            self._free -= memory
+            self._free -= wanted.memory
             return
         granted = asyncio.get_running_loop().create_future()
-        self._waiting.append((memory, granted))
+        self._lines.push(self._lines.of(wanted.caller), (wanted, granted))
         try:
             await granted
         except asyncio.CancelledError:
             if granted.cancelled():
                 self._grant()  # the next ones may need less
             else:
-                self._give_back(memory)
+                self._give_back(wanted.memory)
             raise
 
     def submit(self, function: Callable[[], T], memory: int, then: Callable[[], None]) -> "Future[T]":
@@ -192,15 +219,19 @@ class _Threads:
         self._grant()
 
     def _grant(self) -> None:
-        while self._waiting:
-            memory, granted = self._waiting[0]
+        while self._lines:
+            line = self._lines.waiting[0][2]
+            wanted, granted = line.turns[0]
+            cost = 0
             if not granted.done():
-                if not self._free_threads or memory > self._free:
+                if not self._free_threads or wanted.memory > self._free:
                     return
                 self._free_threads -= 1
-                self._free -= memory
+                self._free -= wanted.memory
+                cost = wanted.cost
                 granted.set_result(None)
-            self._waiting.popleft()
+            line.turns.popleft()
+            self._lines.served(cost)
 
 
 def trim() -> None:

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from app.bundle.manifest import Source
 from app.engine.messages import Loaded
 from app.errors import NotFound, Unauthorized
-from app.http.asgi import TOLD_AS, authorize, error_responses
+from app.http.asgi import CALLER, TOLD_AS, authorize, error_responses
+from app.http.keys import Keys
 from app.tasks import TASKS, tasks_of
 from app.tasks.base import Model
 from app.tasks.catalog import Catalog
@@ -59,7 +60,7 @@ def make_models_router(
     catalog: Catalog,
     loaded_as: Callable[[str], Loaded | None],
     created: Mapping[str, int],
-    api_key: str | None,
+    keys: Keys | None,
 ) -> APIRouter:
     """Return the routes, which are told of as those of an API.
 
@@ -69,7 +70,9 @@ def make_models_router(
 
     def authorized(request: Request) -> None:
         request.scope[TOLD_AS] = api
-        authorize(request.scope, api_key)
+        caller = authorize(request.scope, keys)
+        if caller is not None:
+            request.scope[CALLER] = caller.name
 
     def card(model: Model) -> ModelCard:
         return _card(model, loaded_as(model.name), created[model.name])

@@ -12,7 +12,7 @@ from app.errors import MethodNotAllowed, ServiceError
 from app.http.api import Api, Raw, Received, Utility, render_for, write_json
 from app.http.asgi import ENCODED, ClientGone, Header, answer_headers, authorize, read_body, respond
 from app.http.compression.answers import Compressor
-from app.http.compression.bodies import read_decompressed
+from app.http.compression.bodies import COMPRESSES, read_decompressed
 from app.http.disconnects import Disconnects
 from app.http.faults import internal
 from app.http.finished import Finished
@@ -68,17 +68,20 @@ class UtilityEndpoint:
         limits = self.api.served.limits
         if scope["method"] not in (self.route.method, "HEAD" if self.route.method == "GET" else ""):
             raise MethodNotAllowed(self.allowed)
+        caller = None
         if not self.route.is_open:
-            authorize(scope, limits.api_key, needs_scheme=self.api.needs_scheme)
+            caller = authorize(scope, limits.keys, needs_scheme=self.api.needs_scheme)
+            record.caller = None if caller is None else caller.name
         received = Received(scope, await read_body(scope, receive, limits.max_body_bytes), path)
         if ENCODED in scope:
+            size = len(received.body) * COMPRESSES
             read = partial(read_decompressed, lambda received: received, received, limits.max_body_bytes)
-            await self._disconnects.unless_gone(self._large.read(read), receive)
+            await self._disconnects.unless_gone(self._large.read(read, size, caller), receive)
         try:
             if len(received.body) <= SHORT_BYTES:
                 answer = self._written(received)
             else:
-                work = self._large.tokenize(partial(self._written, received), len(received.body))
+                work = self._large.tokenize(partial(self._written, received), len(received.body), caller=caller)
                 answer = await self._disconnects.unless_gone(work, receive)
         except ValidationError as error:
             raise explain(error, received.body, None) from None

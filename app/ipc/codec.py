@@ -17,7 +17,9 @@ import numpy.typing as npt
 
 from app import errors
 from app.bundle.sequences import NO_MASKS, FloatArray, MaskScores, SequenceResult, TokenArray, TokenSequence
+from app.engine.callers import Caller
 from app.engine.messages import Loaded, QueueStatistics, Timeline
+from app.engine.rates import Bucket
 from app.ipc.frames import DamagedFrame
 
 Number = TypeVar("Number", bound=np.generic)
@@ -45,6 +47,7 @@ class EngineRequest:
     model: str
     sequences: Sequence[TokenSequence]
     is_timed: bool = False
+    caller: Caller | None = None
 
 
 @dataclass(slots=True)
@@ -65,6 +68,7 @@ class RequestHeader(msgspec.Struct, array_like=True):
     top_k: int
     targets: Count | None
     is_timed: bool
+    caller: Caller | None
 
 
 class Requests(msgspec.Struct, array_like=True, tag=True):
@@ -90,7 +94,11 @@ class Requests(msgspec.Struct, array_like=True, tag=True):
                 arrays += (sequence.input_ids, sequence.token_type_ids, sequence.masks)
                 lengths.append((len(sequence.input_ids), len(sequence.masks)))
             targets = None if first.targets is None else len(first.targets)
-            headers.append(RequestHeader(request.id, request.model, lengths, first.top_k, targets, request.is_timed))
+            headers.append(
+                RequestHeader(
+                    request.id, request.model, lengths, first.top_k, targets, request.is_timed, request.caller
+                )
+            )
         return cls(headers, np.concatenate(arrays, dtype=np.int32, casting="same_kind").tobytes())
 
     def unpack(self) -> list[EngineRequest]:
@@ -117,7 +125,7 @@ class Requests(msgspec.Struct, array_like=True, tag=True):
                     TokenSequence(numbers[at:types], numbers[types:mask], positions, header.top_k, targets)
                 )
                 at = end
-            requests.append(EngineRequest(header.id, header.model, sequences, header.is_timed))
+            requests.append(EngineRequest(header.id, header.model, sequences, header.is_timed, header.caller))
         _refuse_other_size(len(numbers), at)
         return requests
 
@@ -151,7 +159,7 @@ class MaskRows(msgspec.Struct, array_like=True, tag=True):
 
 
 class Failure(msgspec.Struct, array_like=True, tag=True):
-    """An error of the catalogue; `retry_after_s` is set if it is `Overloaded`."""
+    """An error of the catalogue; `retry_after_s` is set if it has one."""
 
     error: str
     message: str
@@ -217,9 +225,10 @@ class Hello(msgspec.Struct, array_like=True, tag=True):
 
 
 class Statistics(msgspec.Struct, array_like=True, tag=True):
-    """What waits for each model, by name."""
+    """What waits for each model, and the buckets of the callers that are over their rate, by name."""
 
     models: Mapping[str, QueueStatistics]
+    debts: Mapping[str, Bucket]
 
 
 FromFrontEnd = Requests | Withdrawal
@@ -265,7 +274,9 @@ def _pack_outcome(
 ) -> Rows | TokenRows | MaskRows | Failure:
     """Describe an outcome, and append its floats to `arrays`."""
     if isinstance(outcome, errors.ServiceError):
-        retry_after_s = outcome.retry_after_s if isinstance(outcome, errors.Overloaded) else None
+        retry_after_s = None
+        if isinstance(outcome, errors.Overloaded | errors.RateLimited):
+            retry_after_s = outcome.retry_after_s
         return Failure(type(outcome).__name__, outcome.message, retry_after_s)
     if isinstance(outcome[0], MaskScores):
         results = cast("Sequence[MaskScores]", outcome)
@@ -281,7 +292,8 @@ def _pack_outcome(
 
 def _unpack_error(failure: Failure) -> errors.ServiceError:
     if failure.retry_after_s is not None:
-        return errors.Overloaded(failure.message, failure.retry_after_s)
+        refused = errors.RateLimited if failure.error == errors.RateLimited.__name__ else errors.Overloaded
+        return refused(failure.message, failure.retry_after_s)
     return _ERRORS.get(failure.error, errors.Internal)(failure.message)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Final, cast
 
 from app.bundle.sequences import SequenceResult
@@ -58,7 +59,7 @@ class _FrontEnd(asyncio.Protocol):
         for request in requests.unpack():
             timeline = Timeline() if request.is_timed else None
             try:
-                job = self._server.engine.submit(request.model, request.sequences, timeline)
+                job = self._server.engine.submit(request.model, request.sequences, timeline, request.caller)
             except ServiceError as error:
                 self._reply(EngineReply(request.id, error))
                 continue
@@ -118,7 +119,7 @@ class EngineServer:
                 if is_missing and was_missing and await self._try_to_listen(socket_path):
                     log.warning("%s was missing: listening there again", socket_path)
                 was_missing = is_missing
-                statistics = frame(encode(Statistics(self.engine.statistics())))
+                statistics = frame(encode(Statistics(self.engine.statistics(), self.engine.rates.debts(monotonic()))))
                 for front_end in self.front_ends:
                     assert front_end.transport is not None
                     front_end.transport.write(statistics)

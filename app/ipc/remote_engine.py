@@ -9,11 +9,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count, takewhile
 from pathlib import Path
+from time import monotonic
 from typing import Final, NamedTuple, NoReturn
 
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.admission import Admission
+from app.engine.callers import Caller
 from app.engine.messages import Loaded, QueueStatistics, Timeline
+from app.engine.rates import Bucket, refuse_debt
 from app.errors import DeadlineExceeded, EngineLost, Internal, OtherBundles
 from app.ipc.codec import EngineRequest, Hello, Replies, Requests, Statistics, Withdrawal, decode_from_engine, encode
 from app.ipc.frames import DamagedFrame, FrameReader, frame
@@ -58,13 +61,18 @@ class RemoteEngine:
         self._writer: asyncio.StreamWriter | None = None
         self._models: frozenset[str] = frozenset()
         self._statistics: Mapping[str, QueueStatistics] = {}
+        self._debts: Mapping[str, Bucket] = {}
         self._ids = count()
         self._waiting: dict[int, _Waiting] = {}
         self._outbox: list[EngineRequest] = []
         self._withdrawn: list[int] = []
 
     async def infer(
-        self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None
+        self,
+        model: str,
+        sequences: Sequence[TokenSequence],
+        timeline: Timeline | None = None,
+        caller: Caller | None = None,
     ) -> list[SequenceResult]:
         if model not in self._models:
             raise EngineLost
@@ -74,7 +82,7 @@ class RemoteEngine:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[SequenceResult]] = loop.create_future()
         self._waiting[id_] = _Waiting(future, timeline, loop.time() + self._admission.timeout_s + LATE_S)
-        self._outbox.append(EngineRequest(id_, model, sequences, timeline is not None))
+        self._outbox.append(EngineRequest(id_, model, sequences, timeline is not None, caller))
         self._flush_soon()
         try:
             return await future
@@ -84,10 +92,12 @@ class RemoteEngine:
                 self._flush_soon()
             raise
 
-    def check(self, model: str, sequences: int) -> None:
+    def check(self, model: str, sequences: int, caller: Caller | None = None) -> None:
         # As of the last tenth of a second, in which the engine's own check of what is let through has the last word.
+        if caller is not None:
+            refuse_debt(caller, self._debts.get(caller.name), monotonic())
         if model in self._statistics:
-            self._admission.refuse_long_wait(self._statistics[model].wait_s(sequences))
+            self._admission.refuse_long_wait(self._statistics[model].wait_s(sequences, caller))
 
     async def stay_connected(
         self,
@@ -138,7 +148,7 @@ class RemoteEngine:
                     case Replies():
                         self._deliver(message)
                     case Statistics():
-                        self._statistics = message.models
+                        self._statistics, self._debts = message.models, message.debts
                     case Hello():
                         identities = {name: loaded.identity for name, loaded in message.models.items()}
                         mine = self._identities

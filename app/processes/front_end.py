@@ -20,7 +20,7 @@ from app.bundle.files import Bundle, find_bundles
 from app.engine.admission import Admission
 from app.engine.messages import Loaded
 from app.engine.protocols import EngineClient
-from app.errors import OtherBundles, StartupError
+from app.errors import OtherBundles
 from app.http.api import Api, Inference, Limits, Served
 from app.http.application import make_application
 from app.http.callers import Callers
@@ -43,6 +43,7 @@ from app.ipc.remote_engine import RemoteEngine
 from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
+from app.processes.keys import open_keys_file, single_key, until_keys_are_right
 from app.processes.reports import FrontEndReady, SupervisorLink
 from app.settings import Settings
 from app.tasks import TASKS
@@ -69,14 +70,15 @@ class FrontEnd:
 
         Raises:
             BundleError: a bundle is for an unknown task, or its tokenizer is damaged or does not give the golden token ids.
-            StartupError: the API key cannot be read, an API or a default model does not exist, or what traces need is not installed.
+            StartupError: a key cannot be read, an API or a default model does not exist, or what traces need is not installed.
         """
         self.readiness: Final = Readiness()
         self._metrics = metrics
         self._loaded: Mapping[str, Loaded] = {}
         self._without_engine_since = time.perf_counter()
         self._tracer = None if settings.otlp_endpoint is None else Tracer(str(settings.otlp_endpoint))
-        api_key = _api_key(settings)
+        keys_file = open_keys_file(settings)
+        keys = single_key(settings) if keys_file is None else keys_file.keys
         self.bundles: Final = list(bundles)
         """Those that are served."""
         models = []
@@ -95,11 +97,11 @@ class FrontEnd:
         created = {bundle.name: bundle.written_at for bundle in bundles}
         routers = [
             make_health_router(self.readiness, metrics),
-            make_models_router(NativeApi.name, catalog, self._loaded_as, created, api_key),
+            make_models_router(NativeApi.name, catalog, self._loaded_as, created, keys),
         ]
         is_logged = settings.access_log and settings.log_level in ("debug", "info")
         access_log = AccessLog(settings.log_format) if is_logged else None
-        limits = Limits(settings.max_body_bytes, settings.max_inputs, settings.request_timeout_s, api_key)
+        limits = Limits(settings.max_body_bytes, settings.max_inputs, settings.request_timeout_s, keys)
         served = Served(catalog, self._loaded_as, self.readiness, limits)
         apis: list[Api] = [NativeApi(served), *(dialect(served) for dialect in dialects)]
         self._large: Final = LargeWork(settings.request_timeout_s, settings.max_queue_s)
@@ -128,7 +130,7 @@ class FrontEnd:
             routers,
             apis,
             catalog,
-            asks_for_key=api_key is not None,
+            asks_for_key=keys is not None,
         )
         dispatcher = Dispatcher(
             CompressingApplication(application, compressor), endpoints, finished, root_path=settings.root_path or ""
@@ -151,6 +153,13 @@ class FrontEnd:
             ),
             self.readiness,
         )
+
+        self._watching: asyncio.Task[None] | None = None
+        if keys_file is not None:
+            metrics.of_callers.expect(keys_file.names)
+            self._watching = asyncio.create_task(
+                keys_file.watch(lambda: metrics.of_callers.expect(keys_file.names)), name="keys of callers"
+            )
 
     def engine_found(self, loaded: Mapping[str, Loaded]) -> None:
         """Take requests: an engine has these models."""
@@ -179,25 +188,11 @@ class FrontEnd:
 
     async def close(self) -> None:
         """End the threads and send the last traces, when all is answered."""
+        if self._watching is not None:
+            self._watching.cancel()
         self._large.close()
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)
-
-
-def _api_key(settings: Settings) -> str | None:
-    if settings.api_key_file is None:
-        return None if settings.api_key is None else settings.api_key.get_secret_value()
-    try:
-        key = settings.api_key_file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise StartupError(f"BERT_API_KEY_FILE cannot be read: {settings.api_key_file}: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise StartupError(
-            f"BERT_API_KEY_FILE is not UTF-8 text: {settings.api_key_file}. Write the key into it."
-        ) from error
-    if not key:
-        raise StartupError(f"BERT_API_KEY_FILE is empty: {settings.api_key_file}. Write the key into it.")
-    return key
 
 
 async def serve_front_end(
@@ -217,6 +212,8 @@ async def serve_front_end(
     Raises:
         StartupError: the service cannot start as it is set up.
     """
+    if not await _keys_are_right(settings, supervisor):
+        return ExitStatus.STOPPED
     bad = BadBundles(are_skipped=settings.skip_bad_bundles)
     bundles = find_bundles(settings.models, bad.skipping)
     engine = RemoteEngine(
@@ -239,6 +236,19 @@ async def serve_front_end(
         await front_end.close()
         beating.cancel()
     return ExitStatus.STOPPED if connection.cancelled() else connection.result()
+
+
+async def _keys_are_right(settings: Settings, supervisor: SupervisorLink) -> bool:
+    """Wait until the keys of callers can be read; return False if this process is to end instead."""
+    waiting = asyncio.create_task(until_keys_are_right(settings))
+
+    def end() -> None:
+        waiting.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+    supervisor.when_gone(end)
+    await asyncio.wait((waiting,))
+    return not waiting.cancelled()
 
 
 async def _stay_connected(front_end: FrontEnd, engine: RemoteEngine, supervisor: SupervisorLink) -> ExitStatus:

@@ -14,6 +14,7 @@ from app.processes.bad_bundles import BadBundles
 from app.processes.engine_process import serve_engine
 from app.processes.exit_status import ExitStatus, run
 from app.processes.front_end import serve_front_end
+from app.processes.keys import open_keys_file
 from app.processes.supervisor import Supervisor
 from app.settings import Settings, unknown_variables
 from app.tasks import TASKS
@@ -54,6 +55,7 @@ async def _serve(settings: Settings) -> ExitStatus:
     if settings.workers == 1:
         return await serve_alone(settings, listener, bundles, bad)
     chosen(settings.apis)
+    open_keys_file(settings)
     if settings.otlp_endpoint is not None:
         require_opentelemetry()
     return await Supervisor(settings, listener, serve_engine, serve_front_end).run()

@@ -94,6 +94,8 @@ class AccessLog:
         shown |= own_process()
         shown["request_id"] = request.request_id
         shown["client"] = request.client
+        if request.caller is not None:
+            shown["caller"] = request.caller
         shown["api"] = request.api
         shown["task"] = request.task
         shown["model"] = request.model

@@ -27,7 +27,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from app.engine.messages import BatchRan, QueueStatistics
-from app.errors import ERRORS, DeadlineExceeded, EngineLost, HeadTooLarge, NotReady, Overloaded
+from app.errors import ERRORS, DeadlineExceeded, EngineLost, HeadTooLarge, NotReady, Overloaded, RateLimited
 from app.telemetry.log_writer import count_dropped_lines
 from app.telemetry.process_metrics import register_process_metrics
 from app.telemetry.record import CLIENT_GONE, RequestRecord
@@ -45,7 +45,13 @@ RATIO: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, math.inf
 
 # A head that is too large is refused before an API is known.
 STATUSES: Final = (200, *sorted({error.status for error in ERRORS if error is not HeadTooLarge}))
-REJECTIONS: Final = tuple(error.error_type for error in (Overloaded, NotReady, EngineLost, DeadlineExceeded))
+REJECTIONS: Final = tuple(
+    error.error_type for error in (Overloaded, RateLimited, NotReady, EngineLost, DeadlineExceeded)
+)
+MOST_CALLERS: Final = 100
+"""So many callers have series of their own, those that were there first; the others share one."""
+OTHER_CALLERS: Final = "other"
+"""Their label, which is no caller's name."""
 NOT_ROUTED: Final = "none"
 """The label `api` of requests for no route, and of input that is no request."""
 NOT_ROUTED_STATUSES: Final = (400, 404, 405, 408, 431)
@@ -141,6 +147,55 @@ class ModelMetrics:
         self._cancelled.inc()
 
 
+class _CallerSeries:
+    """The series of one caller, looked up once."""
+
+    def __init__(self, owner: "Metrics", label: str) -> None:
+        self._requests = owner.caller_requests
+        self._label = label
+        self._answered: dict[int, Counter] = {}
+        self.tokens = owner.caller_tokens.labels(label)
+        self.throttled = owner.caller_throttled.labels(label)
+        self.count_of(200)
+
+    def count_of(self, status: int) -> Counter:
+        """Return the series of the caller's requests with a status."""
+        found = self._answered.get(status)
+        if found is None:
+            found = self._answered[status] = self._requests.labels(self._label, str(status))
+        return found
+
+
+class CallerMetrics:
+    """The series of callers that have a name."""
+
+    def __init__(self, owner: "Metrics") -> None:
+        self._owner = owner
+        self._by_name: dict[str, _CallerSeries] = {}
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Make the series of these callers, but for statuses that are rare."""
+        for name in names:
+            self._of(name)
+
+    def finished(self, name: str, request: RequestRecord) -> None:
+        """Count a caller's request that is over."""
+        series = self._by_name.get(name) or self._of(name)
+        if request.status != CLIENT_GONE:
+            series.count_of(request.status).inc()
+        if request.status == 200:
+            series.tokens.inc(request.tokens)
+        elif request.error_type == RateLimited.error_type:
+            series.throttled.inc()
+
+    def _of(self, name: str) -> _CallerSeries:
+        if name not in self._by_name and len(self._by_name) >= MOST_CALLERS:
+            name = OTHER_CALLERS
+        if name not in self._by_name:
+            self._by_name[name] = _CallerSeries(self._owner, name)
+        return self._by_name[name]
+
+
 class Metrics:
     """The metric objects of the service, on the registry that is passed in or one of their own."""
 
@@ -188,6 +243,13 @@ class Metrics:
         self.inflight_requests = gauge("inflight_requests", "Requests being answered.")
         self.rejected = counter("rejected_total", "Requests refused or dropped.", (*by_model, "reason"))
         self.cancelled = counter("cancelled_total", "Requests whose caller went away first.")
+        self.caller_requests = counter(
+            "caller_requests_total", "Answered requests of each caller that has a name.", ("caller", "status")
+        )
+        self.caller_tokens = counter("caller_tokens_total", "Tokens of a caller that were answered.", ("caller",))
+        self.caller_throttled = counter(
+            "caller_throttled_total", "Requests of a caller that was over its rate.", ("caller",)
+        )
         self.truncated = counter("truncated_total", "Texts cut to the model's maximum length.")
         self.tokens = counter("tokens_total", "Tokens that ran, special tokens included.")
         self.device_busy = counter("device_busy_seconds_total", "Time of the device that batches took.")
@@ -210,6 +272,7 @@ class Metrics:
         register_process_metrics(self._read, is_alone=memory is None)
         self._by_model: dict[str, ModelMetrics] = {}
         self._unrouted = ModelMetrics(self, NO_MODEL, NO_MODEL)
+        self.of_callers: Final = CallerMetrics(self)
         self._apis: tuple[str, ...] = ()
 
     def set_apis(self, names: Iterable[str]) -> None:

@@ -185,6 +185,8 @@ class RequestTrace:
             "bert.sequences": request.sequences,
             "bert.tokens": request.tokens,
         }
+        if request.caller is not None:
+            attributes["enduser.id"] = request.caller
         if request.model is not None:
             attributes["bert.model"] = request.model
         if request.status != CLIENT_GONE:

@@ -24,6 +24,7 @@ from tokenizers import Tokenizer
 
 from app.bundle.files import load_bundle
 from app.bundle.sequences import SequenceResult, TokenSequence
+from app.engine.callers import Caller
 from app.engine.messages import Loaded, Speed, Timeline
 from app.http.server import listen
 from app.processes.front_end import FrontEnd
@@ -48,10 +49,11 @@ class FakeEngine:
         model: str,  # noqa: ARG002
         sequences: Sequence[TokenSequence],
         timeline: Timeline | None = None,  # noqa: ARG002
+        caller: Caller | None = None,  # noqa: ARG002
     ) -> list[SequenceResult]:
         return [self._logits] * len(sequences)
 
-    def check(self, model: str, sequences: int) -> None:
+    def check(self, model: str, sequences: int, caller: Caller | None = None) -> None:
         pass
 
 

@@ -264,9 +264,30 @@ def dashboard() -> models.Dashboard:
         ],
         title="Turned away, cut short",
     )
+    callers = Row(
+        8,
+        [
+            lines(
+                "Tokens/s by caller",
+                "Of answered requests, by the names of BERT_API_KEYS_FILE. One that takes more than its share does so only while "
+                "others want less.",
+                [Query(rate("bert_caller_tokens_total", "caller", CHOSEN), "{{caller}}")],
+                unit="short",
+                is_stacked=True,
+            ),
+            lines(
+                "Over their rate",
+                "Requests refused with rate_limited: the caller has a tokens_per_second and used more.",
+                [Query(rate("bert_caller_throttled_total", "caller", CHOSEN), "{{caller}}")],
+                unit="reqps",
+                is_stacked=True,
+            ),
+        ],
+        title="Callers with a name",
+    )
     return make_dashboard(
         UID,
         "Overview",
         "Is it up, is it right, is it fast, is it full. Green tiles at the top: nothing to do.",
-        [now, traffic, latency, spread, objectives, turned_away],
+        [now, traffic, latency, spread, objectives, turned_away, callers],
     )

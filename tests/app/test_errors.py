@@ -18,6 +18,7 @@ CATALOGUE = {
     "UnsupportedEncoding": (415, "unsupported_encoding"),
     "ValidationFailed": (422, "validation"),
     "Overloaded": (429, "overloaded"),
+    "RateLimited": (429, "rate_limited"),
     "HeadTooLarge": (431, "head_too_large"),
     "Internal": (500, "internal"),
     "NotReady": (503, "not_ready"),

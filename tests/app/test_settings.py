@@ -56,6 +56,7 @@ def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
         "threads": 2, "gpu_memory_mib": 512, "batch_tokens": 99, "max_queue_s": 0.5, "request_timeout_s": 1.5, "read_timeout_s": 3.5,
             "shutdown_timeout_s": 2.5,
         "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"),
+        "api_keys_file": Path("keys"),
         "root_path": "/bert", "forwarded_allow_ips": "10.0.0.0/8", "timeout_keep_alive": 20, "cors_allow_origin": "https://example.com", "http_compression": True,
         "log_level": "debug", "log_format": "text", "access_log": False, "skip_bad_bundles": True, "otlp_endpoint": "http://collector:4318/",
     }  # fmt: skip

@@ -190,19 +190,20 @@ def test_grafana_is_for_those_with_the_password() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "secret", "variable", "read_from"),
+    ("name", "secret", "variable", "read_from", "if_none"),
     [
-        ("app", "api_key", "BERT_API_KEY_FILE", "BERT_API_KEY_FILE"),
-        ("grafana", "grafana_password", "GRAFANA_PASSWORD_FILE", "GF_SECURITY_ADMIN_PASSWORD__FILE"),
+        ("app", "api_key", "BERT_API_KEY_FILE", "BERT_API_KEY_FILE", "none"),
+        ("app", "api_keys", "BERT_API_KEYS_FILE", "BERT_API_KEYS_FILE", "no_keys"),
+        ("grafana", "grafana_password", "GRAFANA_PASSWORD_FILE", "GF_SECURITY_ADMIN_PASSWORD__FILE", "none"),
     ],
 )
 def test_a_secret_is_a_file_of_the_host_mounted_where_it_is_read(
-    name: str, secret: str, variable: str, read_from: str
+    name: str, secret: str, variable: str, read_from: str, if_none: str
 ) -> None:
     """The path is read as it is set, so that one which is wrong is an error and never no secret at all."""
     assert stack()["secrets"][secret] == {"file": f"${{{variable}:-/dev/null}}"}
-    (mount,) = service(name)["secrets"]
-    assert mount == {"source": secret, "target": f"${{{variable}:-/run/secrets/none}}"}
+    [mount] = [one for one in service(name)["secrets"] if one["source"] == secret]
+    assert mount["target"] == f"${{{variable}:-/run/secrets/{if_none}}}"
     value = service(name)["environment"][read_from]
     assert value is None or value.startswith(f"${{{variable}:-")
     assert variable in (ROOT / ".env.example").read_text()

@@ -42,6 +42,10 @@ class Device:
         """Fail for good with the next batch."""
         (self.faults / "lost").touch()
 
+    def slow_down(self, seconds: float) -> None:
+        """Take so much longer for every batch."""
+        (self.faults / "slow").write_text(str(seconds))
+
     def shrink(self, sequences: int) -> None:
         """Have memory for batches of so many sequences only."""
         (self.faults / "room").write_text(str(sequences))

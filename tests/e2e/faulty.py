@@ -2,7 +2,7 @@
 
 Told by files in the folder that the environment variable FAULTS names: `hold` stops the device until it is gone, and is
 answered by `held`; `lost` loses it, `poison` holds the id of a token that it fails on, `room` the most sequences that its
-memory takes.
+memory takes, `slow` how many seconds a batch takes longer.
 With `predict` a chunk is small, and what is predicted counts at once.
 The environment variable STUCK_S is how long a batch may run at least, LINGER_S how long a connection
 stays open before it is closed.
@@ -54,6 +54,8 @@ class FaultyRunner:
                 raise ValueError("a fault that a test wanted")
         if (FAULTS / "room").exists() and len(batch) > int((FAULTS / "room").read_text()):
             raise OutOfDeviceMemory("a fault that a test wanted")
+        if (FAULTS / "slow").exists():
+            time.sleep(float((FAULTS / "slow").read_text()))
         return self._run(batch)
 
 

@@ -16,7 +16,7 @@ CLOSED = [route for route in ROUTES if not (isinstance(route, Utility) and route
 GOOD = {"inputs": "The cat sat on the mat."}
 
 
-@pytest.fixture(scope="module", params=["environment", "file"])
+@pytest.fixture(scope="module", params=["environment", "file", "file of keys"])
 def locked(
     request: pytest.FixtureRequest, shared_models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
@@ -25,6 +25,10 @@ def locked(
         path = tmp_path_factory.mktemp("key") / "key"
         path.write_text(f"{KEY}\n")
         environment = {"BERT_API_KEY_FILE": str(path), "BERT_API_KEY": "the file's counts"}
+    if request.param == "file of keys":
+        path = tmp_path_factory.mktemp("keys") / "keys"
+        path.write_text(f"nightly another-key\nsearch {KEY}\n")
+        environment = {"BERT_API_KEYS_FILE": str(path)}
     with serving(shared_models / "sentiment", "--threads", "1", **environment) as server:
         yield server
         assert server.stop() == 0

@@ -301,6 +301,16 @@ def test_a_callers_mistake_is_no_error_of_the_span(
     assert trace.children == []
 
 
+def test_a_span_names_the_caller_and_holds_no_key(models: Path, collector: Collector, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("search sk-of-search\n")
+    with traced(models, collector.url, "--api-keys-file", str(keys)) as server:
+        trace = collector.of(classify(server, "a", authorization="Bearer sk-of-search"))
+        assert values(trace.server.attributes)["enduser.id"] == "search"
+        assert "enduser.id" not in values(collector.of(classify(server, "a")).server.attributes)
+    assert b"sk-of-search" not in b"".join(body for _, body in collector.received)
+
+
 def test_spans_hold_nothing_that_a_caller_wrote(server: ServerProcess, collector: Collector) -> None:
     for inputs in (SECRET, [SECRET], {"text": SECRET, "text_pair": SECRET}, [SECRET, 7]):
         collector.of(classify(server, inputs))

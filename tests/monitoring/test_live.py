@@ -25,6 +25,7 @@ from tests.support import ROOT, ServerProcess, serving
 
 DATA_WITHIN_S: Final = 30.0
 CLIENTS: Final = 4
+KEY: Final = "key-of-the-load"
 PAUSE_S: Final = 0.02
 GPU_PAGE: Final = b"""\
 bert_gpu_memory_used_bytes{gpu="0"} 7.1e+09
@@ -82,7 +83,10 @@ def load(url: str) -> Iterator[None]:
     stop = threading.Event()
 
     def ask(first: int) -> None:
-        with httpx.Client(base_url=url, timeout=30) as client, suppress(httpx.TransportError):
+        with (
+            httpx.Client(base_url=url, timeout=30, headers={"Authorization": f"Bearer {KEY}"}) as client,
+            suppress(httpx.TransportError),
+        ):
             for task, body in itertools.islice(itertools.cycle(REQUESTS), first, None):
                 if stop.wait(PAUSE_S):
                     return
@@ -125,15 +129,22 @@ def configure(folder: Path, app: str, gpu: str) -> None:
 
 
 @pytest.fixture(scope="module", params=["1", "2"], ids=lambda count: f"workers-{count}")
-def server(request: pytest.FixtureRequest, models_of: ModelsOf) -> Iterator[ServerProcess]:
+def server(
+    request: pytest.FixtureRequest, models_of: ModelsOf, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
     """The app as one process, and as front ends and an engine, whose counts are put together for each scrape."""
     find_program("prometheus")  # else there is nobody to start it for
     models = models_of({"classify": "bert-single-label", "fill-mask": "bert-fill-mask"})
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text(f"load {KEY}\n")
     traced = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
     with (
         gpu_page() as collector,
         serving(
-            models, "--workers", request.param, "--threads", "1", BERT_OTLP_ENDPOINT=f"http://{collector}", **traced
+            models,
+            *("--workers", request.param, "--threads", "1", "--api-keys-file", str(keys)),
+            BERT_OTLP_ENDPOINT=f"http://{collector}",
+            **traced,
         ) as server,
     ):
         yield server

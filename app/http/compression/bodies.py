@@ -23,6 +23,8 @@ STREAMS: Final = 1000
 """The most streams, one after the other, in a body. To begin one takes much longer than to send an empty one."""
 PIECE_BYTES: Final = 65536
 """The most that is decompressed at once, and that comes out at once. Between two pieces the work ends if its caller is gone."""
+COMPRESSES: Final = 4
+"""What comes out of a body of texts is so many times as large: what a caller's turn at the threads counts for."""
 ZSTD_WINDOW_LOG: Final = 23
 """The largest window of zstd, 8 MiB, as RFC 9659 has it for HTTP: it is memory that a few bytes can ask for."""
 

@@ -19,6 +19,7 @@ CODES: Final = {
     "unauthorized": "invalid_api_key",
     "not_found": "model_not_found",
     "overloaded": "rate_limit_exceeded",
+    "rate_limited": "rate_limit_exceeded",
 }
 """What OpenAI calls errors that its clients may tell apart; the others keep their name."""
 _CUT: Final = {"START": "left", "END": "right"}

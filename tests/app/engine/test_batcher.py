@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from app.engine.admission import Admission
 from app.engine.batcher import Batcher
+from app.engine.callers import Caller
 from app.engine.messages import BatchRan, Timeline
 from app.engine.slots import Slots
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, OutOfDeviceMemory, Overloaded, ValidationFailed
@@ -19,6 +20,7 @@ from tests.app.engine.observed import Observed
 
 BUDGET = 16
 TIMEOUT_S = 30.0
+CALLERS = (Caller("one"), Caller("two", share=2.0))
 MAX_QUEUE_S = 5.0
 
 
@@ -75,10 +77,12 @@ class Bench:
     work: "asyncio.Task[None]"
     next_payload: int = 0
 
-    def submit(self, *tokens: int, timeline: Timeline | None = None) -> "asyncio.Task[list[str]]":
+    def submit(
+        self, *tokens: int, timeline: Timeline | None = None, caller: Caller | None = None
+    ) -> "asyncio.Task[list[str]]":
         payloads = list(range(self.next_payload, self.next_payload + len(tokens)))
         self.next_payload += len(tokens)
-        return asyncio.ensure_future(self.batcher.infer(payloads, tokens, timeline))
+        return asyncio.ensure_future(self.batcher.infer(payloads, tokens, timeline, caller))
 
     async def settle(self) -> None:
         """Let everything run that can: a handful of turns of the loop reach a standstill as nothing waits for time."""
@@ -648,7 +652,8 @@ def test_each_request_is_answered_once_within_the_budget(
             if action == "submit":
                 first = bench.next_payload
                 lengths |= {first + i: tokens for i, tokens in enumerate(value)}
-                requests.append((range(first, first + len(value)), bench.submit(*value)))
+                caller = (None, *CALLERS)[len(requests) % 3]
+                requests.append((range(first, first + len(value)), bench.submit(*value, caller=caller)))
             elif action == "cancel" and requests:
                 requests[value % len(requests)][1].cancel()
             elif action == "poison":
@@ -663,8 +668,17 @@ def test_each_request_is_answered_once_within_the_budget(
                     await bench.settle()
                     bench.runner.let_go()
             await bench.settle()
-            turns = sum(job.tokens[job.next_index] for job in bench.batcher.queue._turns if not job.future.done())
-            assert bench.batcher.queue.turn_tokens == turns
+            queue = bench.batcher.queue
+            waiting = [job for job in queue.unanswered if job.next_index < len(job.tokens)]
+            assert queue.turn_tokens == sum(job.tokens[job.next_index] for job in waiting)
+            assert queue.tokens == sum(sum(job.tokens[job.next_index :]) for job in waiting)
+            for caller in CALLERS:
+                own = [job for job in waiting if job.caller == caller]
+                backlog = queue.backlogs().get(caller.name)
+                assert (backlog is None) == (not own)
+                if backlog is not None:
+                    assert backlog.turn_tokens == sum(job.tokens[job.next_index] for job in own)
+                    assert backlog.tokens == sum(sum(job.tokens[job.next_index :]) for job in own)
         await bench.run_out()
 
         for batch in bench.runner.batches:

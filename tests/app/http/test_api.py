@@ -15,6 +15,7 @@ from app.http.callers import Callers
 from app.http.dialects import DIALECTS, chosen
 from app.http.dispatch import Dispatcher
 from app.http.finished import Finished
+from app.http.keys import Keys, digest_of
 from app.http.large_work import LargeWork
 from app.http.readiness import Readiness
 from app.http.utility import UtilityEndpoint
@@ -55,7 +56,9 @@ async def nothing(scope: Any, receive: Any, send: Any) -> None:
 def ask(
     method: str, path: str, body: bytes = b"", key: str | None = f"Bearer {KEY}"
 ) -> tuple[int, dict[str, str], bytes]:
-    api = Echo(Served(Catalog([]), lambda _: None, Readiness(), Limits(10 * SHORT_BYTES, 8, 1.0, KEY)))
+    api = Echo(
+        Served(Catalog([]), lambda _: None, Readiness(), Limits(10 * SHORT_BYTES, 8, 1.0, Keys({digest_of(KEY): None})))
+    )
     finished = Finished(Metrics(), None, Callers(""))
     endpoints = [UtilityEndpoint(api, route, large=LargeWork(30, 30), finished=finished) for route in api.routes]
     dispatcher = Dispatcher(nothing, endpoints, finished)

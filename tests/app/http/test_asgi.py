@@ -21,6 +21,7 @@ from app.errors import (
     ValidationFailed,
 )
 from app.http.asgi import ClientGone, ErrorResponse, authorize, read_body, render_error, request_id_of
+from app.http.keys import Keys, digest_of
 
 LIMIT = 100
 
@@ -106,6 +107,9 @@ def test_any_other_request_id_is_replaced(given: str) -> None:
     assert made != request_id_of(scope(x_request_id=given))
 
 
+KEYS = Keys({digest_of("s3cret"): None})
+
+
 def test_without_a_key_every_request_is_authorized() -> None:
     authorize(scope(), None)
     authorize(scope(authorization="Bearer anything"), None)
@@ -113,7 +117,7 @@ def test_without_a_key_every_request_is_authorized() -> None:
 
 @pytest.mark.parametrize("given", ["Bearer s3cret", "bearer s3cret", "BEARER s3cret", "Bearer  s3cret"])
 def test_the_right_key_passes(given: str) -> None:
-    authorize(scope(authorization=given), "s3cret")
+    authorize(scope(authorization=given), KEYS)
 
 
 @pytest.mark.parametrize(
@@ -123,9 +127,9 @@ def test_the_right_key_passes(given: str) -> None:
 )  # fmt: skip
 def test_any_other_key_is_refused(given: str) -> None:
     with pytest.raises(Unauthorized, match="Authorization: Bearer KEY"):
-        authorize(scope(authorization=given), "s3cret")
+        authorize(scope(authorization=given), KEYS)
     with pytest.raises(Unauthorized):
-        authorize(scope(), "s3cret")
+        authorize(scope(), KEYS)
 
 
 @pytest.mark.parametrize(

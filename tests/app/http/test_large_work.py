@@ -4,11 +4,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
+from app.engine.callers import Caller
 from app.errors import DeadlineExceeded, Overloaded, ValidationFailed
-from app.http.large_work import MEMORY, LargeWork
+from app.http.large_work import MEMORY, SECONDS_A_WEIGHT, WRITERS, LargeWork
 from app.work import go_on
 
 LONG_S = 60.0
@@ -88,10 +90,10 @@ def test_who_waits_for_too_long_is_told_to_retry() -> None:
 
 def test_work_ends_at_its_deadline() -> None:
     async def test(large: LargeWork) -> None:
-        for run in (large.read, lambda work: large.write(work, 1), lambda work: large.tokenize(work, 1)):
+        for run in (large.read, large.write, large.tokenize):
             endless = Endless()
             with pytest.raises(DeadlineExceeded, match=r"within 0\.05 s"):
-                await run(endless)
+                await run(endless, 1)
             assert await asyncio.to_thread(endless.ended.wait, 30)
 
     with_work(test, timeout_s=0.05)
@@ -122,3 +124,44 @@ def test_what_waits_to_be_written_is_counted_when_requests_are_admitted(monkeypa
             assert await large.write(lambda: "done", 1) == "done"
 
     with_work(test, max_queue_s=1)
+
+
+def test_callers_take_turns_at_being_read() -> None:
+    """A caller's many large bodies wait in a line of their own, whatever else there is to read."""
+
+    async def test(large: LargeWork) -> None:
+        order: list[str] = []
+        first = threading.Event()
+        running = asyncio.create_task(large.read(lambda: first.wait(30), 1, Caller("bodies")))
+        await asyncio.sleep(0)
+        work = [
+            asyncio.create_task(large.read(partial(order.append, name), size, Caller(name, share)))
+            for name, size, share, times in (
+                ("bodies", 4_000_000, 1.0, 6),
+                ("single", 100_000, 1.0, 2),
+                ("none", 9, 1.0, 1),
+            )
+            for _ in range(times)
+        ]
+        await asyncio.sleep(0)
+        first.set()
+        await asyncio.gather(running, *work)
+        assert order[:4] == ["bodies", "single", "none", "single"]
+        assert order[4:] == ["bodies"] * 5
+
+    with_work(test)
+
+
+def test_answers_that_are_to_be_made_for_one_caller_refuse_that_caller_alone() -> None:
+    async def test(large: LargeWork) -> None:
+        bulk, single = Caller("bulk"), Caller("single")
+        a_second = round(WRITERS / SECONDS_A_WEIGHT)
+        with large.reserved(a_second, bulk), large.reserved(a_second, bulk):
+            with pytest.raises(Overloaded), large.reserved(1, bulk):
+                pass
+            with large.reserved(a_second // 2, single), large.reserved(1, single):
+                pass
+            with pytest.raises(Overloaded), large.reserved(2 * a_second, single):
+                pass  # as much of the other's would be made meanwhile
+
+    with_work(test, max_queue_s=1.5)

@@ -15,6 +15,7 @@ from app.http.callers import Callers
 from app.http.dialects import DIALECTS
 from app.http.dispatch import Dispatcher
 from app.http.finished import Finished
+from app.http.keys import Keys, digest_of
 from app.http.large_work import LargeWork
 from app.http.page import FILE, PageApi
 from app.http.readiness import Readiness
@@ -34,7 +35,7 @@ def ask(
     method: str = "GET", path: str = "/", others: Sequence[str] = ("kserve",), **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
     """Ask a server of the page and of other APIs, which needs a key, without one."""
-    served = Served(Catalog([]), lambda _: None, Readiness(), Limits(1000, 8, 1.0, "s3cret"))
+    served = Served(Catalog([]), lambda _: None, Readiness(), Limits(1000, 8, 1.0, Keys({digest_of("s3cret"): None})))
     apis: list[Api] = [DIALECTS[name](served) for name in others]
     apis.append(PageApi(served, apis))
     finished = Finished(Metrics(), None, Callers(""))

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from app import errors
 from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
-from app.engine.messages import BatchRan, Loaded, QueueStatistics, Speed, Timeline
+from app.engine.callers import Caller
+from app.engine.messages import Backlog, BatchRan, Loaded, QueueStatistics, Speed, Timeline
+from app.engine.rates import Bucket
 from app.ipc import codec
 from app.ipc.codec import (
     EngineReply,
@@ -37,10 +39,14 @@ RUNS = st.builds(BatchRan, st.integers(1, 1000), st.integers(1, 65536), st.integ
 TIMELINES = st.builds(Timeline, TIMES, st.none() | TIMES, st.lists(RUNS, max_size=4))
 SPEEDS = st.builds(Speed, IDS, TIMES, st.lists(st.tuples(IDS, TIMES), max_size=3))
 LOADED = st.builds(Loaded, threads=st.none() | IDS, lanes=IDS, speed=SPEEDS)
-QUEUES = st.builds(QueueStatistics, IDS, IDS, TIMES, TIMES, TIMES)
+BACKLOGS = st.dictionaries(NAMES, st.builds(Backlog, TIMES, IDS, IDS), max_size=3)
+QUEUES = st.builds(QueueStatistics, IDS, IDS, TIMES, TIMES, TIMES, BACKLOGS)
+DEBTS = st.dictionaries(NAMES, st.builds(Bucket, TIMES, TIMES, TIMES), max_size=3)
+CALLERS = st.none() | st.builds(Caller, NAMES, TIMES, st.none() | TIMES, TIMES)
 KINDS = (errors.DeadlineExceeded, errors.EngineLost, errors.Internal, errors.NotReady, errors.ValidationFailed)
-ERRORS = st.builds(errors.Overloaded, st.text(), st.integers(1, 3600)) | st.one_of(
-    *(st.builds(kind, st.text()) for kind in KINDS)
+ERRORS = st.one_of(
+    *(st.builds(kind, st.text(), st.integers(1, 3600)) for kind in (errors.Overloaded, errors.RateLimited)),
+    *(st.builds(kind, st.text()) for kind in KINDS),
 )
 
 
@@ -58,7 +64,7 @@ def requests(draw: st.DrawFn) -> EngineRequest:
     for tokens, masks in draw(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), min_size=1, max_size=4)):
         ids, types, positions = (draw(arrays(np.int32, size)) for size in (tokens, tokens, masks))
         sequences.append(TokenSequence(ids, types, positions, top_k, targets))
-    return EngineRequest(draw(IDS), draw(NAMES), sequences, draw(st.booleans()))
+    return EngineRequest(draw(IDS), draw(NAMES), sequences, draw(st.booleans()), draw(CALLERS))
 
 
 @st.composite
@@ -138,9 +144,9 @@ def test_a_hello_arrives_as_it_was_sent(models: dict[str, Loaded]) -> None:
     assert list(message.models) == list(models)
 
 
-@given(st.dictionaries(NAMES, QUEUES, max_size=3))
-def test_statistics_arrive_as_they_were_sent(models: dict[str, QueueStatistics]) -> None:
-    assert decode_from_engine(encode(Statistics(models))) == Statistics(models)
+@given(st.dictionaries(NAMES, QUEUES, max_size=3), DEBTS)
+def test_statistics_arrive_as_they_were_sent(models: dict[str, QueueStatistics], debts: dict[str, Bucket]) -> None:
+    assert decode_from_engine(encode(Statistics(models, debts))) == Statistics(models, debts)
 
 
 def read(decode: Callable[[bytes], FromFrontEnd | FromEngine], body: bytes) -> None:
@@ -167,6 +173,7 @@ MESSAGES: list[FromFrontEnd | FromEngine] = [
                 "masked-token",
                 [TokenSequence(THREE, THREE, THREE, 2, THREE)],
                 is_timed=True,
+                caller=Caller("search", 2.0, 1000.0, 4000.0),
             ),
         ]
     ),
@@ -179,7 +186,10 @@ MESSAGES: list[FromFrontEnd | FromEngine] = [
         ]
     ),
     Withdrawal([7, 300, 70_000]),
-    Statistics({"sentiment": QueueStatistics(3, 90, 0.1, 0.2, 0.3)}),
+    Statistics(
+        {"sentiment": QueueStatistics(3, 90, 0.1, 0.2, 0.3, {"search": Backlog(2.0, 90, 30)})},
+        {"search": Bucket(-70.0, 12.5, 10.0)},
+    ),
     Hello(
         {
             "sentiment": Loaded(
@@ -223,10 +233,10 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        Requests([codec.RequestHeader(0, "model", [(2, 0)], 0, None, False)], bytes(4 * 3)),
-        Requests([codec.RequestHeader(0, "model", [(2, 0)], 0, None, False)], bytes(4 * 5)),
-        Requests([codec.RequestHeader(0, "model", [(2, 1)], 0, None, False)], bytes(4 * 4)),
-        Requests([codec.RequestHeader(0, "model", [(2, 0)], 1, 1, False)], bytes(4 * 4)),
+        Requests([codec.RequestHeader(0, "model", [(2, 0)], 0, None, False, None)], bytes(4 * 3)),
+        Requests([codec.RequestHeader(0, "model", [(2, 0)], 0, None, False, None)], bytes(4 * 5)),
+        Requests([codec.RequestHeader(0, "model", [(2, 1)], 0, None, False, None)], bytes(4 * 4)),
+        Requests([codec.RequestHeader(0, "model", [(2, 0)], 1, 1, False, None)], bytes(4 * 4)),
         Requests([], bytes(3)),
         Replies([codec.ReplyHeader(0, codec.Rows(2**31 - 1, 1), None)], bytes(4)),
         Replies([codec.ReplyHeader(0, codec.Rows(1, 1), None)], bytes(8)),

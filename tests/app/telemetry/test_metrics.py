@@ -8,7 +8,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.engine.messages import BatchRan, QueueStatistics
-from app.telemetry.metrics import NOT_ROUTED_STATUSES, STATUSES, Metrics, ServedModel
+from app.telemetry.metrics import MOST_CALLERS, NOT_ROUTED_STATUSES, OTHER_CALLERS, STATUSES, Metrics, ServedModel
 from app.telemetry.record import CLIENT_GONE, RequestRecord
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -190,3 +190,37 @@ def test_process_metrics_are_there(metrics: Metrics) -> None:
     assert told["process_resident_memory_bytes", frozenset()] > 1e6
     assert told["process_cpu_seconds_total", frozenset()] > 0
     assert not [name for name, _ in told if name.endswith("_created")]
+
+
+def of_caller(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return samples(metrics).get((f"bert_caller_{name}", frozenset(labels.items())))
+
+
+def test_requests_and_tokens_of_a_caller_are_counted(metrics: Metrics) -> None:
+    metrics.of_callers.expect(["search"])
+    for name in ("requests_total", "tokens_total", "throttled_total"):
+        status = {"status": "200"} if name == "requests_total" else {}
+        assert of_caller(metrics, name, caller="search", **status) == 0
+    for record in (
+        over(200, tokens=7),
+        over(200, tokens=5),
+        over(429, tokens=9, error_type="rate_limited"),
+        over(429, tokens=9, error_type="overloaded"),
+        over(CLIENT_GONE, tokens=9, error_type="client_gone"),
+    ):
+        metrics.of_callers.finished("search", record)
+    assert of_caller(metrics, "requests_total", caller="search", status="200") == 2
+    assert of_caller(metrics, "requests_total", caller="search", status="429") == 2
+    assert of_caller(metrics, "requests_total", caller="search", status=str(CLIENT_GONE)) is None
+    assert of_caller(metrics, "tokens_total", caller="search") == 12
+    assert of_caller(metrics, "throttled_total", caller="search") == 1
+
+
+def test_callers_beyond_a_hundred_share_their_series(metrics: Metrics) -> None:
+    metrics.of_callers.expect(f"c{i}" for i in range(MOST_CALLERS + 20))
+    for i in range(MOST_CALLERS + 20):
+        metrics.of_callers.finished(f"c{i}", over(200, tokens=3))
+    labels = {dict(labels)["caller"] for (name, labels) in samples(metrics) if name == "bert_caller_tokens_total"}
+    assert len(labels) == MOST_CALLERS + 1
+    assert of_caller(metrics, "tokens_total", caller="c0") == 3
+    assert of_caller(metrics, "tokens_total", caller=OTHER_CALLERS) == 60

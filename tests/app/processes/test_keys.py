@@ -1,0 +1,143 @@
+"""The file of keys is read anew when it is another, and one that is wrong changes nothing."""
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from app.engine.callers import Caller
+from app.errors import StartupError, Unauthorized
+from app.processes import keys as module
+from app.processes.keys import KeysFile, until_keys_are_right
+from app.settings import Settings
+
+
+def names(file: KeysFile, *keys: str) -> list[str | None]:
+    found: list[str | None] = []
+    for key in keys:
+        try:
+            caller = file.keys.caller_of(key.encode())
+        except Unauthorized:
+            found.append(None)
+        else:
+            assert caller is not None
+            found.append(caller.name)
+    return found
+
+
+def test_a_changed_file_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("search old\n")
+    file = KeysFile(path)
+    assert not file.look()
+    path.write_text("search new\nnightly k2\n")
+    assert file.look()
+    assert not file.look()
+    assert names(file, "old", "new", "k2") == [None, "search", "nightly"]
+    assert file.names == ["search", "nightly"]
+
+
+def test_a_secret_of_kubernetes_is_read_anew_when_its_link_changes(tmp_path: Path) -> None:
+    """The file is a link into a link to a folder, which is replaced as a whole: both files may be equally old and long."""
+    for version in ("v1", "v2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "keys").write_text(f"search key-{version}\n")
+        os.utime(tmp_path / version / "keys", (1e9, 1e9))
+    (tmp_path / "..data").symlink_to("v1")
+    (tmp_path / "keys").symlink_to("..data/keys")
+    file = KeysFile(tmp_path / "keys")
+    (tmp_path / "..data_tmp").symlink_to("v2")
+    (tmp_path / "..data_tmp").replace(tmp_path / "..data")
+    assert file.look()
+    assert names(file, "key-v1", "key-v2") == [None, "search"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (b"search key-2 share=much\n", "line 1: share should be"),
+        (b"", "no line has a key"),
+        (b"\xff", "not UTF-8"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_wrong_file_is_told_of_once_and_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, wrong: bytes | None, says: str
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text("search key-1\n")
+    file = KeysFile(path)
+    if wrong is None:
+        path.unlink()
+    else:
+        path.write_bytes(wrong)
+    for _ in range(3):
+        assert not file.look()
+    [record] = caplog.records
+    assert (record.levelno, says in record.getMessage()) == (logging.ERROR, True)
+    assert "key-" not in record.getMessage()
+    assert names(file, "key-1", "key-2") == ["search", None]
+    path.write_text("search key-3\n")
+    assert file.look()
+    assert names(file, "key-1", "key-3") == [None, "search"]
+
+
+def test_the_single_key_counts_beside_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("search k1\n")
+    file = KeysFile(path, "single")
+    assert names(file, "k1", "single") == ["search", "default"]
+    path.write_text("search k1\ndefault k2 share=3\n")
+    assert file.look()
+    assert file.keys.caller_of(b"single") == file.keys.caller_of(b"k2") == Caller("default", share=3)
+    path.write_text("search single\n")
+    assert file.look()
+    assert names(file, "single") == ["search"]
+
+
+@pytest.fixture
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.001)
+
+
+@pytest.mark.usefixtures("_quickly")
+def test_a_process_that_is_started_while_the_file_is_wrong_waits_for_a_right_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text("search\n")
+    settings = Settings(api_keys_file=path)
+    with pytest.raises(StartupError):
+        KeysFile(path)
+
+    async def main() -> None:
+        waiting = asyncio.create_task(until_keys_are_right(settings))
+        await asyncio.sleep(0)  # it has looked once
+        assert len(caplog.records) == 1
+        assert not waiting.done()
+        async with asyncio.timeout(20):
+            path.write_text("search k1\n")
+            await waiting
+
+    asyncio.run(main())
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.usefixtures("_quickly")
+def test_whoever_watches_is_told_of_other_keys(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("search k1\n")
+    file = KeysFile(path)
+
+    async def main() -> None:
+        changed = asyncio.Event()
+        watching = asyncio.create_task(file.watch(changed.set))
+        path.write_text("nightly k2\n")
+        async with asyncio.timeout(20):
+            await changed.wait()
+        watching.cancel()
+
+    asyncio.run(main())
+    assert file.names == ["nightly"]
