@@ -81,6 +81,20 @@ class MethodNotAllowed(ServiceError):
         self.headers = ((b"allow", allowed.encode()),)
 
 
+class BadBundle(ServiceError):
+    """A bundle cannot be loaded; what was served before is served still."""
+
+    status = 409
+    error_type = "bad_bundle"
+
+
+class NoRoom(ServiceError):
+    """There is not enough memory for a bundle beside the one that it replaces."""
+
+    status = 409
+    error_type = "no_room"
+
+
 class RequestTimeout(ServiceError):
     """The request did not arrive in time."""
 
@@ -170,8 +184,8 @@ class BundleError(StartupError):
     """A bundle is missing, damaged or of another schema version."""
 
 
-class OtherBundles(Exception):
-    """The engine has loaded other bundles than this front end: its answers would be given the wrong labels."""
+class Replaced(Exception):
+    """The engine no longer has the bundle that a request was made for. It is made again, for the one that is served now."""
 
 
 class OutOfDeviceMemory(MemoryError):

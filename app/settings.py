@@ -33,6 +33,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "models",
         "default_models",
         "skip_bad_bundles",
+        "swap",
         "device",
         "precision",
         "threads",
@@ -47,6 +48,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "page",
         "api_key",
         "api_key_file",
+        "admin_key",
+        "admin_key_file",
         "root_path",
         "forwarded_allow_ips",
         "timeout_keep_alive",
@@ -77,6 +80,11 @@ class Settings(BaseSettings):
     )
     skip_bad_bundles: bool = Field(
         False, description="serve the other models if a bundle cannot be loaded, which otherwise ends the start"
+    )
+    swap: Literal["beside", "unload-first"] = Field(
+        "beside",
+        description="how a bundle replaces another one of its name: beside it, which needs memory for both, or after it is unloaded, "
+        "so that requests get 503 meanwhile",
     )
     host: str = Field(
         "127.0.0.1", description="address to listen on; 0.0.0.0 for every interface, :: for those of IPv6, too"
@@ -132,6 +140,12 @@ class Settings(BaseSettings):
         None, min_length=1, description="key that inference asks for as 'Authorization: Bearer KEY'"
     )
     api_key_file: Path | None = Field(None, description="file that holds the key instead")
+    admin_key: SecretStr | None = Field(
+        None,
+        min_length=1,
+        description="key that /admin asks for, which loads and unloads models; without one it is off",
+    )
+    admin_key_file: Path | None = Field(None, description="file that holds the admin key instead")
     root_path: str | None = Field(
         None, pattern=r"^(/[^/?#%\s]+)+$", description="path below which a proxy serves this server, as in /bert"
     )
@@ -178,7 +192,7 @@ class Settings(BaseSettings):
             "Input should be 'auto', 'fp32', 'fp16' or 'int8', once for all models, and MODEL=PRECISION for single ones, as in int8,reviews=fp32",
         )
 
-    @field_validator("api_key", mode="before")
+    @field_validator("api_key", "admin_key", mode="before")
     @classmethod
     def _strip(cls, key: object) -> object:
         """Remove the whitespace around a key, which `$(cat key)` and editors of Secrets add."""

@@ -42,6 +42,17 @@ class Bundle:
         return hashlib.sha256(self.manifest.model_dump_json().encode()).hexdigest()
 
     @property
+    def key(self) -> str:
+        """What an engine calls it: no other bundle, and no other version of this one, has it."""
+        return key_of(self.name, self.identity)
+
+    @property
+    def version(self) -> str | None:
+        """The version by which `fill_models` put it there: a folder of `.versions`, into which its own is a link."""
+        parts = self.folder.resolve().parts
+        return parts[-2] if len(parts) > 2 and parts[-3] == ".versions" else None
+
+    @property
     def written_at(self) -> int:
         """When its manifest was written, in seconds since 1970: at its export, or when it was copied."""
         return int((self.folder / MANIFEST_FILE).stat().st_mtime)
@@ -103,6 +114,11 @@ class Bundle:
         except ValidationError as error:
             path = self.path(self.manifest.golden)
             raise BundleError(f"{path} does not hold golden answers: {_first_problem(error)}.") from error
+
+
+def key_of(name: str, identity: str) -> str:
+    """Return the key of a bundle."""
+    return f"{name}@{identity}"
 
 
 def sha256_of(path: Path) -> str:
@@ -218,16 +234,7 @@ def find_bundles(models: Path, skipping: Skipping = skipping_none) -> list[Bundl
             f"The models folder {models} does not exist. Make a bundle with "
             f"'python -m model_export export --checkpoint DIR_OR_HUB_ID --output {models}/NAME', or set --models."
         )
-    try:
-        # Passed over: what fill_models and the export keep there (.versions, a link that was never put in its place), and
-        # what a file system does, which only root may open.
-        folders = sorted(
-            folder
-            for folder in models.iterdir()
-            if not folder.name.startswith(".") and folder.name != "lost+found" and _has_manifest(folder)
-        )
-    except OSError as error:
-        raise unreadable(Path(error.filename or models), error) from error
+    folders = bundle_folders(models)
     if not folders:
         raise BundleError(
             f"No bundle in {models}. Make one with "
@@ -238,6 +245,26 @@ def find_bundles(models: Path, skipping: Skipping = skipping_none) -> list[Bundl
         with skipping(folder.name):
             found.append(load_bundle(folder))
     return found
+
+
+def bundle_folders(models: Path) -> list[Path]:
+    """Return the folders of the bundles under `models`, by name; `models` may itself be a bundle.
+
+    Raises:
+        BundleError: the folder cannot be read.
+    """
+    try:
+        if _has_manifest(models):
+            return [by_name(models)]
+        # Passed over: what fill_models and the export keep there (.versions, a link that was never put in its place), and
+        # what a file system does, which only root may open.
+        return sorted(
+            folder
+            for folder in models.iterdir()
+            if not folder.name.startswith(".") and folder.name != "lost+found" and _has_manifest(folder)
+        )
+    except OSError as error:
+        raise unreadable(Path(error.filename or models), error) from error
 
 
 def _has_manifest(folder: Path) -> bool:

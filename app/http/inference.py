@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from app.bundle.sequences import SequenceResult
 from app.engine.messages import Timeline
 from app.engine.protocols import EngineClient
-from app.errors import MethodNotAllowed, NotReady, ServiceError, ValidationFailed
+from app.errors import MethodNotAllowed, NotReady, Replaced, ServiceError, ValidationFailed
 from app.http.api import Api, Call, Inference, Raw, Received, render_for, write_json
 from app.http.asgi import ClientGone, Header, answer_headers, authorize, read_body, respond
 from app.http.disconnects import Disconnects
@@ -34,6 +34,8 @@ from app.telemetry.tracing import RequestTrace, Tracer
 INLINE_BYTES: Final = 65536
 # Over this weight, about 1 ms, an answer is made in a thread.
 INLINE_WEIGHT: Final = 256
+READ_AGAIN: Final = 4
+"""How often a request is read whose model is replaced, again and again, before it is answered."""
 MAX_WEIGHT: Final = 1 << 20
 """Most weight of an answer: about 4 s of a core, and 0.5 GB while it is made."""
 
@@ -151,6 +153,23 @@ class InferenceEndpoint:
         self._readiness.check_engine()
         body = await read_body(scope, receive, self._limits.max_body_bytes)
         received = Received(scope, body, path)
+        for _ in range(READ_AGAIN):
+            try:
+                return await self._run(received, receive, record, timeline)
+            except Replaced:  # another bundle is served by that name now, and what was prepared is for the one before
+                continue
+        raise NotReady("The model is being replaced. Retry in a few seconds.")
+
+    async def _run(
+        self, received: Received, receive: Receive, record: RequestRecord, timeline: Timeline | None
+    ) -> bytes | Raw:
+        """Read a request, and return its answer, with one model from its labels to its logits.
+
+        Raises:
+            Replaced: the engine no longer has the model that the catalog had when the request was read.
+            ServiceError, ClientGone: as `_predict` does.
+        """
+        body = received.body
         try:
             is_compressed = self.api.decompresses and received.header("content-encoding") is not None
             if len(body) <= INLINE_BYTES and not is_compressed:
@@ -170,7 +189,7 @@ class InferenceEndpoint:
         try:
             inputs = handler.count(request)
             self._limits.check_inputs(inputs)
-            self._engine.check(model.name, inputs)
+            self._engine.check(model.key, inputs)
             tokenizing_at = monotonic()
             size = call.body_bytes or len(body)
             to_prepare = handler.bytes_to_prepare(model, request, size)
@@ -190,11 +209,11 @@ class InferenceEndpoint:
                     f"The answer would be {weight / MAX_WEIGHT:.1f} times as much work as one may be. {handler.lighter}"
                 )
             if weight <= INLINE_WEIGHT:
-                results = await self._infer(model.name, prepared, timeline, receive)
+                results = await self._infer(model.key, prepared, timeline, receive)
                 answer = call.write(handler.answer(model, request, prepared, results), record)
                 return answer if isinstance(answer, Raw) else to_json(answer)
             with self._large.reserved(weight):
-                results = await self._infer(model.name, prepared, timeline, receive)
+                results = await self._infer(model.key, prepared, timeline, receive)
                 predict = partial(handler.answer, model, request, prepared, results)
                 return await self._disconnects.unless_gone(
                     self._large.write(partial(_write_large, call, predict, record), weight), receive

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app import errors
 from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
-from app.engine.messages import BatchRan, Loaded, QueueStatistics, Speed, Timeline
+from app.engine.messages import BatchRan, Loaded, QueueStatistics, Serving, Speed, Timeline
 from app.ipc import codec
 from app.ipc.codec import (
     EngineReply,
@@ -132,10 +132,11 @@ def test_withdrawals_arrive_as_they_were_sent(ids: list[int]) -> None:
 
 @given(st.dictionaries(NAMES, LOADED, max_size=3))
 def test_a_hello_arrives_as_it_was_sent(models: dict[str, Loaded]) -> None:
-    message = decode_from_engine(encode(Hello(models)))
+    serving = Serving(models, ["broken"], ["unloaded"], ["loading"])
+    message = decode_from_engine(encode(Hello(serving, 3)))
     assert isinstance(message, Hello)
-    assert message == Hello(models)
-    assert list(message.models) == list(models)
+    assert (message.serving.models, list(message.serving.models)) == (models, list(models))
+    assert plain(message.serving) == plain(serving)
 
 
 @given(st.dictionaries(NAMES, QUEUES, max_size=3))
@@ -181,16 +182,19 @@ MESSAGES: list[FromFrontEnd | FromEngine] = [
     Withdrawal([7, 300, 70_000]),
     Statistics({"sentiment": QueueStatistics(3, 90, 0.1, 0.2, 0.3)}),
     Hello(
-        {
-            "sentiment": Loaded(
-                identity="a1",
-                variant="cpu-fp32",
-                provider="CPUExecutionProvider",
-                threads=1,
-                lanes=2,
-                speed=Speed(512, 1e-5, [(8, 1e-3), (512, 5e-3)]),
-            )
-        }
+        Serving(
+            {
+                "sentiment": Loaded(
+                    identity="a1",
+                    variant="cpu-fp32",
+                    provider="CPUExecutionProvider",
+                    threads=1,
+                    lanes=2,
+                    speed=Speed(512, 1e-5, [(8, 1e-3), (512, 5e-3)]),
+                )
+            }
+        ),
+        1,
     ),
 ]
 BODIES = [encode(message) for message in MESSAGES]

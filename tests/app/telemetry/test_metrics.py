@@ -164,14 +164,18 @@ def test_a_name_cannot_break_the_format(metrics: Metrics) -> None:
 
 
 def test_model_info_names_variant_and_provider(metrics: Metrics) -> None:
-    metrics.model_loaded(ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider"), 512, 1)
+    metrics.model_loaded(
+        ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider", "0a1b2c3d4e5f", "7"), 512, 1
+    )
     assert value(metrics, "model_info", variant="cpu-fp32", provider="CPUExecutionProvider") == 1
     assert value(metrics, "batch_budget_tokens") == 512
 
 
 def test_batches_that_ran_at_once_share_the_time_of_the_device(metrics: Metrics) -> None:
     model = metrics.add_model("sentiment", "classify")
-    metrics.model_loaded(ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider"), 512, 4)
+    metrics.model_loaded(
+        ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider", "0a1b2c3d4e5f", "7"), 512, 4
+    )
     for _ in range(4):
         model.ran(BatchRan(1, 8, 8, 0.0, 0.5))
     assert value(metrics, "inference_duration_seconds_sum") == 2.0
