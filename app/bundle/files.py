@@ -25,16 +25,18 @@ have 20 MB."""
 class Bundle:
     """A bundle on disk whose manifest has been read. Its files are hashed only when they are read."""
 
-    def __init__(self, folder: Path, manifest: Manifest, *, has_checksum: bool = True) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, *, has_checksum: bool = True, name: str | None = None) -> None:
         self.folder = folder
         self.manifest = manifest
         self.has_checksum = has_checksum
         """Whether the manifest shows that it is whole. Those of older releases do not."""
 
-    @property
-    def name(self) -> str:
+        self.name = folder.name if name is None else name
         """The name it is served under: that of its folder, so that a link or a rename deploys another version."""
-        return self.folder.name
+
+    def where_it_is(self) -> "Bundle":
+        """Return it by the path of its folder without links, where it stays when a link leads to another version."""
+        return Bundle(self.folder.resolve(), self.manifest, has_checksum=self.has_checksum, name=self.name)
 
     @cached_property
     def identity(self) -> str:

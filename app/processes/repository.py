@@ -59,7 +59,7 @@ class Repository:
         self._engine: Final = engine
         self._metrics: Final = metrics
         self._front_ends: Final = front_ends
-        self._bundles = {bundle.name: bundle for bundle in bundles if bundle.name in serving.models}
+        self._bundles = {bundle.name: bundle.where_it_is() for bundle in bundles if bundle.name in serving.models}
         self.serving = serving
         self._states: dict[str, ModelState] = {}
         for name in serving.unloaded:
@@ -127,7 +127,7 @@ class Repository:
         self._states[name] = replace(before or ModelState(name=name, state="loading"), state="loading")
         old = self._bundles.get(name)
         try:
-            bundle = await asyncio.to_thread(load_bundle, folder)
+            bundle = (await asyncio.to_thread(load_bundle, folder)).where_it_is()
             if old is not None and bundle.identity == old.identity:
                 self._states[name] = self._ready(name)
                 return self._states[name]

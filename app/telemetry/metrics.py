@@ -27,7 +27,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from app.engine.messages import BatchRan, QueueStatistics
-from app.errors import ERRORS, DeadlineExceeded, EngineLost, HeadTooLarge, NotReady, Overloaded
+from app.errors import ERRORS, BadBundle, DeadlineExceeded, EngineLost, HeadTooLarge, NotReady, Overloaded
 from app.telemetry.log_writer import count_dropped_lines
 from app.telemetry.process_metrics import register_process_metrics
 from app.telemetry.record import CLIENT_GONE, RequestRecord
@@ -43,8 +43,8 @@ SEQUENCES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, math.inf)
 TOKENS: Final = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, math.inf)
 RATIO: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, math.inf)
 
-# A head that is too large is refused before an API is known.
-STATUSES: Final = (200, *sorted({error.status for error in ERRORS if error is not HeadTooLarge}))
+# A head that is too large is refused before an API is known, and a bundle only to operators.
+STATUSES: Final = (200, *sorted({error.status for error in ERRORS} - {HeadTooLarge.status, BadBundle.status}))
 REJECTIONS: Final = tuple(error.error_type for error in (Overloaded, NotReady, EngineLost, DeadlineExceeded))
 NOT_ROUTED: Final = "none"
 """The label `api` of requests for no route, and of input that is no request."""

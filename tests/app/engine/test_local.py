@@ -263,7 +263,7 @@ def test_models_take_turns_on_the_device(with_engine: WithEngine) -> None:
         running = await bench.hold()
         mask = TokenSequence(np.array([2, 4, 3], np.int32), np.zeros(3, np.int32), np.array([1], np.int32), 1)
         other = asyncio.ensure_future(bench.client.infer(bench.key(FILL_MASK), [mask]))
-        await bench.until(lambda: bench.local.statistics()[FILL_MASK].sequences == 1)
+        await bench.until(lambda: bench.local.statistics()[bench.key(FILL_MASK)].sequences == 1)
         assert not bench.devices[FILL_MASK].batches
         bench.device.release()
         await asyncio.gather(running, other)
@@ -453,7 +453,7 @@ def test_a_lost_device_fails_every_request(with_engine: WithEngine) -> None:
         await bench.until_waiting(3)
         mask = TokenSequence(np.array([2, 4, 3], np.int32), np.zeros(3, np.int32), np.array([1], np.int32), 1)
         waiting.append(asyncio.ensure_future(bench.client.infer(bench.key(FILL_MASK), [mask])))
-        await bench.until(lambda: bench.local.statistics()[FILL_MASK].sequences == 1)
+        await bench.until(lambda: bench.local.statistics()[bench.key(FILL_MASK)].sequences == 1)
         bench.device.is_lost = True
         bench.device.release()
         for request in waiting:
@@ -477,7 +477,7 @@ def test_statistics_count_what_waits(with_engine: WithEngine) -> None:
         waiting = bench.ask(5, 6, 7)
         await bench.until(lambda: queued() == (3, 18))
         assert bench.local.statistics()[bench.key()].wait_s(1) > 0
-        assert bench.local.statistics()[FILL_MASK].sequences == 0
+        assert bench.local.statistics()[bench.key(FILL_MASK)].sequences == 0
         await bench.until(lambda: any(queue.tokens == 18 for queue in bench.observed[CLASSIFY].queues))
         bench.device.release()
         await asyncio.gather(running, waiting)

@@ -121,7 +121,7 @@ def test_results_of_any_layout_arrive_as_they_were_sent() -> None:
 
 
 def test_an_error_that_the_engine_has_no_business_with_is_internal() -> None:
-    [reply] = Replies.pack([EngineReply(1, errors.NotFound("no such model"))]).unpack()
+    [reply] = Replies.pack([EngineReply(1, errors.PayloadTooLarge("no such model"))]).unpack()
     assert plain(reply.outcome) == plain(errors.Internal("no such model"))
 
 
