@@ -33,6 +33,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "models",
         "default_models",
         "skip_bad_bundles",
+        "watch_models",
         "swap",
         "device",
         "precision",
@@ -80,6 +81,9 @@ class Settings(BaseSettings):
     )
     skip_bad_bundles: bool = Field(
         False, description="serve the other models if a bundle cannot be loaded, which otherwise ends the start"
+    )
+    watch_models: bool = Field(
+        False, description="load, replace and unload models as their folder changes, once a change is complete"
     )
     swap: Literal["beside", "unload-first"] = Field(
         "beside",

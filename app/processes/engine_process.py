@@ -12,6 +12,7 @@ from app.processes.bad_bundles import BadBundles
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
 from app.processes.loading import load_models, load_unless_stopped
+from app.processes.models_folder import watch
 from app.processes.remote_front_ends import RemoteFrontEnds
 from app.processes.reports import ModelsServed, SupervisorLink
 from app.processes.repository import Again, Repository, as_before, to_serve
@@ -74,6 +75,10 @@ async def serve_engine(
     async with asyncio.TaskGroup() as tasks:
         beating = tasks.create_task(supervisor.place.beat())
         serving = tasks.create_task(server.serve(socket_path))
+        if settings.watch_models:
+            watching = tasks.create_task(watch(settings.models, lambda: repository.identities, repository.refresh))
+            stopped.add_done_callback(lambda _: watching.cancel())
+            engine.lost.add_done_callback(lambda _: watching.cancel())
         await asyncio.wait((stopped, engine.lost), return_when=asyncio.FIRST_COMPLETED)
         if not engine.lost.done():
             await server.until_alone()

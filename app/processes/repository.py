@@ -80,11 +80,19 @@ class Repository:
     async def unload(self, name: str) -> ModelState:
         return await self._to_its_end(partial(self._unload, name))
 
-    async def refresh(self) -> None:
+    @property
+    def identities(self) -> Mapping[str, str]:
+        """The identity of each bundle that is served, by name."""
+        return {name: bundle.identity for name, bundle in self._bundles.items()}
+
+    async def refresh(self, only: Collection[str] | None = None) -> None:
         """Serve what the models folder has now: load what is new or has changed, unload what is gone; log each.
 
         What cannot be loaded replaces nothing. What an operator has unloaded stays so. A folder that cannot be read, or has no
         bundle at all, changes nothing: it may be one that is just being mounted.
+
+        Args:
+            only: The names to look at; all by default.
         """
         try:
             folders = await asyncio.to_thread(bundle_folders, self._settings.models)
@@ -96,12 +104,12 @@ class Repository:
             log.error("nothing is loaded: there is no bundle in %s", self._settings.models)
             return
         for name in there:
-            if name not in self.serving.unloaded:
+            if name not in self.serving.unloaded and (only is None or name in only):
                 try:
                     await self.load(name)
                 except ServiceError:
                     continue  # the log has it
-        for name in [name for name in self._bundles if name not in there]:
+        for name in [name for name in self._bundles if name not in there and (only is None or name in only)]:
             await self._to_its_end(partial(self._unload, name, is_gone=True))
 
     async def _to_its_end(self, change: Callable[[], Coroutine[Any, Any, ModelState]]) -> ModelState:

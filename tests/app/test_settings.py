@@ -57,7 +57,7 @@ def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
             "shutdown_timeout_s": 2.5,
         "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"), "admin_key": SecretStr("other"), "admin_key_file": Path("other-file"), "swap": "unload-first",
         "root_path": "/bert", "forwarded_allow_ips": "10.0.0.0/8", "timeout_keep_alive": 20,
-        "log_level": "debug", "log_format": "text", "access_log": False, "skip_bad_bundles": True, "otlp_endpoint": "http://collector:4318/",
+        "log_level": "debug", "log_format": "text", "access_log": False, "skip_bad_bundles": True, "watch_models": True, "otlp_endpoint": "http://collector:4318/",
     }  # fmt: skip
     assert set(given) == set(Settings.model_fields)
 
@@ -68,7 +68,10 @@ def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
         f"--{name.replace('_', '-')}={text(value)}" for name, value in given.items() if not isinstance(value, bool)
     ]
     variables = {f"BERT_{name.upper()}": text(value) for name, value in given.items()}
-    for settings in (start(*flags, "--no-access-log", "--no-page", "--skip-bad-bundles"), start(**variables)):
+    for settings in (
+        start(*flags, "--no-access-log", "--no-page", "--skip-bad-bundles", "--watch-models"),
+        start(**variables),
+    ):
         read = settings.model_dump()
         assert {name: str(value) for name, value in read.items()} == {name: str(value) for name, value in given.items()}
 
