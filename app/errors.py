@@ -81,6 +81,15 @@ class MethodNotAllowed(ServiceError):
         self.headers = ((b"allow", allowed.encode()),)
 
 
+class RequestTimeout(ServiceError):
+    """The request did not arrive in time."""
+
+    status = 408
+    error_type = "timeout"
+    default = "The request had not arrived completely after BERT_READ_TIMEOUT_S. Send it again."
+    headers = _CLOSE  # the rest has not been read
+
+
 class BadBundle(ServiceError):
     """A bundle cannot be loaded; what was served before is served still."""
 
@@ -93,15 +102,6 @@ class NoRoom(ServiceError):
 
     status = 409
     error_type = "no_room"
-
-
-class RequestTimeout(ServiceError):
-    """The request did not arrive in time."""
-
-    status = 408
-    error_type = "timeout"
-    default = "The request had not arrived completely after BERT_READ_TIMEOUT_S. Send it again."
-    headers = _CLOSE  # the rest has not been read
 
 
 class PayloadTooLarge(ServiceError):

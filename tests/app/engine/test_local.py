@@ -559,8 +559,8 @@ def test_a_released_bundle_answers_what_it_has_and_no_more(with_engine: WithEngi
     async def test(bench: Bench) -> None:
         running = await bench.hold()
         releasing = asyncio.create_task(bench.local.release(bench.key()))
-        await asyncio.sleep(0)
         late = bench.ask(3)  # of a front end that has not gone over yet
+        await bench.until(lambda: bench.local.statistics()[bench.key()].sequences == 1)
         bench.device.release()
         assert [len(answers) for answers in await asyncio.gather(running, late)] == [1, 1]
         await releasing
