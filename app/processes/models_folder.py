@@ -86,6 +86,9 @@ class ModelsFolder:
         if self._judged[name] is None:
             self._incomplete.discard(name)
             return True
+        if not self._judged[name]:
+            self._wait_for(name, BundleError(f"{self._models / name} has no {MANIFEST_FILE}."))
+            return False
         _, bundle = self._manifests[name]
         try:
             if isinstance(bundle, BundleError):

@@ -109,13 +109,16 @@ def test_files_that_have_the_right_size_and_another_content_are_incomplete(
     assert looks(folder, {}, 3) == [[], ["a"], []]
 
 
-def test_a_bundle_is_gone_when_its_folder_is_and_not_when_its_manifest_is(models: Path, one: Path) -> None:
+def test_a_bundle_is_gone_when_its_folder_is_and_not_when_its_manifest_is(
+    models: Path, one: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shutil.copytree(one, models / "b")
     serves = served(models, "a", "b")
     folder = ModelsFolder(models)
     assert looks(folder, serves) == [[], []]
     (models / "a" / "manifest.json").unlink()
     assert looks(folder, serves, 3) == [[], [], []]
+    assert caplog.text.count("a is incomplete") == 1
     shutil.rmtree(models / "a")
     assert looks(folder, serves, 3) == [[], ["a"], []]
 
