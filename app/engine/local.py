@@ -171,16 +171,20 @@ class LocalEngine:
         before = self._clock()
         while True:
             await asyncio.sleep(TICK_S)
-            for key, batcher in self._batchers.items():
-                batcher.expire()
-                batcher.give_up()
-                self._observers[key].queued(batcher.statistics)
+            self._look()
             now = self._clock()
             is_stuck = self._threads.run_on(min(now - before, LONGEST_TICK_S))
             before = now
             if is_stuck and not self.lost.done():
                 log.critical("the device is stuck: a batch that should have been back long ago still runs")
                 self._lose(EngineLost("The device does not answer and the engine is replaced. Retry in a few seconds."))
+
+    def _look(self) -> None:
+        """Fail late requests, and measure the queues. Not in `_tick`, which would hold on to a batcher until the next one."""
+        for key, batcher in self._batchers.items():
+            batcher.expire()
+            batcher.give_up()
+            self._observers[key].queued(batcher.statistics)
 
     async def infer(
         self, model: str, sequences: Sequence[TokenSequence], timeline: Timeline | None = None
