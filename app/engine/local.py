@@ -6,9 +6,9 @@ Its methods are called on the event loop. Imports nothing of HTTP.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from app.bundle.cpus import usable_cpus
 from app.bundle.files import Bundle
@@ -54,6 +54,7 @@ class LocalEngine:
         self._slots = Slots(cpus)
         self._batchers: dict[str, SequenceBatcher] = {}
         self._observers: dict[str, EngineObserver] = {}
+        self._held: dict[str, list[Runner]] = {}
         self._working: dict[str, asyncio.Task[None]] = {}
         self._ticking: Final = asyncio.create_task(self._tick())
         self.lost: Final[asyncio.Future[EngineLost]] = asyncio.get_running_loop().create_future()
@@ -91,12 +92,14 @@ class LocalEngine:
         )
         lanes = 1 if runner.threads is None else max(1, self._slots.size // runner.threads)
         longest_tokens = max(speed.budget_tokens, bundle.manifest.max_length)
-        run = partial(
-            self._threads.run,
-            runner,
-            in_lane=lanes > 1,
-            stuck_s=stuck_after_s(admission.timeout_s, longest_tokens * speed.seconds_per_token),
-        )
+        # All that refers to the runner, so that it is freed at once, whatever cycles the batcher's tasks leave behind.
+        held = [runner]
+        in_lane = lanes > 1
+        stuck_s = stuck_after_s(admission.timeout_s, longest_tokens * speed.seconds_per_token)
+
+        def run(batch: list[TokenSequence]) -> Coroutine[Any, Any, list[SequenceResult]]:
+            return self._threads.run(held[0], batch, in_lane=in_lane, stuck_s=stuck_s)
+
         batcher = Batcher(
             run,
             budget_tokens=speed.budget_tokens,
@@ -111,6 +114,7 @@ class LocalEngine:
         batcher.estimate.expect(speed.seconds_by_tokens)
         self._batchers[bundle.key] = batcher
         self._observers[bundle.key] = observer
+        self._held[bundle.key] = held
         self._working[bundle.key] = asyncio.create_task(self._work(batcher), name=f"batches of {bundle.name}")
         log.info(
             "model %s ready: %s, variant %s on %s, %.0f tokens/s in %s of %d tokens, loaded in %.2f s",
@@ -139,14 +143,13 @@ class LocalEngine:
         while self._batchers[key].queue.unanswered:
             await self._batchers[key].drain()
         # From here to the end of the first await nothing can be admitted.
-        held = [self._batchers.pop(key)]
-        self._observers.pop(key).queued(held[0].statistics)
-        held[0].close(NotReady())
+        batcher = self._batchers.pop(key)
+        self._observers.pop(key).queued(batcher.statistics)
+        batcher.close(NotReady())
         working = self._working.pop(key)
         working.cancel()
         await asyncio.wait((working,))
-        del working
-        await self._threads.prepare(partial(free, held), beside=True)
+        await self._threads.prepare(partial(free, self._held.pop(key)), beside=True)
 
     async def _work(self, batcher: SequenceBatcher) -> None:
         try:
