@@ -2,6 +2,7 @@
 
 import multiprocessing
 import shutil
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -61,14 +62,16 @@ def test_a_version_that_cannot_be_served_changes_nothing(models: Path) -> None:
     assert len(list(list_versions(models))) == 1
 
 
-def move_often(models: Path, version: str) -> None:
-    for _ in range(100):
+def move_often(models: Path, version: str, begin: Barrier) -> None:
+    begin.wait(60)
+    for _ in range(1000):
         serve_version(models, "reviews", models / ".versions" / version / "reviews")
 
 
 def test_runs_at_the_same_time_leave_a_link_to_one_version_and_nothing_else(models: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    runs = [context.Process(target=move_often, args=(models, version)) for version in ("1", "2")]
+    begin = context.Barrier(2)
+    runs = [context.Process(target=move_often, args=(models, version, begin)) for version in ("1", "2")]
     for run in runs:
         run.start()
     for run in runs:
