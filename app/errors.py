@@ -97,6 +97,20 @@ class RequestTimeout(ServiceError):
     headers = _CLOSE  # the rest has not been read
 
 
+class BadBundle(ServiceError):
+    """A bundle cannot be loaded; what was served before is served still."""
+
+    status = 409
+    error_type = "bad_bundle"
+
+
+class NoRoom(ServiceError):
+    """There is not enough memory for a bundle beside the one that it replaces."""
+
+    status = 409
+    error_type = "no_room"
+
+
 class PayloadTooLarge(ServiceError):
     """The body is over the limit."""
 
@@ -197,8 +211,8 @@ class BundleError(StartupError):
     """A bundle is missing, damaged or of another schema version."""
 
 
-class OtherBundles(Exception):
-    """The engine has loaded other bundles than this front end: its answers would be given the wrong labels."""
+class Replaced(Exception):
+    """The engine no longer has the bundle that a request was made for. It is made again, for the one that is served now."""
 
 
 class OutOfDeviceMemory(MemoryError):

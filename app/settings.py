@@ -34,6 +34,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "models",
         "default_models",
         "skip_bad_bundles",
+        "watch_models",
+        "swap",
         "device",
         "precision",
         "threads",
@@ -49,6 +51,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "api_key",
         "api_key_file",
         "api_keys_file",
+        "admin_key",
+        "admin_key_file",
         "root_path",
         "forwarded_allow_ips",
         "cors_allow_origin",
@@ -81,6 +85,14 @@ class Settings(BaseSettings):
     )
     skip_bad_bundles: bool = Field(
         False, description="serve the other models if a bundle cannot be loaded, which otherwise ends the start"
+    )
+    watch_models: bool = Field(
+        False, description="load, replace and unload models as their folder changes, once a change is complete"
+    )
+    swap: Literal["beside", "unload-first"] = Field(
+        "beside",
+        description="how a bundle replaces another one of its name: beside it, which needs memory for both, or after it is unloaded, "
+        "so that requests get 503 meanwhile",
     )
     host: str = Field(
         "127.0.0.1", description="address to listen on; 0.0.0.0 for every interface, :: for those of IPv6, too"
@@ -139,6 +151,12 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(
         None, description="file of the keys of several callers, with their shares and rates (docs/operations.md)"
     )
+    admin_key: SecretStr | None = Field(
+        None,
+        min_length=1,
+        description="key that /admin asks for, which loads and unloads models; without one it is off",
+    )
+    admin_key_file: Path | None = Field(None, description="file that holds the admin key instead")
     root_path: str | None = Field(
         None, pattern=r"^(/[^/?#%\s]+)+$", description="path below which a proxy serves this server, as in /bert"
     )
@@ -193,7 +211,7 @@ class Settings(BaseSettings):
             "Input should be 'auto', 'fp32', 'fp16' or 'int8', once for all models, and MODEL=PRECISION for single ones, as in int8,reviews=fp32",
         )
 
-    @field_validator("api_key", mode="before")
+    @field_validator("api_key", "admin_key", mode="before")
     @classmethod
     def _strip(cls, key: object) -> object:
         """Remove the whitespace around a key, which `$(cat key)` and editors of Secrets add."""

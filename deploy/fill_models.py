@@ -4,8 +4,12 @@
 A version of a model is a bundle in `.versions/<version>/<name>`; what is served is the link `<name>` to one of them. The
 link is replaced in one step, and old versions stay, so that going back is the same step again. A bundle that this
 release can serve is left as it is, and so is a folder that was put there by hand; one that was made of something else
-than what is asked for stops the deployment. Runs alone, once per start of the stack; of `app` it may import `bundle` and
-`errors` only, of `model_export` what finds weights.
+than what is asked for stops the deployment. Runs once per start of the stack; of `app` it may import `bundle` and `errors` only,
+of `model_export` what finds weights.
+
+    python -m deploy.fill_models                           make what the environment asks for, and serve it
+    python -m deploy.fill_models rollback [NAME [VERSION]] serve the version before, or VERSION, again
+    python -m deploy.fill_models versions                  list what is there
 """
 
 import signal
@@ -15,12 +19,14 @@ if __name__ == "__main__":
     # Before what takes a second to import: process 1 of a container does not get a signal that it has no handler for.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
+import argparse
+import fcntl
 import itertools
 import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,10 +173,79 @@ def refuse_another(models: Path, model: Model, manifest: Manifest) -> None:
 
 def serve_version(models: Path, name: str, bundle: Path) -> None:
     """Point the served name at a bundle; a reader sees the old one or the new one, never neither."""
-    new = models / f".{name}.new"
+    link = models / name
+    target = bundle.relative_to(models)
+    with alone(models):
+        if link.is_symlink() and link.readlink() != target:
+            put_link(previous_link(models, name), link.readlink())
+        put_link(link, target)
+
+
+def previous_link(models: Path, name: str) -> Path:
+    """Return the link to what was served under a name before; servers pass over what begins with a dot."""
+    return models / f".{name}.previous"
+
+
+def put_link(link: Path, target: Path) -> None:
+    """Make a link, or replace one, in one step."""
+    new = link.with_name(f".{link.name.lstrip('.')}.new")
     new.unlink(missing_ok=True)
-    new.symlink_to(bundle.relative_to(models))
-    new.replace(models / name)
+    new.symlink_to(target)
+    new.replace(link)
+
+
+@contextmanager
+def alone(models: Path) -> Iterator[None]:
+    """Wait until no other run moves links in this folder, and keep the others from it meanwhile."""
+    folder = os.open(models, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def roll_back(models: Path, names: Iterable[str], version: str | None = None) -> None:
+    """Serve the version that each name had before, or the one that is named; if one of them cannot be, change nothing.
+
+    Raises:
+        SystemExit: there is no such version, or this release cannot serve it.
+    """
+    bundles: dict[str, Path] = {}
+    for name in names:
+        before = previous_link(models, name)
+        if version is None and not before.is_symlink():
+            raise SystemExit(f"{name}: no version was served before. 'versions' lists what is there: name one of them.")
+        bundle = models / (Path(".versions", version, name) if version else before.readlink())
+        if manifest_of(bundle) is None:
+            raise SystemExit(
+                f"{name}: version {bundle.parent.name} is not there, or this release cannot serve it. "
+                "'versions' lists what is there. Nothing has changed."
+            )
+        bundles[name] = bundle
+    for name, bundle in bundles.items():
+        serve_version(models, name, bundle)
+        chosen = bundle.parent.name
+        print(  # noqa: T201
+            f"{name}: version {chosen} is served. Set MODEL_VERSION={chosen} and its checkpoint before the next export, "
+            "which otherwise serves what they name",
+            flush=True,
+        )
+
+
+def list_versions(models: Path) -> Iterator[str]:
+    """Return a line for each version of each model that this release can serve, by name."""
+    found = sorted(models.glob(".versions/*/*"), key=lambda bundle: (bundle.name, bundle.stat().st_mtime))
+    for bundle in found:
+        if (manifest := manifest_of(bundle)) is None:
+            continue  # an export is in progress, or has made it for another release
+        told = [
+            word
+            for word, link in (("served", models / bundle.name), ("before", previous_link(models, bundle.name)))
+            if link.is_symlink() and models / link.readlink() == bundle
+        ]
+        marks = f" ({', '.join(told)})" if told else ""
+        yield f"{bundle.name} {bundle.parent.name}{marks}: {manifest.task}, made of {manifest.source.checkpoint}"
 
 
 def export(command: list[str]) -> None:
@@ -216,14 +291,30 @@ def withdraw_others(models: Path, wanted: list[Model]) -> None:
     """Remove the links to models that are no longer requested; their versions stay."""
     names = {model.name for model in wanted}
     for link in models.iterdir():
-        if link.is_symlink() and link.name not in names:
+        if link.is_symlink() and link.name not in names and not link.name.startswith("."):
             link.unlink()
 
 
-def main() -> int:
-    """Fill the folder; the exit code is that of an export that failed."""
+def main(arguments: list[str] | None = None) -> int:
+    """Fill the folder, roll back or list; the exit code is that of an export that failed."""
+    parser = argparse.ArgumentParser(prog="fill_models", description="Fill the models folder of a deployment.")
+    commands = parser.add_subparsers(dest="command", title="instead of filling it")
+    rollback = commands.add_parser("rollback", help="serve the version that was served before, or another one")
+    rollback.add_argument("name", nargs="?", metavar="NAME", help="model; all that the environment asks for by default")
+    rollback.add_argument("version", nargs="?", metavar="VERSION", help="the one served before by default")
+    commands.add_parser("versions", help="list the versions that are there")
+    asked = parser.parse_args(arguments)
+    for given in filter(None, (getattr(asked, "name", None), getattr(asked, "version", None))):
+        if not FOLDER.fullmatch(given):
+            parser.error("NAME and VERSION are names of folders: use letters, digits, '.', '_' and '-' only.")
     models = Path(os.environ.get("BERT_MODELS", "/models"))
     wanted = models_to_fill(os.environ)
+    if asked.command == "rollback":
+        roll_back(models, [asked.name] if asked.name else [model.name for model in wanted], asked.version)
+        return 0
+    if asked.command == "versions":
+        print(*list_versions(models), sep="\n", flush=True)  # noqa: T201
+        return 0
     try:
         for model in wanted:
             with explaining(model, os.environ.get("CHECKPOINT_DIR") or model.checkpoint):

@@ -30,6 +30,28 @@ def memory_limit_bytes() -> int | None:
     return min((limit for limit in (*limits, machine and machine * 1024) if limit is not None), default=None)
 
 
+def memory_left_bytes() -> int | None:
+    """Return how much more memory this process can have, bytes, or None if nothing can be read.
+
+    That is the least of what the groups' limits leave, where the cache of files counts as free, and of the machine's.
+    """
+    lefts = []
+    for version, group in _groups("memory"):
+        names = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}[version]
+        limit, used = (_number(_read(group / name)) for name in names)
+        if limit is not None and used is not None:
+            lefts.append(limit - used + _cached(_read(group / "memory.stat")))
+    available = next((line.split()[1] for line in _read(MACHINE).splitlines() if line.startswith("MemAvailable:")), "")
+    machine = _number(available)
+    return min((*lefts, *([] if machine is None else [machine * 1024])), default=None)
+
+
+def _cached(statistics: str) -> int:
+    """Return the bytes of files that the kernel drops before it refuses memory."""
+    values = dict(line.split() for line in statistics.splitlines())
+    return int(values.get("total_inactive_file", values.get("inactive_file", 0)))
+
+
 def _quota_2(group: Path) -> float | None:
     quota, _, period = _read(group / "cpu.max").partition(" ")
     return _ratio(quota, period)

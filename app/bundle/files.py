@@ -25,21 +25,34 @@ have 20 MB."""
 class Bundle:
     """A bundle on disk whose manifest has been read. Its files are hashed only when they are read."""
 
-    def __init__(self, folder: Path, manifest: Manifest, *, has_checksum: bool = True) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, *, has_checksum: bool = True, name: str | None = None) -> None:
         self.folder = folder
         self.manifest = manifest
         self.has_checksum = has_checksum
         """Whether the manifest shows that it is whole. Those of older releases do not."""
 
-    @property
-    def name(self) -> str:
+        self.name = folder.name if name is None else name
         """The name it is served under: that of its folder, so that a link or a rename deploys another version."""
-        return self.folder.name
+
+    def where_it_is(self) -> "Bundle":
+        """Return it by the path of its folder without links, where it stays when a link leads to another version."""
+        return Bundle(self.folder.resolve(), self.manifest, has_checksum=self.has_checksum, name=self.name)
 
     @cached_property
     def identity(self) -> str:
         """Tells it from every other bundle that was ever there under its name: the manifest holds the hashes of all files."""
         return hashlib.sha256(self.manifest.model_dump_json().encode()).hexdigest()
+
+    @property
+    def key(self) -> str:
+        """What an engine calls it: no other bundle, and no other version of this one, has it."""
+        return key_of(self.name, self.identity)
+
+    @property
+    def version(self) -> str | None:
+        """The version by which `fill_models` put it there: a folder of `.versions`, into which its own is a link."""
+        parts = self.folder.resolve().parts
+        return parts[-2] if len(parts) > 2 and parts[-3] == ".versions" else None
 
     @property
     def written_at(self) -> int:
@@ -103,6 +116,11 @@ class Bundle:
         except ValidationError as error:
             path = self.path(self.manifest.golden)
             raise BundleError(f"{path} does not hold golden answers: {_first_problem(error)}.") from error
+
+
+def key_of(name: str, identity: str) -> str:
+    """Return the key of a bundle."""
+    return f"{name}@{identity}"
 
 
 def sha256_of(path: Path) -> str:
@@ -218,16 +236,7 @@ def find_bundles(models: Path, skipping: Skipping = skipping_none) -> list[Bundl
             f"The models folder {models} does not exist. Make a bundle with "
             f"'python -m model_export export --checkpoint DIR_OR_HUB_ID --output {models}/NAME', or set --models."
         )
-    try:
-        # Passed over: what fill_models and the export keep there (.versions, a link that was never put in its place), and
-        # what a file system does, which only root may open.
-        folders = sorted(
-            folder
-            for folder in models.iterdir()
-            if not folder.name.startswith(".") and folder.name != "lost+found" and _has_manifest(folder)
-        )
-    except OSError as error:
-        raise unreadable(Path(error.filename or models), error) from error
+    folders = bundle_folders(models)
     if not folders:
         raise BundleError(
             f"No bundle in {models}. Make one with "
@@ -238,6 +247,26 @@ def find_bundles(models: Path, skipping: Skipping = skipping_none) -> list[Bundl
         with skipping(folder.name):
             found.append(load_bundle(folder))
     return found
+
+
+def bundle_folders(models: Path) -> list[Path]:
+    """Return the folders of the bundles under `models`, by name; `models` may itself be a bundle.
+
+    Raises:
+        BundleError: the folder cannot be read.
+    """
+    try:
+        if _has_manifest(models):
+            return [by_name(models)]
+        # Passed over: what fill_models and the export keep there (.versions, a link that was never put in its place), and
+        # what a file system does, which only root may open.
+        return sorted(
+            folder
+            for folder in models.iterdir()
+            if not folder.name.startswith(".") and folder.name != "lost+found" and _has_manifest(folder)
+        )
+    except OSError as error:
+        raise unreadable(Path(error.filename or models), error) from error
 
 
 def _has_manifest(folder: Path) -> bool:

@@ -171,6 +171,12 @@ class Manifest(Strict):
         return variants
 
     @property
+    def files(self) -> tuple[BundleFile, ...]:
+        """All files of the bundle, each once."""
+        of_variants = (file for one in self.variants for file in (one.graph, one.external_data) if file is not None)
+        return tuple({file.file: file for file in (self.tokenizer, self.golden, *of_variants)}.values())
+
+    @property
     def dimensions(self) -> int:
         """How many numbers an embedding has."""
         return self.embedding_size or self.architecture.hidden_size

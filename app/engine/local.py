@@ -6,9 +6,9 @@ Its methods are called on the event loop. Imports nothing of HTTP.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from app.bundle.cpus import usable_cpus
 from app.bundle.files import Bundle
@@ -16,6 +16,7 @@ from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.admission import Admission
 from app.engine.batcher import Batcher, BatchObserver
 from app.engine.callers import Caller
+from app.engine.memory import free
 from app.engine.messages import Loaded, QueueStatistics, Timeline
 from app.engine.preparation import prepare
 from app.engine.protocols import Runner
@@ -23,7 +24,7 @@ from app.engine.queue import Job
 from app.engine.rates import Rates
 from app.engine.slots import Slots
 from app.engine.threads import Threads, stuck_after_s
-from app.errors import EngineLost, NotReady
+from app.errors import EngineLost, NotReady, Replaced
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,9 @@ class LocalEngine:
         self.rates: Final = Rates()
         self._batchers: dict[str, SequenceBatcher] = {}
         self._observers: dict[str, EngineObserver] = {}
-        self._tasks: list[asyncio.Task[None]] = [asyncio.create_task(self._tick())]
+        self._held: dict[str, list[Runner]] = {}
+        self._working: dict[str, asyncio.Task[None]] = {}
+        self._ticking: Final = asyncio.create_task(self._tick())
         self.lost: Final[asyncio.Future[EngineLost]] = asyncio.get_running_loop().create_future()
 
     async def load(
@@ -68,8 +71,9 @@ class LocalEngine:
         budget_tokens: int | None,
         admission: Admission,
         previous: Loaded | None = None,
+        beside: bool = False,
     ) -> Loaded:
-        """Load a model, warm it up with its golden answers, and serve it from now on.
+        """Load a model, warm it up with its golden answers, and serve it from now on, by its key.
 
         Args:
             bundle: The model.
@@ -79,6 +83,7 @@ class LocalEngine:
             admission: Which requests are admitted, and how long they may take.
             previous: How an engine that was lost served this bundle. If it runs the same way again, its speed is not measured
                 anew, as the machine is busy with the requests that wait.
+            beside: Whether the batches of other models go on meanwhile.
 
         Raises:
             BundleError: a file is damaged, or the answers are not the golden ones.
@@ -86,16 +91,18 @@ class LocalEngine:
         """
         started_at = time.perf_counter()
         runner, speed = await self._threads.prepare(
-            partial(prepare, bundle, open_runner, budget_tokens=budget_tokens, previous=previous)
+            partial(prepare, bundle, open_runner, budget_tokens=budget_tokens, previous=previous), beside=beside
         )
         lanes = 1 if runner.threads is None else max(1, self._slots.size // runner.threads)
         longest_tokens = max(speed.budget_tokens, bundle.manifest.max_length)
-        run = partial(
-            self._threads.run,
-            runner,
-            in_lane=lanes > 1,
-            stuck_s=stuck_after_s(admission.timeout_s, longest_tokens * speed.seconds_per_token),
-        )
+        # All that refers to the runner, so that it is freed at once, whatever cycles the batcher's tasks leave behind.
+        held = [runner]
+        in_lane = lanes > 1
+        stuck_s = stuck_after_s(admission.timeout_s, longest_tokens * speed.seconds_per_token)
+
+        def run(batch: list[TokenSequence]) -> Coroutine[Any, Any, list[SequenceResult]]:
+            return self._threads.run(held[0], batch, in_lane=in_lane, stuck_s=stuck_s)
+
         batcher = Batcher(
             run,
             budget_tokens=speed.budget_tokens,
@@ -109,9 +116,10 @@ class LocalEngine:
         if runner.launches_ahead:
             self._slots.launch_ahead()
         batcher.estimate.expect(speed.seconds_by_tokens)
-        self._batchers[bundle.name] = batcher
-        self._observers[bundle.name] = observer
-        self._tasks.append(asyncio.create_task(self._work(batcher), name=f"batches of {bundle.name}"))
+        self._batchers[bundle.key] = batcher
+        self._observers[bundle.key] = observer
+        self._held[bundle.key] = held
+        self._working[bundle.key] = asyncio.create_task(self._work(batcher), name=f"batches of {bundle.name}")
         log.info(
             "model %s ready: %s, variant %s on %s, %.0f tokens/s in %s of %d tokens, loaded in %.2f s",
             bundle.name,
@@ -130,7 +138,22 @@ class LocalEngine:
             threads=runner.threads,
             lanes=lanes,
             speed=speed,
+            version=bundle.version,
+            loaded_at=time.time(),
         )
+
+    async def release(self, key: str) -> None:
+        """Answer what was admitted for a bundle, then free its memory. Requests for it that come later raise `Replaced`."""
+        while self._batchers[key].queue.unanswered:
+            await self._batchers[key].drain()
+        # From here to the end of the first await nothing can be admitted.
+        batcher = self._batchers.pop(key)
+        self._observers.pop(key).queued(batcher.statistics)
+        batcher.close(NotReady())
+        working = self._working.pop(key)
+        working.cancel()
+        await asyncio.wait((working,))
+        await self._threads.prepare(partial(free, self._held.pop(key)), beside=True)
 
     async def _work(self, batcher: SequenceBatcher) -> None:
         try:
@@ -155,10 +178,10 @@ class LocalEngine:
         before = self._clock()
         while True:
             await asyncio.sleep(TICK_S)
-            for name, batcher in self._batchers.items():
+            for key, batcher in self._batchers.items():
                 batcher.expire()
                 batcher.give_up()
-                self._observers[name].queued(batcher.statistics)
+                self._observers[key].queued(batcher.statistics)
             now = self._clock()
             is_stuck = self._threads.run_on(min(now - before, LONGEST_TICK_S))
             before = now
@@ -173,7 +196,7 @@ class LocalEngine:
         timeline: Timeline | None = None,
         caller: Caller | None = None,
     ) -> list[SequenceResult]:
-        return await self._batchers[model].infer(sequences, list(map(len, sequences)), timeline, caller)
+        return await self._of(model).infer(sequences, list(map(len, sequences)), timeline, caller)
 
     def submit(
         self,
@@ -183,18 +206,24 @@ class LocalEngine:
         caller: Caller | None = None,
     ) -> SubmittedJob:
         """Admit a request at once or raise, as `infer` does. Its `future` is set when it is over."""
-        return self._batchers[model].submit(sequences, list(map(len, sequences)), timeline, caller)
+        return self._of(model).submit(sequences, list(map(len, sequences)), timeline, caller)
 
     def withdraw(self, model: str, job: SubmittedJob) -> None:
         """Drop what has not run of a submitted request."""
-        self._batchers[model].withdraw(job)
+        if model in self._batchers:  # or all its jobs are over
+            self._batchers[model].withdraw(job)
+
+    def _of(self, model: str) -> SequenceBatcher:
+        if model not in self._batchers:
+            raise Replaced
+        return self._batchers[model]
 
     def check(self, model: str, sequences: int, caller: Caller | None = None) -> None:
-        self._batchers[model].check(sequences, caller)
+        self._of(model).check(sequences, caller)
 
     def statistics(self) -> Mapping[str, QueueStatistics]:
-        """Return what waits, by model."""
-        return {name: batcher.statistics for name, batcher in self._batchers.items()}
+        """Return what waits, by the key of the model."""
+        return {key: batcher.statistics for key, batcher in self._batchers.items()}
 
     async def close(self) -> None:
         """Answer what was admitted, then release the device."""
@@ -202,7 +231,8 @@ class LocalEngine:
             await asyncio.gather(*(batcher.drain() for batcher in self._batchers.values()))
         for batcher in self._batchers.values():
             batcher.close(NotReady())
-        for task in self._tasks:
+        tasks = [self._ticking, *self._working.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._threads.shutdown()

@@ -5,7 +5,7 @@ Plain data, so that the engine may be in another process.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from app.engine.callers import Caller
 from app.engine.shares import work_before
@@ -27,7 +27,8 @@ class Speed:
 class Loaded:
     """How an engine serves a bundle: with which variant and execution provider, and how fast.
 
-    `identity` is that of the bundle, `threads` how many CPU threads a run takes (None: it runs on no CPU), `lanes` how many
+    `identity` is that of the bundle, `version` that of `deploy/fill_models.py`, if it put it there, `loaded_at` the time, in seconds since 1970,
+    `threads` how many CPU threads a run takes (None: it runs on no CPU), `lanes` how many
     batches run at once.
     """
 
@@ -37,6 +38,39 @@ class Loaded:
     threads: int | None
     lanes: int
     speed: Speed
+    version: str | None = None
+    loaded_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What an engine serves, by name: the bundles that it has loaded, and why it has not loaded others."""
+
+    models: Mapping[str, Loaded] = field(default_factory=dict)
+    failed: Sequence[str] = ()
+    """Their bundles cannot be loaded, and are skipped."""
+    unloaded: Sequence[str] = ()
+    """An operator has unloaded them."""
+    loading: Sequence[str] = ()
+    """They are unloaded until another bundle is loaded in their place."""
+
+
+State = Literal["loading", "ready", "unloading", "unloaded", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelState:
+    """What an operator sees of a model. `hash` and `version` are those of the bundle that is served, if any.
+
+    `loaded_at` is in seconds since 1970; `error` says why the last load failed, whatever is served still.
+    """
+
+    name: str
+    state: State
+    hash: str | None = None
+    version: str | None = None
+    loaded_at: float | None = None
+    error: str | None = None
 
 
 class Backlog(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.callers import Caller
-from app.engine.messages import Timeline
+from app.engine.messages import ModelState, Timeline
 
 
 class EngineClient(Protocol):
@@ -20,7 +20,7 @@ class EngineClient(Protocol):
     ) -> list[SequenceResult]:
         """Return the result of each sequence, in order. Cancelling the call withdraws what has not run.
 
-        A `timeline` is filled in; it stays empty where nothing is known, as after EngineLost.
+        `model` is the key of its bundle. A `timeline` is filled in; it stays empty where nothing is known, as after EngineLost.
 
         Raises:
             Overloaded, RateLimited: nothing was admitted; a retry after the time it names may help.
@@ -28,13 +28,42 @@ class EngineClient(Protocol):
             DeadlineExceeded: a retry may help.
             Internal: one of the sequences cannot be run; a retry does not help.
             EngineLost, NotReady: a retry helps once there is an engine again.
+            Replaced: this bundle is no longer served.
         """
 
     def check(self, model: str, sequences: int, caller: Caller | None = None) -> None:
         """Raise if a request of this many sequences would not be admitted now, before any work is done for it.
 
         Raises:
-            Overloaded, RateLimited, EngineLost, NotReady: as `infer` does.
+            Overloaded, RateLimited, EngineLost, NotReady, Replaced: as `infer` does.
+        """
+
+
+class Administration(Protocol):
+    """Which models are served, as an operator sees and changes it."""
+
+    async def states(self) -> Sequence[ModelState]:
+        """Return the state of each model, by name.
+
+        Raises:
+            EngineLost, NotReady: there is no engine.
+        """
+
+    async def load(self, name: str) -> ModelState:
+        """Serve the bundle of this name as it is in the models folder now; return once no request gets another.
+
+        Raises:
+            NotFound: the folder has no such bundle.
+            BadBundle, NoRoom: it cannot be loaded; what was served is served still.
+            EngineLost, NotReady: there is no engine.
+        """
+
+    async def unload(self, name: str) -> ModelState:
+        """Serve a model no longer; return once its memory is free.
+
+        Raises:
+            NotFound: it is not served.
+            EngineLost, NotReady: there is no engine.
         """
 
 

@@ -27,6 +27,8 @@ measured: the longest of the three, so that a slow CPU is not taken for a stuck 
 class Threads:
     """One thread that makes sessions and launches batches, one that waits for a GPU, and one for each lane.
 
+    One more loads and releases models while others serve.
+
     A GPU, or all cores together, run one batch at a time: a second one would share their caches and lengthen both.
     """
 
@@ -42,12 +44,13 @@ class Threads:
         self._main = _start(1, "engine")
         self._waiter = _start(1, "waiter")
         self._lanes = _start(lanes, "lane")
+        self._beside = _start(1, "loader")
         # The batches that run, and in how many seconds each is taken for stuck.
         self._running: dict[threading.Event, float] = {}
 
-    async def prepare(self, work: Callable[[], T]) -> T:
-        """Do what comes before the first batch, in the thread that makes sessions."""
-        return await asyncio.get_running_loop().run_in_executor(self._main, work)
+    async def prepare(self, work: Callable[[], T], *, beside: bool = False) -> T:
+        """Do what comes before the first batch of a model, `beside` the batches of others or in the thread that launches them."""
+        return await asyncio.get_running_loop().run_in_executor(self._beside if beside else self._main, work)
 
     async def run(
         self, runner: Runner, batch: Sequence[TokenSequence], *, in_lane: bool, stuck_s: float
@@ -84,7 +87,7 @@ class Threads:
 
     def shutdown(self) -> None:
         """End the threads, without waiting for a model that is loading or a device that is stuck."""
-        for threads in (self._main, self._waiter, self._lanes):
+        for threads in (self._main, self._waiter, self._lanes, self._beside):
             threads.shutdown(wait=False)
 
 

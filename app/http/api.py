@@ -46,11 +46,12 @@ class Limits:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Served:
     """What an API may know of the server."""
 
     catalog: Catalog
+    """Another one whenever other models are served: who asks it twice for one request holds on to it."""
     loaded_as: Callable[[str], Loaded | None]
     """How the engine has loaded a model, by name; None while it has not."""
     readiness: Readiness

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from app import __version__
 from app.errors import Internal, MethodNotAllowed, NotFound, ServiceError
-from app.http.api import Api, render_for
+from app.http.api import Api, Served, render_for
 from app.http.asgi import ERROR_TYPE, TOLD_AS, Header, render_error
 from app.http.nearest import Nearest
 from app.http.openapi import describe
@@ -30,7 +30,7 @@ Every error of `/v1` has the same form and a stable `error_type`; `429` and `503
 def make_application(
     routers: Sequence[APIRouter],
     apis: Sequence[Api],
-    catalog: Catalog,
+    served: Served,
     *,
     asks_for_key: bool,
 ) -> FastAPI:
@@ -39,7 +39,7 @@ def make_application(
     Args:
         routers: All routes but those of the APIs.
         apis: For the description, and for what is told of a route that does not exist.
-        catalog: The models, for the description.
+        served: Has the models, for the description.
         asks_for_key: Whether the APIs do.
     """
     app = FastAPIOffline(
@@ -57,13 +57,17 @@ def make_application(
         app.include_router(router)
     # The application's own list has those of a router under one entry.
     own = chain(app.routes, *(router.routes for router in routers))
-    served: dict[str, tuple[str, Api | None]] = {route.path: ("GET", None) for route in own if isinstance(route, Route)}
-    served |= {route.path: (route.method, api) for api in apis for route in api.routes}
-    app.add_exception_handler(HTTPException, partial(_http_error, Nearest(served), served))
+    paths: dict[str, tuple[str, Api | None]] = {route.path: ("GET", None) for route in own if isinstance(route, Route)}
+    paths |= {route.path: (route.method, api) for api in apis for route in api.routes}
+    app.add_exception_handler(HTTPException, partial(_http_error, Nearest(paths), paths))
     plain = app.openapi
+    described: Catalog | None = None
 
     def openapi() -> dict[str, Any]:
-        return describe(plain(), apis, catalog, asks_for_key=asks_for_key)
+        nonlocal described
+        if described is not served.catalog:  # other models have other examples
+            described, app.openapi_schema = served.catalog, None
+        return describe(plain(), apis, served.catalog, asks_for_key=asks_for_key)
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app

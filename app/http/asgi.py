@@ -7,12 +7,13 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.engine.callers import Caller
 from app.errors import ERRORS, InvalidHttp, PayloadTooLarge, RequestTimeout, ServiceError, Unauthorized
 from app.http.keys import Keys
 
+Application = ASGIApp
 Header = tuple[bytes, bytes]
 
 READ_AT: Final = "bert.read_at"

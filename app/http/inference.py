@@ -18,7 +18,7 @@ from app.bundle.sequences import SequenceResult
 from app.engine.callers import Caller
 from app.engine.messages import Timeline
 from app.engine.protocols import EngineClient
-from app.errors import MethodNotAllowed, NotReady, ServiceError, ValidationFailed
+from app.errors import MethodNotAllowed, NotReady, Replaced, ServiceError, ValidationFailed
 from app.http.api import Api, Call, Inference, Raw, Received, render_for, write_json
 from app.http.asgi import ENCODED, ClientGone, Header, answer_headers, authorize, read_body, respond
 from app.http.compression.answers import Compressor
@@ -37,6 +37,8 @@ from app.telemetry.tracing import RequestTrace, Tracer
 INLINE_BYTES: Final = 65536
 # Over this weight, about 1 ms, an answer is made in a thread.
 INLINE_WEIGHT: Final = 256
+READ_AGAIN: Final = 4
+"""How often a request is read whose model is replaced, again and again, before it is answered."""
 MAX_WEIGHT: Final = 1 << 20
 """Most weight of an answer: about 4 s of a core, and 0.5 GB while it is made."""
 
@@ -158,14 +160,34 @@ class InferenceEndpoint:
         if caller is not None:
             record.caller = caller.name
         self._readiness.check_engine()
-        most_bytes = self._limits.max_body_bytes
-        received = Received(scope, await read_body(scope, receive, most_bytes), path)
+        received = Received(scope, await read_body(scope, receive, self._limits.max_body_bytes), path)
+        for _ in range(READ_AGAIN):
+            try:
+                return await self._run(received, receive, record, timeline, caller)
+            except Replaced:  # another bundle is served by that name now, and what was prepared is for the one before
+                continue
+        raise NotReady("The model is being replaced. Retry in a few seconds.")
+
+    async def _run(
+        self,
+        received: Received,
+        receive: Receive,
+        record: RequestRecord,
+        timeline: Timeline | None,
+        caller: Caller | None,
+    ) -> bytes | Raw:
+        """Read a request, and return its answer, with one model from its labels to its logits.
+
+        Raises:
+            Replaced: the engine no longer has the model that the catalog had when the request was read.
+            ServiceError, ClientGone: as `_predict` does.
+        """
         try:
-            if len(received.body) <= INLINE_BYTES and ENCODED not in scope:
+            if len(received.body) <= INLINE_BYTES and ENCODED not in received.scope:
                 call = self.route.read(received)
             else:
-                size = len(received.body) * (COMPRESSES if ENCODED in scope else 1)
-                read = partial(read_decompressed, self.route.read, received, most_bytes)
+                size = len(received.body) * (COMPRESSES if ENCODED in received.scope else 1)
+                read = partial(read_decompressed, self.route.read, received, self._limits.max_body_bytes)
                 call = await self._disconnects.unless_gone(self._large.read(read, size, caller), receive)
         except ValidationError as error:
             raise explain(error, received.body, self.route.request) from None
@@ -178,7 +200,7 @@ class InferenceEndpoint:
         try:
             inputs = handler.count(request)
             self._limits.check_inputs(inputs)
-            self._engine.check(model.name, inputs, caller)
+            self._engine.check(model.key, inputs, caller)
             tokenizing_at = monotonic()
             to_prepare = handler.bytes_to_prepare(model, request, len(received.body))
             if to_prepare <= handler.short_bytes:
@@ -197,11 +219,11 @@ class InferenceEndpoint:
                     f"The answer would be {weight / MAX_WEIGHT:.1f} times as much work as one may be. {handler.lighter}"
                 )
             if weight <= INLINE_WEIGHT:
-                results = await self._infer(model.name, prepared, timeline, caller, receive)
+                results = await self._infer(model.key, prepared, timeline, caller, receive)
                 answer = call.write(handler.answer(model, request, prepared, results), record)
                 return answer if isinstance(answer, Raw) else to_json(answer)
             with self._large.reserved(weight, caller):
-                results = await self._infer(model.name, prepared, timeline, caller, receive)
+                results = await self._infer(model.key, prepared, timeline, caller, receive)
                 predict = partial(handler.answer, model, request, prepared, results)
                 return await self._disconnects.unless_gone(
                     self._large.write(partial(_write_large, call, predict, record), weight, caller), receive

@@ -1,6 +1,5 @@
 """`GET /v1/models`: the models of this server."""
 
-from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -10,16 +9,16 @@ from pydantic import BaseModel
 from app.bundle.manifest import Source
 from app.engine.messages import Loaded
 from app.errors import NotFound, Unauthorized
+from app.http.api import Served
 from app.http.asgi import CALLER, TOLD_AS, authorize, error_responses
-from app.http.keys import Keys
 from app.tasks import TASKS, tasks_of
 from app.tasks.base import Model
-from app.tasks.catalog import Catalog
 
 
 class ModelCard(BaseModel):
     """A served model. `variant` and `provider` say how it runs; they are null until it is ready.
 
+    `hash` tells its bundle from every other; `version` is that by which `fill_models` put it there.
     `tasks` are all that it does, first the one that it was exported for.
     `id`, `object`, `created` (seconds since 1970) and `owned_by` are for OpenAI's clients.
     """
@@ -30,6 +29,8 @@ class ModelCard(BaseModel):
     created: int
     owned_by: Literal["local"] = "local"
     ready: bool
+    hash: str
+    version: str | None
     task: str
     tasks: list[str]
     labels: list[str]
@@ -57,25 +58,18 @@ class ModelList(BaseModel):
 
 def make_models_router(
     api: str,
-    catalog: Catalog,
-    loaded_as: Callable[[str], Loaded | None],
-    created: Mapping[str, int],
-    keys: Keys | None,
+    served: Served,
 ) -> APIRouter:
-    """Return the routes, which are told of as those of an API.
-
-    `loaded_as` returns how the engine has loaded a model, or None while it has not; `created` says when its bundle was
-    written, in seconds since 1970.
-    """
+    """Return the routes, which are told of as those of an API."""
 
     def authorized(request: Request) -> None:
         request.scope[TOLD_AS] = api
-        caller = authorize(request.scope, keys)
+        caller = authorize(request.scope, served.limits.keys)
         if caller is not None:
             request.scope[CALLER] = caller.name
 
     def card(model: Model) -> ModelCard:
-        return _card(model, loaded_as(model.name), created[model.name])
+        return _card(model, served.loaded_as(model.name))
 
     router = APIRouter(
         prefix="/v1/models",
@@ -86,7 +80,7 @@ def make_models_router(
 
     @router.get("", summary="Every model of this server")
     async def models() -> ModelList:
-        cards = [card(model) for model in catalog]
+        cards = [card(model) for model in served.catalog]
         return ModelList(models=cards, data=cards)
 
     @router.get(
@@ -95,19 +89,21 @@ def make_models_router(
         responses=error_responses(NotFound),
     )
     async def model(name: str) -> ModelCard:
-        return card(catalog.get(name))
+        return card(served.catalog.get(name))
 
     return router
 
 
-def _card(model: Model, loaded: Loaded | None, created: int) -> ModelCard:
+def _card(model: Model, loaded: Loaded | None) -> ModelCard:
     manifest = model.manifest
     mask = manifest.special_tokens.mask
     return ModelCard(
         name=model.name,
         id=model.name,
-        created=created,
+        created=model.written_at,
         ready=loaded is not None,
+        hash=model.hash,
+        version=None if loaded is None else loaded.version,
         task=model.task,
         tasks=tasks_of(manifest),
         labels=list(manifest.labels),

@@ -1,7 +1,8 @@
 """Every message between a front end and the engine's process, declared once and encoded by msgspec.
 
-    front end to engine     Requests, Withdrawal
-    engine to front end     Hello (once), Statistics (now and then), Replies
+    front end to engine     Requests, Withdrawal, Done, Administer
+    engine to front end     Hello (first, and whenever other models are served), Prepare, Statistics (now and then), Replies,
+                            Administered
 
 A frame of requests or replies has a header for each of them and one blob with the numbers of all, end to end, which takes half as
 long as a blob for each array. Arrays are decoded as views into it.
@@ -9,7 +10,7 @@ long as a blob for each array. Arrays are decoded as views into it.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, TypeVar, cast
+from typing import Annotated, Final, Literal, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from app import errors
 from app.bundle.sequences import NO_MASKS, FloatArray, MaskScores, SequenceResult, TokenArray, TokenSequence
 from app.engine.callers import Caller
-from app.engine.messages import Loaded, QueueStatistics, Timeline
+from app.engine.messages import ModelState, QueueStatistics, Serving, Timeline
 from app.engine.rates import Bucket
 from app.ipc.frames import DamagedFrame
 
@@ -30,13 +31,18 @@ Width = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 _ERRORS: Final[dict[str, type[errors.ServiceError]]] = {
     error.__name__: error
     for error in (
+        errors.BadBundle,
         errors.DeadlineExceeded,
         errors.EngineLost,
         errors.Internal,
+        errors.NoRoom,
+        errors.NotFound,
         errors.NotReady,
         errors.ValidationFailed,
     )
 }
+
+_REPLACED: Final = errors.Replaced.__name__
 
 
 @dataclass(slots=True)
@@ -55,7 +61,7 @@ class EngineReply:
     """The results of a request or its error; with a timeline if the request is timed and was admitted."""
 
     id: int
-    outcome: Sequence[SequenceResult] | errors.ServiceError
+    outcome: Sequence[SequenceResult] | errors.ServiceError | errors.Replaced
     timeline: Timeline | None = None
 
 
@@ -197,7 +203,7 @@ class Replies(msgspec.Struct, array_like=True, tag=True):
         replies = []
         at = 0
         for header in self.headers:
-            outcome: list[SequenceResult] | errors.ServiceError
+            outcome: list[SequenceResult] | errors.ServiceError | errors.Replaced
             match form := header.outcome:
                 case Rows():
                     start, at = at, at + form.sequences * form.columns
@@ -212,27 +218,58 @@ class Replies(msgspec.Struct, array_like=True, tag=True):
                     tokens = _split(_view(form.tokens, np.int64), form.masks, form.columns)
                     outcome = list(map(MaskScores, tokens, _split(numbers[start:at], form.masks, form.columns)))
                 case Failure():
-                    outcome = _unpack_error(form)
+                    outcome = errors.Replaced() if form.error == _REPLACED else unpack_error(form)
             replies.append(EngineReply(header.id, outcome, header.timeline))
         _refuse_other_size(len(numbers), at)
         return replies
 
 
 class Hello(msgspec.Struct, array_like=True, tag=True):
-    """The engine has loaded these models, each by name."""
+    """The engine serves these models. A front end that makes requests for them, and for no others, says that it is `Done`."""
 
-    models: Mapping[str, Loaded]
+    serving: Serving
+    number: int
+
+
+class Prepare(msgspec.Struct, array_like=True, tag=True):
+    """The bundle of this key may be served soon. A front end that is ready for it, or cannot be, says that it is `Done`."""
+
+    key: str
+    number: int
+
+
+class Done(msgspec.Struct, array_like=True, tag=True):
+    """A front end has done what the engine asked for, or could not, for this reason."""
+
+    number: int
+    error: str | None = None
+
+
+class Administer(msgspec.Struct, array_like=True, tag=True):
+    """An operator asks for the states of all models, or to load or unload one."""
+
+    number: int
+    action: Literal["states", "load", "unload"]
+    name: str
+
+
+class Administered(msgspec.Struct, array_like=True, tag=True):
+    """The answer to an operator: the states that were asked for, or why there are none."""
+
+    number: int
+    states: list[ModelState]
+    failure: Failure | None = None
 
 
 class Statistics(msgspec.Struct, array_like=True, tag=True):
-    """What waits for each model, and the buckets of the callers that are over their rate, by name."""
+    """What waits for each model, by the key of its bundle, and the buckets of the callers that are over their rate, by name."""
 
     models: Mapping[str, QueueStatistics]
     debts: Mapping[str, Bucket]
 
 
-FromFrontEnd = Requests | Withdrawal
-FromEngine = Hello | Statistics | Replies
+FromFrontEnd = Requests | Withdrawal | Done | Administer
+FromEngine = Hello | Prepare | Statistics | Replies | Administered
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _from_front_end: Final[msgspec.msgpack.Decoder[FromFrontEnd]] = msgspec.msgpack.Decoder(FromFrontEnd)
@@ -270,14 +307,13 @@ def _decode(decoder: msgspec.msgpack.Decoder[Message], body: bytes) -> Message:
 
 
 def _pack_outcome(
-    outcome: Sequence[SequenceResult] | errors.ServiceError, arrays: list[FloatArray]
+    outcome: Sequence[SequenceResult] | errors.ServiceError | errors.Replaced, arrays: list[FloatArray]
 ) -> Rows | TokenRows | MaskRows | Failure:
     """Describe an outcome, and append its floats to `arrays`."""
+    if isinstance(outcome, errors.Replaced):
+        return Failure(_REPLACED, "", None)
     if isinstance(outcome, errors.ServiceError):
-        retry_after_s = None
-        if isinstance(outcome, errors.Overloaded | errors.RateLimited):
-            retry_after_s = outcome.retry_after_s
-        return Failure(type(outcome).__name__, outcome.message, retry_after_s)
+        return pack_error(outcome)
     if isinstance(outcome[0], MaskScores):
         results = cast("Sequence[MaskScores]", outcome)
         arrays += [result.scores for result in results]
@@ -290,7 +326,14 @@ def _pack_outcome(
     return TokenRows(list(map(len, rows)), rows[0].shape[1])
 
 
-def _unpack_error(failure: Failure) -> errors.ServiceError:
+def pack_error(error: errors.ServiceError) -> Failure:
+    """Describe an error of the catalogue."""
+    retry_after_s = error.retry_after_s if isinstance(error, errors.Overloaded | errors.RateLimited) else None
+    return Failure(type(error).__name__, error.message, retry_after_s)
+
+
+def unpack_error(failure: Failure) -> errors.ServiceError:
+    """Return the error that was described."""
     if failure.retry_after_s is not None:
         refused = errors.RateLimited if failure.error == errors.RateLimited.__name__ else errors.Overloaded
         return refused(failure.message, failure.retry_after_s)

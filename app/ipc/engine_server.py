@@ -5,18 +5,35 @@ Lives on the engine process's event loop. If a front end disconnects, its reques
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from time import monotonic
 from typing import Final, cast
 
 from app.bundle.sequences import SequenceResult
 from app.engine.local import LocalEngine, SubmittedJob
-from app.engine.messages import Loaded, Timeline
-from app.errors import Internal, ServiceError
-from app.ipc.codec import EngineReply, Hello, Replies, Requests, Statistics, Withdrawal, decode_from_front_end, encode
+from app.engine.messages import ModelState, Serving, Timeline
+from app.engine.protocols import Administration
+from app.errors import Internal, Replaced, ServiceError
+from app.ipc.codec import (
+    Administer,
+    Administered,
+    Done,
+    EngineReply,
+    FromEngine,
+    Hello,
+    Prepare,
+    Replies,
+    Requests,
+    Statistics,
+    Withdrawal,
+    decode_from_front_end,
+    encode,
+    pack_error,
+)
 from app.ipc.frames import FrameReader, frame
 
 log = logging.getLogger(__name__)
@@ -32,12 +49,14 @@ class _FrontEnd(asyncio.Protocol):
         self._frames = FrameReader()
         self._jobs: dict[int, tuple[str, SubmittedJob]] = {}
         self._replies: list[EngineReply] = []
+        self._asked: dict[int, asyncio.Future[str | None]] = {}
+        self._administering: set[asyncio.Task[None]] = set()
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one without being of the class
-        self.transport.write(self._server.hello)
         self._server.front_ends.add(self)
+        self.send(Hello(self._server.serving, next(self._server.numbers)))
 
     def data_received(self, data: bytes) -> None:
         for body in self._frames.feed(data):
@@ -47,11 +66,51 @@ class _FrontEnd(asyncio.Protocol):
                 case Withdrawal():
                     for id_ in message.ids:
                         self._withdraw(id_)
+                case Done(number, error):
+                    if number in self._asked:
+                        self._asked.pop(number).set_result(error)
+                case Administer():
+                    task = asyncio.create_task(self._administer(message))
+                    self._administering.add(task)
+                    task.add_done_callback(self._administering.discard)
+
+    def send(self, message: FromEngine) -> None:
+        """Send a message, unless the front end is gone."""
+        if self.transport is not None:
+            self.transport.write(frame(encode(message)))
+
+    async def ask(self, message: Hello | Prepare) -> str | None:
+        """Have it do something, and return why it could not. One that is gone needs not."""
+        self._asked[message.number] = asyncio.get_running_loop().create_future()
+        done = self._asked[message.number]
+        self.send(message)
+        return await done
+
+    async def _administer(self, asked: Administer) -> None:
+        administration = self._server.administration
+        states: Sequence[ModelState] = ()
+        failure = None
+        try:
+            if asked.action == "states":
+                states = await administration.states()
+            elif asked.action == "load":
+                states = [await administration.load(asked.name)]
+            else:
+                states = [await administration.unload(asked.name)]
+        except ServiceError as error:
+            failure = pack_error(error)
+        except Exception:
+            log.exception("models could not be changed")
+            failure = pack_error(Internal())
+        self.send(Administered(asked.number, list(states), failure))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.transport = None
         self._server.front_ends.discard(self)
         self._server.left.set()
+        for done in self._asked.values():
+            done.set_result(None)
+        self._asked.clear()
         for id_ in list(self._jobs):
             self._withdraw(id_)
 
@@ -60,7 +119,7 @@ class _FrontEnd(asyncio.Protocol):
             timeline = Timeline() if request.is_timed else None
             try:
                 job = self._server.engine.submit(request.model, request.sequences, timeline, request.caller)
-            except ServiceError as error:
+            except (ServiceError, Replaced) as error:
                 self._reply(EngineReply(request.id, error))
                 continue
             self._jobs[request.id] = (request.model, job)
@@ -96,9 +155,12 @@ class _FrontEnd(asyncio.Protocol):
 class EngineServer:
     """Serves a `LocalEngine` on a Unix socket."""
 
-    def __init__(self, engine: LocalEngine, loaded: Mapping[str, Loaded]) -> None:
+    def __init__(self, engine: LocalEngine, serving: Serving) -> None:
         self.engine = engine
-        self.hello: Final = frame(encode(Hello(loaded)))
+        self.serving = serving
+        self.administration: Administration
+        """Answers operators; set before `serve`."""
+        self.numbers: Final = count()
         self.front_ends: set[_FrontEnd] = set()
         self.left = asyncio.Event()
         self._listening: asyncio.Server | None = None
@@ -143,6 +205,18 @@ class EngineServer:
             return False
         self._reported = None
         return True
+
+    async def prepare(self, key: str) -> str | None:
+        """Have every front end make itself ready for a bundle; return why one cannot."""
+        number = next(self.numbers)
+        told = await asyncio.gather(*(front_end.ask(Prepare(key, number)) for front_end in self.front_ends))
+        return next((error for error in told if error is not None), None)
+
+    async def switch(self, serving: Serving) -> None:
+        """Have every front end make requests for these bundles from now on, and return once they do."""
+        self.serving = serving
+        number = next(self.numbers)
+        await asyncio.gather(*(front_end.ask(Hello(serving, number)) for front_end in self.front_ends))
 
     async def until_alone(self) -> None:
         """Take no more connections, and wait until no front end is connected."""

@@ -6,19 +6,35 @@ connects to the engine that replaces it.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count, takewhile
 from pathlib import Path
 from time import monotonic
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, Literal, NamedTuple, NoReturn
 
+from app.bundle.files import key_of
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.admission import Admission
 from app.engine.callers import Caller
-from app.engine.messages import Loaded, QueueStatistics, Timeline
+from app.engine.messages import ModelState, QueueStatistics, Serving, Timeline
 from app.engine.rates import Bucket, refuse_debt
-from app.errors import DeadlineExceeded, EngineLost, Internal, OtherBundles
-from app.ipc.codec import EngineRequest, Hello, Replies, Requests, Statistics, Withdrawal, decode_from_engine, encode
+from app.errors import BundleError, DeadlineExceeded, EngineLost, Internal, Replaced
+from app.ipc.codec import (
+    Administer,
+    Administered,
+    Done,
+    EngineRequest,
+    FromFrontEnd,
+    Hello,
+    Prepare,
+    Replies,
+    Requests,
+    Statistics,
+    Withdrawal,
+    decode_from_engine,
+    encode,
+    unpack_error,
+)
 from app.ipc.frames import DamagedFrame, FrameReader, frame
 
 log = logging.getLogger(__name__)
@@ -43,23 +59,20 @@ class RemoteEngine:
         socket_path: Path,
         *,
         admission: Admission,
-        identities: Mapping[str, str],
-        may_lack_some: bool = False,
     ) -> None:
         """Connect to nothing yet: `stay_connected` does.
 
         Args:
             socket_path: Where the engine listens.
             admission: Of the engine.
-            identities: The bundles that requests are made for, by name.
-            may_lack_some: Whether the engine, or this process, may have skipped bundles that cannot be loaded.
         """
         self._socket_path = socket_path
         self._admission = admission
-        self._identities = identities
-        self._may_lack_some = may_lack_some
         self._writer: asyncio.StreamWriter | None = None
-        self._models: frozenset[str] = frozenset()
+        self._keys: frozenset[str] | None = None
+        """Those of the bundles that the engine has; None while there is no engine."""
+        self._administered: dict[int, asyncio.Future[list[ModelState]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._statistics: Mapping[str, QueueStatistics] = {}
         self._debts: Mapping[str, Bucket] = {}
         self._ids = count()
@@ -74,8 +87,10 @@ class RemoteEngine:
         timeline: Timeline | None = None,
         caller: Caller | None = None,
     ) -> list[SequenceResult]:
-        if model not in self._models:
+        if self._keys is None:
             raise EngineLost
+        if model not in self._keys:
+            raise Replaced
         if not sequences:
             raise Internal("The engine was asked to run a request without sequences.")  # which a frame cannot hold
         id_ = next(self._ids)
@@ -94,6 +109,8 @@ class RemoteEngine:
 
     def check(self, model: str, sequences: int, caller: Caller | None = None) -> None:
         # As of the last tenth of a second, in which the engine's own check of what is let through has the last word.
+        if self._keys is not None and model not in self._keys:
+            raise Replaced
         if caller is not None:
             refuse_debt(caller, self._debts.get(caller.name), monotonic())
         if model in self._statistics:
@@ -101,17 +118,17 @@ class RemoteEngine:
 
     async def stay_connected(
         self,
-        connected: Callable[[Mapping[str, Loaded]], None],
+        prepare: Callable[[str], Awaitable[None]],
+        connected: Callable[[Serving], Awaitable[None]],
         lost: Callable[[], None],
     ) -> NoReturn:
         """Keep a connection to whichever engine listens, until cancelled.
 
         Args:
-            connected: Called with the engine's models when it is ready.
+            prepare: Called with the key of a bundle that may be served soon. Raises a BundleError if requests for it cannot be made.
+            connected: Called with what the engine serves when it is ready, and whenever it serves other models. Once it returns,
+                requests are made for these. What it raises is raised here.
             lost: Called when a connected engine goes away.
-
-        Raises:
-            OtherBundles: it has loaded other bundles than those that requests are made for.
         """
         reported: int | None = None
         while True:
@@ -128,7 +145,7 @@ class RemoteEngine:
             self._writer = writer
             watching = asyncio.create_task(self._tell_late())
             try:
-                await self._read(reader, connected)
+                await self._read(reader, prepare, connected)
             except DamagedFrame:
                 log.exception("the connection to the engine is given up")
             except ConnectionError as error:
@@ -140,7 +157,12 @@ class RemoteEngine:
                     lost()
             await asyncio.sleep(RECONNECT_EVERY_S)
 
-    async def _read(self, reader: asyncio.StreamReader, connected: Callable[[Mapping[str, Loaded]], None]) -> None:
+    async def _read(
+        self,
+        reader: asyncio.StreamReader,
+        prepare: Callable[[str], Awaitable[None]],
+        connected: Callable[[Serving], Awaitable[None]],
+    ) -> None:
         frames = FrameReader()
         while data := await reader.read(1 << 20):
             for body in frames.feed(data):
@@ -149,15 +171,65 @@ class RemoteEngine:
                         self._deliver(message)
                     case Statistics():
                         self._statistics, self._debts = message.models, message.debts
-                    case Hello():
-                        identities = {name: loaded.identity for name, loaded in message.models.items()}
-                        mine = self._identities
-                        if self._may_lack_some:
-                            mine = {name: one for name, one in mine.items() if name in identities}
-                            identities = {name: one for name, one in identities.items() if name in mine}
-                        refuse_other_bundles(mine, identities)
-                        self._models = frozenset(message.models)
-                        connected(message.models)
+                    case Administered():
+                        self._answer(message)
+                    case Prepare():
+                        # Meanwhile the answers for what is served now are read.
+                        task = asyncio.create_task(self._prepare(message, prepare))
+                        self._tasks.add(task)
+                        task.add_done_callback(self._tasks.discard)
+                    case Hello(serving, number):
+                        # The engine has a bundle before it says so, and for as long as requests for it may come.
+                        self._keys = (self._keys or frozenset()) | _keys_of(serving)
+                        await connected(serving)
+                        self._keys = _keys_of(serving)
+                        self._send(Done(number))
+
+    async def _prepare(self, asked: Prepare, prepare: Callable[[str], Awaitable[None]]) -> None:
+        error = None
+        try:
+            await prepare(asked.key)
+        except BundleError as problem:
+            error = str(problem)
+        except Exception as problem:
+            log.exception("a bundle could not be prepared")
+            error = f"A front end cannot read it: {type(problem).__name__}. The log of the service has the cause."
+        self._send(Done(asked.number, error))
+
+    async def states(self) -> Sequence[ModelState]:
+        return await self._administer("states")
+
+    async def load(self, name: str) -> ModelState:
+        [state] = await self._administer("load", name)
+        return state
+
+    async def unload(self, name: str) -> ModelState:
+        [state] = await self._administer("unload", name)
+        return state
+
+    async def _administer(self, action: Literal["states", "load", "unload"], name: str = "") -> list[ModelState]:
+        if self._keys is None:
+            raise EngineLost
+        number = next(self._ids)
+        self._administered[number] = asyncio.get_running_loop().create_future()
+        self._send(Administer(number, action, name))
+        try:
+            return await self._administered[number]
+        finally:
+            self._administered.pop(number, None)
+
+    def _answer(self, answer: Administered) -> None:
+        future = self._administered.get(answer.number)
+        if future is None or future.done():
+            return
+        if answer.failure is not None:
+            future.set_exception(unpack_error(answer.failure))
+        else:
+            future.set_result(answer.states)
+
+    def _send(self, message: FromFrontEnd) -> None:
+        if self._writer is not None:
+            self._writer.write(frame(encode(message)))
 
     async def _tell_late(self) -> None:
         """Fail late requests, until cancelled. The supervisor replaces an engine that hangs, but only after a while."""
@@ -196,7 +268,7 @@ class RemoteEngine:
 
     def _disconnect(self) -> bool:
         """Fail all that waits; return whether there was an engine."""
-        had_engine, self._writer, self._models = bool(self._models), None, frozenset()
+        had_engine, self._writer, self._keys = self._keys is not None, None, None
         self._statistics = {}
         self._outbox.clear()
         self._withdrawn.clear()
@@ -204,6 +276,9 @@ class RemoteEngine:
             if not waiting.future.done():
                 waiting.future.set_exception(EngineLost())
         self._waiting.clear()
+        for future in self._administered.values():
+            if not future.done():
+                future.set_exception(EngineLost())
         return had_engine
 
     def _flush_soon(self) -> None:
@@ -222,19 +297,5 @@ class RemoteEngine:
             self._writer.write(frame(encode(Withdrawal(withdrawn))))
 
 
-def refuse_other_bundles(mine: Mapping[str, str], engines: Mapping[str, str]) -> None:
-    """Raise if the bundles that requests are made for are not those that an engine has, each by name.
-
-    Raises:
-        OtherBundles: a name is missing on one side, or means another bundle there.
-    """
-    if mine == engines:
-        return
-    both = sorted(mine.keys() & engines.keys())
-    differences = {
-        "replaced": [name for name in both if mine[name] != engines[name]],
-        "only in the engine": sorted(engines.keys() - mine.keys()),
-        "only in this front end": sorted(mine.keys() - engines.keys()),
-    }
-    listed = "; ".join(f"{', '.join(names)} {what}" for what, names in differences.items() if names)
-    raise OtherBundles(f"the engine has read other bundles than this front end: {listed}")
+def _keys_of(serving: Serving) -> frozenset[str]:
+    return frozenset(key_of(name, loaded.identity) for name, loaded in serving.models.items())

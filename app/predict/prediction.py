@@ -114,7 +114,7 @@ class Predictor:
             EngineLost: the device failed for good.
         """
         try:
-            results = await engine.infer(self._model.name, part.prepared.sequences)
+            results = await engine.infer(self._model.key, part.prepared.sequences)
             return await asyncio.to_thread(self._answer, part, results)
         except EngineLost:
             raise

@@ -4,14 +4,17 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from app.bundle.files import Bundle
 from app.engine.local import LocalEngine
+from app.engine.messages import Serving
 from app.processes.bad_bundles import BadBundles
 from app.processes.exit_status import ExitStatus
 from app.processes.front_end import FrontEnd
 from app.processes.loading import load_models, load_unless_stopped
+from app.processes.models_folder import watch
+from app.processes.repository import Again, Repository
 from app.processes.signals import stop_on_signals
 from app.settings import Settings
 from app.telemetry.log_writer import drain
@@ -32,19 +35,29 @@ async def serve_alone(
     metrics = Metrics()
     engine = LocalEngine()
     front_end = FrontEnd(settings, bundles, engine, metrics, bad)
-    stop_on_signals(front_end.server.stop, _end_now)
+    rereads: list[Callable[[], None]] = []
+    stop_on_signals(front_end.server.stop, _end_now, rereads)
     serving = asyncio.create_task(front_end.server.serve_on(listener))
+    watching: asyncio.Task[None] | None = None
     # No task group: what fails here may not cut off the server, which still answers what it accepted.
     try:
         loaded = await load_unless_stopped(load_models(settings, front_end.bundles, engine, metrics, bad=bad), serving)
         if loaded is None:
             return ExitStatus.STOPPED
-        front_end.engine_found(loaded)
+        start = Serving(loaded, bad.names)
+        front_end.engine_found(start)
+        repository = Repository(settings, engine, metrics, front_end, bundles=front_end.bundles, serving=start)
+        front_end.administration = repository
+        rereads.append(Again(repository.refresh).begin)
+        if settings.watch_models:
+            watching = asyncio.create_task(watch(settings.models, lambda: repository.identities, repository.refresh))
         await asyncio.wait((serving, engine.lost), return_when=asyncio.FIRST_COMPLETED)
         if engine.lost.done():
             front_end.engine_lost()
             return ExitStatus.FAILED
     finally:
+        if watching is not None:
+            watching.cancel()
         front_end.server.should_exit = True
         await serving
         await engine.close()

@@ -2,18 +2,22 @@
 
 import asyncio
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 
 from app.bundle.files import find_bundles
 from app.engine.local import LocalEngine
-from app.engine.messages import Loaded
+from app.engine.messages import Serving
 from app.ipc.engine_server import EngineServer
 from app.processes.bad_bundles import BadBundles
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
 from app.processes.loading import load_models, load_unless_stopped
-from app.processes.reports import ModelsLoaded, SupervisorLink
+from app.processes.models_folder import watch
+from app.processes.remote_front_ends import RemoteFrontEnds
+from app.processes.reports import ModelsServed, SupervisorLink
+from app.processes.repository import Again, Repository, as_before, to_serve
+from app.processes.signals import reread_when_told
+from app.processes.small_files import keep
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 
@@ -22,7 +26,7 @@ async def serve_engine(
     settings: Settings,
     socket_path: Path,
     supervisor: SupervisorLink,
-    previous: Mapping[str, Loaded],
+    previous: Serving | None,
 ) -> ExitStatus:
     """Be the engine: the main coroutine of its process.
 
@@ -30,7 +34,7 @@ async def serve_engine(
         settings: As the service was started with.
         socket_path: Where to listen for front ends.
         supervisor: Gets a report when the models are loaded, and sees that this process works from then on.
-        previous: How the engine before this one, if any, had loaded each model.
+        previous: What the engine before this one, if any, served.
 
     Raises:
         StartupError: the service cannot start as it is set up.
@@ -50,17 +54,31 @@ async def serve_engine(
         metrics.engine_restarts.inc()
     engine = LocalEngine()
     bad = BadBundles(are_skipped=settings.skip_bad_bundles)
-    loading = load_models(settings, find_bundles(settings.models, bad.skipping), engine, metrics, previous, bad=bad)
-    loaded = await load_unless_stopped(loading, stopped)
+    bundles = to_serve(find_bundles(settings.models, bad.skipping), previous)
+    known = as_before(bundles, previous)
+    loaded = await load_unless_stopped(load_models(settings, bundles, engine, metrics, known, bad=bad), stopped)
     if loaded is None:
         return ExitStatus.STOPPED
-    supervisor.report(ModelsLoaded(loaded))
+    start = Serving(loaded, bad.names, () if previous is None else previous.unloaded)
+    for bundle in bundles:
+        if bundle.name in loaded:
+            keep(supervisor.folder, bundle)
+    server = EngineServer(engine, start)
+    repository = Repository(
+        settings, engine, metrics, RemoteFrontEnds(server, supervisor), bundles=bundles, serving=start
+    )
+    server.administration = repository
+    reread_when_told([Again(repository.refresh).begin])
+    supervisor.report(ModelsServed(start))
     metrics.engine_up.set(1)
     freeze_heap()
-    server = EngineServer(engine, loaded)
     async with asyncio.TaskGroup() as tasks:
         beating = tasks.create_task(supervisor.place.beat())
         serving = tasks.create_task(server.serve(socket_path))
+        if settings.watch_models:
+            watching = tasks.create_task(watch(settings.models, lambda: repository.identities, repository.refresh))
+            stopped.add_done_callback(lambda _: watching.cancel())
+            engine.lost.add_done_callback(lambda _: watching.cancel())
         await asyncio.wait((stopped, engine.lost), return_when=asyncio.FIRST_COMPLETED)
         if not engine.lost.done():
             await server.until_alone()

@@ -25,8 +25,6 @@ class ExitStatus(IntEnum):
     """The service cannot start as it is set up."""
     FAILED = 70
     """EX_SOFTWARE of sysexits.h: the device was lost, or a fault of this service. It should be started again."""
-    OTHER_BUNDLES = 75
-    """EX_TEMPFAIL: a front end met an engine with other bundles than it has read. Its successor reads them anew."""
     INTERRUPTED = 128 + signal.SIGINT
     """SIGINT did not let it finish what it had accepted."""
     TERMINATED = 128 + signal.SIGTERM

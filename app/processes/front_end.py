@@ -9,29 +9,32 @@ import math
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
 import uvicorn
 
-from app.bundle.files import Bundle, find_bundles
+from app.bundle.files import Bundle, key_of, load_bundle
 from app.engine.admission import Admission
-from app.engine.messages import Loaded
-from app.engine.protocols import EngineClient
-from app.errors import OtherBundles
+from app.engine.messages import Loaded, Serving
+from app.engine.protocols import Administration, EngineClient
+from app.errors import StartupError
+from app.http.admin import ADMIN_ROUTES, AdminEndpoint
 from app.http.api import Api, Inference, Limits, Served
 from app.http.application import make_application
+from app.http.asgi import Application
 from app.http.callers import Callers
 from app.http.compression.answers import CompressingApplication, Compressor
 from app.http.connection import HttpProtocol
 from app.http.cross_origin import for_origins
 from app.http.dialects import chosen
-from app.http.dispatch import Dispatcher
+from app.http.dispatch import Dispatcher, Endpoint
 from app.http.finished import Finished
 from app.http.health import make_health_router
 from app.http.inference import InferenceEndpoint
+from app.http.keys import Keys, digest_of
 from app.http.large_work import LargeWork
 from app.http.models import make_models_router
 from app.http.native import NativeApi
@@ -43,11 +46,12 @@ from app.ipc.remote_engine import RemoteEngine
 from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
-from app.processes.keys import open_keys_file, single_key, until_keys_are_right
+from app.processes.keys import open_keys_file, read_key, single_key, until_keys_are_right
 from app.processes.reports import FrontEndReady, SupervisorLink
+from app.processes.small_files import folder_of
 from app.settings import Settings
 from app.tasks import TASKS
-from app.tasks.catalog import Catalog, check_models, load_model
+from app.tasks.catalog import Catalog, check_models, default_models, load_model
 from app.telemetry.logs import AccessLog
 from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import Tracer
@@ -74,7 +78,10 @@ class FrontEnd:
         """
         self.readiness: Final = Readiness()
         self._metrics = metrics
-        self._loaded: Mapping[str, Loaded] = {}
+        self._settings = settings
+        self._serving = Serving()
+        self.administration: Administration | None = None
+        """Answers operators, once there are models."""
         self._without_engine_since = time.perf_counter()
         self._tracer = None if settings.otlp_endpoint is None else Tracer(str(settings.otlp_endpoint))
         keys_file = open_keys_file(settings)
@@ -85,58 +92,25 @@ class FrontEnd:
         for bundle in bundles:
             with bad.skipping(bundle.name):
                 models.append(load_model(bundle))
+        self._ready_for = {model.key: model for model in models}
+        """By key: what is served, and what may be served soon."""
         self.bundles[:] = [bundle for bundle in bundles if bundle.name not in bad.names]
         defaults = check_models(self.bundles, TASKS, settings.default_model_pairs, bad.skipping, bad.names)
         bad.refuse_none(self.bundles)
         self._bad = bad
-        self._catalog = catalog = Catalog((one for one in models if one.name not in bad.names), defaults, bad.names)
+        catalog = Catalog((one for one in models if one.name not in bad.names), defaults, bad.names)
         dialects = chosen(settings.apis)
         metrics.set_apis([NativeApi.name, *(dialect.name for dialect in dialects)])
         for model in catalog:
             metrics.add_model(model.name, model.task)
-        created = {bundle.name: bundle.written_at for bundle in bundles}
-        routers = [
-            make_health_router(self.readiness, metrics),
-            make_models_router(NativeApi.name, catalog, self._loaded_as, created, keys),
-        ]
+        limits = Limits(settings.max_body_bytes, settings.max_inputs, settings.request_timeout_s, keys)
+        self._served: Final = Served(catalog, self._loaded_as, self.readiness, limits)
+        self._large: Final = LargeWork(settings.request_timeout_s, settings.max_queue_s)
         is_logged = settings.access_log and settings.log_level in ("debug", "info")
         access_log = AccessLog(settings.log_format) if is_logged else None
-        limits = Limits(settings.max_body_bytes, settings.max_inputs, settings.request_timeout_s, keys)
-        served = Served(catalog, self._loaded_as, self.readiness, limits)
-        apis: list[Api] = [NativeApi(served), *(dialect(served) for dialect in dialects)]
-        self._large: Final = LargeWork(settings.request_timeout_s, settings.max_queue_s)
         finished = Finished(metrics, access_log, Callers(settings.forwarded_allow_ips))
-        compressor = Compressor(self._large)
-        of_answers = compressor if settings.http_compression else None
-        infer = partial(
-            InferenceEndpoint,
-            engine=engine,
-            large=self._large,
-            metrics=metrics,
-            finished=finished,
-            tracer=self._tracer,
-            compressor=of_answers,
-        )
-        utility = partial(UtilityEndpoint, large=self._large, finished=finished, compressor=of_answers)
-        endpoints = [
-            infer(api, route) if isinstance(route, Inference) else utility(api, route)
-            for api in apis
-            for route in api.routes
-        ]
-        if settings.page:
-            page = PageApi(served, apis)
-            endpoints += [utility(page, route, compressor=compressor) for route in page.routes]
-        application = make_application(
-            routers,
-            apis,
-            catalog,
-            asks_for_key=keys is not None,
-        )
-        dispatcher = Dispatcher(
-            CompressingApplication(application, compressor), endpoints, finished, root_path=settings.root_path or ""
-        )
-        origins = settings.cors_allow_origin
-        self.application: Final = dispatcher if origins is None else for_origins(dispatcher, origins)
+        apis: list[Api] = [NativeApi(self._served), *(dialect(self._served) for dialect in dialects)]
+        self.application: Final = self._make_application(apis, engine, finished)
         protocol = partial(HttpProtocol, read_timeout_s=settings.read_timeout_s, finished=finished)
         self.server: Final = Server(
             uvicorn.Config(
@@ -161,14 +135,92 @@ class FrontEnd:
                 keys_file.watch(lambda: metrics.of_callers.expect(keys_file.names)), name="keys of callers"
             )
 
-    def engine_found(self, loaded: Mapping[str, Loaded]) -> None:
-        """Take requests: an engine has these models."""
-        self._loaded = loaded
-        lacking = [model.name for model in self._catalog if model.name not in loaded]
-        self._catalog.not_loaded(lacking)
-        self.readiness.failed_models = sorted({*self._bad.names, *lacking})
-        self._metrics.not_loaded(self.readiness.failed_models)
+    def _make_application(self, apis: Sequence[Api], engine: EngineClient, finished: Finished) -> Application:
+        """Return what answers requests: the APIs' routes, those for people and operators, and what stands before them."""
+        settings = self._settings
+        compressor = Compressor(self._large)
+        of_answers = compressor if settings.http_compression else None
+        infer = partial(
+            InferenceEndpoint,
+            engine=engine,
+            large=self._large,
+            metrics=self._metrics,
+            finished=finished,
+            tracer=self._tracer,
+            compressor=of_answers,
+        )
+        utility = partial(UtilityEndpoint, large=self._large, finished=finished, compressor=of_answers)
+        endpoints: list[Endpoint] = [
+            infer(api, route) if isinstance(route, Inference) else utility(api, route)
+            for api in apis
+            for route in api.routes
+        ]
+        if settings.page:
+            page = PageApi(self._served, apis)
+            endpoints += [utility(page, route, compressor=compressor) for route in page.routes]
+        endpoints += self._admin_endpoints(finished)
+        routers = [make_health_router(self.readiness, self._metrics), make_models_router(NativeApi.name, self._served)]
+        asks_for_key = self._served.limits.keys is not None
+        application = make_application(routers, apis, self._served, asks_for_key=asks_for_key)
+        dispatcher = Dispatcher(
+            CompressingApplication(application, compressor), endpoints, finished, root_path=settings.root_path or ""
+        )
+        origins = settings.cors_allow_origin
+        return dispatcher if origins is None else for_origins(dispatcher, origins)
+
+    def _admin_endpoints(self, finished: Finished) -> list[AdminEndpoint]:
+        """Return the routes for operators; none without their key."""
+        admin_key = read_key("admin_key", self._settings.admin_key, self._settings.admin_key_file)
+        if admin_key is None:
+            return []
+        keys = Keys({digest_of(admin_key): None})
+        return [AdminEndpoint(route, keys, lambda: self.administration, finished) for route in ADMIN_ROUTES]
+
+    async def prepare(self, bundle: Bundle) -> None:
+        """Be ready for requests for a bundle, which may be served soon; return whether none is missing.
+
+        Raises:
+            BundleError: a file is damaged, or does not give the golden token ids or answers.
+        """
+        if bundle.key not in self._ready_for:
+            model = await asyncio.to_thread(load_model, bundle)
+            self._ready_for[model.key] = model
+
+    async def switch(self, serving: Serving) -> None:
+        """Have all requests that come from now on made for these models."""
+        self.engine_found(serving)
+
+    async def adopt(self, folder: Path, serving: Serving) -> None:
+        """Read what of these models is missing here from the folder of the service, then serve them.
+
+        Raises:
+            BundleError: one is damaged, and bad bundles are not skipped.
+        """
+        for name, one in serving.models.items():
+            key = key_of(name, one.identity)
+            with self._bad.skipping(name):
+                await self.prepare(await asyncio.to_thread(load_bundle, folder_of(folder, key)))
+        self.engine_found(serving)
+
+    def engine_found(self, serving: Serving) -> None:
+        """Take requests for the models that an engine has, from now on; they are those that this is ready for."""
+        keys = [key_of(name, one.identity) for name, one in serving.models.items()]
+        self._serving = serving
+        # What is not served is forgotten, but not by requests that have it in hand.
+        self._ready_for = {key: self._ready_for[key] for key in keys if key in self._ready_for}
+        models = list(self._ready_for.values())
+        names = {model.name for model in models}
+        failed = sorted({*serving.failed, *(name for name in self._bad.names if name not in names)})
+        absent = {*failed, *serving.unloaded, *serving.loading}
+        defaults = default_models(models, TASKS, self._settings.default_model_pairs, absent)
+        self._served.catalog = Catalog(models, defaults, failed, unloaded=serving.unloaded, loading=serving.loading)
+        for model in models:
+            self._metrics.add_model(model.name, model.task)
+        self.readiness.failed_models = failed
+        self._metrics.not_loaded(failed)
         self._metrics.engine_up.set(1)
+        if self.readiness.engine == "ready":
+            return
         self.readiness.engine = "ready"
         if not self.readiness.is_draining:
             freeze_heap()
@@ -176,7 +228,7 @@ class FrontEnd:
 
     def engine_lost(self) -> None:
         """Take no requests until there is an engine again."""
-        self._loaded = {}
+        self._serving = Serving()
         self._metrics.engine_up.set(0)
         self.readiness.engine = "lost"
         self._without_engine_since = time.perf_counter()
@@ -184,7 +236,7 @@ class FrontEnd:
             log.error("the engine was lost: not ready")
 
     def _loaded_as(self, name: str) -> Loaded | None:
-        return self._loaded.get(name)
+        return self._serving.models.get(name)
 
     async def close(self) -> None:
         """End the threads and send the last traces, when all is answered."""
@@ -215,17 +267,13 @@ async def serve_front_end(
     if not await _keys_are_right(settings, supervisor):
         return ExitStatus.STOPPED
     bad = BadBundles(are_skipped=settings.skip_bad_bundles)
-    bundles = find_bundles(settings.models, bad.skipping)
-    engine = RemoteEngine(
-        socket_path,
-        admission=Admission(settings.max_queue_s, settings.request_timeout_s),
-        identities={bundle.name: bundle.identity for bundle in bundles},
-        may_lack_some=settings.skip_bad_bundles,
-    )
+    engine = RemoteEngine(socket_path, admission=Admission(settings.max_queue_s, settings.request_timeout_s))
     metrics = Metrics(memory=supervisor.memory)
     if supervisor.was_lost:
         metrics.front_end_restarts.inc()
-    front_end = FrontEnd(settings, bundles, engine, metrics, bad)
+    # The engine says which models it has: the folder may have others by now.
+    front_end = FrontEnd(settings, [], engine, metrics, bad)
+    front_end.administration = engine
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, front_end.server.stop, "SIGTERM")
     supervisor.when_gone(partial(front_end.server.stop, "the supervisor has died", logging.ERROR))
     async with asyncio.TaskGroup() as tasks:
@@ -254,15 +302,19 @@ async def _keys_are_right(settings: Settings, supervisor: SupervisorLink) -> boo
 async def _stay_connected(front_end: FrontEnd, engine: RemoteEngine, supervisor: SupervisorLink) -> ExitStatus:
     """Keep the front end connected to the engine; if that fails, stop it and return its exit status."""
 
-    def engine_found(loaded: Mapping[str, Loaded]) -> None:
-        front_end.engine_found(loaded)
+    async def prepare(key: str) -> None:
+        await front_end.prepare(await asyncio.to_thread(load_bundle, folder_of(supervisor.folder, key)))
+
+    async def engine_found(serving: Serving) -> None:
+        await front_end.adopt(supervisor.folder, serving)
         supervisor.report(FrontEndReady())
 
     try:
-        await engine.stay_connected(engine_found, front_end.engine_lost)
-    except OtherBundles as error:
-        front_end.server.stop(str(error), logging.WARNING)
-        return ExitStatus.OTHER_BUNDLES
+        await engine.stay_connected(prepare, engine_found, front_end.engine_lost)
+    except StartupError as error:
+        log.critical("cannot start: %s", error)
+        front_end.server.stop(str(error), logging.ERROR)
+        return ExitStatus.CONFIGURATION
     except Exception as error:
         log.critical("a fault of this service", exc_info=True)
         front_end.server.stop(str(error), logging.ERROR)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from app.bundle.cpus import usable_cpus
 from app.bundle.files import Bundle
@@ -20,6 +20,8 @@ from app.runtime.runner import OrtRunner
 from app.settings import Settings
 from app.telemetry.metrics import Metrics, ServedModel
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 
@@ -31,6 +33,7 @@ async def load_models(
     previous: Mapping[str, Loaded] = MappingProxyType({}),
     *,
     bad: BadBundles = NONE_SKIPPED,
+    only: str | None = None,
 ) -> dict[str, Loaded]:
     """Load, warm up and serve the bundles one after the other; return how each was loaded.
 
@@ -39,19 +42,15 @@ async def load_models(
         bundles: Which.
         engine: Where.
         metrics: Gets the series of each.
-        previous: What became of them in an engine that was lost. Of those that are still the same nothing is measured anew.
+        previous: How bundles that are as fast were loaded before, by name: nothing of these is measured anew.
         bad: Gets those that are skipped.
+        only: The one to load, beside the others, which serve meanwhile.
 
     Raises:
         BundleError: a bundle is damaged and not skipped, or all are.
         StartupError: the requested device does not work, or has too little memory.
         EngineLost: the device failed while loading.
     """
-
-    def known(bundle: Bundle) -> Loaded | None:
-        one = previous.get(bundle.name)
-        return one if one is not None and one.identity == bundle.identity else None
-
     precisions = choose_precisions(bundles, settings.device, settings.precision_by_model, bad.skipping, bad.names)
 
     def open_one(bundle: Bundle) -> Runner:
@@ -70,7 +69,7 @@ async def load_models(
                 device = "cpu"  # the log has the reason; do not try CUDA and log it again
             return runner
 
-        one = known(bundle)
+        one = previous.get(bundle.name)
         threads = settings.threads or (None if one is None else one.threads)
         if threads:
             return with_threads(threads)
@@ -85,7 +84,8 @@ async def load_models(
                 metrics.add_model(bundle.name, task),
                 budget_tokens=settings.batch_tokens or None,
                 admission=Admission(settings.max_queue_s, settings.request_timeout_s),
-                previous=known(bundle),
+                previous=previous.get(bundle.name),
+                beside=only is not None,
             )
         except OutOfDeviceMemory as error:
             raise StartupError(
@@ -93,18 +93,24 @@ async def load_models(
                 "BERT_BATCH_TOKENS, raise BERT_GPU_MEMORY_MIB if it is set, or serve fewer models on this device."
             ) from error
         _warn(bundle, one)
-        metrics.model_loaded(
-            ServedModel(bundle.name, task, one.variant, one.provider), one.speed.budget_tokens, one.lanes
-        )
+        metrics.model_loaded(served_as(bundle, one), one.speed.budget_tokens, one.lanes)
         return one
 
     loaded: dict[str, Loaded] = {}
-    for bundle in (one for one in bundles if one.name in precisions):
+    for bundle in (one for one in bundles if one.name in precisions and only in (None, one.name)):
         with bad.skipping(bundle.name):
             loaded[bundle.name] = await load(bundle)
-    metrics.not_loaded(bad.names)
+    if only is None:
+        metrics.not_loaded(bad.names)
     bad.refuse_none(loaded)
     return loaded
+
+
+def served_as(bundle: Bundle, one: Loaded) -> ServedModel:
+    """Return what metrics say of a bundle."""
+    return ServedModel(
+        bundle.name, bundle.manifest.task, one.variant, one.provider, bundle.identity[:12], one.version or ""
+    )
 
 
 def _warn(bundle: Bundle, one: Loaded) -> None:
@@ -120,9 +126,7 @@ def _warn(bundle: Bundle, one: Loaded) -> None:
         )
 
 
-async def load_unless_stopped(
-    loading: Coroutine[Any, Any, dict[str, Loaded]], stopped: asyncio.Future[Any]
-) -> dict[str, Loaded] | None:
+async def load_unless_stopped(loading: Coroutine[Any, Any, T], stopped: asyncio.Future[Any]) -> T | None:
     """Return what `loading` returns, or None if `stopped` is done before.
 
     A model that is just being read is not waited for: its thread ends with the process.

@@ -6,30 +6,30 @@ Every process has a pipe of its own, so one that is killed in the middle of a re
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from app.engine.messages import Loaded
+from app.engine.messages import Serving
 from app.processes.board import Place
 from app.telemetry.shared_values import SharedMemory
 
 
 @dataclass(frozen=True, slots=True)
-class ModelsLoaded:
-    """The engine has loaded these models."""
+class ModelsServed:
+    """The engine serves these models: those that it loaded when it started, or others since."""
 
-    models: Mapping[str, Loaded]
+    serving: Serving
 
 
 @dataclass(frozen=True, slots=True)
 class FrontEndReady:
-    """A front end has read the bundles, and is connected to an engine that has loaded them."""
+    """A front end is connected to an engine, and has read what requests for its models need."""
 
 
-Report = ModelsLoaded | FrontEndReady
+Report = ModelsServed | FrontEndReady
 
 
 @dataclass(frozen=True, slots=True)

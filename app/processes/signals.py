@@ -2,27 +2,46 @@
 
 import asyncio
 import logging
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
 
 log = logging.getLogger(__name__)
 
 
-def stop_on_signals(stop: Callable[[str], None], stop_now: Callable[[int], None]) -> None:
+RELOAD: Final = signal.SIGUSR1
+"""What a supervisor sends to its children, which are to read anew what has changed: they have SIGHUP blocked, which a terminal sends to
+them, too. This one is blocked until they handle it."""
+TERMINAL: Final = Path("/dev/tty")
+
+
+def stop_on_signals(
+    stop: Callable[[str], None], stop_now: Callable[[int], None], rereads: Sequence[Callable[[], None]] | None = None
+) -> None:
     """Handle on this event loop the signals that stop a service.
 
-    SIGTERM, SIGINT and SIGHUP, which a terminal sends when it is closed, finish what was accepted. SIGTERM a second time, and
+    SIGTERM, SIGINT and SIGHUP of a terminal that is closed finish what was accepted. Any other SIGHUP reads anew what has changed. SIGTERM a second time, and
     SIGINT once one of them has come, do not wait for that. SIGHUP often comes along with another one, so it never hastens.
 
     Args:
         stop: Called with the name of a signal that finishes what was accepted.
         stop_now: Called with the number of a signal that does not wait for that.
+        rereads: Each is called to read anew what may have changed, those that were added later, too. None if SIGHUP always stops.
     """
     loop = asyncio.get_running_loop()
     came: set[int] = set()
+    had_terminal = _has_terminal()
 
     def on_signal(number: int) -> None:
         name = signal.Signals(number).name
+        if number == signal.SIGHUP and rereads is not None and (not had_terminal or _has_terminal()):
+            if not came:
+                log.info("SIGHUP: reading anew what has changed")
+                for reread in rereads:
+                    reread()
+            return
         if number in came & {signal.SIGTERM} or (came and number == signal.SIGINT):
             log.warning("%s again: stopping without what was accepted", name)
             stop_now(number)
@@ -35,3 +54,23 @@ def stop_on_signals(stop: Callable[[str], None], stop_now: Callable[[int], None]
         # nohup has a process ignore SIGHUP.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             loop.add_signal_handler(number, on_signal, number)
+
+
+def reread_when_told(rereads: Sequence[Callable[[], None]]) -> None:
+    """Have a child of a supervisor call each of these on this event loop when it is to read anew what may have changed."""
+
+    def on_signal() -> None:
+        for reread in rereads:
+            reread()
+
+    asyncio.get_running_loop().add_signal_handler(RELOAD, on_signal)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (RELOAD,))
+
+
+def _has_terminal() -> bool:
+    """Return whether this process has a controlling terminal; one that is closed is none any more."""
+    try:
+        os.close(os.open(TERMINAL, os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -29,7 +29,6 @@ class SlotState(Enum):
     VACANT = "no process runs: none was started yet, or the last one ended in order"
     LOST = "no process runs: the last one ended without having been told to"
     RUNNING = "a process runs"
-    REPLACED = "a process finishes what it accepted; a successor is started when it ends"
     HUNG = "a process was killed because it hung"
     STOPPED = "a process, if any, finishes what it accepted; no successor is started"
 
@@ -82,7 +81,6 @@ class WorkerSlot:
         self.ended: asyncio.Future[None]
         """Done when that process has ended and its reports are handled."""
         self.deaths: Final = RestartLimit()
-        self.mismatches: Final = RestartLimit()
         self._deadline: asyncio.TimerHandle | None = None
 
     @property
@@ -134,12 +132,6 @@ class WorkerSlot:
             self._deadline = None
         if not self.ended.done():
             self.ended.set_result(None)
-
-    def replace(self) -> None:
-        """Have the process finish what it accepted and end; a successor is to be started."""
-        if self.state is SlotState.RUNNING:
-            self.state = SlotState.REPLACED
-            self._finish(self._finish_within_s)
 
     def stop(self, within_s: float | None = None) -> None:
         """Have the process finish what it accepted and end, sooner than usual if asked for; no successor is to be started."""

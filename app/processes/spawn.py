@@ -8,11 +8,13 @@ from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 from typing import Final
 
-_TERMINAL_SIGNALS: Final = (signal.SIGINT, signal.SIGHUP)
+from app.processes.signals import RELOAD
+
+_BLOCKED: Final = (signal.SIGINT, signal.SIGHUP, RELOAD)
 
 
 def spawn(name: str, main: Callable[..., None], *arguments: object) -> SpawnProcess:
-    """Start a process that runs `main` with these arguments, with SIGINT and SIGHUP blocked.
+    """Start a process that runs `main` with these arguments, with SIGINT, SIGHUP and `RELOAD` blocked.
 
     Args:
         name: Of the process.
@@ -26,19 +28,19 @@ def spawn(name: str, main: Callable[..., None], *arguments: object) -> SpawnProc
     process = multiprocessing.get_context("spawn").Process(target=main, args=arguments, name=name)
     # It unblocks SIGINT in this process when it starts, so it starts before the signals are blocked.
     resource_tracker.ensure_running()
-    with _terminal_signals_blocked():
+    with _signals_blocked():
         process.start()
     return process
 
 
 @contextmanager
-def _terminal_signals_blocked() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     """Block what a terminal sends to every process, for Ctrl-C and when it is closed: the supervisor alone handles it.
 
-    A child inherits that.
+    And what the supervisor may send before a child handles it. A child inherits that.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TERMINAL_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)

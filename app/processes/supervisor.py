@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Mapping
 from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection
@@ -17,12 +16,12 @@ from pathlib import Path
 from socket import socket
 from typing import Final
 
-from app.engine.messages import Loaded
+from app.engine.messages import Serving
 from app.errors import StartupError
 from app.processes.board import BEAT_EVERY_S, Board, Place, Silence
 from app.processes.exit_status import ChildMain, ExitStatus, run_child
-from app.processes.reports import FrontEndReady, ModelsLoaded, Report, SupervisorLink
-from app.processes.signals import stop_on_signals
+from app.processes.reports import FrontEndReady, ModelsServed, Report, SupervisorLink
+from app.processes.signals import RELOAD, stop_on_signals
 from app.processes.slot import SlotState, WorkerSlot
 from app.processes.spawn import spawn
 from app.settings import Settings
@@ -75,8 +74,8 @@ class Supervisor:
         self._board: Final = Board(len(self._slots))
         self._silence: Final = Silence(self._board)
         self._numbers: Final = count()
-        self._loaded: Mapping[str, Loaded] = {}
-        """How the last engine loaded the models: the next one need not measure again."""
+        self._serving: Serving | None = None
+        """What the last engine served, and how fast: the next one need not measure again."""
         self._was_ready = False
         """Whether the service has ever been ready."""
         self._cut_short: ExitStatus | None = None
@@ -88,7 +87,7 @@ class Supervisor:
         Raises:
             StartupError: there is no folder for temporary files, or its path is too long.
         """
-        stop_on_signals(self._finish, self._stop_now)
+        stop_on_signals(self._finish, self._stop_now, [self._reload])
         with _temporary_folder() as folder:
             self._folder = Path(folder)
             if len(os.fsencode(self._socket_path)) > LONGEST_SOCKET_PATH:
@@ -125,6 +124,12 @@ class Supervisor:
         log.info("%s: finishing what was accepted", why)
         self._end(ExitStatus.STOPPED)
 
+    def _reload(self) -> None:
+        """Have the processes read anew what may have changed."""
+        for slot in self._slots:
+            if slot.has_process and slot.process.pid is not None:
+                os.kill(slot.process.pid, RELOAD)
+
     def _stop_now(self, number: int) -> None:
         self._cut_short = ExitStatus(128 + number)
         for slot in self._slots:
@@ -135,15 +140,15 @@ class Supervisor:
             self._stop.set_result(status)
 
     def _handle(self, report: Report) -> None:
-        """Handle a report: loaded models, or a ready front end."""
+        """Handle a report: served models, or a ready front end."""
         match report:
-            case ModelsLoaded(models):
-                self._loaded = models
+            case ModelsServed(serving):
+                self._serving = serving
             case FrontEndReady():
                 self._was_ready = True
 
     def _spawn_engine(self, pipe: Connection) -> SpawnProcess:
-        return self._spawn(0, self._serve_engine, pipe, self._loaded)
+        return self._spawn(0, self._serve_engine, pipe, self._serving)
 
     def _spawn_front_end(self, index: int, pipe: Connection) -> SpawnProcess:
         return self._spawn(index, self._serve_front_end, pipe, self._listener)
@@ -220,44 +225,16 @@ class Supervisor:
     def _status_after(self, slot: WorkerSlot) -> ExitStatus | None:
         """Return the status with which the service must end because a process ended; None if another one is to be started."""
         status = slot.process.exitcode
-        if slot.state is SlotState.REPLACED:
-            slot.state = SlotState.VACANT
-            log.info("%s has ended to be replaced; starting another", slot.name)
-            return None
         # Once all has been well, it is a passing fault, such as of a bundle that is just being copied.
         if status == ExitStatus.CONFIGURATION and not self._was_ready:
             return ExitStatus.CONFIGURATION
         how = slot.how_it_ended
-        if status == ExitStatus.OTHER_BUNDLES:
-            slot.state = SlotState.VACANT
-            self._replace_older(slot)
-            limit = slot.mismatches
-        else:
-            slot.state = SlotState.LOST
-            limit = slot.deaths
-        if limit.exceeded():
+        slot.state = SlotState.LOST
+        if slot.deaths.exceeded():
             log.critical("%s %s, again and again: giving up", slot.name, how)
             return ExitStatus.FAILED
-        if slot.state is SlotState.LOST:
-            log.error("%s %s; starting another", slot.name, how)
+        log.error("%s %s; starting another", slot.name, how)
         return None
-
-    def _replace_older(self, front_end: WorkerSlot) -> None:
-        """Replace the processes that read their bundles before a front end that met an engine with other bundles.
-
-        If the engine is one of them, the front ends that agree with it are replaced too, and finish what they accepted before
-        the engine ends. Otherwise it is this front end alone; the others that are as old will find out for themselves. Of an
-        engine and a front end that disagree the older one is replaced, so that once the files stay as they are, all agree
-        after two rounds at most.
-        """
-        if self._engine.state is not SlotState.RUNNING or self._engine.number > front_end.number:
-            return
-        log.warning(
-            "the engine has read bundles that are no longer there: replacing it, and the front ends from before"
-        )
-        for slot in self._slots:
-            if slot.number < front_end.number:
-                slot.replace()
 
 
 def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":

@@ -47,7 +47,21 @@ def check_models(
                     f"Bundle {bundle.name} is for the task {bundle.manifest.task}, which this server does not have. "
                     "Serve it with the release that exported it."
                 )
-    own = {bundle.name: bundle.manifest.task for bundle in bundles}
+    return default_models(bundles, tasks, defaults, bad)
+
+
+def default_models(
+    served: Sequence[Bundle | Model],
+    tasks: Mapping[Task, Handler],
+    defaults: Iterable[tuple[str, str]],
+    absent: Collection[str],
+) -> dict[Task, str]:
+    """Return the default model of each task that has one; `absent` names models that are not served, and may be defaults.
+
+    Raises:
+        StartupError: a default is for no task, names no bundle that does it, or is the second of a task.
+    """
+    own = {one.name: one.manifest.task for one in served}
     by_task: dict[Task, str] = {}
     for given, name in defaults:
         task = given or own.get(name)
@@ -55,8 +69,8 @@ def check_models(
             continue
         if task not in tasks:
             raise StartupError(f"BERT_DEFAULT_MODELS: there is no task {task}. Tasks are: {', '.join(tasks)}.")
-        able = [bundle.name for bundle in bundles if tasks[task].serves(bundle.manifest)]
-        if name not in able and name not in bad:
+        able = [bundle.name for bundle in served if tasks[task].serves(bundle.manifest)]
+        if name not in able and name not in absent:
             raise StartupError(
                 f"BERT_DEFAULT_MODELS: {name} is not served, or does not do {task}. Models for {task}: {_listed(able)}."
             )
@@ -78,7 +92,7 @@ def load_model(bundle: Bundle) -> Model:
     tokenizer = bundle.path(manifest.tokenizer)
     try:
         with panics_as_errors():
-            model = Model(bundle.name, manifest, Tokenizer(bundle))
+            model = Model(bundle.name, manifest, Tokenizer(bundle), bundle.key, bundle.written_at)
             _check_tokenizer(bundle, model)
     except BundleError:
         raise
@@ -127,30 +141,45 @@ class Catalog:
     """Finds the model for a request."""
 
     def __init__(
-        self, models: Iterable[Model], defaults: Mapping[Task, str] | None = None, bad: Collection[str] = ()
+        self,
+        models: Iterable[Model],
+        defaults: Mapping[Task, str] | None = None,
+        bad: Collection[str] = (),
+        *,
+        unloaded: Collection[str] = (),
+        loading: Collection[str] = (),
     ) -> None:
-        """Take the models, for tasks the name of the one that answers requests without a name, and the names of bad bundles."""
+        """Take the models, and what else there is to say.
+
+        Args:
+            models: Those that the engine has, or will have.
+            defaults: For tasks the name of the model that answers requests without one.
+            bad: The names of bundles that cannot be loaded.
+            unloaded: Those that an operator has unloaded.
+            loading: Those that are not there until another bundle is loaded in their place.
+        """
         self._models = {model.name: model for model in models}
         self._defaults = defaults or {}
         self._bad = frozenset(bad)
+        self._unloaded = frozenset(unloaded)
+        self._loading = frozenset(loading)
         self._unnamed: dict[Task, Model] = {}
         """The model for a request that names none, once it has been found."""
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
 
-    def not_loaded(self, names: Collection[str]) -> None:
-        """Take these models, too, for ones that cannot be served."""
-        self._bad |= frozenset(names)
-        self._unnamed.clear()
-
     def get(self, name: str) -> Model:
         """Return a model by name.
 
         Raises:
-            NotFound: there is no model of that name.
-            NotReady: its bundle cannot be loaded.
+            NotFound: there is no model of that name, or it was unloaded.
+            NotReady: its bundle cannot be loaded, or is being loaded.
         """
+        if name in self._loading:
+            raise NotReady("That model is being loaded. Retry in a few seconds.")
+        if name in self._unloaded:
+            raise NotFound("That model was unloaded by an operator of this server, who can load it again.")
         if name in self._bad:
             raise NotReady("That model could not be loaded; the log of the service says why. Other models are served.")
         if name not in self._models:
@@ -189,6 +218,8 @@ class Catalog:
         task = handler.task
         able = self.all_for(handler)
         if not able:
+            for name in self._loading:
+                self.get(name)  # says that it is being loaded: it may be for this task
             for model in self:
                 if handler.serves(model.manifest):
                     self.get(model.name)  # says that it could not be loaded

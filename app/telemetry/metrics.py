@@ -11,7 +11,7 @@ import math
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final, Literal
 
 from prometheus_client import (
@@ -27,7 +27,16 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from app.engine.messages import BatchRan, QueueStatistics
-from app.errors import ERRORS, DeadlineExceeded, EngineLost, HeadTooLarge, NotReady, Overloaded, RateLimited
+from app.errors import (
+    ERRORS,
+    BadBundle,
+    DeadlineExceeded,
+    EngineLost,
+    HeadTooLarge,
+    NotReady,
+    Overloaded,
+    RateLimited,
+)
 from app.telemetry.log_writer import count_dropped_lines
 from app.telemetry.process_metrics import register_process_metrics
 from app.telemetry.record import CLIENT_GONE, RequestRecord
@@ -43,8 +52,8 @@ SEQUENCES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, math.inf)
 TOKENS: Final = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, math.inf)
 RATIO: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, math.inf)
 
-# A head that is too large is refused before an API is known.
-STATUSES: Final = (200, *sorted({error.status for error in ERRORS if error is not HeadTooLarge}))
+# A head that is too large is refused before an API is known, and a bundle only to operators.
+STATUSES: Final = (200, *sorted({error.status for error in ERRORS} - {HeadTooLarge.status, BadBundle.status}))
 REJECTIONS: Final = tuple(
     error.error_type for error in (Overloaded, RateLimited, NotReady, EngineLost, DeadlineExceeded)
 )
@@ -55,6 +64,7 @@ OTHER_CALLERS: Final = "other"
 NOT_ROUTED: Final = "none"
 """The label `api` of requests for no route, and of input that is no request."""
 NOT_ROUTED_STATUSES: Final = (400, 404, 405, 408, 431)
+LOAD_OUTCOMES: Final = ("loaded", "unloaded", "refused")
 NO_MODEL: Final = "none"
 """The label of requests that named no model that exists. A caller's text never becomes a label."""
 
@@ -67,6 +77,8 @@ class ServedModel:
     task: str
     variant: str
     provider: str
+    hash: str
+    version: str
 
 
 class ModelMetrics:
@@ -77,6 +89,7 @@ class ModelMetrics:
         self._requests = owner.requests
         self._rejected = owner.rejected
         self._labels = labels
+        self.task: Final = task
         self._request_duration = owner.request_duration.labels(*labels)
         self._tokenize_duration = owner.tokenize_duration.labels(*labels)
         self._queue_duration = owner.queue_duration.labels(*labels)
@@ -254,7 +267,13 @@ class Metrics:
         self.tokens = counter("tokens_total", "Tokens that ran, special tokens included.")
         self.device_busy = counter("device_busy_seconds_total", "Time of the device that batches took.")
         self.model_info = gauge(
-            "model_info", "1 for each model served.", (*by_model, "variant", "provider"), over_processes="livemax"
+            "model_info",
+            "1 for each model served.",
+            (*by_model, "variant", "provider", "hash", "version"),
+            over_processes="livemax",
+        )
+        self.model_loads = counter(
+            "model_loads_total", "Loads and unloads of models while the service runs.", ("model", "outcome")
         )
         self.batch_budget = gauge("batch_budget_tokens", "Most tokens that share a batch.", over_processes="livemax")
         self.load_failures = gauge(
@@ -284,7 +303,9 @@ class Metrics:
 
     def add_model(self, name: str, task: str) -> ModelMetrics:
         """Return the series of a model; they exist from the first call on."""
-        if name not in self._by_model:
+        if name not in self._by_model or self._by_model[name].task != task:
+            for outcome in LOAD_OUTCOMES:
+                self.model_loads.labels(name, outcome)
             self._by_model[name] = ModelMetrics(self, name, task)
             self._by_model[name].expect(self._apis)
             self.load_failures.labels(name)
@@ -297,11 +318,24 @@ class Metrics:
     def model_loaded(self, model: ServedModel, budget_tokens: int, lanes: int) -> None:
         """Record what serves a model: its budget, and how many batches share the device at once."""
         self.add_model(model.name, model.task).lanes = lanes
-        self.model_info.labels(model.name, model.task, model.variant, model.provider).set(1)
+        self.model_info.labels(*astuple(model)).set(1)
         self.batch_budget.labels(model.name, model.task).set(budget_tokens)
 
+    def model_released(self, model: ServedModel) -> None:
+        """Record that a bundle is no longer served."""
+        labels = astuple(model)
+        # To 0 first: memory that processes share keeps the series of one that is removed.
+        self.model_info.labels(*labels).set(0)
+        self.model_info.remove(*labels)
+
+    def load_ended(self, name: str, outcome: str) -> None:
+        """Count a load or an unload."""
+        self.model_loads.labels(name, outcome).inc()
+
     def not_loaded(self, names: Iterable[str]) -> None:
-        """Record the bundles that are not served."""
+        """Record the bundles that are not served, and that others are, of which a load may have failed before."""
+        for name in self._by_model:
+            self.load_failures.labels(name).set(0)
         for name in names:
             self.load_failures.labels(name).set(1)
 

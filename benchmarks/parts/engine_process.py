@@ -27,6 +27,7 @@ from app.bundle.manifest import Golden
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.admission import Admission
 from app.engine.local import LocalEngine
+from app.engine.messages import Serving
 from app.errors import ServiceError
 from app.ipc.codec import EngineReply, EngineRequest, Replies, Requests, decode_from_engine, encode
 from app.ipc.engine_server import EngineServer
@@ -154,7 +155,7 @@ async def _serve(folder: Path, socket_path: Path, orders: Connection) -> None:
 
     freeze_heap()
     asyncio.get_running_loop().add_reader(orders.fileno(), tell)
-    await EngineServer(engine, {bundle.name: loaded}).serve(socket_path)
+    await EngineServer(engine, Serving({bundle.name: loaded})).serve(socket_path)
 
 
 class Answers:

@@ -11,6 +11,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from tokenizers import Tokenizer
 from app.bundle.files import load_bundle
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.callers import Caller
-from app.engine.messages import Loaded, Speed, Timeline
+from app.engine.messages import Loaded, Serving, Speed, Timeline
 from app.http.server import listen
 from app.processes.front_end import FrontEnd
 from app.settings import Settings
@@ -123,7 +124,7 @@ async def serve_ours(bundle: Path, port: int) -> None:
     found = load_bundle(bundle)
     settings = Settings(access_log=False)
     front_end = FrontEnd(settings, [found], FakeEngine(LOGITS), Metrics(CollectorRegistry()))
-    front_end.engine_found({found.name: LOADED})
+    front_end.engine_found(Serving({found.name: replace(LOADED, identity=found.identity)}))
     await front_end.server.serve_on(listen(HOST, port))
 
 

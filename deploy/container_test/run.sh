@@ -155,8 +155,8 @@ check_confined() {
     expect "the check of the app" 'deploy/healthcheck.py' inspect app '{{.Config.Healthcheck.Test}}'
     local version
     version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/app/__init__.py")
-    expect "the labels of the app" "^bert-inference-service $version $REVISION 1$" inspect app \
-        '{{with .Config.Labels}}{{index . "org.opencontainers.image.title"}} {{index . "org.opencontainers.image.version"}} {{index . "org.opencontainers.image.revision"}} {{index . "bert.model.version"}}{{end}}'
+    expect "the labels of the app" "^bert-inference-service $version $REVISION$" inspect app \
+        '{{with .Config.Labels}}{{index . "org.opencontainers.image.title"}} {{index . "org.opencontainers.image.version"}} {{index . "org.opencontainers.image.revision"}}{{end}}'
     expect "user of the app" '^10001$' compose exec -T app id -u
     ! compose exec -T app sh -c 'touch /srv/bert/x || touch /models/x' 2>/dev/null || fail "the app can write to its image or its models"
     local module

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from app.bundle.files import find_bundles
 from app.engine.local import LocalEngine
+from app.engine.messages import Serving
 from app.processes.bad_bundles import BadBundles
 from app.processes.front_end import FrontEnd
 from app.processes.loading import load_models
@@ -46,9 +47,8 @@ class Replica:
         metrics = Metrics(self._registry)
         self._engine = LocalEngine()
         self._front_end = FrontEnd(settings, bundles, self._engine, metrics, bad)
-        self._front_end.engine_found(
-            await load_models(settings, self._front_end.bundles, self._engine, metrics, bad=bad)
-        )
+        loaded = await load_models(settings, self._front_end.bundles, self._engine, metrics, bad=bad)
+        self._front_end.engine_found(Serving(loaded, bad.names))
         self._engine.lost.add_done_callback(lambda _: self._front_end.engine_lost())
         context = serve.get_replica_context()
         self._name = context.replica_id.unique_id

@@ -105,6 +105,7 @@ def _variables() -> list[Builder[dashboard.VariableModel]]:
 
 def _annotations() -> list[Builder[dashboard.AnnotationQuery]]:
     # Grafana titles a mark from Prometheus with its `alertname`.
+    changes = 'increase(bert_model_loads_total{job="bert", outcome!="refused"}[1m]) > 0'
     starts = 'changes(process_start_time_seconds{job="bert"}[1m]) > 0'
     return [
         dashboard_builders.AnnotationQuery()
@@ -119,4 +120,10 @@ def _annotations() -> list[Builder[dashboard.AnnotationQuery]]:
         .enable(True)
         .icon_color("blue")
         .expr(f'label_replace({starts}, "alertname", "process started", "", "")'),
+        dashboard_builders.AnnotationQuery()
+        .name("Models")
+        .datasource(DATASOURCE)
+        .enable(True)
+        .icon_color("purple")
+        .expr(f'label_join({changes}, "alertname", " ", "model", "outcome")'),
     ]

@@ -75,8 +75,8 @@ def dashboard() -> models.Dashboard:
                 "Models served",
                 "Which variant serves each model, and ONNX Runtime's execution provider that really runs it. "
                 "CPUExecutionProvider on a GPU host: the GPU was not usable when the process started.",
-                Query(f"bert_model_info{{{SELECTED}}}"),
-                columns=("model", "task", "variant", "provider", "instance"),
+                Query(f"bert_model_info{{{SELECTED}}} == 1"),
+                columns=("model", "task", "variant", "provider", "hash", "version", "instance"),
             ),
             states(
                 "Engine",

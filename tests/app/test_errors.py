@@ -14,6 +14,8 @@ CATALOGUE = {
     "NotFound": (404, "not_found"),
     "MethodNotAllowed": (405, "method_not_allowed"),
     "RequestTimeout": (408, "timeout"),
+    "BadBundle": (409, "bad_bundle"),
+    "NoRoom": (409, "no_room"),
     "PayloadTooLarge": (413, "payload_too_large"),
     "UnsupportedEncoding": (415, "unsupported_encoding"),
     "ValidationFailed": (422, "validation"),

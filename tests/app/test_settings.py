@@ -55,10 +55,10 @@ def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
         "models": Path("elsewhere"), "default_models": "one,embed=two", "host": "0.0.0.0", "port": 1, "workers": 3, "apis": "tei,openai", "page": False, "device": "cpu", "precision": "int8,one=fp32",
         "threads": 2, "gpu_memory_mib": 512, "batch_tokens": 99, "max_queue_s": 0.5, "request_timeout_s": 1.5, "read_timeout_s": 3.5,
             "shutdown_timeout_s": 2.5,
-        "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"),
+        "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"), "admin_key": SecretStr("other"), "admin_key_file": Path("other-file"), "swap": "unload-first",
         "api_keys_file": Path("keys"),
         "root_path": "/bert", "forwarded_allow_ips": "10.0.0.0/8", "timeout_keep_alive": 20, "cors_allow_origin": "https://example.com", "http_compression": True,
-        "log_level": "debug", "log_format": "text", "access_log": False, "skip_bad_bundles": True, "otlp_endpoint": "http://collector:4318/",
+        "log_level": "debug", "log_format": "text", "access_log": False, "skip_bad_bundles": True, "watch_models": True, "otlp_endpoint": "http://collector:4318/",
     }  # fmt: skip
     assert set(given) == set(Settings.model_fields)
 
@@ -70,7 +70,7 @@ def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
     ]
     variables = {f"BERT_{name.upper()}": text(value) for name, value in given.items()}
     for settings in (
-        start(*flags, "--no-access-log", "--no-page", "--skip-bad-bundles", "--http-compression"),
+        start(*flags, "--no-access-log", "--no-page", "--skip-bad-bundles", "--http-compression", "--watch-models"),
         start(**variables),
     ):
         read = settings.model_dump()

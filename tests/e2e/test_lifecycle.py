@@ -1,9 +1,13 @@
 """From the start to the end of a server: readiness, and what becomes of requests when it stops."""
 
 import json
+import os
+import pty
 import resource
 import signal
 import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +18,17 @@ import pytest
 
 from tests.e2e.conftest import Device, ServeFaulty
 from tests.e2e.wire import head, wire
-from tests.support import HAPPEN_WITHIN_S, Connection, Reply, ServerProcess, eventually, is_alive, serving
+from tests.support import (
+    HAPPEN_WITHIN_S,
+    ROOT,
+    START_WITHIN_S,
+    Connection,
+    Reply,
+    ServerProcess,
+    eventually,
+    is_alive,
+    serving,
+)
 
 GOOD = {"inputs": "The cat sat on the mat."}
 CALLERS = 32
@@ -80,18 +94,15 @@ def test_livez_answers_while_models_load_and_readyz_after(serve_faulty: ServeFau
     assert "variant cpu-fp32 on CPUExecutionProvider" in told[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_stop_under_load_loses_nothing(
-    serve_faulty: ServeFaulty, device: Device, workers: str, number: signal.Signals
-) -> None:
+def test_a_stop_under_load_loses_nothing(serve_faulty: ServeFaulty, device: Device, workers: str) -> None:
     with ThreadPoolExecutor(CALLERS) as threads, serve_faulty("--workers", workers, LINGER_S="60") as server:
         idle = Connection(server.url)
         assert idle.ask("GET", "/livez").status == 200
         device.hold()
         waiting = [threads.submit(ask, server) for _ in range(CALLERS)]
         eventually(lambda: server.metric("bert_inflight_requests") == CALLERS)
-        server.process.send_signal(number)
+        server.process.send_signal(signal.SIGTERM)
         eventually(lambda: is_refused(server))  # takes no connections
         reply = idle.ask("GET", "/readyz")  # and asks for no more requests
         assert (reply.status, reply.headers["connection"]) == (503, "close")
@@ -181,19 +192,37 @@ def test_a_second_signal_ends_at_once(serve_faulty: ServeFaulty, device: Device,
             waiting.result()
 
 
-def test_a_closed_terminal_hastens_nothing(serve_faulty: ServeFaulty, device: Device) -> None:
-    """systemd sends SIGHUP after SIGTERM, and a shell may send it once more than the terminal."""
+def test_sighup_hastens_no_stop(serve_faulty: ServeFaulty, device: Device) -> None:
+    """systemd sends SIGHUP after SIGTERM."""
     with ThreadPoolExecutor(1) as threads, serve_faulty() as server:
         device.hold()
         waiting = threads.submit(ask, server)
         eventually(lambda: server.metric("bert_inflight_requests") == 1)
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGHUP):
-            told = server.log.count("finishing what was accepted")
-            server.process.send_signal(number)
-            eventually(lambda: server.log.count("finishing what was accepted") > told)  # noqa: B023 - called at once
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "finishing what was accepted" in server.log)
+        for _ in range(2):
+            server.process.send_signal(signal.SIGHUP)
         device.release()
         assert waiting.result().status == 200
         assert server.process.wait(HAPPEN_WITHIN_S) == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_ends_with_its_terminal(shared_models: Path, tmp_path: Path, workers: str) -> None:
+    terminal, end = pty.openpty()
+    models, log = str(shared_models / "sentiment"), tmp_path / "log"
+    command = ["setsid", "--ctty", sys.executable, "-m", "app", "--models", models, "--port", "0", "--workers", workers]
+    with log.open("wb") as stream:
+        process = subprocess.Popen([*command, "--threads", "1"], stdin=end, stdout=stream, stderr=stream, cwd=ROOT)
+    try:
+        os.close(end)
+        eventually(lambda: log.read_text().count("ready in") == int(workers), START_WITHIN_S)
+        os.close(terminal)
+        assert process.wait(HAPPEN_WITHIN_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert "SIGHUP: finishing what was accepted" in log.read_text()
 
 
 def test_a_server_under_nohup_outlives_its_terminal(shared_models: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Final, Protocol, TypeVar
 
 from app.errors import InvalidEncoding, PayloadTooLarge, UnsupportedEncoding
 from app.http.api import Received
+from app.http.asgi import ENCODED
 from app.work import go_on
 
 if sys.version_info >= (3, 14):
@@ -58,6 +59,7 @@ def read_decompressed(read: Callable[[Received], T], received: Received, limit_b
     """
     for coding in reversed(_codings(received)):
         received.body = decompress(received.body, coding, limit_bytes)
+    received.scope.pop(ENCODED, None)  # it may be read again
     return read(received)
 
 

@@ -46,11 +46,12 @@ class KServeApi(Api):
             ValidationError: the body has no instances, or such as the model does not take.
         """
         request = parse(PredictRequest, received.body)
-        model = self.served.catalog.get(received.path["model"])
+        catalog = self.served.catalog
+        model = catalog.get(received.path["model"])
         parameters = request.parameters or {}
         handler = TASKS[_task(model, request.instances[0], parameters)]
         native = handler.request.model_validate({"inputs": request.instances, "parameters": parameters})
-        return Call(handler, self.served.catalog.for_task(handler, model.name), native, _write)
+        return Call(handler, catalog.for_task(handler, model.name), native, _write)
 
 
 def _task(model: Model, first: object, parameters: Collection[str]) -> Task:

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle.files import Bundle, load_bundle
+from app.bundle.files import Bundle, key_of, load_bundle
 from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
 from app.engine.admission import Admission
 from app.engine.golden import golden_sequences
 from app.engine.local import LocalEngine
-from app.engine.messages import Loaded, Speed, Timeline
+from app.engine.messages import Loaded, Serving, Speed, Timeline
 from app.engine.protocols import EngineClient
 from app.engine.threads import stuck_after_s
 from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S
@@ -32,8 +32,8 @@ from app.errors import (
     EngineLost,
     Internal,
     NotReady,
-    OtherBundles,
     Overloaded,
+    Replaced,
     ServiceError,
 )
 from app.ipc.engine_server import EngineServer
@@ -94,8 +94,11 @@ class Bench:
     def device(self) -> Device:
         return self.devices[CLASSIFY]
 
+    def key(self, name: str = CLASSIFY) -> str:
+        return key_of(name, self.loaded[name].identity)
+
     def ask(self, *lengths: int, model: str = CLASSIFY) -> "asyncio.Task[list[SequenceResult]]":
-        return asyncio.ensure_future(self.client.infer(model, [sequence(length) for length in lengths]))
+        return asyncio.ensure_future(self.client.infer(self.key(model), [sequence(length) for length in lengths]))
 
     async def until(self, condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(WITHIN_S):
@@ -112,7 +115,7 @@ class Bench:
 
     async def until_waiting(self, sequences: int) -> None:
         """Wait until so much is queued behind what runs."""
-        await self.until(lambda: self.local.statistics()[CLASSIFY].sequences == sequences)
+        await self.until(lambda: self.local.statistics()[self.key()].sequences == sequences)
 
 
 def sequence(length: int, *, poisoned: bool = False) -> TokenSequence:
@@ -168,11 +171,18 @@ async def behind_a_socket(bundle_of: BundleOf, **options: Any) -> AsyncIterator[
             client = RemoteEngine(
                 path,
                 admission=options.get("admission", Admission(600, 600)),
-                identities={name: one.identity for name, one in bench.loaded.items()},
             )
-            connecting = client.stay_connected(lambda _: connected.set(), connected.clear)
+
+            async def prepare(key: str) -> None:
+                pytest.fail(f"no bundle was to be prepared: {key}")
+
+            async def found(serving: Serving) -> None:
+                assert serving.models == bench.loaded
+                connected.set()
+
+            connecting = client.stay_connected(prepare, found, connected.clear)
             tasks = [
-                asyncio.create_task(EngineServer(bench.local, bench.loaded).serve(path)),
+                asyncio.create_task(EngineServer(bench.local, Serving(bench.loaded)).serve(path)),
                 asyncio.create_task(connecting),
             ]
             try:
@@ -218,7 +228,7 @@ def test_answers_are_bit_identical_to_the_runners(with_engine: WithEngine, bundl
             if name == FILL_MASK
         ]
         expected = [listed(bench.devices[name].run([one])) for name, one in asked]
-        answers = await asyncio.gather(*(bench.client.infer(name, [one]) for name, one in asked))
+        answers = await asyncio.gather(*(bench.client.infer(bench.key(name), [one]) for name, one in asked))
         assert [listed(answer) for answer in answers] == expected
 
     with_engine(test)
@@ -252,8 +262,8 @@ def test_models_take_turns_on_the_device(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         running = await bench.hold()
         mask = TokenSequence(np.array([2, 4, 3], np.int32), np.zeros(3, np.int32), np.array([1], np.int32), 1)
-        other = asyncio.ensure_future(bench.client.infer(FILL_MASK, [mask]))
-        await bench.until(lambda: bench.local.statistics()[FILL_MASK].sequences == 1)
+        other = asyncio.ensure_future(bench.client.infer(bench.key(FILL_MASK), [mask]))
+        await bench.until(lambda: bench.local.statistics()[bench.key(FILL_MASK)].sequences == 1)
         assert not bench.devices[FILL_MASK].batches
         bench.device.release()
         await asyncio.gather(running, other)
@@ -281,7 +291,7 @@ def test_check_refuses_what_infer_would_refuse(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         def is_refused(sequences: int) -> bool:
             try:
-                bench.client.check(CLASSIFY, sequences)
+                bench.client.check(bench.key(), sequences)
             except Overloaded:
                 return True
             return False
@@ -292,7 +302,7 @@ def test_check_refuses_what_infer_would_refuse(with_engine: WithEngine) -> None:
         await bench.until(lambda: bench.device.batches)
         await bench.until(lambda: is_refused(1))
         with pytest.raises(Overloaded, match="Retry-After"):
-            bench.client.check(CLASSIFY, 1)
+            bench.client.check(bench.key(), 1)
         bench.device.release()
         await waiting
         await bench.until(lambda: not is_refused(512))
@@ -333,7 +343,7 @@ def test_a_device_that_never_comes_back_is_lost(
 def test_a_request_without_sequences_fails_alone(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         with pytest.raises(Internal, match="without sequences"):
-            await bench.client.infer(CLASSIFY, [])
+            await bench.client.infer(bench.key(), [])
         assert len(await bench.ask(3)) == 1
 
     with_engine(test)
@@ -425,7 +435,7 @@ def test_a_poisoned_sequence_fails_alone(with_engine: WithEngine) -> None:
         expected = listed(bench.device.run([sequence(5)]))
         running = await bench.hold()
         good = [bench.ask(5), bench.ask(5)]
-        bad = asyncio.ensure_future(bench.client.infer(CLASSIFY, [sequence(5), sequence(6, poisoned=True)]))
+        bad = asyncio.ensure_future(bench.client.infer(bench.key(), [sequence(5), sequence(6, poisoned=True)]))
         await bench.until_waiting(4)
         bench.device.release()
         with pytest.raises(Internal, match=r"inputs\[1\]"):
@@ -442,8 +452,8 @@ def test_a_lost_device_fails_every_request(with_engine: WithEngine) -> None:
         waiting = [await bench.hold(), *(bench.ask(length) for length in (5, 6, 7))]
         await bench.until_waiting(3)
         mask = TokenSequence(np.array([2, 4, 3], np.int32), np.zeros(3, np.int32), np.array([1], np.int32), 1)
-        waiting.append(asyncio.ensure_future(bench.client.infer(FILL_MASK, [mask])))
-        await bench.until(lambda: bench.local.statistics()[FILL_MASK].sequences == 1)
+        waiting.append(asyncio.ensure_future(bench.client.infer(bench.key(FILL_MASK), [mask])))
+        await bench.until(lambda: bench.local.statistics()[bench.key(FILL_MASK)].sequences == 1)
         bench.device.is_lost = True
         bench.device.release()
         for request in waiting:
@@ -460,14 +470,14 @@ def test_a_lost_device_fails_every_request(with_engine: WithEngine) -> None:
 def test_statistics_count_what_waits(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         def queued() -> tuple[int, int]:
-            queue = bench.local.statistics()[CLASSIFY]
+            queue = bench.local.statistics()[bench.key()]
             return queue.sequences, queue.tokens
 
         running = await bench.hold()
         waiting = bench.ask(5, 6, 7)
         await bench.until(lambda: queued() == (3, 18))
-        assert bench.local.statistics()[CLASSIFY].wait_s(1) > 0
-        assert bench.local.statistics()[FILL_MASK].sequences == 0
+        assert bench.local.statistics()[bench.key()].wait_s(1) > 0
+        assert bench.local.statistics()[bench.key(FILL_MASK)].sequences == 0
         await bench.until(lambda: any(queue.tokens == 18 for queue in bench.observed[CLASSIFY].queues))
         bench.device.release()
         await asyncio.gather(running, waiting)
@@ -480,7 +490,7 @@ def test_a_timeline_follows_a_request(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         running = await bench.hold()
         timeline = Timeline()
-        traced = asyncio.ensure_future(bench.client.infer(CLASSIFY, [sequence(40), sequence(30)], timeline))
+        traced = asyncio.ensure_future(bench.client.infer(bench.key(), [sequence(40), sequence(30)], timeline))
         await bench.until_waiting(2)
         bench.device.release()
         await asyncio.gather(running, traced)
@@ -506,7 +516,7 @@ def test_closing_answers_what_was_admitted_and_takes_no_more(with_engine: WithEn
 
         async def is_over() -> bool:
             try:
-                await bench.client.infer(CLASSIFY, [sequence(3)])
+                await bench.client.infer(bench.key(), [sequence(3)])
             except (NotReady, EngineLost):
                 return True
             return False
@@ -537,39 +547,28 @@ def test_requests_of_a_front_end_that_disconnects_are_withdrawn(bundle_of: Bundl
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda mine: mine | {CLASSIFY: "another"}, f"{CLASSIFY} replaced"),
-        (lambda mine: mine | {"new": "another"}, "new only in this front end"),
-        (lambda mine: {CLASSIFY: mine[CLASSIFY]}, f"{FILL_MASK} only in the engine"),
-    ],
-)
-def test_an_engine_with_other_bundles_gets_no_requests(
-    bundle_of: BundleOf, change: Callable[[dict[str, str]], dict[str, str]], says: str
-) -> None:
-    async def main() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "engine.sock"
-            async with asyncio.timeout(WITHIN_S), loaded(bundle_of) as bench:
-                identities = change({name: one.identity for name, one in bench.loaded.items()})
-                told: list[str] = []
-                client = RemoteEngine(
-                    path,
-                    admission=Admission(600, 600),
-                    identities=identities,
-                )
-                connecting = client.stay_connected(lambda _: told.append("connected"), lambda: told.append("lost"))
-                serving = asyncio.create_task(EngineServer(bench.local, bench.loaded).serve(path))
-                with pytest.raises(OtherBundles, match=says):
-                    await connecting
-                with pytest.raises(EngineLost):
-                    await client.infer(CLASSIFY, [sequence(3)])
-                assert not told
-                serving.cancel()
-                await asyncio.gather(serving, return_exceptions=True)
+def test_a_bundle_that_the_engine_does_not_have_gets_no_answer(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        with pytest.raises(Replaced):
+            await bench.client.infer(key_of(CLASSIFY, "another"), [sequence(3)])
 
-    asyncio.run(main())
+    with_engine(test)
+
+
+def test_a_released_bundle_answers_what_it_has_and_no_more(with_engine: WithEngine) -> None:
+    async def test(bench: Bench) -> None:
+        running = await bench.hold()
+        releasing = asyncio.create_task(bench.local.release(bench.key()))
+        late = bench.ask(3)  # of a front end that has not gone over yet
+        await bench.until(lambda: bench.local.statistics()[bench.key()].sequences == 1)
+        bench.device.release()
+        assert [len(answers) for answers in await asyncio.gather(running, late)] == [1, 1]
+        await releasing
+        with pytest.raises(Replaced):
+            await bench.ask(3)
+        assert len(await bench.ask(3, model=FILL_MASK)) == 1
+
+    with_engine(test)
 
 
 def test_an_engine_that_ends_takes_no_more_front_ends(bundle_of: BundleOf) -> None:
@@ -577,7 +576,7 @@ def test_an_engine_that_ends_takes_no_more_front_ends(bundle_of: BundleOf) -> No
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "engine.sock"
             async with asyncio.timeout(WITHIN_S), loaded(bundle_of) as bench:
-                server = EngineServer(bench.local, bench.loaded)
+                server = EngineServer(bench.local, Serving(bench.loaded))
                 serving = asyncio.create_task(server.serve(path))
                 await bench.until(path.exists)
                 await server.until_alone()
@@ -612,8 +611,8 @@ def test_a_sequence_without_tokens_is_refused_and_the_engine_lives(with_engine: 
     async def test(bench: Bench) -> None:
         for asked in ([sequence(0)], [sequence(3), sequence(0)]):
             with pytest.raises(Internal, match="without tokens"):
-                await bench.client.infer(CLASSIFY, asked)
-        assert len(await bench.client.infer(CLASSIFY, [sequence(3)])) == 1
+                await bench.client.infer(bench.key(), asked)
+        assert len(await bench.client.infer(bench.key(), [sequence(3)])) == 1
 
     with_engine(test)
 
@@ -621,7 +620,7 @@ def test_a_sequence_without_tokens_is_refused_and_the_engine_lives(with_engine: 
 def test_every_error_of_an_engine_crosses_the_socket(with_engine: WithEngine) -> None:
     async def test(bench: Bench) -> None:
         with pytest.raises(ServiceError) as raised:
-            await bench.client.infer(CLASSIFY, [sequence(6, poisoned=True)])
+            await bench.client.infer(bench.key(), [sequence(6, poisoned=True)])
         assert raised.value.status == 500
         assert "poison" not in raised.value.message
 

@@ -8,10 +8,12 @@ import pytest
 from fastapi import APIRouter
 
 from app.errors import NotReady
+from app.http.api import Limits, Served
 from app.http.application import make_application
 from app.http.callers import Callers
 from app.http.dispatch import Dispatcher
 from app.http.finished import Finished
+from app.http.readiness import Readiness
 from app.tasks.catalog import Catalog
 from app.telemetry.metrics import Metrics
 
@@ -56,7 +58,7 @@ def ask(path: str, method: str = "GET") -> tuple[int, list[tuple[bytes, bytes]],
             make_application(
                 [router],
                 [],
-                Catalog([]),
+                Served(Catalog([]), lambda _: None, Readiness(), Limits(1, 1, 1.0, None)),
                 asks_for_key=False,
             ),
             [],

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app import errors
 from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
 from app.engine.callers import Caller
-from app.engine.messages import Backlog, BatchRan, Loaded, QueueStatistics, Speed, Timeline
+from app.engine.messages import Backlog, BatchRan, Loaded, QueueStatistics, Serving, Speed, Timeline
 from app.engine.rates import Bucket
 from app.ipc import codec
 from app.ipc.codec import (
@@ -127,7 +127,7 @@ def test_results_of_any_layout_arrive_as_they_were_sent() -> None:
 
 
 def test_an_error_that_the_engine_has_no_business_with_is_internal() -> None:
-    [reply] = Replies.pack([EngineReply(1, errors.NotFound("no such model"))]).unpack()
+    [reply] = Replies.pack([EngineReply(1, errors.PayloadTooLarge("no such model"))]).unpack()
     assert plain(reply.outcome) == plain(errors.Internal("no such model"))
 
 
@@ -138,10 +138,11 @@ def test_withdrawals_arrive_as_they_were_sent(ids: list[int]) -> None:
 
 @given(st.dictionaries(NAMES, LOADED, max_size=3))
 def test_a_hello_arrives_as_it_was_sent(models: dict[str, Loaded]) -> None:
-    message = decode_from_engine(encode(Hello(models)))
+    serving = Serving(models, ["broken"], ["unloaded"], ["loading"])
+    message = decode_from_engine(encode(Hello(serving, 3)))
     assert isinstance(message, Hello)
-    assert message == Hello(models)
-    assert list(message.models) == list(models)
+    assert (message.serving.models, list(message.serving.models)) == (models, list(models))
+    assert plain(message.serving) == plain(serving)
 
 
 @given(st.dictionaries(NAMES, QUEUES, max_size=3), DEBTS)
@@ -191,16 +192,19 @@ MESSAGES: list[FromFrontEnd | FromEngine] = [
         {"search": Bucket(-70.0, 12.5, 10.0)},
     ),
     Hello(
-        {
-            "sentiment": Loaded(
-                identity="a1",
-                variant="cpu-fp32",
-                provider="CPUExecutionProvider",
-                threads=1,
-                lanes=2,
-                speed=Speed(512, 1e-5, [(8, 1e-3), (512, 5e-3)]),
-            )
-        }
+        Serving(
+            {
+                "sentiment": Loaded(
+                    identity="a1",
+                    variant="cpu-fp32",
+                    provider="CPUExecutionProvider",
+                    threads=1,
+                    lanes=2,
+                    speed=Speed(512, 1e-5, [(8, 1e-3), (512, 5e-3)]),
+                )
+            }
+        ),
+        1,
     ),
 ]
 BODIES = [encode(message) for message in MESSAGES]

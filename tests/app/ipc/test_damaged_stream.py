@@ -7,7 +7,7 @@ import pytest
 
 from app.engine.admission import Admission
 from app.engine.local import LocalEngine
-from app.engine.messages import Loaded, Speed
+from app.engine.messages import Loaded, Serving, Speed
 from app.ipc.codec import Hello, encode
 from app.ipc.engine_server import EngineServer
 from app.ipc.frames import HEADER, LARGEST, frame
@@ -24,14 +24,14 @@ def test_the_engine_ends_the_connection_and_serves_others(damage: bytes, tmp_pat
     async def main() -> None:
         reported: list[object] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
-        server = EngineServer(LocalEngine(), {})
+        server = EngineServer(LocalEngine(), Serving())
         async with asyncio.timeout(WITHIN_S):
             serving = asyncio.create_task(server.serve(path))
             while not path.exists():  # noqa: ASYNC110 - it listens in this iteration of the loop or in the next
                 await asyncio.sleep(0)
             reader, writer = await asyncio.open_unix_connection(str(path))
             other, other_writer = await asyncio.open_unix_connection(str(path))
-            await other.readexactly(len(server.hello))
+            assert await other.read(1 << 16)
             writer.write(damage)
             while await reader.read(1 << 16):
                 pass  # its hello and statistics, until the end
@@ -58,8 +58,11 @@ def test_a_front_end_loses_the_engine_and_connects_again(
         events: list[str] = []
         is_connected, is_lost, is_connected_again = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-        def connected(models: object) -> None:
-            assert models == {"sentiment": loaded}
+        async def prepare(key: str) -> None:
+            pytest.fail(f"no bundle was to be prepared: {key}")
+
+        async def connected(serving: Serving) -> None:
+            assert serving.models == {"sentiment": loaded}
             events.append("connected")
             (is_connected_again if is_connected.is_set() else is_connected).set()
 
@@ -70,11 +73,10 @@ def test_a_front_end_loses_the_engine_and_connects_again(
         client = RemoteEngine(
             path,
             admission=Admission(max_queue_s=1, timeout_s=1),
-            identities={"sentiment": "a1"},
         )
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(frame(encode(Hello({"sentiment": loaded}))))
+            writer.write(frame(encode(Hello(Serving({"sentiment": loaded}), 1))))
             if not is_lost.is_set():
                 await is_connected.wait()
                 writer.write(damage)
@@ -83,7 +85,7 @@ def test_a_front_end_loses_the_engine_and_connects_again(
 
         async with asyncio.timeout(WITHIN_S):
             listening = await asyncio.start_unix_server(serve, str(path))
-            connection = asyncio.create_task(client.stay_connected(connected, lost))
+            connection = asyncio.create_task(client.stay_connected(prepare, connected, lost))
             await is_connected_again.wait()
             assert events == ["connected", "lost", "connected"]
             connection.cancel()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.engine.local import LocalEngine
+from app.engine.messages import Serving
 from app.ipc.engine_server import EngineServer
 
 WITHIN_S = 20.0
@@ -24,7 +25,7 @@ def test_an_engine_that_cannot_listen_tries_again_and_says_so_once(
 
     async def main() -> None:
         async with asyncio.timeout(WITHIN_S):
-            serving = asyncio.create_task(EngineServer(LocalEngine(), {}).serve(folder / "engine.sock"))
+            serving = asyncio.create_task(EngineServer(LocalEngine(), Serving()).serve(folder / "engine.sock"))
             await until("cannot listen at")
             for _ in range(100):
                 await asyncio.sleep(0)

@@ -10,13 +10,12 @@ import pytest
 
 from app.bundle.files import find_bundles
 from app.engine.local import LocalEngine
+from app.engine.messages import Serving
 from app.errors import StartupError
 from app.processes.front_end import FrontEnd
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from tests.app.loaded import loaded
-
-LOADED = {"sentiment": loaded()}
 
 
 @pytest.fixture(autouse=True)
@@ -57,21 +56,23 @@ def test_a_key_file_without_a_key(shared_models: Path, tmp_path: Path, content: 
 
 def test_ready_with_an_engine_and_not_without(shared_models: Path) -> None:
     front, metrics = front_end(shared_models)
+    found = Serving({one.name: loaded(identity=one.identity) for one in front.bundles})
     assert (front.readiness.state, engine_up(metrics)) == ("starting", False)
-    front.engine_found(LOADED)
+    front.engine_found(found)
     assert (front.readiness.state, engine_up(metrics)) == ("ready", True)
-    assert front._loaded_as("sentiment") == LOADED["sentiment"]
+    assert front._loaded_as("sentiment") == found.models["sentiment"]
     front.engine_lost()
     assert (front.readiness.state, engine_up(metrics)) == ("lost", False)
     assert front._loaded_as("sentiment") is None
-    front.engine_found(LOADED)
+    front.engine_found(found)
     assert (front.readiness.state, engine_up(metrics)) == ("ready", True)
 
 
 def test_a_draining_front_end_does_not_become_ready_again(shared_models: Path) -> None:
     front, _ = front_end(shared_models)
+    found = Serving({one.name: loaded(identity=one.identity) for one in front.bundles})
     front.readiness.is_draining = True
-    front.engine_found(LOADED)
+    front.engine_found(found)
     assert (front.readiness.state, front.readiness.engine) == ("draining", "ready")
     front.engine_lost()
     assert (front.readiness.state, front.readiness.engine) == ("draining", "lost")

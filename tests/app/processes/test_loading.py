@@ -8,8 +8,9 @@ import pytest
 
 from app.bundle.files import load_bundle
 from app.engine.local import LocalEngine
-from app.engine.messages import Loaded
+from app.engine.messages import Loaded, Serving
 from app.processes import loading
+from app.processes.repository import as_before
 from app.runtime import choice
 from app.runtime.runner import OrtRunner
 from app.settings import Settings
@@ -63,7 +64,7 @@ def test_the_next_engine_reuses_the_threads_of_the_lost_one(
     async def load() -> dict[str, Loaded]:
         engine = LocalEngine()
         settings, metrics = Settings(models=Path()), Metrics()
-        loaded = await loading.load_models(settings, [bundle], engine, metrics, before)
+        loaded = await loading.load_models(settings, [bundle], engine, metrics, as_before([bundle], Serving(before)))
         await engine.close()
         return loaded
 

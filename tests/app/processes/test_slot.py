@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 import uvloop
 
-from app.processes.reports import ModelsLoaded, Report, SupervisorLink
+from app.engine.messages import Serving
+from app.processes.reports import ModelsServed, Report, SupervisorLink
 from app.processes.slot import SlotState, WorkerSlot
 from app.processes.spawn import spawn
 from tests.app.loaded import loaded
@@ -26,7 +27,7 @@ def end(_: Connection) -> None:
 
 
 def report_many(pipe: Connection) -> None:
-    SupervisorLink(pipe, None, None, None, was_lost=False).report(ModelsLoaded(MANY))  # type: ignore[arg-type]
+    SupervisorLink(pipe, None, None, None, was_lost=False).report(ModelsServed(Serving(MANY)))  # type: ignore[arg-type]
 
 
 def end_amid_a_report(pipe: Connection) -> None:
@@ -35,7 +36,7 @@ def end_amid_a_report(pipe: Connection) -> None:
 
 def ignore_sigterm(pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    SupervisorLink(pipe, None, None, None, was_lost=False).report(ModelsLoaded({}))  # type: ignore[arg-type]
+    SupervisorLink(pipe, None, None, None, was_lost=False).report(ModelsServed(Serving()))  # type: ignore[arg-type]
     signal.pause()
 
 
@@ -63,7 +64,7 @@ def test_a_report_longer_than_a_pipe_holds_arrives_whole_and_before_the_end() ->
         slot = slot_of(report_many, reports.append)
         slot.start(0)
         await slot.ended
-        assert reports == [ModelsLoaded(MANY)]
+        assert reports == [ModelsServed(Serving(MANY))]
         assert slot.process.exitcode == 0
 
     within(test)
@@ -78,7 +79,7 @@ def test_half_a_report_does_not_affect_the_successor() -> None:
         for number in range(2):
             slot.start(number)
             await slot.ended
-        assert reports == [ModelsLoaded(MANY)]
+        assert reports == [ModelsServed(Serving(MANY))]
 
     within(test)
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from app.engine.messages import Serving
 from app.errors import StartupError
 from app.processes.board import BEAT_EVERY_S
 from app.processes.exit_status import ExitStatus
-from app.processes.reports import FrontEndReady, ModelsLoaded
+from app.processes.reports import FrontEndReady, ModelsServed
 from app.processes.slot import RESTARTS, RestartLimit, SlotState, WorkerSlot
 from app.processes.supervisor import SILENCE_S, START_WITHIN_S, Supervisor
 from app.settings import Settings
@@ -120,7 +121,7 @@ def test_a_wrong_configuration_ends_a_start() -> None:
 
 def test_a_wrong_configuration_ends_a_start_whose_engine_has_loaded() -> None:
     def test(supervisor: Any) -> None:
-        supervisor._handle(ModelsLoaded({"sentiment": loaded()}))
+        supervisor._handle(ModelsServed(Serving({"sentiment": loaded()})))
         status = supervisor._status_after(ended(supervisor._front_ends[0], ExitStatus.CONFIGURATION))
         assert status == ExitStatus.CONFIGURATION
 
@@ -251,44 +252,6 @@ def test_a_process_that_cannot_be_started_is_tried_again(
 
     assert asyncio.run(main()) == status
     assert says in caplog.text
-
-
-def test_processes_with_older_bundles_are_replaced_without_counting_as_deaths() -> None:
-    def test(supervisor: Any) -> None:
-        engine, (old, new) = supervisor._engine, supervisor._front_ends
-        supervisor._status_after(ended(new, ExitStatus.OTHER_BUNDLES))
-        assert [slot.state for slot in (engine, old, new)] == [
-            SlotState.REPLACED,
-            SlotState.REPLACED,
-            SlotState.VACANT,
-        ]
-        assert engine.process.signals == old.process.signals == ["SIGTERM"]
-        for slot in (engine, old):
-            assert supervisor._status_after(ended(slot, 0)) is None
-            assert slot.state is SlotState.VACANT  # it was not lost
-
-    supervised(test)
-
-
-def test_a_front_end_older_than_its_engine_is_replaced_alone() -> None:
-    def test(supervisor: Any) -> None:
-        old, other = supervisor._front_ends
-        running(supervisor._engine, 3)
-        assert supervisor._status_after(ended(old, ExitStatus.OTHER_BUNDLES)) is None
-        assert {slot.state for slot in (supervisor._engine, other)} == {SlotState.RUNNING}
-
-    supervised(test)
-
-
-def test_bundles_that_never_agree_end_the_service() -> None:
-    def test(supervisor: Any) -> None:
-        slot = supervisor._front_ends[0]
-        statuses = [
-            supervisor._status_after(ended(running(slot, i), ExitStatus.OTHER_BUNDLES)) for i in range(RESTARTS + 1)
-        ]
-        assert statuses == [None] * RESTARTS + [ExitStatus.FAILED]
-
-    supervised(test)
 
 
 def test_a_missing_folder_for_temporary_files_ends_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_an_engine_that_launches_ahead_answers_as_the_runner_does(
         engine = LocalEngine()
         await engine.load(bundle, lambda _: runner, observed, budget_tokens=64, admission=Admission(60, 60))
         chosen = [[(i * 7 + j) % len(sequences) for j in range(i % 9 + 1)] for i in range(60)]
-        answered = await asyncio.gather(*(engine.infer(bundle.name, [sequences[i] for i in which]) for which in chosen))
+        answered = await asyncio.gather(*(engine.infer(bundle.key, [sequences[i] for i in which]) for which in chosen))
         for which, results in zip(chosen, answered, strict=True):
             assert all(same([np.asarray(r)], [np.asarray(alone[i])]) for i, r in zip(which, results, strict=True))
         await engine.close()

@@ -8,7 +8,15 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.engine.messages import BatchRan, QueueStatistics
-from app.telemetry.metrics import MOST_CALLERS, NOT_ROUTED_STATUSES, OTHER_CALLERS, STATUSES, Metrics, ServedModel
+from app.telemetry.metrics import (
+    LOAD_OUTCOMES,
+    MOST_CALLERS,
+    NOT_ROUTED_STATUSES,
+    OTHER_CALLERS,
+    STATUSES,
+    Metrics,
+    ServedModel,
+)
 from app.telemetry.record import CLIENT_GONE, RequestRecord
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -145,7 +153,8 @@ def test_every_series_of_a_model_is_there_before_its_first_request(metrics: Metr
     metrics.add_model("masked", "fill-mask")
     assert named("masked") == named("sentiment")
     beyond = {"bert_requests_total": named("masked")["bert_requests_total"] + len(NOT_ROUTED_STATUSES)}
-    assert named("none") | {"bert_model_load_failures": 1} == named("masked") | beyond
+    of_bundles = {"bert_model_load_failures": 1, "bert_model_loads_total": len(LOAD_OUTCOMES)}
+    assert named("none") | of_bundles == named("masked") | beyond
     before = samples(metrics)
     metrics.add_model("masked", "fill-mask")
     assert samples(metrics).keys() == before.keys()
@@ -163,15 +172,25 @@ def test_a_name_cannot_break_the_format(metrics: Metrics) -> None:
     assert value(metrics, "requests_total", model=name, status="200") == 1
 
 
-def test_model_info_names_variant_and_provider(metrics: Metrics) -> None:
-    metrics.model_loaded(ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider"), 512, 1)
-    assert value(metrics, "model_info", variant="cpu-fp32", provider="CPUExecutionProvider") == 1
+HOW = {"variant": "cpu-fp32", "provider": "CPUExecutionProvider", "hash": "0a1b2c3d4e5f", "version": "7"}
+
+
+def test_model_info_names_how_a_model_is_served_until_it_is_not(metrics: Metrics) -> None:
+    model = ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider", "0a1b2c3d4e5f", "7")
+    metrics.model_loaded(model, 512, 1)
+    assert value(metrics, "model_info", **HOW) == 1
+    metrics.model_released(model)
+    assert b"bert_model_info{" not in metrics.render()
+    metrics.model_loaded(model, 512, 1)
+    assert value(metrics, "model_info", **HOW) == 1
     assert value(metrics, "batch_budget_tokens") == 512
 
 
 def test_batches_that_ran_at_once_share_the_time_of_the_device(metrics: Metrics) -> None:
     model = metrics.add_model("sentiment", "classify")
-    metrics.model_loaded(ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider"), 512, 4)
+    metrics.model_loaded(
+        ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider", "0a1b2c3d4e5f", "7"), 512, 4
+    )
     for _ in range(4):
         model.ran(BatchRan(1, 8, 8, 0.0, 0.5))
     assert value(metrics, "inference_duration_seconds_sum") == 2.0

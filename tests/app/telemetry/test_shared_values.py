@@ -26,7 +26,9 @@ def process(slot: SlotMemory, slots: Slots) -> Metrics:
 
 def counting(metrics: Metrics) -> Metrics:
     metrics.set_apis(["native"])
-    metrics.model_loaded(ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider"), 512, 1)
+    metrics.model_loaded(
+        ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider", "0a1b2c3d4e5f", "7"), 512, 1
+    )
     return metrics
 
 

@@ -1,0 +1,340 @@
+"""Which bundles of the models folder are served, and how that changes while they are. Runs beside the engine, on its event loop.
+
+A bundle is loaded beside the one that it replaces. All front ends make themselves ready for it, then all requests go over at once,
+then the one before answers what it has, and its memory is freed. Changes are made one after the other.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from app.bundle.files import Bundle, bundle_folders, key_of, load_bundle
+from app.engine.local import LocalEngine
+from app.engine.messages import Loaded, ModelState, Serving
+from app.errors import BadBundle, NotFound, ServiceError, StartupError
+from app.processes.bad_bundles import BadBundles
+from app.processes.loading import load_models, served_as
+from app.processes.room import require_room
+from app.settings import Settings
+from app.tasks import TASKS
+from app.tasks.catalog import check_models
+from app.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class FrontEnds(Protocol):
+    """Whoever makes requests for the engine."""
+
+    async def prepare(self, bundle: Bundle) -> None:
+        """Read what requests for a bundle need, and go on serving what is served.
+
+        Raises:
+            BundleError: a file is damaged, or does not give the golden token ids or answers.
+        """
+
+    async def switch(self, serving: Serving) -> None:
+        """Have all requests that come from now on made for these bundles; return once they are."""
+
+
+class Repository:
+    """The bundles that an engine serves. An `Administration`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: LocalEngine,
+        metrics: Metrics,
+        front_ends: FrontEnds,
+        *,
+        bundles: Iterable[Bundle],
+        serving: Serving,
+    ) -> None:
+        """Take what the engine has loaded at the start: those of the bundles that `serving` has."""
+        self._settings: Final = settings
+        self._engine: Final = engine
+        self._metrics: Final = metrics
+        self._front_ends: Final = front_ends
+        self._bundles = {bundle.name: bundle.where_it_is() for bundle in bundles if bundle.name in serving.models}
+        self.serving = serving
+        self._states: dict[str, ModelState] = {}
+        for name in serving.unloaded:
+            self._states[name] = ModelState(name=name, state="unloaded")
+        for name in serving.failed:
+            self._states[name] = ModelState(name=name, state="failed", error="The log of the start says why.")
+        for name in self._bundles:
+            self._states[name] = self._ready(name)
+        self._one_at_a_time: Final = asyncio.Lock()
+        self._running: set[asyncio.Task[ModelState]] = set()
+
+    async def states(self) -> Sequence[ModelState]:
+        return [state for _, state in sorted(self._states.items())]
+
+    async def load(self, name: str) -> ModelState:
+        return await self._to_its_end(partial(self._load, name))
+
+    async def unload(self, name: str) -> ModelState:
+        return await self._to_its_end(partial(self._unload, name))
+
+    @property
+    def identities(self) -> Mapping[str, str]:
+        """The identity of each bundle that is served, by name."""
+        return {name: bundle.identity for name, bundle in self._bundles.items()}
+
+    async def refresh(self, only: Collection[str] | None = None) -> None:
+        """Serve what the models folder has now: load what is new or has changed, unload what is gone; log each.
+
+        What cannot be loaded replaces nothing. What an operator has unloaded stays so. A folder that cannot be read, or has no
+        bundle at all, changes nothing: it may be one that is just being mounted.
+
+        Args:
+            only: The names to look at; all by default.
+        """
+        try:
+            folders = await asyncio.to_thread(bundle_folders, self._settings.models)
+        except StartupError as error:
+            log.error("nothing is loaded: %s", error)  # noqa: TRY400
+            return
+        there = [folder.name for folder in folders]
+        if not there:
+            log.error("nothing is loaded: there is no bundle in %s", self._settings.models)
+            return
+        for name in there:
+            if name not in self.serving.unloaded and (only is None or name in only):
+                try:
+                    await self.load(name)
+                except ServiceError:
+                    continue  # the log has it
+        for name in [name for name in self._bundles if name not in there and (only is None or name in only)]:
+            await self._to_its_end(partial(self._unload, name, is_gone=True))
+
+    async def _to_its_end(self, change: Callable[[], Coroutine[Any, Any, ModelState]]) -> ModelState:
+        """Make a change after those before it, and to its end, whoever waits for it."""
+
+        async def in_turn() -> ModelState:
+            async with self._one_at_a_time:
+                return await change()
+
+        task = asyncio.create_task(in_turn())
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: "asyncio.Task[ModelState]") -> None:
+        self._running.discard(task)
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            log.debug("a change of models failed: %s", error)
+
+    async def _load(self, name: str) -> ModelState:
+        folder = self._folder(name)
+        before = self._states.get(name)
+        self._states[name] = replace(before or ModelState(name=name, state="loading"), state="loading")
+        old = self._bundles.get(name)
+        try:
+            bundle = (await asyncio.to_thread(load_bundle, folder)).where_it_is()
+            if old is not None and bundle.identity == old.identity:
+                self._states[name] = self._ready(name)
+                return self._states[name]
+            others = [one for one in self._bundles.values() if one.name != name]
+            check_models([*others, bundle], TASKS, self._settings.default_model_pairs, bad=self._absent)
+            if old is not None and self._settings.swap == "unload-first":
+                return await self._in_place_of(old, bundle, others)
+            await self._open_beside(bundle, others)
+        except ServiceError as error:
+            raise self._refused(name, before, error) from error
+        except StartupError as error:
+            raise self._refused(name, before, BadBundle(str(error))) from error
+        except BaseException as error:
+            self._refused(name, before, BadBundle(str(error)))
+            raise
+        return await self._go_over(bundle, old)
+
+    def _folder(self, name: str) -> Path:
+        """Return the folder of a name: never one that is not directly in the models folder."""
+        models = self._settings.models
+        try:
+            folders = {folder.name: folder for folder in bundle_folders(models)}
+        except StartupError as error:
+            raise BadBundle(str(error)) from error
+        if name in folders:
+            return folders[name]
+        if name in self._bundles and (models / name).is_dir():
+            return models / name  # whose manifest is missing
+        raise NotFound("The models folder has no bundle of that name.")
+
+    @property
+    def _absent(self) -> Collection[str]:
+        """What is not served, and may be named by settings nevertheless."""
+        return {*self.serving.failed, *self.serving.unloaded, *self.serving.loading}
+
+    async def _open_beside(self, bundle: Bundle, others: Sequence[Bundle]) -> None:
+        await asyncio.to_thread(require_room, bundle, self._settings)
+        await self._open(bundle, others)
+
+    async def _open(self, bundle: Bundle, others: Sequence[Bundle]) -> None:
+        """Have front ends and the engine load a bundle, beside all else.
+
+        Raises:
+            StartupError: it cannot be loaded.
+        """
+        await self._front_ends.prepare(bundle)
+        bad = BadBundles(are_skipped=False)
+        bad.names = list(self._absent)
+        before = self._as_fast(bundle)
+        try:
+            loaded = await load_models(
+                self._settings, [*others, bundle], self._engine, self._metrics, before, bad=bad, only=bundle.name
+            )
+        except BaseException:
+            if served := self._bundles.get(bundle.name):
+                self._metrics.add_model(served.name, served.manifest.task)  # which may be another task
+            raise
+        self._opened = loaded[bundle.name]
+
+    def _as_fast(self, bundle: Bundle) -> Mapping[str, Loaded]:
+        """Return how the bundle of this name that is served was loaded, if another one of its size is as fast.
+
+        Measuring takes time from the requests, and they from what is measured.
+        """
+        old = self._bundles.get(bundle.name)
+        if old is None:
+            return {}
+        one, other = bundle.manifest, old.manifest
+        is_alike = (one.architecture, one.max_length, one.task) == (other.architecture, other.max_length, other.task)
+        known = self.serving.models.get(bundle.name)
+        return {bundle.name: known} if is_alike and known is not None else {}
+
+    async def _go_over(self, bundle: Bundle, old: Bundle | None) -> ModelState:
+        """Have all requests go over to a bundle that is loaded, and release the one before it."""
+        name = bundle.name
+        as_before = self.serving.models.get(name)
+        await self._serve(models={**self.serving.models, name: self._opened}, bundle=bundle)
+        self._metrics.load_ended(name, "loaded")
+        self._states[name] = self._ready(name)
+        log.info("model %s is now %s%s", name, bundle.identity[:12], _of_version(self._opened))
+        if old is not None and as_before is not None:
+            await self._release(old, as_before)
+        return self._states[name]
+
+    async def _in_place_of(self, old: Bundle, bundle: Bundle, others: Sequence[Bundle]) -> ModelState:
+        """Unload a bundle, load another, and if that fails, load the one before again, whose files may still be there."""
+        name = bundle.name
+        as_before = self.serving.models[name]
+        rest = {other: one for other, one in self.serving.models.items() if other != name}
+        self.serving = replace(self.serving, models=rest, loading=[name])
+        await self._front_ends.switch(self.serving)
+        await self._release(old, as_before)
+        try:
+            await self._open(bundle, others)
+        except BaseException as error:
+            log.error("model %s cannot be loaded, and the one before it is loaded again: %s", name, error)  # noqa: TRY400
+            try:
+                await self._open(old, others)
+            except BaseException as again:
+                log.error("model %s is not served: %s", name, again)  # noqa: TRY400
+                del self._bundles[name]
+                self.serving = replace(self.serving, loading=(), failed=[*self.serving.failed, name])
+                await self._front_ends.switch(self.serving)
+                self._states[name] = ModelState(name=name, state="failed", error=str(error))
+                raise
+            await self._serve(models={**rest, name: self._opened}, bundle=old)
+            self._states[name] = self._ready(name)
+            raise
+        return await self._go_over(bundle, None)
+
+    async def _serve(self, models: Mapping[str, Loaded], bundle: Bundle) -> None:
+        name = bundle.name
+        self._bundles[name] = bundle
+
+        def without(names: Iterable[str]) -> list[str]:
+            return [one for one in names if one != name]
+
+        self.serving = Serving(models, without(self.serving.failed), without(self.serving.unloaded))
+        await self._front_ends.switch(self.serving)
+
+    async def _unload(self, name: str, *, is_gone: bool = False) -> ModelState:
+        if name not in self._bundles:
+            raise NotFound("No model of that name is served.")
+        self._states[name] = replace(self._states[name], state="unloading")
+        old = self._bundles.pop(name)
+        as_before = self.serving.models[name]
+        rest = {other: one for other, one in self.serving.models.items() if other != name}
+        unloaded = self.serving.unloaded if is_gone else [*self.serving.unloaded, name]
+        self.serving = replace(self.serving, models=rest, unloaded=unloaded)
+        await self._front_ends.switch(self.serving)
+        await self._release(old, as_before)
+        self._metrics.load_ended(name, "unloaded")
+        state = ModelState(name=name, state="unloaded")
+        if is_gone:
+            del self._states[name]
+        else:
+            self._states[name] = state
+        log.info("model %s is unloaded%s", name, ", as its folder is gone" if is_gone else "")
+        return state
+
+    async def _release(self, old: Bundle, loaded: Loaded) -> None:
+        self._metrics.model_released(served_as(old, loaded))
+        await self._engine.release(key_of(old.name, loaded.identity))
+
+    def _ready(self, name: str) -> ModelState:
+        one = self.serving.models[name]
+        return ModelState(
+            name=name, state="ready", hash=one.identity[:12], version=one.version, loaded_at=one.loaded_at
+        )
+
+    def _refused(self, name: str, before: ModelState | None, error: ServiceError) -> ServiceError:
+        """Take note of a load that failed, and return its error."""
+        log.error("model %s is not loaded: %s", name, error.message)
+        self._metrics.load_ended(name, "refused")
+        if self._states[name].state != "loading":  # what was served is loaded again, or could not be
+            before = self._states[name]
+        if before is None or before.state == "failed":
+            before = ModelState(name=name, state="failed")
+        self._states[name] = replace(before, error=error.message)
+        return error
+
+
+def to_serve(bundles: Sequence[Bundle], previous: Serving | None) -> list[Bundle]:
+    """Return the bundles that an engine loads which takes the place of another: none that an operator has unloaded."""
+    return [one for one in bundles if previous is None or one.name not in previous.unloaded]
+
+
+def as_before(bundles: Iterable[Bundle], previous: Serving | None) -> dict[str, Loaded]:
+    """Return how the engine before had loaded those bundles that are still the same."""
+    models = {} if previous is None else previous.models
+    return {
+        one.name: models[one.name]
+        for one in bundles
+        if one.name in models and models[one.name].identity == one.identity
+    }
+
+
+class Again:
+    """Does something, and once more if it is asked for meanwhile."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._work: Final = work
+        self._task: asyncio.Task[None] | None = None
+        self._is_wanted = False
+
+    def begin(self) -> None:
+        """Begin, or have it done again when it is done. Call it on the event loop."""
+        self._is_wanted = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._go_on())
+
+    async def _go_on(self) -> None:
+        while self._is_wanted:
+            self._is_wanted = False
+            try:
+                await self._work()
+            except Exception:
+                log.exception("what has changed could not be read")
+
+
+def _of_version(loaded: Loaded) -> str:
+    return "" if loaded.version is None else f", version {loaded.version}"

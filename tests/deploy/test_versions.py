@@ -1,0 +1,81 @@
+"""Going back to a version of a model that is still in the folder, and listing what is there."""
+
+import multiprocessing
+import shutil
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+
+from deploy.fill_models import list_versions, main, roll_back, serve_version
+from tests.conftest import BundleOf
+from tests.support import change_manifest
+
+
+@pytest.fixture
+def models(tmp_path: Path, bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Version 2 of a model is served, and version 1 was before."""
+    folder = tmp_path / "models"
+    for version, checkpoint in (("1", "bert-single-label"), ("2", "bert-multi-label")):
+        bundle = shutil.copytree(bundle_of(checkpoint), folder / ".versions" / version / "reviews")
+        serve_version(folder, "reviews", bundle)
+    monkeypatch.setenv("BERT_MODELS", str(folder))
+    monkeypatch.setenv("MODEL_NAME", "reviews")
+    return folder
+
+
+def served(models: Path) -> str:
+    return (models / "reviews").resolve().parent.name
+
+
+def test_one_command_serves_the_version_before_and_once_more_the_newer_one(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert served(models) == "2"
+    assert main(["rollback"]) == 0
+    assert served(models) == "1"
+    assert "Set MODEL_VERSION=1 " in capsys.readouterr().out
+    assert main(["rollback", "reviews"]) == 0
+    assert served(models) == "2"
+    assert main(["rollback", "reviews", "1"]) == 0
+    assert served(models) == "1"
+
+
+def test_the_list_tells_what_is_served_and_what_was(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (models / ".versions" / "3" / "reviews").mkdir(parents=True)  # an export that has not ended
+    assert main(["versions"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["reviews 1 (before)", "reviews 2 (served)"]
+
+
+def test_a_version_that_cannot_be_served_changes_nothing(models: Path) -> None:
+    with pytest.raises(SystemExit, match="version 7 is not there"):
+        main(["rollback", "reviews", "7"])
+    with pytest.raises(SystemExit, match="no version was served before"):
+        roll_back(models, ["reviews", "other"])
+    with pytest.raises(SystemExit):
+        main(["rollback", "..", "1"])
+    change_manifest(models / ".versions" / "1" / "reviews", schema_version=0)
+    with pytest.raises(SystemExit, match="version 1 is not there, or this release cannot serve it"):
+        main(["rollback"])
+    assert served(models) == "2"
+    assert len(list(list_versions(models))) == 1
+
+
+def move_often(models: Path, version: str, begin: Barrier) -> None:
+    begin.wait(60)
+    for _ in range(1000):
+        serve_version(models, "reviews", models / ".versions" / version / "reviews")
+
+
+def test_runs_at_the_same_time_leave_a_link_to_one_version_and_nothing_else(models: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    begin = context.Barrier(2)
+    runs = [context.Process(target=move_often, args=(models, version, begin)) for version in ("1", "2")]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(60)
+    assert [run.exitcode for run in runs] == [0, 0]
+    assert {path.name for path in models.iterdir()} == {".versions", "reviews", ".reviews.previous"}
+    assert {served(models), (models / ".reviews.previous").resolve().parent.name} == {"1", "2"}

@@ -1,0 +1,257 @@
+"""Models that are loaded, replaced and unloaded while the server runs."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import BundleOf
+from tests.e2e.processes import all_ready, engine_of, until, workers
+from tests.e2e.versions import deploy, turned_round
+from tests.support import Connection, Reply, ServerProcess, change_manifest, eventually, serving
+
+KEY = "operators-only"
+ADMIN = {"authorization": f"Bearer {KEY}"}
+ONE = {"inputs": "the cat sat on the mat"}
+BULK = {"inputs": [f"the cat sat on mat {i}" for i in range(40)]}
+CALLERS = 6
+SWAPS = 6
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
+    """Two versions of one model, which give a text other labels first, and a model for another task."""
+    folder = tmp_path_factory.mktemp("versions")
+    (folder / "1").symlink_to(bundle_of("bert-single-label"))
+    (folder / "2").symlink_to(bundle_of(turned_round(folder / "turned-round")))
+    (folder / "embed").symlink_to(bundle_of("bert-embed"))
+    return folder
+
+
+@pytest.fixture
+def models(tmp_path: Path, versions: Path) -> Path:
+    (tmp_path / "models").mkdir()
+    deploy(tmp_path / "models", versions / "1")
+    deploy(tmp_path / "models", versions / "embed", "vectors")
+    return tmp_path / "models"
+
+
+@pytest.fixture(params=["1", "2"])
+def server(models: Path, request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    with serving(models, "--workers", request.param, "--threads", "1", "--admin-key", KEY) as server:
+        yield server
+
+
+def administer(server: ServerProcess, action: str, name: str = "a") -> Reply:
+    return server.ask("POST", f"/admin/models/{name}/{action}", headers=ADMIN)
+
+
+def states(server: ServerProcess) -> dict[str, Any]:
+    return {one["name"]: one for one in server.ask("GET", "/admin/models", headers=ADMIN).json["models"]}
+
+
+def labels(server: ServerProcess) -> set[str]:
+    """The order of the labels, as each of many connections is told it: every front end takes some."""
+    told = set()
+    for _ in range(8):
+        cards = {card["name"]: card for card in server.ask("GET", "/v1/models").json["models"]}
+        told.add(",".join(cards["a"]["labels"]))
+    return told
+
+
+def test_models_change_under_load_without_a_failed_or_mixed_answer(
+    models: Path, versions: Path, server: ServerProcess
+) -> None:
+    oracle: list[dict[str, str]] = []
+    for version in ("1", "2"):
+        deploy(models, versions / version)
+        assert administer(server, "load").status == 200
+        oracle.append({json.dumps(body): labelled(server, body) for body in (ONE, BULK)})
+    deploy(models, versions / "1")
+    assert administer(server, "load").status == 200
+    is_over = threading.Event()
+    asked = threading.Semaphore(0)
+
+    def call(number: int) -> list[tuple[str, str]]:
+        connection, told = Connection(server.url), []
+        body = BULK if number % 3 == 0 else ONE
+        path = "/v1/embed" if number % 3 == 1 else "/v1/classify"
+        while not is_over.is_set():
+            reply = connection.ask("POST", path, {"inputs": "a text"} if path == "/v1/embed" else body)
+            assert reply.status == 200, reply.body
+            if path == "/v1/classify":
+                told.append((json.dumps(body), in_order(reply)))
+            asked.release()
+        connection.close()
+        return told
+
+    with ThreadPoolExecutor(CALLERS) as threads:
+        callers = [threads.submit(call, number) for number in range(CALLERS)]
+        try:
+            for i in range(SWAPS):
+                for _ in range(20):
+                    assert asked.acquire(timeout=20)
+                new = 1 - i % 2
+                deploy(models, versions / str(new + 1))
+                reply = administer(server, "load")
+                assert reply.status == 200, reply.body
+                for _ in range(8):
+                    assert labelled(server, ONE) == oracle[new][json.dumps(ONE)]
+        finally:
+            is_over.set()
+    for caller in callers:
+        for body, told in caller.result():
+            assert told in (oracle[0][body], oracle[1][body])
+    assert server.metric("bert_model_loads_total", model="a", outcome="loaded") == SWAPS + 2
+    assert server.metric("bert_model_info", model="a") == 1
+    assert server.metric("bert_rejected_total") == 0
+
+
+def labelled(server: ServerProcess, body: Any) -> str:
+    reply = server.post("/v1/classify", body)
+    assert reply.status == 200, reply.body
+    return in_order(reply)
+
+
+def in_order(reply: Reply) -> str:
+    """The best label of each text with its score, to the digits that no batch changes."""
+    return json.dumps([[(one["label"], one["score"]) for one in text] for text in reply.json["predictions"]])
+
+
+def test_a_new_model_is_loaded_and_one_is_unloaded(models: Path, versions: Path, server: ServerProcess) -> None:
+    assert administer(server, "load", "b").status == 404
+    deploy(models, versions / "2", "b")
+    loaded = administer(server, "load", "b")
+    assert (loaded.status, loaded.json["state"]) == (200, "ready")
+    assert server.post("/v1/classify", ONE | {"model": "b"}).status == 200
+    assert administer(server, "unload", "b").json["state"] == "unloaded"
+    for _ in range(8):
+        reply = server.post("/v1/classify", ONE | {"model": "b"})
+        assert (reply.status, "unloaded" in reply.error) == (404, True)
+        assert server.post("/v1/classify", ONE).status == 200
+    assert states(server)["b"]["state"] == "unloaded"
+    assert administer(server, "unload", "b").status == 404
+    for name in ("a", "vectors"):
+        assert administer(server, "unload", name).status == 200
+    assert server.ask("GET", "/readyz").status == 200
+    assert administer(server, "load").status == 200
+    assert server.post("/v1/classify", ONE).status == 200
+
+
+def damaged_graph(bundle: Path) -> None:
+    with (bundle / "cpu-fp32.onnx").open("r+b") as stream:
+        stream.seek(100)
+        stream.write(b"damage")
+
+
+def other_tokenizer(bundle: Path) -> None:
+    (bundle / "tokenizer.json").write_text("{}")
+
+
+def no_manifest(bundle: Path) -> None:
+    (bundle / "manifest.json").unlink()
+
+
+def other_labels(bundle: Path) -> None:
+    change_manifest(bundle, labels=["x", "y", "z"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "names"),
+    [
+        (damaged_graph, "cpu-fp32.onnx"),
+        (other_tokenizer, "tokenizer.json"),
+        (no_manifest, "manifest.json"),
+        (other_labels, "golden.json"),
+    ],
+)
+def test_a_bad_bundle_is_refused_and_the_old_one_serves_on(
+    tmp_path: Path, models: Path, versions: Path, server: ServerProcess, damage: Callable[[Path], None], names: str
+) -> None:
+    before, expected = states(server)["a"], labelled(server, ONE)
+    shutil.copytree(versions / "2", tmp_path / "bad")
+    damage(tmp_path / "bad")
+    deploy(models, tmp_path / "bad")
+    reply = administer(server, "load")
+    assert (reply.status, reply.json["error_type"]) == (409, "bad_bundle")
+    assert names in reply.error
+    assert states(server)["a"] == before | {"error": reply.error}
+    assert labelled(server, ONE) == expected
+    deploy(models, versions / "2")
+    assert administer(server, "load").json["error"] is None
+
+
+def test_only_the_admin_key_opens_admin(models: Path) -> None:
+    with serving(models, "--threads", "1", "--admin-key", KEY, "--api-key", "callers") as server:
+        for headers in ({}, {"authorization": "Bearer callers"}, {"authorization": KEY}):
+            for method, path in (("GET", "/admin/models"), ("POST", "/admin/models/a/unload")):
+                reply = server.ask(method, path, headers=headers)
+                assert (reply.status, "admin key" in reply.error) == (401, True)
+        assert server.ask("POST", "/v1/classify", ONE, ADMIN).status == 401
+        assert server.ask("GET", "/admin/models", headers=ADMIN).status == 200
+        for name in ("..", ".", "%2e%2e", ".a", "%2Fetc", "a%2F..%2Fa"):
+            assert administer(server, "load", name).status == 404
+
+
+def test_admin_is_off_without_a_key(models: Path) -> None:
+    with serving(models, "--threads", "1") as server:
+        assert server.ask("GET", "/admin/models", headers=ADMIN).status == 404
+
+
+def test_sighup_reads_the_folder_anew(models: Path, versions: Path, server: ServerProcess) -> None:
+    [before] = labels(server)
+    deploy(models, versions / "2")
+    deploy(models, versions / "1", "new")
+    (models / "vectors").unlink()
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "model vectors is unloaded, as its folder is gone" in server.log)
+    assert labels(server) == {",".join(reversed(before.split(",")))}
+    assert set(states(server)) == {"a", "new"}
+
+
+def test_two_loads_at_once_are_made_one_after_the_other(models: Path, versions: Path, server: ServerProcess) -> None:
+    deploy(models, versions / "2")
+    with ThreadPoolExecutor(4) as threads:
+        replies = [threads.submit(administer, server, "load") for _ in range(4)]
+    assert {reply.result().status for reply in replies} == {200}
+    assert server.metric("bert_model_loads_total", model="a", outcome="loaded") == 1
+
+
+@pytest.mark.parametrize("victim", ["engine", "front end"])
+def test_a_process_that_dies_is_followed_by_one_that_serves_what_was_served(
+    models: Path, versions: Path, victim: str
+) -> None:
+    with serving(models, "--workers", "2", "--threads", "1", "--admin-key", KEY) as server:
+        assert administer(server, "unload", "vectors").status == 200
+        engine = engine_of(server)
+        [before] = labels(server)
+        deploy(models, versions / "2")  # it is there, and is not loaded yet
+        pids = set(workers(server))
+        os.kill(engine if victim == "engine" else next(pid for pid in pids if pid != engine), signal.SIGKILL)
+        until(lambda: len(workers(server)) == 3 and set(workers(server)) != pids and all_ready(server))
+        [after] = labels(server)
+        # An engine reads the folder when it starts; a front end serves what the engine has.
+        assert after == (",".join(reversed(before.split(","))) if victim == "engine" else before)
+        assert states(server)["vectors"]["state"] == "unloaded"
+
+
+def test_a_model_is_unloaded_first_if_asked_for(tmp_path: Path, models: Path, versions: Path) -> None:
+    with serving(models, "--threads", "1", "--admin-key", KEY, "--swap", "unload-first") as server:
+        [before] = labels(server)
+        deploy(models, versions / "2")
+        assert administer(server, "load").status == 200
+        assert labels(server) != {before}
+        shutil.copytree(versions / "1", tmp_path / "bad")
+        damaged_graph(tmp_path / "bad")
+        deploy(models, tmp_path / "bad")
+        assert administer(server, "load").json["error_type"] == "bad_bundle"
+        # The one before is loaded again.
+        assert labels(server) == {",".join(reversed(before.split(",")))}
+        assert states(server)["a"]["state"] == "ready"
