@@ -17,6 +17,7 @@ from typing import Final, cast
 import uvicorn
 
 from app.bundle.files import Bundle, key_of, load_bundle
+from app.bundle.manifest import Task
 from app.engine.admission import Admission
 from app.engine.messages import Loaded, Serving
 from app.engine.protocols import Administration, EngineClient
@@ -95,7 +96,9 @@ class FrontEnd:
         self._ready_for = {model.key: model for model in models}
         """By key: what is served, and what may be served soon."""
         self.bundles[:] = [bundle for bundle in bundles if bundle.name not in bad.names]
-        defaults = check_models(self.bundles, TASKS, settings.default_model_pairs, bad.skipping, bad.names)
+        defaults: dict[Task, str] = {}
+        if bundles:  # else the engine says which there are, and the launch has checked the settings
+            defaults = check_models(self.bundles, TASKS, settings.default_model_pairs, bad.skipping, bad.names)
         bad.refuse_none(self.bundles)
         self._bad = bad
         catalog = Catalog((one for one in models if one.name not in bad.names), defaults, bad.names)
@@ -200,6 +203,8 @@ class FrontEnd:
             key = key_of(name, one.identity)
             with self._bad.skipping(name):
                 await self.prepare(await asyncio.to_thread(load_bundle, folder_of(folder, key)))
+        if serving.models:
+            self._bad.refuse_none(self._ready_for)
         self.engine_found(serving)
 
     def engine_found(self, serving: Serving) -> None:
@@ -211,7 +216,7 @@ class FrontEnd:
         models = list(self._ready_for.values())
         names = {model.name for model in models}
         failed = sorted({*serving.failed, *(name for name in self._bad.names if name not in names)})
-        absent = {*failed, *serving.unloaded, *serving.loading}
+        absent = {name for _, name in self._settings.default_model_pairs} - names
         defaults = default_models(models, TASKS, self._settings.default_model_pairs, absent)
         self._served.catalog = Catalog(models, defaults, failed, unloaded=serving.unloaded, loading=serving.loading)
         for model in models:

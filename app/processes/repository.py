@@ -6,7 +6,7 @@ then the one before answers what it has, and its memory is freed. Changes are ma
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -140,7 +140,13 @@ class Repository:
                 self._states[name] = self._ready(name)
                 return self._states[name]
             others = [one for one in self._bundles.values() if one.name != name]
-            check_models([*others, bundle], TASKS, self._settings.default_model_pairs, bad=self._absent)
+            check_models(
+                [*others, bundle],
+                TASKS,
+                self._settings.default_model_pairs,
+                bad=self._absent
+                | {one for _, one in self._settings.default_model_pairs} - {one.name for one in [*others, bundle]},
+            )
             if old is not None and self._settings.swap == "unload-first":
                 return await self._in_place_of(old, bundle, others)
             await self._open_beside(bundle, others)
@@ -167,7 +173,7 @@ class Repository:
         raise NotFound("The models folder has no bundle of that name.")
 
     @property
-    def _absent(self) -> Collection[str]:
+    def _absent(self) -> set[str]:
         """What is not served, and may be named by settings nevertheless."""
         return {*self.serving.failed, *self.serving.unloaded, *self.serving.loading}
 

@@ -255,3 +255,58 @@ def test_a_model_is_unloaded_first_if_asked_for(tmp_path: Path, models: Path, ve
         # The one before is loaded again.
         assert labels(server) == {",".join(reversed(before.split(",")))}
         assert states(server)["a"]["state"] == "ready"
+
+
+def resident_mib(server: ServerProcess) -> int:
+    """What the process that holds the models has in memory."""
+    pid = server.process.pid if len(workers(server)) == 0 else engine_of(server)
+    [line] = [one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("VmRSS")]
+    return int(line.split()[1]) >> 10
+
+
+def test_memory_after_many_changes_is_that_of_one_model(tmp_path: Path, shared_models: Path, models: Path) -> None:
+    """One that stayed would take tens of MB, which is more than the tolerance, 5%."""
+    demo = shared_models / "sentiment"
+    shutil.copytree(demo, tmp_path / "other")
+    change_manifest(tmp_path / "other", source={"checkpoint": "another", "revision": None, "sha256": "0" * 64})
+    shutil.rmtree(models)
+    models.mkdir()
+    deploy(models, demo)
+    with serving(models, "--threads", "1", "--admin-key", KEY) as server:
+        before = resident_mib(server)
+        for version in (tmp_path / "other", demo) * 4:
+            deploy(models, version)
+            assert administer(server, "load").status == 200
+        assert resident_mib(server) <= 1.05 * before
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_load_is_finished_before_a_stop(models: Path, versions: Path, workers: str) -> None:
+    with (
+        ThreadPoolExecutor(1) as threads,
+        serving(models, "--workers", workers, "--threads", "1", "--admin-key", KEY) as server,
+    ):
+        connection = Connection(server.url)
+        assert connection.ask("GET", "/livez").status == 200
+        deploy(models, versions / "2")
+        loading = threads.submit(connection.ask, "POST", "/admin/models/a/load", None, ADMIN)
+        eventually(lambda: loading.done() or "loading" in {one["state"] for one in states(server).values()})
+        assert server.stop() == 0
+        assert loading.result().status == 200
+        connection.close()
+
+
+def test_an_engine_that_dies_amid_a_load_is_followed_by_one_that_serves(models: Path, versions: Path) -> None:
+    with (
+        ThreadPoolExecutor(1) as threads,
+        serving(models, "--workers", "2", "--threads", "1", "--admin-key", KEY) as server,
+    ):
+        engine, pids = engine_of(server), set(workers(server))
+        deploy(models, versions / "2", "b")
+        loading = threads.submit(administer, server, "load", "b")
+        eventually(lambda: loading.done() or states(server).get("b", {}).get("state") == "loading")
+        os.kill(engine, signal.SIGKILL)
+        assert loading.result().status in (200, 503)  # it may have been done by then
+        until(lambda: len(workers(server)) == 3 and set(workers(server)) != pids and all_ready(server))
+        for name in ("a", "b"):
+            assert server.post("/v1/classify", ONE | {"model": name}).status == 200
