@@ -19,7 +19,7 @@ Precision = Literal["auto", "fp32", "fp16", "int8"]
 
 PREFIX: Final = "BERT_"
 SERVICE_ADDRESS: Final = re.compile(r"(?:tcp|udp|sctp)://\S+")
-"""What Kubernetes puts into `BERT_PORT` if there is a Service named bert in the namespace."""
+"""What Kubernetes puts into `BERT_PORT` if there is a Service named bert in the namespace, and into `BERT_METRICS_PORT` for bert-metrics."""
 _OF_A_SERVICE: Final = re.compile(
     r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)|\w+_PORT"
 )
@@ -45,6 +45,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "HTTP": (
         "host",
         "port",
+        "metrics_port",
+        "admin_port",
         "workers",
         "apis",
         "page",
@@ -95,9 +97,15 @@ class Settings(BaseSettings):
         "so that requests get 503 meanwhile",
     )
     host: str = Field(
-        "127.0.0.1", description="address to listen on; 0.0.0.0 for every interface, :: for those of IPv6, too"
+        "127.0.0.1",
+        pattern=r"^[^,\s]+(,[^,\s]+)*$",
+        description="addresses to listen on; 0.0.0.0 is every one of IPv4, :: alone every one of IPv6 and IPv4",
     )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port of /metrics, which is then on no other; plain HTTP"
+    )
+    admin_port: int | None = Field(None, ge=0, le=65535, description="port of /admin, which is then on no other")
     workers: int = Field(
         1, ge=1, description="processes that read HTTP; with two or more the models run in one of their own"
     )
@@ -253,12 +261,10 @@ def variable_of(name: str) -> str:
     return f"{PREFIX}{name.upper()}"
 
 
-def service_port(environment: Mapping[str, str]) -> str | None:
-    """Return the variable of the port if its value is not ours but Kubernetes', which has the same name for it."""
-    ours = variable_of("port")
-    return next(
-        (name for name, value in environment.items() if name.upper() == ours and SERVICE_ADDRESS.fullmatch(value)), None
-    )
+def service_ports(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables of ports whose value is not ours but Kubernetes', which has the same names for those of Services."""
+    ours = {variable_of(name) for name in Settings.model_fields if name == "port" or name.endswith("_port")}
+    return [name for name, value in environment.items() if name.upper() in ours and SERVICE_ADDRESS.fullmatch(value)]
 
 
 def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:

@@ -8,13 +8,21 @@ import http.client
 import os
 import sys
 
-EVERY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
+EVERY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1"}  # noqa: S104 - nothing listens here
 """Where a server answers that listens on every interface."""
+
+
+def address_of(hosts: str) -> str:
+    """Return one of the addresses where a server answers that listens on these."""
+    first, *others = hosts.split(",")
+    if first == "::":  # beside others it is not for IPv4
+        return "::1" if others else "127.0.0.1"
+    return EVERY.get(first, first)
 
 
 def is_ready(host: str, port: int) -> bool:
     """Ask the server of an address of this machine whether it takes requests."""
-    connection = http.client.HTTPConnection(EVERY.get(host, host), port, timeout=2)
+    connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == http.client.OK
@@ -25,6 +33,8 @@ def is_ready(host: str, port: int) -> bool:
 
 
 if __name__ == "__main__":
-    port = os.environ.get("BERT_PORT", "")
-    # Of a Kubernetes Service named bert, the variable has the address, which the server ignores.
-    sys.exit(0 if is_ready(os.environ.get("BERT_HOST", ""), int(port) if port.isdigit() else 8000) else 1)
+    # Of a Kubernetes Service of that name, such a variable has the address, which the server ignores.
+    port = next(
+        (one for one in map(os.environ.get, ("BERT_METRICS_PORT", "BERT_PORT")) if one and one.isdigit()), "8000"
+    )
+    sys.exit(0 if is_ready(address_of(os.environ.get("BERT_HOST", "")), int(port)) else 1)

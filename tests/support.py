@@ -184,7 +184,7 @@ def starting(
             )
         try:
             server = ServerProcess(process, "", log_path)
-            server.url = _wait_for(server, lambda: re.search(r"listening on (http://[^ ]+)", server.log))[1]
+            server.url = _wait_for(server, lambda: re.search(r"listening on (https?://[^ ,]+)", server.log))[1]
             if wait:
                 # Of each front end: any of them may get the next connection.
                 workers = int(arguments[arguments.index("--workers") + 1]) if "--workers" in arguments else 1

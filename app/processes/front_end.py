@@ -7,7 +7,6 @@ import asyncio
 import logging
 import math
 import signal
-import socket
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -33,10 +32,11 @@ from app.http.cross_origin import for_origins
 from app.http.dialects import chosen
 from app.http.dispatch import Dispatcher, Endpoint
 from app.http.finished import Finished
-from app.http.health import make_health_router
+from app.http.health import make_health_router, make_metrics_router
 from app.http.inference import InferenceEndpoint
 from app.http.keys import Keys, digest_of
 from app.http.large_work import LargeWork
+from app.http.listening.ports import Ports, Purpose
 from app.http.models import make_models_router
 from app.http.native import NativeApi
 from app.http.page import PageApi
@@ -114,21 +114,9 @@ class FrontEnd:
         finished = Finished(metrics, access_log, Callers(settings.forwarded_allow_ips))
         apis: list[Api] = [NativeApi(self._served), *(dialect(self._served) for dialect in dialects)]
         self.application: Final = self._make_application(apis, engine, finished)
-        protocol = partial(HttpProtocol, read_timeout_s=settings.read_timeout_s, finished=finished)
+        applications = {"main": self.application, **self._make_other_applications(finished)}
         self.server: Final = Server(
-            uvicorn.Config(
-                self.application,
-                http=cast("type[asyncio.Protocol]", protocol),
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=settings.timeout_keep_alive,
-                timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
-            ),
-            self.readiness,
+            {purpose: _config(settings, one, finished) for purpose, one in applications.items()}, self.readiness
         )
 
         self._watching: asyncio.Task[None] | None = None
@@ -161,8 +149,11 @@ class FrontEnd:
         if settings.page:
             page = PageApi(self._served, apis)
             endpoints += [utility(page, route, compressor=compressor) for route in page.routes]
-        endpoints += self._admin_endpoints(finished)
-        routers = [make_health_router(self.readiness, self._metrics), make_models_router(NativeApi.name, self._served)]
+        if settings.admin_port is None:
+            endpoints += self._admin_endpoints(finished)
+        routers = [make_health_router(self.readiness), make_models_router(NativeApi.name, self._served)]
+        if settings.metrics_port is None:
+            routers.append(make_metrics_router(self._metrics))
         asks_for_key = self._served.limits.keys is not None
         application = make_application(routers, apis, self._served, asks_for_key=asks_for_key)
         dispatcher = Dispatcher(
@@ -170,6 +161,23 @@ class FrontEnd:
         )
         origins = settings.cors_allow_origin
         return dispatcher if origins is None else for_origins(dispatcher, origins)
+
+    def _make_other_applications(self, finished: Finished) -> dict[Purpose, Application]:
+        """Return what answers on the ports that are for one thing: that, and health."""
+
+        def make(endpoints: Sequence[Endpoint], *, has_metrics: bool) -> Application:
+            routers = [make_health_router(self.readiness)]
+            if has_metrics:
+                routers.append(make_metrics_router(self._metrics))
+            application = make_application(routers, (), self._served, asks_for_key=False)
+            return Dispatcher(CompressingApplication(application, Compressor(self._large)), endpoints, finished)
+
+        others: dict[Purpose, Application] = {}
+        if self._settings.metrics_port is not None:
+            others["metrics"] = make([], has_metrics=True)
+        if self._settings.admin_port is not None:
+            others["admin"] = make(self._admin_endpoints(finished), has_metrics=False)
+        return others
 
     def _admin_endpoints(self, finished: Finished) -> list[AdminEndpoint]:
         """Return the routes for operators; none without their key."""
@@ -227,6 +235,7 @@ class FrontEnd:
         if self.readiness.engine == "ready":
             return
         self.readiness.engine = "ready"
+        self.server.accept()
         if not self.readiness.is_draining:
             freeze_heap()
             log.info("ready in %.2f s", time.perf_counter() - self._without_engine_since)
@@ -256,7 +265,7 @@ async def serve_front_end(
     settings: Settings,
     socket_path: Path,
     supervisor: SupervisorLink,
-    listener: socket.socket,
+    ports: Ports,
 ) -> ExitStatus:
     """Be a front end and nothing else: the main coroutine of its process.
 
@@ -264,7 +273,7 @@ async def serve_front_end(
         settings: As the service was started with.
         socket_path: Where the engine listens.
         supervisor: Gets a report when this front end is ready, and sees that it works.
-        listener: The socket that all front ends accept connections from.
+        ports: With the sockets that all front ends accept connections from.
 
     Raises:
         StartupError: the service cannot start as it is set up.
@@ -284,11 +293,27 @@ async def serve_front_end(
     async with asyncio.TaskGroup() as tasks:
         beating = tasks.create_task(supervisor.place.beat())
         connection = tasks.create_task(_stay_connected(front_end, engine, supervisor))
-        await front_end.server.serve_on(listener, supervisor.place)
+        await front_end.server.serve_on(ports, supervisor.place)
         connection.cancel()
         await front_end.close()
         beating.cancel()
     return ExitStatus.STOPPED if connection.cancelled() else connection.result()
+
+
+def _config(settings: Settings, application: Application, finished: Finished) -> uvicorn.Config:
+    protocol = partial(HttpProtocol, read_timeout_s=settings.read_timeout_s, finished=finished)
+    return uvicorn.Config(
+        application,
+        http=cast("type[asyncio.Protocol]", protocol),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=settings.timeout_keep_alive,
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
+    )
 
 
 async def _keys_are_right(settings: Settings, supervisor: SupervisorLink) -> bool:

@@ -52,7 +52,7 @@ def test_serve_takes_models_and_port_where_sagemaker_has_them(start: Any) -> Non
 
 def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
     given: dict[str, Any] = {
-        "models": Path("elsewhere"), "default_models": "one,embed=two", "host": "0.0.0.0", "port": 1, "workers": 3, "apis": "tei,openai", "page": False, "device": "cpu", "precision": "int8,one=fp32",
+        "models": Path("elsewhere"), "default_models": "one,embed=two", "host": "0.0.0.0", "port": 1, "metrics_port": 2, "admin_port": 3, "workers": 3, "apis": "tei,openai", "page": False, "device": "cpu", "precision": "int8,one=fp32",
         "threads": 2, "gpu_memory_mib": 512, "batch_tokens": 99, "max_queue_s": 0.5, "request_timeout_s": 1.5, "read_timeout_s": 3.5,
             "shutdown_timeout_s": 2.5,
         "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"), "admin_key": SecretStr("other"), "admin_key_file": Path("other-file"), "swap": "unload-first",
@@ -150,6 +150,7 @@ def test_the_address_of_a_kubernetes_service_is_no_port(
     assert start(**{name: "tcp://10.96.0.7:8000"}).port == 8000
     assert start("--port", "1", **{name: "tcp://10.96.0.7:8000"}).port == 1
     assert start("serve", **{name: "tcp://10.96.0.7:8000"}).port == 8080
+    assert start(BERT_METRICS_PORT="tcp://10.96.0.7:8000").metrics_port is None
     assert all("enableServiceLinks: false" in line for line in capsys.readouterr().err.splitlines())
 
 
@@ -180,6 +181,8 @@ def test_origins_are_as_browsers_write_them(start: Any) -> None:
         ("cors_allow_origin", "https://example.com,*", "origins with commas"),
         ("cors_allow_origin", "", "origins with commas"),
         ("timeout_keep_alive", "0", "greater than or equal to 1"),
+        ("host", "127.0.0.1,", "match"),
+        ("metrics_port", "65536", "less than or equal to 65535"),
         ("port", "http", "valid integer"),
         ("port", "65536", "less than or equal to 65535"),
         ("workers", "0", "greater than or equal to 1"),

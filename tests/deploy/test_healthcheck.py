@@ -41,8 +41,8 @@ def answering(status: HTTPStatus, host: str = "127.0.0.1") -> Iterator[tuple[int
         thread.join()
 
 
-def check(port: int, host: str = "0.0.0.0") -> int:
-    environment = {**os.environ, "BERT_PORT": str(port), "BERT_HOST": host}
+def check(port: int, host: str = "0.0.0.0", metrics_port: str = "") -> int:
+    environment = {**os.environ, "BERT_PORT": str(port), "BERT_HOST": host, "BERT_METRICS_PORT": metrics_port}
     return subprocess.run([sys.executable, "-I", "-S", SCRIPT], env=environment, check=False, timeout=30).returncode
 
 
@@ -52,11 +52,28 @@ def test_a_server_that_is_ready_is_healthy() -> None:
     assert paths == ["/readyz"]
 
 
-@pytest.mark.parametrize(("host", "listens_on"), [("::", "::1"), ("::1", "::1"), ("127.0.0.2", "127.0.0.2")])
+@pytest.mark.parametrize(
+    ("host", "listens_on"),
+    [
+        ("::", "127.0.0.1"),
+        ("::,0.0.0.0", "::1"),
+        ("0.0.0.0,::", "127.0.0.1"),
+        ("::1", "::1"),
+        ("127.0.0.2", "127.0.0.2"),
+    ],
+)
 def test_the_server_is_asked_where_it_listens(host: str, listens_on: str) -> None:
     with answering(HTTPStatus.OK, listens_on) as (port, _):
         assert check(port, host) == 0
-        assert check(port) == 1
+        assert check(port, "127.0.0.3") == 1
+
+
+def test_the_port_of_metrics_is_asked_where_there_is_one() -> None:
+    """It is always there, and speaks plain HTTP."""
+    with answering(HTTPStatus.OK) as (port, paths):
+        assert check(1, metrics_port=str(port)) == 0
+        assert check(port, metrics_port="tcp://10.0.0.1:9000") == 0
+    assert paths == ["/readyz", "/readyz"]
 
 
 def test_a_server_that_is_not_ready_is_not_healthy() -> None:
