@@ -61,6 +61,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "http_compression",
         "timeout_keep_alive",
     ),
+    "TLS": ("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_cert_reqs"),
     "limits": (
         "max_queue_s",
         "request_timeout_s",
@@ -185,6 +186,15 @@ class Settings(BaseSettings):
         ge=1,
         description="time that an idle connection stays open, seconds: longer than the proxy in front keeps it",
     )
+    ssl_certfile: Path | None = Field(
+        None, description="certificate of the server, in PEM, its chain after it: turns TLS on"
+    )
+    ssl_keyfile: Path | None = Field(None, description="its key, if that is not in the same file")
+    ssl_keyfile_password: SecretStr | None = Field(None, min_length=1, description="password of that key")
+    ssl_ca_certs: Path | None = Field(None, description="certificates of those who may sign callers' certificates")
+    ssl_cert_reqs: Literal["none", "optional", "required"] = Field(
+        "none", description="whether callers show a certificate; 0, 1 and 2 mean the same, as in Python"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log to write")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="auto writes text to a terminal, else one JSON object a line"
@@ -224,6 +234,12 @@ class Settings(BaseSettings):
     def _strip(cls, key: object) -> object:
         """Remove the whitespace around a key, which `$(cat key)` and editors of Secrets add."""
         return key.strip() if isinstance(key, str) else key
+
+    @field_validator("ssl_cert_reqs", mode="before")
+    @classmethod
+    def _by_number(cls, requirement: object) -> object:
+        """Return the name of a number of Python's `ssl`, as uvicorn takes them."""
+        return {"0": "none", "1": "optional", "2": "required"}.get(str(requirement), requirement)
 
     @field_validator("root_path", mode="before")
     @classmethod

@@ -20,9 +20,17 @@ def address_of(hosts: str) -> str:
     return EVERY.get(first, first)
 
 
-def is_ready(host: str, port: int) -> bool:
-    """Ask the server of an address of this machine whether it takes requests."""
-    connection = http.client.HTTPConnection(host, port, timeout=2)
+def connect(host: str, port: int, *, tls: bool) -> http.client.HTTPConnection:
+    """Return a connection to a server of this machine, whose certificate may name it as only others know it."""
+    if not tls:
+        return http.client.HTTPConnection(host, port, timeout=2)
+    import ssl  # noqa: PLC0415 - takes longer than all else
+
+    return http.client.HTTPSConnection(host, port, timeout=2, context=ssl._create_unverified_context())  # noqa: S323, SLF001
+
+
+def is_ready(connection: http.client.HTTPConnection) -> bool:
+    """Ask the server of a connection whether it takes requests."""
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == http.client.OK
@@ -34,7 +42,9 @@ def is_ready(host: str, port: int) -> bool:
 
 if __name__ == "__main__":
     # Of a Kubernetes Service of that name, such a variable has the address, which the server ignores.
-    port = next(
-        (one for one in map(os.environ.get, ("BERT_METRICS_PORT", "BERT_PORT")) if one and one.isdigit()), "8000"
-    )
-    sys.exit(0 if is_ready(address_of(os.environ.get("BERT_HOST", "")), int(port)) else 1)
+    ports = {name: os.environ.get(name, "") for name in ("BERT_METRICS_PORT", "BERT_PORT")}
+    found = next((name for name, port in ports.items() if port.isdigit()), "")
+    # The port of metrics has no TLS: on the other one callers may have to show a certificate.
+    tls = bool(os.environ.get("BERT_SSL_CERTFILE")) and found != "BERT_METRICS_PORT"
+    host = address_of(os.environ.get("BERT_HOST", ""))
+    sys.exit(0 if is_ready(connect(host, int(ports.get(found, "8000")), tls=tls)) else 1)

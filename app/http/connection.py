@@ -20,10 +20,12 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.errors import HeadTooLarge, RequestTimeout, ServiceError, TooManyPipelined
-from app.http.asgi import READ_AT, STALLED, new_request_id, render_error
+from app.http.asgi import CERTIFICATE, READ_AT, STALLED, new_request_id, render_error
 from app.http.finished import Finished
 from app.http.half_closed import HalfClosed
+from app.http.listening.tls import name_in
 from app.http.no_http import no_http
+from app.http.tls_transport import TlsTransport
 from app.http.transport import CoalescingTransport, Discard
 
 HEAD_BYTES: Final = 64 * 1024
@@ -64,7 +66,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._discard: Discard | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast("asyncio.Transport", CoalescingTransport(transport, self, self._read_timeout_s)))
+        secured = transport.get_extra_info("sslcontext") is not None
+        kind = TlsTransport if secured else CoalescingTransport
+        super().connection_made(cast("asyncio.Transport", kind(transport, self, self._read_timeout_s)))
+        if secured and (name := name_in(transport.get_extra_info("peercert"))):
+            self.app_state = {CERTIFICATE: name}  # which uvicorn hands over with each request
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -75,8 +81,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's says nothing, which closes the connection
-        """Keep the connection if the caller has sent whole requests and waits for their answers."""
-        if not self._is_between or self._latest is None or self._latest.response_complete:
+        """Keep the connection if the caller has sent whole requests and waits for their answers, which TLS cannot."""
+        if self.scheme == "https" or not self._is_between or self._latest is None or self._latest.response_complete:
             self.transport.close()  # after the answer that was just written
             return False
         self._latest.keep_alive = False

@@ -13,6 +13,7 @@ import uvicorn
 
 from app.http.acceptor import ALONE, Acceptor, Balance
 from app.http.listening.ports import Port, Purpose
+from app.http.listening.tls import Tls
 from app.http.readiness import Readiness
 
 log = logging.getLogger(__name__)
@@ -26,11 +27,12 @@ class Server(uvicorn.Server):
     Within 0.1 s uvicorn then closes the listening sockets and tells each connection (`HttpProtocol.shutdown`).
     """
 
-    def __init__(self, configs: Mapping[Purpose, uvicorn.Config], readiness: Readiness) -> None:
-        """Take what answers on each port; all have the same limits."""
+    def __init__(self, configs: Mapping[Purpose, uvicorn.Config], readiness: Readiness, tls: Tls | None = None) -> None:
+        """Take what answers on each port; all have the same limits. Ports that are secure need `tls`."""
         super().__init__(configs["main"])
         self._configs: Final = configs
         self._readiness = readiness
+        self._tls: Final = tls
         self._ports: Iterable[Port] = ()
         self._balance: Balance = ALONE
         self._acceptors: Final[dict[Purpose, list[Acceptor]]] = {}
@@ -76,8 +78,9 @@ class Server(uvicorn.Server):
                 server_state=self.server_state,
                 app_state={},
             )
+            connect = self._tls.connect if port.is_secure and self._tls is not None else None
             self._acceptors[port.purpose] = [
-                Acceptor(one, make_protocol, lambda: len(self.server_state.connections), self._balance)
+                Acceptor(one, make_protocol, lambda: len(self.server_state.connections), self._balance, connect)
                 for one in port.sockets
             ]
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from app.bundle.files import Bundle
 from app.engine.local import LocalEngine
@@ -33,7 +33,7 @@ async def serve_alone(settings: Settings, ports: Ports, bundles: Sequence[Bundle
     metrics = Metrics()
     engine = LocalEngine()
     front_end = FrontEnd(settings, bundles, engine, metrics, bad)
-    rereads: list[Callable[[], None]] = []
+    rereads = [*front_end.looks]
     stop_on_signals(front_end.server.stop, _end_now, rereads)
     serving = asyncio.create_task(front_end.server.serve_on(ports))
     watching: asyncio.Task[None] | None = None

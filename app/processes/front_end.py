@@ -8,7 +8,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -45,10 +45,13 @@ from app.http.server import Server
 from app.http.utility import UtilityEndpoint
 from app.ipc.remote_engine import RemoteEngine
 from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
+from app.processes.certificates import open_certificates
+from app.processes.changes import look_again, until_right
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
-from app.processes.keys import open_keys_file, read_key, single_key, until_keys_are_right
+from app.processes.keys import open_keys_file, read_key, single_key
 from app.processes.reports import FrontEndReady, SupervisorLink
+from app.processes.signals import reread_when_told
 from app.processes.small_files import folder_of
 from app.settings import Settings
 from app.tasks import TASKS
@@ -85,6 +88,7 @@ class FrontEnd:
         """Answers operators, once there are models."""
         self._without_engine_since = time.perf_counter()
         self._tracer = None if settings.otlp_endpoint is None else Tracer(str(settings.otlp_endpoint))
+        certificates = open_certificates(settings)
         keys_file = open_keys_file(settings)
         keys = single_key(settings) if keys_file is None else keys_file.keys
         self.bundles: Final = list(bundles)
@@ -116,15 +120,24 @@ class FrontEnd:
         self.application: Final = self._make_application(apis, engine, finished)
         applications = {"main": self.application, **self._make_other_applications(finished)}
         self.server: Final = Server(
-            {purpose: _config(settings, one, finished) for purpose, one in applications.items()}, self.readiness
+            {purpose: _config(settings, one, finished) for purpose, one in applications.items()},
+            self.readiness,
+            None if certificates is None else certificates.tls(metrics.tls_failures.inc),
         )
 
-        self._watching: asyncio.Task[None] | None = None
+        self.looks: Final[list[Callable[[], object]]] = []
+        """Each reads a file again if it has changed."""
+        if certificates is not None:
+            self.looks.append(certificates.look)
         if keys_file is not None:
             metrics.of_callers.expect(keys_file.names)
-            self._watching = asyncio.create_task(
-                keys_file.watch(lambda: metrics.of_callers.expect(keys_file.names)), name="keys of callers"
-            )
+
+            def look() -> None:
+                if keys_file.look():
+                    metrics.of_callers.expect(keys_file.names)
+
+            self.looks.append(look)
+        self._watching = [asyncio.create_task(look_again(look)) for look in self.looks]
 
     def _make_application(self, apis: Sequence[Api], engine: EngineClient, finished: Finished) -> Application:
         """Return what answers requests: the APIs' routes, those for people and operators, and what stands before them."""
@@ -254,8 +267,8 @@ class FrontEnd:
 
     async def close(self) -> None:
         """End the threads and send the last traces, when all is answered."""
-        if self._watching is not None:
-            self._watching.cancel()
+        for watching in self._watching:
+            watching.cancel()
         self._large.close()
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)
@@ -278,7 +291,7 @@ async def serve_front_end(
     Raises:
         StartupError: the service cannot start as it is set up.
     """
-    if not await _keys_are_right(settings, supervisor):
+    if not await _files_are_right(settings, supervisor):
         return ExitStatus.STOPPED
     bad = BadBundles(are_skipped=settings.skip_bad_bundles)
     engine = RemoteEngine(socket_path, admission=Admission(settings.max_queue_s, settings.request_timeout_s))
@@ -289,6 +302,7 @@ async def serve_front_end(
     front_end = FrontEnd(settings, [], engine, metrics, bad)
     front_end.administration = engine
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, front_end.server.stop, "SIGTERM")
+    reread_when_told(front_end.looks)
     supervisor.when_gone(partial(front_end.server.stop, "the supervisor has died", logging.ERROR))
     async with asyncio.TaskGroup() as tasks:
         beating = tasks.create_task(supervisor.place.beat())
@@ -316,9 +330,9 @@ def _config(settings: Settings, application: Application, finished: Finished) ->
     )
 
 
-async def _keys_are_right(settings: Settings, supervisor: SupervisorLink) -> bool:
-    """Wait until the keys of callers can be read; return False if this process is to end instead."""
-    waiting = asyncio.create_task(until_keys_are_right(settings))
+async def _files_are_right(settings: Settings, supervisor: SupervisorLink) -> bool:
+    """Wait until keys and certificates can be read; return False if this process is to end instead."""
+    waiting = asyncio.create_task(until_right(lambda: (open_keys_file(settings), open_certificates(settings))))
 
     def end() -> None:
         waiting.cancel()

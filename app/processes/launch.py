@@ -11,6 +11,7 @@ from app.http.listening.ports import Ports
 from app.http.server import allow_connections
 from app.processes.alone import serve_alone
 from app.processes.bad_bundles import BadBundles
+from app.processes.certificates import open_certificates
 from app.processes.engine_process import serve_engine
 from app.processes.exit_status import ExitStatus, run
 from app.processes.front_end import serve_front_end
@@ -61,6 +62,7 @@ async def _serve_on(ports: Ports, settings: Settings) -> ExitStatus:
         return await serve_alone(settings, ports, bundles, bad)
     chosen(settings.apis)
     open_keys_file(settings)
+    open_certificates(settings)
     if settings.otlp_endpoint is not None:
         require_opentelemetry()
     return await Supervisor(settings, ports, serve_engine, serve_front_end).run()

@@ -30,6 +30,7 @@ def bind_ports(settings: Settings) -> Ports:
 
 
 def _bind_port(settings: Settings, purpose: Purpose, port: int, where: str, note: str = "") -> Port:
+    is_secure = settings.ssl_certfile is not None and purpose != "metrics"
     sockets = bind(settings.host.split(","), port)
-    urls = ", ".join(url_of(one, "http") for one in sockets)
-    return Port(purpose, sockets, f"{where} {urls}{note}")
+    urls = ", ".join(url_of(one, "https" if is_secure else "http") for one in sockets)
+    return Port(purpose, sockets, f"{where} {urls}{note}", is_secure=is_secure)

@@ -58,6 +58,7 @@ def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
         "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"), "admin_key": SecretStr("other"), "admin_key_file": Path("other-file"), "swap": "unload-first",
         "api_keys_file": Path("keys"),
         "root_path": "/bert", "forwarded_allow_ips": "10.0.0.0/8", "timeout_keep_alive": 20, "cors_allow_origin": "https://example.com", "http_compression": True,
+        "ssl_certfile": Path("c"), "ssl_keyfile": Path("k"), "ssl_keyfile_password": SecretStr("p"), "ssl_ca_certs": Path("a"), "ssl_cert_reqs": "optional",
         "log_level": "debug", "log_format": "text", "access_log": False, "skip_bad_bundles": True, "watch_models": True, "otlp_endpoint": "http://collector:4318/",
     }  # fmt: skip
     assert set(given) == set(Settings.model_fields)
@@ -88,6 +89,11 @@ def test_settings_of_single_models_are_read(start: Any) -> None:
     assert settings.default_model_pairs == [("", "one"), ("embed", "two")]
     assert start("--precision", "one=int8").precision_by_model == {"": "auto", "one": "int8"}
     assert start().default_model_pairs == []
+
+
+@pytest.mark.parametrize(("number", "name"), [("0", "none"), ("1", "optional"), ("2", "required")])
+def test_certificates_are_asked_for_by_the_numbers_of_python(start: Any, number: str, name: str) -> None:
+    assert start("--ssl-cert-reqs", number).ssl_cert_reqs == name
 
 
 def test_a_key_is_not_shown(start: Any) -> None:
@@ -183,6 +189,7 @@ def test_origins_are_as_browsers_write_them(start: Any) -> None:
         ("timeout_keep_alive", "0", "greater than or equal to 1"),
         ("host", "127.0.0.1,", "match"),
         ("metrics_port", "65536", "less than or equal to 65535"),
+        ("ssl_cert_reqs", "3", "'required'"),
         ("port", "http", "valid integer"),
         ("port", "65536", "less than or equal to 65535"),
         ("workers", "0", "greater than or equal to 1"),

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -13,11 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Authority
+
 SCRIPT = Path(__file__).parents[2] / "deploy" / "healthcheck.py"
 
 
 @contextmanager
-def answering(status: HTTPStatus, host: str = "127.0.0.1") -> Iterator[tuple[int, list[str]]]:
+def answering(
+    status: HTTPStatus, host: str = "127.0.0.1", context: ssl.SSLContext | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """Answer on a free port, keeping the paths that were asked for."""
     paths: list[str] = []
 
@@ -34,6 +39,8 @@ def answering(status: HTTPStatus, host: str = "127.0.0.1") -> Iterator[tuple[int
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
     with Server((host, 0), Handler) as server:
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server.server_port, paths
@@ -41,8 +48,14 @@ def answering(status: HTTPStatus, host: str = "127.0.0.1") -> Iterator[tuple[int
         thread.join()
 
 
-def check(port: int, host: str = "0.0.0.0", metrics_port: str = "") -> int:
-    environment = {**os.environ, "BERT_PORT": str(port), "BERT_HOST": host, "BERT_METRICS_PORT": metrics_port}
+def check(port: int, host: str = "0.0.0.0", metrics_port: str = "", certificate: str = "") -> int:
+    environment = {
+        **os.environ,
+        "BERT_PORT": str(port),
+        "BERT_HOST": host,
+        "BERT_METRICS_PORT": metrics_port,
+        "BERT_SSL_CERTFILE": certificate,
+    }
     return subprocess.run([sys.executable, "-I", "-S", SCRIPT], env=environment, check=False, timeout=30).returncode
 
 
@@ -74,6 +87,16 @@ def test_the_port_of_metrics_is_asked_where_there_is_one() -> None:
         assert check(1, metrics_port=str(port)) == 0
         assert check(port, metrics_port="tcp://10.0.0.1:9000") == 0
     assert paths == ["/readyz", "/readyz"]
+
+
+def test_a_server_with_tls_is_asked_by_tls_whoever_its_certificate_names(tmp_path: Path) -> None:
+    certificate = Authority(tmp_path).sign("elsewhere")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate.path, certificate.key)
+    with answering(HTTPStatus.OK, context=context) as (port, paths):
+        assert check(port, certificate=str(certificate.path)) == 0
+        assert check(port) == 1
+    assert paths == ["/readyz"]
 
 
 def test_a_server_that_is_not_ready_is_not_healthy() -> None:

@@ -25,6 +25,8 @@ class Port:
     sockets: Sequence[socket.socket]
     told: str
     """The line of the log once callers can connect."""
+    is_secure: bool = False
+    """Whether callers speak TLS."""
     waits: bool = False
     """Whether callers can connect only when the models are loaded."""
 
