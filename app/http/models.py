@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from app.bundle.manifest import Source
 from app.engine.messages import Loaded
-from app.errors import NotFound, Unauthorized
+from app.errors import NotFound, NotReady, Unauthorized
 from app.http.api import Served
 from app.http.asgi import CALLER, TOLD_AS, authorize, error_responses
 from app.tasks import TASKS, tasks_of
@@ -75,12 +75,14 @@ def make_models_router(
         prefix="/v1/models",
         tags=["models"],
         dependencies=[Depends(authorized)],
-        responses=error_responses(Unauthorized),
+        responses=error_responses(Unauthorized, NotReady),
     )
 
     @router.get("", summary="Every model of this server")
     async def models() -> ModelList:
         cards = [card(model) for model in served.catalog]
+        if not cards:
+            served.readiness.check_engine()  # while the engine starts, a front end beside it does not know yet
         return ModelList(models=cards, data=cards)
 
     @router.get(

@@ -69,7 +69,7 @@ async def _round(
     texts = list(islice(cycle(read_texts("reviews")), count))
     sequences = prepare_whole(load_model(bundle), texts, Truncation()).sequences
     started_at = time.perf_counter()
-    jobs = [engine.submit(bundle.name, sequences[first : first + JOB]) for first in range(0, count, JOB)]
+    jobs = [engine.submit(bundle.key, sequences[first : first + JOB]) for first in range(0, count, JOB)]
     await asyncio.gather(*(job.future for job in jobs))
     engine_s = time.perf_counter() - started_at
     with tempfile.TemporaryDirectory() as folder, Run(_options(bundle, Path(folder), texts), settings) as one:

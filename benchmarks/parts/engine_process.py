@@ -260,7 +260,9 @@ def measure(folder: Path, outstanding: int, count: int) -> Row:
                 if not process.is_alive():
                     raise RuntimeError("the engine did not start")
                 time.sleep(0.05)
-            (asked, before), (answered, after) = uvloop.run(_load(socket_path, folder.name, sequences, count, orders))
+            (asked, before), (answered, after) = uvloop.run(
+                _load(socket_path, load_bundle(folder).key, sequences, count, orders)
+            )
         finally:
             process.terminate()
             process.join()
