@@ -45,6 +45,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "HTTP": (
         "host",
         "port",
+        "uds",
+        "listen_when_ready",
         "metrics_port",
         "admin_port",
         "workers",
@@ -103,6 +105,11 @@ class Settings(BaseSettings):
         description="addresses to listen on; 0.0.0.0 is every one of IPv4, :: alone every one of IPv6 and IPv4",
     )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
+    uds: Path | None = Field(None, description="Unix socket to listen on instead of that port")
+    listen_when_ready: bool = Field(
+        False,
+        description="let nobody connect before the models are loaded: for a load balancer without a readiness check",
+    )
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="port of /metrics, which is then on no other; plain HTTP"
     )

@@ -6,6 +6,7 @@ Run by the image's HEALTHCHECK with `python -I -S`: the standard library only, a
 
 import http.client
 import os
+import socket
 import sys
 
 EVERY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1"}  # noqa: S104 - nothing listens here
@@ -18,6 +19,20 @@ def address_of(hosts: str) -> str:
     if first == "::":  # beside others it is not for IPv4
         return "::1" if others else "127.0.0.1"
     return EVERY.get(first, first)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """A connection to the server of a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=2)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket instead of a port."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(2)
+        self.sock.connect(self._path)
 
 
 def connect(host: str, port: int, *, tls: bool) -> http.client.HTTPConnection:
@@ -44,7 +59,12 @@ if __name__ == "__main__":
     # Of a Kubernetes Service of that name, such a variable has the address, which the server ignores.
     ports = {name: os.environ.get(name, "") for name in ("BERT_METRICS_PORT", "BERT_PORT")}
     found = next((name for name, port in ports.items() if port.isdigit()), "")
+    uds = os.environ.get("BERT_UDS")
     # The port of metrics has no TLS: on the other one callers may have to show a certificate.
     tls = bool(os.environ.get("BERT_SSL_CERTFILE")) and found != "BERT_METRICS_PORT"
     host = address_of(os.environ.get("BERT_HOST", ""))
-    sys.exit(0 if is_ready(connect(host, int(ports.get(found, "8000")), tls=tls)) else 1)
+    if uds and found != "BERT_METRICS_PORT":
+        connection: http.client.HTTPConnection = UnixConnection(uds)
+    else:
+        connection = connect(host, int(ports.get(found, "8000")), tls=tls)
+    sys.exit(0 if is_ready(connection) else 1)

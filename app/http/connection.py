@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.errors import HeadTooLarge, RequestTimeout, ServiceError, TooManyPipelined
 from app.http.asgi import CERTIFICATE, READ_AT, STALLED, new_request_id, render_error
+from app.http.callers import UNIX
 from app.http.finished import Finished
 from app.http.half_closed import HalfClosed
 from app.http.listening.tls import name_in
@@ -69,6 +70,8 @@ class HttpProtocol(HttpToolsProtocol):
         secured = transport.get_extra_info("sslcontext") is not None
         kind = TlsTransport if secured else CoalescingTransport
         super().connection_made(cast("asyncio.Transport", kind(transport, self, self._read_timeout_s)))
+        if self.client is None and self.server is not None and self.server[1] is None:
+            self.client = (UNIX, 0)
         if secured and (name := name_in(transport.get_extra_info("peercert"))):
             self.app_state = {CERTIFICATE: name}  # which uvicorn hands over with each request
         self._start_timer()

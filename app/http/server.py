@@ -70,7 +70,8 @@ class Server(uvicorn.Server):
             if port.purpose in self._acceptors or (port.waits and self._readiness.engine == "starting"):
                 continue
             config = self._configs[port.purpose]
-            config.load()
+            if not config.loaded:
+                config.load()
             port.listen()
             make_protocol = partial(
                 cast("Callable[..., asyncio.Protocol]", config.http_protocol_class),

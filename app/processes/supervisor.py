@@ -146,7 +146,14 @@ class Supervisor:
                 self._serving = serving
             case FrontEndReady():
                 self._was_ready = True
-                self._ports.open(is_ready=True)
+                self._open_ports()
+
+    def _open_ports(self) -> None:
+        try:
+            self._ports.open(is_ready=True)
+        except StartupError as error:  # another server was faster
+            log.critical("cannot start: %s", error)
+            self._end(ExitStatus.CONFIGURATION)
 
     def _spawn_engine(self, pipe: Connection) -> SpawnProcess:
         return self._spawn(0, self._serve_engine, pipe, self._serving)

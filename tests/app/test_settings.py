@@ -52,7 +52,7 @@ def test_serve_takes_models_and_port_where_sagemaker_has_them(start: Any) -> Non
 
 def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
     given: dict[str, Any] = {
-        "models": Path("elsewhere"), "default_models": "one,embed=two", "host": "0.0.0.0", "port": 1, "metrics_port": 2, "admin_port": 3, "workers": 3, "apis": "tei,openai", "page": False, "device": "cpu", "precision": "int8,one=fp32",
+        "models": Path("elsewhere"), "default_models": "one,embed=two", "host": "0.0.0.0", "port": 1, "uds": Path("socket"), "listen_when_ready": True, "metrics_port": 2, "admin_port": 3, "workers": 3, "apis": "tei,openai", "page": False, "device": "cpu", "precision": "int8,one=fp32",
         "threads": 2, "gpu_memory_mib": 512, "batch_tokens": 99, "max_queue_s": 0.5, "request_timeout_s": 1.5, "read_timeout_s": 3.5,
             "shutdown_timeout_s": 2.5,
         "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"), "admin_key": SecretStr("other"), "admin_key_file": Path("other-file"), "swap": "unload-first",
@@ -71,7 +71,15 @@ def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
     ]
     variables = {f"BERT_{name.upper()}": text(value) for name, value in given.items()}
     for settings in (
-        start(*flags, "--no-access-log", "--no-page", "--skip-bad-bundles", "--http-compression", "--watch-models"),
+        start(
+            *flags,
+            "--no-access-log",
+            "--no-page",
+            "--skip-bad-bundles",
+            "--http-compression",
+            "--listen-when-ready",
+            "--watch-models",
+        ),
         start(**variables),
     ):
         read = settings.model_dump()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from socketserver import UnixStreamServer
 
 import pytest
 
@@ -38,23 +39,25 @@ def answering(
     class Server(HTTPServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
-    with Server((host, 0), Handler) as server:
+    is_unix = host.startswith("/")
+    with UnixStreamServer(host, Handler) if is_unix else Server((host, 0), Handler) as server:
         if context is not None:
             server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield server.server_port, paths
+        yield 1 if isinstance(server, UnixStreamServer) else server.server_port, paths
         server.shutdown()
         thread.join()
 
 
-def check(port: int, host: str = "0.0.0.0", metrics_port: str = "", certificate: str = "") -> int:
+def check(port: int, host: str = "0.0.0.0", metrics_port: str = "", certificate: str = "", uds: str = "") -> int:
     environment = {
         **os.environ,
         "BERT_PORT": str(port),
         "BERT_HOST": host,
         "BERT_METRICS_PORT": metrics_port,
         "BERT_SSL_CERTFILE": certificate,
+        "BERT_UDS": uds,
     }
     return subprocess.run([sys.executable, "-I", "-S", SCRIPT], env=environment, check=False, timeout=30).returncode
 
@@ -97,6 +100,14 @@ def test_a_server_with_tls_is_asked_by_tls_whoever_its_certificate_names(tmp_pat
         assert check(port, certificate=str(certificate.path)) == 0
         assert check(port) == 1
     assert paths == ["/readyz"]
+
+
+def test_a_server_of_a_unix_socket_is_asked_there(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with answering(HTTPStatus.OK, str(path)) as (_, paths):
+        assert check(1, uds=str(path)) == 0
+    assert paths == ["/readyz"]
+    assert check(1, uds=str(path)) == 1
 
 
 def test_a_server_that_is_not_ready_is_not_healthy() -> None:

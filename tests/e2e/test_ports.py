@@ -1,11 +1,12 @@
 """Ports of their own for metrics and operators, with one process and with several."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support import Connection, ServerProcess, run_app, serving
+from tests.support import Connection, ServerProcess, run_app, serving, starting
 
 KEY = "an-admin-key"
 HEALTH = ("/livez", "/readyz", "/health")
@@ -51,3 +52,58 @@ def test_a_port_for_operators_without_their_key_ends_the_start(shared_models: Pa
     ended = run_app("--models", str(shared_models), "--port", "0", "--admin-port", "0")
     assert ended.returncode == 1
     assert "BERT_ADMIN_PORT is set and there is no admin key" in ended.stderr
+
+
+def curl(socket: Path, path: str, *more: str) -> "subprocess.CompletedProcess[str]":
+    command = ["curl", "-sS", "--fail", "--unix-socket", str(socket), *more, f"http://localhost{path}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_unix_socket_is_there_while_a_server_listens(shared_models: Path, tmp_path: Path, workers: str) -> None:
+    path = tmp_path / "socket"
+    with serving(shared_models, "--uds", str(path), "--workers", workers) as server:
+        assert server.url == f"unix:{path}"
+        assert curl(path, "/readyz").stdout == '{"status":"ready"}'
+        assert "another server does" in run_app("--models", str(shared_models), "--uds", str(path)).stderr
+        body = ("-H", "Content-Type: application/json", "-d", '{"model":"sentiment","inputs":"a good film"}')
+        assert curl(path, "/v1/classify", *body, "-H", "X-Request-Id: direct").returncode == 0
+        forwarded = ("-H", "X-Request-Id: proxied", "-H", "X-Forwarded-For: 192.0.2.7")
+        assert curl(path, "/v1/classify", *body, *forwarded).returncode == 0
+        assert server.told("direct")["client"] == "unix:"
+        assert server.told("proxied")["client"] == "192.0.2.7"
+        assert server.stop() == 0, server.log
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("is_unix", [False, True])
+def test_nobody_can_connect_before_the_models_are_loaded(
+    shared_models: Path, tmp_path: Path, workers: str, is_unix: bool
+) -> None:
+    path = tmp_path / "socket"
+    place = ("--uds", str(path)) if is_unix else ()
+    more = ("--listen-when-ready", "--metrics-port", "0", "--workers", workers)
+    with serving(shared_models, *more, *place) as server:
+        if is_unix:
+            assert curl(path, "/readyz").returncode == 0
+        else:
+            assert status(server.url, "/readyz") == 200
+        log = server.log
+        assert log.index("/metrics is on") < log.index("ready in") < log.index("listening on")
+        assert server.stop() == 0
+
+
+def test_a_stop_while_nobody_can_connect(shared_models: Path) -> None:
+    with starting(
+        shared_models,
+        "--listen-when-ready",
+        "--metrics-port",
+        "0",
+        environment={},
+        until='/metrics is on ([^ "]+)',
+        wait=False,
+    ) as server:
+        assert status(server.url, "/livez") == 200
+        assert server.stop() == 0
+        assert "listening on" not in server.log

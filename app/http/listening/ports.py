@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from app.http.listening.tcp import cannot_listen
+from app.http.listening.unix import SocketFile
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ class Port:
     """Whether callers speak TLS."""
     waits: bool = False
     """Whether callers can connect only when the models are loaded."""
+    file: SocketFile | None = None
+    """That of a Unix socket."""
 
     def listen(self) -> None:
         """Let callers connect. A second time changes nothing.
@@ -62,11 +65,15 @@ class Ports:
         for port in self._ports:
             if port.purpose not in self._open and (is_ready or not port.waits):
                 port.listen()
+                if port.file is not None:
+                    port.file.show()
                 self._open.add(port.purpose)
                 log.info("%s", port.told)
 
     def close(self) -> None:
-        """Close this process's ends of the sockets. Callers cannot connect once all processes have."""
+        """Close this process's ends of the sockets, and remove their files. Callers cannot connect once all processes have."""
         for port in self._ports:
+            if port.file is not None:
+                port.file.remove()
             for one in port.sockets:
                 one.close()

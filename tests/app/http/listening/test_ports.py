@@ -19,7 +19,10 @@ def can_connect(port: Port) -> bool:
 
 def test_a_port_is_logged_when_callers_can_connect(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    early, late = Port("metrics", bind(["127.0.0.1"], 0), "early"), Port("main", bind(["127.0.0.1"], 0), "late", True)
+    early, late = (
+        Port("metrics", bind(["127.0.0.1"], 0), "early"),
+        Port("main", bind(["127.0.0.1"], 0), "late", waits=True),
+    )
     ports = Ports([late, early])
     assert not can_connect(early)
     ports.open(is_ready=False)
