@@ -5,7 +5,7 @@
   answer to be taken, and the number of pipelined requests.
 - An answer to a request that has not arrived completely ends the connection. What its caller still sends is read no further than
   so that the caller sees the answer, and is not parsed.
-- A caller that closes its sending side still gets the answers to what it has sent.
+- A caller that closes its sending side still gets the answers to what it has sent, unless it speaks TLS.
 - The header `Upgrade` is ignored.
 - While the server shuts down, requests on open connections are still answered, each with `Connection: close`.
 - Input that is not valid HTTP gets an error of the same JSON form as all others.

@@ -79,7 +79,10 @@ class Server(uvicorn.Server):
                 server_state=self.server_state,
                 app_state={},
             )
-            connect = self._tls.connect if port.is_secure and self._tls is not None else None
+            connect = None
+            if port.is_secure:
+                assert self._tls is not None  # else callers would be answered in the clear
+                connect = self._tls.connect
             self._acceptors[port.purpose] = [
                 Acceptor(one, make_protocol, lambda: len(self.server_state.connections), self._balance, connect)
                 for one in port.sockets
@@ -90,9 +93,8 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _close(self) -> None:
-        for acceptors in self._acceptors.values():
-            for acceptor in acceptors:
-                await acceptor.close()
+        # All at once: each closes its socket first, then waits for connections that are being made.
+        await asyncio.gather(*(one.close() for acceptors in self._acceptors.values() for one in acceptors))
         for port in self._ports:
             for one in port.sockets:
                 one.close()

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -198,7 +199,11 @@ def test_callers_must_show_a_certificate_where_that_is_required(
         with connected(server, authority, alice) as idle:
             idle.sendall(REQUEST)
             assert b"200 OK" in answer(idle)
-            assert server.stop() == 0  # though the caller of an idle connection says nothing
+            with socket.create_connection(("127.0.0.1", port_of(server)), timeout=HAPPEN_WITHIN_S) as slow:
+                slow.sendall(b"\x16\x03\x01")
+                started_at = monotonic()
+                assert server.stop() == 0
+                assert monotonic() - started_at < 20  # of 30 for requests: neither caller is waited for
 
 
 class Load:
