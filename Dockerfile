@@ -52,7 +52,7 @@ COPY deploy/fill_models.py deploy/fill_models.py
 RUN python -m compileall -q --invalidation-mode unchecked-hash model_export deploy
 
 FROM base AS server
-ENV BERT_HOST=0.0.0.0 BERT_PORT=8000 BERT_MODELS=/models
+ENV BERT_HOST=:: BERT_PORT=8000 BERT_MODELS=/models
 USER 10001:10001
 EXPOSE 8000
 # Readiness, not liveness: an engine that will not come back ends the process by itself, and what waits for "healthy" (the

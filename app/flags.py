@@ -11,13 +11,14 @@ from typing import Any, Final, Literal, get_origin
 
 from pydantic import HttpUrl, SecretStr, ValidationError
 
-from app.settings import Settings, service_port, unknown_variables, variable_of
+from app.settings import Settings, service_ports, unknown_variables, variable_of
 
 _WIDTH: Final = 100
 _METAVARS: Final[dict[Any, str]] = {
     str: "ADDRESS",
     str | None: "PATH",
     int: "N",
+    int | None: "N",
     float: "SECONDS",
     Path: "PATH",
     SecretStr | None: "KEY",
@@ -25,6 +26,7 @@ _METAVARS: Final[dict[Any, str]] = {
     HttpUrl | None: "URL",
 }
 _LISTS: Final = {
+    "host": "ADDRESS,...",
     "default_models": "MODEL,TASK=MODEL,...",
     "apis": "NAME,...",
     "precision": "PRECISION,MODEL=PRECISION,...",
@@ -66,7 +68,7 @@ def read_settings(arguments: Mapping[str, Any]) -> Settings | None:
         tell(
             f"{name}: there is no such setting. Did you mean {meant}? Rename it, or unset it if it is another program's."
         )
-    if variable := service_port(os.environ):
+    for variable in service_ports(os.environ):
         tell(
             f"{variable} is the address of a Kubernetes Service, and ignored. Set enableServiceLinks: false in the pod."
         )

@@ -19,7 +19,7 @@ Precision = Literal["auto", "fp32", "fp16", "int8"]
 
 PREFIX: Final = "BERT_"
 SERVICE_ADDRESS: Final = re.compile(r"(?:tcp|udp|sctp)://\S+")
-"""What Kubernetes puts into `BERT_PORT` if there is a Service named bert in the namespace."""
+"""What Kubernetes puts into `BERT_PORT` if there is a Service named bert in the namespace, and into `BERT_METRICS_PORT` for bert-metrics."""
 _OF_A_SERVICE: Final = re.compile(
     r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)|\w+_PORT"
 )
@@ -45,6 +45,10 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "HTTP": (
         "host",
         "port",
+        "uds",
+        "listen_when_ready",
+        "metrics_port",
+        "admin_port",
         "workers",
         "apis",
         "page",
@@ -59,6 +63,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "http_compression",
         "timeout_keep_alive",
     ),
+    "TLS": ("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_cert_reqs"),
     "limits": (
         "max_queue_s",
         "request_timeout_s",
@@ -95,9 +100,20 @@ class Settings(BaseSettings):
         "so that requests get 503 meanwhile",
     )
     host: str = Field(
-        "127.0.0.1", description="address to listen on; 0.0.0.0 for every interface, :: for those of IPv6, too"
+        "127.0.0.1",
+        pattern=r"^[^,\s]+(,[^,\s]+)*$",
+        description="addresses to listen on; 0.0.0.0 is every one of IPv4, :: alone every one of IPv6 and IPv4",
     )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
+    uds: Path | None = Field(None, description="Unix socket to listen on instead of that port")
+    listen_when_ready: bool = Field(
+        False,
+        description="let nobody connect before the models are loaded: for a load balancer without a readiness check",
+    )
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port of /metrics, which is then on no other; plain HTTP"
+    )
+    admin_port: int | None = Field(None, ge=0, le=65535, description="port of /admin, which is then on no other")
     workers: int = Field(
         1, ge=1, description="processes that read HTTP; with two or more the models run in one of their own"
     )
@@ -177,6 +193,15 @@ class Settings(BaseSettings):
         ge=1,
         description="time that an idle connection stays open, seconds: longer than the proxy in front keeps it",
     )
+    ssl_certfile: Path | None = Field(
+        None, description="certificate of the server, in PEM, its chain after it: turns TLS on"
+    )
+    ssl_keyfile: Path | None = Field(None, description="its key, if that is not in the same file")
+    ssl_keyfile_password: SecretStr | None = Field(None, min_length=1, description="password of that key")
+    ssl_ca_certs: Path | None = Field(None, description="certificates of those who may sign callers' certificates")
+    ssl_cert_reqs: Literal["none", "optional", "required"] = Field(
+        "none", description="whether callers show a certificate; 0, 1 and 2 mean the same, as in Python"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log to write")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="auto writes text to a terminal, else one JSON object a line"
@@ -217,6 +242,12 @@ class Settings(BaseSettings):
         """Remove the whitespace around a key, which `$(cat key)` and editors of Secrets add."""
         return key.strip() if isinstance(key, str) else key
 
+    @field_validator("ssl_cert_reqs", mode="before")
+    @classmethod
+    def _by_number(cls, requirement: object) -> object:
+        """Return the name of a number of Python's `ssl`, as uvicorn takes them."""
+        return {"0": "none", "1": "optional", "2": "required"}.get(str(requirement), requirement)
+
     @field_validator("root_path", mode="before")
     @classmethod
     def _without_last_slash(cls, path: object) -> object:
@@ -253,12 +284,10 @@ def variable_of(name: str) -> str:
     return f"{PREFIX}{name.upper()}"
 
 
-def service_port(environment: Mapping[str, str]) -> str | None:
-    """Return the variable of the port if its value is not ours but Kubernetes', which has the same name for it."""
-    ours = variable_of("port")
-    return next(
-        (name for name, value in environment.items() if name.upper() == ours and SERVICE_ADDRESS.fullmatch(value)), None
-    )
+def service_ports(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables of ports whose value is not ours but Kubernetes', which has the same names for those of Services."""
+    ours = {variable_of(name) for name in Settings.model_fields if name == "port" or name.endswith("_port")}
+    return [name for name, value in environment.items() if name.upper() in ours and SERVICE_ADDRESS.fullmatch(value)]
 
 
 def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:

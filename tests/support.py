@@ -166,9 +166,10 @@ def starting(
     environment: Mapping[str, str],
     module: str = "app",
     wait: bool = True,
+    until: str = r"listening on ([^ ,]+)",
     python: Path = Path(sys.executable),
 ) -> Iterator[ServerProcess]:
-    """Serve as `serving` does, by another module or in another environment, or from when it listens.
+    """Serve as `serving` does, by another module or in another environment, or from when the log has its URL.
 
     A batch has `BATCH_TOKENS`, if nothing else is asked for: `--batch-tokens 0` measures, as servers do by default.
     """
@@ -184,7 +185,7 @@ def starting(
             )
         try:
             server = ServerProcess(process, "", log_path)
-            server.url = _wait_for(server, lambda: re.search(r"listening on (http://[^ ]+)", server.log))[1]
+            server.url = _wait_for(server, lambda: re.search(until, server.log))[1]
             if wait:
                 # Of each front end: any of them may get the next connection.
                 workers = int(arguments[arguments.index("--workers") + 1]) if "--workers" in arguments else 1

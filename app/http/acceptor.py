@@ -9,9 +9,9 @@ import errno
 import logging
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +23,13 @@ AFTER_YOU_TIMES: Final = 5
 process does."""
 LEAD: Final = 1
 """So many connections more than another process, or an eighth more, are as good as equally many."""
+MADE_WITHIN_S: Final = 0.5
+"""How long to wait at the end for connections that are not made yet: a TLS handshake is the caller's turn."""
 NO_ROOM_S: Final = 0.1
 """How long to wait when this process, or the system, can open no more files."""
+
+
+Connect = Callable[[Callable[[], asyncio.Protocol], socket.socket], Coroutine[Any, Any, object]]
 
 
 class Balance(Protocol):
@@ -65,6 +70,7 @@ class Acceptor:
         make_protocol: Callable[[], asyncio.Protocol],
         connections: Callable[[], int],
         balance: Balance,
+        connect: Connect | None = None,
     ) -> None:
         """Begin to accept.
 
@@ -73,12 +79,14 @@ class Acceptor:
             make_protocol: Called for each connection.
             connections: Returns how many this process has.
             balance: With the others.
+            connect: Makes a connection of an accepted socket; the event loop's way if it is None.
         """
         self._listener = listener
         self._make_protocol = make_protocol
         self._connections = connections
         self._balance = balance
         self._loop = asyncio.get_running_loop()
+        self._connect: Connect = connect or self._loop.connect_accepted_socket
         self._pause: asyncio.TimerHandle | None = None
         self._starting: set[asyncio.Task[object]] = set()
         self._times_waited = 0
@@ -103,7 +111,9 @@ class Acceptor:
             self._listener.close()
             self._balance.leave()
         if self._starting:
-            await asyncio.wait(self._starting)
+            _, late = await asyncio.wait(self._starting, timeout=MADE_WITHIN_S)
+            for one in late:
+                one.cancel()
 
     def _on_readable(self) -> None:
         self._balance.tell(self._mine())
@@ -138,7 +148,7 @@ class Acceptor:
                 raise
             return False  # there is none, another process has it, or its caller has left
         connection.setblocking(False)
-        task = asyncio.ensure_future(self._loop.connect_accepted_socket(self._make_protocol, connection))
+        task = asyncio.ensure_future(self._connect(self._make_protocol, connection))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
         self._balance.tell(self._mine())

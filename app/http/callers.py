@@ -8,6 +8,9 @@ from starlette.types import Scope
 
 from app.http.asgi import header
 
+UNIX: Final = "unix:"
+"""Stands for the address of a caller of a Unix socket, as in nginx. It is a proxy that is trusted, unless none is: whoever may connect
+is decided by the folder of the socket."""
 _KNOWN: Final = 4096
 """The number of addresses of which it is remembered whether they are trusted."""
 _LONGEST: Final = 64
@@ -54,6 +57,8 @@ class Callers:
 
     def _read_address(self, text: str) -> tuple[str | None, bool]:
         """Return an address in its usual form, or None if it is none, and whether it is trusted."""
+        if text == UNIX:
+            return UNIX, bool(self._networks)
         try:
             address = ip_address(text)
         except ValueError:

@@ -5,7 +5,7 @@
   answer to be taken, and the number of pipelined requests.
 - An answer to a request that has not arrived completely ends the connection. What its caller still sends is read no further than
   so that the caller sees the answer, and is not parsed.
-- A caller that closes its sending side still gets the answers to what it has sent.
+- A caller that closes its sending side still gets the answers to what it has sent, unless it speaks TLS.
 - The header `Upgrade` is ignored.
 - While the server shuts down, requests on open connections are still answered, each with `Connection: close`.
 - Input that is not valid HTTP gets an error of the same JSON form as all others.
@@ -20,10 +20,13 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.errors import HeadTooLarge, RequestTimeout, ServiceError, TooManyPipelined
-from app.http.asgi import READ_AT, STALLED, new_request_id, render_error
+from app.http.asgi import CERTIFICATE, READ_AT, STALLED, new_request_id, render_error
+from app.http.callers import UNIX
 from app.http.finished import Finished
 from app.http.half_closed import HalfClosed
+from app.http.listening.tls import name_in
 from app.http.no_http import no_http
+from app.http.tls_transport import TlsTransport
 from app.http.transport import CoalescingTransport, Discard
 
 HEAD_BYTES: Final = 64 * 1024
@@ -64,7 +67,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._discard: Discard | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast("asyncio.Transport", CoalescingTransport(transport, self, self._read_timeout_s)))
+        secured = transport.get_extra_info("sslcontext") is not None
+        kind = TlsTransport if secured else CoalescingTransport
+        super().connection_made(cast("asyncio.Transport", kind(transport, self, self._read_timeout_s)))
+        if self.client is None and self.server is not None and self.server[1] is None:
+            self.client = (UNIX, 0)
+        if secured and (name := name_in(transport.get_extra_info("peercert"))):
+            self.app_state = {CERTIFICATE: name}  # which uvicorn hands over with each request
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -75,8 +84,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's says nothing, which closes the connection
-        """Keep the connection if the caller has sent whole requests and waits for their answers."""
-        if not self._is_between or self._latest is None or self._latest.response_complete:
+        """Keep the connection if the caller has sent whole requests and waits for their answers, which TLS cannot."""
+        if self.scheme == "https" or not self._is_between or self._latest is None or self._latest.response_complete:
             self.transport.close()  # after the answer that was just written
             return False
         self._latest.keep_alive = False

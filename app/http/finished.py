@@ -7,7 +7,7 @@ from typing import Final
 from starlette.types import Scope
 
 from app.errors import ServiceError
-from app.http.asgi import READ_AT
+from app.http.asgi import CERTIFICATE, READ_AT
 from app.http.callers import Callers
 from app.telemetry.logs import AccessLog
 from app.telemetry.metrics import Metrics
@@ -32,6 +32,8 @@ class Finished:
             self._metrics.of_callers.finished(record.caller, record)
         if self._access_log is not None:
             record.client = self._callers.address_of(scope)
+            if state := scope.get("state"):
+                record.certificate = state.get(CERTIFICATE)
             self._access_log.write(record)
 
     def input(self, client: tuple[str, int] | None, error: ServiceError, request_id: str) -> None:

@@ -25,11 +25,9 @@ class Health(BaseModel):
     failed_models: list[str] = []
 
 
-def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
+def make_health_router(readiness: Readiness) -> APIRouter:
     """Return the routes. They need no API key."""
     router = APIRouter(tags=["health"])
-    # A thread of its own: those of the event loop may all be tokenizing, which is when metrics are needed most.
-    collector = ThreadPoolExecutor(1, thread_name_prefix="metrics")
 
     @router.get("/livez", summary="Whether the process responds at all", response_model_exclude_defaults=True)
     async def livez() -> Health:
@@ -44,6 +42,15 @@ def make_health_router(readiness: Readiness, metrics: Metrics) -> APIRouter:
     async def readyz() -> Health:
         readiness.check()
         return Health(status=readiness.state, failed_models=list(readiness.failed_models))
+
+    return router
+
+
+def make_metrics_router(metrics: Metrics) -> APIRouter:
+    """Return the route of Prometheus. It needs no API key."""
+    router = APIRouter()
+    # A thread of its own: those of the event loop may all be tokenizing, which is when metrics are needed most.
+    collector = ThreadPoolExecutor(1, thread_name_prefix="metrics")
 
     @router.get("/metrics", include_in_schema=False)
     async def prometheus(request: Request) -> Response:

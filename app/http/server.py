@@ -1,30 +1,24 @@
-"""The HTTP server: its socket and its end. Runs on the main thread's event loop."""
+"""The HTTP server: what it accepts, and its end. Runs on the main thread's event loop."""
 
 import asyncio
 import contextlib
-import errno
 import logging
 import resource
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final, cast
 
 import uvicorn
 
-from app.errors import StartupError
 from app.http.acceptor import ALONE, Acceptor, Balance
+from app.http.listening.ports import Port, Purpose
+from app.http.listening.tls import Tls
 from app.http.readiness import Readiness
 
 log = logging.getLogger(__name__)
 
 FEW_FILES: Final = 1024
-_REMEDIES: Final = {
-    errno.EADDRINUSE: "Stop what uses the port, or set --port and --host.",
-    errno.EMFILE: "Raise the limit of open files (ulimit -n).",
-    errno.EACCES: "Set --port to 1024 or more: this user may not listen on lower ones.",
-}
-"""What to do about an error of a port; all others are of the address."""
 
 
 class Server(uvicorn.Server):
@@ -33,40 +27,77 @@ class Server(uvicorn.Server):
     Within 0.1 s uvicorn then closes the listening sockets and tells each connection (`HttpProtocol.shutdown`).
     """
 
-    def __init__(self, config: uvicorn.Config, readiness: Readiness) -> None:
-        super().__init__(config)
+    def __init__(self, configs: Mapping[Purpose, uvicorn.Config], readiness: Readiness, tls: Tls | None = None) -> None:
+        """Take what answers on each port; all have the same limits. Ports that are secure need `tls`."""
+        super().__init__(configs["main"])
+        self._configs: Final = configs
         self._readiness = readiness
-        self._acceptor: Acceptor | None = None
+        self._tls: Final = tls
+        self._ports: Iterable[Port] = ()
+        self._balance: Balance = ALONE
+        self._acceptors: Final[dict[Purpose, list[Acceptor]]] = {}
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    async def serve_on(self, listener: socket.socket, balance: Balance = ALONE) -> None:
-        """Serve connections of a socket until told to stop.
+    async def serve_on(self, ports: Iterable[Port], balance: Balance = ALONE) -> None:
+        """Serve connections of ports until told to stop.
 
         Args:
-            listener: Bound; closed in the end.
-            balance: With the other processes that accept from the socket.
+            ports: Bound; their sockets are closed in the end. Those that wait are not served before the engine is ready.
+            balance: With the other processes that accept from the sockets.
+
+        Raises:
+            StartupError: another program listens on one.
         """
-        self.config.load()
-        listener.listen(self.config.backlog)
-        make_protocol = partial(
-            cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class),
-            config=self.config,
-            server_state=self.server_state,
-            app_state={},
-        )
-        self._acceptor = Acceptor(listener, make_protocol, lambda: len(self.server_state.connections), balance)
+        self._ports, self._balance = ports, balance
         try:
+            self.accept()
             await self.serve(sockets=[])
         finally:
-            await self._acceptor.close()
+            await self._close()
+
+    def accept(self) -> None:
+        """Accept connections from the ports of which there is no reason to wait.
+
+        Raises:
+            StartupError: another program listens on one.
+        """
+        if self.should_exit:
+            return
+        for port in self._ports:
+            if port.purpose in self._acceptors or (port.waits and self._readiness.engine == "starting"):
+                continue
+            config = self._configs[port.purpose]
+            if not config.loaded:
+                config.load()
+            port.listen()
+            make_protocol = partial(
+                cast("Callable[..., asyncio.Protocol]", config.http_protocol_class),
+                config=config,
+                server_state=self.server_state,
+                app_state={},
+            )
+            connect = None
+            if port.is_secure:
+                assert self._tls is not None  # else callers would be answered in the clear
+                connect = self._tls.connect
+            self._acceptors[port.purpose] = [
+                Acceptor(one, make_protocol, lambda: len(self.server_state.connections), self._balance, connect)
+                for one in port.sockets
+            ]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._acceptor is not None:
-            await self._acceptor.close()
+        await self._close()
         await super().shutdown(sockets)
+
+    async def _close(self) -> None:
+        # All at once: each closes its socket first, then waits for connections that are being made.
+        await asyncio.gather(*(one.close() for acceptors in self._acceptors.values() for one in acceptors))
+        for port in self._ports:
+            for one in port.sockets:
+                one.close()
 
     def stop(self, why: str, level: int = logging.INFO) -> None:
         """Stop being ready, and end once every accepted request is answered."""
@@ -87,27 +118,3 @@ def allow_connections() -> None:
         log.warning(
             "a process may open %d files only, and each connection is one: raise the hard limit of open files", most
         )
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a bound socket.
-
-    Raises:
-        StartupError: the port is taken or not allowed, or the address is not this machine's.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        remedy = "Set --host to an address of this machine, or to 0.0.0.0 or :: for all of them."
-        if not isinstance(error, socket.gaierror):
-            remedy = _REMEDIES.get(error.errno or 0, remedy)
-        raise StartupError(f"Cannot listen on {host}:{port}: {error.strerror}. {remedy}") from error
-    listener.set_inheritable(True)
-    return listener

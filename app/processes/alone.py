@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import os
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from app.bundle.files import Bundle
 from app.engine.local import LocalEngine
 from app.engine.messages import Serving
+from app.http.listening.ports import Ports
 from app.processes.bad_bundles import BadBundles
 from app.processes.exit_status import ExitStatus
 from app.processes.front_end import FrontEnd
@@ -23,9 +23,7 @@ from app.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 
-async def serve_alone(
-    settings: Settings, listener: socket.socket, bundles: Sequence[Bundle], bad: BadBundles
-) -> ExitStatus:
+async def serve_alone(settings: Settings, ports: Ports, bundles: Sequence[Bundle], bad: BadBundles) -> ExitStatus:
     """Serve the bundles, but for bad ones that are skipped, until a signal; return the exit status.
 
     Raises:
@@ -35,9 +33,9 @@ async def serve_alone(
     metrics = Metrics()
     engine = LocalEngine()
     front_end = FrontEnd(settings, bundles, engine, metrics, bad)
-    rereads: list[Callable[[], None]] = []
+    rereads = [*front_end.looks]
     stop_on_signals(front_end.server.stop, _end_now, rereads)
-    serving = asyncio.create_task(front_end.server.serve_on(listener))
+    serving = asyncio.create_task(front_end.server.serve_on(ports))
     watching: asyncio.Task[None] | None = None
     # No task group: what fails here may not cut off the server, which still answers what it accepted.
     try:
@@ -46,6 +44,7 @@ async def serve_alone(
             return ExitStatus.STOPPED
         start = Serving(loaded, bad.names)
         front_end.engine_found(start)
+        ports.open(is_ready=True)
         repository = Repository(settings, engine, metrics, front_end, bundles=front_end.bundles, serving=start)
         front_end.administration = repository
         rereads.append(Again(repository.refresh).begin)

@@ -7,9 +7,8 @@ import asyncio
 import logging
 import math
 import signal
-import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -33,10 +32,11 @@ from app.http.cross_origin import for_origins
 from app.http.dialects import chosen
 from app.http.dispatch import Dispatcher, Endpoint
 from app.http.finished import Finished
-from app.http.health import make_health_router
+from app.http.health import make_health_router, make_metrics_router
 from app.http.inference import InferenceEndpoint
 from app.http.keys import Keys, digest_of
 from app.http.large_work import LargeWork
+from app.http.listening.ports import Ports, Purpose
 from app.http.models import make_models_router
 from app.http.native import NativeApi
 from app.http.page import PageApi
@@ -45,10 +45,13 @@ from app.http.server import Server
 from app.http.utility import UtilityEndpoint
 from app.ipc.remote_engine import RemoteEngine
 from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
+from app.processes.certificates import open_certificates
+from app.processes.changes import look_again, until_right
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
-from app.processes.keys import open_keys_file, read_key, single_key, until_keys_are_right
+from app.processes.keys import open_keys_file, read_key, single_key
 from app.processes.reports import FrontEndReady, SupervisorLink
+from app.processes.signals import reread_when_told
 from app.processes.small_files import folder_of
 from app.settings import Settings
 from app.tasks import TASKS
@@ -85,6 +88,7 @@ class FrontEnd:
         """Answers operators, once there are models."""
         self._without_engine_since = time.perf_counter()
         self._tracer = None if settings.otlp_endpoint is None else Tracer(str(settings.otlp_endpoint))
+        certificates = open_certificates(settings)
         keys_file = open_keys_file(settings)
         keys = single_key(settings) if keys_file is None else keys_file.keys
         self.bundles: Final = list(bundles)
@@ -114,29 +118,26 @@ class FrontEnd:
         finished = Finished(metrics, access_log, Callers(settings.forwarded_allow_ips))
         apis: list[Api] = [NativeApi(self._served), *(dialect(self._served) for dialect in dialects)]
         self.application: Final = self._make_application(apis, engine, finished)
-        protocol = partial(HttpProtocol, read_timeout_s=settings.read_timeout_s, finished=finished)
+        applications = {"main": self.application, **self._make_other_applications(finished)}
         self.server: Final = Server(
-            uvicorn.Config(
-                self.application,
-                http=cast("type[asyncio.Protocol]", protocol),
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=settings.timeout_keep_alive,
-                timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
-            ),
+            {purpose: _config(settings, one, finished) for purpose, one in applications.items()},
             self.readiness,
+            None if certificates is None else certificates.tls(metrics.tls_failures.inc),
         )
 
-        self._watching: asyncio.Task[None] | None = None
+        self.looks: Final[list[Callable[[], object]]] = []
+        """Each reads a file again if it has changed."""
+        if certificates is not None:
+            self.looks.append(certificates.look)
         if keys_file is not None:
             metrics.of_callers.expect(keys_file.names)
-            self._watching = asyncio.create_task(
-                keys_file.watch(lambda: metrics.of_callers.expect(keys_file.names)), name="keys of callers"
-            )
+
+            def look() -> None:
+                if keys_file.look():
+                    metrics.of_callers.expect(keys_file.names)
+
+            self.looks.append(look)
+        self._watching = [asyncio.create_task(look_again(look)) for look in self.looks]
 
     def _make_application(self, apis: Sequence[Api], engine: EngineClient, finished: Finished) -> Application:
         """Return what answers requests: the APIs' routes, those for people and operators, and what stands before them."""
@@ -161,8 +162,11 @@ class FrontEnd:
         if settings.page:
             page = PageApi(self._served, apis)
             endpoints += [utility(page, route, compressor=compressor) for route in page.routes]
-        endpoints += self._admin_endpoints(finished)
-        routers = [make_health_router(self.readiness, self._metrics), make_models_router(NativeApi.name, self._served)]
+        if settings.admin_port is None:
+            endpoints += self._admin_endpoints(finished)
+        routers = [make_health_router(self.readiness), make_models_router(NativeApi.name, self._served)]
+        if settings.metrics_port is None:
+            routers.append(make_metrics_router(self._metrics))
         asks_for_key = self._served.limits.keys is not None
         application = make_application(routers, apis, self._served, asks_for_key=asks_for_key)
         dispatcher = Dispatcher(
@@ -170,6 +174,23 @@ class FrontEnd:
         )
         origins = settings.cors_allow_origin
         return dispatcher if origins is None else for_origins(dispatcher, origins)
+
+    def _make_other_applications(self, finished: Finished) -> dict[Purpose, Application]:
+        """Return what answers on the ports that are for one thing: that, and health."""
+
+        def make(endpoints: Sequence[Endpoint], *, has_metrics: bool) -> Application:
+            routers = [make_health_router(self.readiness)]
+            if has_metrics:
+                routers.append(make_metrics_router(self._metrics))
+            application = make_application(routers, (), self._served, asks_for_key=False)
+            return Dispatcher(CompressingApplication(application, Compressor(self._large)), endpoints, finished)
+
+        others: dict[Purpose, Application] = {}
+        if self._settings.metrics_port is not None:
+            others["metrics"] = make([], has_metrics=True)
+        if self._settings.admin_port is not None:
+            others["admin"] = make(self._admin_endpoints(finished), has_metrics=False)
+        return others
 
     def _admin_endpoints(self, finished: Finished) -> list[AdminEndpoint]:
         """Return the routes for operators; none without their key."""
@@ -229,6 +250,7 @@ class FrontEnd:
         if self.readiness.engine == "ready":
             return
         self.readiness.engine = "ready"
+        self.server.accept()
         if not self.readiness.is_draining:
             freeze_heap()
             log.info("ready in %.2f s", time.perf_counter() - self._without_engine_since)
@@ -247,8 +269,8 @@ class FrontEnd:
 
     async def close(self) -> None:
         """End the threads and send the last traces, when all is answered."""
-        if self._watching is not None:
-            self._watching.cancel()
+        for watching in self._watching:
+            watching.cancel()
         self._large.close()
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)
@@ -258,7 +280,7 @@ async def serve_front_end(
     settings: Settings,
     socket_path: Path,
     supervisor: SupervisorLink,
-    listener: socket.socket,
+    ports: Ports,
 ) -> ExitStatus:
     """Be a front end and nothing else: the main coroutine of its process.
 
@@ -266,12 +288,12 @@ async def serve_front_end(
         settings: As the service was started with.
         socket_path: Where the engine listens.
         supervisor: Gets a report when this front end is ready, and sees that it works.
-        listener: The socket that all front ends accept connections from.
+        ports: With the sockets that all front ends accept connections from.
 
     Raises:
         StartupError: the service cannot start as it is set up.
     """
-    if not await _keys_are_right(settings, supervisor):
+    if not await _files_are_right(settings, supervisor):
         return ExitStatus.STOPPED
     bad = BadBundles(are_skipped=settings.skip_bad_bundles)
     engine = RemoteEngine(socket_path, admission=Admission(settings.max_queue_s, settings.request_timeout_s))
@@ -282,20 +304,37 @@ async def serve_front_end(
     front_end = FrontEnd(settings, [], engine, metrics, bad)
     front_end.administration = engine
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, front_end.server.stop, "SIGTERM")
+    reread_when_told(front_end.looks)
     supervisor.when_gone(partial(front_end.server.stop, "the supervisor has died", logging.ERROR))
     async with asyncio.TaskGroup() as tasks:
         beating = tasks.create_task(supervisor.place.beat())
         connection = tasks.create_task(_stay_connected(front_end, engine, supervisor))
-        await front_end.server.serve_on(listener, supervisor.place)
+        await front_end.server.serve_on(ports, supervisor.place)
         connection.cancel()
         await front_end.close()
         beating.cancel()
     return ExitStatus.STOPPED if connection.cancelled() else connection.result()
 
 
-async def _keys_are_right(settings: Settings, supervisor: SupervisorLink) -> bool:
-    """Wait until the keys of callers can be read; return False if this process is to end instead."""
-    waiting = asyncio.create_task(until_keys_are_right(settings))
+def _config(settings: Settings, application: Application, finished: Finished) -> uvicorn.Config:
+    protocol = partial(HttpProtocol, read_timeout_s=settings.read_timeout_s, finished=finished)
+    return uvicorn.Config(
+        application,
+        http=cast("type[asyncio.Protocol]", protocol),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=settings.timeout_keep_alive,
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
+    )
+
+
+async def _files_are_right(settings: Settings, supervisor: SupervisorLink) -> bool:
+    """Wait until keys and certificates can be read; return False if this process is to end instead."""
+    waiting = asyncio.create_task(until_right(lambda: (open_keys_file(settings), open_certificates(settings))))
 
     def end() -> None:
         waiting.cancel()

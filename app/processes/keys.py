@@ -1,9 +1,6 @@
 """Where the keys of callers come from: a setting, a file with one key, a file with the names of many, which may change."""
 
-import asyncio
 import logging
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -12,15 +9,13 @@ from pydantic import SecretStr
 from app.engine.callers import Caller
 from app.errors import StartupError
 from app.http.keys import Keys, digest_of, parse_keys
+from app.processes.changes import signature_of
 from app.settings import Settings, variable_of
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S: Final = 1.0
 OF_THE_KEY: Final = "default"
 """The name of those who show the single key, where others have names."""
-
-_Signature = tuple[int, ...] | None
 
 
 def read_key(setting: str, key: SecretStr | None, file: Path | None) -> str | None:
@@ -59,25 +54,6 @@ def open_keys_file(settings: Settings) -> "KeysFile | None":
     return KeysFile(settings.api_keys_file, read_key("api_key", settings.api_key, settings.api_key_file))
 
 
-async def until_keys_are_right(settings: Settings) -> None:
-    """Wait until the file of keys can be used, if there is one.
-
-    It was right when the service started. Whoever writes it anew may have made a mistake since, which the processes that have read
-    it before outlive; one that is started now would end again and again, and the service with it.
-    """
-    told = ""
-    while True:
-        try:
-            open_keys_file(settings)
-        except StartupError as error:
-            if str(error) != told:
-                log.error("%s This process serves once it is right.", error)  # noqa: TRY400
-                told = str(error)
-            await asyncio.sleep(LOOK_EVERY_S)
-        else:
-            return
-
-
 class KeysFile:
     """The keys of a file, read anew when it changes."""
 
@@ -89,7 +65,7 @@ class KeysFile:
         """
         self._path: Final = path
         self._single_key: Final = single_key
-        self._seen = self._signature()
+        self._seen = signature_of(self._path)
         self.keys: Final = Keys(self._read())
 
     @property
@@ -99,7 +75,7 @@ class KeysFile:
 
     def look(self) -> bool:
         """Read the file if it is another than it was, and return whether the keys are others now. Wrong ones change nothing."""
-        seen = self._signature()
+        seen = signature_of(self._path)
         if seen == self._seen:
             return False
         self._seen = seen  # before it is read: what changes meanwhile is seen the next time
@@ -112,13 +88,6 @@ class KeysFile:
         log.info("%s was read again: %d keys of %d callers", self._path, len(callers), len(self.names))
         return True
 
-    async def watch(self, changed: Callable[[], None]) -> None:
-        """Look once a second until cancelled; call `changed` when the keys are others."""
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            if self.look():
-                changed()
-
     def _read(self) -> dict[bytes, Caller]:
         variable = variable_of("api_keys_file")
         text = _text_of(variable, self._path)
@@ -130,14 +99,6 @@ class KeysFile:
             named = next((one for one in callers.values() if one.name == OF_THE_KEY), Caller(OF_THE_KEY))
             callers.setdefault(digest_of(self._single_key), named)
         return callers
-
-    def _signature(self) -> _Signature:
-        """Return what is another number when the file is another: also behind the links of a Secret of Kubernetes."""
-        try:
-            status = os.stat(self._path)  # noqa: PTH116 - a Path takes twice as long
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
 
 
 def _text_of(variable: str, path: Path) -> str:

@@ -4,17 +4,19 @@ import logging
 import os
 from collections.abc import Collection, Iterable, Mapping
 
-from app import __version__
 from app.bundle.files import Bundle, find_bundles
 from app.bundle.manifest import Task
 from app.http.dialects import chosen
-from app.http.server import allow_connections, listen
+from app.http.listening.ports import Ports
+from app.http.server import allow_connections
 from app.processes.alone import serve_alone
 from app.processes.bad_bundles import BadBundles
+from app.processes.certificates import open_certificates
 from app.processes.engine_process import serve_engine
 from app.processes.exit_status import ExitStatus, run
 from app.processes.front_end import serve_front_end
 from app.processes.keys import open_keys_file
+from app.processes.ports import bind_ports
 from app.processes.supervisor import Supervisor
 from app.settings import Settings, unknown_variables
 from app.tasks import TASKS
@@ -39,13 +41,17 @@ def launch(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> ExitStatus:
     # First of all, so that a port in use ends the start at once, and /livez is answered while models load.
-    listener = listen(settings.host, settings.port)
-    host, port = listener.getsockname()[:2]
-    if ":" in host:
-        host = f"[{host}]"
+    ports = bind_ports(settings)
+    ports.open(is_ready=False)
+    try:
+        return await _serve_on(ports, settings)
+    finally:
+        ports.close()
+
+
+async def _serve_on(ports: Ports, settings: Settings) -> ExitStatus:
     if settings.api_key is not None and settings.api_key_file is not None:
         log.warning("BERT_API_KEY and BERT_API_KEY_FILE are both set: the key of the file counts. Unset BERT_API_KEY.")
-    log.info("listening on http://%s:%d (version %s, workers %d)", host, port, __version__, settings.workers)
     bad = BadBundles(are_skipped=settings.skip_bad_bundles)
     bundles = find_bundles(settings.models, bad.skipping)
     # What is wrong is logged once, here, and not by every front end.
@@ -53,12 +59,13 @@ async def _serve(settings: Settings) -> ExitStatus:
     bad.refuse_none(bundles)
     _log_defaults(bundles, settings.default_model_pairs, defaults)
     if settings.workers == 1:
-        return await serve_alone(settings, listener, bundles, bad)
+        return await serve_alone(settings, ports, bundles, bad)
     chosen(settings.apis)
     open_keys_file(settings)
+    open_certificates(settings)
     if settings.otlp_endpoint is not None:
         require_opentelemetry()
-    return await Supervisor(settings, listener, serve_engine, serve_front_end).run()
+    return await Supervisor(settings, ports, serve_engine, serve_front_end).run()
 
 
 def _log_defaults(

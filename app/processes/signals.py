@@ -18,7 +18,7 @@ TERMINAL: Final = Path("/dev/tty")
 
 
 def stop_on_signals(
-    stop: Callable[[str], None], stop_now: Callable[[int], None], rereads: Sequence[Callable[[], None]] | None = None
+    stop: Callable[[str], None], stop_now: Callable[[int], None], rereads: Sequence[Callable[[], object]] | None = None
 ) -> None:
     """Handle on this event loop the signals that stop a service.
 
@@ -56,7 +56,7 @@ def stop_on_signals(
             loop.add_signal_handler(number, on_signal, number)
 
 
-def reread_when_told(rereads: Sequence[Callable[[], None]]) -> None:
+def reread_when_told(rereads: Sequence[Callable[[], object]]) -> None:
     """Have a child of a supervisor call each of these on this event loop when it is to read anew what may have changed."""
 
     def on_signal() -> None:

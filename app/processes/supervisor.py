@@ -13,11 +13,11 @@ from itertools import count
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from socket import socket
 from typing import Final
 
 from app.engine.messages import Serving
 from app.errors import StartupError
+from app.http.listening.ports import Ports
 from app.processes.board import BEAT_EVERY_S, Board, Place, Silence
 from app.processes.exit_status import ChildMain, ExitStatus, run_child
 from app.processes.reports import FrontEndReady, ModelsServed, Report, SupervisorLink
@@ -46,7 +46,7 @@ class Supervisor:
     def __init__(
         self,
         settings: Settings,
-        listener: socket,
+        ports: Ports,
         serve_engine: ChildMain,
         serve_front_end: ChildMain,
     ) -> None:
@@ -54,12 +54,12 @@ class Supervisor:
 
         Args:
             settings: Of the service.
-            listener: The socket that front ends accept connections from.
+            ports: With the sockets that front ends accept connections from.
             serve_engine: Main coroutine of the engine's process.
             serve_front_end: Main coroutine of a front end's process.
         """
         self._settings = settings
-        self._listener = listener
+        self._ports = ports
         self._serve_engine = serve_engine
         self._serve_front_end = serve_front_end
         finish_within_s = settings.shutdown_timeout_s + FINISH_WITHIN_S
@@ -109,7 +109,7 @@ class Supervisor:
                     front_ends.create_task(self._keep(slot))
                 status = await self._stop
                 # Once the front ends have closed theirs too, a new connection is refused at once instead of waiting for nobody.
-                self._listener.close()
+                self._ports.close()
                 for slot in self._front_ends:
                     slot.stop()
             # Only now, as the front ends needed it for what they had accepted. It has nothing left to finish.
@@ -146,12 +146,20 @@ class Supervisor:
                 self._serving = serving
             case FrontEndReady():
                 self._was_ready = True
+                self._open_ports()
+
+    def _open_ports(self) -> None:
+        try:
+            self._ports.open(is_ready=True)
+        except StartupError as error:  # another server was faster
+            log.critical("cannot start: %s", error)
+            self._end(ExitStatus.CONFIGURATION)
 
     def _spawn_engine(self, pipe: Connection) -> SpawnProcess:
         return self._spawn(0, self._serve_engine, pipe, self._serving)
 
     def _spawn_front_end(self, index: int, pipe: Connection) -> SpawnProcess:
-        return self._spawn(index, self._serve_front_end, pipe, self._listener)
+        return self._spawn(index, self._serve_front_end, pipe, self._ports)
 
     def _spawn(self, index: int, main: ChildMain, pipe: Connection, *arguments: object) -> SpawnProcess:
         self._silence.forget(index)

@@ -94,6 +94,8 @@ class AccessLog:
         shown |= own_process()
         shown["request_id"] = request.request_id
         shown["client"] = request.client
+        if request.certificate is not None:
+            shown["client_certificate"] = request.certificate
         if request.caller is not None:
             shown["caller"] = request.caller
         shown["api"] = request.api

@@ -285,6 +285,7 @@ class Metrics:
         self.engine_up = gauge("engine_up", "1 while the engine answers.", (), over_processes="livemin")
         self.engine_restarts = counter("engine_restarts_total", "Times the engine was replaced.", ())
         self.front_end_restarts = counter("front_end_restarts_total", "Times a front end was replaced.", ())
+        self.tls_failures = counter("tls_handshake_failures_total", "TLS handshakes that failed.", ())
         self.log_dropped = counter("log_dropped_lines_total", "Lines of the log that could not be written.", ())
         count_dropped_lines(self.log_dropped.inc)
         self._read = registry if memory is None else _all_processes(memory)

@@ -18,6 +18,8 @@ class RequestRecord:
     """`none` until a request of a dialect has been read."""
     client: str | None = None
     """The caller's address; None if it is not asked for."""
+    certificate: str | None = None
+    """Who the caller's TLS certificate names; None without one."""
     caller: str | None = None
     """The name of whose key it was; None without names."""
     trace_id: str | None = None

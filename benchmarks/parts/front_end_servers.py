@@ -27,7 +27,8 @@ from app.bundle.files import load_bundle
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.callers import Caller
 from app.engine.messages import Loaded, Serving, Speed, Timeline
-from app.http.server import listen
+from app.http.listening.ports import Port
+from app.http.listening.tcp import bind
 from app.processes.front_end import FrontEnd
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -125,7 +126,7 @@ async def serve_ours(bundle: Path, port: int) -> None:
     settings = Settings(access_log=False)
     front_end = FrontEnd(settings, [found], FakeEngine(LOGITS), Metrics(CollectorRegistry()))
     front_end.engine_found(Serving({found.name: replace(LOADED, identity=found.identity)}))
-    await front_end.server.serve_on(listen(HOST, port))
+    await front_end.server.serve_on([Port("main", bind([HOST], port), "")])
 
 
 def main(kind: str, bundle: Path, port: int, core: int) -> None:

@@ -52,12 +52,13 @@ def test_serve_takes_models_and_port_where_sagemaker_has_them(start: Any) -> Non
 
 def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
     given: dict[str, Any] = {
-        "models": Path("elsewhere"), "default_models": "one,embed=two", "host": "0.0.0.0", "port": 1, "workers": 3, "apis": "tei,openai", "page": False, "device": "cpu", "precision": "int8,one=fp32",
+        "models": Path("elsewhere"), "default_models": "one,embed=two", "host": "0.0.0.0", "port": 1, "uds": Path("socket"), "listen_when_ready": True, "metrics_port": 2, "admin_port": 3, "workers": 3, "apis": "tei,openai", "page": False, "device": "cpu", "precision": "int8,one=fp32",
         "threads": 2, "gpu_memory_mib": 512, "batch_tokens": 99, "max_queue_s": 0.5, "request_timeout_s": 1.5, "read_timeout_s": 3.5,
             "shutdown_timeout_s": 2.5,
         "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"), "admin_key": SecretStr("other"), "admin_key_file": Path("other-file"), "swap": "unload-first",
         "api_keys_file": Path("keys"),
         "root_path": "/bert", "forwarded_allow_ips": "10.0.0.0/8", "timeout_keep_alive": 20, "cors_allow_origin": "https://example.com", "http_compression": True,
+        "ssl_certfile": Path("c"), "ssl_keyfile": Path("k"), "ssl_keyfile_password": SecretStr("p"), "ssl_ca_certs": Path("a"), "ssl_cert_reqs": "optional",
         "log_level": "debug", "log_format": "text", "access_log": False, "skip_bad_bundles": True, "watch_models": True, "otlp_endpoint": "http://collector:4318/",
     }  # fmt: skip
     assert set(given) == set(Settings.model_fields)
@@ -70,7 +71,15 @@ def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
     ]
     variables = {f"BERT_{name.upper()}": text(value) for name, value in given.items()}
     for settings in (
-        start(*flags, "--no-access-log", "--no-page", "--skip-bad-bundles", "--http-compression", "--watch-models"),
+        start(
+            *flags,
+            "--no-access-log",
+            "--no-page",
+            "--skip-bad-bundles",
+            "--http-compression",
+            "--listen-when-ready",
+            "--watch-models",
+        ),
         start(**variables),
     ):
         read = settings.model_dump()
@@ -88,6 +97,11 @@ def test_settings_of_single_models_are_read(start: Any) -> None:
     assert settings.default_model_pairs == [("", "one"), ("embed", "two")]
     assert start("--precision", "one=int8").precision_by_model == {"": "auto", "one": "int8"}
     assert start().default_model_pairs == []
+
+
+@pytest.mark.parametrize(("number", "name"), [("0", "none"), ("1", "optional"), ("2", "required")])
+def test_certificates_are_asked_for_by_the_numbers_of_python(start: Any, number: str, name: str) -> None:
+    assert start("--ssl-cert-reqs", number).ssl_cert_reqs == name
 
 
 def test_a_key_is_not_shown(start: Any) -> None:
@@ -150,6 +164,7 @@ def test_the_address_of_a_kubernetes_service_is_no_port(
     assert start(**{name: "tcp://10.96.0.7:8000"}).port == 8000
     assert start("--port", "1", **{name: "tcp://10.96.0.7:8000"}).port == 1
     assert start("serve", **{name: "tcp://10.96.0.7:8000"}).port == 8080
+    assert start(BERT_METRICS_PORT="tcp://10.96.0.7:8000").metrics_port is None
     assert all("enableServiceLinks: false" in line for line in capsys.readouterr().err.splitlines())
 
 
@@ -180,6 +195,9 @@ def test_origins_are_as_browsers_write_them(start: Any) -> None:
         ("cors_allow_origin", "https://example.com,*", "origins with commas"),
         ("cors_allow_origin", "", "origins with commas"),
         ("timeout_keep_alive", "0", "greater than or equal to 1"),
+        ("host", "127.0.0.1,", "match"),
+        ("metrics_port", "65536", "less than or equal to 65535"),
+        ("ssl_cert_reqs", "3", "'required'"),
         ("port", "http", "valid integer"),
         ("port", "65536", "less than or equal to 65535"),
         ("workers", "0", "greater than or equal to 1"),

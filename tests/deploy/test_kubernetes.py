@@ -16,7 +16,7 @@ import yaml
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
-from app.http.health import make_health_router
+from app.http.health import make_health_router, make_metrics_router
 from app.http.readiness import Readiness
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -260,8 +260,9 @@ def test_everything_asks_for_a_path_of_the_app() -> None:
     app = containers(resource("Deployment"))["app"]
     (endpoint,) = resource("PodMonitor")["spec"]["podMetricsEndpoints"]
     probes = [app[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
-    router = make_health_router(Readiness(), Metrics(CollectorRegistry()))
-    assert {endpoint["path"], *probes} <= {route.path for route in router.routes if isinstance(route, APIRoute)}
+    routers = make_health_router(Readiness()), make_metrics_router(Metrics(CollectorRegistry()))
+    routes = [route for router in routers for route in router.routes]
+    assert {endpoint["path"], *probes} <= {route.path for route in routes if isinstance(route, APIRoute)}
 
 
 def test_a_container_may_do_no_more_than_it_must() -> None:
@@ -304,7 +305,7 @@ def test_an_overlay_decides_where_the_app_listens() -> None:
     """A variable of a container counts before those of a ConfigMap, and a cluster may have IPv6 alone."""
     app = containers(resource("Deployment"))["app"]
     assert "BERT_HOST" not in {variable["name"] for variable in app["env"]}
-    assert "ENV BERT_HOST=0.0.0.0 " in (ROOT / "Dockerfile").read_text()
+    assert "ENV BERT_HOST=:: " in (ROOT / "Dockerfile").read_text()
 
 
 def test_the_autoscaler_asks_for_the_metric_of_the_rule() -> None:

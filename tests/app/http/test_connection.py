@@ -24,7 +24,7 @@ from app.http.asgi import READ_AT, ClientGone, answer_headers, read_body, render
 from app.http.callers import Callers
 from app.http.connection import HEAD_BYTES, HEADERS, PIPELINED, HttpProtocol
 from app.http.finished import Finished
-from app.http.server import listen
+from app.http.listening.tcp import bind
 from app.telemetry.metrics import Metrics
 from tests.e2e.wire import Wire, head, message, wire
 from tests.support import eventually
@@ -67,7 +67,7 @@ class Running:
 
     def __init__(self, app: Echo, read_timeout_s: float) -> None:
         self.app = app
-        self._listener = listen("127.0.0.1", 0)
+        [self._listener] = bind(["127.0.0.1"], 0)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         make: Any = partial(HttpProtocol, read_timeout_s=read_timeout_s, finished=finished())
         config = uvicorn.Config(

@@ -6,7 +6,7 @@ import threading
 import httpx
 from fastapi import FastAPI
 
-from app.http.health import make_health_router
+from app.http.health import make_health_router, make_metrics_router
 from app.http.readiness import Readiness
 
 WITHIN_S = 20.0
@@ -28,7 +28,8 @@ class SlowMetrics:
 def test_others_are_answered_while_metrics_are_collected() -> None:
     metrics = SlowMetrics()
     app = FastAPI()
-    app.include_router(make_health_router(Readiness(), metrics))  # type: ignore[arg-type]
+    app.include_router(make_health_router(Readiness()))
+    app.include_router(make_metrics_router(metrics))  # type: ignore[arg-type]
 
     async def ask() -> None:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:

@@ -16,9 +16,9 @@ from app.http import connection
 
 INTERNALS = {
     "protocol": (
-        "_should_upgrade", "_unset_keepalive_if_required", "client", "connection_lost", "connection_made", "cycle", "data_received", "flow",
+        "_should_upgrade", "_unset_keepalive_if_required", "app_state", "client", "connection_lost", "connection_made", "cycle", "data_received", "flow",
         "headers", "loop", "on_body", "on_headers_complete", "on_message_complete", "on_url", "parser", "pause_writing",
-        "pipeline", "resume_writing", "scope", "shutdown", "timeout_keep_alive_handler", "timeout_keep_alive_task", "transport",
+        "pipeline", "resume_writing", "scheme", "scope", "server", "shutdown", "timeout_keep_alive_handler", "timeout_keep_alive_task", "transport",
         "url",
     ),
     "cycle": ("body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete", "response_started", "scope"),

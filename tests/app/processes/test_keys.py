@@ -9,8 +9,8 @@ import pytest
 
 from app.engine.callers import Caller
 from app.errors import StartupError, Unauthorized
-from app.processes import keys as module
-from app.processes.keys import KeysFile, until_keys_are_right
+from app.processes import changes
+from app.processes.keys import KeysFile, open_keys_file
 from app.settings import Settings
 
 
@@ -99,7 +99,7 @@ def test_the_single_key_counts_beside_the_file(tmp_path: Path) -> None:
 
 @pytest.fixture
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(changes, "LOOK_EVERY_S", 0.001)
 
 
 @pytest.mark.usefixtures("_quickly")
@@ -113,7 +113,7 @@ def test_a_process_that_is_started_while_the_file_is_wrong_waits_for_a_right_one
         KeysFile(path)
 
     async def main() -> None:
-        waiting = asyncio.create_task(until_keys_are_right(settings))
+        waiting = asyncio.create_task(changes.until_right(lambda: open_keys_file(settings)))
         await asyncio.sleep(0)  # it has looked once
         assert len(caplog.records) == 1
         assert not waiting.done()
@@ -133,7 +133,12 @@ def test_whoever_watches_is_told_of_other_keys(tmp_path: Path) -> None:
 
     async def main() -> None:
         changed = asyncio.Event()
-        watching = asyncio.create_task(file.watch(changed.set))
+
+        def look() -> None:
+            if file.look():
+                changed.set()
+
+        watching = asyncio.create_task(changes.look_again(look))
         path.write_text("nightly k2\n")
         async with asyncio.timeout(20):
             await changed.wait()

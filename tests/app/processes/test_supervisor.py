@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from app.engine.messages import Serving
 from app.errors import StartupError
+from app.http.listening.ports import Ports
 from app.processes.board import BEAT_EVERY_S
 from app.processes.exit_status import ExitStatus
 from app.processes.reports import FrontEndReady, ModelsServed
@@ -59,8 +59,7 @@ def supervised(test: Callable[[Any], None]) -> None:
     """Run a test against a supervisor of an engine and two front ends, started in this order."""
 
     async def main() -> None:
-        with socket.socket() as listener:
-            supervisor: Any = Supervisor(Settings(workers=2), listener, sleep, sleep)
+        supervisor: Any = Supervisor(Settings(workers=2), Ports([]), sleep, sleep)
         for number, slot in enumerate((supervisor._engine, *supervisor._front_ends)):
             running(slot, number)
         test(supervisor)
@@ -88,8 +87,7 @@ def test_restarts_wait_the_longer_the_more_there_were() -> None:
 
 def test_a_stop_does_not_wait_for_a_restart() -> None:
     async def main() -> None:
-        with socket.socket() as listener:
-            supervisor: Any = Supervisor(Settings(workers=2), listener, sleep, sleep)
+        supervisor: Any = Supervisor(Settings(workers=2), Ports([]), sleep, sleep)
         slot = supervisor._front_ends[0]
         for _ in range(RESTARTS):
             slot.deaths.exceeded()
@@ -140,8 +138,7 @@ def watched(test: Callable[[Any, Callable[[float], None]], None]) -> None:
     """Run a test against a supervisor whose processes have begun to serve, and a function that lets so many seconds pass."""
 
     async def main() -> None:
-        with socket.socket() as listener:
-            supervisor: Any = Supervisor(Settings(workers=2), listener, sleep, sleep)
+        supervisor: Any = Supervisor(Settings(workers=2), Ports([]), sleep, sleep)
         for number, slot in enumerate(supervisor._slots):
             running(slot, number)
             slot.ended = asyncio.get_running_loop().create_future()
@@ -237,18 +234,17 @@ def test_a_process_that_cannot_be_started_is_tried_again(
     monkeypatch.setattr("app.processes.slot.FIRST_PAUSE_S", 0.0)
 
     async def main() -> int:
-        with socket.socket() as listener:
-            supervisor: Any = Supervisor(Settings(workers=1), listener, sleep, sleep)
-            slot = Refusing("engine", supervisor._spawn_engine, supervisor._handle, 1.0)
-            slot.refusals, slot.is_started = refusals, asyncio.Event()
-            supervisor._engine = slot
-            async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
-                supervising = tasks.create_task(supervisor.run())
-                started = tasks.create_task(slot.is_started.wait())
-                await asyncio.wait((supervising, started), return_when=asyncio.FIRST_COMPLETED)
-                started.cancel()
-                supervisor._end(ExitStatus.STOPPED)
-            return int(supervising.result())
+        supervisor: Any = Supervisor(Settings(workers=1), Ports([]), sleep, sleep)
+        slot = Refusing("engine", supervisor._spawn_engine, supervisor._handle, 1.0)
+        slot.refusals, slot.is_started = refusals, asyncio.Event()
+        supervisor._engine = slot
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            supervising = tasks.create_task(supervisor.run())
+            started = tasks.create_task(slot.is_started.wait())
+            await asyncio.wait((supervising, started), return_when=asyncio.FIRST_COMPLETED)
+            started.cancel()
+            supervisor._end(ExitStatus.STOPPED)
+        return int(supervising.result())
 
     assert asyncio.run(main()) == status
     assert says in caplog.text
@@ -258,8 +254,7 @@ def test_a_missing_folder_for_temporary_files_ends_the_start(monkeypatch: pytest
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
 
     async def main() -> None:
-        with socket.socket() as listener:
-            await Supervisor(Settings(workers=2), listener, sleep, sleep).run()
+        await Supervisor(Settings(workers=2), Ports([]), sleep, sleep).run()
 
     with pytest.raises(
         StartupError, match=r"No such file or directory\. .* mount a folder .* at /tmp .* or set TMPDIR"

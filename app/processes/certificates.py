@@ -1,0 +1,119 @@
+"""The server's certificate, and whose certificates of callers it believes; read again when their files change."""
+
+import logging
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from app.errors import StartupError
+from app.http.listening.tls import Tls
+from app.processes.changes import Signature, signature_of
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_REQUIREMENTS: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+
+
+def open_certificates(settings: Settings) -> "Certificates | None":
+    """Return the certificates that the settings ask for; None without TLS.
+
+    Raises:
+        StartupError: a file cannot be used, or a setting is missing.
+    """
+    if settings.ssl_certfile is None:
+        others = ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs")
+        if settings.ssl_cert_reqs != "none" or any(getattr(settings, name) is not None for name in others):
+            raise StartupError("A setting of TLS is set and there is no certificate. Set BERT_SSL_CERTFILE.")
+        return None
+    if settings.ssl_cert_reqs != "none" and settings.ssl_ca_certs is None:
+        raise StartupError(
+            "BERT_SSL_CERT_REQS asks for certificates of callers, and nothing says which. Set BERT_SSL_CA_CERTS."
+        )
+    return Certificates(settings, settings.ssl_certfile)
+
+
+class Certificates:
+    """What is in the files."""
+
+    def __init__(self, settings: Settings, certificate: Path) -> None:
+        """Read them.
+
+        Raises:
+            StartupError: one cannot be used.
+        """
+        self._certificate: Final = certificate
+        self._key: Final = settings.ssl_keyfile
+        self._authorities: Final = settings.ssl_ca_certs
+        password = settings.ssl_keyfile_password
+        self._password: Final = "" if password is None else password.get_secret_value()
+        self._requirement: Final = _REQUIREMENTS[settings.ssl_cert_reqs]
+        self._within_s: Final = settings.read_timeout_s
+        self._seen = self._signature()
+        self._context = self._read()
+        self._tls: Tls | None = None
+
+    def tls(self, failed: Callable[[], None]) -> Tls:
+        """Return what makes connections by the certificates as they are at any time; `failed` is called when a handshake fails."""
+        self._tls = Tls(self._context, self._within_s, failed)
+        return self._tls
+
+    def look(self) -> None:
+        """Read the files if they are others than they were. Wrong ones change nothing."""
+        seen = self._signature()
+        if seen == self._seen:
+            return
+        self._seen = seen  # before they are read: what changes meanwhile is seen the next time
+        try:
+            self._context = self._read()
+        except StartupError as error:
+            log.error("%s The certificate that was read before stays in force.", error)  # noqa: TRY400
+            return
+        if self._tls is not None:
+            self._tls.context = self._context
+        log.info("%s was read again", self._certificate)
+
+    def _read(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        context.verify_mode = self._requirement
+        for variable, path in (("BERT_SSL_CERTFILE", self._certificate), ("BERT_SSL_KEYFILE", self._key)):
+            if path is not None:
+                _check_readable(variable, path)
+        try:
+            # Without a password OpenSSL would ask for one on the terminal.
+            context.load_cert_chain(self._certificate, self._key, lambda: self._password)
+        except (OSError, ValueError) as error:
+            raise StartupError(
+                f"BERT_SSL_CERTFILE cannot be used: {self._certificate}: {_reason(error)}. It should be PEM, the server's certificate "
+                "first, with the key in it or in BERT_SSL_KEYFILE, whose password, if it has one, is in BERT_SSL_KEYFILE_PASSWORD."
+            ) from error
+        if self._authorities is not None:
+            _check_readable("BERT_SSL_CA_CERTS", self._authorities)
+            try:
+                context.load_verify_locations(self._authorities)
+            except (OSError, ValueError) as error:
+                raise StartupError(
+                    f"BERT_SSL_CA_CERTS cannot be used: {self._authorities}: {_reason(error)}. It should be certificates in PEM."
+                ) from error
+        return context
+
+    def _signature(self) -> tuple[Signature, ...]:
+        paths = (self._certificate, self._key, self._authorities)
+        return tuple(None if path is None else signature_of(path) for path in paths)
+
+
+def _check_readable(variable: str, path: Path) -> None:
+    """Read a file: OpenSSL does not say which one it cannot."""
+    try:
+        path.read_bytes()
+    except OSError as error:
+        raise StartupError(f"{variable} cannot be read: {path}: {error.strerror}.") from error
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Return OpenSSL's reason in words."""
+    reason = getattr(error, "reason", None) or "it is not what OpenSSL expects"
+    return str(reason).replace("_", " ").lower()

@@ -1,0 +1,51 @@
+"""Files that are read again when they change, as a Secret of Kubernetes does."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from app.errors import StartupError
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 1.0
+
+Signature = tuple[int, ...] | None
+
+
+def signature_of(path: Path) -> Signature:
+    """Return what is another one when the file is another: also behind the links of a Secret of Kubernetes."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a Path takes twice as long
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
+
+
+async def look_again(look: Callable[[], object]) -> None:
+    """Look once a second until cancelled."""
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        look()
+
+
+async def until_right(read: Callable[[], object]) -> None:
+    """Wait until files can be read.
+
+    They were right when the service started. Whoever writes them anew may have made a mistake since, which the processes that have
+    read them before outlive; one that is started now would end again and again, and the service with it.
+    """
+    told = ""
+    while True:
+        try:
+            read()
+        except StartupError as error:
+            if str(error) != told:
+                log.error("%s This process serves once it is right.", error)  # noqa: TRY400
+                told = str(error)
+            await asyncio.sleep(LOOK_EVERY_S)
+        else:
+            return
