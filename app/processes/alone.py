@@ -14,6 +14,7 @@ from app.processes.exit_status import ExitStatus
 from app.processes.front_end import FrontEnd
 from app.processes.loading import load_models, load_unless_stopped
 from app.processes.models_folder import watch
+from app.processes.pushing import push_metrics
 from app.processes.repository import Again, Repository
 from app.processes.signals import stop_on_signals
 from app.settings import Settings
@@ -38,6 +39,7 @@ async def serve_alone(
     rereads: list[Callable[[], None]] = []
     stop_on_signals(front_end.server.stop, _end_now, rereads)
     serving = asyncio.create_task(front_end.server.serve_on(listener))
+    pushed = push_metrics(settings, metrics.families, listener)
     watching: asyncio.Task[None] | None = None
     # No task group: what fails here may not cut off the server, which still answers what it accepted.
     try:
@@ -62,6 +64,8 @@ async def serve_alone(
         await serving
         await engine.close()
         await front_end.close()
+        if pushed is not None:
+            await asyncio.to_thread(pushed.close)
     log.info("stopped")
     return ExitStatus.STOPPED
 

@@ -55,6 +55,7 @@ from app.tasks import TASKS
 from app.tasks.catalog import Catalog, check_models, default_models, load_model
 from app.telemetry.logs import AccessLog
 from app.telemetry.metrics import Metrics
+from app.telemetry.otel import is_exported
 from app.telemetry.tracing import Tracer
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class FrontEnd:
 
         Raises:
             BundleError: a bundle is for an unknown task, or its tokenizer is damaged or does not give the golden token ids.
-            StartupError: a key cannot be read, an API or a default model does not exist, or what traces need is not installed.
+            StartupError: a key cannot be read, an API or a default model does not exist.
         """
         self.readiness: Final = Readiness()
         self._metrics = metrics
@@ -84,7 +85,8 @@ class FrontEnd:
         self.administration: Administration | None = None
         """Answers operators, once there are models."""
         self._without_engine_since = time.perf_counter()
-        self._tracer = None if settings.otlp_endpoint is None else Tracer(str(settings.otlp_endpoint))
+        is_traced = is_exported("traces", settings.collector)
+        self._tracer = Tracer(settings.collector) if is_traced else None
         keys_file = open_keys_file(settings)
         keys = single_key(settings) if keys_file is None else keys_file.keys
         self.bundles: Final = list(bundles)

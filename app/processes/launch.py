@@ -21,7 +21,7 @@ from app.tasks import TASKS
 from app.tasks.catalog import check_models
 from app.telemetry.log_writer import write_in_background
 from app.telemetry.logs import configure
-from app.telemetry.tracing import require_opentelemetry
+from app.telemetry.otel import check
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ async def _serve(settings: Settings) -> ExitStatus:
         host = f"[{host}]"
     if settings.api_key is not None and settings.api_key_file is not None:
         log.warning("BERT_API_KEY and BERT_API_KEY_FILE are both set: the key of the file counts. Unset BERT_API_KEY.")
+    check(settings.collector)
     log.info("listening on http://%s:%d (version %s, workers %d)", host, port, __version__, settings.workers)
     bad = BadBundles(are_skipped=settings.skip_bad_bundles)
     bundles = find_bundles(settings.models, bad.skipping)
@@ -56,8 +57,6 @@ async def _serve(settings: Settings) -> ExitStatus:
         return await serve_alone(settings, listener, bundles, bad)
     chosen(settings.apis)
     open_keys_file(settings)
-    if settings.otlp_endpoint is not None:
-        require_opentelemetry()
     return await Supervisor(settings, listener, serve_engine, serve_front_end).run()
 
 

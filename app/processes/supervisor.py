@@ -20,11 +20,13 @@ from app.engine.messages import Serving
 from app.errors import StartupError
 from app.processes.board import BEAT_EVERY_S, Board, Place, Silence
 from app.processes.exit_status import ChildMain, ExitStatus, run_child
+from app.processes.pushing import push_metrics
 from app.processes.reports import FrontEndReady, ModelsServed, Report, SupervisorLink
 from app.processes.signals import RELOAD, stop_on_signals
 from app.processes.slot import SlotState, WorkerSlot
 from app.processes.spawn import spawn
 from app.settings import Settings
+from app.telemetry.metrics import all_processes
 from app.telemetry.shared_values import SharedMemory, SlotMemory
 
 log = logging.getLogger(__name__)
@@ -92,10 +94,13 @@ class Supervisor:
             self._folder = Path(folder)
             if len(os.fsencode(self._socket_path)) > LONGEST_SOCKET_PATH:
                 raise StartupError(f"{folder} is too long a path for a Unix socket. Set TMPDIR to a shorter one.")
+            pushed = push_metrics(self._settings, all_processes(self._memory, os.getpid()).collect, self._listener)
             async with asyncio.TaskGroup() as watch:
                 watching = watch.create_task(self._watch())
                 status = await self._keep_all()
                 watching.cancel()
+            if pushed is not None:  # what the processes counted is still there
+                await asyncio.to_thread(pushed.close)
         status = self._cut_short or status
         log.info("stopped with status %d", status)
         return status
