@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from app.bundle.files import Bundle
 from app.engine.local import LocalEngine
@@ -14,6 +15,7 @@ from app.processes.exit_status import ExitStatus
 from app.processes.front_end import FrontEnd
 from app.processes.loading import load_models, load_unless_stopped
 from app.processes.models_folder import watch
+from app.processes.notify import ServiceManager
 from app.processes.pushing import push_metrics
 from app.processes.repository import Again, Repository
 from app.processes.signals import stop_on_signals
@@ -25,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 async def serve_alone(
-    settings: Settings, listener: socket.socket, bundles: Sequence[Bundle], bad: BadBundles
+    settings: Settings, listener: socket.socket, bundles: Sequence[Bundle], bad: BadBundles, manager: ServiceManager
 ) -> ExitStatus:
     """Serve the bundles, but for bad ones that are skipped, until a signal; return the exit status.
 
@@ -37,7 +39,13 @@ async def serve_alone(
     engine = LocalEngine()
     front_end = FrontEnd(settings, bundles, engine, metrics, bad)
     rereads: list[Callable[[], None]] = []
-    stop_on_signals(front_end.server.stop, _end_now, rereads)
+
+    def stop(why: str) -> None:
+        manager.stopping()
+        front_end.server.stop(why)
+
+    stop_on_signals(stop, _end_now, rereads)
+    alive = asyncio.create_task(manager.keep_alive())
     serving = asyncio.create_task(front_end.server.serve_on(listener))
     pushed = push_metrics(settings, metrics.families, listener)
     watching: asyncio.Task[None] | None = None
@@ -50,7 +58,8 @@ async def serve_alone(
         front_end.engine_found(start)
         repository = Repository(settings, engine, metrics, front_end, bundles=front_end.bundles, serving=start)
         front_end.administration = repository
-        rereads.append(Again(repository.refresh).begin)
+        rereads.append(Again(partial(manager.reread, repository.refresh)).begin)
+        manager.ready()
         if settings.watch_models:
             watching = asyncio.create_task(watch(settings.models, lambda: repository.identities, repository.refresh))
         await asyncio.wait((serving, engine.lost), return_when=asyncio.FIRST_COMPLETED)
@@ -66,6 +75,7 @@ async def serve_alone(
         await front_end.close()
         if pushed is not None:
             await asyncio.to_thread(pushed.close)
+        alive.cancel()
     log.info("stopped")
     return ExitStatus.STOPPED
 

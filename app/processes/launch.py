@@ -15,6 +15,7 @@ from app.processes.engine_process import serve_engine
 from app.processes.exit_status import ExitStatus, run
 from app.processes.front_end import serve_front_end
 from app.processes.keys import open_keys_file
+from app.processes.notify import ServiceManager
 from app.processes.supervisor import Supervisor
 from app.settings import Settings, unknown_variables
 from app.tasks import TASKS
@@ -34,10 +35,10 @@ def launch(settings: Settings) -> int:
     if unknown := unknown_variables(os.environ):
         log.warning("not a setting of this server, and ignored: %s", ", ".join(unknown))
     allow_connections()
-    return run(_serve(settings))
+    return run(_serve(settings, ServiceManager.from_environment(os.environ)))
 
 
-async def _serve(settings: Settings) -> ExitStatus:
+async def _serve(settings: Settings, manager: ServiceManager) -> ExitStatus:
     # First of all, so that a port in use ends the start at once, and /livez is answered while models load.
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
@@ -53,11 +54,12 @@ async def _serve(settings: Settings) -> ExitStatus:
     defaults = check_models(bundles, TASKS, settings.default_model_pairs, bad.skipping, bad.names)
     bad.refuse_none(bundles)
     _log_defaults(bundles, settings.default_model_pairs, defaults)
+    manager.status(f"loading {', '.join(bundle.name for bundle in bundles)}")
     if settings.workers == 1:
-        return await serve_alone(settings, listener, bundles, bad)
+        return await serve_alone(settings, listener, bundles, bad, manager)
     chosen(settings.apis)
     open_keys_file(settings)
-    return await Supervisor(settings, listener, serve_engine, serve_front_end).run()
+    return await Supervisor(settings, listener, serve_engine, serve_front_end, manager).run()
 
 
 def _log_defaults(
