@@ -209,8 +209,14 @@ class Settings(BaseSettings):
     access_log: bool = Field(True, description="log every answered request")
     otlp_endpoint: HttpUrl | None = Field(
         None,
-        description="where traces go: the OTLP/HTTP address of an OpenTelemetry collector, as in http://localhost:4318",
+        description="the OTLP/HTTP address of an OpenTelemetry collector, which gets traces, as in http://localhost:4318; counts before "
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
     )
+
+    @property
+    def collector(self) -> str | None:
+        """`otlp_endpoint`, as text."""
+        return None if self.otlp_endpoint is None else str(self.otlp_endpoint)
 
     @property
     def default_model_pairs(self) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 
 from app.bundle.files import Bundle
 from app.engine.local import LocalEngine
@@ -14,6 +15,8 @@ from app.processes.exit_status import ExitStatus
 from app.processes.front_end import FrontEnd
 from app.processes.loading import load_models, load_unless_stopped
 from app.processes.models_folder import watch
+from app.processes.notify import ServiceManager
+from app.processes.pushing import push_metrics
 from app.processes.repository import Again, Repository
 from app.processes.signals import stop_on_signals
 from app.settings import Settings
@@ -23,7 +26,9 @@ from app.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 
-async def serve_alone(settings: Settings, ports: Ports, bundles: Sequence[Bundle], bad: BadBundles) -> ExitStatus:
+async def serve_alone(
+    settings: Settings, ports: Ports, bundles: Sequence[Bundle], bad: BadBundles, manager: ServiceManager
+) -> ExitStatus:
     """Serve the bundles, but for bad ones that are skipped, until a signal; return the exit status.
 
     Raises:
@@ -34,8 +39,15 @@ async def serve_alone(settings: Settings, ports: Ports, bundles: Sequence[Bundle
     engine = LocalEngine()
     front_end = FrontEnd(settings, bundles, engine, metrics, bad)
     rereads = [*front_end.looks]
-    stop_on_signals(front_end.server.stop, _end_now, rereads)
+
+    def stop(why: str) -> None:
+        manager.stopping()
+        front_end.server.stop(why)
+
+    stop_on_signals(stop, _end_now, rereads)
+    alive = asyncio.create_task(manager.keep_alive())
     serving = asyncio.create_task(front_end.server.serve_on(ports))
+    pushed = push_metrics(settings, metrics.families, ports)
     watching: asyncio.Task[None] | None = None
     # No task group: what fails here may not cut off the server, which still answers what it accepted.
     try:
@@ -47,7 +59,8 @@ async def serve_alone(settings: Settings, ports: Ports, bundles: Sequence[Bundle
         ports.open(is_ready=True)
         repository = Repository(settings, engine, metrics, front_end, bundles=front_end.bundles, serving=start)
         front_end.administration = repository
-        rereads.append(Again(repository.refresh).begin)
+        rereads.append(Again(partial(manager.reread, repository.refresh)).begin)
+        manager.ready()
         if settings.watch_models:
             watching = asyncio.create_task(watch(settings.models, lambda: repository.identities, repository.refresh))
         await asyncio.wait((serving, engine.lost), return_when=asyncio.FIRST_COMPLETED)
@@ -61,6 +74,9 @@ async def serve_alone(settings: Settings, ports: Ports, bundles: Sequence[Bundle
         await serving
         await engine.close()
         await front_end.close()
+        if pushed is not None:
+            await asyncio.to_thread(pushed.close)
+        alive.cancel()
     log.info("stopped")
     return ExitStatus.STOPPED
 

@@ -14,7 +14,7 @@ from app.processes.garbage_collection import freeze_heap
 from app.processes.loading import load_models, load_unless_stopped
 from app.processes.models_folder import watch
 from app.processes.remote_front_ends import RemoteFrontEnds
-from app.processes.reports import ModelsServed, SupervisorLink
+from app.processes.reports import HasReread, ModelsServed, SupervisorLink
 from app.processes.repository import Again, Repository, as_before, to_serve
 from app.processes.signals import reread_when_told
 from app.processes.small_files import keep
@@ -68,7 +68,14 @@ async def serve_engine(
         settings, engine, metrics, RemoteFrontEnds(server, supervisor), bundles=bundles, serving=start
     )
     server.administration = repository
-    reread_when_told([Again(repository.refresh).begin])
+
+    async def reread() -> None:
+        try:
+            await repository.refresh()
+        finally:
+            supervisor.report(HasReread())
+
+    reread_when_told([Again(reread).begin])
     supervisor.report(ModelsServed(start))
     metrics.engine_up.set(1)
     freeze_heap()

@@ -45,11 +45,11 @@ from app.http.server import Server
 from app.http.utility import UtilityEndpoint
 from app.ipc.remote_engine import RemoteEngine
 from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
-from app.processes.certificates import open_certificates
+from app.processes.certificates import Certificates, open_certificates
 from app.processes.changes import look_again, until_right
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
-from app.processes.keys import open_keys_file, read_key, single_key
+from app.processes.keys import KeysFile, open_keys_file, read_key, single_key
 from app.processes.reports import FrontEndReady, SupervisorLink
 from app.processes.signals import reread_when_told
 from app.processes.small_files import folder_of
@@ -58,6 +58,7 @@ from app.tasks import TASKS
 from app.tasks.catalog import Catalog, check_models, default_models, load_model
 from app.telemetry.logs import AccessLog
 from app.telemetry.metrics import Metrics
+from app.telemetry.otel import is_exported
 from app.telemetry.tracing import Tracer
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class FrontEnd:
 
         Raises:
             BundleError: a bundle is for an unknown task, or its tokenizer is damaged or does not give the golden token ids.
-            StartupError: a key cannot be read, an API or a default model does not exist, or what traces need is not installed.
+            StartupError: a key cannot be read, an API or a default model does not exist.
         """
         self.readiness: Final = Readiness()
         self._metrics = metrics
@@ -87,7 +88,8 @@ class FrontEnd:
         self.administration: Administration | None = None
         """Answers operators, once there are models."""
         self._without_engine_since = time.perf_counter()
-        self._tracer = None if settings.otlp_endpoint is None else Tracer(str(settings.otlp_endpoint))
+        is_traced = is_exported("traces", settings.collector)
+        self._tracer = Tracer(settings.collector) if is_traced else None
         certificates = open_certificates(settings)
         keys_file = open_keys_file(settings)
         keys = single_key(settings) if keys_file is None else keys_file.keys
@@ -125,19 +127,24 @@ class FrontEnd:
             None if certificates is None else certificates.tls(metrics.tls_failures.inc),
         )
 
-        self.looks: Final[list[Callable[[], object]]] = []
+        self.looks: Final = self._looks(certificates, keys_file)
         """Each reads a file again if it has changed."""
+        self._watching = [asyncio.create_task(look_again(look)) for look in self.looks]
+
+    def _looks(self, certificates: Certificates | None, keys_file: KeysFile | None) -> list[Callable[[], object]]:
+        looks: list[Callable[[], object]] = []
         if certificates is not None:
-            self.looks.append(certificates.look)
+            looks.append(certificates.look)
         if keys_file is not None:
-            metrics.of_callers.expect(keys_file.names)
+            callers = self._metrics.of_callers
+            callers.expect(keys_file.names)
 
             def look() -> None:
                 if keys_file.look():
-                    metrics.of_callers.expect(keys_file.names)
+                    callers.expect(keys_file.names)
 
-            self.looks.append(look)
-        self._watching = [asyncio.create_task(look_again(look)) for look in self.looks]
+            looks.append(look)
+        return looks
 
     def _make_application(self, apis: Sequence[Api], engine: EngineClient, finished: Finished) -> Application:
         """Return what answers requests: the APIs' routes, those for people and operators, and what stands before them."""

@@ -16,6 +16,7 @@ from app.processes.engine_process import serve_engine
 from app.processes.exit_status import ExitStatus, run
 from app.processes.front_end import serve_front_end
 from app.processes.keys import open_keys_file
+from app.processes.notify import ServiceManager
 from app.processes.ports import bind_ports
 from app.processes.supervisor import Supervisor
 from app.settings import Settings, unknown_variables
@@ -23,7 +24,7 @@ from app.tasks import TASKS
 from app.tasks.catalog import check_models
 from app.telemetry.log_writer import write_in_background
 from app.telemetry.logs import configure
-from app.telemetry.tracing import require_opentelemetry
+from app.telemetry.otel import check
 
 log = logging.getLogger(__name__)
 
@@ -36,36 +37,36 @@ def launch(settings: Settings) -> int:
     if unknown := unknown_variables(os.environ):
         log.warning("not a setting of this server, and ignored: %s", ", ".join(unknown))
     allow_connections()
-    return run(_serve(settings))
+    return run(_serve(settings, ServiceManager.from_environment(os.environ)))
 
 
-async def _serve(settings: Settings) -> ExitStatus:
+async def _serve(settings: Settings, manager: ServiceManager) -> ExitStatus:
     # First of all, so that a port in use ends the start at once, and /livez is answered while models load.
     ports = bind_ports(settings)
     ports.open(is_ready=False)
     try:
-        return await _serve_on(ports, settings)
+        return await _serve_on(ports, settings, manager)
     finally:
         ports.close()
 
 
-async def _serve_on(ports: Ports, settings: Settings) -> ExitStatus:
+async def _serve_on(ports: Ports, settings: Settings, manager: ServiceManager) -> ExitStatus:
     if settings.api_key is not None and settings.api_key_file is not None:
         log.warning("BERT_API_KEY and BERT_API_KEY_FILE are both set: the key of the file counts. Unset BERT_API_KEY.")
+    check(settings.collector)
     bad = BadBundles(are_skipped=settings.skip_bad_bundles)
     bundles = find_bundles(settings.models, bad.skipping)
     # What is wrong is logged once, here, and not by every front end.
     defaults = check_models(bundles, TASKS, settings.default_model_pairs, bad.skipping, bad.names)
     bad.refuse_none(bundles)
     _log_defaults(bundles, settings.default_model_pairs, defaults)
+    manager.status(f"loading {', '.join(bundle.name for bundle in bundles)}")
     if settings.workers == 1:
-        return await serve_alone(settings, ports, bundles, bad)
+        return await serve_alone(settings, ports, bundles, bad, manager)
     chosen(settings.apis)
     open_keys_file(settings)
     open_certificates(settings)
-    if settings.otlp_endpoint is not None:
-        require_opentelemetry()
-    return await Supervisor(settings, ports, serve_engine, serve_front_end).run()
+    return await Supervisor(settings, ports, serve_engine, serve_front_end, manager).run()
 
 
 def _log_defaults(

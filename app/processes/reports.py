@@ -29,7 +29,12 @@ class FrontEndReady:
     """A front end is connected to an engine, and has read what requests for its models need."""
 
 
-Report = ModelsServed | FrontEndReady
+@dataclass(frozen=True, slots=True)
+class HasReread:
+    """The engine has read anew what may have changed, as it was told to; front ends have what it serves."""
+
+
+Report = ModelsServed | FrontEndReady | HasReread
 
 
 @dataclass(frozen=True, slots=True)

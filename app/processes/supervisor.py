@@ -20,11 +20,14 @@ from app.errors import StartupError
 from app.http.listening.ports import Ports
 from app.processes.board import BEAT_EVERY_S, Board, Place, Silence
 from app.processes.exit_status import ChildMain, ExitStatus, run_child
-from app.processes.reports import FrontEndReady, ModelsServed, Report, SupervisorLink
+from app.processes.notify import NO_MANAGER, ServiceManager
+from app.processes.pushing import push_metrics
+from app.processes.reports import FrontEndReady, HasReread, ModelsServed, Report, SupervisorLink
 from app.processes.signals import RELOAD, stop_on_signals
 from app.processes.slot import SlotState, WorkerSlot
 from app.processes.spawn import spawn
 from app.settings import Settings
+from app.telemetry.metrics import all_processes
 from app.telemetry.shared_values import SharedMemory, SlotMemory
 
 log = logging.getLogger(__name__)
@@ -49,6 +52,7 @@ class Supervisor:
         ports: Ports,
         serve_engine: ChildMain,
         serve_front_end: ChildMain,
+        manager: ServiceManager = NO_MANAGER,
     ) -> None:
         """Start nothing yet.
 
@@ -57,11 +61,13 @@ class Supervisor:
             ports: With the sockets that front ends accept connections from.
             serve_engine: Main coroutine of the engine's process.
             serve_front_end: Main coroutine of a front end's process.
+            manager: Is told what the service does.
         """
         self._settings = settings
         self._ports = ports
         self._serve_engine = serve_engine
         self._serve_front_end = serve_front_end
+        self._manager = manager
         finish_within_s = settings.shutdown_timeout_s + FINISH_WITHIN_S
         self._engine: Final = WorkerSlot("engine", self._spawn_engine, self._handle, finish_within_s)
         self._front_ends: Final = [
@@ -78,6 +84,8 @@ class Supervisor:
         """What the last engine served, and how fast: the next one need not measure again."""
         self._was_ready = False
         """Whether the service has ever been ready."""
+        self._times_ready = 0
+        """How often a front end has become ready."""
         self._cut_short: ExitStatus | None = None
         self._stop: Final[asyncio.Future[ExitStatus]] = asyncio.get_running_loop().create_future()
 
@@ -92,10 +100,15 @@ class Supervisor:
             self._folder = Path(folder)
             if len(os.fsencode(self._socket_path)) > LONGEST_SOCKET_PATH:
                 raise StartupError(f"{folder} is too long a path for a Unix socket. Set TMPDIR to a shorter one.")
+            pushed = push_metrics(self._settings, all_processes(self._memory, os.getpid()).collect, self._ports)
             async with asyncio.TaskGroup() as watch:
                 watching = watch.create_task(self._watch())
+                alive = watch.create_task(self._manager.keep_alive())
                 status = await self._keep_all()
                 watching.cancel()
+                if pushed is not None:  # what the processes counted is still there
+                    await asyncio.to_thread(pushed.close)
+                alive.cancel()
         status = self._cut_short or status
         log.info("stopped with status %d", status)
         return status
@@ -122,10 +135,13 @@ class Supervisor:
 
     def _finish(self, why: str) -> None:
         log.info("%s: finishing what was accepted", why)
+        self._manager.stopping()
         self._end(ExitStatus.STOPPED)
 
     def _reload(self) -> None:
         """Have the processes read anew what may have changed."""
+        if self._is_serving:
+            self._manager.rereading()
         for slot in self._slots:
             if slot.has_process and slot.process.pid is not None:
                 os.kill(slot.process.pid, RELOAD)
@@ -140,13 +156,24 @@ class Supervisor:
             self._stop.set_result(status)
 
     def _handle(self, report: Report) -> None:
-        """Handle a report: served models, or a ready front end."""
+        """Handle a report: served models, a ready front end, or what has changed that was read anew."""
         match report:
             case ModelsServed(serving):
                 self._serving = serving
             case FrontEndReady():
                 self._was_ready = True
                 self._open_ports()
+                self._times_ready += 1
+                if self._is_serving:
+                    self._manager.ready()
+            case HasReread():
+                if self._is_serving:
+                    self._manager.ready()
+
+    @property
+    def _is_serving(self) -> bool:
+        """Whether every front end has been ready: until then, a new connection may be one's that is not."""
+        return self._times_ready >= len(self._front_ends)
 
     def _open_ports(self) -> None:
         try:
@@ -242,6 +269,7 @@ class Supervisor:
             log.critical("%s %s, again and again: giving up", slot.name, how)
             return ExitStatus.FAILED
         log.error("%s %s; starting another", slot.name, how)
+        self._manager.status(f"{slot.name} {how}; starting another")
         return None
 
 

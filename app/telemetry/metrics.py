@@ -8,9 +8,10 @@ exemplars: only a single process has them.
 """
 
 import math
+import os
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Final, Literal
 
@@ -24,6 +25,7 @@ from prometheus_client import (
     values,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from app.engine.messages import BatchRan, QueueStatistics
@@ -40,7 +42,7 @@ from app.errors import (
 from app.telemetry.log_writer import count_dropped_lines
 from app.telemetry.process_metrics import register_process_metrics
 from app.telemetry.record import CLIENT_GONE, RequestRecord
-from app.telemetry.shared_values import AllProcesses, SharedMemory, value_class
+from app.telemetry.shared_values import AllProcesses, SharedMemory, SlotMemory, value_class
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _OPENMETRICS: Final = "application/openmetrics-text"
@@ -288,8 +290,9 @@ class Metrics:
         self.tls_failures = counter("tls_handshake_failures_total", "TLS handshakes that failed.", ())
         self.log_dropped = counter("log_dropped_lines_total", "Lines of the log that could not be written.", ())
         count_dropped_lines(self.log_dropped.inc)
-        self._read = registry if memory is None else _all_processes(memory)
-        register_process_metrics(self._read, is_alone=memory is None)
+        self._read = registry if memory is None else all_processes(memory.every, os.getppid())
+        if memory is None:
+            register_process_metrics(registry, None)
         self._by_model: dict[str, ModelMetrics] = {}
         self._unrouted = ModelMetrics(self, NO_MODEL, NO_MODEL)
         self.of_callers: Final = CallerMetrics(self)
@@ -344,6 +347,10 @@ class Metrics:
         """Return the series of a model, or those of requests that named none that exists."""
         return self._by_model.get(name, self._unrouted) if name is not None else self._unrouted
 
+    def families(self) -> Iterable[Metric]:
+        """Return all metrics as they are now."""
+        return self._read.collect()
+
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self._read)
@@ -369,7 +376,14 @@ class _Histogram(Histogram):
             self._buckets[bucket].inc(count)
 
 
-def _all_processes(memory: SharedMemory) -> CollectorRegistry:
+def all_processes(memory: Collection[SlotMemory], supervisor: int) -> CollectorRegistry:
+    """Return what reads the metrics of all processes as one.
+
+    Args:
+        memory: Of every worker slot.
+        supervisor: The process that started them.
+    """
     registry = CollectorRegistry()
     registry.register(AllProcesses(memory))
+    register_process_metrics(registry, supervisor)
     return registry

@@ -15,14 +15,14 @@ from app.bundle.cpus import cpu_limit
 from app.runtime.nvml import GpuState, open_gpus
 
 
-def register_process_metrics(registry: CollectorRegistry, *, is_alone: bool) -> None:
+def register_process_metrics(registry: CollectorRegistry, supervisor: int | None) -> None:
     """Add the collectors of processes and, where there are GPUs, of GPUs.
 
     Args:
         registry: Where they are added.
-        is_alone: Whether this process is the whole service; otherwise it is one of several children of a supervisor.
+        supervisor: The process that, with its children, is the service; None if this process is the whole of it.
     """
-    registry.register(_Processes(is_alone=is_alone))
+    registry.register(_Processes(supervisor))
     registry.register(_Limits())
     read_gpus = open_gpus()
     if read_gpus is not None:
@@ -32,13 +32,13 @@ def register_process_metrics(registry: CollectorRegistry, *, is_alone: bool) -> 
 class _Processes(Collector):
     """Memory, processor time and open files of the service: of this process, or of all that one supervisor started."""
 
-    def __init__(self, *, is_alone: bool) -> None:
-        self._is_alone = is_alone
+    def __init__(self, supervisor: int | None) -> None:
+        self._supervisor = supervisor
 
     def collect(self) -> Iterable[Metric]:
-        if self._is_alone:
+        supervisor = self._supervisor
+        if supervisor is None:
             return self._read([os.getpid()]).values()
-        supervisor = os.getppid()
         while True:
             # Read again if a process ended meanwhile: it would be counted twice, or not at all.
             ended_s = _cpu_of_ended_children(supervisor)

@@ -104,7 +104,7 @@ def value_class(memory: SlotMemory) -> type:
 class AllProcesses(Collector):
     """The metrics of all processes as one."""
 
-    def __init__(self, memory: SharedMemory) -> None:
+    def __init__(self, memory: Collection[SlotMemory]) -> None:
         self._memory = memory
         self._keys: dict[str, tuple[str, str, str, str, str, Labels]] = {}
 
@@ -132,7 +132,7 @@ class AllProcesses(Collector):
         return families.values()
 
     def _read(self) -> Iterator[tuple[str, float]]:
-        for slot in self._memory.every:
+        for slot in self._memory:
             for memory in (slot.totals, slot.gauges):
                 for key, value, *_ in MmapedDict.read_all_values_from_file(memory.path):  # type: ignore[no-untyped-call]
                     yield key, value

@@ -1,14 +1,12 @@
 """Traces of inference requests, sent to an OpenTelemetry collector.
 
-The only module that uses OpenTelemetry. It imports the SDK when a `Tracer` is made; without an endpoint nothing here runs.
+The SDK is imported when a `Tracer` is made; without a collector nothing here runs.
 Spans are made after the answer was sent, from the request's record and the engine's timeline. Methods are called on the
 event loop of a front end; a thread of the SDK sends finished spans in batches.
 
 A request is a server span, named and described by OpenTelemetry's semantic conventions for HTTP, with three kinds of
 children: `tokenize`, `queue` (from admission until its first sequence runs) and a `run` for each batch with a sequence of the
 request. A batch has the same `run` in every request that shared it. No span contains a text, query or header of the caller.
-
-The SDK itself reads OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES, OTEL_EXPORTER_OTLP_HEADERS and the like.
 """
 
 import asyncio
@@ -16,13 +14,13 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from importlib.util import find_spec
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 from app import __version__
 from app.engine.messages import Timeline
 from app.errors import StartupError
+from app.telemetry.otel import FLUSH_WITHIN_S, endpoint_of, resource
 from app.telemetry.record import CLIENT_GONE, RequestRecord
 
 if TYPE_CHECKING:
@@ -32,62 +30,38 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SERVICE_NAME: Final = "bert-inference-service"
-FLUSH_WITHIN_S: Final = 3.0
-"""Longest wait for the collector at shutdown; a supervisor gives its processes 5 s beyond the shutdown timeout."""
 _CONTEXT_HEADERS: Final = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
-
-
-def require_opentelemetry() -> None:
-    """Pass if the SDK and its exporter are installed.
-
-    Raises:
-        StartupError: they are not.
-    """
-    try:
-        is_installed = bool(find_spec("opentelemetry.sdk") and find_spec("opentelemetry.exporter.otlp.proto.http"))
-    except ModuleNotFoundError:  # of a package above them
-        is_installed = False
-    if not is_installed:
-        raise StartupError(
-            "BERT_OTLP_ENDPOINT is set, but the OpenTelemetry SDK is not installed. "
-            "Install the extra otel (pip install '.[otel]'), or unset BERT_OTLP_ENDPOINT."
-        )
 
 
 class Tracer:
     """Makes the traces of one process and sends them to a collector."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str | None) -> None:
         """Connect to nothing yet: the collector may come and go.
 
         Args:
-            endpoint: The collector's OTLP/HTTP address, without the path of a signal.
+            endpoint: The collector's OTLP/HTTP address, without the path of a signal; None for that of OpenTelemetry's variables.
 
         Raises:
-            StartupError: OpenTelemetry is not installed.
+            StartupError: the variables of batches of spans contradict each other.
         """
-        require_opentelemetry()
         from opentelemetry import trace as api  # noqa: PLC0415
         from opentelemetry.context import Context  # noqa: PLC0415
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
         from opentelemetry.sdk import trace as sdk  # noqa: PLC0415
-        from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope  # noqa: PLC0415
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
 
-        described: dict[str, AttributeValue] = {
-            "service.name": SERVICE_NAME,
-            "service.version": __version__,
-            "process.pid": os.getpid(),
-        }
         self._provider: Final = sdk.TracerProvider(
-            resource=Resource.create(described).merge(OTELResourceDetector().detect()),
+            resource=resource(process_pid=os.getpid()),
             shutdown_on_exit=False,  # `close` does that, with a time limit
         )
-        self._exporter: Final[SpanExporter] = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")
-        self._processor: Final = BatchSpanProcessor(self._exporter)
+        self._exporter: Final[SpanExporter] = OTLPSpanExporter(endpoint_of("traces", endpoint))
+        try:
+            self._processor: Final = BatchSpanProcessor(self._exporter)
+        except ValueError as error:
+            raise StartupError(f"OpenTelemetry cannot use the variables OTEL_BSP_...: {error}") from error
         self._provider.add_span_processor(self._processor)
         self._tracer: Final = self._provider.get_tracer("app", __version__)
         self._scope: Final = InstrumentationScope("app", __version__)
@@ -155,7 +129,7 @@ class Tracer:
         flush.start()
         flush.join(FLUSH_WITHIN_S)
         if flush.is_alive():
-            log.warning("the collector at BERT_OTLP_ENDPOINT does not respond: the last traces are lost")
+            log.warning("the collector of traces does not respond: the last traces are lost")
             self._exporter.shutdown()
 
 

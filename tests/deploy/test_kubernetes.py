@@ -281,6 +281,13 @@ def test_a_container_may_do_no_more_than_it_must() -> None:
         assert container["resources"]["limits"].keys() == {"cpu", "memory"}
 
 
+def test_a_failed_container_says_why_in_its_description() -> None:
+    pod = containers(resource("Deployment"))
+    assert {name for name, one in pod.items() if one.get("terminationMessagePolicy") == "FallbackToLogsOnError"} == {
+        *pod
+    }
+
+
 def test_a_pod_is_given_the_time_to_drain() -> None:
     deployment = resource("Deployment")
     (_, before_s) = containers(deployment)["app"]["lifecycle"]["preStop"]["exec"]["command"]

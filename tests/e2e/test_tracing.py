@@ -6,27 +6,26 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from app import __version__
 from tests.conftest import BundleOf
+from tests.e2e.collector import Collector
 from tests.e2e.processes import until
 from tests.support import ROOT, ServerProcess, run_app, serving
 
@@ -54,43 +53,13 @@ class Trace:
         return [span for span in self.children if span.name == name]
 
 
-class Collector:
-    """Takes OTLP over HTTP on a free port of loopback, and keeps it."""
-
-    def __init__(self) -> None:
-        received: list[tuple[str, bytes]] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                received.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
-                answer = ExportTraceServiceResponse().SerializeToString()
-                self.send_response(200)
-                self.send_header("content-type", "application/x-protobuf")
-                self.send_header("content-length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self.received = received
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+class TraceCollector(Collector):
+    """Keeps traces."""
 
     @property
     def requests(self) -> list[ExportTraceServiceRequest]:
-        assert {path for path, _ in self.received} <= {"/v1/traces"}
-        return [ExportTraceServiceRequest.FromString(body) for _, body in list(self.received)]
+        assert {one.path for one in list(self.received)} <= {"/v1/traces"}
+        return [ExportTraceServiceRequest.FromString(one.body) for one in list(self.received)]
 
     @property
     def spans(self) -> list[Span]:
@@ -113,7 +82,7 @@ class Collector:
         assert {span.kind for span in children} <= {Span.SPAN_KIND_INTERNAL}
         return Trace(server, sorted(children, key=lambda span: span.start_time_unix_nano))
 
-    def of(self, response: httpx.Response) -> Trace:
+    def traced(self, response: httpx.Response) -> Trace:
         """The trace of an answered request, as soon as it is here."""
         found = until(lambda: self.trace(trace_id_of(response)))
         assert isinstance(found, Trace)
@@ -132,8 +101,8 @@ def models(bundle_of: BundleOf) -> Path:
 
 
 @pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    collector = Collector()
+def collector() -> Iterator[TraceCollector]:
+    collector = TraceCollector()
     yield collector
     collector.close()
 
@@ -150,7 +119,7 @@ def traced(
 
 
 @pytest.fixture(scope="module", params=["1", "2"], ids=["alone", "workers"])
-def server(request: pytest.FixtureRequest, models: Path, collector: Collector) -> Iterator[ServerProcess]:
+def server(request: pytest.FixtureRequest, models: Path, collector: TraceCollector) -> Iterator[ServerProcess]:
     """For tests that leave it well. A batch holds 32 tokens."""
     with traced(models, collector.url, "--batch-tokens", "32", workers=request.param) as server:
         yield server
@@ -162,9 +131,9 @@ def classify(server: ServerProcess, inputs: Any, **headers: str) -> httpx.Respon
     return httpx.post(f"{server.url}/v1/classify", json=body, headers=headers, timeout=60)
 
 
-def test_a_request_is_a_span_with_its_parts(server: ServerProcess, collector: Collector) -> None:
+def test_a_request_is_a_span_with_its_parts(server: ServerProcess, collector: TraceCollector) -> None:
     response = classify(server, [SECRET, "two words"])
-    trace = collector.of(response)
+    trace = collector.traced(response)
     assert trace.server.name == "POST /v1/classify"
     assert trace.server.parent_span_id == b""
     assert trace.server.status.code == Status.STATUS_CODE_UNSET
@@ -193,9 +162,9 @@ def test_a_request_is_a_span_with_its_parts(server: ServerProcess, collector: Co
     assert batch == {f"bert.batch.{key}": value for key, value in size.items()}
 
 
-def test_spans_of_a_request_follow_each_other(server: ServerProcess, collector: Collector) -> None:
+def test_spans_of_a_request_follow_each_other(server: ServerProcess, collector: TraceCollector) -> None:
     before_ns = time.time_ns()
-    trace = collector.of(classify(server, TEXTS[3]))
+    trace = collector.traced(classify(server, TEXTS[3]))
     tokenize, queue, run = trace.children
     stamps = [
         before_ns,
@@ -212,9 +181,9 @@ def test_spans_of_a_request_follow_each_other(server: ServerProcess, collector: 
     assert run.start_time_unix_nano < run.end_time_unix_nano
 
 
-def test_each_batch_of_a_request_is_a_run(server: ServerProcess, collector: Collector) -> None:
+def test_each_batch_of_a_request_is_a_run(server: ServerProcess, collector: TraceCollector) -> None:
     response = classify(server, TEXTS * 8)
-    trace = collector.of(response)
+    trace = collector.traced(response)
     runs = [values(span.attributes) for span in trace.named("run")]
     assert len(runs) > 4
     assert sum(run["bert.batch.sequences"] for run in runs) == 32
@@ -223,7 +192,7 @@ def test_each_batch_of_a_request_is_a_run(server: ServerProcess, collector: Coll
     assert len(trace.named("tokenize")) == len(trace.named("queue")) == 1
 
 
-def test_a_trace_continues_its_callers(server: ServerProcess, collector: Collector) -> None:
+def test_a_trace_continues_its_callers(server: ServerProcess, collector: TraceCollector) -> None:
     response = classify(server, "a", traceparent=SAMPLED, tracestate="vendor=value")
     _, trace_id, parent_id, _ = SAMPLED.split("-")
     assert trace_id_of(response) == trace_id
@@ -239,14 +208,14 @@ def test_a_trace_continues_its_callers(server: ServerProcess, collector: Collect
 
 
 @pytest.mark.parametrize("header", ["", "nonsense", SAMPLED.replace("00-4", "ff-4"), f"{SAMPLED}-more", "00-é-1-01"])
-def test_an_invalid_context_begins_a_new_trace(server: ServerProcess, collector: Collector, header: str) -> None:
+def test_an_invalid_context_begins_a_new_trace(server: ServerProcess, collector: TraceCollector, header: str) -> None:
     response = httpx.post(
         f"{server.url}/v1/classify",
         json={"model": "bert-single-label", "inputs": "a"},
         headers=[(b"traceparent", header.encode("latin-1"))],
     )
     assert response.status_code == 200
-    assert collector.of(response).server.parent_span_id == b""
+    assert collector.traced(response).server.parent_span_id == b""
 
 
 def test_the_access_log_names_the_trace(server: ServerProcess) -> None:
@@ -265,7 +234,7 @@ def exemplars(server: ServerProcess) -> set[str]:
     return set(re.findall(r' # \{trace_id="([0-9a-f]{32})"\} ', text))
 
 
-def test_a_sampled_trace_is_the_exemplar_of_a_latency(models: Path, collector: Collector) -> None:
+def test_a_sampled_trace_is_the_exemplar_of_a_latency(models: Path, collector: TraceCollector) -> None:
     with traced(models, collector.url) as server:
         classify(server, "a", traceparent=NOT_SAMPLED)
         assert exemplars(server) == set()
@@ -274,7 +243,7 @@ def test_a_sampled_trace_is_the_exemplar_of_a_latency(models: Path, collector: C
         assert answered not in server.ask("GET", "/metrics").body.decode()
 
 
-def test_several_processes_keep_no_exemplars(models: Path, collector: Collector) -> None:
+def test_several_processes_keep_no_exemplars(models: Path, collector: TraceCollector) -> None:
     """The files in which they count have no place for them: documented, and no error."""
     with traced(models, collector.url, workers="2") as server:
         assert classify(server, "a").status_code == 200
@@ -289,11 +258,11 @@ def test_several_processes_keep_no_exemplars(models: Path, collector: Collector)
     ],
 )
 def test_a_callers_mistake_is_no_error_of_the_span(
-    server: ServerProcess, collector: Collector, status: int, body: dict[str, Any]
+    server: ServerProcess, collector: TraceCollector, status: int, body: dict[str, Any]
 ) -> None:
     response = httpx.post(f"{server.url}/v1/classify?{SECRET}", json=body, headers={"User-Agent": SECRET})
     assert response.status_code == status
-    trace = collector.of(response)
+    trace = collector.traced(response)
     assert trace.server.status.code == Status.STATUS_CODE_UNSET
     attributes = values(trace.server.attributes)
     assert attributes["http.response.status_code"] == status
@@ -301,30 +270,30 @@ def test_a_callers_mistake_is_no_error_of_the_span(
     assert trace.children == []
 
 
-def test_a_span_names_the_caller_and_holds_no_key(models: Path, collector: Collector, tmp_path: Path) -> None:
+def test_a_span_names_the_caller_and_holds_no_key(models: Path, collector: TraceCollector, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("search sk-of-search\n")
     with traced(models, collector.url, "--api-keys-file", str(keys)) as server:
-        trace = collector.of(classify(server, "a", authorization="Bearer sk-of-search"))
+        trace = collector.traced(classify(server, "a", authorization="Bearer sk-of-search"))
         assert values(trace.server.attributes)["enduser.id"] == "search"
-        assert "enduser.id" not in values(collector.of(classify(server, "a")).server.attributes)
-    assert b"sk-of-search" not in b"".join(body for _, body in collector.received)
+        assert "enduser.id" not in values(collector.traced(classify(server, "a")).server.attributes)
+    assert b"sk-of-search" not in b"".join(one.body for one in collector.received)
 
 
-def test_spans_hold_nothing_that_a_caller_wrote(server: ServerProcess, collector: Collector) -> None:
+def test_spans_hold_nothing_that_a_caller_wrote(server: ServerProcess, collector: TraceCollector) -> None:
     for inputs in (SECRET, [SECRET], {"text": SECRET, "text_pair": SECRET}, [SECRET, 7]):
-        collector.of(classify(server, inputs))
-    assert SECRET.encode() not in b"".join(body for _, body in collector.received)
+        collector.traced(classify(server, inputs))
+    assert SECRET.encode() not in b"".join(one.body for one in collector.received)
 
 
-def test_spans_name_the_service_and_the_process(server: ServerProcess, collector: Collector) -> None:
-    collector.of(classify(server, "a"))
+def test_spans_name_the_service_and_the_process(server: ServerProcess, collector: TraceCollector) -> None:
+    collector.traced(classify(server, "a"))
     resources = [values(one.resource.attributes) for request in collector.requests for one in request.resource_spans]
     assert {one["service.name"] for one in resources} == {"bert-inference-service"}
     assert {one["service.version"] for one in resources} == {__version__}
 
 
-def test_requests_of_one_batch_have_the_same_run(models: Path, collector: Collector) -> None:
+def test_requests_of_one_batch_have_the_same_run(models: Path, collector: TraceCollector) -> None:
     with traced(models, collector.url, "--batch-tokens", "512", workers="2") as server:
         engine = engine_of(server)
         os.kill(engine, signal.SIGSTOP)
@@ -333,7 +302,7 @@ def test_requests_of_one_batch_have_the_same_run(models: Path, collector: Collec
             until(lambda: inflight(server) == 8)
             os.kill(engine, signal.SIGCONT)
             responses = [one.result() for one in waiting]
-        traces = [collector.of(response) for response in responses]
+        traces = [collector.traced(response) for response in responses]
     batches = Counter(tuple(sorted(values(run.attributes).items())) for trace in traces for run in trace.named("run"))
     assert batches.total() == 8
     # Each request has one sequence: as many requests tell of a batch as it had sequences, or a multiple for equal ones.
@@ -341,7 +310,7 @@ def test_requests_of_one_batch_have_the_same_run(models: Path, collector: Collec
     assert max(dict(batch)["bert.batch.sequences"] for batch in batches) > 1
 
 
-def test_an_engine_that_dies_is_an_error(models: Path, collector: Collector) -> None:
+def test_an_engine_that_dies_is_an_error(models: Path, collector: TraceCollector) -> None:
     with traced(models, collector.url, workers="2") as server:
         engine = engine_of(server)
         os.kill(engine, signal.SIGSTOP)
@@ -351,14 +320,14 @@ def test_an_engine_that_dies_is_an_error(models: Path, collector: Collector) -> 
             os.kill(engine, signal.SIGKILL)
             response = waiting.result()
         assert response.status_code == 503
-        trace = collector.of(response)
+        trace = collector.traced(response)
     assert trace.server.status.code == Status.STATUS_CODE_ERROR
     assert values(trace.server.attributes)["error.type"] == "engine_lost"
     assert [span.name for span in trace.children] == ["tokenize"]
 
 
 @EACH
-def test_finished_spans_are_sent_before_the_server_ends(models: Path, collector: Collector, workers: str) -> None:
+def test_finished_spans_are_sent_before_the_server_ends(models: Path, collector: TraceCollector, workers: str) -> None:
     sent = len(collector.received)
     with traced(models, collector.url, workers=workers, delay_ms=LATER_MS) as server:
         not_sampled = classify(server, "a", traceparent=NOT_SAMPLED)
@@ -370,6 +339,22 @@ def test_finished_spans_are_sent_before_the_server_ends(models: Path, collector:
     assert trace_id_of(not_sampled) == NOT_SAMPLED.split("-")[1]
     assert not_sampled.headers["traceresponse"].endswith("-00")
     assert trace_id_of(not_sampled) not in {span.trace_id.hex() for span in collector.spans}
+
+
+@EACH
+def test_standard_variables_name_the_collector_and_the_sampler(
+    models: Path, collector: TraceCollector, workers: str
+) -> None:
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_TRACES_SAMPLER": "parentbased_always_off",
+                 "OTEL_SERVICE_NAME": "moods", "OTEL_BSP_SCHEDULE_DELAY": "50"}  # fmt: skip
+    with serving(models, "--workers", workers, "--threads", "1", **variables) as server:
+        trace_id = uuid4().hex
+        not_sampled = classify(server, "a")
+        sampled = classify(server, "a", traceparent=f"00-{trace_id}-00f067aa0ba902b7-01")
+        assert collector.traced(sampled).server.trace_id.hex() == trace_id
+        assert server.stop() == 0
+    assert collector.trace(trace_id_of(not_sampled)) is None
+    assert values(collector.requests[-1].resource_spans[0].resource.attributes)["service.name"] == "moods"
 
 
 @pytest.mark.parametrize("is_there", [False, True], ids=["refuses", "hangs"])
@@ -399,6 +384,14 @@ def test_an_invalid_endpoint_stops_the_start(models: Path, endpoint: str) -> Non
     done = run_app("--models", str(models), BERT_OTLP_ENDPOINT=endpoint)
     assert done.returncode == 2
     assert "BERT_OTLP_ENDPOINT" in done.stderr
+
+
+def test_contradicting_variables_of_batches_end_the_start(models: Path) -> None:
+    done = run_app(
+        "--models", str(models), "--port", "0", OTEL_TRACES_EXPORTER="otlp", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="9999"
+    )
+    assert done.returncode == 1
+    assert "OpenTelemetry cannot use the variables OTEL_BSP_" in done.stderr
 
 
 def test_without_an_endpoint_opentelemetry_is_not_imported(models: Path) -> None:

@@ -56,6 +56,12 @@ class Ports:
     def __iter__(self) -> Iterator[Port]:
         return iter(self._ports)
 
+    @property
+    def name(self) -> str:
+        """What tells this service from others of its machine: its main port's number, or the path of its socket."""
+        address = self._ports[0].sockets[0].getsockname()
+        return str(address if isinstance(address, str) else address[1])
+
     def open(self, *, is_ready: bool) -> None:
         """Let callers connect, and log where; to the ports that wait only if the models are loaded.
 

@@ -1,0 +1,87 @@
+"""Which signals OpenTelemetry's standard variables ask for."""
+
+import logging
+
+import pytest
+
+from app.errors import StartupError
+from app.telemetry.otel import check, is_exported
+
+COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+OWN = "http://collector:4318/"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "environ", "traces", "metrics"),
+    [
+        (None, {}, False, False),
+        (OWN, {}, True, False),
+        (None, COLLECTOR, True, False),
+        (None, {"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False, False),
+        (None, {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector/traces"}, True, False),
+        (None, {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://collector/metrics"}, False, True),
+        (None, {"OTEL_TRACES_EXPORTER": "otlp"}, True, False),
+        (None, {"OTEL_METRICS_EXPORTER": "otlp"}, False, True),
+        (OWN, {"OTEL_METRICS_EXPORTER": "prometheus, otlp"}, True, True),
+        (OWN, {"OTEL_TRACES_EXPORTER": "none"}, False, False),
+        (None, COLLECTOR | {"OTEL_TRACES_EXPORTER": "console"}, False, False),
+        (OWN, COLLECTOR | {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "True"}, False, False),
+        (OWN, {"OTEL_SDK_DISABLED": "false"}, True, False),
+    ],
+)
+def test_standard_variables_turn_signals_on_and_off(
+    endpoint: str | None, environ: dict[str, str], traces: bool, metrics: bool
+) -> None:
+    assert is_exported("traces", endpoint, environ) is traces
+    assert is_exported("metrics", endpoint, environ) is metrics
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "environ", "warning"),
+    [
+        (OWN, COLLECTOR, "BERT_OTLP_ENDPOINT counts, and OTEL_EXPORTER_OTLP_ENDPOINT is ignored"),
+        (OWN, {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://a"}, "and OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is ignored"),
+        (None, {"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER: this server sends traces by otlp only"),
+        (
+            None,
+            {"OTEL_METRICS_EXPORTER": "prometheus"},
+            "OTEL_METRICS_EXPORTER: this server sends metrics by otlp only",
+        ),
+        (None, COLLECTOR | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "whatever OTEL_EXPORTER_OTLP_PROTOCOL says"),
+        (
+            None,
+            COLLECTOR | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"},
+            "whatever OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        ),
+    ],
+)
+def test_a_variable_that_does_not_count_is_a_warning(
+    caplog: pytest.LogCaptureFixture, endpoint: str | None, environ: dict[str, str], warning: str
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        check(endpoint, environ)
+    [record] = caplog.records
+    assert warning in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "environ"),
+    [
+        (None, {}),
+        (OWN, {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": ""}),
+        (None, COLLECTOR | {"OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}),
+        (OWN, COLLECTOR | {"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}),
+    ],
+)
+def test_what_is_as_asked_for_is_no_warning(
+    caplog: pytest.LogCaptureFixture, endpoint: str | None, environ: dict[str, str]
+) -> None:
+    check(endpoint, environ)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
+def test_an_endpoint_that_is_no_url_ends_the_start(name: str) -> None:
+    with pytest.raises(StartupError, match=f"^{name} is no URL"):
+        check(None, {name: "collector:4318"})
+    check(None, {name: "collector:4318", "OTEL_TRACES_EXPORTER": "none"})
