@@ -44,7 +44,7 @@ from app.http.readiness import Readiness
 from app.http.server import Server
 from app.http.utility import UtilityEndpoint
 from app.ipc.remote_engine import RemoteEngine
-from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
+from app.processes.bad_bundles import NONE_SKIPPED, BadBundles, bad_bundles
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
 from app.processes.keys import open_keys_file, read_key, single_key, until_keys_are_right
@@ -224,6 +224,9 @@ class FrontEnd:
         self.readiness.failed_models = failed
         self._metrics.not_loaded(failed)
         self._metrics.engine_up.set(1)
+        if not (serving.models or serving.unloaded or serving.loading):
+            self.readiness.engine = "starting"  # until the first model is loaded
+            return
         if self.readiness.engine == "ready":
             return
         self.readiness.engine = "ready"
@@ -271,7 +274,7 @@ async def serve_front_end(
     """
     if not await _keys_are_right(settings, supervisor):
         return ExitStatus.STOPPED
-    bad = BadBundles(are_skipped=settings.skip_bad_bundles)
+    bad = bad_bundles(settings)
     engine = RemoteEngine(socket_path, admission=Admission(settings.max_queue_s, settings.request_timeout_s))
     metrics = Metrics(memory=supervisor.memory)
     if supervisor.was_lost:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -33,6 +33,7 @@ async def load_models(
     previous: Mapping[str, Loaded] = MappingProxyType({}),
     *,
     bad: BadBundles = NONE_SKIPPED,
+    absent: Collection[str] = (),
     only: str | None = None,
 ) -> dict[str, Loaded]:
     """Load, warm up and serve the bundles one after the other; return how each was loaded.
@@ -44,6 +45,7 @@ async def load_models(
         metrics: Gets the series of each.
         previous: How bundles that are as fast were loaded before, by name: nothing of these is measured anew.
         bad: Gets those that are skipped.
+        absent: The names that settings may name though they are not served.
         only: The one to load, beside the others, which serve meanwhile.
 
     Raises:
@@ -51,7 +53,8 @@ async def load_models(
         StartupError: the requested device does not work, or has too little memory.
         EngineLost: the device failed while loading.
     """
-    precisions = choose_precisions(bundles, settings.device, settings.precision_by_model, bad.skipping, bad.names)
+    may_be_named = {*bad.names, *absent}
+    precisions = choose_precisions(bundles, settings.device, settings.precision_by_model, bad.skipping, may_be_named)
 
     def open_one(bundle: Bundle) -> Runner:
         device = settings.device

@@ -12,58 +12,20 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import BundleOf
+from tests.e2e.administration import ADMIN, KEY, ONE, administer, labels, states
 from tests.e2e.processes import all_ready, engine_of, until, workers
-from tests.e2e.versions import deploy, turned_round
+from tests.e2e.versions import deploy
 from tests.support import Connection, Reply, ServerProcess, change_manifest, eventually, serving
 
-KEY = "operators-only"
-ADMIN = {"authorization": f"Bearer {KEY}"}
-ONE = {"inputs": "the cat sat on the mat"}
 BULK = {"inputs": [f"the cat sat on mat {i}" for i in range(40)]}
 CALLERS = 6
 SWAPS = 6
-
-
-@pytest.fixture(scope="module")
-def versions(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
-    """Two versions of one model, which give a text other labels first, and a model for another task."""
-    folder = tmp_path_factory.mktemp("versions")
-    (folder / "1").symlink_to(bundle_of("bert-single-label"))
-    (folder / "2").symlink_to(bundle_of(turned_round(folder / "turned-round")))
-    (folder / "embed").symlink_to(bundle_of("bert-embed"))
-    return folder
-
-
-@pytest.fixture
-def models(tmp_path: Path, versions: Path) -> Path:
-    (tmp_path / "models").mkdir()
-    deploy(tmp_path / "models", versions / "1")
-    deploy(tmp_path / "models", versions / "embed", "vectors")
-    return tmp_path / "models"
 
 
 @pytest.fixture(params=["1", "2"])
 def server(models: Path, request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     with serving(models, "--workers", request.param, "--threads", "1", "--admin-key", KEY) as server:
         yield server
-
-
-def administer(server: ServerProcess, action: str, name: str = "a") -> Reply:
-    return server.ask("POST", f"/admin/models/{name}/{action}", headers=ADMIN)
-
-
-def states(server: ServerProcess) -> dict[str, Any]:
-    return {one["name"]: one for one in server.ask("GET", "/admin/models", headers=ADMIN).json["models"]}
-
-
-def labels(server: ServerProcess) -> set[str]:
-    """The order of the labels, as each of many connections is told it: every front end takes some."""
-    told = set()
-    for _ in range(8):
-        cards = {card["name"]: card for card in server.ask("GET", "/v1/models").json["models"]}
-        told.add(",".join(cards["a"]["labels"]))
-    return told
 
 
 def test_models_change_under_load_without_a_failed_or_mixed_answer(
