@@ -22,7 +22,7 @@ from app.engine.admission import Admission
 from app.engine.messages import Loaded, Serving
 from app.engine.protocols import Administration, EngineClient
 from app.errors import StartupError
-from app.http.admin import ADMIN_ROUTES, AdminEndpoint
+from app.http.admin import ADMIN_ROUTES, AdminApi, AdminEndpoint
 from app.http.api import Api, Inference, Limits, Served
 from app.http.application import make_application
 from app.http.asgi import Application
@@ -103,7 +103,9 @@ class FrontEnd:
         self._bad = bad
         catalog = Catalog((one for one in models if one.name not in bad.names), defaults, bad.names)
         dialects = chosen(settings.apis)
-        metrics.set_apis([NativeApi.name, *(dialect.name for dialect in dialects)])
+        self._admin_key = read_key("admin_key", settings.admin_key, settings.admin_key_file)
+        operators = [] if self._admin_key is None else [AdminApi.name]
+        metrics.set_apis([NativeApi.name, *(dialect.name for dialect in dialects)], operators)
         for model in catalog:
             metrics.add_model(model.name, model.task)
         limits = Limits(settings.max_body_bytes, settings.max_inputs, settings.request_timeout_s, keys)
@@ -164,7 +166,13 @@ class FrontEnd:
         endpoints += self._admin_endpoints(finished)
         routers = [make_health_router(self.readiness, self._metrics), make_models_router(NativeApi.name, self._served)]
         asks_for_key = self._served.limits.keys is not None
-        application = make_application(routers, apis, self._served, asks_for_key=asks_for_key)
+        application = make_application(
+            routers,
+            apis,
+            self._served,
+            asks_for_key=asks_for_key,
+            for_operators=() if self._admin_key is None else ADMIN_ROUTES,
+        )
         dispatcher = Dispatcher(
             CompressingApplication(application, compressor), endpoints, finished, root_path=settings.root_path or ""
         )
@@ -173,10 +181,9 @@ class FrontEnd:
 
     def _admin_endpoints(self, finished: Finished) -> list[AdminEndpoint]:
         """Return the routes for operators; none without their key."""
-        admin_key = read_key("admin_key", self._settings.admin_key, self._settings.admin_key_file)
-        if admin_key is None:
+        if self._admin_key is None:
             return []
-        keys = Keys({digest_of(admin_key): None})
+        keys = Keys({digest_of(self._admin_key): None})
         return [AdminEndpoint(route, keys, lambda: self.administration, finished) for route in ADMIN_ROUTES]
 
     async def prepare(self, bundle: Bundle) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from app.engine.protocols import Runner
 from app.engine.tuning import open_with_few_threads
 from app.errors import OutOfDeviceMemory, StartupError
 from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
+from app.processes.room import measure_memory
 from app.runtime.choice import choose_precisions, open_runner
 from app.runtime.runner import OrtRunner
 from app.settings import Settings
@@ -80,6 +82,7 @@ async def load_models(
 
     async def load(bundle: Bundle) -> Loaded:
         task = bundle.manifest.task
+        taken_bytes = measure_memory(settings)
         try:
             one = await engine.load(
                 bundle,
@@ -95,6 +98,10 @@ async def load_models(
                 f"Model {bundle.name} does not fit into the free memory of the device: {error}. Lower "
                 "BERT_BATCH_TOKENS, raise BERT_GPU_MEMORY_MIB if it is set, or serve fewer models on this device."
             ) from error
+        # Requests blur what is measured while others are served.
+        known = previous.get(bundle.name)
+        taken = taken_bytes(one.threads is None) if known is None else known.taken_bytes
+        one = replace(one, taken_bytes=taken)
         _warn(bundle, one)
         metrics.model_loaded(served_as(bundle, one), one.speed.budget_tokens, one.lanes)
         return one

@@ -165,7 +165,8 @@ class Repository:
         raise NotFound("The models folder has no bundle of that name.")
 
     async def _open_beside(self, bundle: Bundle, others: Sequence[Bundle]) -> None:
-        await asyncio.to_thread(require_room, bundle, self._settings)
+        known = self._as_fast(bundle).get(bundle.name)
+        await asyncio.to_thread(require_room, bundle, self._settings, 0 if known is None else known.taken_bytes)
         await self._open(bundle, others)
 
     async def _open(self, bundle: Bundle, others: Sequence[Bundle]) -> None:
@@ -188,7 +189,7 @@ class Repository:
         self._opened = loaded[bundle.name]
 
     def _as_fast(self, bundle: Bundle) -> Mapping[str, Loaded]:
-        """Return how the bundle of this name that is served was loaded, if another one of its size is as fast.
+        """Return how the bundle of this name that is served was loaded, if another one of its size is as fast and as large.
 
         Measuring takes time from the requests, and they from what is measured.
         """

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from tests.e2e.administration import ADMIN, KEY, ONE, administer, labels, states
@@ -165,6 +166,25 @@ def test_only_the_admin_key_opens_admin(models: Path) -> None:
 def test_admin_is_off_without_a_key(models: Path) -> None:
     with serving(models, "--threads", "1") as server:
         assert server.ask("GET", "/admin/models", headers=ADMIN).status == 404
+        assert "/admin" not in json.dumps(server.ask("GET", "/openapi.json").json["paths"])
+        assert 'api="admin"' not in server.ask("GET", "/metrics").body.decode()
+
+
+def test_admin_is_described_and_counted_where_it_is_on(models: Path) -> None:
+    with serving(models, "--threads", "1", "--admin-key", KEY, "--api-key", "callers") as server:
+        assert server.metric("bert_requests_total", api="admin") == 0
+        document = server.ask("GET", "/openapi.json").json
+        described = {path: operation for path, operation in document["paths"].items() if path.startswith("/admin")}
+        assert set(described) == {"/admin/models", "/admin/models/{name}/load", "/admin/models/{name}/unload"}
+        assert {str(one["security"]) for operation in described.values() for one in operation.values()} == {
+            "[{'admin key': []}]"
+        }
+        assert set(document["components"]["securitySchemes"]) == {"key", "admin key"}
+        schema = document["components"]["schemas"]["ModelState"]
+        for state in states(server).values():
+            jsonschema.validate(state, schema)
+        assert "/admin/models?" in server.ask("GET", "/admin/model").error
+        assert server.metric("bert_requests_total", api="admin", status="200") == 1
 
 
 def test_sighup_reads_the_folder_anew(models: Path, versions: Path, server: ServerProcess) -> None:
