@@ -230,6 +230,16 @@ class Settings(BaseSettings):
         items = (item.rpartition("=") for item in self.precision.split(","))
         return {"": "auto", **{model: cast("Precision", precision) for model, _, precision in items}}
 
+    @property
+    def waits_for_models(self) -> bool:
+        """Whether there is a way to load models later, for which a server without any waits. Without one its start ends."""
+        return self.watch_models or self.admin_key is not None or self.admin_key_file is not None
+
+    @property
+    def models_named(self) -> set[str]:
+        """The models that settings name. One that is unloaded, or whose folder is gone, is named still."""
+        return {name for _, name in self.default_model_pairs} | {name for name in self.precision_by_model if name}
+
     @field_validator("precision")
     @classmethod
     def _check_precision(cls, text: str) -> str:

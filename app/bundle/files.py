@@ -211,12 +211,13 @@ def skipping_none(name: str) -> AbstractContextManager[None]:  # noqa: ARG001
     return nullcontext()
 
 
-def find_bundles(models: Path, skipping: Skipping = skipping_none) -> list[Bundle]:
+def find_bundles(models: Path, skipping: Skipping = skipping_none, *, may_be_empty: bool = False) -> list[Bundle]:
     """Return the bundles under `models`, by name; `models` may itself be a bundle.
 
     Args:
         models: The folder.
         skipping: What each of them is read in.
+        may_be_empty: Whether there may be none in the folder, which has to be there.
 
     Raises:
         BundleError: there is none, or one is damaged or cannot be read.
@@ -237,7 +238,7 @@ def find_bundles(models: Path, skipping: Skipping = skipping_none) -> list[Bundl
             f"'python -m model_export export --checkpoint DIR_OR_HUB_ID --output {models}/NAME', or set --models."
         )
     folders = bundle_folders(models)
-    if not folders:
+    if not folders and not may_be_empty:
         raise BundleError(
             f"No bundle in {models}. Make one with "
             f"'python -m model_export export --checkpoint DIR_OR_HUB_ID --output {models}/NAME', or set --models."

@@ -16,6 +16,7 @@ from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.admission import Admission
 from app.engine.batcher import Batcher, BatchObserver
 from app.engine.callers import Caller
+from app.engine.golden import golden_sequences
 from app.engine.memory import free
 from app.engine.messages import Loaded, QueueStatistics, Timeline
 from app.engine.preparation import prepare
@@ -93,6 +94,9 @@ class LocalEngine:
         runner, speed = await self._threads.prepare(
             partial(prepare, bundle, open_runner, budget_tokens=budget_tokens, previous=previous), beside=beside
         )
+        if beside and runner.launches_ahead:
+            # CUDA's provider has handles and workspaces for each thread: those of this one are made before a request needs them.
+            await self._threads.prepare(partial(runner.run, golden_sequences(bundle)))
         lanes = 1 if runner.threads is None else max(1, self._slots.size // runner.threads)
         longest_tokens = max(speed.budget_tokens, bundle.manifest.max_length)
         # All that refers to the runner, so that it is freed at once, whatever cycles the batcher's tasks leave behind.

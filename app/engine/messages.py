@@ -29,7 +29,7 @@ class Loaded:
 
     `identity` is that of the bundle, `version` that of `deploy/fill_models.py`, if it put it there, `loaded_at` the time, in seconds since 1970,
     `threads` how many CPU threads a run takes (None: it runs on no CPU), `lanes` how many
-    batches run at once.
+    batches run at once, `taken_bytes` by how much memory had grown when it was loaded (0: not measured).
     """
 
     identity: str
@@ -40,6 +40,7 @@ class Loaded:
     speed: Speed
     version: str | None = None
     loaded_at: float = 0.0
+    taken_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

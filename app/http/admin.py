@@ -26,13 +26,14 @@ class AdminRoute:
 
     method: str
     path: str
+    summary: str
     action: Literal["states", "load", "unload"]
 
 
 ADMIN_ROUTES: Final = (
-    AdminRoute("GET", "/admin/models", "states"),
-    AdminRoute("POST", "/admin/models/{name}/load", "load"),
-    AdminRoute("POST", "/admin/models/{name}/unload", "unload"),
+    AdminRoute("GET", "/admin/models", "The state of every model", "states"),
+    AdminRoute("POST", "/admin/models/{name}/load", "Serve a bundle as it is in the models folder now", "load"),
+    AdminRoute("POST", "/admin/models/{name}/unload", "Serve a model no longer", "unload"),
 )
 
 

@@ -15,7 +15,7 @@ from app.errors import Internal, MethodNotAllowed, NotFound, ServiceError
 from app.http.api import Api, Served, render_for
 from app.http.asgi import ERROR_TYPE, TOLD_AS, Header, render_error
 from app.http.nearest import Nearest
-from app.http.openapi import describe
+from app.http.openapi import DescribedRoute, describe
 from app.tasks.catalog import Catalog
 from app.telemetry.metrics import NOT_ROUTED
 
@@ -33,6 +33,7 @@ def make_application(
     served: Served,
     *,
     asks_for_key: bool,
+    for_operators: Sequence[DescribedRoute] = (),
 ) -> FastAPI:
     """Return the application with the routes of the routers, which describes those of the APIs, too.
 
@@ -41,6 +42,7 @@ def make_application(
         apis: For the description, and for what is told of a route that does not exist.
         served: Has the models, for the description.
         asks_for_key: Whether the APIs do.
+        for_operators: Routes with a key of their own, for the description.
     """
     app = FastAPIOffline(
         title="BERT inference service",
@@ -59,6 +61,7 @@ def make_application(
     own = chain(app.routes, *(router.routes for router in routers))
     paths: dict[str, tuple[str, Api | None]] = {route.path: ("GET", None) for route in own if isinstance(route, Route)}
     paths |= {route.path: (route.method, api) for api in apis for route in api.routes}
+    paths |= {route.path: (route.method, None) for route in for_operators}
     app.add_exception_handler(HTTPException, partial(_http_error, Nearest(paths), paths))
     plain = app.openapi
     described: Catalog | None = None
@@ -67,7 +70,7 @@ def make_application(
         nonlocal described
         if described is not served.catalog:  # other models have other examples
             described, app.openapi_schema = served.catalog, None
-        return describe(plain(), apis, served.catalog, asks_for_key=asks_for_key)
+        return describe(plain(), apis, served.catalog, asks_for_key=asks_for_key, for_operators=for_operators)
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app

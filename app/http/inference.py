@@ -192,7 +192,7 @@ class InferenceEndpoint:
         except ValidationError as error:
             raise explain(error, received.body, self.route.request) from None
         handler, model, request = call.handler, call.model, call.request
-        record.task, record.model = handler.task, model.name
+        record.task, record.model, record.bundle = handler.task, model.name, model.hash
         if call.api is not None:
             record.api = call.api
         inflight = self._metrics.for_model(model.name).inflight

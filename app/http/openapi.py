@@ -2,12 +2,24 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from app.errors import ERRORS, MethodNotAllowed
+from app.engine.messages import ModelState
+from app.errors import (
+    ERRORS,
+    BadBundle,
+    EngineLost,
+    Internal,
+    MethodNotAllowed,
+    NoRoom,
+    NotFound,
+    NotReady,
+    ServiceError,
+    Unauthorized,
+)
 from app.http.api import Api, Inference, Route
 from app.http.asgi import ErrorResponse, error_responses
 from app.tasks import TASKS
@@ -17,12 +29,32 @@ from app.tasks.catalog import Catalog
 Schemas = dict[type[BaseModel], dict[str, Any]]
 """The schema that refers to each form of a request or response."""
 
-_ERRORS: Final = [error for error in ERRORS if error is not MethodNotAllowed]
-"""Callers of the documented method do not get 405."""
+_ERRORS: Final = [error for error in ERRORS if error not in (MethodNotAllowed, BadBundle, NoRoom)]
+"""Callers of the documented method do not get 405, and what is said of bundles is for operators."""
 
 
-def describe(document: dict[str, Any], apis: Sequence[Api], catalog: Catalog, *, asks_for_key: bool) -> dict[str, Any]:
-    """Add every route of the APIs, and the key if one is needed, to an OpenAPI document, once, and return it."""
+class DescribedRoute(Protocol):
+    """What all routes have."""
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def summary(self) -> str: ...
+
+
+def describe(
+    document: dict[str, Any],
+    apis: Sequence[Api],
+    catalog: Catalog,
+    *,
+    asks_for_key: bool,
+    for_operators: Sequence[DescribedRoute] = (),
+) -> dict[str, Any]:
+    """Add every route of the APIs and for operators, and the keys that are needed, to an OpenAPI document, once, and return it."""
     if any(f"/v1/{task}" in document["paths"] for task in TASKS):
         return document
     needs_key: dict[str, Any] = {"security": [{"key": []}]} if asks_for_key else {}
@@ -44,9 +76,35 @@ def describe(document: dict[str, Any], apis: Sequence[Api], catalog: Catalog, *,
     document["paths"] = dict(
         sorted(document["paths"].items(), key=lambda item: (item[0] not in served, item[0] not in native, item[0]))
     )
-    if asks_for_key:
-        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    schemes = {"key": {"type": "http", "scheme": "bearer"}} if asks_for_key else {}
+    if for_operators:
+        schemes["admin key"] = {"type": "http", "scheme": "bearer"}
+        _add_operators(document, for_operators, refs[ErrorResponse])
+    if schemes:
+        document["components"]["securitySchemes"] = schemes
     return document
+
+
+def _add_operators(document: dict[str, Any], routes: Sequence[DescribedRoute], error: dict[str, Any]) -> None:
+    document["components"]["schemas"]["ModelState"] = TypeAdapter(ModelState).json_schema(mode="serialization")
+    state = {"$ref": "#/components/schemas/ModelState"}
+    for route in routes:
+        changes = "{name}" in route.path
+        states = {"type": "object", "properties": {"models": {"type": "array", "items": state}}, "required": ["models"]}
+        faults = (Unauthorized, *((NotFound, BadBundle, NoRoom) if changes else ()), Internal, NotReady, EngineLost)
+        operation: dict[str, Any] = {
+            "tags": ["admin"],
+            "summary": route.summary,
+            "operationId": _id_of("admin", route),
+            "responses": {
+                "200": {"description": "It is done.", "content": _json(state if changes else states)},
+                **_errors(error, faults),
+            },
+            "security": [{"admin key": []}],
+        }
+        if changes:
+            operation["parameters"] = _parameters(route)
+        document["paths"].setdefault(route.path, {})[route.method.lower()] = operation
 
 
 def _add_schemas(document: dict[str, Any], routes: Sequence[Route]) -> Schemas:
@@ -85,14 +143,11 @@ def _of_dialect(api: Api, route: Route, refs: Schemas) -> dict[str, Any]:
     described: dict[str, Any] = {
         "tags": [api.name],
         "summary": route.summary,
-        "operationId": re.sub(r"\W+", "_", f"{api.name} {route.method} {route.path}").strip("_"),
+        "operationId": _id_of(api.name, route),
         "responses": {"200": {"description": "The answer."}},
     }
-    variables = re.findall(r"\{(\w+)\}", route.path)
-    if variables:
-        described["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in variables
-        ]
+    if parameters := _parameters(route):
+        described["parameters"] = parameters
     if isinstance(route, Inference):
         if route.request is not None:
             described["requestBody"] = {"required": True, "content": _json(refs[route.request])}
@@ -100,8 +155,17 @@ def _of_dialect(api: Api, route: Route, refs: Schemas) -> dict[str, Any]:
     return described
 
 
-def _errors(schema: dict[str, Any]) -> dict[str, Any]:
-    described = error_responses(*_ERRORS)
+def _id_of(api: str, route: DescribedRoute) -> str:
+    return re.sub(r"\W+", "_", f"{api} {route.method} {route.path}").strip("_")
+
+
+def _parameters(route: DescribedRoute) -> list[dict[str, Any]]:
+    names = re.findall(r"\{(\w+)\}", route.path)
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+
+
+def _errors(schema: dict[str, Any], errors: Sequence[type[ServiceError]] = _ERRORS) -> dict[str, Any]:
+    described = error_responses(*errors)
     for one in described.values():
         del one["model"]  # which is for FastAPI
         one["content"]["application/json"]["schema"] = schema

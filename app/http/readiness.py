@@ -47,4 +47,4 @@ class Readiness:
         if self.engine == "lost":
             raise EngineLost
         if self.engine == "starting":
-            raise NotReady("The service is loading its models. Retry in a few seconds.")
+            raise NotReady("The service is loading its models, or waits for its first one. Retry in a few seconds.")

@@ -51,7 +51,17 @@ async def serve_alone(
     watching: asyncio.Task[None] | None = None
     # No task group: what fails here may not cut off the server, which still answers what it accepted.
     try:
-        loaded = await load_unless_stopped(load_models(settings, front_end.bundles, engine, metrics, bad=bad), serving)
+        loaded = await load_unless_stopped(
+            load_models(
+                settings,
+                front_end.bundles,
+                engine,
+                metrics,
+                bad=bad,
+                absent=() if front_end.bundles else settings.models_named,
+            ),
+            serving,
+        )
         if loaded is None:
             return ExitStatus.STOPPED
         start = Serving(loaded, bad.names)

@@ -8,16 +8,16 @@ from app.bundle.files import find_bundles
 from app.engine.local import LocalEngine
 from app.engine.messages import Serving
 from app.ipc.engine_server import EngineServer
-from app.processes.bad_bundles import BadBundles
+from app.processes.bad_bundles import bad_bundles
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
 from app.processes.loading import load_models, load_unless_stopped
 from app.processes.models_folder import watch
 from app.processes.remote_front_ends import RemoteFrontEnds
 from app.processes.reports import HasReread, ModelsServed, SupervisorLink
-from app.processes.repository import Again, Repository, as_before, to_serve
+from app.processes.repository import Again, Repository
 from app.processes.signals import reread_when_told
-from app.processes.small_files import keep
+from app.processes.succession import as_before, to_serve
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 
@@ -53,16 +53,17 @@ async def serve_engine(
     if supervisor.was_lost:
         metrics.engine_restarts.inc()
     engine = LocalEngine()
-    bad = BadBundles(are_skipped=settings.skip_bad_bundles)
-    bundles = to_serve(find_bundles(settings.models, bad.skipping), previous)
+    bad = bad_bundles(settings, is_successor=previous is not None)
+    found = find_bundles(settings.models, bad.skipping, may_be_empty=settings.waits_for_models)
+    bundles = to_serve(found, settings, supervisor.folder, bad, previous)
     known = as_before(bundles, previous)
-    loaded = await load_unless_stopped(load_models(settings, bundles, engine, metrics, known, bad=bad), stopped)
+    absent = () if previous is None and bundles else settings.models_named
+    loaded = await load_unless_stopped(
+        load_models(settings, bundles, engine, metrics, known, bad=bad, absent=absent), stopped
+    )
     if loaded is None:
         return ExitStatus.STOPPED
     start = Serving(loaded, bad.names, () if previous is None else previous.unloaded)
-    for bundle in bundles:
-        if bundle.name in loaded:
-            keep(supervisor.folder, bundle)
     server = EngineServer(engine, start)
     repository = Repository(
         settings, engine, metrics, RemoteFrontEnds(server, supervisor), bundles=bundles, serving=start

@@ -21,7 +21,7 @@ from app.engine.admission import Admission
 from app.engine.messages import Loaded, Serving
 from app.engine.protocols import Administration, EngineClient
 from app.errors import StartupError
-from app.http.admin import ADMIN_ROUTES, AdminEndpoint
+from app.http.admin import ADMIN_ROUTES, AdminApi, AdminEndpoint
 from app.http.api import Api, Inference, Limits, Served
 from app.http.application import make_application
 from app.http.asgi import Application
@@ -44,7 +44,7 @@ from app.http.readiness import Readiness
 from app.http.server import Server
 from app.http.utility import UtilityEndpoint
 from app.ipc.remote_engine import RemoteEngine
-from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
+from app.processes.bad_bundles import NONE_SKIPPED, BadBundles, bad_bundles
 from app.processes.certificates import Certificates, open_certificates
 from app.processes.changes import look_again, until_right
 from app.processes.exit_status import ExitStatus
@@ -109,7 +109,9 @@ class FrontEnd:
         self._bad = bad
         catalog = Catalog((one for one in models if one.name not in bad.names), defaults, bad.names)
         dialects = chosen(settings.apis)
-        metrics.set_apis([NativeApi.name, *(dialect.name for dialect in dialects)])
+        self._admin_key = read_key("admin_key", settings.admin_key, settings.admin_key_file)
+        operators = [] if self._admin_key is None else [AdminApi.name]
+        metrics.set_apis([NativeApi.name, *(dialect.name for dialect in dialects)], operators)
         for model in catalog:
             metrics.add_model(model.name, model.task)
         limits = Limits(settings.max_body_bytes, settings.max_inputs, settings.request_timeout_s, keys)
@@ -175,7 +177,13 @@ class FrontEnd:
         if settings.metrics_port is None:
             routers.append(make_metrics_router(self._metrics))
         asks_for_key = self._served.limits.keys is not None
-        application = make_application(routers, apis, self._served, asks_for_key=asks_for_key)
+        application = make_application(
+            routers,
+            apis,
+            self._served,
+            asks_for_key=asks_for_key,
+            for_operators=() if self._admin_key is None or settings.admin_port is not None else ADMIN_ROUTES,
+        )
         dispatcher = Dispatcher(
             CompressingApplication(application, compressor), endpoints, finished, root_path=settings.root_path or ""
         )
@@ -201,10 +209,9 @@ class FrontEnd:
 
     def _admin_endpoints(self, finished: Finished) -> list[AdminEndpoint]:
         """Return the routes for operators; none without their key."""
-        admin_key = read_key("admin_key", self._settings.admin_key, self._settings.admin_key_file)
-        if admin_key is None:
+        if self._admin_key is None:
             return []
-        keys = Keys({digest_of(admin_key): None})
+        keys = Keys({digest_of(self._admin_key): None})
         return [AdminEndpoint(route, keys, lambda: self.administration, finished) for route in ADMIN_ROUTES]
 
     async def prepare(self, bundle: Bundle) -> None:
@@ -254,6 +261,9 @@ class FrontEnd:
         self.readiness.failed_models = failed
         self._metrics.not_loaded(failed)
         self._metrics.engine_up.set(1)
+        if not (serving.models or serving.unloaded or serving.loading):
+            self.readiness.engine = "starting"  # until the first model is loaded
+            return
         if self.readiness.engine == "ready":
             return
         self.readiness.engine = "ready"
@@ -302,7 +312,7 @@ async def serve_front_end(
     """
     if not await _files_are_right(settings, supervisor):
         return ExitStatus.STOPPED
-    bad = BadBundles(are_skipped=settings.skip_bad_bundles)
+    bad = bad_bundles(settings)
     engine = RemoteEngine(socket_path, admission=Admission(settings.max_queue_s, settings.request_timeout_s))
     metrics = Metrics(memory=supervisor.memory)
     if supervisor.was_lost:

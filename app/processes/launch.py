@@ -10,7 +10,7 @@ from app.http.dialects import chosen
 from app.http.listening.ports import Ports
 from app.http.server import allow_connections
 from app.processes.alone import serve_alone
-from app.processes.bad_bundles import BadBundles
+from app.processes.bad_bundles import bad_bundles
 from app.processes.certificates import open_certificates
 from app.processes.engine_process import serve_engine
 from app.processes.exit_status import ExitStatus, run
@@ -54,13 +54,16 @@ async def _serve_on(ports: Ports, settings: Settings, manager: ServiceManager) -
     if settings.api_key is not None and settings.api_key_file is not None:
         log.warning("BERT_API_KEY and BERT_API_KEY_FILE are both set: the key of the file counts. Unset BERT_API_KEY.")
     check(settings.collector)
-    bad = BadBundles(are_skipped=settings.skip_bad_bundles)
-    bundles = find_bundles(settings.models, bad.skipping)
+    bad = bad_bundles(settings)
+    bundles = find_bundles(settings.models, bad.skipping, may_be_empty=settings.waits_for_models)
+    if not bundles and not bad.names:
+        log.warning("there is no bundle in %s: waiting for the first one, which is to be loaded", settings.models)
+    absent = settings.models_named if not bundles else bad.names
     # What is wrong is logged once, here, and not by every front end.
-    defaults = check_models(bundles, TASKS, settings.default_model_pairs, bad.skipping, bad.names)
+    defaults = check_models(bundles, TASKS, settings.default_model_pairs, bad.skipping, absent)
     bad.refuse_none(bundles)
     _log_defaults(bundles, settings.default_model_pairs, defaults)
-    manager.status(f"loading {', '.join(bundle.name for bundle in bundles)}")
+    manager.status(f"loading {', '.join(bundle.name for bundle in bundles)}" if bundles else "waiting for a model")
     if settings.workers == 1:
         return await serve_alone(settings, ports, bundles, bad, manager)
     chosen(settings.apis)

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from app.engine.protocols import Runner
 from app.engine.tuning import open_with_few_threads
 from app.errors import OutOfDeviceMemory, StartupError
 from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
+from app.processes.room import measure_memory
 from app.runtime.choice import choose_precisions, open_runner
 from app.runtime.runner import OrtRunner
 from app.settings import Settings
@@ -33,6 +35,7 @@ async def load_models(
     previous: Mapping[str, Loaded] = MappingProxyType({}),
     *,
     bad: BadBundles = NONE_SKIPPED,
+    absent: Collection[str] = (),
     only: str | None = None,
 ) -> dict[str, Loaded]:
     """Load, warm up and serve the bundles one after the other; return how each was loaded.
@@ -44,6 +47,7 @@ async def load_models(
         metrics: Gets the series of each.
         previous: How bundles that are as fast were loaded before, by name: nothing of these is measured anew.
         bad: Gets those that are skipped.
+        absent: The names that settings may name though they are not served.
         only: The one to load, beside the others, which serve meanwhile.
 
     Raises:
@@ -51,7 +55,8 @@ async def load_models(
         StartupError: the requested device does not work, or has too little memory.
         EngineLost: the device failed while loading.
     """
-    precisions = choose_precisions(bundles, settings.device, settings.precision_by_model, bad.skipping, bad.names)
+    may_be_named = {*bad.names, *absent}
+    precisions = choose_precisions(bundles, settings.device, settings.precision_by_model, bad.skipping, may_be_named)
 
     def open_one(bundle: Bundle) -> Runner:
         device = settings.device
@@ -77,6 +82,7 @@ async def load_models(
 
     async def load(bundle: Bundle) -> Loaded:
         task = bundle.manifest.task
+        taken_bytes = measure_memory(settings)
         try:
             one = await engine.load(
                 bundle,
@@ -92,6 +98,10 @@ async def load_models(
                 f"Model {bundle.name} does not fit into the free memory of the device: {error}. Lower "
                 "BERT_BATCH_TOKENS, raise BERT_GPU_MEMORY_MIB if it is set, or serve fewer models on this device."
             ) from error
+        # Requests blur what is measured while others are served.
+        known = previous.get(bundle.name)
+        taken = taken_bytes(one.threads is None) if known is None else known.taken_bytes
+        one = replace(one, taken_bytes=taken)
         _warn(bundle, one)
         metrics.model_loaded(served_as(bundle, one), one.speed.budget_tokens, one.lanes)
         return one

@@ -9,7 +9,7 @@ from app.engine.messages import Serving
 from app.errors import BundleError
 from app.ipc.engine_server import EngineServer
 from app.processes.reports import ModelsServed, SupervisorLink
-from app.processes.small_files import forget, keep
+from app.processes.small_files import forget, keep, of_original
 
 
 class RemoteFrontEnds:
@@ -21,18 +21,10 @@ class RemoteFrontEnds:
         self._folder: Final[Path] = supervisor.folder
 
     async def prepare(self, bundle: Bundle) -> None:
-        try:
-            await asyncio.to_thread(keep, self._folder, bundle)
-        except OSError as error:
-            raise BundleError(
-                f"{bundle.folder} cannot be copied to the service's folder of temporary files: {error.strerror}. "
-                "Make room in it, or set TMPDIR to another."
-            ) from error
+        await asyncio.to_thread(keep, self._folder, bundle)
         error_text = await self._server.prepare(bundle.key)
         if error_text is not None:
-            raise BundleError(
-                error_text.replace(str(self._folder / "bundles" / bundle.identity), str(bundle.folder.parent))
-            )
+            raise BundleError(of_original(error_text, self._folder, bundle))
 
     async def switch(self, serving: Serving) -> None:
         await self._server.switch(serving)

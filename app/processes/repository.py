@@ -16,12 +16,10 @@ from app.bundle.files import Bundle, bundle_folders, key_of, load_bundle
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded, ModelState, Serving
 from app.errors import BadBundle, NotFound, ServiceError, StartupError
-from app.processes.bad_bundles import BadBundles
 from app.processes.loading import load_models, served_as
 from app.processes.room import require_room
+from app.processes.succession import check_named
 from app.settings import Settings
-from app.tasks import TASKS
-from app.tasks.catalog import check_models
 from app.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -140,13 +138,7 @@ class Repository:
                 self._states[name] = self._ready(name)
                 return self._states[name]
             others = [one for one in self._bundles.values() if one.name != name]
-            check_models(
-                [*others, bundle],
-                TASKS,
-                self._settings.default_model_pairs,
-                bad=self._absent
-                | {one for _, one in self._settings.default_model_pairs} - {one.name for one in [*others, bundle]},
-            )
+            check_named([*others, bundle], self._settings)
             if old is not None and self._settings.swap == "unload-first":
                 return await self._in_place_of(old, bundle, others)
             await self._open_beside(bundle, others)
@@ -172,13 +164,9 @@ class Repository:
             return models / name  # whose manifest is missing
         raise NotFound("The models folder has no bundle of that name.")
 
-    @property
-    def _absent(self) -> set[str]:
-        """What is not served, and may be named by settings nevertheless."""
-        return {*self.serving.failed, *self.serving.unloaded, *self.serving.loading}
-
     async def _open_beside(self, bundle: Bundle, others: Sequence[Bundle]) -> None:
-        await asyncio.to_thread(require_room, bundle, self._settings)
+        known = self._as_fast(bundle).get(bundle.name)
+        await asyncio.to_thread(require_room, bundle, self._settings, 0 if known is None else known.taken_bytes)
         await self._open(bundle, others)
 
     async def _open(self, bundle: Bundle, others: Sequence[Bundle]) -> None:
@@ -188,12 +176,11 @@ class Repository:
             StartupError: it cannot be loaded.
         """
         await self._front_ends.prepare(bundle)
-        bad = BadBundles(are_skipped=False)
-        bad.names = list(self._absent)
         before = self._as_fast(bundle)
+        absent = self._settings.models_named
         try:
             loaded = await load_models(
-                self._settings, [*others, bundle], self._engine, self._metrics, before, bad=bad, only=bundle.name
+                self._settings, [*others, bundle], self._engine, self._metrics, before, absent=absent, only=bundle.name
             )
         except BaseException:
             if served := self._bundles.get(bundle.name):
@@ -202,7 +189,7 @@ class Repository:
         self._opened = loaded[bundle.name]
 
     def _as_fast(self, bundle: Bundle) -> Mapping[str, Loaded]:
-        """Return how the bundle of this name that is served was loaded, if another one of its size is as fast.
+        """Return how the bundle of this name that is served was loaded, if another one of its size is as fast and as large.
 
         Measuring takes time from the requests, and they from what is measured.
         """
@@ -231,8 +218,7 @@ class Repository:
         name = bundle.name
         as_before = self.serving.models[name]
         rest = {other: one for other, one in self.serving.models.items() if other != name}
-        self.serving = replace(self.serving, models=rest, loading=[name])
-        await self._front_ends.switch(self.serving)
+        await self._switch(replace(self.serving, models=rest, loading=[name]))
         await self._release(old, as_before)
         try:
             await self._open(bundle, others)
@@ -243,8 +229,7 @@ class Repository:
             except BaseException as again:
                 log.error("model %s is not served: %s", name, again)  # noqa: TRY400
                 del self._bundles[name]
-                self.serving = replace(self.serving, loading=(), failed=[*self.serving.failed, name])
-                await self._front_ends.switch(self.serving)
+                await self._switch(replace(self.serving, loading=(), failed=[*self.serving.failed, name]))
                 self._states[name] = ModelState(name=name, state="failed", error=str(error))
                 raise
             await self._serve(models={**rest, name: self._opened}, bundle=old)
@@ -259,8 +244,12 @@ class Repository:
         def without(names: Iterable[str]) -> list[str]:
             return [one for one in names if one != name]
 
-        self.serving = Serving(models, without(self.serving.failed), without(self.serving.unloaded))
-        await self._front_ends.switch(self.serving)
+        await self._switch(Serving(models, without(self.serving.failed), without(self.serving.unloaded)))
+
+    async def _switch(self, serving: Serving) -> None:
+        self.serving = serving
+        self._metrics.not_loaded(serving.failed)
+        await self._front_ends.switch(serving)
 
     async def _unload(self, name: str, *, is_gone: bool = False) -> ModelState:
         if name not in self._bundles:
@@ -270,8 +259,7 @@ class Repository:
         as_before = self.serving.models[name]
         rest = {other: one for other, one in self.serving.models.items() if other != name}
         unloaded = self.serving.unloaded if is_gone else [*self.serving.unloaded, name]
-        self.serving = replace(self.serving, models=rest, unloaded=unloaded)
-        await self._front_ends.switch(self.serving)
+        await self._switch(replace(self.serving, models=rest, unloaded=unloaded))
         await self._release(old, as_before)
         self._metrics.load_ended(name, "unloaded")
         state = ModelState(name=name, state="unloaded")
@@ -302,21 +290,6 @@ class Repository:
             before = ModelState(name=name, state="failed")
         self._states[name] = replace(before, error=error.message)
         return error
-
-
-def to_serve(bundles: Sequence[Bundle], previous: Serving | None) -> list[Bundle]:
-    """Return the bundles that an engine loads which takes the place of another: none that an operator has unloaded."""
-    return [one for one in bundles if previous is None or one.name not in previous.unloaded]
-
-
-def as_before(bundles: Iterable[Bundle], previous: Serving | None) -> dict[str, Loaded]:
-    """Return how the engine before had loaded those bundles that are still the same."""
-    models = {} if previous is None else previous.models
-    return {
-        one.name: models[one.name]
-        for one in bundles
-        if one.name in models and models[one.name].identity == one.identity
-    }
 
 
 class Again:

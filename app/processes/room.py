@@ -1,5 +1,7 @@
-"""Whether there is memory for a bundle beside what is served. Asked before anything is tried."""
+"""Whether there is memory for a bundle beside what is served, asked before anything is tried, and what one has taken."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from app.bundle.control_groups import memory_left_bytes
@@ -10,10 +12,16 @@ from app.settings import Settings
 
 SPARE: Final = 1.2
 """How much more than its weights a model takes, at least: ONNX Runtime lays some out anew, and a batch has its own tensors."""
+STATUS: Final = Path("/proc/self/status")
 
 
-def require_room(bundle: Bundle, settings: Settings) -> None:
+def require_room(bundle: Bundle, settings: Settings, taken_bytes: int = 0) -> None:
     """Pass if a bundle fits into the memory that is left, as far as its files and the system tell.
+
+    Args:
+        bundle: The bundle.
+        settings: Say where it is to run.
+        taken_bytes: What one like it has taken, measured; 0 if that is not known.
 
     Raises:
         NoRoom: it does not.
@@ -30,7 +38,9 @@ def require_room(bundle: Bundle, settings: Settings) -> None:
         left = max((gpu.total_bytes - gpu.used_bytes for gpu in gpus()), default=None)
     else:
         left = memory_left_bytes()
-    needed = int(SPARE * min(sizes, default=0))
+    weights = min(sizes, default=0)
+    # Requests that are answered meanwhile blur what is measured, but a model takes its weights at least.
+    needed = max(weights, taken_bytes) if taken_bytes > 0 else int(SPARE * weights)
     if left is not None and needed > left:
         where = "the GPU" if device == "cuda" else "this machine or its container"
         raise NoRoom(
@@ -38,3 +48,25 @@ def require_room(bundle: Bundle, settings: Settings) -> None:
             "Unload another model first, give the service more memory, or start it with --swap unload-first, which unloads a "
             "model before it loads the one that replaces it."
         )
+
+
+def measure_memory(settings: Settings) -> Callable[[bool], int]:
+    """Return a function that returns how many bytes more are in use than now: of the GPUs if it is called with True, else here."""
+    gpus = None if settings.device == "cpu" else open_gpus()
+
+    def in_use(*, is_on_gpu: bool) -> int:
+        if not is_on_gpu:
+            return _own_bytes()
+        return 0 if gpus is None else sum(gpu.used_bytes for gpu in gpus())
+
+    before = {is_on_gpu: in_use(is_on_gpu=is_on_gpu) for is_on_gpu in (False, True)}
+    return lambda is_on_gpu: in_use(is_on_gpu=is_on_gpu) - before[is_on_gpu]
+
+
+def _own_bytes() -> int:
+    """Return what this process has in memory, bytes, without what the kernel can read again from files; 0 if it does not say."""
+    try:
+        lines = STATUS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:")), 0)

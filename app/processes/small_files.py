@@ -6,8 +6,9 @@ So a front end that is started later makes its requests for the bundle that the 
 import shutil
 from pathlib import Path
 
-from app.bundle.files import Bundle
+from app.bundle.files import Bundle, load_bundle
 from app.bundle.manifest import MANIFEST_FILE
+from app.errors import BundleError
 
 
 def folder_of(service: Path, key: str) -> Path:
@@ -16,16 +17,33 @@ def folder_of(service: Path, key: str) -> Path:
     return service / "bundles" / identity / name
 
 
-def keep(service: Path, bundle: Bundle) -> None:
-    """Copy the small files of a bundle, with their times.
+def keep(service: Path, bundle: Bundle) -> Bundle:
+    """Copy the small files of a bundle, the manifest with its time, and return the copy.
 
     Raises:
-        OSError: there is no room for them, or one cannot be read.
+        BundleError: one is missing, damaged or was changed just now, or there is no room for the copy.
     """
     folder = folder_of(service, bundle.key)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name in (MANIFEST_FILE, bundle.manifest.tokenizer.file, bundle.manifest.golden.file):
-        shutil.copy2(bundle.folder / name, folder / name)
+    contents = [(file, bundle.read_file(file)) for file in (bundle.manifest.tokenizer, bundle.manifest.golden)]
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for file, content in contents:
+            (folder / file.file).write_bytes(content)
+        shutil.copy2(bundle.folder / MANIFEST_FILE, folder / MANIFEST_FILE)
+    except OSError as error:
+        raise BundleError(
+            f"{bundle.folder} cannot be copied to the service's folder of temporary files: {error.strerror}. "
+            "Make room in it, or set TMPDIR to another."
+        ) from error
+    copy = load_bundle(folder)
+    if copy.identity != bundle.identity:
+        raise BundleError(f"{bundle.folder / MANIFEST_FILE} was changed while it was read. Load the model again.")
+    return copy
+
+
+def of_original(text: str, service: Path, bundle: Bundle) -> str:
+    """Return what is said of the copy of a bundle as it is of the bundle."""
+    return text.replace(str(folder_of(service, bundle.key).parent), str(bundle.folder.parent))
 
 
 def forget(service: Path, keys: set[str]) -> None:

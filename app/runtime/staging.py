@@ -4,6 +4,7 @@ One batch is staged while another one runs, so there are two buffers, and each i
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Final
@@ -41,6 +42,13 @@ class StagingBuffer:
         self._outputs = memory.allocate_host(ALIGNMENT)
         self._downloaded: Final = memory.create_event()
         self._used = 0
+
+    def __del__(self) -> None:
+        """Free its memory, which is not ONNX Runtime's, when its model is replaced or unloaded."""
+        with suppress(Exception):  # of a device that is lost, or memory that could not be had
+            self._memory.free_device(self._address)
+            self._memory.free_host(self._host)
+            self._memory.free_host(self._outputs)
 
     def write(self, feeds: Feeds, dtypes: Mapping[str, np.dtype[np.generic]]) -> dict[str, Tensor]:
         """Copy inputs into the host memory, in the given types, and return where each will be on the device.

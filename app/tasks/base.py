@@ -38,15 +38,12 @@ class Model:
     """That of its bundle, by which the engine knows it."""
     written_at: int = 0
     """When its bundle was, in seconds since 1970."""
+    hash: str = ""
+    """The first 12 digits of its bundle's identity, which people see."""
 
     @property
     def task(self) -> Task:
         return self.manifest.task
-
-    @property
-    def hash(self) -> str:
-        """The first 12 digits of its bundle's identity, which people see."""
-        return self.key.rpartition("@")[2][:12]
 
 
 class Usage(BaseModel):

@@ -92,7 +92,7 @@ def load_model(bundle: Bundle) -> Model:
     tokenizer = bundle.path(manifest.tokenizer)
     try:
         with panics_as_errors():
-            model = Model(bundle.name, manifest, Tokenizer(bundle), bundle.key, bundle.written_at)
+            model = Model(bundle.name, manifest, Tokenizer(bundle), bundle.key, bundle.written_at, bundle.identity[:12])
             _check_tokenizer(bundle, model)
     except BundleError:
         raise

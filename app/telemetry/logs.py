@@ -101,6 +101,8 @@ class AccessLog:
         shown["api"] = request.api
         shown["task"] = request.task
         shown["model"] = request.model
+        if request.bundle is not None:
+            shown["bundle"] = request.bundle
         shown["status"] = request.status
         if request.error_type is not None:
             shown["error_type"] = request.error_type

@@ -298,10 +298,10 @@ class Metrics:
         self.of_callers: Final = CallerMetrics(self)
         self._apis: tuple[str, ...] = ()
 
-    def set_apis(self, names: Iterable[str]) -> None:
-        """Take the names of the APIs that requests come in by, before any model is added."""
+    def set_apis(self, names: Iterable[str], without_models: Iterable[str] = ()) -> None:
+        """Take the names of the APIs that requests come in by, and of those that lead to no model, before any model is added."""
         self._apis = tuple(names)
-        self._unrouted.expect(self._apis)
+        self._unrouted.expect((*self._apis, *without_models))
         for status in NOT_ROUTED_STATUSES:
             self._unrouted.count_of(NOT_ROUTED, status)
 

@@ -28,6 +28,8 @@ class RequestRecord:
     """Whether the trace is sent to the collector."""
     model: str | None = None
     """None until the request has named a model that exists."""
+    bundle: str | None = None
+    """The first digits of the identity of that model's bundle."""
     tokenizing_at: float | None = None
     """When tokenization began (monotonic clock); None if it never ended."""
     tokenized_at: float = 0.0

@@ -163,6 +163,8 @@ class RequestTrace:
             attributes["enduser.id"] = request.caller
         if request.model is not None:
             attributes["bert.model"] = request.model
+        if request.bundle is not None:
+            attributes["bert.bundle"] = request.bundle
         if request.status != CLIENT_GONE:
             attributes["http.response.status_code"] = request.status
         # By the conventions, a caller's mistake (4xx) is not an error of the server span.

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from app.bundle.files import find_bundles
 from app.engine.local import LocalEngine
 from app.engine.messages import Serving
-from app.processes.bad_bundles import BadBundles
+from app.processes.bad_bundles import bad_bundles
 from app.processes.front_end import FrontEnd
 from app.processes.loading import load_models
 from app.settings import Settings
@@ -41,7 +41,7 @@ class Replica:
         """
         settings = replica_settings(cpus=cpus, gpus=gpus)
         configure(settings.log_level, settings.log_format)
-        bad = BadBundles(are_skipped=settings.skip_bad_bundles)
+        bad = bad_bundles(settings)
         bundles = find_bundles(settings.models, bad.skipping)
         self._registry = CollectorRegistry()
         metrics = Metrics(self._registry)

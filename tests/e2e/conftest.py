@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import BundleOf
+from tests.e2e.versions import deploy, turned_round
 from tests.support import ServerProcess, starting
 
 
@@ -115,3 +117,21 @@ def steady(_steady: Steady) -> Iterator[Steady]:
     yield replace(_steady, records_before=len(_steady.server.records))
     _steady.device.release()
     _steady.device.cure()
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
+    """Two versions of one model, which give a text other labels first, and a model for another task."""
+    folder = tmp_path_factory.mktemp("versions")
+    (folder / "1").symlink_to(bundle_of("bert-single-label"))
+    (folder / "2").symlink_to(bundle_of(turned_round(folder / "turned-round")))
+    (folder / "embed").symlink_to(bundle_of("bert-embed"))
+    return folder
+
+
+@pytest.fixture
+def models(tmp_path: Path, versions: Path) -> Path:
+    (tmp_path / "models").mkdir()
+    deploy(tmp_path / "models", versions / "1")
+    deploy(tmp_path / "models", versions / "embed", "vectors")
+    return tmp_path / "models"

@@ -23,6 +23,7 @@ def test_each_request_is_a_line_of_the_log(shared_server: ServerProcess) -> None
     good = shared_server.told("good-1")
     assert (good["level"], good["logger"], good["message"]) == ("info", "app.access", "request")
     assert (good["task"], good["model"], good["status"]) == ("classify", "sentiment", 200)
+    assert good["bundle"] == shared_server.ask("GET", "/v1/models/sentiment").json["hash"]
     assert "error_type" not in good
     assert good["sequences"] == 2
     assert good["tokens"] > 13

@@ -10,60 +10,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from tests.conftest import BundleOf
+from tests.e2e.administration import ADMIN, KEY, ONE, administer, labels, states
 from tests.e2e.processes import all_ready, engine_of, until, workers
-from tests.e2e.versions import deploy, turned_round
+from tests.e2e.versions import deploy
 from tests.support import Connection, Reply, ServerProcess, change_manifest, eventually, serving
 
-KEY = "operators-only"
-ADMIN = {"authorization": f"Bearer {KEY}"}
-ONE = {"inputs": "the cat sat on the mat"}
 BULK = {"inputs": [f"the cat sat on mat {i}" for i in range(40)]}
 CALLERS = 6
 SWAPS = 6
-
-
-@pytest.fixture(scope="module")
-def versions(tmp_path_factory: pytest.TempPathFactory, bundle_of: BundleOf) -> Path:
-    """Two versions of one model, which give a text other labels first, and a model for another task."""
-    folder = tmp_path_factory.mktemp("versions")
-    (folder / "1").symlink_to(bundle_of("bert-single-label"))
-    (folder / "2").symlink_to(bundle_of(turned_round(folder / "turned-round")))
-    (folder / "embed").symlink_to(bundle_of("bert-embed"))
-    return folder
-
-
-@pytest.fixture
-def models(tmp_path: Path, versions: Path) -> Path:
-    (tmp_path / "models").mkdir()
-    deploy(tmp_path / "models", versions / "1")
-    deploy(tmp_path / "models", versions / "embed", "vectors")
-    return tmp_path / "models"
 
 
 @pytest.fixture(params=["1", "2"])
 def server(models: Path, request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     with serving(models, "--workers", request.param, "--threads", "1", "--admin-key", KEY) as server:
         yield server
-
-
-def administer(server: ServerProcess, action: str, name: str = "a") -> Reply:
-    return server.ask("POST", f"/admin/models/{name}/{action}", headers=ADMIN)
-
-
-def states(server: ServerProcess) -> dict[str, Any]:
-    return {one["name"]: one for one in server.ask("GET", "/admin/models", headers=ADMIN).json["models"]}
-
-
-def labels(server: ServerProcess) -> set[str]:
-    """The order of the labels, as each of many connections is told it: every front end takes some."""
-    told = set()
-    for _ in range(8):
-        cards = {card["name"]: card for card in server.ask("GET", "/v1/models").json["models"]}
-        told.add(",".join(cards["a"]["labels"]))
-    return told
 
 
 def test_models_change_under_load_without_a_failed_or_mixed_answer(
@@ -203,6 +167,25 @@ def test_only_the_admin_key_opens_admin(models: Path) -> None:
 def test_admin_is_off_without_a_key(models: Path) -> None:
     with serving(models, "--threads", "1") as server:
         assert server.ask("GET", "/admin/models", headers=ADMIN).status == 404
+        assert "/admin" not in json.dumps(server.ask("GET", "/openapi.json").json["paths"])
+        assert 'api="admin"' not in server.ask("GET", "/metrics").body.decode()
+
+
+def test_admin_is_described_and_counted_where_it_is_on(models: Path) -> None:
+    with serving(models, "--threads", "1", "--admin-key", KEY, "--api-key", "callers") as server:
+        assert server.metric("bert_requests_total", api="admin") == 0
+        document = server.ask("GET", "/openapi.json").json
+        described = {path: operation for path, operation in document["paths"].items() if path.startswith("/admin")}
+        assert set(described) == {"/admin/models", "/admin/models/{name}/load", "/admin/models/{name}/unload"}
+        assert {str(one["security"]) for operation in described.values() for one in operation.values()} == {
+            "[{'admin key': []}]"
+        }
+        assert set(document["components"]["securitySchemes"]) == {"key", "admin key"}
+        schema = document["components"]["schemas"]["ModelState"]
+        for state in states(server).values():
+            jsonschema.validate(state, schema)
+        assert "/admin/models?" in server.ask("GET", "/admin/model").error
+        assert server.metric("bert_requests_total", api="admin", status="200") == 1
 
 
 def test_sighup_reads_the_folder_anew(models: Path, versions: Path, server: ServerProcess) -> None:
@@ -257,27 +240,89 @@ def test_a_model_is_unloaded_first_if_asked_for(tmp_path: Path, models: Path, ve
         assert states(server)["a"]["state"] == "ready"
 
 
-def resident_mib(server: ServerProcess) -> int:
-    """What the process that holds the models has in memory."""
-    pid = server.process.pid if len(workers(server)) == 0 else engine_of(server)
-    [line] = [one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("VmRSS")]
-    return int(line.split()[1]) >> 10
+def resident_mib(server: ServerProcess) -> list[int]:
+    """What the process that serves has in memory; of several, the engine and then each front end."""
+    engine = [engine_of(server)] if workers(server) else [server.process.pid]
+    told = []
+    for pid in (*engine, *(pid for pid in workers(server) if pid not in engine)):
+        [line] = [one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("VmRSS")]
+        told.append(int(line.split()[1]) >> 10)
+    return told
 
 
-def test_memory_after_many_changes_is_that_of_one_model(tmp_path: Path, shared_models: Path, models: Path) -> None:
-    """One that stayed would take tens of MB, which is more than the tolerance, 5%."""
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_memory_after_many_changes_is_that_of_one_model(
+    tmp_path: Path, shared_models: Path, models: Path, count: str
+) -> None:
+    """One that stayed would take tens of MB of the process with the models, which is more than the tolerance, 5%.
+
+    A front end has no more than its tokenizer, of some MB: 8 that stayed are over the tolerance, too.
+    """
     demo = shared_models / "sentiment"
     shutil.copytree(demo, tmp_path / "other")
     change_manifest(tmp_path / "other", source={"checkpoint": "another", "revision": None, "sha256": "0" * 64})
     shutil.rmtree(models)
     models.mkdir()
     deploy(models, demo)
-    with serving(models, "--threads", "1", "--admin-key", KEY) as server:
+    with serving(models, "--workers", count, "--threads", "1", "--admin-key", KEY) as server:
         before = resident_mib(server)
         for version in (tmp_path / "other", demo) * 4:
             deploy(models, version)
             assert administer(server, "load").status == 200
-        assert resident_mib(server) <= 1.05 * before
+        after = resident_mib(server)
+        assert all(now <= 1.05 * then for now, then in zip(after, before, strict=True)), (before, after)
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_while_a_model_is_unloaded_first_requests_are_told_when_to_retry(
+    models: Path, versions: Path, count: str
+) -> None:
+    arguments = ("--workers", count, "--threads", "1", "--admin-key", KEY, "--swap", "unload-first")
+    is_over = threading.Event()
+    asked = threading.Semaphore(0)
+
+    with serving(models, *arguments) as server, ThreadPoolExecutor(CALLERS) as threads:
+
+        def call() -> set[tuple[int, str | None]]:
+            connection, told = Connection(server.url), set()
+            while not is_over.is_set():
+                reply = connection.ask("POST", "/v1/classify", ONE | {"model": "a"})
+                told.add((reply.status, reply.headers.get("retry-after")))
+                asked.release()
+            connection.close()
+            return told
+
+        callers = [threads.submit(call) for _ in range(CALLERS)]
+        try:
+            for version in ("2", "1") * 2:
+                for _ in range(20):
+                    assert asked.acquire(timeout=20)
+                deploy(models, versions / version)
+                assert administer(server, "load").status == 200
+                assert server.ask("GET", "/readyz").status == 200
+        finally:
+            is_over.set()
+        assert set().union(*(caller.result() for caller in callers)) == {(200, None), (503, "2")}
+
+
+def test_a_model_of_another_task_takes_the_place_of_one(
+    models: Path, server: ServerProcess, bundle_of: BundleOf
+) -> None:
+    deploy(models, bundle_of("bert-fill-mask"))
+    assert administer(server, "load").status == 200
+    masked = {"inputs": "the cat [MASK] on the mat", "model": "a"}
+    for _ in range(8):  # of each front end
+        assert server.post("/v1/fill-mask", masked).status == 200
+        reply = server.post("/v1/classify", ONE | {"model": "a"})
+        assert (reply.status, "That model does fill-mask" in reply.error) == (404, True)
+        card = server.ask("GET", "/v1/models/a").json  # which the page at / asks for
+        assert (card["tasks"], card["mask_token"], card["labels"]) == (["fill-mask"], "[MASK]", [])
+        paths = server.ask("GET", "/openapi.json").json["paths"]
+        assert paths["/v1/fill-mask"]["post"]["description"].endswith("Models: a.")
+        assert paths["/v1/classify"]["post"]["description"].endswith("Models: none here.")
+    assert server.metric("bert_tokens_total", model="a", task="fill-mask") > 0
+    assert server.metric("bert_model_info", model="a", task="fill-mask") == 1
+    assert server.metric("bert_model_info", model="a") == 1
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -310,3 +355,24 @@ def test_an_engine_that_dies_amid_a_load_is_followed_by_one_that_serves(models: 
         until(lambda: len(workers(server)) == 3 and set(workers(server)) != pids and all_ready(server))
         for name in ("a", "b"):
             assert server.post("/v1/classify", ONE | {"model": name}).status == 200
+
+
+def test_a_front_end_that_dies_before_it_is_ready_for_a_bundle_is_not_waited_for(models: Path, versions: Path) -> None:
+    with (
+        ThreadPoolExecutor(1) as threads,
+        serving(models, "--workers", "2", "--threads", "1", "--admin-key", KEY) as server,
+    ):
+        [before] = labels(server)
+        engine, pids = engine_of(server), set(workers(server))
+        victim = next(pid for pid in pids if pid != engine)
+        os.kill(victim, signal.SIGSTOP)  # it reads nothing, and has no connection
+        deploy(models, versions / "2")
+        loading = threads.submit(administer, server, "load")
+        eventually(lambda: states(server)["a"]["state"] == "loading")
+        assert labels(server) == {before}
+        assert not loading.done()
+        os.kill(victim, signal.SIGKILL)
+        assert loading.result().status == 200
+        until(lambda: len(workers(server)) == 3 and victim not in workers(server) and all_ready(server))
+        assert labels(server) == {",".join(reversed(before.split(",")))}
+        until(lambda: server.metric("bert_front_end_restarts_total") == 1)

@@ -147,6 +147,7 @@ def test_a_request_is_a_span_with_its_parts(server: ServerProcess, collector: Tr
         "client.address": "127.0.0.1",
         "bert.request_id": response.headers["x-request-id"],
         "bert.model": "bert-single-label",
+        "bert.bundle": server.ask("GET", "/v1/models/bert-single-label").json["hash"],
         "bert.api": "native",
         "bert.task": "classify",
         "bert.sequences": 2,

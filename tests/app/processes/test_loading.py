@@ -10,7 +10,7 @@ from app.bundle.files import load_bundle
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded, Serving
 from app.processes import loading
-from app.processes.repository import as_before
+from app.processes.succession import as_before
 from app.runtime import choice
 from app.runtime.runner import OrtRunner
 from app.settings import Settings
