@@ -6,6 +6,7 @@ then the one before answers what it has, and its memory is freed. Changes are ma
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -88,8 +89,9 @@ class Repository:
     async def refresh(self, only: Collection[str] | None = None) -> None:
         """Serve what the models folder has now: load what is new or has changed, unload what is gone; log each.
 
-        What cannot be loaded replaces nothing. What an operator has unloaded stays so. A folder that cannot be read, or has no
-        bundle at all, changes nothing: it may be one that is just being mounted.
+        What cannot be loaded replaces nothing, nor does a folder whose manifest is missing: it may be a copy in progress. What an
+        operator has unloaded stays so. A folder that cannot be read, or has no bundle at all, changes nothing: it may be one that
+        is just being mounted.
 
         Args:
             only: The names to look at; all by default.
@@ -103,14 +105,20 @@ class Repository:
         if not there:
             log.error("nothing is loaded: there is no bundle in %s", self._settings.models)
             return
-        for name in there:
+        known = {*self._bundles, *(name for name, state in self._states.items() if state.state == "failed")} - {*there}
+        gone = [name for name in known if not await asyncio.to_thread(os.path.lexists, self._settings.models / name)]
+        for name in sorted({*there, *self._bundles}.difference(gone)):
             if name not in self.serving.unloaded and (only is None or name in only):
                 try:
                     await self.load(name)
                 except ServiceError:
                     continue  # the log has it
-        for name in [name for name in self._bundles if name not in there and (only is None or name in only)]:
-            await self._to_its_end(partial(self._unload, name, is_gone=True))
+        for name in gone:
+            if only is None or name in only:
+                is_served = name in self._bundles
+                await self._to_its_end(
+                    partial(self._unload, name, is_gone=True) if is_served else partial(self._forget, name)
+                )
 
     async def _to_its_end(self, change: Callable[[], Coroutine[Any, Any, ModelState]]) -> ModelState:
         """Make a change after those before it, and to its end, whoever waits for it."""
@@ -130,12 +138,12 @@ class Repository:
             log.debug("a change of models failed: %s", error)
 
     async def _load(self, name: str) -> ModelState:
-        folder = self._folder(name)
+        folder = await asyncio.to_thread(self._folder, name)  # a file system may take long
         before = self._states.get(name)
         self._states[name] = replace(before or ModelState(name=name, state="loading"), state="loading")
         old = self._bundles.get(name)
         try:
-            bundle = (await asyncio.to_thread(load_bundle, folder)).where_it_is()
+            bundle = await asyncio.to_thread(_read, folder)
             if old is not None and bundle.identity == old.identity:
                 self._states[name] = self._ready(name)
                 return self._states[name]
@@ -168,8 +176,8 @@ class Repository:
             raise BadBundle(str(error)) from error
         if name in folders:
             return folders[name]
-        if name in self._bundles and (models / name).is_dir():
-            return models / name  # whose manifest is missing
+        if name in self._bundles and os.path.lexists(models / name):
+            return models / name  # whose manifest is missing, or a link to nothing
         raise NotFound("The models folder has no bundle of that name.")
 
     @property
@@ -232,7 +240,7 @@ class Repository:
         as_before = self.serving.models[name]
         rest = {other: one for other, one in self.serving.models.items() if other != name}
         self.serving = replace(self.serving, models=rest, loading=[name])
-        await self._front_ends.switch(self.serving)
+        await self._switch()
         await self._release(old, as_before)
         try:
             await self._open(bundle, others)
@@ -244,7 +252,7 @@ class Repository:
                 log.error("model %s is not served: %s", name, again)  # noqa: TRY400
                 del self._bundles[name]
                 self.serving = replace(self.serving, loading=(), failed=[*self.serving.failed, name])
-                await self._front_ends.switch(self.serving)
+                await self._switch()
                 self._states[name] = ModelState(name=name, state="failed", error=str(error))
                 raise
             await self._serve(models={**rest, name: self._opened}, bundle=old)
@@ -260,7 +268,19 @@ class Repository:
             return [one for one in names if one != name]
 
         self.serving = Serving(models, without(self.serving.failed), without(self.serving.unloaded))
+        await self._switch()
+
+    async def _switch(self) -> None:
+        """Have all requests go to what is served from now on, and metrics say what is not."""
+        self._metrics.not_loaded(self.serving.failed)
         await self._front_ends.switch(self.serving)
+
+    async def _forget(self, name: str) -> ModelState:
+        """Forget a bundle that could not be loaded, and is there no longer."""
+        self.serving = replace(self.serving, failed=[one for one in self.serving.failed if one != name])
+        await self._switch()
+        log.info("model %s, which is not served, is gone", name)
+        return self._states.pop(name)
 
     async def _unload(self, name: str, *, is_gone: bool = False) -> ModelState:
         if name not in self._bundles:
@@ -271,7 +291,7 @@ class Repository:
         rest = {other: one for other, one in self.serving.models.items() if other != name}
         unloaded = self.serving.unloaded if is_gone else [*self.serving.unloaded, name]
         self.serving = replace(self.serving, models=rest, unloaded=unloaded)
-        await self._front_ends.switch(self.serving)
+        await self._switch()
         await self._release(old, as_before)
         self._metrics.load_ended(name, "unloaded")
         state = ModelState(name=name, state="unloaded")
@@ -340,6 +360,10 @@ class Again:
                 await self._work()
             except Exception:
                 log.exception("what has changed could not be read")
+
+
+def _read(folder: Path) -> Bundle:
+    return load_bundle(folder).where_it_is()
 
 
 def _of_version(loaded: Loaded) -> str:
