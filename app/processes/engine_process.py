@@ -17,7 +17,7 @@ from app.processes.remote_front_ends import RemoteFrontEnds
 from app.processes.reports import ModelsServed, SupervisorLink
 from app.processes.repository import Again, Repository, as_before, to_serve
 from app.processes.signals import reread_when_told
-from app.processes.small_files import keep
+from app.processes.small_files import SmallFiles
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 
@@ -54,18 +54,20 @@ async def serve_engine(
         metrics.engine_restarts.inc()
     engine = LocalEngine()
     bad = BadBundles(are_skipped=settings.skip_bad_bundles)
-    bundles = to_serve(find_bundles(settings.models, bad.skipping), previous)
+    found = to_serve(find_bundles(settings.models, bad.skipping), previous)
+    bundles = [bundle.where_it_is() for bundle in found]  # a link may lead elsewhere by the time that they are loaded
     known = as_before(bundles, previous)
     loaded = await load_unless_stopped(load_models(settings, bundles, engine, metrics, known, bad=bad), stopped)
     if loaded is None:
         return ExitStatus.STOPPED
     start = Serving(loaded, bad.names, () if previous is None else previous.unloaded)
+    files = SmallFiles(supervisor.folder)
     for bundle in bundles:
         if bundle.name in loaded:
-            keep(supervisor.folder, bundle)
-    server = EngineServer(engine, start)
+            files.keep(bundle)
+    server = EngineServer(engine, start, files.put_back)
     repository = Repository(
-        settings, engine, metrics, RemoteFrontEnds(server, supervisor), bundles=bundles, serving=start
+        settings, engine, metrics, RemoteFrontEnds(server, supervisor, files), bundles=bundles, serving=start
     )
     server.administration = repository
     reread_when_told([Again(repository.refresh).begin])

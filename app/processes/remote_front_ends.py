@@ -9,25 +9,20 @@ from app.engine.messages import Serving
 from app.errors import BundleError
 from app.ipc.engine_server import EngineServer
 from app.processes.reports import ModelsServed, SupervisorLink
-from app.processes.small_files import forget, keep
+from app.processes.small_files import SmallFiles
 
 
 class RemoteFrontEnds:
     """They are other processes, each with a connection to the server."""
 
-    def __init__(self, server: EngineServer, supervisor: SupervisorLink) -> None:
+    def __init__(self, server: EngineServer, supervisor: SupervisorLink, files: SmallFiles) -> None:
         self._server: Final = server
         self._supervisor: Final = supervisor
+        self._files: Final = files
         self._folder: Final[Path] = supervisor.folder
 
     async def prepare(self, bundle: Bundle) -> None:
-        try:
-            await asyncio.to_thread(keep, self._folder, bundle)
-        except OSError as error:
-            raise BundleError(
-                f"{bundle.folder} cannot be copied to the service's folder of temporary files: {error.strerror}. "
-                "Make room in it, or set TMPDIR to another."
-            ) from error
+        await asyncio.to_thread(self._files.keep, bundle)
         error_text = await self._server.prepare(bundle.key)
         if error_text is not None:
             raise BundleError(
@@ -38,5 +33,5 @@ class RemoteFrontEnds:
         await self._server.switch(serving)
         self._supervisor.report(ModelsServed(serving))
         await asyncio.to_thread(
-            forget, self._folder, {key_of(name, one.identity) for name, one in serving.models.items()}
+            self._files.forget, {key_of(name, one.identity) for name, one in serving.models.items()}
         )

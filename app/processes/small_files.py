@@ -4,10 +4,14 @@ So a front end that is started later makes its requests for the bundle that the 
 """
 
 import shutil
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO, Final
 
-from app.bundle.files import Bundle
+from app.bundle.files import Bundle, load_bundle
 from app.bundle.manifest import MANIFEST_FILE
+from app.errors import BundleError
 
 
 def folder_of(service: Path, key: str) -> Path:
@@ -16,21 +20,57 @@ def folder_of(service: Path, key: str) -> Path:
     return service / "bundles" / identity / name
 
 
-def keep(service: Path, bundle: Bundle) -> None:
-    """Copy the small files of a bundle, with their times.
+class SmallFiles:
+    """Those that an engine keeps. They are open, so that they can be put back: some clean folders of temporary files."""
 
-    Raises:
-        OSError: there is no room for them, or one cannot be read.
-    """
-    folder = folder_of(service, bundle.key)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name in (MANIFEST_FILE, bundle.manifest.tokenizer.file, bundle.manifest.golden.file):
-        shutil.copy2(bundle.folder / name, folder / name)
+    def __init__(self, service: Path) -> None:
+        """Keep none yet."""
+        self._service: Final = service
+        self._open: Final[dict[str, dict[Path, BinaryIO]]] = {}
 
+    def keep(self, bundle: Bundle) -> None:
+        """Copy the small files of a bundle, with their times.
 
-def forget(service: Path, keys: set[str]) -> None:
-    """Remove what is kept of all bundles but these."""
-    kept = {folder_of(service, key) for key in keys}
-    for folder in (service / "bundles").glob("*/*"):
-        if folder not in kept:
+        Raises:
+            BundleError: there is no room for them, one cannot be read, or it is another bundle by now.
+        """
+        folder = folder_of(self._service, bundle.key)
+        files = (MANIFEST_FILE, bundle.manifest.tokenizer.file, bundle.manifest.golden.file)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name in files:
+                shutil.copy2(bundle.folder / name, folder / name)
+            opened: dict[Path, BinaryIO] = {folder / name: (folder / name).open("rb") for name in files}
+        except OSError as error:
+            raise BundleError(
+                f"{bundle.folder} cannot be copied to the service's folder of temporary files: {error.strerror}. "
+                "Make room in it, or set TMPDIR to another."
+            ) from error
+        self._close(bundle.key)
+        self._open[bundle.key] = opened
+        if load_bundle(folder).identity != bundle.identity:
+            raise BundleError(f"{bundle.folder} is another bundle by now. Load it again.")
+
+    def put_back(self) -> None:
+        """Write again what is missing."""
+        for files in self._open.values():
+            for path, stream in files.items():
+                with suppress(OSError):  # a front end that reads it says so
+                    if not path.exists():
+                        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                        stream.seek(0)
+                        with path.open("wb") as new:
+                            shutil.copyfileobj(stream, new)
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Remove what is kept of all bundles but these."""
+        for key in self._open.keys() - {*keys}:
+            self._close(key)
+            folder = folder_of(self._service, key)
             shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # the same bundle is served by another name
+                folder.parent.rmdir()
+
+    def _close(self, key: str) -> None:
+        for stream in self._open.pop(key, {}).values():
+            stream.close()
