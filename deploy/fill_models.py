@@ -197,12 +197,10 @@ def put_link(link: Path, target: Path) -> None:
 @contextmanager
 def alone(models: Path) -> Iterator[None]:
     """Wait until no other run moves links in this folder, and keep the others from it meanwhile."""
-    folder = os.open(models, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+    # A file that is open to be written: NFS locks no other.
+    with (models / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(folder)
 
 
 def roll_back(models: Path, names: Iterable[str], version: str | None = None) -> None:

@@ -260,14 +260,25 @@ def bundle_folders(models: Path) -> list[Path]:
         if _has_manifest(models):
             return [by_name(models)]
         # Passed over: what fill_models and the export keep there (.versions, a link that was never put in its place), and
-        # what a file system does, which only root may open.
+        # what a file system does, which only root may open, and a name that is no UTF-8, which no request or metric can have.
         return sorted(
             folder
             for folder in models.iterdir()
-            if not folder.name.startswith(".") and folder.name != "lost+found" and _has_manifest(folder)
+            if not folder.name.startswith(".")
+            and folder.name != "lost+found"
+            and _is_text(folder.name)
+            and _has_manifest(folder)
         )
     except OSError as error:
         raise unreadable(Path(error.filename or models), error) from error
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _has_manifest(folder: Path) -> bool:

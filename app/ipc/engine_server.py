@@ -5,7 +5,7 @@ Lives on the engine process's event loop. If a front end disconnects, its reques
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -56,6 +56,7 @@ class _FrontEnd(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one without being of the class
         self._server.front_ends.add(self)
+        self._server.put_back()
         self.send(Hello(self._server.serving, next(self._server.numbers)))
 
     def data_received(self, data: bytes) -> None:
@@ -155,8 +156,10 @@ class _FrontEnd(asyncio.Protocol):
 class EngineServer:
     """Serves a `LocalEngine` on a Unix socket."""
 
-    def __init__(self, engine: LocalEngine, serving: Serving) -> None:
+    def __init__(self, engine: LocalEngine, serving: Serving, put_back: Callable[[], None] = lambda: None) -> None:
+        """Take the engine, what it serves, and what puts back files that a front end reads when it connects."""
         self.engine = engine
+        self.put_back: Final = put_back
         self.serving = serving
         self.administration: Administration
         """Answers operators; set before `serve`."""

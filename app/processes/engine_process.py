@@ -17,6 +17,7 @@ from app.processes.remote_front_ends import RemoteFrontEnds
 from app.processes.reports import HasReread, ModelsServed, SupervisorLink
 from app.processes.repository import Again, Repository
 from app.processes.signals import reread_when_told
+from app.processes.small_files import SmallFiles
 from app.processes.succession import as_before, to_serve
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -55,7 +56,9 @@ async def serve_engine(
     engine = LocalEngine()
     bad = bad_bundles(settings, is_successor=previous is not None)
     found = find_bundles(settings.models, bad.skipping, may_be_empty=settings.waits_for_models)
-    bundles = to_serve(found, settings, supervisor.folder, bad, previous)
+    found = [bundle.where_it_is() for bundle in found]  # a link may lead elsewhere by the time that they are loaded
+    files = SmallFiles(supervisor.folder)
+    bundles = to_serve(found, settings, files, bad, previous)
     known = as_before(bundles, previous)
     absent = () if previous is None and bundles else settings.models_named
     loaded = await load_unless_stopped(
@@ -64,9 +67,9 @@ async def serve_engine(
     if loaded is None:
         return ExitStatus.STOPPED
     start = Serving(loaded, bad.names, () if previous is None else previous.unloaded)
-    server = EngineServer(engine, start)
+    server = EngineServer(engine, start, files.put_back)
     repository = Repository(
-        settings, engine, metrics, RemoteFrontEnds(server, supervisor), bundles=bundles, serving=start
+        settings, engine, metrics, RemoteFrontEnds(server, supervisor, files), bundles=bundles, serving=start
     )
     server.administration = repository
 

@@ -236,6 +236,8 @@ class FrontEnd:
         """
         for name, one in serving.models.items():
             key = key_of(name, one.identity)
+            if key in self._ready_for:
+                continue
             with self._bad.skipping(name):
                 await self.prepare(await asyncio.to_thread(load_bundle, folder_of(folder, key)))
         if serving.models:
@@ -252,7 +254,7 @@ class FrontEnd:
         }
         models = list(self._ready_for.values())
         names = {model.name for model in models}
-        failed = sorted({*serving.failed, *(name for name in self._bad.names if name not in names)})
+        failed = sorted({*serving.failed, *serving.models.keys() & {*self._bad.names} - names})
         absent = {name for _, name in self._settings.default_model_pairs} - names
         defaults = default_models(models, TASKS, self._settings.default_model_pairs, absent)
         self._served.catalog = Catalog(models, defaults, failed, unloaded=serving.unloaded, loading=serving.loading)

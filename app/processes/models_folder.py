@@ -19,8 +19,9 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 1.0
 
-Stamp = tuple[int, int, int, int]
-"""Device, inode, size in bytes and time of the last change of a file: links are followed, so that another target is another stamp."""
+Stamp = tuple[int, int, int, int, int]
+"""Device, inode, size in bytes, and when a file was last written and changed: links are followed, so that another target is another
+stamp. Copies that keep times, and permissions, show in the last one only."""
 Look = tuple[Stamp | None, ...]
 """The stamps of a manifest and of the files that it names; those that are not there have none."""
 
@@ -113,7 +114,7 @@ def _stamp(path: Path) -> Stamp | None:
         found = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 async def watch(

@@ -1,7 +1,6 @@
 """The front ends of an engine's process, as its repository sees them."""
 
 import asyncio
-from pathlib import Path
 from typing import Final
 
 from app.bundle.files import Bundle, key_of
@@ -9,26 +8,26 @@ from app.engine.messages import Serving
 from app.errors import BundleError
 from app.ipc.engine_server import EngineServer
 from app.processes.reports import ModelsServed, SupervisorLink
-from app.processes.small_files import forget, keep, of_original
+from app.processes.small_files import SmallFiles
 
 
 class RemoteFrontEnds:
     """They are other processes, each with a connection to the server."""
 
-    def __init__(self, server: EngineServer, supervisor: SupervisorLink) -> None:
+    def __init__(self, server: EngineServer, supervisor: SupervisorLink, files: SmallFiles) -> None:
         self._server: Final = server
         self._supervisor: Final = supervisor
-        self._folder: Final[Path] = supervisor.folder
+        self._files: Final = files
 
     async def prepare(self, bundle: Bundle) -> None:
-        await asyncio.to_thread(keep, self._folder, bundle)
+        await asyncio.to_thread(self._files.keep, bundle)
         error_text = await self._server.prepare(bundle.key)
         if error_text is not None:
-            raise BundleError(of_original(error_text, self._folder, bundle))
+            raise BundleError(self._files.of_original(error_text, bundle))
 
     async def switch(self, serving: Serving) -> None:
         await self._server.switch(serving)
         self._supervisor.report(ModelsServed(serving))
         await asyncio.to_thread(
-            forget, self._folder, {key_of(name, one.identity) for name, one in serving.models.items()}
+            self._files.forget, {key_of(name, one.identity) for name, one in serving.models.items()}
         )

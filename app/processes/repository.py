@@ -6,6 +6,7 @@ then the one before answers what it has, and its memory is freed. Changes are ma
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -86,8 +87,9 @@ class Repository:
     async def refresh(self, only: Collection[str] | None = None) -> None:
         """Serve what the models folder has now: load what is new or has changed, unload what is gone; log each.
 
-        What cannot be loaded replaces nothing. What an operator has unloaded stays so. A folder that cannot be read, or has no
-        bundle at all, changes nothing: it may be one that is just being mounted.
+        What cannot be loaded replaces nothing, nor does a folder whose manifest is missing: it may be a copy in progress. What an
+        operator has unloaded stays so. A folder that cannot be read, or has no bundle at all, changes nothing: it may be one that
+        is just being mounted.
 
         Args:
             only: The names to look at; all by default.
@@ -101,14 +103,20 @@ class Repository:
         if not there:
             log.error("nothing is loaded: there is no bundle in %s", self._settings.models)
             return
-        for name in there:
+        known = {*self._bundles, *(name for name, state in self._states.items() if state.state == "failed")} - {*there}
+        gone = [name for name in known if not await asyncio.to_thread(os.path.lexists, self._settings.models / name)]
+        for name in sorted({*there, *self._bundles}.difference(gone)):
             if name not in self.serving.unloaded and (only is None or name in only):
                 try:
                     await self.load(name)
                 except ServiceError:
                     continue  # the log has it
-        for name in [name for name in self._bundles if name not in there and (only is None or name in only)]:
-            await self._to_its_end(partial(self._unload, name, is_gone=True))
+        for name in gone:
+            if only is None or name in only:
+                is_served = name in self._bundles
+                await self._to_its_end(
+                    partial(self._unload, name, is_gone=True) if is_served else partial(self._forget, name)
+                )
 
     async def _to_its_end(self, change: Callable[[], Coroutine[Any, Any, ModelState]]) -> ModelState:
         """Make a change after those before it, and to its end, whoever waits for it."""
@@ -128,12 +136,12 @@ class Repository:
             log.debug("a change of models failed: %s", error)
 
     async def _load(self, name: str) -> ModelState:
-        folder = self._folder(name)
+        folder = await asyncio.to_thread(self._folder, name)  # a file system may take long
         before = self._states.get(name)
         self._states[name] = replace(before or ModelState(name=name, state="loading"), state="loading")
         old = self._bundles.get(name)
         try:
-            bundle = (await asyncio.to_thread(load_bundle, folder)).where_it_is()
+            bundle = await asyncio.to_thread(_read, folder)
             if old is not None and bundle.identity == old.identity:
                 self._states[name] = self._ready(name)
                 return self._states[name]
@@ -160,8 +168,8 @@ class Repository:
             raise BadBundle(str(error)) from error
         if name in folders:
             return folders[name]
-        if name in self._bundles and (models / name).is_dir():
-            return models / name  # whose manifest is missing
+        if name in self._bundles and os.path.lexists(models / name):
+            return models / name  # whose manifest is missing, or a link to nothing
         raise NotFound("The models folder has no bundle of that name.")
 
     async def _open_beside(self, bundle: Bundle, others: Sequence[Bundle]) -> None:
@@ -247,9 +255,16 @@ class Repository:
         await self._switch(Serving(models, without(self.serving.failed), without(self.serving.unloaded)))
 
     async def _switch(self, serving: Serving) -> None:
+        """Have all requests go to what is served from now on, and metrics say what is not."""
         self.serving = serving
         self._metrics.not_loaded(serving.failed)
         await self._front_ends.switch(serving)
+
+    async def _forget(self, name: str) -> ModelState:
+        """Forget a bundle that could not be loaded, and is there no longer."""
+        await self._switch(replace(self.serving, failed=[one for one in self.serving.failed if one != name]))
+        log.info("model %s, which is not served, is gone", name)
+        return self._states.pop(name)
 
     async def _unload(self, name: str, *, is_gone: bool = False) -> ModelState:
         if name not in self._bundles:
@@ -313,6 +328,10 @@ class Again:
                 await self._work()
             except Exception:
                 log.exception("what has changed could not be read")
+
+
+def _read(folder: Path) -> Bundle:
+    return load_bundle(folder).where_it_is()
 
 
 def _of_version(loaded: Loaded) -> str:

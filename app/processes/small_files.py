@@ -4,7 +4,10 @@ So a front end that is started later makes its requests for the bundle that the 
 """
 
 import shutil
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from app.bundle.files import Bundle, load_bundle
 from app.bundle.manifest import MANIFEST_FILE
@@ -17,38 +20,65 @@ def folder_of(service: Path, key: str) -> Path:
     return service / "bundles" / identity / name
 
 
-def keep(service: Path, bundle: Bundle) -> Bundle:
-    """Copy the small files of a bundle, the manifest with its time, and return the copy.
+class SmallFiles:
+    """Those that an engine keeps. They are open, so that they can be put back: some clean folders of temporary files."""
 
-    Raises:
-        BundleError: one is missing, damaged or was changed just now, or there is no room for the copy.
-    """
-    folder = folder_of(service, bundle.key)
-    contents = [(file, bundle.read_file(file)) for file in (bundle.manifest.tokenizer, bundle.manifest.golden)]
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for file, content in contents:
-            (folder / file.file).write_bytes(content)
-        shutil.copy2(bundle.folder / MANIFEST_FILE, folder / MANIFEST_FILE)
-    except OSError as error:
-        raise BundleError(
-            f"{bundle.folder} cannot be copied to the service's folder of temporary files: {error.strerror}. "
-            "Make room in it, or set TMPDIR to another."
-        ) from error
-    copy = load_bundle(folder)
-    if copy.identity != bundle.identity:
-        raise BundleError(f"{bundle.folder / MANIFEST_FILE} was changed while it was read. Load the model again.")
-    return copy
+    def __init__(self, service: Path) -> None:
+        """Keep none yet."""
+        self._service: Final = service
+        self._open: Final[dict[str, dict[Path, BinaryIO]]] = {}
 
+    def keep(self, bundle: Bundle) -> Bundle:
+        """Copy the small files of a bundle, the manifest with its time, and return the copy.
 
-def of_original(text: str, service: Path, bundle: Bundle) -> str:
-    """Return what is said of the copy of a bundle as it is of the bundle."""
-    return text.replace(str(folder_of(service, bundle.key).parent), str(bundle.folder.parent))
+        Raises:
+            BundleError: one is missing, damaged or was changed just now, or there is no room for the copy.
+        """
+        folder = folder_of(self._service, bundle.key)
+        contents = [(file.file, bundle.read_file(file)) for file in (bundle.manifest.tokenizer, bundle.manifest.golden)]
+        names = (MANIFEST_FILE, *(name for name, _ in contents))
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name, content in contents:
+                (folder / name).write_bytes(content)
+            shutil.copy2(bundle.folder / MANIFEST_FILE, folder / MANIFEST_FILE)
+            opened: dict[Path, BinaryIO] = {folder / name: (folder / name).open("rb") for name in names}
+        except OSError as error:
+            raise BundleError(
+                f"{bundle.folder} cannot be copied to the service's folder of temporary files: {error.strerror}. "
+                "Make room in it, or set TMPDIR to another."
+            ) from error
+        self._close(bundle.key)
+        self._open[bundle.key] = opened
+        copy = load_bundle(folder)
+        if copy.identity != bundle.identity:
+            raise BundleError(f"{bundle.folder / MANIFEST_FILE} was changed while it was read. Load the model again.")
+        return copy
 
+    def of_original(self, text: str, bundle: Bundle) -> str:
+        """Return what is said of the copy of a bundle as it is of the bundle."""
+        return text.replace(str(folder_of(self._service, bundle.key).parent), str(bundle.folder.parent))
 
-def forget(service: Path, keys: set[str]) -> None:
-    """Remove what is kept of all bundles but these."""
-    kept = {folder_of(service, key) for key in keys}
-    for folder in (service / "bundles").glob("*/*"):
-        if folder not in kept:
+    def put_back(self) -> None:
+        """Write again what is missing."""
+        for files in self._open.values():
+            for path, stream in files.items():
+                with suppress(OSError):  # a front end that reads it says so
+                    if not path.exists():
+                        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                        stream.seek(0)
+                        with path.open("wb") as new:
+                            shutil.copyfileobj(stream, new)
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Remove what is kept of all bundles but these."""
+        for key in self._open.keys() - {*keys}:
+            self._close(key)
+            folder = folder_of(self._service, key)
             shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # the same bundle is served by another name
+                folder.parent.rmdir()
+
+    def _close(self, key: str) -> None:
+        for stream in self._open.pop(key, {}).values():
+            stream.close()

@@ -1,13 +1,12 @@
 """What an engine serves that takes the place of another one: what that served, as far as it is there and right."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from app.bundle.files import Bundle
 from app.engine.messages import Loaded, Serving
 from app.errors import BundleError, StartupError
 from app.processes.bad_bundles import BadBundles
-from app.processes.small_files import keep, of_original
+from app.processes.small_files import SmallFiles
 from app.settings import Settings
 from app.tasks import TASKS
 from app.tasks.catalog import check_models, load_model
@@ -27,7 +26,7 @@ def check_named(bundles: list[Bundle], settings: Settings) -> None:
 
 
 def to_serve(
-    bundles: Sequence[Bundle], settings: Settings, service: Path, bad: BadBundles, previous: Serving | None
+    bundles: Sequence[Bundle], settings: Settings, files: SmallFiles, bad: BadBundles, previous: Serving | None
 ) -> list[Bundle]:
     """Return the bundles that an engine is to load, and keep their small files in the service's folder.
 
@@ -42,12 +41,12 @@ def to_serve(
             continue
         with bad.skipping(bundle.name):
             check_named([*right, bundle], settings)
-            copy = keep(service, bundle)
+            copy = files.keep(bundle)
             if previous is not None:
                 try:
                     load_model(copy)
                 except BundleError as error:
-                    raise BundleError(of_original(str(error), service, bundle)) from error
+                    raise BundleError(files.of_original(str(error), bundle)) from error
             right.append(bundle)
     return right
 

@@ -284,6 +284,7 @@ class Metrics:
             ("model",),
             over_processes="livemax",
         )
+        self._failed: set[str] = set()
         self.engine_up = gauge("engine_up", "1 while the engine answers.", (), over_processes="livemin")
         self.engine_restarts = counter("engine_restarts_total", "Times the engine was replaced.", ())
         self.front_end_restarts = counter("front_end_restarts_total", "Times a front end was replaced.", ())
@@ -338,10 +339,10 @@ class Metrics:
 
     def not_loaded(self, names: Iterable[str]) -> None:
         """Record the bundles that are not served, and that others are, of which a load may have failed before."""
-        for name in self._by_model:
-            self.load_failures.labels(name).set(0)
-        for name in names:
-            self.load_failures.labels(name).set(1)
+        failed = set(names)
+        for name in self._failed | failed | self._by_model.keys():
+            self.load_failures.labels(name).set(name in failed)
+        self._failed = failed
 
     def for_model(self, name: str | None) -> ModelMetrics:
         """Return the series of a model, or those of requests that named none that exists."""

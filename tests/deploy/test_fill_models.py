@@ -1,5 +1,7 @@
 """How the models folder of a deployment is filled: real exports of small checkpoints."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -8,11 +10,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from app.bundle.files import find_bundles
-from deploy.fill_models import DEMO_CHECKPOINT, Model, fill, models_to_fill, withdraw_others
+from deploy.fill_models import DEMO_CHECKPOINT, Model, fill, models_to_fill, serve_version, withdraw_others
 from tests.support import change_manifest, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +52,19 @@ def filled(first_fill: Path, tmp_path: Path) -> Path:
 def served(models: Path) -> dict[str, str]:
     """Return the version of each model that a server would find."""
     return {bundle.name: bundle.folder.resolve().parent.name for bundle in find_bundles(models)}
+
+
+def test_links_move_on_nfs(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(file: TextIO | int, operation: int) -> None:
+        """As flock(2) says of NFS: an exclusive lock asks for a file that is open to be written."""
+        if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        lock(file, operation)
+
+    lock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", flock)
+    serve_version(filled, "again", filled / ".versions" / "1" / "sentiment")
+    assert served(filled) == {"again": "1", "sentiment": "1"}
 
 
 def test_a_version_is_made_once_and_kept_for_the_way_back(filled: Path) -> None:

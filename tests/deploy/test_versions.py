@@ -77,5 +77,5 @@ def test_runs_at_the_same_time_leave_a_link_to_one_version_and_nothing_else(mode
     for run in runs:
         run.join(60)
     assert [run.exitcode for run in runs] == [0, 0]
-    assert {path.name for path in models.iterdir()} == {".versions", "reviews", ".reviews.previous"}
+    assert {path.name for path in models.iterdir()} == {".lock", ".versions", "reviews", ".reviews.previous"}
     assert {served(models), (models / ".reviews.previous").resolve().parent.name} == {"1", "2"}

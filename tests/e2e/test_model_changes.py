@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,68 @@ def test_sighup_reads_the_folder_anew(models: Path, versions: Path, server: Serv
     eventually(lambda: "model vectors is unloaded, as its folder is gone" in server.log)
     assert labels(server) == {",".join(reversed(before.split(",")))}
     assert set(states(server)) == {"a", "new"}
+
+
+def told_of(server: ServerProcess, name: str) -> bool:
+    return f"model {name} is not loaded: " in server.log
+
+
+def test_a_folder_whose_manifest_is_missing_is_not_taken_for_gone(
+    tmp_path: Path, models: Path, versions: Path, server: ServerProcess
+) -> None:
+    shutil.copytree(versions / "2", tmp_path / "copied")
+    (tmp_path / "copied" / "manifest.json").unlink()
+    deploy(models, tmp_path / "copied")
+    deploy(models, tmp_path / "nothing", "vectors")
+    deploy(models, versions / "1", "new")  # a folder without any bundle changes nothing
+    server.process.send_signal(signal.SIGHUP)
+    for name in ("a", "vectors"):
+        eventually(partial(told_of, server, name))
+        assert "manifest.json" in states(server)[name]["error"]
+    assert server.post("/v1/classify", ONE | {"model": "a"}).status == 200
+    assert server.post("/v1/embed", {"inputs": "a text"}).status == 200
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_bad_bundle_that_is_removed_is_forgotten(models: Path, workers: str) -> None:
+    (models / "bad").mkdir()
+    (models / "bad" / "manifest.json").write_text("{")
+    with serving(models, "--workers", workers, "--threads", "1", "--admin-key", KEY, "--skip-bad-bundles") as server:
+        assert server.metric("bert_model_load_failures", model="bad") == 1
+        shutil.rmtree(models / "bad")
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "model bad, which is not served, is gone" in server.log)
+        assert set(states(server)) == {"a", "vectors"}
+        assert {server.ask("GET", "/readyz").body for _ in range(8)} == {b'{"status":"ready"}'}
+        assert server.metric("bert_model_load_failures", model="bad") == 0
+
+
+def test_a_folder_whose_name_is_no_text_is_passed_over(models: Path, versions: Path, server: ServerProcess) -> None:
+    (models / os.fsdecode(b"\xff")).symlink_to(versions / "2")
+    deploy(models, versions / "2", "last")
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "model last is now" in server.log)
+    assert set(states(server)) == {"a", "last", "vectors"}
+    assert server.metric("bert_model_info", model="last") == 1
+
+
+def test_a_folder_of_temporary_files_that_is_cleaned_stops_no_change_and_no_front_end(
+    tmp_path: Path, models: Path, versions: Path
+) -> None:
+    (tmp_path / "t").mkdir()
+    arguments = ("--workers", "2", "--threads", "1", "--admin-key", KEY)
+    with serving(models, *arguments, TMPDIR=str(tmp_path / "t")) as server:
+        pids, [folder] = set(workers(server)), (tmp_path / "t").iterdir()
+        shutil.rmtree(folder)
+        deploy(models, versions / "2")
+        assert administer(server, "load").status == 200
+        assert set(workers(server)) == pids
+        assert len(list((folder / "bundles").iterdir())) == 1
+        shutil.rmtree(folder)
+        eventually((folder / "engine.sock").exists)
+        os.kill(next(pid for pid in pids if pid != engine_of(server)), signal.SIGKILL)
+        until(lambda: len(workers(server)) == 3 and set(workers(server)) != pids and all_ready(server))
+        assert {card["name"] for card in server.ask("GET", "/v1/models").json["models"]} == {"a", "vectors"}
 
 
 def test_two_loads_at_once_are_made_one_after_the_other(models: Path, versions: Path, server: ServerProcess) -> None:

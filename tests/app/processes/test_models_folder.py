@@ -1,5 +1,6 @@
 """When a change of the models folder is complete."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -55,6 +56,19 @@ def test_a_change_in_one_step_is_told_once_when_it_rests(models: Path, other: Pa
             (models / "a").rename(tmp_path / "old")
         (tmp_path / "new").rename(models / name)
     assert looks(folder, before, 4) == [[], [name], [], []]
+
+
+def test_a_file_that_is_mended_and_keeps_its_time_is_a_change(models: Path, other: Path) -> None:
+    shutil.copytree(other, models / "b")
+    graph = models / "b" / "cpu-fp32.onnx"
+    content, times = graph.read_bytes(), graph.stat()
+    graph.write_bytes(bytes(len(content)))
+    os.utime(graph, ns=(times.st_atime_ns, times.st_mtime_ns))
+    folder, before = ModelsFolder(models), served(models, "a")
+    assert looks(folder, before) == [[], []]
+    graph.write_bytes(content)
+    os.utime(graph, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert looks(folder, before) == [[], ["b"]]
 
 
 def test_a_link_to_another_target_and_back_is_two_changes(tmp_path: Path, one: Path, other: Path) -> None:
