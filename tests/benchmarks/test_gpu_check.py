@@ -311,8 +311,8 @@ def test_a_replay_reads_its_inputs_again(bundle: Bundle) -> None:
     runner = open_runner(bundle, device="cpu", precision="fp32", threads=1)
     session = ort.InferenceSession(bundle.path(runner.variant.graph), providers=["CPUExecutionProvider"])
     memory = HostMemory()
-    for number, length in enumerate((7, 12)):
-        replay = captured(session, memory, "cpu", sequence_of(length), graph_id=number)
+    replays = [captured(session, memory, "cpu", sequence_of(length), graph_id=i) for i, length in enumerate((7, 12))]
+    for replay, length in zip(replays, (7, 12), strict=True):
         for start in (5, 9):
             [expected] = runner.run([sequence_of(length, start)])
             np.testing.assert_array_equal(replay(sequence_of(length, start)), expected)

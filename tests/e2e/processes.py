@@ -1,6 +1,7 @@
 """What a test sees of a server with several processes, and asks of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,8 +16,20 @@ WITHIN_S = 30.0
 
 def children(pid: int) -> dict[int, str]:
     """The supervisor's processes by what they do: only the engine maps ONNX graphs' runtime threads."""
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {int(child): Path(f"/proc/{child}/cmdline").read_text() for child in listed}
+    found = {}
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            found[int(child)] = Path(f"/proc/{child}/cmdline").read_text()
+    return found
+
+
+def open_sockets(pid: int) -> Iterator[str]:
+    """The inodes of a process's sockets."""
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has just been closed
+            target = str(descriptor.readlink())
+            if target.startswith("socket:["):
+                yield target[8:-1]
 
 
 def workers(server: ServerProcess) -> list[int]:
@@ -31,10 +44,8 @@ def engine_of(server: ServerProcess) -> int:
         if line.endswith("engine.sock") and line.split()[5] == "01" and line.split()[3] == "00010000"
     }
     for pid in workers(server):
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            target = str(descriptor.readlink())
-            if target.startswith("socket:[") and target[8:-1] in sockets:
-                return pid
+        if not sockets.isdisjoint(open_sockets(pid)):
+            return pid
     pytest.fail("no process listens on the engine's socket")
 
 
@@ -44,11 +55,7 @@ def connections(server: ServerProcess) -> list[int]:
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
     sockets = {line[9] for line in lines if line[1].endswith(port) and line[3] == "01"}
     engine = engine_of(server)
-    return sorted(
-        sum(str(one.readlink())[8:-1] in sockets for one in Path(f"/proc/{pid}/fd").iterdir())
-        for pid in workers(server)
-        if pid != engine
-    )
+    return sorted(sum(socket in sockets for socket in open_sockets(pid)) for pid in workers(server) if pid != engine)
 
 
 def until(condition: Callable[[], Any]) -> Any:
