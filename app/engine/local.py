@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
+from app.allocator import trim
 from app.bundle.cpus import usable_cpus
 from app.bundle.files import Bundle
 from app.bundle.sequences import SequenceResult, TokenSequence
@@ -17,7 +18,6 @@ from app.engine.admission import Admission
 from app.engine.batcher import Batcher, BatchObserver
 from app.engine.callers import Caller
 from app.engine.golden import golden_sequences
-from app.engine.memory import free
 from app.engine.messages import Loaded, QueueStatistics, Timeline
 from app.engine.preparation import prepare
 from app.engine.protocols import Runner
@@ -157,7 +157,7 @@ class LocalEngine:
         working = self._working.pop(key)
         working.cancel()
         await asyncio.wait((working,))
-        await self._threads.prepare(partial(free, self._held.pop(key)), beside=True)
+        await self._threads.prepare(partial(_free, self._held.pop(key)), beside=True)
 
     async def _work(self, batcher: SequenceBatcher) -> None:
         try:
@@ -240,3 +240,9 @@ class LocalEngine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._threads.shutdown()
+
+
+def _free(held: list[Runner]) -> None:
+    """Drop the only reference to a runner, and have the system get its memory back."""
+    held.clear()
+    trim()

@@ -27,9 +27,9 @@ class Speed:
 class Loaded:
     """How an engine serves a bundle: with which variant and execution provider, and how fast.
 
-    `identity` is that of the bundle, `version` that of `deploy/fill_models.py`, if it put it there, `loaded_at` the time, in seconds since 1970,
-    `threads` how many CPU threads a run takes (None: it runs on no CPU), `lanes` how many
-    batches run at once, `taken_bytes` by how much memory had grown when it was loaded (0: not measured).
+    `identity` is that of the bundle, `version` that of `deploy/fill_models.py`, if it put it there, `loaded_at` the time, in seconds
+    since 1970, `threads` how many CPU threads a run takes (None: it runs on no CPU), `lanes` how many batches run at once,
+    `taken_bytes` by how much memory had grown when it was loaded (0: not measured).
     """
 
     identity: str
@@ -54,6 +54,13 @@ class Serving:
     """An operator has unloaded them."""
     loading: Sequence[str] = ()
     """They are unloaded until another bundle is loaded in their place."""
+
+    def without(self, name: str) -> "Serving":
+        """Return the same without this name."""
+        return Serving(
+            {other: one for other, one in self.models.items() if other != name},
+            *([one for one in names if one != name] for names in (self.failed, self.unloaded, self.loading)),
+        )
 
 
 State = Literal["loading", "ready", "unloading", "unloaded", "failed"]

@@ -73,6 +73,11 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
+def all_of(scope: Scope, name: bytes) -> str:
+    """Return the values of a header that may come several times, with commas between; `name` is lower case."""
+    return b",".join(value for key, value in scope["headers"] if key == name).decode("latin-1")
+
+
 def new_request_id() -> str:
     """Return an id for a request that has none."""
     return secrets.token_hex(8)

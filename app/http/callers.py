@@ -6,7 +6,7 @@ from typing import Final
 
 from starlette.types import Scope
 
-from app.http.asgi import header
+from app.http.asgi import all_of, header
 
 UNIX: Final = "unix:"
 """Stands for the address of a caller of a Unix socket, as in nginx. It is a proxy that is trusted, unless none is: whoever may connect
@@ -43,9 +43,8 @@ class Callers:
 
         If all are trusted, it is the first; what stands before something that is no address is not believed.
         """
-        hops = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
         believed = None
-        for hop in reversed(hops.decode("latin-1").split(",")):
+        for hop in reversed(all_of(scope, b"x-forwarded-for").split(",")):
             text = _without_port(hop.strip())
             address, is_trusted = self._read(text) if len(text) <= _LONGEST else (None, False)
             if address is None:

@@ -6,13 +6,13 @@ Bodies are read by one thread, as a parser holds the GIL until it is done: of tw
 """
 
 import asyncio
-import ctypes
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
+from app.allocator import trim
 from app.bundle.cpus import usable_cpus
 from app.engine.callers import Caller
 from app.engine.shares import Line, Lines, work_before
@@ -232,10 +232,3 @@ class _Threads:
                 granted.set_result(None)
             line.turns.popleft()
             self._lines.served(cost)
-
-
-def trim() -> None:
-    """Give memory that is free back to the system, where the C library can."""
-    library = ctypes.CDLL(None)
-    if hasattr(library, "malloc_trim"):
-        library.malloc_trim(0)

@@ -8,7 +8,7 @@ from typing import Final
 
 from app.errors import StartupError
 from app.http.listening.tls import Tls
-from app.processes.changes import Signature, signature_of
+from app.processes.changes import Changes
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Certificates:
         self._password: Final = "" if password is None else password.get_secret_value()
         self._requirement: Final = _REQUIREMENTS[settings.ssl_cert_reqs]
         self._within_s: Final = settings.read_timeout_s
-        self._seen = self._signature()
+        self._changes: Final = Changes(self._certificate, self._key, self._authorities)
         self._context = self._read()
         self._tls: Tls | None = None
 
@@ -61,10 +61,8 @@ class Certificates:
 
     def look(self) -> None:
         """Read the files if they are others than they were. Wrong ones change nothing."""
-        seen = self._signature()
-        if seen == self._seen:
+        if not self._changes.are_new():
             return
-        self._seen = seen  # before they are read: what changes meanwhile is seen the next time
         try:
             self._context = self._read()
         except StartupError as error:
@@ -99,10 +97,6 @@ class Certificates:
                     f"BERT_SSL_CA_CERTS cannot be used: {self._authorities}: {_reason(error)}. It should be certificates in PEM."
                 ) from error
         return context
-
-    def _signature(self) -> tuple[Signature, ...]:
-        paths = (self._certificate, self._key, self._authorities)
-        return tuple(None if path is None else signature_of(path) for path in paths)
 
 
 def _check_readable(variable: str, path: Path) -> None:

@@ -17,12 +17,32 @@ Signature = tuple[int, ...] | None
 
 
 def signature_of(path: Path) -> Signature:
-    """Return what is another one when the file is another: also behind the links of a Secret of Kubernetes."""
+    """Return what is another one when the file is another, also behind links, as of a Secret of Kubernetes; None if there is none.
+
+    Copies that keep times, and permissions, show in the time of the last change only.
+    """
     try:
         status = os.stat(path)  # noqa: PTH116 - a Path takes twice as long
     except OSError:
         return None
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
+
+
+class Changes:
+    """Sees that files have changed."""
+
+    def __init__(self, *paths: Path | None) -> None:
+        """Take the files as they are now; None stands for one that is not used. They are to be read after this."""
+        self._paths: Final = [path for path in paths if path is not None]
+        self._seen = self._look()
+
+    def are_new(self) -> bool:
+        """Return whether a file is another than when this was asked last. Ask before reading: what changes meanwhile is seen next time."""
+        before, self._seen = self._seen, self._look()
+        return self._seen != before
+
+    def _look(self) -> list[Signature]:
+        return [signature_of(path) for path in self._paths]
 
 
 async def look_again(look: Callable[[], object]) -> None:

@@ -171,8 +171,8 @@ class FrontEnd:
         if settings.page:
             page = PageApi(self._served, apis)
             endpoints += [utility(page, route, compressor=compressor) for route in page.routes]
-        if settings.admin_port is None:
-            endpoints += self._admin_endpoints(finished)
+        operators = self._admin_endpoints(finished) if settings.admin_port is None else []
+        endpoints += operators
         routers = [make_health_router(self.readiness), make_models_router(NativeApi.name, self._served)]
         if settings.metrics_port is None:
             routers.append(make_metrics_router(self._metrics))
@@ -182,7 +182,7 @@ class FrontEnd:
             apis,
             self._served,
             asks_for_key=asks_for_key,
-            for_operators=() if self._admin_key is None or settings.admin_port is not None else ADMIN_ROUTES,
+            for_operators=[endpoint.route for endpoint in operators],
         )
         dispatcher = Dispatcher(
             CompressingApplication(application, compressor), endpoints, finished, root_path=settings.root_path or ""
@@ -215,7 +215,7 @@ class FrontEnd:
         return [AdminEndpoint(route, keys, lambda: self.administration, finished) for route in ADMIN_ROUTES]
 
     async def prepare(self, bundle: Bundle) -> None:
-        """Be ready for requests for a bundle, which may be served soon; return whether none is missing.
+        """Be ready for requests for a bundle, which may be served soon.
 
         Raises:
             BundleError: a file is damaged, or does not give the golden token ids or answers.

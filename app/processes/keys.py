@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from app.engine.callers import Caller
 from app.errors import StartupError
 from app.http.keys import Keys, digest_of, parse_keys
-from app.processes.changes import signature_of
+from app.processes.changes import Changes
 from app.settings import Settings, variable_of
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class KeysFile:
         """
         self._path: Final = path
         self._single_key: Final = single_key
-        self._seen = signature_of(self._path)
+        self._changes: Final = Changes(path)
         self.keys: Final = Keys(self._read())
 
     @property
@@ -75,10 +75,8 @@ class KeysFile:
 
     def look(self) -> bool:
         """Read the file if it is another than it was, and return whether the keys are others now. Wrong ones change nothing."""
-        seen = signature_of(self._path)
-        if seen == self._seen:
+        if not self._changes.are_new():
             return False
-        self._seen = seen  # before it is read: what changes meanwhile is seen the next time
         try:
             callers = self._read()
         except StartupError as error:

@@ -14,16 +14,14 @@ from typing import Final
 from app.bundle.files import Bundle, bundle_folders, load_bundle
 from app.bundle.manifest import MANIFEST_FILE
 from app.errors import BundleError
+from app.processes.changes import Signature, signature_of
 
 log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 1.0
 
-Stamp = tuple[int, int, int, int, int]
-"""Device, inode, size in bytes, and when a file was last written and changed: links are followed, so that another target is another
-stamp. Copies that keep times, and permissions, show in the last one only."""
-Look = tuple[Stamp | None, ...]
-"""The stamps of a manifest and of the files that it names; those that are not there have none."""
+Look = tuple[Signature, ...]
+"""The signatures of a manifest and of the files that it names."""
 
 
 class ModelsFolder:
@@ -34,13 +32,13 @@ class ModelsFolder:
         self._last: dict[str, Look | None] = {}
         self._judged: dict[str, Look | None] = {}
         self._incomplete: set[str] = set()
-        self._manifests: dict[str, tuple[Stamp | None, Bundle | BundleError]] = {}
+        self._manifests: dict[str, tuple[Signature, Bundle | BundleError]] = {}
 
     def changed(self, served: Mapping[str, str]) -> list[str]:
         """Return the names of bundles that have changed, or are gone, and are as they were at the look before.
 
         Each change is returned once. A bundle whose files are not all there as its manifest says is logged once, and returned when
-        it is complete. Files are hashed once, when their stamps rest; those of a bundle that is served are not.
+        it is complete. Files are hashed once, when their signatures rest; those of a bundle that is served are not.
 
         Args:
             served: The identity of each bundle that is served, by name.
@@ -62,7 +60,7 @@ class ModelsFolder:
         return sorted(found)
 
     def _look(self, folder: Path) -> Look:
-        manifest = _stamp(folder / MANIFEST_FILE)
+        manifest = signature_of(folder / MANIFEST_FILE)
         known = self._manifests.get(folder.name)
         if known is None or known[0] != manifest:
             bundle: Bundle | BundleError
@@ -74,7 +72,7 @@ class ModelsFolder:
         _, bundle = known
         if isinstance(bundle, BundleError):
             return (manifest,)
-        return (manifest, *(_stamp(bundle.path(file)) for file in bundle.manifest.files))
+        return (manifest, *(signature_of(bundle.path(file)) for file in bundle.manifest.files))
 
     def _rests(self, name: str, look: Look | None) -> bool:
         """Return whether a bundle is as it was at the look before, and has not been judged as it is."""
@@ -107,14 +105,6 @@ class ModelsFolder:
         if name not in self._incomplete:
             self._incomplete.add(name)
             log.warning("%s is incomplete, and is not loaded until it is not: %s", name or "the models folder", error)
-
-
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 async def watch(

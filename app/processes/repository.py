@@ -149,7 +149,7 @@ class Repository:
             check_named([*others, bundle], self._settings)
             if old is not None and self._settings.swap == "unload-first":
                 return await self._in_place_of(old, bundle, others)
-            await self._open_beside(bundle, others)
+            opened = await self._open_beside(bundle, others)
         except ServiceError as error:
             raise self._refused(name, before, error) from error
         except StartupError as error:
@@ -157,7 +157,7 @@ class Repository:
         except BaseException as error:
             self._refused(name, before, BadBundle(str(error)))
             raise
-        return await self._go_over(bundle, old)
+        return await self._go_over(bundle, opened, old)
 
     def _folder(self, name: str) -> Path:
         """Return the folder of a name: never one that is not directly in the models folder."""
@@ -172,12 +172,12 @@ class Repository:
             return models / name  # whose manifest is missing, or a link to nothing
         raise NotFound("The models folder has no bundle of that name.")
 
-    async def _open_beside(self, bundle: Bundle, others: Sequence[Bundle]) -> None:
+    async def _open_beside(self, bundle: Bundle, others: Sequence[Bundle]) -> Loaded:
         known = self._as_fast(bundle).get(bundle.name)
         await asyncio.to_thread(require_room, bundle, self._settings, 0 if known is None else known.taken_bytes)
-        await self._open(bundle, others)
+        return await self._open(bundle, others)
 
-    async def _open(self, bundle: Bundle, others: Sequence[Bundle]) -> None:
+    async def _open(self, bundle: Bundle, others: Sequence[Bundle]) -> Loaded:
         """Have front ends and the engine load a bundle, beside all else.
 
         Raises:
@@ -194,7 +194,7 @@ class Repository:
             if served := self._bundles.get(bundle.name):
                 self._metrics.add_model(served.name, served.manifest.task)  # which may be another task
             raise
-        self._opened = loaded[bundle.name]
+        return loaded[bundle.name]
 
     def _as_fast(self, bundle: Bundle) -> Mapping[str, Loaded]:
         """Return how the bundle of this name that is served was loaded, if another one of its size is as fast and as large.
@@ -209,14 +209,14 @@ class Repository:
         known = self.serving.models.get(bundle.name)
         return {bundle.name: known} if is_alike and known is not None else {}
 
-    async def _go_over(self, bundle: Bundle, old: Bundle | None) -> ModelState:
+    async def _go_over(self, bundle: Bundle, opened: Loaded, old: Bundle | None) -> ModelState:
         """Have all requests go over to a bundle that is loaded, and release the one before it."""
         name = bundle.name
         as_before = self.serving.models.get(name)
-        await self._serve(models={**self.serving.models, name: self._opened}, bundle=bundle)
+        await self._serve(bundle, opened)
         self._metrics.load_ended(name, "loaded")
         self._states[name] = self._ready(name)
-        log.info("model %s is now %s%s", name, bundle.identity[:12], _of_version(self._opened))
+        log.info("model %s is now %s%s", name, bundle.identity[:12], _of_version(opened))
         if old is not None and as_before is not None:
             await self._release(old, as_before)
         return self._states[name]
@@ -225,34 +225,30 @@ class Repository:
         """Unload a bundle, load another, and if that fails, load the one before again, whose files may still be there."""
         name = bundle.name
         as_before = self.serving.models[name]
-        rest = {other: one for other, one in self.serving.models.items() if other != name}
-        await self._switch(replace(self.serving, models=rest, loading=[name]))
+        await self._switch(replace(self.serving.without(name), loading=[name]))
         await self._release(old, as_before)
         try:
-            await self._open(bundle, others)
+            opened = await self._open(bundle, others)
         except BaseException as error:
             log.error("model %s cannot be loaded, and the one before it is loaded again: %s", name, error)  # noqa: TRY400
             try:
-                await self._open(old, others)
+                reopened = await self._open(old, others)
             except BaseException as again:
                 log.error("model %s is not served: %s", name, again)  # noqa: TRY400
                 del self._bundles[name]
-                await self._switch(replace(self.serving, loading=(), failed=[*self.serving.failed, name]))
+                rest = self.serving.without(name)
+                await self._switch(replace(rest, failed=[*rest.failed, name]))
                 self._states[name] = ModelState(name=name, state="failed", error=str(error))
                 raise
-            await self._serve(models={**rest, name: self._opened}, bundle=old)
+            await self._serve(old, reopened)
             self._states[name] = self._ready(name)
             raise
-        return await self._go_over(bundle, None)
+        return await self._go_over(bundle, opened, None)
 
-    async def _serve(self, models: Mapping[str, Loaded], bundle: Bundle) -> None:
-        name = bundle.name
-        self._bundles[name] = bundle
-
-        def without(names: Iterable[str]) -> list[str]:
-            return [one for one in names if one != name]
-
-        await self._switch(Serving(models, without(self.serving.failed), without(self.serving.unloaded)))
+    async def _serve(self, bundle: Bundle, opened: Loaded) -> None:
+        self._bundles[bundle.name] = bundle
+        models = {**self.serving.models, bundle.name: opened}
+        await self._switch(replace(self.serving.without(bundle.name), models=models))
 
     async def _switch(self, serving: Serving) -> None:
         """Have all requests go to what is served from now on, and metrics say what is not."""
@@ -262,7 +258,7 @@ class Repository:
 
     async def _forget(self, name: str) -> ModelState:
         """Forget a bundle that could not be loaded, and is there no longer."""
-        await self._switch(replace(self.serving, failed=[one for one in self.serving.failed if one != name]))
+        await self._switch(self.serving.without(name))
         log.info("model %s, which is not served, is gone", name)
         return self._states.pop(name)
 
@@ -272,9 +268,8 @@ class Repository:
         self._states[name] = replace(self._states[name], state="unloading")
         old = self._bundles.pop(name)
         as_before = self.serving.models[name]
-        rest = {other: one for other, one in self.serving.models.items() if other != name}
-        unloaded = self.serving.unloaded if is_gone else [*self.serving.unloaded, name]
-        await self._switch(replace(self.serving, models=rest, unloaded=unloaded))
+        rest = self.serving.without(name)
+        await self._switch(rest if is_gone else replace(rest, unloaded=[*rest.unloaded, name]))
         await self._release(old, as_before)
         self._metrics.load_ended(name, "unloaded")
         state = ModelState(name=name, state="unloaded")

@@ -12,8 +12,8 @@ log = logging.getLogger(__name__)
 
 
 RELOAD: Final = signal.SIGUSR1
-"""What a supervisor sends to its children, which are to read anew what has changed: they have SIGHUP blocked, which a terminal sends to
-them, too. This one is blocked until they handle it."""
+"""What a supervisor sends to its children, which are to read anew what has changed: they have SIGHUP blocked, which a terminal
+sends to them, too. This one is blocked until they handle it."""
 TERMINAL: Final = Path("/dev/tty")
 
 
@@ -22,8 +22,9 @@ def stop_on_signals(
 ) -> None:
     """Handle on this event loop the signals that stop a service.
 
-    SIGTERM, SIGINT and SIGHUP of a terminal that is closed finish what was accepted. Any other SIGHUP reads anew what has changed. SIGTERM a second time, and
-    SIGINT once one of them has come, do not wait for that. SIGHUP often comes along with another one, so it never hastens.
+    SIGTERM, SIGINT and SIGHUP of a terminal that is closed finish what was accepted. Any other SIGHUP reads anew what has
+    changed. SIGTERM a second time, and SIGINT once one of them has come, do not wait for that. SIGHUP often comes along with
+    another one, so it never hastens.
 
     Args:
         stop: Called with the name of a signal that finishes what was accepted.

@@ -1,6 +1,5 @@
 """Compress large answers for callers that accept it."""
 
-import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -10,13 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import ServiceError
 from app.http.api import Raw
-from app.http.asgi import Header
+from app.http.asgi import Header, all_of
+from app.http.compression.zstd import zstd
 from app.http.large_work import BYTES_A_WEIGHT, LargeWork
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 LEAST_BYTES: Final = 2048
 """Smaller answers fit into a packet or two anyway."""
@@ -114,9 +109,8 @@ class CompressingApplication:
 
 def accepted(scope: Scope) -> str | None:
     """Return the coding that `Accept-Encoding` prefers, zstd or gzip; None for none."""
-    value = b",".join(value for name, value in scope["headers"] if name == b"accept-encoding")
     qualities: dict[str, float] = {}
-    for item in value.decode("latin-1").lower().split(","):
+    for item in all_of(scope, b"accept-encoding").lower().split(","):
         name, _, parameter = item.partition(";")
         qualities[name.strip().removeprefix("x-")] = _quality(parameter)
     rest = qualities.get("*", 0.0)

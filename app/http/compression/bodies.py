@@ -1,6 +1,5 @@
 """Decompress the body of a request, up to the limit of a body."""
 
-import sys
 import zlib
 from collections.abc import Callable, Mapping
 from io import BytesIO
@@ -8,13 +7,9 @@ from typing import Final, Protocol, TypeVar
 
 from app.errors import InvalidEncoding, PayloadTooLarge, UnsupportedEncoding
 from app.http.api import Received
-from app.http.asgi import ENCODED
+from app.http.asgi import ENCODED, all_of
+from app.http.compression.zstd import zstd
 from app.work import go_on
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 T = TypeVar("T")
 
@@ -65,8 +60,7 @@ def read_decompressed(read: Callable[[Received], T], received: Received, limit_b
 
 def _codings(received: Received) -> list[str]:
     """Return how a body is compressed, in the order in which that was done."""
-    value = b",".join(value for name, value in received.scope["headers"] if name == b"content-encoding")
-    codings = [coding.strip().lower() for coding in value.decode("latin-1").split(",")]
+    codings = [coding.strip().lower() for coding in all_of(received.scope, b"content-encoding").split(",")]
     codings = [coding for coding in codings if coding not in ("", "identity")]
     if not set(codings) <= set(_BEGIN):
         raise UnsupportedEncoding(
