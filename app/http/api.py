@@ -118,9 +118,9 @@ class Inference:
 
 @dataclass(frozen=True, slots=True)
 class Utility:
-    """A route that runs no model: metadata, health, tokenization. `answer` returns JSON's types, None for an empty body, or `Raw`.
+    """A route that runs no model: metadata, health, tokenization, what an operator asks for.
 
-    It may raise what `Inference.read` may.
+    `answer` returns JSON's types, None for an empty body, or `Raw`, or is asynchronous and does. It may raise what `Inference.read` may.
     """
 
     method: str

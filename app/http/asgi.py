@@ -103,7 +103,7 @@ def authorize(scope: Scope, keys: Keys | None, *, needs_scheme: bool = True) -> 
     if scheme.lower() == b"bearer":
         sent = given.lstrip(b" ")
     elif needs_scheme:
-        raise Unauthorized
+        raise Unauthorized(keys.refusal)
     return keys.caller_of(sent)
 
 

@@ -7,7 +7,6 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.admin import AdminEndpoint
 from app.http.asgi import CALLER, ERROR_TYPE, TOLD_AS, render_error, request_id_of, respond
 from app.http.faults import internal
 from app.http.finished import Finished
@@ -16,7 +15,7 @@ from app.http.utility import UtilityEndpoint
 from app.telemetry.metrics import NOT_ROUTED
 from app.telemetry.record import RequestRecord
 
-Endpoint = InferenceEndpoint | UtilityEndpoint | AdminEndpoint
+Endpoint = InferenceEndpoint | UtilityEndpoint
 
 _NOTHING: Final[Mapping[str, str]] = {}
 _VARIABLE: Final = re.compile(r"\\\{(\w+)\\\}")

@@ -4,7 +4,6 @@ A plain ASGI endpoint, so that a request costs little more than validation, toke
 `openapi` describes it in OpenAPI.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from time import monotonic
@@ -18,19 +17,19 @@ from app.bundle.sequences import SequenceResult
 from app.engine.callers import Caller
 from app.engine.messages import Timeline
 from app.engine.protocols import EngineClient
-from app.errors import MethodNotAllowed, NotReady, Replaced, ServiceError, ValidationFailed
-from app.http.api import Api, Call, Inference, Raw, Received, render_for, write_json
-from app.http.asgi import ENCODED, ClientGone, Header, answer_headers, authorize, read_body, respond
+from app.errors import MethodNotAllowed, NotReady, Replaced, ValidationFailed
+from app.http.api import Api, Call, Inference, Raw, Received, write_json
+from app.http.asgi import ENCODED, Header, answer_headers, authorize, read_body, respond
 from app.http.compression.answers import Compressor
 from app.http.compression.bodies import COMPRESSES, read_decompressed
 from app.http.disconnects import Disconnects
-from app.http.faults import internal
 from app.http.finished import Finished
 from app.http.large_work import LargeWork
+from app.http.outcome import outcome
 from app.http.problems import explain
 from app.tasks.base import Prepared
 from app.telemetry.metrics import Metrics
-from app.telemetry.record import CLIENT_GONE, RequestRecord
+from app.telemetry.record import RequestRecord
 from app.telemetry.tracing import RequestTrace, Tracer
 
 # A larger body, which takes over about 1 ms, is read in a thread.
@@ -86,13 +85,12 @@ class InferenceEndpoint:
             timeline = trace.timeline
         if timeline is None and self.api.wants_timeline:
             timeline = Timeline()
-        try:
-            headers, body = await self._answer(scope, receive, record, timeline, path)
+        answer = await outcome(self._answer(scope, receive, record, timeline, path), self.api, record)
+        if answer is not None:
+            headers, body = answer
             if trace is not None:
                 headers += trace.headers
             await respond(send, record.status, headers, body)
-        except ClientGone:
-            record.status, record.error_type = CLIENT_GONE, "client_gone"
         self._finished.request(scope, record, started_at)
         if trace is not None:
             trace.end(record)
@@ -105,27 +103,10 @@ class InferenceEndpoint:
         timeline: Timeline | None,
         path: Mapping[str, str],
     ) -> tuple[list[Header], bytes]:
-        """Return the headers and the body of the answer, be it predictions or an error.
-
-        Raises:
-            ClientGone: the caller closed the connection.
-        """
-        try:
-            answer = await self._predict(scope, receive, record, timeline, path)
-            if self._compressor is not None:
-                answer = await self._compressor.compressed(scope, answer)
-        except ServiceError as error:
-            # Not kept in a variable: with its traceback, which has this frame, it would be a cycle, and the garbage collector
-            # would take as long for each refusal as a whole answer does.
-            return self._refused(error, record)
-        except ClientGone:
-            raise
-        except asyncio.CancelledError:  # the server is stopping, and the time to finish requests is over
-            return self._refused(
-                NotReady("The service stopped before it could answer. Retry in a few seconds."), record
-            )
-        except BaseException as error:
-            return self._refused(internal(error, record.request_id, model=record.model), record)
+        """Return the headers and the body of the answer. Raises what `_predict` does."""
+        answer = await self._predict(scope, receive, record, timeline, path)
+        if self._compressor is not None:
+            answer = await self._compressor.compressed(scope, answer)
         if isinstance(answer, Raw):
             headers = [*answer_headers(answer.body, record.request_id, answer.content_type), *answer.headers]
             answer = answer.body
@@ -134,11 +115,6 @@ class InferenceEndpoint:
         if self.api.wants_timeline and timeline is not None:
             headers += self.api.headers(record, timeline)
         return headers, answer
-
-    def _refused(self, error: ServiceError, record: RequestRecord) -> tuple[list[Header], bytes]:
-        record.error_type = error.error_type
-        record.status, headers, body = render_for(self.api, error, record.request_id)
-        return headers, body
 
     async def _predict(
         self,

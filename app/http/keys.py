@@ -22,9 +22,10 @@ _OPTIONS: Final = ("share", "tokens_per_second", "burst")
 class Keys:
     """Tells whose a key is. Use it on one event loop."""
 
-    def __init__(self, callers: Mapping[bytes, Caller | None]) -> None:
-        """Take the callers by the SHA-256 of their keys; None is nobody in particular."""
+    def __init__(self, callers: Mapping[bytes, Caller | None], refusal: str = Unauthorized.default) -> None:
+        """Take the callers by the SHA-256 of their keys, None for nobody in particular, and what others are told."""
         self.callers = callers
+        self.refusal: Final = refusal
 
     def caller_of(self, given: bytes) -> Caller | None:
         """Return whose key this is.
@@ -35,7 +36,7 @@ class Keys:
         try:
             return self.callers[sha256(given).digest()]
         except KeyError:
-            raise Unauthorized from None
+            raise Unauthorized(self.refusal) from None
 
 
 def digest_of(key: str) -> bytes:

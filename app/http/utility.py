@@ -1,6 +1,6 @@
 """The routes of an API that run no model."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import partial
 from time import monotonic
 from typing import Final
@@ -8,18 +8,18 @@ from typing import Final
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
-from app.errors import MethodNotAllowed, ServiceError
-from app.http.api import Api, Raw, Received, Utility, render_for, write_json
-from app.http.asgi import ENCODED, ClientGone, Header, answer_headers, authorize, read_body, respond
+from app.errors import MethodNotAllowed
+from app.http.api import Api, Raw, Received, Utility, write_json
+from app.http.asgi import ENCODED, Header, answer_headers, authorize, read_body, respond
 from app.http.compression.answers import Compressor
 from app.http.compression.bodies import COMPRESSES, read_decompressed
 from app.http.disconnects import Disconnects
-from app.http.faults import internal
 from app.http.finished import Finished
 from app.http.large_work import LargeWork
+from app.http.outcome import outcome
 from app.http.problems import explain
 from app.tasks.base import SHORT_BYTES
-from app.telemetry.record import CLIENT_GONE, RequestRecord
+from app.telemetry.record import RequestRecord
 
 
 class UtilityEndpoint:
@@ -43,24 +43,11 @@ class UtilityEndpoint:
         """Answer one request. What needs no key is not told of: health, which is asked for every few seconds."""
         started_at = monotonic()
         record = RequestRecord(request_id, self.api.name, "none")
-        answer: tuple[list[Header], bytes] | None = None
-        try:
-            answer = await self._answer(scope, receive, record, path)
-        except ClientGone:
-            record.status, record.error_type = CLIENT_GONE, "client_gone"
-        except ServiceError as error:
-            answer = self._refused(error, record)
-        except BaseException as error:
-            answer = self._refused(internal(error, request_id), record)
+        answer = await outcome(self._answer(scope, receive, record, path), self.api, record)
         if answer is not None:
             await respond(send, record.status, *answer)
         if not self.route.is_open:
             self._finished.request(scope, record, started_at)
-
-    def _refused(self, error: ServiceError, record: RequestRecord) -> tuple[list[Header], bytes]:
-        record.error_type = error.error_type
-        record.status, headers, body = render_for(self.api, error, record.request_id)
-        return headers, body
 
     async def _answer(
         self, scope: Scope, receive: Receive, record: RequestRecord, path: Mapping[str, str]
@@ -85,6 +72,8 @@ class UtilityEndpoint:
                 answer = await self._disconnects.unless_gone(work, receive)
         except ValidationError as error:
             raise explain(error, received.body, None) from None
+        if not isinstance(answer, Raw):
+            answer = _raw(await self._disconnects.unless_gone(answer, receive))
         if self._compressor is not None:
             answer = await self._compressor.compressed(scope, answer)
         record.status = answer.status
@@ -93,8 +82,12 @@ class UtilityEndpoint:
             headers = [(name, value) for name, value in headers if name != b"content-length"]
         return headers, answer.body
 
-    def _written(self, received: Received) -> Raw:
+    def _written(self, received: Received) -> Raw | Awaitable[object]:
         document = self.route.answer(received)
-        if isinstance(document, Raw):
-            return document
-        return Raw(b"" if document is None else write_json(document), b"application/json")
+        return document if isinstance(document, Awaitable) else _raw(document)
+
+
+def _raw(document: object) -> Raw:
+    if isinstance(document, Raw):
+        return document
+    return Raw(b"" if document is None else write_json(document), b"application/json")

@@ -21,8 +21,8 @@ from app.engine.admission import Admission
 from app.engine.messages import Loaded, Serving
 from app.engine.protocols import Administration, EngineClient
 from app.errors import StartupError
-from app.http.admin import ADMIN_ROUTES, AdminApi, AdminEndpoint
-from app.http.api import Api, Inference, Limits, Served
+from app.http.admin import AdminApi
+from app.http.api import Api, Inference, Limits, Served, Utility
 from app.http.application import make_application
 from app.http.asgi import Application
 from app.http.callers import Callers
@@ -34,7 +34,6 @@ from app.http.dispatch import Dispatcher, Endpoint
 from app.http.finished import Finished
 from app.http.health import make_health_router, make_metrics_router
 from app.http.inference import InferenceEndpoint
-from app.http.keys import Keys, digest_of
 from app.http.large_work import LargeWork
 from app.http.listening.ports import Ports, Purpose
 from app.http.models import make_models_router
@@ -171,7 +170,7 @@ class FrontEnd:
         if settings.page:
             page = PageApi(self._served, apis)
             endpoints += [utility(page, route, compressor=compressor) for route in page.routes]
-        operators = self._admin_endpoints(finished) if settings.admin_port is None else []
+        operators = self._admin_endpoints(utility) if settings.admin_port is None else []
         endpoints += operators
         routers = [make_health_router(self.readiness), make_models_router(NativeApi.name, self._served)]
         if settings.metrics_port is None:
@@ -204,15 +203,16 @@ class FrontEnd:
         if self._settings.metrics_port is not None:
             others["metrics"] = make([], has_metrics=True)
         if self._settings.admin_port is not None:
-            others["admin"] = make(self._admin_endpoints(finished), has_metrics=False)
+            utility = partial(UtilityEndpoint, large=self._large, finished=finished)
+            others["admin"] = make(self._admin_endpoints(utility), has_metrics=False)
         return others
 
-    def _admin_endpoints(self, finished: Finished) -> list[AdminEndpoint]:
+    def _admin_endpoints(self, endpoint: Callable[[Api, Utility], UtilityEndpoint]) -> list[UtilityEndpoint]:
         """Return the routes for operators; none without their key."""
         if self._admin_key is None:
             return []
-        keys = Keys({digest_of(self._admin_key): None})
-        return [AdminEndpoint(route, keys, lambda: self.administration, finished) for route in ADMIN_ROUTES]
+        api = AdminApi(self._served, self._admin_key, lambda: self.administration)
+        return [endpoint(api, route) for route in api.routes]
 
     async def prepare(self, bundle: Bundle) -> None:
         """Be ready for requests for a bundle, which may be served soon.
