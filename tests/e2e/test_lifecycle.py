@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -96,8 +97,11 @@ def test_livez_answers_while_models_load_and_readyz_after(serve_faulty: ServeFau
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_stop_under_load_loses_nothing(serve_faulty: ServeFaulty, device: Device, workers: str) -> None:
-    with ThreadPoolExecutor(CALLERS) as threads, serve_faulty("--workers", workers, LINGER_S="60") as server:
-        idle = Connection(server.url)
+    with (
+        ThreadPoolExecutor(CALLERS) as threads,
+        serve_faulty("--workers", workers, LINGER_S="60") as server,
+        closing(Connection(server.url)) as idle,
+    ):
         assert idle.ask("GET", "/livez").status == 200
         device.hold()
         waiting = [threads.submit(ask, server) for _ in range(CALLERS)]
