@@ -1,12 +1,8 @@
-"""A front end: everything of a process that answers HTTP, put together around an engine client.
-
-`serve_front_end` is the main coroutine of a process that is a front end and nothing else, for `--workers` of two or more.
-"""
+"""A front end: everything of a process that answers HTTP, put together around an engine client."""
 
 import asyncio
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,40 +13,22 @@ import uvicorn
 
 from app.bundle.files import Bundle, key_of, load_bundle
 from app.bundle.manifest import Task
-from app.engine.admission import Admission
 from app.engine.messages import Loaded, Serving
 from app.engine.protocols import Administration, EngineClient
-from app.errors import StartupError
-from app.http.admin import AdminApi
-from app.http.api import Api, Inference, Limits, Served, Utility
-from app.http.application import make_application
+from app.http.api import Limits, Served
 from app.http.asgi import Application
 from app.http.callers import Callers
-from app.http.compression.answers import CompressingApplication, Compressor
 from app.http.connection import HttpProtocol
-from app.http.cross_origin import for_origins
-from app.http.dialects import chosen
-from app.http.dispatch import Dispatcher, Endpoint
 from app.http.finished import Finished
-from app.http.health import make_health_router, make_metrics_router
-from app.http.inference import InferenceEndpoint
 from app.http.large_work import LargeWork
-from app.http.listening.ports import Ports, Purpose
-from app.http.models import make_models_router
-from app.http.native import NativeApi
-from app.http.page import PageApi
 from app.http.readiness import Readiness
 from app.http.server import Server
-from app.http.utility import UtilityEndpoint
-from app.ipc.remote_engine import RemoteEngine
-from app.processes.bad_bundles import NONE_SKIPPED, BadBundles, bad_bundles
+from app.processes.applications import Applications
+from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
 from app.processes.certificates import Certificates, open_certificates
-from app.processes.changes import look_again, until_right
-from app.processes.exit_status import ExitStatus
+from app.processes.changes import look_again
 from app.processes.garbage_collection import freeze_heap
-from app.processes.keys import KeysFile, open_keys_file, read_key, single_key
-from app.processes.reports import FrontEndReady, SupervisorLink
-from app.processes.signals import reread_when_told
+from app.processes.keys import KeysFile, open_keys_file, single_key
 from app.processes.small_files import folder_of
 from app.settings import Settings
 from app.tasks import TASKS
@@ -107,21 +85,25 @@ class FrontEnd:
         bad.refuse_none(self.bundles)
         self._bad = bad
         catalog = Catalog((one for one in models if one.name not in bad.names), defaults, bad.names)
-        dialects = chosen(settings.apis)
-        self._admin_key = read_key("admin_key", settings.admin_key, settings.admin_key_file)
-        operators = [] if self._admin_key is None else [AdminApi.name]
-        metrics.set_apis([NativeApi.name, *(dialect.name for dialect in dialects)], operators)
-        for model in catalog:
-            metrics.add_model(model.name, model.task)
         limits = Limits(settings.max_body_bytes, settings.max_inputs, settings.request_timeout_s, keys)
         self._served: Final = Served(catalog, self._loaded_as, self.readiness, limits)
         self._large: Final = LargeWork(settings.request_timeout_s, settings.max_queue_s)
         is_logged = settings.access_log and settings.log_level in ("debug", "info")
         access_log = AccessLog(settings.log_format) if is_logged else None
         finished = Finished(metrics, access_log, Callers(settings.forwarded_allow_ips))
-        apis: list[Api] = [NativeApi(self._served), *(dialect(self._served) for dialect in dialects)]
-        self.application: Final = self._make_application(apis, engine, finished)
-        applications = {"main": self.application, **self._make_other_applications(finished)}
+        applications = Applications(
+            settings,
+            self._served,
+            engine,
+            large=self._large,
+            metrics=metrics,
+            finished=finished,
+            tracer=self._tracer,
+            administration=lambda: self.administration,
+        ).by_port()
+        for model in catalog:
+            metrics.add_model(model.name, model.task)
+        self.application: Final = applications["main"]
         self.server: Final = Server(
             {purpose: _config(settings, one, finished) for purpose, one in applications.items()},
             self.readiness,
@@ -146,73 +128,6 @@ class FrontEnd:
 
             looks.append(look)
         return looks
-
-    def _make_application(self, apis: Sequence[Api], engine: EngineClient, finished: Finished) -> Application:
-        """Return what answers requests: the APIs' routes, those for people and operators, and what stands before them."""
-        settings = self._settings
-        compressor = Compressor(self._large)
-        of_answers = compressor if settings.http_compression else None
-        infer = partial(
-            InferenceEndpoint,
-            engine=engine,
-            large=self._large,
-            metrics=self._metrics,
-            finished=finished,
-            tracer=self._tracer,
-            compressor=of_answers,
-        )
-        utility = partial(UtilityEndpoint, large=self._large, finished=finished, compressor=of_answers)
-        endpoints: list[Endpoint] = [
-            infer(api, route) if isinstance(route, Inference) else utility(api, route)
-            for api in apis
-            for route in api.routes
-        ]
-        if settings.page:
-            page = PageApi(self._served, apis)
-            endpoints += [utility(page, route, compressor=compressor) for route in page.routes]
-        operators = self._admin_endpoints(utility) if settings.admin_port is None else []
-        endpoints += operators
-        routers = [make_health_router(self.readiness), make_models_router(NativeApi.name, self._served)]
-        if settings.metrics_port is None:
-            routers.append(make_metrics_router(self._metrics))
-        asks_for_key = self._served.limits.keys is not None
-        application = make_application(
-            routers,
-            apis,
-            self._served,
-            asks_for_key=asks_for_key,
-            for_operators=[endpoint.route for endpoint in operators],
-        )
-        dispatcher = Dispatcher(
-            CompressingApplication(application, compressor), endpoints, finished, root_path=settings.root_path or ""
-        )
-        origins = settings.cors_allow_origin
-        return dispatcher if origins is None else for_origins(dispatcher, origins)
-
-    def _make_other_applications(self, finished: Finished) -> dict[Purpose, Application]:
-        """Return what answers on the ports that are for one thing: that, and health."""
-
-        def make(endpoints: Sequence[Endpoint], *, has_metrics: bool) -> Application:
-            routers = [make_health_router(self.readiness)]
-            if has_metrics:
-                routers.append(make_metrics_router(self._metrics))
-            application = make_application(routers, (), self._served, asks_for_key=False)
-            return Dispatcher(CompressingApplication(application, Compressor(self._large)), endpoints, finished)
-
-        others: dict[Purpose, Application] = {}
-        if self._settings.metrics_port is not None:
-            others["metrics"] = make([], has_metrics=True)
-        if self._settings.admin_port is not None:
-            utility = partial(UtilityEndpoint, large=self._large, finished=finished)
-            others["admin"] = make(self._admin_endpoints(utility), has_metrics=False)
-        return others
-
-    def _admin_endpoints(self, endpoint: Callable[[Api, Utility], UtilityEndpoint]) -> list[UtilityEndpoint]:
-        """Return the routes for operators; none without their key."""
-        if self._admin_key is None:
-            return []
-        api = AdminApi(self._served, self._admin_key, lambda: self.administration)
-        return [endpoint(api, route) for route in api.routes]
 
     async def prepare(self, bundle: Bundle) -> None:
         """Be ready for requests for a bundle, which may be served soon.
@@ -295,46 +210,6 @@ class FrontEnd:
             await asyncio.to_thread(self._tracer.close)
 
 
-async def serve_front_end(
-    settings: Settings,
-    socket_path: Path,
-    supervisor: SupervisorLink,
-    ports: Ports,
-) -> ExitStatus:
-    """Be a front end and nothing else: the main coroutine of its process.
-
-    Args:
-        settings: As the service was started with.
-        socket_path: Where the engine listens.
-        supervisor: Gets a report when this front end is ready, and sees that it works.
-        ports: With the sockets that all front ends accept connections from.
-
-    Raises:
-        StartupError: the service cannot start as it is set up.
-    """
-    if not await _files_are_right(settings, supervisor):
-        return ExitStatus.STOPPED
-    bad = bad_bundles(settings)
-    engine = RemoteEngine(socket_path, admission=Admission(settings.max_queue_s, settings.request_timeout_s))
-    metrics = Metrics(memory=supervisor.memory)
-    if supervisor.was_lost:
-        metrics.front_end_restarts.inc()
-    # The engine says which models it has: the folder may have others by now.
-    front_end = FrontEnd(settings, [], engine, metrics, bad)
-    front_end.administration = engine
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, front_end.server.stop, "SIGTERM")
-    reread_when_told(front_end.looks)
-    supervisor.when_gone(partial(front_end.server.stop, "the supervisor has died", logging.ERROR))
-    async with asyncio.TaskGroup() as tasks:
-        beating = tasks.create_task(supervisor.place.beat())
-        connection = tasks.create_task(_stay_connected(front_end, engine, supervisor))
-        await front_end.server.serve_on(ports, supervisor.place)
-        connection.cancel()
-        await front_end.close()
-        beating.cancel()
-    return ExitStatus.STOPPED if connection.cancelled() else connection.result()
-
-
 def _config(settings: Settings, application: Application, finished: Finished) -> uvicorn.Config:
     protocol = partial(HttpProtocol, read_timeout_s=settings.read_timeout_s, finished=finished)
     return uvicorn.Config(
@@ -349,38 +224,3 @@ def _config(settings: Settings, application: Application, finished: Finished) ->
         timeout_keep_alive=settings.timeout_keep_alive,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
     )
-
-
-async def _files_are_right(settings: Settings, supervisor: SupervisorLink) -> bool:
-    """Wait until keys and certificates can be read; return False if this process is to end instead."""
-    waiting = asyncio.create_task(until_right(lambda: (open_keys_file(settings), open_certificates(settings))))
-
-    def end() -> None:
-        waiting.cancel()
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
-    supervisor.when_gone(end)
-    await asyncio.wait((waiting,))
-    return not waiting.cancelled()
-
-
-async def _stay_connected(front_end: FrontEnd, engine: RemoteEngine, supervisor: SupervisorLink) -> ExitStatus:
-    """Keep the front end connected to the engine; if that fails, stop it and return its exit status."""
-
-    async def prepare(key: str) -> None:
-        await front_end.prepare(await asyncio.to_thread(load_bundle, folder_of(supervisor.folder, key)))
-
-    async def engine_found(serving: Serving) -> None:
-        await front_end.adopt(supervisor.folder, serving)
-        supervisor.report(FrontEndReady())
-
-    try:
-        await engine.stay_connected(prepare, engine_found, front_end.engine_lost)
-    except StartupError as error:
-        log.critical("cannot start: %s", error)
-        front_end.server.stop(str(error), logging.ERROR)
-        return ExitStatus.CONFIGURATION
-    except Exception as error:
-        log.critical("a fault of this service", exc_info=True)
-        front_end.server.stop(str(error), logging.ERROR)
-        return ExitStatus.FAILED

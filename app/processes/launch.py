@@ -14,7 +14,7 @@ from app.processes.bad_bundles import bad_bundles
 from app.processes.certificates import open_certificates
 from app.processes.engine_process import serve_engine
 from app.processes.exit_status import ExitStatus, run
-from app.processes.front_end import serve_front_end
+from app.processes.front_end_process import serve_front_end
 from app.processes.keys import open_keys_file
 from app.processes.notify import ServiceManager
 from app.processes.ports import bind_ports
