@@ -67,6 +67,7 @@ async def serve_engine(
     if loaded is None:
         return ExitStatus.STOPPED
     start = Serving(loaded, bad.names, () if previous is None else previous.unloaded)
+    files.keep_only(start.keys)
     server = EngineServer(engine, start, files.put_back)
     repository = Repository(
         settings, engine, metrics, RemoteFrontEnds(server, supervisor, files), bundles=bundles, serving=start
@@ -87,7 +88,7 @@ async def serve_engine(
         beating = tasks.create_task(supervisor.place.beat())
         serving = tasks.create_task(server.serve(socket_path))
         if settings.watch_models:
-            watching = tasks.create_task(watch(settings.models, lambda: repository.identities, repository.refresh))
+            watching = tasks.create_task(watch(settings.models, lambda: repository.served, repository.refresh))
             stopped.add_done_callback(lambda _: watching.cancel())
             engine.lost.add_done_callback(lambda _: watching.cancel())
         await asyncio.wait((stopped, engine.lost), return_when=asyncio.FIRST_COMPLETED)

@@ -80,9 +80,9 @@ class Repository:
         return await self._to_its_end(partial(self._unload, name))
 
     @property
-    def identities(self) -> Mapping[str, str]:
-        """The identity of each bundle that is served, by name."""
-        return {name: bundle.identity for name, bundle in self._bundles.items()}
+    def served(self) -> Mapping[str, tuple[str, str | None]]:
+        """The identity and the version of each bundle that is served, by name."""
+        return {name: (one.identity, one.version) for name, one in self.serving.models.items()}
 
     async def refresh(self, only: Collection[str] | None = None) -> None:
         """Serve what the models folder has now: load what is new or has changed, unload what is gone; log each.
@@ -143,8 +143,7 @@ class Repository:
         try:
             bundle = await asyncio.to_thread(_read, folder)
             if old is not None and bundle.identity == old.identity:
-                self._states[name] = self._ready(name)
-                return self._states[name]
+                return await self._go_on_with(bundle)
             others = [one for one in self._bundles.values() if one.name != name]
             check_named([*others, bundle], self._settings)
             if old is not None and self._settings.swap == "unload-first":
@@ -183,14 +182,17 @@ class Repository:
         Raises:
             StartupError: it cannot be loaded.
         """
-        await self._front_ends.prepare(bundle)
         before = self._as_fast(bundle)
         absent = self._settings.models_named
         try:
+            await self._front_ends.prepare(bundle)
             loaded = await load_models(
                 self._settings, [*others, bundle], self._engine, self._metrics, before, absent=absent, only=bundle.name
             )
+        except asyncio.CancelledError:
+            raise
         except BaseException:
+            await self._switch(self.serving)  # so that nothing of it stays
             if served := self._bundles.get(bundle.name):
                 self._metrics.add_model(served.name, served.manifest.task)  # which may be another task
             raise
@@ -208,6 +210,21 @@ class Repository:
         is_alike = (one.architecture, one.max_length, one.task) == (other.architecture, other.max_length, other.task)
         known = self.serving.models.get(bundle.name)
         return {bundle.name: known} if is_alike and known is not None else {}
+
+    async def _go_on_with(self, bundle: Bundle) -> ModelState:
+        """Serve on what is loaded, which is now found in this folder, and say so if that is of another version."""
+        name = bundle.name
+        before = self.serving.models[name]
+        now = replace(before, version=bundle.version)
+        if now != before:
+            self._metrics.model_released(served_as(bundle, before))
+            self._metrics.model_loaded(served_as(bundle, now), now.speed.budget_tokens, now.lanes)
+            self._metrics.load_ended(name, "loaded")
+            log.info("model %s is now %s%s, the same bundle", name, bundle.identity[:12], _of_version(now))
+            await self._serve(bundle, now)
+        self._bundles[name] = bundle
+        self._states[name] = self._ready(name)
+        return self._states[name]
 
     async def _go_over(self, bundle: Bundle, opened: Loaded, old: Bundle | None) -> ModelState:
         """Have all requests go over to a bundle that is loaded, and release the one before it."""
@@ -229,6 +246,8 @@ class Repository:
         await self._release(old, as_before)
         try:
             opened = await self._open(bundle, others)
+        except asyncio.CancelledError:
+            raise
         except BaseException as error:
             log.error("model %s cannot be loaded, and the one before it is loaded again: %s", name, error)  # noqa: TRY400
             try:

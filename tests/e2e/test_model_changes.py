@@ -116,6 +116,11 @@ def damaged_graph(bundle: Path) -> None:
         stream.write(b"damage")
 
 
+def half_a_graph(bundle: Path) -> None:
+    path = bundle / "cpu-fp32.onnx"
+    os.truncate(path, path.stat().st_size // 2)
+
+
 def other_tokenizer(bundle: Path) -> None:
     (bundle / "tokenizer.json").write_text("{}")
 
@@ -200,6 +205,20 @@ def test_sighup_reads_the_folder_anew(models: Path, versions: Path, server: Serv
     assert set(states(server)) == {"a", "new"}
 
 
+def test_the_same_bundle_of_another_version_is_told_by_that_and_is_not_loaded_again(
+    models: Path, versions: Path, server: ServerProcess
+) -> None:
+    before = states(server)["a"]
+    for version in ("1", "2"):
+        shutil.copytree(versions / "1", models / ".versions" / version / "a")
+        deploy(models, models / ".versions" / version / "a")
+        assert administer(server, "load").json == before | {"version": version}
+        assert {server.ask("GET", "/v1/models/a").json["version"] for _ in range(8)} == {version}
+        assert server.metric("bert_model_info", model="a") == server.metric("bert_model_info", version=version) == 1
+        assert f"model a is now {before['hash']}, version {version}, the same bundle" in server.log
+    assert server.metric("bert_model_loads_total", model="a", outcome="loaded") == 2
+
+
 def told_of(server: ServerProcess, name: str) -> bool:
     return f"model {name} is not loaded: " in server.log
 
@@ -272,9 +291,11 @@ def test_two_loads_at_once_are_made_one_after_the_other(models: Path, versions: 
 
 @pytest.mark.parametrize("victim", ["engine", "front end"])
 def test_a_process_that_dies_is_followed_by_one_that_serves_what_was_served(
-    models: Path, versions: Path, victim: str
+    tmp_path: Path, models: Path, versions: Path, victim: str
 ) -> None:
-    with serving(models, "--workers", "2", "--threads", "1", "--admin-key", KEY) as server:
+    (tmp_path / "t").mkdir()
+    arguments = ("--workers", "2", "--threads", "1", "--admin-key", KEY)
+    with serving(models, *arguments, TMPDIR=str(tmp_path / "t")) as server:
         assert administer(server, "unload", "vectors").status == 200
         engine = engine_of(server)
         [before] = labels(server)
@@ -286,6 +307,7 @@ def test_a_process_that_dies_is_followed_by_one_that_serves_what_was_served(
         # An engine reads the folder when it starts; a front end serves what the engine has.
         assert after == (",".join(reversed(before.split(","))) if victim == "engine" else before)
         assert states(server)["vectors"]["state"] == "unloaded"
+        assert len(list((tmp_path / "t").glob("*/bundles/*/*"))) == 1
 
 
 def test_a_model_is_unloaded_first_if_asked_for(tmp_path: Path, models: Path, versions: Path) -> None:
@@ -319,19 +341,28 @@ def test_memory_after_many_changes_is_that_of_one_model(
 ) -> None:
     """One that stayed would take tens of MB of the process with the models, which is more than the tolerance, 5%.
 
-    A front end has no more than its tokenizer, of some MB: 8 that stayed are over the tolerance, too.
+    A front end has no more than its tokenizer, of some MB: 8 that stayed are over the tolerance, too. So are those of bundles that
+    are refused as their graphs are bad.
     """
+    (tmp_path / "t").mkdir()
     demo = shared_models / "sentiment"
     shutil.copytree(demo, tmp_path / "other")
     change_manifest(tmp_path / "other", source={"checkpoint": "another", "revision": None, "sha256": "0" * 64})
     shutil.rmtree(models)
     models.mkdir()
     deploy(models, demo)
-    with serving(models, "--workers", count, "--threads", "1", "--admin-key", KEY) as server:
+    arguments = ("--workers", count, "--threads", "1", "--admin-key", KEY)
+    with serving(models, *arguments, TMPDIR=str(tmp_path / "t")) as server:
         before = resident_mib(server)
         for version in (tmp_path / "other", demo) * 4:
             deploy(models, version)
             assert administer(server, "load").status == 200
+        deploy(models, tmp_path / "other")
+        half_a_graph(tmp_path / "other")
+        for i in range(30):
+            change_manifest(tmp_path / "other", source={"checkpoint": f"{i}", "revision": None, "sha256": "0" * 64})
+            assert administer(server, "load").status == 409
+        assert len(list((tmp_path / "t").glob("*/bundles/*/*"))) == (0 if count == "1" else 1)
         after = resident_mib(server)
         assert all(now <= 1.05 * then for now, then in zip(after, before, strict=True)), (before, after)
 
