@@ -97,8 +97,7 @@ class ModelsFolder:
                 raise bundle
             identity, version = served.get(name, (None, None))
             if bundle.identity != identity:
-                for file in bundle.manifest.files:
-                    bundle.verify_file(file)
+                bundle.verify()
         except BundleError as error:
             self._wait_for(name, error)
             return False

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from app.engine.local import LocalEngine
 from app.engine.messages import Loaded, ModelState, Serving
 from app.errors import BadBundle, NotFound, ServiceError, StartupError
 from app.processes.loading import load_models, served_as
-from app.processes.room import require_room
+from app.processes.room import require_room, served_weights_bytes
 from app.processes.succession import check_named
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -107,10 +108,8 @@ class Repository:
         gone = [name for name in known if not await asyncio.to_thread(os.path.lexists, self._settings.models / name)]
         for name in sorted({*there, *self._bundles}.difference(gone)):
             if name not in self.serving.unloaded and (only is None or name in only):
-                try:
+                with suppress(Exception):  # the log has it
                     await self.load(name)
-                except ServiceError:
-                    continue  # the log has it
         for name in gone:
             if only is None or name in only:
                 is_served = name in self._bundles
@@ -143,12 +142,14 @@ class Repository:
         try:
             bundle = await asyncio.to_thread(_read, folder)
             if old is not None and bundle.identity == old.identity:
-                return await self._go_on_with(bundle)
+                return await self._go_on_with(old, bundle)
             others = [one for one in self._bundles.values() if one.name != name]
             check_named([*others, bundle], self._settings)
             if old is not None and self._settings.swap == "unload-first":
                 return await self._in_place_of(old, bundle, others)
-            opened = await self._open_beside(bundle, others)
+            known = self._as_fast(bundle)
+            await self._require_room(bundle, known)
+            opened = await self._open(bundle, others, known)
         except ServiceError as error:
             raise self._refused(name, before, error) from error
         except StartupError as error:
@@ -171,27 +172,23 @@ class Repository:
             return models / name  # whose manifest is missing, or a link to nothing
         raise NotFound("The models folder has no bundle of that name.")
 
-    async def _open_beside(self, bundle: Bundle, others: Sequence[Bundle]) -> Loaded:
-        known = self._as_fast(bundle).get(bundle.name)
-        await asyncio.to_thread(require_room, bundle, self._settings, 0 if known is None else known.taken_bytes)
-        return await self._open(bundle, others)
+    async def _require_room(self, bundle: Bundle, known: Mapping[str, Loaded], freed_bytes: int = 0) -> None:
+        taken_bytes = known[bundle.name].taken_bytes if known else 0
+        await asyncio.to_thread(require_room, bundle, self._settings, taken_bytes, freed_bytes)
 
-    async def _open(self, bundle: Bundle, others: Sequence[Bundle]) -> Loaded:
-        """Have front ends and the engine load a bundle, beside all else.
+    async def _open(self, bundle: Bundle, others: Sequence[Bundle], known: Mapping[str, Loaded]) -> Loaded:
+        """Have front ends and the engine load a bundle, beside all else; `known` says how one was that is as fast.
 
         Raises:
             StartupError: it cannot be loaded.
         """
-        before = self._as_fast(bundle)
         absent = self._settings.models_named
         try:
             await self._front_ends.prepare(bundle)
             loaded = await load_models(
-                self._settings, [*others, bundle], self._engine, self._metrics, before, absent=absent, only=bundle.name
+                self._settings, [*others, bundle], self._engine, self._metrics, known, absent=absent, only=bundle.name
             )
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
+        except Exception:
             await self._switch(self.serving)  # so that nothing of it stays
             if served := self._bundles.get(bundle.name):
                 self._metrics.add_model(served.name, served.manifest.task)  # which may be another task
@@ -211,9 +208,11 @@ class Repository:
         known = self.serving.models.get(bundle.name)
         return {bundle.name: known} if is_alike and known is not None else {}
 
-    async def _go_on_with(self, bundle: Bundle) -> ModelState:
+    async def _go_on_with(self, old: Bundle, bundle: Bundle) -> ModelState:
         """Serve on what is loaded, which is now found in this folder, and say so if that is of another version."""
         name = bundle.name
+        if bundle.folder != old.folder:
+            await asyncio.to_thread(bundle.verify)  # it may have to be loaded again
         before = self.serving.models[name]
         now = replace(before, version=bundle.version)
         if now != before:
@@ -239,26 +238,35 @@ class Repository:
         return self._states[name]
 
     async def _in_place_of(self, old: Bundle, bundle: Bundle, others: Sequence[Bundle]) -> ModelState:
-        """Unload a bundle, load another, and if that fails, load the one before again, whose files may still be there."""
+        """Unload a bundle, load another, and if that fails, load the one before again, whose files may still be there.
+
+        Nothing is unloaded for one that is damaged, does not fit or that front ends cannot read.
+        """
         name = bundle.name
         as_before = self.serving.models[name]
+        known = self._as_fast(bundle)
+        await self._require_room(bundle, known, max(as_before.taken_bytes, served_weights_bytes(old, as_before)))
+        await asyncio.to_thread(bundle.verify)
+        try:
+            await self._front_ends.prepare(bundle)
+        except Exception:
+            await self._switch(self.serving)
+            raise
         await self._switch(replace(self.serving.without(name), loading=[name]))
         await self._release(old, as_before)
         try:
-            opened = await self._open(bundle, others)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
+            opened = await self._open(bundle, others, known)
+        except Exception as error:
             log.error("model %s cannot be loaded, and the one before it is loaded again: %s", name, error)  # noqa: TRY400
             try:
-                reopened = await self._open(old, others)
-            except BaseException as again:
+                reopened = await self._open(old, others, {name: as_before})
+            except Exception as again:
                 log.error("model %s is not served: %s", name, again)  # noqa: TRY400
                 del self._bundles[name]
                 rest = self.serving.without(name)
                 await self._switch(replace(rest, failed=[*rest.failed, name]))
-                self._states[name] = ModelState(name=name, state="failed", error=str(error))
-                raise
+                self._states[name] = ModelState(name=name, state="failed")
+                raise BadBundle(f"{error} Nor can the one before it be loaded again: {again}") from again
             await self._serve(old, reopened)
             self._states[name] = self._ready(name)
             raise

@@ -6,6 +6,8 @@ from typing import Final
 
 from app.bundle.control_groups import memory_left_bytes
 from app.bundle.files import Bundle
+from app.bundle.manifest import Variant
+from app.engine.messages import Loaded
 from app.errors import NoRoom
 from app.runtime.nvml import open_gpus
 from app.settings import Settings
@@ -15,13 +17,14 @@ SPARE: Final = 1.2
 STATUS: Final = Path("/proc/self/status")
 
 
-def require_room(bundle: Bundle, settings: Settings, taken_bytes: int = 0) -> None:
+def require_room(bundle: Bundle, settings: Settings, taken_bytes: int = 0, freed_bytes: int = 0) -> None:
     """Pass if a bundle fits into the memory that is left, as far as its files and the system tell.
 
     Args:
         bundle: The bundle.
         settings: Say where it is to run.
         taken_bytes: What one like it has taken, measured; 0 if that is not known.
+        freed_bytes: What is unloaded before it is loaded.
 
     Raises:
         NoRoom: it does not.
@@ -29,11 +32,7 @@ def require_room(bundle: Bundle, settings: Settings, taken_bytes: int = 0) -> No
     manifest = bundle.manifest
     gpus = None if settings.device == "cpu" else open_gpus()
     device = "cpu" if gpus is None else "cuda"
-    sizes = [
-        variant.graph.size_bytes + (variant.external_data.size_bytes if variant.external_data else 0)
-        for variant in manifest.variants
-        if variant.target == device
-    ]
+    sizes = [_weights_bytes(variant) for variant in manifest.variants if variant.target == device]
     if gpus is not None and sizes:
         left = max((gpu.total_bytes - gpu.used_bytes for gpu in gpus()), default=None)
     else:
@@ -41,13 +40,26 @@ def require_room(bundle: Bundle, settings: Settings, taken_bytes: int = 0) -> No
     weights = min(sizes, default=0)
     # Requests that are answered meanwhile blur what is measured, but a model takes its weights at least.
     needed = max(weights, taken_bytes) if taken_bytes > 0 else int(SPARE * weights)
-    if left is not None and needed > left:
+    if left is not None and needed > left + freed_bytes:
         where = "the GPU" if device == "cuda" else "this machine or its container"
-        raise NoRoom(
-            f"Bundle {bundle.name} needs about {-(-needed >> 20)} MiB beside what is served, and {where} has {left >> 20} MiB left. "
-            "Unload another model first, give the service more memory, or start it with --swap unload-first, which unloads a "
-            "model before it loads the one that replaces it."
+        or_first = (
+            " Or start it with --swap unload-first, which unloads a model before it loads the one that replaces it."
+            if settings.swap == "beside"
+            else ""
         )
+        raise NoRoom(
+            f"Bundle {bundle.name} needs about {-(-needed >> 20)} MiB beside what is served, and {where} has "
+            f"{left + freed_bytes >> 20} MiB left. Unload another model first, or give the service more memory.{or_first}"
+        )
+
+
+def served_weights_bytes(bundle: Bundle, one: Loaded) -> int:
+    """Return the size of the weights with which a bundle is served."""
+    return next(_weights_bytes(variant) for variant in bundle.manifest.variants if variant.name == one.variant)
+
+
+def _weights_bytes(variant: Variant) -> int:
+    return variant.graph.size_bytes + (variant.external_data.size_bytes if variant.external_data else 0)
 
 
 def measure_memory(settings: Settings) -> Callable[[bool], int]:

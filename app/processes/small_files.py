@@ -57,7 +57,7 @@ class SmallFiles:
 
     def of_original(self, text: str, bundle: Bundle) -> str:
         """Return what is said of the copy of a bundle as it is of the bundle."""
-        return text.replace(str(folder_of(self._service, bundle.key).parent), str(bundle.folder.parent))
+        return text.replace(str(folder_of(self._service, bundle.key)), str(bundle.folder))
 
     def put_back(self) -> None:
         """Write again what is missing."""

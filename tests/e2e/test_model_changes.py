@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from app.bundle.files import describe_file
 from tests.conftest import BundleOf
 from tests.e2e.administration import ADMIN, KEY, ONE, administer, labels, states
 from tests.e2e.processes import all_ready, engine_of, until, workers
@@ -131,6 +132,14 @@ def no_manifest(bundle: Path) -> None:
 
 def other_labels(bundle: Path) -> None:
     change_manifest(bundle, labels=["x", "y", "z"])
+
+
+def with_graph_of(bundle: Path, other: Path) -> None:
+    """All files are whole, and of two models."""
+    shutil.copy(other / "cpu-fp32.onnx", bundle)
+    [variant] = json.loads((bundle / "manifest.json").read_text())["variants"]
+    variant["graph"] = describe_file(bundle / "cpu-fp32.onnx").model_dump()
+    change_manifest(bundle, variants=[variant])
 
 
 @pytest.mark.parametrize(
@@ -310,19 +319,53 @@ def test_a_process_that_dies_is_followed_by_one_that_serves_what_was_served(
         assert len(list((tmp_path / "t").glob("*/bundles/*/*"))) == 1
 
 
-def test_a_model_is_unloaded_first_if_asked_for(tmp_path: Path, models: Path, versions: Path) -> None:
-    with serving(models, "--threads", "1", "--admin-key", KEY, "--swap", "unload-first") as server:
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_a_model_is_unloaded_first_if_asked_for(tmp_path: Path, models: Path, versions: Path, count: str) -> None:
+    for name in ("1", "2"):
+        shutil.copytree(versions / name, tmp_path / name)
+    for name in ("damaged", "labels", "wrong"):
+        shutil.copytree(versions / "1", tmp_path / name)
+    damaged_graph(tmp_path / "damaged")
+    other_labels(tmp_path / "labels")
+    with_graph_of(tmp_path / "wrong", versions / "2")
+    arguments = ("--workers", count, "--threads", "1", "--admin-key", KEY, "--swap", "unload-first")
+    with serving(models, *arguments) as server:
         [before] = labels(server)
-        deploy(models, versions / "2")
+        deploy(models, tmp_path / "2")
         assert administer(server, "load").status == 200
-        assert labels(server) != {before}
+        [after] = labels(server)
+        assert after != before
+        loaded_at = states(server)["a"]["loaded_at"]
+        for name in ("damaged", "labels"):
+            deploy(models, tmp_path / name)
+            reply = administer(server, "load")
+            assert (reply.json["error_type"], str(tmp_path / name) in reply.error) == ("bad_bundle", True)
+            assert states(server)["a"]["loaded_at"] == loaded_at  # it never went
+        deploy(models, tmp_path / "wrong")
+        assert "golden answers" in administer(server, "load").error
+        assert (labels(server), states(server)["a"]["state"]) == ({after}, "ready")
+        assert states(server)["a"]["loaded_at"] > loaded_at
+        shutil.rmtree(tmp_path / "2")
+        reply = administer(server, "load")
+        assert "golden answers" in reply.error
+        assert str(tmp_path / "2") in reply.error
+        failed = states(server)["a"]
+        assert (failed["state"], failed["error"]) == ("failed", reply.error)
+        deploy(models, tmp_path / "1")
+        assert administer(server, "load").status == 200
+        assert labels(server) == {before}
+
+
+@pytest.mark.parametrize("swap", ["beside", "unload-first"])
+def test_a_damaged_copy_of_what_is_served_is_refused(tmp_path: Path, models: Path, versions: Path, swap: str) -> None:
+    with serving(models, "--threads", "1", "--admin-key", KEY, "--swap", swap) as server:
+        before = states(server)["a"]
         shutil.copytree(versions / "1", tmp_path / "bad")
-        damaged_graph(tmp_path / "bad")
+        half_a_graph(tmp_path / "bad")
         deploy(models, tmp_path / "bad")
-        assert administer(server, "load").json["error_type"] == "bad_bundle"
-        # The one before is loaded again.
-        assert labels(server) == {",".join(reversed(before.split(",")))}
-        assert states(server)["a"]["state"] == "ready"
+        reply = administer(server, "load")
+        assert (reply.json["error_type"], "cpu-fp32.onnx" in reply.error) == ("bad_bundle", True)
+        assert states(server)["a"] == before | {"error": reply.error}
 
 
 def resident_mib(server: ServerProcess) -> list[int]:
