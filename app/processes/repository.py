@@ -5,6 +5,7 @@ then the one before answers what it has, and its memory is freed. Changes are ma
 """
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
@@ -17,9 +18,9 @@ from typing import Any, Final, Protocol
 from app.bundle.files import Bundle, bundle_folders, key_of, load_bundle
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded, ModelState, Serving
-from app.errors import BadBundle, NotFound, ServiceError, StartupError
+from app.errors import BadBundle, Internal, NoRoom, NotFound, ServiceError, StartupError
 from app.processes.loading import load_models, served_as
-from app.processes.room import require_room, served_weights_bytes
+from app.processes.room import FREE_MEMORY, require_room, served_weights_bytes
 from app.processes.succession import check_named
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -154,9 +155,15 @@ class Repository:
             raise self._refused(name, before, error) from error
         except StartupError as error:
             raise self._refused(name, before, BadBundle(str(error))) from error
-        except BaseException as error:
-            self._refused(name, before, BadBundle(str(error)))
+        except asyncio.CancelledError:
+            log.warning("model %s is not loaded, as the service stops", name)
             raise
+        except Exception as error:
+            if not (isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)):
+                log.exception("model %s cannot be loaded for a fault of this service", name)
+                raise self._refused(name, before, Internal()) from error
+            no_room = NoRoom(f"The system gave too little memory to load bundle {name}. {FREE_MEMORY}")
+            raise self._refused(name, before, no_room) from error
         return await self._go_over(bundle, opened, old)
 
     def _folder(self, name: str) -> Path:

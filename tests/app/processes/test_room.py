@@ -20,7 +20,7 @@ def test_a_bundle_that_cannot_fit_is_refused_with_the_figures(
     if fits:
         room.require_room(bundle, settings)
         return
-    with pytest.raises(NoRoom, match=r"needs about 1 MiB .* has 0 MiB left.*--swap unload-first"):
+    with pytest.raises(NoRoom, match=r"needs about 65 MiB .* has 0 MiB left.*--swap unload-first"):
         room.require_room(bundle, settings)
 
 
