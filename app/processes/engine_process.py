@@ -54,7 +54,8 @@ async def serve_engine(
     if supervisor.was_lost:
         metrics.engine_restarts.inc()
     engine = LocalEngine()
-    bad = bad_bundles(settings, is_successor=previous is not None)
+    is_successor = previous is not None
+    bad = bad_bundles(settings, is_successor=is_successor)
     found = find_bundles(settings.models, bad.skipping, may_be_empty=settings.waits_for_models)
     found = [bundle.where_it_is() for bundle in found]  # a link may lead elsewhere by the time that they are loaded
     files = SmallFiles(supervisor.folder)
@@ -62,7 +63,8 @@ async def serve_engine(
     known = as_before(bundles, previous)
     absent = () if previous is None and bundles else settings.models_named
     loaded = await load_unless_stopped(
-        load_models(settings, bundles, engine, metrics, known, bad=bad, absent=absent), stopped
+        load_models(settings, bundles, engine, metrics, known, bad=bad, absent=absent, is_successor=is_successor),
+        stopped,
     )
     if loaded is None:
         return ExitStatus.STOPPED
