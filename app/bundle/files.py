@@ -62,6 +62,15 @@ class Bundle:
     def path(self, file: BundleFile) -> Path:
         return self.folder / file.file
 
+    def verify(self) -> None:
+        """Pass if every file is that of the manifest.
+
+        Raises:
+            BundleError: one is not.
+        """
+        for file in self.manifest.files:
+            self.verify_file(file)
+
     def verify_file(self, file: BundleFile) -> Path:
         """Return the path of a bundle file whose size and hash are those of the manifest.
 

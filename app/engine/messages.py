@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
+from app.bundle.files import key_of
 from app.engine.callers import Caller
 from app.engine.shares import work_before
 
@@ -54,6 +55,11 @@ class Serving:
     """An operator has unloaded them."""
     loading: Sequence[str] = ()
     """They are unloaded until another bundle is loaded in their place."""
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of the bundles."""
+        return frozenset(key_of(name, one.identity) for name, one in self.models.items())
 
     def without(self, name: str) -> "Serving":
         """Return the same without this name."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, Literal, NamedTuple, NoReturn
 
-from app.bundle.files import key_of
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.admission import Admission
 from app.engine.callers import Caller
@@ -180,9 +179,9 @@ class RemoteEngine:
                         task.add_done_callback(self._tasks.discard)
                     case Hello(serving, number):
                         # The engine has a bundle before it says so, and for as long as requests for it may come.
-                        self._keys = (self._keys or frozenset()) | _keys_of(serving)
+                        self._keys = (self._keys or frozenset()) | serving.keys
                         await connected(serving)
-                        self._keys = _keys_of(serving)
+                        self._keys = serving.keys
                         self._send(Done(number))
 
     async def _prepare(self, asked: Prepare, prepare: Callable[[str], Awaitable[None]]) -> None:
@@ -295,7 +294,3 @@ class RemoteEngine:
             self._writer.write(frame(encode(Requests.pack(outbox))))
         if withdrawn:
             self._writer.write(frame(encode(Withdrawal(withdrawn))))
-
-
-def _keys_of(serving: Serving) -> frozenset[str]:
-    return frozenset(key_of(name, loaded.identity) for name, loaded in serving.models.items())

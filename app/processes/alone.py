@@ -72,7 +72,7 @@ async def serve_alone(
         rereads.append(Again(partial(manager.reread, repository.refresh)).begin)
         manager.ready()
         if settings.watch_models:
-            watching = asyncio.create_task(watch(settings.models, lambda: repository.identities, repository.refresh))
+            watching = asyncio.create_task(watch(settings.models, lambda: repository.served, repository.refresh))
         await asyncio.wait((serving, engine.lost), return_when=asyncio.FIRST_COMPLETED)
         if engine.lost.done():
             front_end.engine_lost()

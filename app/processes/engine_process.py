@@ -54,7 +54,8 @@ async def serve_engine(
     if supervisor.was_lost:
         metrics.engine_restarts.inc()
     engine = LocalEngine()
-    bad = bad_bundles(settings, is_successor=previous is not None)
+    is_successor = previous is not None
+    bad = bad_bundles(settings, is_successor=is_successor)
     found = find_bundles(settings.models, bad.skipping, may_be_empty=settings.waits_for_models)
     found = [bundle.where_it_is() for bundle in found]  # a link may lead elsewhere by the time that they are loaded
     files = SmallFiles(supervisor.folder)
@@ -62,11 +63,13 @@ async def serve_engine(
     known = as_before(bundles, previous)
     absent = () if previous is None and bundles else settings.models_named
     loaded = await load_unless_stopped(
-        load_models(settings, bundles, engine, metrics, known, bad=bad, absent=absent), stopped
+        load_models(settings, bundles, engine, metrics, known, bad=bad, absent=absent, is_successor=is_successor),
+        stopped,
     )
     if loaded is None:
         return ExitStatus.STOPPED
     start = Serving(loaded, bad.names, () if previous is None else previous.unloaded)
+    files.keep_only(start.keys)
     server = EngineServer(engine, start, files.put_back)
     repository = Repository(
         settings, engine, metrics, RemoteFrontEnds(server, supervisor, files), bundles=bundles, serving=start
@@ -87,7 +90,7 @@ async def serve_engine(
         beating = tasks.create_task(supervisor.place.beat())
         serving = tasks.create_task(server.serve(socket_path))
         if settings.watch_models:
-            watching = tasks.create_task(watch(settings.models, lambda: repository.identities, repository.refresh))
+            watching = tasks.create_task(watch(settings.models, lambda: repository.served, repository.refresh))
             stopped.add_done_callback(lambda _: watching.cancel())
             engine.lost.add_done_callback(lambda _: watching.cancel())
         await asyncio.wait((stopped, engine.lost), return_when=asyncio.FIRST_COMPLETED)

@@ -161,12 +161,9 @@ class FrontEnd:
 
     def engine_found(self, serving: Serving) -> None:
         """Take requests for the models that an engine has, from now on; they are those that this is ready for."""
-        keys = {key_of(name, one.identity) for name, one in serving.models.items()}
         self._serving = serving
-        # What is not served is forgotten, but not by requests that have it in hand; what cannot be is shown.
-        self._ready_for = {
-            key: model for key, model in self._ready_for.items() if key in keys or model.name in serving.failed
-        }
+        # What is not served is forgotten, but not by requests that have it in hand.
+        self._ready_for = {key: model for key, model in self._ready_for.items() if key in serving.keys}
         models = list(self._ready_for.values())
         names = {model.name for model in models}
         failed = sorted({*serving.failed, *serving.models.keys() & {*self._bad.names} - names})

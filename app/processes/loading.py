@@ -14,9 +14,9 @@ from app.engine.local import LocalEngine
 from app.engine.messages import Loaded
 from app.engine.protocols import Runner
 from app.engine.tuning import open_with_few_threads
-from app.errors import OutOfDeviceMemory, StartupError
+from app.errors import BundleError, NoRoom, OutOfDeviceMemory, StartupError
 from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
-from app.processes.room import measure_memory
+from app.processes.room import measure_memory, require_room
 from app.runtime.choice import choose_precisions, open_runner
 from app.runtime.runner import OrtRunner
 from app.settings import Settings
@@ -37,6 +37,7 @@ async def load_models(
     bad: BadBundles = NONE_SKIPPED,
     absent: Collection[str] = (),
     only: str | None = None,
+    is_successor: bool = False,
 ) -> dict[str, Loaded]:
     """Load, warm up and serve the bundles one after the other; return how each was loaded.
 
@@ -49,6 +50,8 @@ async def load_models(
         bad: Gets those that are skipped.
         absent: The names that settings may name though they are not served.
         only: The one to load, beside the others, which serve meanwhile.
+        is_successor: Whether an engine before served. What that had comes first, and what is new is skipped if it does not fit: it
+            may be what that was killed for.
 
     Raises:
         BundleError: a bundle is damaged and not skipped, or all are.
@@ -107,13 +110,23 @@ async def load_models(
         return one
 
     loaded: dict[str, Loaded] = {}
-    for bundle in (one for one in bundles if one.name in precisions and only in (None, one.name)):
+    known_first = sorted(bundles, key=lambda one: one.name not in previous)
+    for bundle in (one for one in known_first if one.name in precisions and only in (None, one.name)):
         with bad.skipping(bundle.name):
+            if is_successor and bundle.name not in previous:
+                await _require_room(bundle, settings)
             loaded[bundle.name] = await load(bundle)
     if only is None:
         metrics.not_loaded(bad.names)
     bad.refuse_none(loaded)
     return loaded
+
+
+async def _require_room(bundle: Bundle, settings: Settings) -> None:
+    try:
+        await asyncio.to_thread(require_room, bundle, settings)
+    except NoRoom as error:
+        raise BundleError(error.message) from error
 
 
 def served_as(bundle: Bundle, one: Loaded) -> ServedModel:

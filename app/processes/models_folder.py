@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 1.0
 
+Release = tuple[str, str | None]
+"""The identity and the version of a bundle."""
+
 Look = tuple[Signature, ...]
 """The signatures of a manifest and of the files that it names."""
 
@@ -34,14 +37,14 @@ class ModelsFolder:
         self._incomplete: set[str] = set()
         self._manifests: dict[str, tuple[Signature, Bundle | BundleError]] = {}
 
-    def changed(self, served: Mapping[str, str]) -> list[str]:
+    def changed(self, served: Mapping[str, Release]) -> list[str]:
         """Return the names of bundles that have changed, or are gone, and are as they were at the look before.
 
         Each change is returned once. A bundle whose files are not all there as its manifest says is logged once, and returned when
         it is complete. Files are hashed once, when their signatures rest; those of a bundle that is served are not.
 
         Args:
-            served: The identity of each bundle that is served, by name.
+            served: The identity and the version of each bundle that is served, by name.
         """
         try:
             folders = {folder.name: folder for folder in bundle_folders(self._models)}
@@ -81,7 +84,7 @@ class ModelsFolder:
         self._judged[name] = look
         return True
 
-    def _is_complete(self, name: str, served: Mapping[str, str]) -> bool:
+    def _is_complete(self, name: str, served: Mapping[str, Release]) -> bool:
         if self._judged[name] is None:
             self._incomplete.discard(name)
             return True
@@ -92,14 +95,14 @@ class ModelsFolder:
         try:
             if isinstance(bundle, BundleError):
                 raise bundle
-            if bundle.identity != served.get(name):
-                for file in bundle.manifest.files:
-                    bundle.verify_file(file)
+            identity, version = served.get(name, (None, None))
+            if bundle.identity != identity:
+                bundle.verify()
         except BundleError as error:
             self._wait_for(name, error)
             return False
         self._incomplete.discard(name)
-        return bundle.identity != served.get(name)
+        return (bundle.identity, bundle.version) != (identity, version)
 
     def _wait_for(self, name: str, error: BundleError) -> None:
         if name not in self._incomplete:
@@ -108,13 +111,13 @@ class ModelsFolder:
 
 
 async def watch(
-    models: Path, served: Callable[[], Mapping[str, str]], take: Callable[[Collection[str]], Awaitable[None]]
+    models: Path, served: Callable[[], Mapping[str, Release]], take: Callable[[Collection[str]], Awaitable[None]]
 ) -> None:
     """Have the bundles that have changed completely taken, until this is cancelled.
 
     Args:
         models: The folder.
-        served: Returns the identity of each bundle that is served, by name.
+        served: Returns the identity and the version of each bundle that is served, by name.
         take: Called with the names of those that have changed; the folder is looked at again when it is done.
     """
     folder = ModelsFolder(models)

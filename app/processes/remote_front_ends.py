@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from app.bundle.files import Bundle, key_of
+from app.bundle.files import Bundle
 from app.engine.messages import Serving
 from app.errors import BundleError
 from app.ipc.engine_server import EngineServer
@@ -28,6 +28,4 @@ class RemoteFrontEnds:
     async def switch(self, serving: Serving) -> None:
         await self._server.switch(serving)
         self._supervisor.report(ModelsServed(serving))
-        await asyncio.to_thread(
-            self._files.forget, {key_of(name, one.identity) for name, one in serving.models.items()}
-        )
+        await asyncio.to_thread(self._files.keep_only, serving.keys)

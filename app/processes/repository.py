@@ -5,9 +5,11 @@ then the one before answers what it has, and its memory is freed. Changes are ma
 """
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +18,9 @@ from typing import Any, Final, Protocol
 from app.bundle.files import Bundle, bundle_folders, key_of, load_bundle
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded, ModelState, Serving
-from app.errors import BadBundle, NotFound, ServiceError, StartupError
+from app.errors import BadBundle, Internal, NoRoom, NotFound, ServiceError, StartupError
 from app.processes.loading import load_models, served_as
-from app.processes.room import require_room
+from app.processes.room import FREE_MEMORY, require_room, served_weights_bytes
 from app.processes.succession import check_named
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -80,9 +82,9 @@ class Repository:
         return await self._to_its_end(partial(self._unload, name))
 
     @property
-    def identities(self) -> Mapping[str, str]:
-        """The identity of each bundle that is served, by name."""
-        return {name: bundle.identity for name, bundle in self._bundles.items()}
+    def served(self) -> Mapping[str, tuple[str, str | None]]:
+        """The identity and the version of each bundle that is served, by name."""
+        return {name: (one.identity, one.version) for name, one in self.serving.models.items()}
 
     async def refresh(self, only: Collection[str] | None = None) -> None:
         """Serve what the models folder has now: load what is new or has changed, unload what is gone; log each.
@@ -107,10 +109,8 @@ class Repository:
         gone = [name for name in known if not await asyncio.to_thread(os.path.lexists, self._settings.models / name)]
         for name in sorted({*there, *self._bundles}.difference(gone)):
             if name not in self.serving.unloaded and (only is None or name in only):
-                try:
+                with suppress(Exception):  # the log has it
                     await self.load(name)
-                except ServiceError:
-                    continue  # the log has it
         for name in gone:
             if only is None or name in only:
                 is_served = name in self._bundles
@@ -143,20 +143,27 @@ class Repository:
         try:
             bundle = await asyncio.to_thread(_read, folder)
             if old is not None and bundle.identity == old.identity:
-                self._states[name] = self._ready(name)
-                return self._states[name]
+                return await self._go_on_with(old, bundle)
             others = [one for one in self._bundles.values() if one.name != name]
             check_named([*others, bundle], self._settings)
             if old is not None and self._settings.swap == "unload-first":
                 return await self._in_place_of(old, bundle, others)
-            opened = await self._open_beside(bundle, others)
+            known = self._as_fast(bundle)
+            await self._require_room(bundle, known)
+            opened = await self._open(bundle, others, known)
         except ServiceError as error:
             raise self._refused(name, before, error) from error
         except StartupError as error:
             raise self._refused(name, before, BadBundle(str(error))) from error
-        except BaseException as error:
-            self._refused(name, before, BadBundle(str(error)))
+        except asyncio.CancelledError:
+            log.warning("model %s is not loaded, as the service stops", name)
             raise
+        except Exception as error:
+            if not (isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)):
+                log.exception("model %s cannot be loaded for a fault of this service", name)
+                raise self._refused(name, before, Internal()) from error
+            no_room = NoRoom(f"The system gave too little memory to load bundle {name}. {FREE_MEMORY}")
+            raise self._refused(name, before, no_room) from error
         return await self._go_over(bundle, opened, old)
 
     def _folder(self, name: str) -> Path:
@@ -172,25 +179,24 @@ class Repository:
             return models / name  # whose manifest is missing, or a link to nothing
         raise NotFound("The models folder has no bundle of that name.")
 
-    async def _open_beside(self, bundle: Bundle, others: Sequence[Bundle]) -> Loaded:
-        known = self._as_fast(bundle).get(bundle.name)
-        await asyncio.to_thread(require_room, bundle, self._settings, 0 if known is None else known.taken_bytes)
-        return await self._open(bundle, others)
+    async def _require_room(self, bundle: Bundle, known: Mapping[str, Loaded], freed_bytes: int = 0) -> None:
+        taken_bytes = known[bundle.name].taken_bytes if known else 0
+        await asyncio.to_thread(require_room, bundle, self._settings, taken_bytes, freed_bytes)
 
-    async def _open(self, bundle: Bundle, others: Sequence[Bundle]) -> Loaded:
-        """Have front ends and the engine load a bundle, beside all else.
+    async def _open(self, bundle: Bundle, others: Sequence[Bundle], known: Mapping[str, Loaded]) -> Loaded:
+        """Have front ends and the engine load a bundle, beside all else; `known` says how one was that is as fast.
 
         Raises:
             StartupError: it cannot be loaded.
         """
-        await self._front_ends.prepare(bundle)
-        before = self._as_fast(bundle)
         absent = self._settings.models_named
         try:
+            await self._front_ends.prepare(bundle)
             loaded = await load_models(
-                self._settings, [*others, bundle], self._engine, self._metrics, before, absent=absent, only=bundle.name
+                self._settings, [*others, bundle], self._engine, self._metrics, known, absent=absent, only=bundle.name
             )
-        except BaseException:
+        except Exception:
+            await self._switch(self.serving)  # so that nothing of it stays
             if served := self._bundles.get(bundle.name):
                 self._metrics.add_model(served.name, served.manifest.task)  # which may be another task
             raise
@@ -209,6 +215,23 @@ class Repository:
         known = self.serving.models.get(bundle.name)
         return {bundle.name: known} if is_alike and known is not None else {}
 
+    async def _go_on_with(self, old: Bundle, bundle: Bundle) -> ModelState:
+        """Serve on what is loaded, which is now found in this folder, and say so if that is of another version."""
+        name = bundle.name
+        if bundle.folder != old.folder:
+            await asyncio.to_thread(bundle.verify)  # it may have to be loaded again
+        before = self.serving.models[name]
+        now = replace(before, version=bundle.version)
+        if now != before:
+            self._metrics.model_released(served_as(bundle, before))
+            self._metrics.model_loaded(served_as(bundle, now), now.speed.budget_tokens, now.lanes)
+            self._metrics.load_ended(name, "loaded")
+            log.info("model %s is now %s%s, the same bundle", name, bundle.identity[:12], _of_version(now))
+            await self._serve(bundle, now)
+        self._bundles[name] = bundle
+        self._states[name] = self._ready(name)
+        return self._states[name]
+
     async def _go_over(self, bundle: Bundle, opened: Loaded, old: Bundle | None) -> ModelState:
         """Have all requests go over to a bundle that is loaded, and release the one before it."""
         name = bundle.name
@@ -222,24 +245,35 @@ class Repository:
         return self._states[name]
 
     async def _in_place_of(self, old: Bundle, bundle: Bundle, others: Sequence[Bundle]) -> ModelState:
-        """Unload a bundle, load another, and if that fails, load the one before again, whose files may still be there."""
+        """Unload a bundle, load another, and if that fails, load the one before again, whose files may still be there.
+
+        Nothing is unloaded for one that is damaged, does not fit or that front ends cannot read.
+        """
         name = bundle.name
         as_before = self.serving.models[name]
+        known = self._as_fast(bundle)
+        await self._require_room(bundle, known, max(as_before.taken_bytes, served_weights_bytes(old, as_before)))
+        await asyncio.to_thread(bundle.verify)
+        try:
+            await self._front_ends.prepare(bundle)
+        except Exception:
+            await self._switch(self.serving)
+            raise
         await self._switch(replace(self.serving.without(name), loading=[name]))
         await self._release(old, as_before)
         try:
-            opened = await self._open(bundle, others)
-        except BaseException as error:
+            opened = await self._open(bundle, others, known)
+        except Exception as error:
             log.error("model %s cannot be loaded, and the one before it is loaded again: %s", name, error)  # noqa: TRY400
             try:
-                reopened = await self._open(old, others)
-            except BaseException as again:
+                reopened = await self._open(old, others, {name: as_before})
+            except Exception as again:
                 log.error("model %s is not served: %s", name, again)  # noqa: TRY400
                 del self._bundles[name]
                 rest = self.serving.without(name)
                 await self._switch(replace(rest, failed=[*rest.failed, name]))
-                self._states[name] = ModelState(name=name, state="failed", error=str(error))
-                raise
+                self._states[name] = ModelState(name=name, state="failed")
+                raise BadBundle(f"{error} Nor can the one before it be loaded again: {again}") from again
             await self._serve(old, reopened)
             self._states[name] = self._ready(name)
             raise

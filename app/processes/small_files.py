@@ -57,7 +57,7 @@ class SmallFiles:
 
     def of_original(self, text: str, bundle: Bundle) -> str:
         """Return what is said of the copy of a bundle as it is of the bundle."""
-        return text.replace(str(folder_of(self._service, bundle.key).parent), str(bundle.folder.parent))
+        return text.replace(str(folder_of(self._service, bundle.key)), str(bundle.folder))
 
     def put_back(self) -> None:
         """Write again what is missing."""
@@ -67,17 +67,23 @@ class SmallFiles:
                     if not path.exists():
                         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                         stream.seek(0)
-                        with path.open("wb") as new:
+                        part = path.with_suffix(
+                            ".part"
+                        )  # what is cut short as a disk is full would be taken for the file
+                        with part.open("wb") as new:
                             shutil.copyfileobj(stream, new)
+                        part.replace(path)
 
-    def forget(self, keys: Collection[str]) -> None:
-        """Remove what is kept of all bundles but these."""
+    def keep_only(self, keys: Collection[str]) -> None:
+        """Remove what is kept of all other bundles, also what is left of copies that failed, and of engines before."""
         for key in self._open.keys() - {*keys}:
             self._close(key)
-            folder = folder_of(self._service, key)
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # the same bundle is served by another name
-                folder.parent.rmdir()
+        kept = {folder_of(self._service, key) for key in keys}
+        for folder in (self._service / "bundles").glob("*/*"):
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # the same bundle is served by another name
+                    folder.parent.rmdir()
 
     def _close(self, key: str) -> None:
         for stream in self._open.pop(key, {}).values():

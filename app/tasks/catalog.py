@@ -94,7 +94,7 @@ def load_model(bundle: Bundle) -> Model:
         with panics_as_errors():
             model = Model(bundle.name, manifest, Tokenizer(bundle), bundle.key, bundle.written_at, bundle.identity[:12])
             _check_tokenizer(bundle, model)
-    except BundleError:
+    except (BundleError, MemoryError):
         raise
     except Exception as error:
         reason = str(error).partition("\n")[0]
@@ -218,11 +218,8 @@ class Catalog:
         task = handler.task
         able = self.all_for(handler)
         if not able:
-            for name in self._loading:
-                self.get(name)  # says that it is being loaded: it may be for this task
-            for model in self:
-                if handler.serves(model.manifest):
-                    self.get(model.name)  # says that it could not be loaded
+            for name in (*self._loading, *self._bad):
+                self.get(name)  # says that it is being loaded, or could not be: it may be for this task
             raise NotFound(f"This server has no model for {task}.")
         able = [model for model in able if model.task == task] or able
         if len(able) > 1:
@@ -254,7 +251,7 @@ class Catalog:
 
     def all_for(self, handler: Handler) -> list[Model]:
         """Return every model that can do a task, and is served."""
-        return [model for model in self if handler.serves(model.manifest) and model.name not in self._bad]
+        return [model for model in self if handler.serves(model.manifest)]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -42,7 +42,7 @@ from app.errors import (
 from app.telemetry.log_writer import count_dropped_lines
 from app.telemetry.process_metrics import register_process_metrics
 from app.telemetry.record import CLIENT_GONE, RequestRecord
-from app.telemetry.shared_values import AllProcesses, SharedMemory, SlotMemory, value_class
+from app.telemetry.shared_values import GONE, AllProcesses, SharedMemory, SlotMemory, value_class
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _OPENMETRICS: Final = "application/openmetrics-text"
@@ -329,8 +329,7 @@ class Metrics:
     def model_released(self, model: ServedModel) -> None:
         """Record that a bundle is no longer served."""
         labels = astuple(model)
-        # To 0 first: memory that processes share keeps the series of one that is removed.
-        self.model_info.labels(*labels).set(0)
+        self.model_info.labels(*labels).set(GONE)  # memory that processes share keeps the series of one that is removed
         self.model_info.remove(*labels)
 
     def load_ended(self, name: str, outcome: str) -> None:

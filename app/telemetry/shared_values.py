@@ -6,6 +6,7 @@ has its memory, which the processes in it use one after the other: counters go o
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from app.memory_file import MemoryFile
 
 _START_BYTES: Final = 1 << 16
 """It grows with the series."""
+GONE: Final = math.nan
+"""The value of a series that is no longer told. Its place in the memory cannot be given back."""
 _OF_TWO: Final[dict[str, Callable[[float, float], float]]] = {"livemax": max, "livemin": min}
 """How the values of two processes become one, other than by their sum, by prometheus_client's name for it."""
 
@@ -135,7 +138,8 @@ class AllProcesses(Collector):
         for slot in self._memory:
             for memory in (slot.totals, slot.gauges):
                 for key, value, *_ in MmapedDict.read_all_values_from_file(memory.path):  # type: ignore[no-untyped-call]
-                    yield key, value
+                    if not math.isnan(value):
+                        yield key, value
 
     def _parse(self, key: str) -> tuple[str, str, str, str, str, Labels]:
         if key not in self._keys:

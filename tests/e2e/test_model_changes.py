@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from app.bundle.files import describe_file
 from tests.conftest import BundleOf
 from tests.e2e.administration import ADMIN, KEY, ONE, administer, labels, states
 from tests.e2e.processes import all_ready, engine_of, until, workers
@@ -116,6 +117,11 @@ def damaged_graph(bundle: Path) -> None:
         stream.write(b"damage")
 
 
+def half_a_graph(bundle: Path) -> None:
+    path = bundle / "cpu-fp32.onnx"
+    os.truncate(path, path.stat().st_size // 2)
+
+
 def other_tokenizer(bundle: Path) -> None:
     (bundle / "tokenizer.json").write_text("{}")
 
@@ -126,6 +132,14 @@ def no_manifest(bundle: Path) -> None:
 
 def other_labels(bundle: Path) -> None:
     change_manifest(bundle, labels=["x", "y", "z"])
+
+
+def with_graph_of(bundle: Path, other: Path) -> None:
+    """All files are whole, and of two models."""
+    shutil.copy(other / "cpu-fp32.onnx", bundle)
+    [variant] = json.loads((bundle / "manifest.json").read_text())["variants"]
+    variant["graph"] = describe_file(bundle / "cpu-fp32.onnx").model_dump()
+    change_manifest(bundle, variants=[variant])
 
 
 @pytest.mark.parametrize(
@@ -200,6 +214,20 @@ def test_sighup_reads_the_folder_anew(models: Path, versions: Path, server: Serv
     assert set(states(server)) == {"a", "new"}
 
 
+def test_the_same_bundle_of_another_version_is_told_by_that_and_is_not_loaded_again(
+    models: Path, versions: Path, server: ServerProcess
+) -> None:
+    before = states(server)["a"]
+    for version in ("1", "2"):
+        shutil.copytree(versions / "1", models / ".versions" / version / "a")
+        deploy(models, models / ".versions" / version / "a")
+        assert administer(server, "load").json == before | {"version": version}
+        assert {server.ask("GET", "/v1/models/a").json["version"] for _ in range(8)} == {version}
+        assert server.metric("bert_model_info", model="a") == server.metric("bert_model_info", version=version) == 1
+        assert f"model a is now {before['hash']}, version {version}, the same bundle" in server.log
+    assert server.metric("bert_model_loads_total", model="a", outcome="loaded") == 2
+
+
 def told_of(server: ServerProcess, name: str) -> bool:
     return f"model {name} is not loaded: " in server.log
 
@@ -272,9 +300,11 @@ def test_two_loads_at_once_are_made_one_after_the_other(models: Path, versions: 
 
 @pytest.mark.parametrize("victim", ["engine", "front end"])
 def test_a_process_that_dies_is_followed_by_one_that_serves_what_was_served(
-    models: Path, versions: Path, victim: str
+    tmp_path: Path, models: Path, versions: Path, victim: str
 ) -> None:
-    with serving(models, "--workers", "2", "--threads", "1", "--admin-key", KEY) as server:
+    (tmp_path / "t").mkdir()
+    arguments = ("--workers", "2", "--threads", "1", "--admin-key", KEY)
+    with serving(models, *arguments, TMPDIR=str(tmp_path / "t")) as server:
         assert administer(server, "unload", "vectors").status == 200
         engine = engine_of(server)
         [before] = labels(server)
@@ -286,21 +316,56 @@ def test_a_process_that_dies_is_followed_by_one_that_serves_what_was_served(
         # An engine reads the folder when it starts; a front end serves what the engine has.
         assert after == (",".join(reversed(before.split(","))) if victim == "engine" else before)
         assert states(server)["vectors"]["state"] == "unloaded"
+        assert len(list((tmp_path / "t").glob("*/bundles/*/*"))) == 1
 
 
-def test_a_model_is_unloaded_first_if_asked_for(tmp_path: Path, models: Path, versions: Path) -> None:
-    with serving(models, "--threads", "1", "--admin-key", KEY, "--swap", "unload-first") as server:
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_a_model_is_unloaded_first_if_asked_for(tmp_path: Path, models: Path, versions: Path, count: str) -> None:
+    for name in ("1", "2"):
+        shutil.copytree(versions / name, tmp_path / name)
+    for name in ("damaged", "labels", "wrong"):
+        shutil.copytree(versions / "1", tmp_path / name)
+    damaged_graph(tmp_path / "damaged")
+    other_labels(tmp_path / "labels")
+    with_graph_of(tmp_path / "wrong", versions / "2")
+    arguments = ("--workers", count, "--threads", "1", "--admin-key", KEY, "--swap", "unload-first")
+    with serving(models, *arguments) as server:
         [before] = labels(server)
-        deploy(models, versions / "2")
+        deploy(models, tmp_path / "2")
         assert administer(server, "load").status == 200
-        assert labels(server) != {before}
+        [after] = labels(server)
+        assert after != before
+        loaded_at = states(server)["a"]["loaded_at"]
+        for name in ("damaged", "labels"):
+            deploy(models, tmp_path / name)
+            reply = administer(server, "load")
+            assert (reply.json["error_type"], str(tmp_path / name) in reply.error) == ("bad_bundle", True)
+            assert states(server)["a"]["loaded_at"] == loaded_at  # it never went
+        deploy(models, tmp_path / "wrong")
+        assert "golden answers" in administer(server, "load").error
+        assert (labels(server), states(server)["a"]["state"]) == ({after}, "ready")
+        assert states(server)["a"]["loaded_at"] > loaded_at
+        shutil.rmtree(tmp_path / "2")
+        reply = administer(server, "load")
+        assert "golden answers" in reply.error
+        assert str(tmp_path / "2") in reply.error
+        failed = states(server)["a"]
+        assert (failed["state"], failed["error"]) == ("failed", reply.error)
+        deploy(models, tmp_path / "1")
+        assert administer(server, "load").status == 200
+        assert labels(server) == {before}
+
+
+@pytest.mark.parametrize("swap", ["beside", "unload-first"])
+def test_a_damaged_copy_of_what_is_served_is_refused(tmp_path: Path, models: Path, versions: Path, swap: str) -> None:
+    with serving(models, "--threads", "1", "--admin-key", KEY, "--swap", swap) as server:
+        before = states(server)["a"]
         shutil.copytree(versions / "1", tmp_path / "bad")
-        damaged_graph(tmp_path / "bad")
+        half_a_graph(tmp_path / "bad")
         deploy(models, tmp_path / "bad")
-        assert administer(server, "load").json["error_type"] == "bad_bundle"
-        # The one before is loaded again.
-        assert labels(server) == {",".join(reversed(before.split(",")))}
-        assert states(server)["a"]["state"] == "ready"
+        reply = administer(server, "load")
+        assert (reply.json["error_type"], "cpu-fp32.onnx" in reply.error) == ("bad_bundle", True)
+        assert states(server)["a"] == before | {"error": reply.error}
 
 
 def resident_mib(server: ServerProcess) -> list[int]:
@@ -319,19 +384,28 @@ def test_memory_after_many_changes_is_that_of_one_model(
 ) -> None:
     """One that stayed would take tens of MB of the process with the models, which is more than the tolerance, 5%.
 
-    A front end has no more than its tokenizer, of some MB: 8 that stayed are over the tolerance, too.
+    A front end has no more than its tokenizer, of some MB: 8 that stayed are over the tolerance, too. So are those of bundles that
+    are refused as their graphs are bad.
     """
+    (tmp_path / "t").mkdir()
     demo = shared_models / "sentiment"
     shutil.copytree(demo, tmp_path / "other")
     change_manifest(tmp_path / "other", source={"checkpoint": "another", "revision": None, "sha256": "0" * 64})
     shutil.rmtree(models)
     models.mkdir()
     deploy(models, demo)
-    with serving(models, "--workers", count, "--threads", "1", "--admin-key", KEY) as server:
+    arguments = ("--workers", count, "--threads", "1", "--admin-key", KEY)
+    with serving(models, *arguments, TMPDIR=str(tmp_path / "t")) as server:
         before = resident_mib(server)
         for version in (tmp_path / "other", demo) * 4:
             deploy(models, version)
             assert administer(server, "load").status == 200
+        deploy(models, tmp_path / "other")
+        half_a_graph(tmp_path / "other")
+        for i in range(30):
+            change_manifest(tmp_path / "other", source={"checkpoint": f"{i}", "revision": None, "sha256": "0" * 64})
+            assert administer(server, "load").status == 409
+        assert len(list((tmp_path / "t").glob("*/bundles/*/*"))) == (0 if count == "1" else 1)
         after = resident_mib(server)
         assert all(now <= 1.05 * then for now, then in zip(after, before, strict=True)), (before, after)
 

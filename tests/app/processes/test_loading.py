@@ -9,7 +9,8 @@ import pytest
 from app.bundle.files import load_bundle
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded, Serving
-from app.processes import loading
+from app.processes import loading, room
+from app.processes.bad_bundles import bad_bundles
 from app.processes.succession import as_before
 from app.runtime import choice
 from app.runtime.runner import OrtRunner
@@ -73,6 +74,26 @@ def test_the_next_engine_reuses_the_threads_of_the_lost_one(
     assert loaded.threads == 1
     assert loaded.identity == bundle.identity
     assert (loaded.speed.seconds_per_token == 2e-5) == is_same
+
+
+def test_the_next_engine_loads_what_was_served_first_and_skips_a_new_one_that_does_not_fit(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be what the engine before was killed for, and would be again."""
+    new, old = load_bundle(bundle_of("bert-embed")), load_bundle(bundle_of("bert-single-label"))
+    monkeypatch.setattr(room, "memory_left_bytes", lambda: 1 << 20)
+    before = Serving({old.name: loaded_as(identity=old.identity, threads=1)})
+    settings, bad = Settings(models=Path(), device="cpu"), bad_bundles(Settings(models=Path()), is_successor=True)
+
+    async def load() -> dict[str, Loaded]:
+        engine, known = LocalEngine(), as_before([new, old], before)
+        try:
+            return await loading.load_models(settings, [new, old], engine, Metrics(), known, bad=bad, is_successor=True)
+        finally:
+            await engine.close()
+
+    assert list(asyncio.run(load())) == [old.name]
+    assert bad.names == [new.name]
 
 
 @pytest.mark.parametrize(("threads", "warnings"), [(1, 0), (2, 1)])

@@ -2,12 +2,13 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from app.bundle.files import Bundle, load_bundle
-from app.processes.models_folder import ModelsFolder
+from app.processes.models_folder import ModelsFolder, Release
 from tests.conftest import BundleOf
 
 
@@ -27,11 +28,12 @@ def models(tmp_path: Path, one: Path) -> Path:
     return tmp_path / "models"
 
 
-def served(models: Path, *names: str) -> dict[str, str]:
-    return {name: load_bundle(models / name).identity for name in names}
+def served(models: Path, *names: str) -> dict[str, Release]:
+    bundles = {name: load_bundle(models / name) for name in names}
+    return {name: (bundle.identity, bundle.version) for name, bundle in bundles.items()}
 
 
-def looks(folder: ModelsFolder, serves: dict[str, str], count: int = 2) -> list[list[str]]:
+def looks(folder: ModelsFolder, serves: Mapping[str, Release], count: int = 2) -> list[list[str]]:
     return [folder.changed(serves) for _ in range(count)]
 
 
@@ -56,6 +58,22 @@ def test_a_change_in_one_step_is_told_once_when_it_rests(models: Path, other: Pa
             (models / "a").rename(tmp_path / "old")
         (tmp_path / "new").rename(models / name)
     assert looks(folder, before, 4) == [[], [name], [], []]
+
+
+def test_the_same_bundle_of_another_version_is_a_change_and_is_not_hashed(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("1", "2"):
+        shutil.copytree(models / "a", models / ".versions" / version / "a")
+    shutil.rmtree(models / "a")
+    (models / "a").symlink_to(models / ".versions" / "1" / "a")
+    before = served(models, "a")
+    folder = ModelsFolder(models)
+    monkeypatch.delattr(Bundle, "verify_file")
+    assert looks(folder, before) == [[], []]
+    (models / "new").symlink_to(models / ".versions" / "2" / "a")
+    (models / "new").rename(models / "a")
+    assert looks(folder, before, 3) == [[], ["a"], []]
 
 
 def test_a_file_that_is_mended_and_keeps_its_time_is_a_change(models: Path, other: Path) -> None:
@@ -155,7 +173,7 @@ def test_one_bundle_and_a_link_to_a_folder_are_watched_too(tmp_path: Path, model
         link.unlink(missing_ok=True)
         link.symlink_to(before)
         name = "a" if before == models else "link"
-        serves = {name: load_bundle(models / "a").identity}
+        serves = {name: (load_bundle(models / "a").identity, None)}
         folder = ModelsFolder(link)
         assert looks(folder, serves) == [[], []]
         (tmp_path / "new").symlink_to(after)

@@ -20,7 +20,7 @@ def test_a_bundle_that_cannot_fit_is_refused_with_the_figures(
     if fits:
         room.require_room(bundle, settings)
         return
-    with pytest.raises(NoRoom, match=r"needs about 1 MiB .* has 0 MiB left.*--swap unload-first"):
+    with pytest.raises(NoRoom, match=r"needs about 65 MiB .* has 0 MiB left.*--swap unload-first"):
         room.require_room(bundle, settings)
 
 
@@ -34,6 +34,10 @@ def test_what_a_bundle_like_it_took_counts_instead_of_the_estimate(
     room.require_room(bundle, settings, 1)  # what was freed before made room, and is no measure
     with pytest.raises(NoRoom, match="needs about 100 MiB"):
         room.require_room(bundle, settings, 100 << 20)
+    unload_first = Settings(models=Path(), device="cpu", swap="unload-first")
+    room.require_room(bundle, unload_first, 100 << 20, 100 << 20)
+    with pytest.raises(NoRoom, match=r"has 50 MiB left\. [^-]*$"):
+        room.require_room(bundle, unload_first, 100 << 20, 50 << 20)
 
 
 def test_memory_is_measured_as_it_grows() -> None:

@@ -13,6 +13,8 @@ from app.telemetry.shared_values import SharedMemory, SlotMemory
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 Slots = tuple[SlotMemory, SlotMemory]
 
+SERVED = ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider", "0a1b2c3d4e5f", "7")
+
 
 @pytest.fixture
 def slots() -> Slots:
@@ -26,9 +28,7 @@ def process(slot: SlotMemory, slots: Slots) -> Metrics:
 
 def counting(metrics: Metrics) -> Metrics:
     metrics.set_apis(["native"])
-    metrics.model_loaded(
-        ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider", "0a1b2c3d4e5f", "7"), 512, 1
-    )
+    metrics.model_loaded(SERVED, 512, 1)
     return metrics
 
 
@@ -99,6 +99,15 @@ def test_a_process_that_ends_leaves_its_counts_and_takes_its_gauges(slots: Slots
     successor.for_model("sentiment").inflight.inc()
     assert value(staying, "requests_total", status="200") == 2
     assert value(staying, "inflight_requests") == 1
+
+
+def test_a_model_that_is_released_is_told_of_no_longer(slots: Slots) -> None:
+    engine, front_end = process(slots[0], slots), process(slots[1], slots)
+    for metrics in (engine, front_end):
+        metrics.model_released(SERVED)
+    assert b"bert_model_info{" not in engine.render()
+    engine.model_loaded(SERVED, 512, 1)
+    assert value(front_end, "model_info") == 1
 
 
 def test_the_memory_grows_with_the_models_and_not_with_the_processes(slots: Slots) -> None:
