@@ -222,6 +222,9 @@ class LocalEngine:
             raise Replaced
         return self._batchers[model]
 
+    def check_rate(self, caller: Caller) -> None:
+        self.rates.check(caller, self._clock())
+
     def check(self, model: str, sequences: int, caller: Caller | None = None) -> None:
         self._of(model).check(sequences, caller)
 

@@ -31,6 +31,13 @@ class EngineClient(Protocol):
             Replaced: this bundle is no longer served.
         """
 
+    def check_rate(self, caller: Caller) -> None:
+        """Raise if a caller is over its rate, before its request is even read.
+
+        Raises:
+            RateLimited: as `infer` does.
+        """
+
     def check(self, model: str, sequences: int, caller: Caller | None = None) -> None:
         """Raise if a request of this many sequences would not be admitted now, before any work is done for it.
 

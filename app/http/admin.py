@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 from app.engine.protocols import Administration
 from app.errors import NotReady
 from app.http.api import Api, Received, Served, Utility
-from app.http.keys import Keys, digest_of
+from app.http.keys import Keys
 from app.tasks.catalog import Catalog
 
 MAX_BODY_BYTES: Final = 0x10000
@@ -20,11 +20,8 @@ class AdminApi(Api):
     name: ClassVar[str] = "admin"
     needs_scheme = True
 
-    def __init__(self, served: Served, key: str, administration: Callable[[], Administration | None]) -> None:
-        """Take the key that opens it, and who does what is asked for, if anyone yet."""
-        keys = Keys(
-            {digest_of(key): None}, "The admin key is missing or wrong. Send it as 'Authorization: Bearer KEY'."
-        )
+    def __init__(self, served: Served, keys: Keys, administration: Callable[[], Administration | None]) -> None:
+        """Take the keys that open it, and who does what is asked for, if anyone yet."""
         limits = replace(served.limits, max_body_bytes=MAX_BODY_BYTES, keys=keys)
         # Without models: those of now would stay in memory when others are served.
         super().__init__(Served(Catalog([]), served.loaded_as, served.readiness, limits))

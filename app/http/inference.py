@@ -137,6 +137,8 @@ class InferenceEndpoint:
             record.caller = caller.name
         self._readiness.check_engine()
         received = Received(scope, await read_body(scope, receive, self._limits.max_body_bytes), path)
+        if caller is not None:
+            self._engine.check_rate(caller)
         for _ in range(READ_AGAIN):
             try:
                 return await self._run(received, receive, record, timeline, caller)

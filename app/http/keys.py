@@ -40,8 +40,18 @@ class Keys:
 
 
 def digest_of(key: str) -> bytes:
-    """Return how a key is known."""
+    """Return how a key is known.
+
+    Raises:
+        StartupError: no caller could send it: it has a line's end, or a mark that an editor has left.
+    """
+    if not key.isprintable():
+        raise StartupError("the key has a character that cannot be seen. Write it anew, on one line.")
     return sha256(key.encode()).digest()
+
+
+_OF_NO_KEY: Final = digest_of("")
+"""What `sha256sum` makes of nothing, such as a variable that is misspelt. Whoever sends no key would have it."""
 
 
 class _Line(NamedTuple):
@@ -96,8 +106,13 @@ def _parse_line(number: int, words: list[str]) -> _Line:
                 f"line {number}: after sha256: should be the 64 hexadecimal digits that sha256sum writes."
             )
         digest = bytes.fromhex(key.removeprefix(_HASHED))
+        if digest == _OF_NO_KEY:
+            raise StartupError(f"line {number}: the hash is that of an empty key, which everybody has. Hash the key.")
     else:
-        digest = digest_of(key)
+        try:
+            digest = digest_of(key)
+        except StartupError as error:
+            raise StartupError(f"line {number}: {error}") from None
     return _Line(number, name, digest, _parse_options(number, given))
 
 

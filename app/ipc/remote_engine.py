@@ -106,12 +106,14 @@ class RemoteEngine:
                 self._flush_soon()
             raise
 
+    def check_rate(self, caller: Caller) -> None:
+        # As of the last tenth of a second, as in `check`.
+        refuse_debt(caller, self._debts.get(caller.name), monotonic())
+
     def check(self, model: str, sequences: int, caller: Caller | None = None) -> None:
         # As of the last tenth of a second, in which the engine's own check of what is let through has the last word.
         if self._keys is not None and model not in self._keys:
             raise Replaced
-        if caller is not None:
-            refuse_debt(caller, self._debts.get(caller.name), monotonic())
         if model in self._statistics:
             self._admission.refuse_long_wait(self._statistics[model].wait_s(sequences, caller))
 
@@ -268,7 +270,7 @@ class RemoteEngine:
     def _disconnect(self) -> bool:
         """Fail all that waits; return whether there was an engine."""
         had_engine, self._writer, self._keys = self._keys is not None, None, None
-        self._statistics = {}
+        self._statistics, self._debts = {}, {}
         self._outbox.clear()
         self._withdrawn.clear()
         for waiting in self._waiting.values():

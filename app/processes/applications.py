@@ -16,13 +16,13 @@ from app.http.dispatch import Dispatcher, Endpoint
 from app.http.finished import Finished
 from app.http.health import make_health_router, make_metrics_router
 from app.http.inference import InferenceEndpoint
+from app.http.keys import Keys
 from app.http.large_work import LargeWork
 from app.http.listening.ports import Purpose
 from app.http.models import make_models_router
 from app.http.native import NativeApi
 from app.http.page import PageApi
 from app.http.utility import UtilityEndpoint
-from app.processes.keys import read_key
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import Tracer
@@ -41,12 +41,13 @@ class Applications:
         metrics: Metrics,
         finished: Finished,
         tracer: Tracer | None,
+        admin_keys: Keys | None,
         administration: Callable[[], Administration | None],
     ) -> None:
-        """Take `administration`, which does what an operator asks for, if anyone does yet.
+        """Take the keys of operators, without which there is nothing for them, and who does what one asks for, if anyone does yet.
 
         Raises:
-            StartupError: the admin key cannot be read, or an API does not exist.
+            StartupError: an API does not exist.
         """
         self._settings: Final = settings
         self._served: Final = served
@@ -56,8 +57,7 @@ class Applications:
         self._finished: Final = finished
         self._tracer: Final = tracer
         self._apis: Final[list[Api]] = [NativeApi(served), *(dialect(served) for dialect in chosen(settings.apis))]
-        key = read_key("admin_key", settings.admin_key, settings.admin_key_file)
-        self._admin: Final = None if key is None else AdminApi(served, key, administration)
+        self._admin: Final = None if admin_keys is None else AdminApi(served, admin_keys, administration)
         metrics.set_apis([api.name for api in self._apis], [] if self._admin is None else [AdminApi.name])
 
     def by_port(self) -> dict[Purpose, Application]:

@@ -34,12 +34,21 @@ class Changes:
     def __init__(self, *paths: Path | None) -> None:
         """Take the files as they are now; None stands for one that is not used. They are to be read after this."""
         self._paths: Final = [path for path in paths if path is not None]
-        self._seen = self._look()
+        self._seen = self._known = self._look()
+
+    def __str__(self) -> str:
+        return " or ".join(map(str, self._paths))
 
     def are_new(self) -> bool:
-        """Return whether a file is another than when this was asked last. Ask before reading: what changes meanwhile is seen next time."""
+        """Return once whether a file is another, and was so when this was asked before: what is still being written is not read.
+
+        Ask before reading: what changes meanwhile is seen later.
+        """
         before, self._seen = self._seen, self._look()
-        return self._seen != before
+        if self._seen != before or self._seen == self._known:
+            return False
+        self._known = self._seen
+        return True
 
     def _look(self) -> list[Signature]:
         return [signature_of(path) for path in self._paths]

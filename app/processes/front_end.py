@@ -28,7 +28,7 @@ from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
 from app.processes.certificates import Certificates, open_certificates
 from app.processes.changes import look_again
 from app.processes.garbage_collection import freeze_heap
-from app.processes.keys import KeysFile, open_keys_file, single_key
+from app.processes.keys import KeyFiles, open_admin_key, open_callers_keys
 from app.processes.small_files import folder_of
 from app.settings import Settings
 from app.tasks import TASKS
@@ -68,8 +68,7 @@ class FrontEnd:
         is_traced = is_exported("traces", settings.collector)
         self._tracer = Tracer(settings.collector) if is_traced else None
         certificates = open_certificates(settings)
-        keys_file = open_keys_file(settings)
-        keys = single_key(settings) if keys_file is None else keys_file.keys
+        callers_keys, admin_key = open_callers_keys(settings), open_admin_key(settings)
         self.bundles: Final = list(bundles)
         """Those that are served."""
         models = []
@@ -85,7 +84,12 @@ class FrontEnd:
         bad.refuse_none(self.bundles)
         self._bad = bad
         catalog = Catalog((one for one in models if one.name not in bad.names), defaults, bad.names)
-        limits = Limits(settings.max_body_bytes, settings.max_inputs, settings.request_timeout_s, keys)
+        limits = Limits(
+            settings.max_body_bytes,
+            settings.max_inputs,
+            settings.request_timeout_s,
+            None if callers_keys is None else callers_keys.keys,
+        )
         self._served: Final = Served(catalog, self._loaded_as, self.readiness, limits)
         self._large: Final = LargeWork(settings.request_timeout_s, settings.max_queue_s)
         is_logged = settings.access_log and settings.log_level in ("debug", "info")
@@ -99,6 +103,7 @@ class FrontEnd:
             metrics=metrics,
             finished=finished,
             tracer=self._tracer,
+            admin_keys=None if admin_key is None else admin_key.keys,
             administration=lambda: self.administration,
         ).by_port()
         for model in catalog:
@@ -110,21 +115,21 @@ class FrontEnd:
             None if certificates is None else certificates.tls(metrics.tls_failures.inc),
         )
 
-        self.looks: Final = self._looks(certificates, keys_file)
+        self.looks: Final = self._looks(certificates, admin_key, callers_keys)
         """Each reads a file again if it has changed."""
         self._watching = [asyncio.create_task(look_again(look)) for look in self.looks]
 
-    def _looks(self, certificates: Certificates | None, keys_file: KeysFile | None) -> list[Callable[[], object]]:
-        looks: list[Callable[[], object]] = []
-        if certificates is not None:
-            looks.append(certificates.look)
-        if keys_file is not None:
+    def _looks(
+        self, certificates: Certificates | None, admin_key: KeyFiles | None, callers_keys: KeyFiles | None
+    ) -> list[Callable[[], object]]:
+        looks: list[Callable[[], object]] = [one.look for one in (certificates, admin_key) if one is not None]
+        if callers_keys is not None:
             callers = self._metrics.of_callers
-            callers.expect(keys_file.names)
+            callers.expect(callers_keys.names)
 
             def look() -> None:
-                if keys_file.look():
-                    callers.expect(keys_file.names)
+                if callers_keys.look():
+                    callers.expect(callers_keys.names)
 
             looks.append(look)
         return looks

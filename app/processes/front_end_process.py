@@ -17,7 +17,7 @@ from app.processes.certificates import open_certificates
 from app.processes.changes import until_right
 from app.processes.exit_status import ExitStatus
 from app.processes.front_end import FrontEnd
-from app.processes.keys import open_keys_file
+from app.processes.keys import open_admin_key, open_callers_keys
 from app.processes.reports import FrontEndReady, SupervisorLink
 from app.processes.signals import reread_when_told
 from app.processes.small_files import folder_of
@@ -69,7 +69,8 @@ async def serve_front_end(
 
 async def _files_are_right(settings: Settings, supervisor: SupervisorLink) -> bool:
     """Wait until keys and certificates can be read; return False if this process is to end instead."""
-    waiting = asyncio.create_task(until_right(lambda: (open_keys_file(settings), open_certificates(settings))))
+    opens = (open_callers_keys, open_admin_key, open_certificates)
+    waiting = asyncio.create_task(until_right(lambda: [open_one(settings) for open_one in opens]))
 
     def end() -> None:
         waiting.cancel()

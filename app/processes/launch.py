@@ -15,7 +15,7 @@ from app.processes.certificates import open_certificates
 from app.processes.engine_process import serve_engine
 from app.processes.exit_status import ExitStatus, run
 from app.processes.front_end_process import serve_front_end
-from app.processes.keys import open_keys_file
+from app.processes.keys import open_admin_key, open_callers_keys
 from app.processes.notify import ServiceManager
 from app.processes.ports import bind_ports
 from app.processes.supervisor import Supervisor
@@ -67,7 +67,8 @@ async def _serve_on(ports: Ports, settings: Settings, manager: ServiceManager) -
     if settings.workers == 1:
         return await serve_alone(settings, ports, bundles, bad, manager)
     chosen(settings.apis)
-    open_keys_file(settings)
+    open_callers_keys(settings)
+    open_admin_key(settings)
     open_certificates(settings)
     return await Supervisor(settings, ports, serve_engine, serve_front_end, manager).run()
 

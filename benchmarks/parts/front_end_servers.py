@@ -55,6 +55,9 @@ class FakeEngine:
     ) -> list[SequenceResult]:
         return [self._logits] * len(sequences)
 
+    def check_rate(self, caller: Caller) -> None:
+        pass
+
     def check(self, model: str, sequences: int, caller: Caller | None = None) -> None:
         pass
 

@@ -51,6 +51,8 @@ def test_a_name_may_have_an_old_and_a_new_key() -> None:
         (f"other {SECRET}", "not be 'other'"),
         (f"name sha256:{SECRET}", "64 hexadecimal digits"),
         (f"name sha256:{'0' * 63}", "64 hexadecimal digits"),
+        (f"name sha256:{sha256().hexdigest()}", "that of an empty key, which everybody has"),
+        (f"name {SECRET}\u200b", "a character that cannot be seen"),
         (f"name {SECRET} {SECRET}", "nothing but share="),
         (f"name {SECRET} share", "share should be a number above 0"),
         (f"name {SECRET} share=0", "share should be a number above 0"),

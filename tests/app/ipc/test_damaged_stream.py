@@ -1,14 +1,19 @@
 """Damage ends the connection that it came by, and nothing else."""
 
 import asyncio
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from app.engine.admission import Admission
+from app.engine.callers import Caller
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded, Serving, Speed
-from app.ipc.codec import Hello, encode
+from app.engine.rates import Bucket
+from app.errors import RateLimited
+from app.ipc.codec import Hello, Statistics, encode
 from app.ipc.engine_server import EngineServer
 from app.ipc.frames import HEADER, LARGEST, frame
 from app.ipc.remote_engine import RemoteEngine
@@ -50,6 +55,7 @@ def test_a_front_end_loses_the_engine_and_connects_again(
     damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "engine.sock"
+    caller = Caller("one", tokens_per_second=1.0, burst=1.0)
     loaded = Loaded(
         identity="a1", variant="cpu-fp32", provider="CPU", threads=1, lanes=1, speed=Speed(96, 1e-5, [(8, 1e-3)])
     )
@@ -63,6 +69,8 @@ def test_a_front_end_loses_the_engine_and_connects_again(
 
         async def connected(serving: Serving) -> None:
             assert serving.models == {"sentiment": loaded}
+            with nullcontext() if is_connected.is_set() else pytest.raises(RateLimited):
+                client.check_rate(caller)  # the engine that comes next knows of no debt
             events.append("connected")
             (is_connected_again if is_connected.is_set() else is_connected).set()
 
@@ -76,6 +84,8 @@ def test_a_front_end_loses_the_engine_and_connects_again(
         )
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if not is_connected.is_set():
+                writer.write(frame(encode(Statistics({}, {"one": Bucket(-1000.0, time.monotonic(), 1.0)}))))
             writer.write(frame(encode(Hello(Serving({"sentiment": loaded}), 1))))
             if not is_lost.is_set():
                 await is_connected.wait()

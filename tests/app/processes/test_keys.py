@@ -6,15 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from app.engine.callers import Caller
 from app.errors import StartupError, Unauthorized
 from app.processes import changes
-from app.processes.keys import KeysFile, open_keys_file
+from app.processes.keys import MOST_BYTES, KeyFiles, open_admin_key, open_callers_keys
 from app.settings import Settings
 
 
-def names(file: KeysFile, *keys: str) -> list[str | None]:
+def names(file: KeyFiles, *keys: str) -> list[str | None]:
     found: list[str | None] = []
     for key in keys:
         try:
@@ -27,16 +28,86 @@ def names(file: KeysFile, *keys: str) -> list[str | None]:
     return found
 
 
+def keys_of(path: Path, single: str | None = None, single_file: Path | None = None) -> KeyFiles:
+    settings = Settings(
+        api_keys_file=path, api_key=None if single is None else SecretStr(single), api_key_file=single_file
+    )
+    keys = open_callers_keys(settings)
+    assert keys is not None
+    return keys
+
+
+def is_read(file: KeyFiles) -> bool:
+    """Look as often as it takes to see that a file is another and stays so."""
+    first, second = file.look(), file.look()
+    assert not first
+    return second
+
+
 def test_a_changed_file_is_read_once(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text("search old\n")
-    file = KeysFile(path)
+    file = keys_of(path)
     assert not file.look()
     path.write_text("search new\nnightly k2\n")
-    assert file.look()
+    assert is_read(file)
     assert not file.look()
     assert names(file, "old", "new", "k2") == [None, "search", "nightly"]
     assert file.names == ["search", "nightly"]
+
+
+def test_a_file_that_is_being_written_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("search k1\nnightly k2\n")
+    file = keys_of(path)
+    with path.open("w") as writing:
+        for line in ("search k1\n", "nightly k2\n", "trial k3\n"):
+            writing.write(line)
+            writing.flush()
+            assert not file.look()
+            assert names(file, "k1", "k2") == ["search", "nightly"]
+    assert file.look()
+    assert names(file, "k1", "k2", "k3") == ["search", "nightly", "trial"]
+
+
+def test_files_with_one_key_are_read_anew(tmp_path: Path) -> None:
+    path, several = tmp_path / "key", tmp_path / "keys"
+    path.write_text("old\n")
+    several.write_text("search k1\n")
+    beside = keys_of(several, single_file=path)
+    for file in (open_callers_keys(Settings(api_key_file=path)), open_admin_key(Settings(admin_key_file=path)), beside):
+        assert file is not None
+        path.write_text("old\n")
+        is_read(file)
+        file.keys.caller_of(b"old")
+        path.write_text("\ufeffnew\r\n")  # as editors of Windows write it
+        assert is_read(file)
+        file.keys.caller_of(b"new")
+        with pytest.raises(Unauthorized):
+            file.keys.caller_of(b"old")
+    assert names(beside, "k1", "new") == ["search", "default"]
+
+
+@pytest.mark.parametrize("key", ["one\ntwo", "t\tab", "with\udcffbyte"])
+def test_a_single_key_that_no_caller_can_send_is_refused(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(key.encode(errors="surrogateescape"))
+    for settings in (Settings(api_key=SecretStr(key)), Settings(api_key_file=path), Settings(admin_key_file=path)):
+        with pytest.raises(StartupError, match=r"BERT_A.*(cannot be seen|not UTF-8)") as refused:
+            _ = open_callers_keys(settings) or open_admin_key(settings)
+        assert key not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "too large"])
+def test_what_would_hold_up_a_process_is_not_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "keys"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.touch()
+        os.truncate(path, MOST_BYTES + 1)
+    with pytest.raises(StartupError, match="not a regular file" if kind == "a pipe" else "is over"):
+        keys_of(path)
 
 
 def test_a_secret_of_kubernetes_is_read_anew_when_its_link_changes(tmp_path: Path) -> None:
@@ -47,10 +118,10 @@ def test_a_secret_of_kubernetes_is_read_anew_when_its_link_changes(tmp_path: Pat
         os.utime(tmp_path / version / "keys", (1e9, 1e9))
     (tmp_path / "..data").symlink_to("v1")
     (tmp_path / "keys").symlink_to("..data/keys")
-    file = KeysFile(tmp_path / "keys")
+    file = keys_of(tmp_path / "keys")
     (tmp_path / "..data_tmp").symlink_to("v2")
     (tmp_path / "..data_tmp").replace(tmp_path / "..data")
-    assert file.look()
+    assert is_read(file)
     assert names(file, "key-v1", "key-v2") == [None, "search"]
 
 
@@ -68,7 +139,7 @@ def test_a_wrong_file_is_told_of_once_and_changes_nothing(
 ) -> None:
     path = tmp_path / "keys"
     path.write_text("search key-1\n")
-    file = KeysFile(path)
+    file = keys_of(path)
     if wrong is None:
         path.unlink()
     else:
@@ -80,20 +151,20 @@ def test_a_wrong_file_is_told_of_once_and_changes_nothing(
     assert "key-" not in record.getMessage()
     assert names(file, "key-1", "key-2") == ["search", None]
     path.write_text("search key-3\n")
-    assert file.look()
+    assert is_read(file)
     assert names(file, "key-1", "key-3") == [None, "search"]
 
 
 def test_the_single_key_counts_beside_the_file(tmp_path: Path) -> None:
     path = tmp_path / "keys"
-    path.write_text("search k1\n")
-    file = KeysFile(path, "single")
+    path.write_text("\ufeffsearch k1\r\n")
+    file = keys_of(path, "single")
     assert names(file, "k1", "single") == ["search", "default"]
     path.write_text("search k1\ndefault k2 share=3\n")
-    assert file.look()
+    assert is_read(file)
     assert file.keys.caller_of(b"single") == file.keys.caller_of(b"k2") == Caller("default", share=3)
     path.write_text("search single\n")
-    assert file.look()
+    assert is_read(file)
     assert names(file, "single") == ["search"]
 
 
@@ -110,10 +181,10 @@ def test_a_process_that_is_started_while_the_file_is_wrong_waits_for_a_right_one
     path.write_text("search\n")
     settings = Settings(api_keys_file=path)
     with pytest.raises(StartupError):
-        KeysFile(path)
+        keys_of(path)
 
     async def main() -> None:
-        waiting = asyncio.create_task(changes.until_right(lambda: open_keys_file(settings)))
+        waiting = asyncio.create_task(changes.until_right(lambda: open_callers_keys(settings)))
         await asyncio.sleep(0)  # it has looked once
         assert len(caplog.records) == 1
         assert not waiting.done()
@@ -129,7 +200,7 @@ def test_a_process_that_is_started_while_the_file_is_wrong_waits_for_a_right_one
 def test_whoever_watches_is_told_of_other_keys(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text("search k1\n")
-    file = KeysFile(path)
+    file = keys_of(path)
 
     async def main() -> None:
         changed = asyncio.Event()
