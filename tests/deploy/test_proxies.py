@@ -159,26 +159,33 @@ def haproxy(folder: Path, recipe: str) -> list[str]:
     return [find_program("haproxy"), "-db", "-f", str(folder / "haproxy.cfg")]
 
 
-PROXIES = {"nginx": (nginx, "nginx.conf"), "haproxy": (haproxy, "haproxy.cfg")}
+PROXIES = {"nginx": (nginx, "nginx.conf", "unix:"), "haproxy": (haproxy, "haproxy.cfg", "unix@")}
+"""How each is started, its recipe, and what its address of a Unix socket begins with."""
 
 
 @pytest.fixture(params=PROXIES)
 def behind(request: pytest.FixtureRequest, tmp_path: Path, shared_models: Path) -> Iterator[Behind]:
-    """Start two instances behind a proxy, below a path of it, and return its address and them."""
-    make, name = PROXIES[request.param]
+    """Start two instances behind a proxy, below a path of it, the second maybe on a Unix socket, and return its address and them."""
+    make, name, unix = PROXIES[request.param]
     with ExitStack() as running_now:
 
-        def behind(*arguments: str, path: str = "/", workers: Sequence[str] = ("1", "1")) -> tuple[str, list[Instance]]:
+        def behind(
+            *arguments: str, path: str = "/", workers: Sequence[str] = ("1", "1"), socket_path: Path | None = None
+        ) -> tuple[str, list[Instance]]:
             find_program(request.param)  # or the instances are for nothing
             ports = [running_now.enter_context(reserved()) for _ in range(3)]
+            addresses = [f"127.0.0.1:{port}" for port in ports[:2]]
+            places: list[tuple[str, ...]] = [(), ()]
+            if socket_path is not None:
+                addresses[1], places[1] = f"{unix}{socket_path}", ("--uds", str(socket_path))
             instances = []
-            for port, count in zip(ports, workers, strict=False):
-                instances.append(Instance(shared_models, port, "--workers", count, *arguments))
+            for port, count, place in zip(ports, workers, places, strict=False):
+                instances.append(Instance(shared_models, port, "--workers", count, *place, *arguments))
                 running_now.callback(instances[-1].close)
             recipe = (RECIPES / name).read_text()
-            for old, new in [("127.0.0.1:8001", ports[0]), ("127.0.0.1:8002", ports[1])]:
+            for old, new in zip(["127.0.0.1:8001", "127.0.0.1:8002"], addresses, strict=True):
                 assert old in recipe
-                recipe = recipe.replace(old, f"127.0.0.1:{new}")
+                recipe = recipe.replace(old, new)
             recipe, found = re.subn(r"(listen |bind )(:?)8080", rf"\g<1>127.0.0.1:{ports[2]}", recipe)
             assert found == 1
             url = f"http://127.0.0.1:{ports[2]}"
@@ -199,10 +206,10 @@ def ask_as(source: str, url: str, path: str, headers: dict[str, str]) -> Reply:
     return reply
 
 
-def callers_of(instances: list[Instance], request_id: str) -> list[str]:
-    """Return the callers of the requests of an id, as the logs name them."""
-    records = [record for instance in instances for record in instance.server.records]
-    return [record["client"] for record in records if record.get("request_id") == request_id]
+def callers_of(instances: list[Instance], request_id: str) -> list[tuple[str, int]]:
+    """Return the callers of the requests of an id, as the logs name them, and the numbers of the instances that answered."""
+    records = [(record, number) for number, instance in enumerate(instances) for record in instance.server.records]
+    return [(record["client"], number) for record, number in records if record.get("request_id") == request_id]
 
 
 def test_no_request_fails_while_all_instances_are_replaced(behind: Behind) -> None:
@@ -223,8 +230,8 @@ def test_only_requests_that_run_may_fail_when_an_instance_dies(behind: Behind, r
     assert len(callers.failures) <= (CALLERS if "haproxy" in request.node.name else 0)
 
 
-def test_requests_arrive_with_their_id_and_the_address_of_their_caller(behind: Behind) -> None:
-    url, instances = behind()
+def test_requests_arrive_with_their_id_and_the_address_of_their_caller(behind: Behind, tmp_path: Path) -> None:
+    url, instances = behind(socket_path=tmp_path / "socket")
     ids = []
     for named in ({"x-request-id": "mine"}, {}):
         reply = ask_as("127.0.0.2", url, "/v1/classify", {"x-forwarded-for": "203.0.113.7", **named})
@@ -232,8 +239,20 @@ def test_requests_arrive_with_their_id_and_the_address_of_their_caller(behind: B
         ids.append(reply.headers["x-request-id"])
     assert ids[0] == "mine"
     assert len(ids[1]) >= 32
-    for one in ids:
-        assert eventually(partial(callers_of, instances, one)) == ["127.0.0.2"]
+    told = [eventually(partial(callers_of, instances, one)) for one in ids]
+    assert sorted(told) == [[("127.0.0.2", 0)], [("127.0.0.2", 1)]]  # the second by a Unix socket
+
+
+@pytest.mark.parametrize("behind", ["nginx"], indirect=True)  # the other asks /readyz instead
+def test_a_request_that_fails_on_all_instances_fails_alone(behind: Behind) -> None:
+    url, _ = behind("--cors-allow-origin", "https://page.example")
+    asks = {"origin": "https://page.example", "access-control-request-method": "POST"}
+    too_long_an_answer = {**asks, "access-control-request-headers": "x" * 5000}  # which repeats them
+    connection = Connection(url)
+    for _ in range(4):
+        assert connection.ask("OPTIONS", "/v1/classify", headers=too_long_an_answer).status == 502
+        assert connection.ask("POST", "/v1/classify", SHORT).status == 200
+    connection.close()
 
 
 def test_a_proxy_may_serve_below_a_path(behind: Behind) -> None:
