@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     )
     host: str = Field(
         "127.0.0.1",
-        pattern=r"^[^,\s]+(,[^,\s]+)*$",
+        pattern=r"^[^,*\s]+(,[^,*\s]+)*$",
         description="addresses to listen on; 0.0.0.0 is every one of IPv4, :: alone every one of IPv6 and IPv4",
     )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")

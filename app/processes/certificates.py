@@ -2,6 +2,7 @@
 
 import logging
 import ssl
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,10 @@ def open_certificates(settings: Settings) -> "Certificates | None":
         if settings.ssl_cert_reqs != "none" or any(getattr(settings, name) is not None for name in others):
             raise StartupError("A setting of TLS is set and there is no certificate. Set BERT_SSL_CERTFILE.")
         return None
+    if settings.ssl_cert_reqs == "none" and settings.ssl_ca_certs is not None:
+        raise StartupError(
+            "BERT_SSL_CA_CERTS is set, and BERT_SSL_CERT_REQS lets callers in without a certificate. Set it to required or optional."
+        )
     if settings.ssl_cert_reqs != "none" and settings.ssl_ca_certs is None:
         raise StartupError(
             "BERT_SSL_CERT_REQS asks for certificates of callers, and nothing says which. Set BERT_SSL_CA_CERTS."
@@ -100,8 +105,10 @@ class Certificates:
 
 
 def _check_readable(variable: str, path: Path) -> None:
-    """Read a file: OpenSSL does not say which one it cannot."""
+    """Read a file: OpenSSL does not say which one it cannot. A pipe could be read only once, and an unwritten one never."""
     try:
+        if stat.S_ISFIFO(path.stat().st_mode):
+            raise StartupError(f"{variable} is a pipe, and is read more than once: {path}. Write it into a file.")
         path.read_bytes()
     except OSError as error:
         raise StartupError(f"{variable} cannot be read: {path}: {error.strerror}.") from error

@@ -193,11 +193,12 @@ class FrontEnd:
     def _make_other_applications(self, finished: Finished) -> dict[Purpose, Application]:
         """Return what answers on the ports that are for one thing: that, and health."""
 
-        def make(endpoints: Sequence[Endpoint], *, has_metrics: bool) -> Application:
+        def make(endpoints: Sequence[AdminEndpoint], *, has_metrics: bool) -> Application:
             routers = [make_health_router(self.readiness)]
             if has_metrics:
                 routers.append(make_metrics_router(self._metrics))
-            application = make_application(routers, (), self._served, asks_for_key=False)
+            operators = [endpoint.route for endpoint in endpoints]
+            application = make_application(routers, (), self._served, asks_for_key=False, for_operators=operators)
             return Dispatcher(CompressingApplication(application, Compressor(self._large)), endpoints, finished)
 
         others: dict[Purpose, Application] = {}
