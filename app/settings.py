@@ -63,7 +63,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "http_compression",
         "timeout_keep_alive",
     ),
-    "TLS": ("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_cert_reqs"),
+    "TLS": ("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_cert_reqs", "ssl_ciphers"),
     "limits": (
         "max_queue_s",
         "request_timeout_s",
@@ -201,6 +201,11 @@ class Settings(BaseSettings):
     ssl_ca_certs: Path | None = Field(None, description="certificates of those who may sign callers' certificates")
     ssl_cert_reqs: Literal["none", "optional", "required"] = Field(
         "none", description="whether callers show a certificate; 0, 1 and 2 mean the same, as in Python"
+    )
+    ssl_ciphers: str | None = Field(
+        None,
+        min_length=1,
+        description="ciphers for TLS 1.2, as OpenSSL writes a list of them; those of 1.3 are its own",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log to write")
     log_format: Literal["auto", "json", "text"] = Field(

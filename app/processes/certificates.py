@@ -24,7 +24,7 @@ def open_certificates(settings: Settings) -> "Certificates | None":
         StartupError: a file cannot be used, or a setting is missing.
     """
     if settings.ssl_certfile is None:
-        others = ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs")
+        others = ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers")
         if settings.ssl_cert_reqs != "none" or any(getattr(settings, name) is not None for name in others):
             raise StartupError("A setting of TLS is set and there is no certificate. Set BERT_SSL_CERTFILE.")
         return None
@@ -54,6 +54,7 @@ class Certificates:
         password = settings.ssl_keyfile_password
         self._password: Final = "" if password is None else password.get_secret_value()
         self._requirement: Final = _REQUIREMENTS[settings.ssl_cert_reqs]
+        self._ciphers: Final = settings.ssl_ciphers
         self._within_s: Final = settings.read_timeout_s
         self._changes: Final = Changes(self._certificate, self._key, self._authorities)
         self._context = self._read()
@@ -82,6 +83,13 @@ class Certificates:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         context.verify_mode = self._requirement
+        if self._ciphers is not None:
+            try:
+                context.set_ciphers(self._ciphers)
+            except (OSError, ValueError) as error:
+                raise StartupError(
+                    "BERT_SSL_CIPHERS names no cipher that OpenSSL has. `openssl ciphers` lists them."
+                ) from error
         for variable, path in (("BERT_SSL_CERTFILE", self._certificate), ("BERT_SSL_KEYFILE", self._key)):
             if path is not None:
                 _check_readable(variable, path)
