@@ -31,6 +31,7 @@ _LISTS: Final = {
     "apis": "NAME,...",
     "precision": "PRECISION,MODEL=PRECISION,...",
     "forwarded_allow_ips": "ADDRESS,...",
+    "ssl_ciphers": "CIPHER:...",
 }
 """The settings that are lists, and how their items are written."""
 

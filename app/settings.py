@@ -63,7 +63,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "http_compression",
         "timeout_keep_alive",
     ),
-    "TLS": ("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_cert_reqs"),
+    "TLS": ("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_cert_reqs", "ssl_ciphers"),
     "limits": (
         "max_queue_s",
         "request_timeout_s",
@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     )
     host: str = Field(
         "127.0.0.1",
-        pattern=r"^[^,\s]+(,[^,\s]+)*$",
+        pattern=r"^[^,*\s]+(,[^,*\s]+)*$",
         description="addresses to listen on; 0.0.0.0 is every one of IPv4, :: alone every one of IPv6 and IPv4",
     )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
@@ -201,6 +201,11 @@ class Settings(BaseSettings):
     ssl_ca_certs: Path | None = Field(None, description="certificates of those who may sign callers' certificates")
     ssl_cert_reqs: Literal["none", "optional", "required"] = Field(
         "none", description="whether callers show a certificate; 0, 1 and 2 mean the same, as in Python"
+    )
+    ssl_ciphers: str | None = Field(
+        None,
+        min_length=1,
+        description="ciphers for TLS 1.2, as OpenSSL writes a list of them; those of 1.3 are its own",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log to write")
     log_format: Literal["auto", "json", "text"] = Field(

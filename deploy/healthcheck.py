@@ -56,9 +56,9 @@ def is_ready(connection: http.client.HTTPConnection) -> bool:
 
 
 if __name__ == "__main__":
-    # Of a Kubernetes Service of that name, such a variable has the address, which the server ignores.
+    # Of a Kubernetes Service of that name, such a variable has the address, which the server ignores. Which port 0 is, nobody knows.
     ports = {name: os.environ.get(name, "") for name in ("BERT_METRICS_PORT", "BERT_PORT")}
-    found = next((name for name, port in ports.items() if port.isdigit()), "")
+    found = next((name for name, port in ports.items() if port.isdigit() and int(port)), "")
     uds = os.environ.get("BERT_UDS")
     # The port of metrics has no TLS: on the other one callers may have to show a certificate.
     tls = bool(os.environ.get("BERT_SSL_CERTFILE")) and found != "BERT_METRICS_PORT"

@@ -82,6 +82,9 @@ class HttpProtocol(HttpToolsProtocol):
         if self._half_closed is not None:
             self._half_closed.stop()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn leaves it to its time if the connection was reset
+        cast("CoalescingTransport", self.transport).lost()
+        self._half_closed = self._discard = None
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's says nothing, which closes the connection
         """Keep the connection if the caller has sent whole requests and waits for their answers, which TLS cannot."""

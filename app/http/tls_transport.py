@@ -28,10 +28,10 @@ class TlsTransport(CoalescingTransport):
         was_closing = self._transport.is_closing()
         super().close()
         if self._transport.is_closing() and not was_closing:
-            self._look_again(self._connection.loop.time() + self._close_within_s, was_taken=False)
+            self._look_again(self._loop.time() + self._close_within_s, was_taken=False)
 
     def _look_again(self, ends_at: float, *, was_taken: bool) -> None:
-        self._connection.loop.call_later(LOOK_EVERY_S, self._look, ends_at, was_taken)
+        self._loop.call_later(LOOK_EVERY_S, self._look, ends_at, was_taken)
 
     def _look(self, ends_at: float, was_taken: bool) -> None:
         """Close at once if all has been taken. Twice, as the event loop may have had no time to give more to the system."""
@@ -39,7 +39,7 @@ class TlsTransport(CoalescingTransport):
         if connection is None:
             return  # closed by now
         is_taken = _unsent_bytes(connection) == 0
-        if (is_taken and was_taken) or self._connection.loop.time() >= ends_at:
+        if (is_taken and was_taken) or self._loop.time() >= ends_at:
             self._transport.abort()
         else:
             self._look_again(ends_at, was_taken=is_taken)

@@ -73,7 +73,8 @@ class CoalescingTransport:
 
     def __init__(self, transport: asyncio.BaseTransport, connection: Connection, close_within_s: float) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._connection = connection
+        self._connection: Connection | None = connection
+        self._loop = connection.loop
         self._close_within_s = close_within_s
         self._pieces: list[bytes] = []
         self._has_ended = False
@@ -82,7 +83,7 @@ class CoalescingTransport:
     def write(self, data: bytes) -> None:
         self._pieces.append(data)
         if len(self._pieces) == 1:
-            self._connection.loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush)
 
     def write_ahead(self) -> None:
         """Write what the next answer begins with, unless that has been done."""
@@ -98,13 +99,17 @@ class CoalescingTransport:
 
     def close(self) -> None:
         """Close once the caller has taken what was written, or when its time for that is over."""
-        if self._connection.is_amid_request and not self.is_closing():
+        if self._connection is not None and self._connection.is_amid_request and not self.is_closing():
             self._connection.linger()
             return
         self._flush()
         self._transport.close()
         if self._transport.get_write_buffer_size():
-            self._connection.loop.call_later(self._close_within_s, self._transport.abort)
+            self._loop.call_later(self._close_within_s, self._transport.abort)
+
+    def lost(self) -> None:
+        """Let go of a connection that is lost. With TLS it has 60 KiB, which would else wait for the garbage collector."""
+        self._connection = None
 
     def is_closing(self) -> bool:
         return self._has_ended or self._transport.is_closing()

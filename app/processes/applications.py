@@ -114,12 +114,13 @@ class Applications:
         origins = settings.cors_allow_origin
         return dispatcher if origins is None else for_origins(dispatcher, origins)
 
-    def _for_one_thing(self, endpoints: Sequence[Endpoint], *, has_metrics: bool) -> Application:
+    def _for_one_thing(self, endpoints: Sequence[UtilityEndpoint], *, has_metrics: bool) -> Application:
         """Return what answers on a port of its own: that, and health."""
         routers = [make_health_router(self._served.readiness)]
         if has_metrics:
             routers.append(make_metrics_router(self._metrics))
-        application = make_application(routers, (), self._served, asks_for_key=False)
+        operators = [endpoint.route for endpoint in endpoints]
+        application = make_application(routers, (), self._served, asks_for_key=False, for_operators=operators)
         return Dispatcher(CompressingApplication(application, Compressor(self._large)), endpoints, self._finished)
 
     def _for_operators(self, endpoint: Callable[[Api, Utility], UtilityEndpoint]) -> list[UtilityEndpoint]:

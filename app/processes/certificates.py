@@ -2,6 +2,7 @@
 
 import logging
 import ssl
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -23,10 +24,14 @@ def open_certificates(settings: Settings) -> "Certificates | None":
         StartupError: a file cannot be used, or a setting is missing.
     """
     if settings.ssl_certfile is None:
-        others = ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs")
+        others = ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_ciphers")
         if settings.ssl_cert_reqs != "none" or any(getattr(settings, name) is not None for name in others):
             raise StartupError("A setting of TLS is set and there is no certificate. Set BERT_SSL_CERTFILE.")
         return None
+    if settings.ssl_cert_reqs == "none" and settings.ssl_ca_certs is not None:
+        raise StartupError(
+            "BERT_SSL_CA_CERTS is set, and BERT_SSL_CERT_REQS lets callers in without a certificate. Set it to required or optional."
+        )
     if settings.ssl_cert_reqs != "none" and settings.ssl_ca_certs is None:
         raise StartupError(
             "BERT_SSL_CERT_REQS asks for certificates of callers, and nothing says which. Set BERT_SSL_CA_CERTS."
@@ -49,6 +54,7 @@ class Certificates:
         password = settings.ssl_keyfile_password
         self._password: Final = "" if password is None else password.get_secret_value()
         self._requirement: Final = _REQUIREMENTS[settings.ssl_cert_reqs]
+        self._ciphers: Final = settings.ssl_ciphers
         self._within_s: Final = settings.read_timeout_s
         self._changes: Final = Changes(self._certificate, self._key, self._authorities)
         self._context = self._read()
@@ -77,6 +83,13 @@ class Certificates:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         context.verify_mode = self._requirement
+        if self._ciphers is not None:
+            try:
+                context.set_ciphers(self._ciphers)
+            except (OSError, ValueError) as error:
+                raise StartupError(
+                    "BERT_SSL_CIPHERS names no cipher that OpenSSL has. `openssl ciphers` lists them."
+                ) from error
         for variable, path in (("BERT_SSL_CERTFILE", self._certificate), ("BERT_SSL_KEYFILE", self._key)):
             if path is not None:
                 _check_readable(variable, path)
@@ -100,8 +113,10 @@ class Certificates:
 
 
 def _check_readable(variable: str, path: Path) -> None:
-    """Read a file: OpenSSL does not say which one it cannot."""
+    """Read a file: OpenSSL does not say which one it cannot. A pipe could be read only once, and an unwritten one never."""
     try:
+        if stat.S_ISFIFO(path.stat().st_mode):
+            raise StartupError(f"{variable} is a pipe, and is read more than once: {path}. Write it into a file.")
         path.read_bytes()
     except OSError as error:
         raise StartupError(f"{variable} cannot be read: {path}: {error.strerror}.") from error

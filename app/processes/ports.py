@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 from app import __version__
 from app.errors import StartupError
@@ -21,6 +22,16 @@ def bind_ports(settings: Settings) -> Ports:
         raise StartupError(
             "BERT_ADMIN_PORT is set and there is no admin key. Set BERT_ADMIN_KEY or BERT_ADMIN_KEY_FILE."
         )
+    numbers = {
+        "BERT_PORT": settings.port,
+        "BERT_METRICS_PORT": settings.metrics_port,
+        "BERT_ADMIN_PORT": settings.admin_port,
+    }
+    if settings.uds is not None:
+        del numbers["BERT_PORT"]
+    for (one, number), (other, same) in combinations(numbers.items(), 2):
+        if number and number == same:
+            raise StartupError(f"{one} and {other} are both {number}. Give each a port of its own.")
     bound: list[Port] = []
     try:
         bound.extend(_each(settings))

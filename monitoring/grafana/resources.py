@@ -152,6 +152,12 @@ def dashboard() -> models.Dashboard:
                 [Query(f"increase(bert_log_dropped_lines_total{{{CHOSEN}}}[5m])", "{{instance}}")],
                 unit="short",
             ),
+            lines(
+                "TLS handshakes that failed in five minutes",
+                "Callers whose certificate is refused or missing, who do not trust ours, or speak plain HTTP; and scans.",
+                [Query(f"increase(bert_tls_handshake_failures_total{{{CHOSEN}}}[5m])", "{{instance}}")],
+                unit="short",
+            ),
         ],
     )
     gpu = Row(

@@ -58,7 +58,7 @@ def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
         "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"), "admin_key": SecretStr("other"), "admin_key_file": Path("other-file"), "swap": "unload-first",
         "api_keys_file": Path("keys"),
         "root_path": "/bert", "forwarded_allow_ips": "10.0.0.0/8", "timeout_keep_alive": 20, "cors_allow_origin": "https://example.com", "http_compression": True,
-        "ssl_certfile": Path("c"), "ssl_keyfile": Path("k"), "ssl_keyfile_password": SecretStr("p"), "ssl_ca_certs": Path("a"), "ssl_cert_reqs": "optional",
+        "ssl_certfile": Path("c"), "ssl_keyfile": Path("k"), "ssl_keyfile_password": SecretStr("p"), "ssl_ca_certs": Path("a"), "ssl_cert_reqs": "optional", "ssl_ciphers": "HIGH",
         "log_level": "debug", "log_format": "text", "access_log": False, "skip_bad_bundles": True, "watch_models": True, "otlp_endpoint": "http://collector:4318/",
     }  # fmt: skip
     assert set(given) == set(Settings.model_fields)

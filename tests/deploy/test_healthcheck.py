@@ -89,7 +89,8 @@ def test_the_port_of_metrics_is_asked_where_there_is_one() -> None:
     with answering(HTTPStatus.OK) as (port, paths):
         assert check(1, metrics_port=str(port)) == 0
         assert check(port, metrics_port="tcp://10.0.0.1:9000") == 0
-    assert paths == ["/readyz", "/readyz"]
+        assert check(port, metrics_port="0") == 0
+    assert paths == ["/readyz"] * 3
 
 
 def test_a_server_with_tls_is_asked_by_tls_whoever_its_certificate_names(tmp_path: Path) -> None:

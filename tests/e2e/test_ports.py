@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Connection, ServerProcess, run_app, serving, starting
+from tests.support import Connection, Reply, ServerProcess, run_app, serving, starting
 
 KEY = "an-admin-key"
 HEALTH = ("/livez", "/readyz", "/health")
@@ -24,12 +24,16 @@ def told_at(server: ServerProcess, beginning: str) -> str:
     return min(one["time"] for one in server.records if one["message"].startswith(beginning))
 
 
-def status(url: str, path: str, **headers: str) -> int:
+def ask(url: str, path: str, **headers: str) -> Reply:
     connection = Connection(url)
     try:
-        return connection.ask("GET", path, headers=headers).status
+        return connection.ask("GET", path, headers=headers)
     finally:
         connection.close()
+
+
+def status(url: str, path: str, **headers: str) -> int:
+    return ask(url, path, **headers).status
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -41,6 +45,7 @@ def test_what_has_a_port_of_its_own_is_on_no_other(shared_models: Path, workers:
         assert [status(url, "/metrics") for url in (server.url, metrics, admin)] == [404, 200, 404]
         assert [status(url, "/admin/models", **key) for url in (server.url, metrics, admin)] == [404, 404, 200]
         assert status(admin, "/admin/models") == 401
+        assert "/admin/models" in ask(admin, "/openapi.json").json["paths"]
         assert [status(url, "/v1/models") for url in (server.url, metrics, admin)] == [200, 404, 404]
         assert {status(url, path) for url in (server.url, metrics, admin) for path in HEALTH} == {200}
         assert server.stop() == 0
@@ -53,10 +58,18 @@ def test_a_server_listens_on_every_address_of_a_list(shared_models: Path) -> Non
         assert [status(url, "/livez") for url in found.groups()] == [200, 200]
 
 
-def test_a_port_for_operators_without_their_key_ends_the_start(shared_models: Path) -> None:
-    ended = run_app("--models", str(shared_models), "--port", "0", "--admin-port", "0")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--port", "0", "--admin-port", "0"], "BERT_ADMIN_PORT is set and there is no admin key"),
+        (["--port", "9", "--metrics-port", "9"], "BERT_PORT and BERT_METRICS_PORT are both 9"),
+        (["--uds", ""], "it is there, and no socket"),
+    ],
+)
+def test_ports_that_cannot_be_end_the_start(shared_models: Path, arguments: list[str], says: str) -> None:
+    ended = run_app("--models", str(shared_models), *arguments)
     assert ended.returncode == 1
-    assert "BERT_ADMIN_PORT is set and there is no admin key" in ended.stderr
+    assert f"cannot start: {says}" in ended.stderr or f"cannot start: Cannot listen on .: {says}" in ended.stderr
 
 
 def curl(socket: Path, path: str, *more: str) -> "subprocess.CompletedProcess[str]":

@@ -1,5 +1,6 @@
 """TLS with openssl's certificates and curl: what callers see, with one process and with several."""
 
+import os
 import socket
 import ssl
 import subprocess
@@ -192,10 +193,14 @@ def test_callers_must_show_a_certificate_where_that_is_required(
     shared_models: Path, certificate: Certificate, authority: Authority, workers: str
 ) -> None:
     alice = authority.sign("alice")
-    more = ("--ssl-ca-certs", authority.path, "--ssl-cert-reqs", "2", "--workers", workers)
+    only = "ECDHE-ECDSA-AES256-GCM-SHA384"
+    more = ("--ssl-ca-certs", authority.path, "--ssl-cert-reqs", "2", "--ssl-ciphers", only, "--workers", workers)
     with serving(shared_models, *flags(certificate, *more)) as server:
         assert curl(server, authority, "/readyz").returncode != 0
         assert curl(server, authority, "/readyz", "--cert", alice.path, "--key", alice.key).returncode == 0
+        older = ("--cert", alice.path, "--key", alice.key, "--tls-max", "1.2", "--ciphers")
+        assert curl(server, authority, "/readyz", *older, only).returncode == 0
+        assert curl(server, authority, "/readyz", *older, "ECDHE-ECDSA-AES128-GCM-SHA256").returncode != 0
         with connected(server, authority, alice) as idle:
             idle.sendall(REQUEST)
             assert b"200 OK" in answer(idle)
@@ -288,14 +293,26 @@ def test_a_renewed_certificate_is_shown_without_a_failed_request(
         (["--ssl-certfile", "{certificate}", "--ssl-keyfile", "{locked}"], "BERT_SSL_KEYFILE_PASSWORD"),
         (["--ssl-keyfile", "{key}"], "there is no certificate. Set BERT_SSL_CERTFILE"),
         (["--ssl-certfile", "{certificate}", "--ssl-keyfile", "{key}", "--ssl-cert-reqs", "required"], "Set BERT_SSL_CA_CERTS"),
-        (["--ssl-certfile", "{certificate}", "--ssl-keyfile", "{key}", "--ssl-ca-certs", "{key}"], "BERT_SSL_CA_CERTS cannot be used"),
+        (["--ssl-certfile", "{certificate}", "--ssl-keyfile", "{key}", "--ssl-ca-certs", "{key}"], "Set it to required or optional"),
+        (["--ssl-certfile", "{certificate}", "--ssl-keyfile", "{key}", "--ssl-ca-certs", "{key}", "--ssl-cert-reqs", "1"], "BERT_SSL_CA_CERTS cannot be used"),
+        (["--ssl-certfile", "{certificate}", "--ssl-keyfile", "{key}", "--ssl-ciphers", "none"], "BERT_SSL_CIPHERS names no cipher"),
+        (["--ssl-certfile", "{pipe}"], "BERT_SSL_CERTFILE is a pipe"),
     ],
 )  # fmt: skip
 def test_files_that_cannot_be_used_end_the_start(
-    shared_models: Path, certificate: Certificate, authority: Authority, arguments: list[str], says: str
+    shared_models: Path,
+    certificate: Certificate,
+    authority: Authority,
+    tmp_path: Path,
+    arguments: list[str],
+    says: str,
 ) -> None:
     locked = authority.sign("locked", password="secret").key
-    given = [one.format(certificate=certificate.path, key=certificate.key, locked=locked) for one in arguments]
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    given = [
+        one.format(certificate=certificate.path, key=certificate.key, locked=locked, pipe=pipe) for one in arguments
+    ]
     ended = run_app("--models", str(shared_models), "--port", "0", *given)
     assert ended.returncode == 1
     assert says in ended.stderr

@@ -1,6 +1,7 @@
 """HTTP by hand, for what no client library would send."""
 
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -51,6 +52,10 @@ class Wire:
     def is_closed(self) -> bool:
         """Wait for the server to close, and say whether it did so without another word."""
         return self._received.read() == b""
+
+    def reset_when_closed(self) -> None:
+        """Have the other side see a reset instead of an end."""
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close(self) -> None:
         self._received.close()

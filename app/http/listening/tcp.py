@@ -3,7 +3,7 @@
 import errno
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -16,9 +16,9 @@ EVERY: Final = "::"
 _EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104 - whoever asks for every interface gets it
 _NO_SUCH_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 _REMEDIES: Final = {
-    errno.EADDRINUSE: "Stop what uses the port, or set --port and --host.",
+    errno.EADDRINUSE: "Stop what uses it, set another port, or let no address of --host include another one there.",
     errno.EMFILE: "Raise the limit of open files (ulimit -n).",
-    errno.EACCES: "Set --port to 1024 or more: this user may not listen on lower ones.",
+    errno.EACCES: "Set a port of 1024 or more: this user may not listen on lower ones.",
 }
 """What to do about an error of a port; all others are of the address."""
 
@@ -26,7 +26,7 @@ _Address = tuple[socket.AddressFamily, Any]
 
 
 def bind(hosts: Iterable[str], port: int) -> list[socket.socket]:
-    """Return a bound socket for every address of every host; port 0 is a free one, the same for all.
+    """Return a bound socket for every address of the hosts; port 0 is a free one, the same for all.
 
     Raises:
         StartupError: the port is taken or not allowed, or an address is not this machine's.
@@ -35,7 +35,7 @@ def bind(hosts: Iterable[str], port: int) -> list[socket.socket]:
     with ExitStack() as opened:
         sockets: list[socket.socket] = []
         for host in hosts:
-            for one in _bind(host, port, only_ipv6=len(hosts) > 1):
+            for one in _bind(host, port, [one.getsockname() for one in sockets], only_ipv6=len(hosts) > 1):
                 sockets.append(opened.enter_context(one))
                 port = one.getsockname()[1]
         opened.pop_all()
@@ -47,25 +47,35 @@ def cannot_listen(address: Any, error: OSError) -> StartupError:  # noqa: ANN401
     remedy = "Set --host to an address of this machine, or to 0.0.0.0 or :: for all of them."
     if not isinstance(error, socket.gaierror):
         remedy = _REMEDIES.get(error.errno or 0, remedy)
-    where = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else address
+    where = _place(*address[:2]) if isinstance(address, tuple) else address
     return StartupError(f"Cannot listen on {where}: {error.strerror}. {remedy}")
 
 
 def url_of(one: socket.socket, scheme: str) -> str:
     """Return the address of a bound socket as a URL."""
-    host, port = one.getsockname()[:2]
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    return f"{scheme}://{_place(*one.getsockname()[:2])}"
 
 
-def _bind(host: str, port: int, *, only_ipv6: bool) -> list[socket.socket]:
-    """Return the sockets of a host's addresses, but for those of a family that this machine has not, unless it has none."""
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _bind(host: str, port: int, bound: Sequence[Any], *, only_ipv6: bool) -> list[socket.socket]:
+    """Return the sockets of a host's addresses that are not bound yet.
+
+    Those of a family that this machine has not are left out, unless the host has no others.
+    """
     sockets: list[socket.socket] = []
     lacking: OSError | None = None
+    where: Any = host, port
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         for family, address in dict.fromkeys((one[0], one[4]) for one in found):
+            where = address[0], port, *address[2:]
+            if where in bound:
+                continue
             try:
-                sockets.append(_bound((family, (address[0], port, *address[2:])), only_ipv6=only_ipv6))
+                sockets.append(_bound((family, where), only_ipv6=only_ipv6))
             except OSError as error:
                 if error.errno not in _NO_SUCH_FAMILY:
                     raise
@@ -80,7 +90,7 @@ def _bind(host: str, port: int, *, only_ipv6: bool) -> list[socket.socket]:
     except OSError as error:
         for one in sockets:
             one.close()
-        raise cannot_listen((host, port), error) from error
+        raise cannot_listen(where, error) from error
     return sockets
 
 

@@ -33,6 +33,7 @@ class Tls:
 
         Whoever scans ports makes many fail, so that is counted, and logged at level `debug` only.
         """
+        caller = _address_of(connection) if log.isEnabledFor(logging.DEBUG) else None
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 make_protocol,
@@ -43,7 +44,14 @@ class Tls:
             )
         except OSError as error:  # of the connection, of TLS, or of time
             self._failed()
-            log.debug("a TLS handshake failed: %s", error)
+            log.debug("a TLS handshake failed: %s", str(error) or "the caller left", extra={"client": caller})
+
+
+def _address_of(connection: socket.socket) -> str | None:
+    try:
+        return str(connection.getpeername()[0]).removeprefix("::ffff:")  # of a socket for both families
+    except OSError:  # gone by now
+        return None
 
 
 def name_in(certificate: Mapping[str, Any] | None) -> str | None:

@@ -22,7 +22,7 @@ class SocketFile:
             StartupError: another server listens there, or no socket can be there.
         """
         self._path: Final = path
-        self._beside: Final = path.with_name(f"{path.name}.{os.getpid()}")
+        self._beside: Final = Path(f"{path}.{os.getpid()}")
         self.socket: Final = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._check_free()
