@@ -347,7 +347,9 @@ def test_standard_variables_name_the_collector_and_the_sampler(
     models: Path, collector: TraceCollector, workers: str
 ) -> None:
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_TRACES_SAMPLER": "parentbased_always_off",
-                 "OTEL_SERVICE_NAME": "moods", "OTEL_BSP_SCHEDULE_DELAY": "50"}  # fmt: skip
+                 "OTEL_SERVICE_NAME": "moods", "OTEL_BSP_SCHEDULE_DELAY": "50",
+                 # They name what is not installed, and what FastAPI alone would use.
+                 "OTEL_PROPAGATORS": "b3", "OTEL_PYTHON_TRACER_PROVIDER": "none"}  # fmt: skip
     with serving(models, "--workers", workers, "--threads", "1", **variables) as server:
         trace_id = uuid4().hex
         not_sampled = classify(server, "a")
