@@ -83,9 +83,8 @@ async def serve_alone(
         front_end.server.should_exit = True
         await serving
         await engine.close()
-        await front_end.close()
-        if pushed is not None:
-            await asyncio.to_thread(pushed.close)
+        # Both at once: each may have to wait for a collector.
+        await asyncio.gather(front_end.close(), *([asyncio.to_thread(pushed.close)] if pushed else []))
         alive.cancel()
     log.info("stopped")
     return ExitStatus.STOPPED

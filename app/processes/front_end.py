@@ -58,7 +58,7 @@ from app.tasks import TASKS
 from app.tasks.catalog import Catalog, check_models, default_models, load_model
 from app.telemetry.logs import AccessLog
 from app.telemetry.metrics import Metrics
-from app.telemetry.otel import is_exported
+from app.telemetry.otel import is_exported, read_variables
 from app.telemetry.tracing import Tracer
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,8 @@ class FrontEnd:
         """Answers operators, once there are models."""
         self._without_engine_since = time.perf_counter()
         is_traced = is_exported("traces", settings.collector)
-        self._tracer = Tracer(settings.collector) if is_traced else None
+        with read_variables():
+            self._tracer = Tracer(settings.collector) if is_traced else None
         certificates = open_certificates(settings)
         keys_file = open_keys_file(settings)
         keys = single_key(settings) if keys_file is None else keys_file.keys
