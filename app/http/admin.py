@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.engine.messages import ModelState
 from app.engine.protocols import Administration
-from app.errors import MethodNotAllowed, NotReady, ServiceError, Unauthorized
+from app.errors import BadBundle, MethodNotAllowed, NoRoom, NotReady, ServiceError, Unauthorized
 from app.http.asgi import ClientGone, Header, answer_headers, authorize, read_body, render_error, respond
 from app.http.disconnects import Disconnects
 from app.http.faults import internal
@@ -70,7 +70,7 @@ class AdminEndpoint:
         record = RequestRecord(request_id, AdminApi.name, "none")
         answer: tuple[list[Header], bytes] | None = None
         try:
-            body = to_json(await self._answer(scope, receive, path))
+            body = to_json(await self._answer(scope, receive, path, record))
             answer = answer_headers(body, request_id), body
         except ClientGone:
             record.status, record.error_type = CLIENT_GONE, "client_gone"
@@ -84,7 +84,7 @@ class AdminEndpoint:
             await respond(send, record.status, *answer)
         self._finished.request(scope, record, started_at)
 
-    async def _answer(self, scope: Scope, receive: Receive, path: Mapping[str, str]) -> object:
+    async def _answer(self, scope: Scope, receive: Receive, path: Mapping[str, str], record: RequestRecord) -> object:
         try:
             authorize(scope, self._admin_key)
         except Unauthorized:
@@ -98,7 +98,13 @@ class AdminEndpoint:
         if self.route.action == "states":
             return {"models": _shown(await administration.states())}
         change = administration.load if self.route.action == "load" else administration.unload
-        return _shown([await self._disconnects.unless_gone(change(path["name"]), receive)])[0]
+        try:
+            state = await self._disconnects.unless_gone(change(path["name"]), receive)
+        except (BadBundle, NoRoom):
+            record.changes = path["name"]  # only a name that there is comes into the log
+            raise
+        record.changes = state.name
+        return _shown([state])[0]
 
 
 def _refused(error: ServiceError, record: RequestRecord) -> tuple[list[Header], bytes]:

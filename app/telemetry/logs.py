@@ -100,7 +100,7 @@ class AccessLog:
             shown["caller"] = request.caller
         shown["api"] = request.api
         shown["task"] = request.task
-        shown["model"] = request.model
+        shown["model"] = request.model or request.changes
         if request.bundle is not None:
             shown["bundle"] = request.bundle
         shown["status"] = request.status
