@@ -14,6 +14,8 @@ if __name__ == "__main__":
     for name, mode, access in (("stdin", "r", os.O_WRONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY)):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, access), mode))
+    # FastAPI imports what ends the process if a propagator, such as b3, is not installed. Traces take the W3C's context.
+    os.environ.pop("OTEL_PROPAGATORS", None)
 
 from argparse import ArgumentParser
 from pathlib import Path

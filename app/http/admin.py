@@ -1,12 +1,14 @@
 """`/admin/models`: which models are served, for those who operate the server. It has a key of its own, and is off without one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from typing import ClassVar, Final
 
+from app.engine.messages import ModelState
 from app.engine.protocols import Administration
-from app.errors import NotReady
+from app.errors import BadBundle, NoRoom, NotReady
 from app.http.api import Api, Received, Served, Utility
+from app.http.asgi import CHANGES
 from app.http.keys import Keys
 from app.tasks.catalog import Catalog
 
@@ -40,10 +42,20 @@ class AdminApi(Api):
         return {"models": [asdict(state) for state in await self._administration().states()]}
 
     async def _load(self, received: Received) -> object:
-        return asdict(await self._administration().load(received.path["name"]))
+        return await self._changed(received, self._administration().load)
 
     async def _unload(self, received: Received) -> object:
-        return asdict(await self._administration().unload(received.path["name"]))
+        return await self._changed(received, self._administration().unload)
+
+    async def _changed(self, received: Received, change: Callable[[str], Awaitable[ModelState]]) -> object:
+        name = received.path["name"]
+        try:
+            state = await change(name)
+        except (BadBundle, NoRoom):
+            received.scope[CHANGES] = name  # only a name that there is comes into the log
+            raise
+        received.scope[CHANGES] = name
+        return asdict(state)
 
     def _administration(self) -> Administration:
         found = self._found()

@@ -50,6 +50,8 @@ def make_application(
         version=__version__,
         description=DESCRIPTION,
         openapi_tags=[{"name": "inference"}, {"name": "models"}, {"name": "health"}],
+        # `app.telemetry` has the service's; FastAPI's own would follow variables of OpenTelemetry, and fail with them.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         exception_handlers={
             ServiceError: _service_error,
             Exception: _unexpected,

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.errors import MethodNotAllowed
 from app.http.api import Api, Raw, Received, Utility, write_json
-from app.http.asgi import ENCODED, Header, answer_headers, authorize, read_body, respond
+from app.http.asgi import CHANGES, ENCODED, Header, answer_headers, authorize, read_body, respond
 from app.http.compression.answers import Compressor
 from app.http.compression.bodies import COMPRESSES, read_decompressed
 from app.http.disconnects import Disconnects
@@ -46,6 +46,7 @@ class UtilityEndpoint:
         answer = await outcome(self._answer(scope, receive, record, path), self.api, record)
         if answer is not None:
             await respond(send, record.status, *answer)
+        record.changes = scope.get(CHANGES)
         if not self.route.is_open:
             self._finished.request(scope, record, started_at)
 

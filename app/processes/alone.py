@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
-from functools import partial
 
 from app.bundle.files import Bundle
 from app.engine.local import LocalEngine
@@ -38,13 +37,17 @@ async def serve_alone(
     metrics = Metrics()
     engine = LocalEngine()
     front_end = FrontEnd(settings, bundles, engine, metrics, bad)
-    rereads = [*front_end.looks]
+    loading: asyncio.Future[Repository] = asyncio.get_running_loop().create_future()
+
+    async def reread() -> None:
+        repository = await loading  # what changes while models load may have been read already
+        await manager.reread(repository.refresh)
 
     def stop(why: str) -> None:
         manager.stopping()
         front_end.server.stop(why)
 
-    stop_on_signals(stop, _end_now, rereads)
+    stop_on_signals(stop, _end_now, [*front_end.looks, Again(reread).begin])
     alive = asyncio.create_task(manager.keep_alive())
     serving = asyncio.create_task(front_end.server.serve_on(ports))
     pushed = push_metrics(settings, metrics.families, ports)
@@ -69,8 +72,8 @@ async def serve_alone(
         ports.open(is_ready=True)
         repository = Repository(settings, engine, metrics, front_end, bundles=front_end.bundles, serving=start)
         front_end.administration = repository
-        rereads.append(Again(partial(manager.reread, repository.refresh)).begin)
         manager.ready()
+        loading.set_result(repository)
         if settings.watch_models:
             watching = asyncio.create_task(watch(settings.models, lambda: repository.served, repository.refresh))
         await asyncio.wait((serving, engine.lost), return_when=asyncio.FIRST_COMPLETED)
@@ -83,9 +86,8 @@ async def serve_alone(
         front_end.server.should_exit = True
         await serving
         await engine.close()
-        await front_end.close()
-        if pushed is not None:
-            await asyncio.to_thread(pushed.close)
+        # Both at once: each may have to wait for a collector.
+        await asyncio.gather(front_end.close(), *([asyncio.to_thread(pushed.close)] if pushed else []))
         alive.cancel()
     log.info("stopped")
     return ExitStatus.STOPPED

@@ -35,7 +35,7 @@ from app.tasks import TASKS
 from app.tasks.catalog import Catalog, check_models, default_models, load_model
 from app.telemetry.logs import AccessLog
 from app.telemetry.metrics import Metrics
-from app.telemetry.otel import is_exported
+from app.telemetry.otel import is_exported, read_variables
 from app.telemetry.tracing import Tracer
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,8 @@ class FrontEnd:
         """Answers operators, once there are models."""
         self._without_engine_since = time.perf_counter()
         is_traced = is_exported("traces", settings.collector)
-        self._tracer = Tracer(settings.collector) if is_traced else None
+        with read_variables():
+            self._tracer = Tracer(settings.collector) if is_traced else None
         certificates = open_certificates(settings)
         callers_keys, admin_key = open_callers_keys(settings), open_admin_key(settings)
         self.bundles: Final = list(bundles)

@@ -4,7 +4,7 @@ import socket
 
 from app.http.listening.ports import Ports
 from app.settings import Settings
-from app.telemetry.otel import is_exported
+from app.telemetry.otel import is_exported, read_variables
 from app.telemetry.pushed_metrics import Families, PushedMetrics
 
 
@@ -15,7 +15,11 @@ def push_metrics(settings: Settings, families: Families, ports: Ports) -> Pushed
         settings: Of the service.
         families: Reads all metrics.
         ports: Of the service; the main one tells instances of one machine apart.
+
+    Raises:
+        StartupError: a variable of OpenTelemetry is wrong.
     """
     if not is_exported("metrics", settings.collector):
         return None
-    return PushedMetrics(settings.collector, families, f"{socket.gethostname()}:{ports.name}")
+    with read_variables():
+        return PushedMetrics(settings.collector, families, f"{socket.gethostname()}:{ports.name}")

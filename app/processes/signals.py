@@ -29,7 +29,7 @@ def stop_on_signals(
     Args:
         stop: Called with the name of a signal that finishes what was accepted.
         stop_now: Called with the number of a signal that does not wait for that.
-        rereads: Each is called to read anew what may have changed, those that were added later, too. None if SIGHUP always stops.
+        rereads: Each is called to read anew what may have changed. None if SIGHUP always stops.
     """
     loop = asyncio.get_running_loop()
     came: set[int] = set()

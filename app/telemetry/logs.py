@@ -100,7 +100,7 @@ class AccessLog:
             shown["caller"] = request.caller
         shown["api"] = request.api
         shown["task"] = request.task
-        shown["model"] = request.model
+        shown["model"] = request.model or request.changes
         if request.bundle is not None:
             shown["bundle"] = request.bundle
         shown["status"] = request.status
@@ -127,3 +127,8 @@ def configure(level: str, style: Style) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # `app.processes` logs start and stop with more detail than uvicorn.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # Their lines hold headers and addresses, which may be secret: `otel.check` and `collector` say what is wrong.
+    for name in ("opentelemetry.util.re", "opentelemetry.sdk.resources", "urllib3"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("trace_exporter", "metric_exporter"):
+        logging.getLogger(f"opentelemetry.exporter.otlp.proto.http.{name}").setLevel(logging.CRITICAL + 1)

@@ -6,9 +6,12 @@ when something is to be sent; without that nothing of it is.
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
+from urllib.parse import urlsplit
 
 from app import __version__
 from app.errors import StartupError
@@ -25,6 +28,9 @@ FLUSH_WITHIN_S: Final = 3.0
 """Longest wait for the collector at shutdown; a supervisor gives its processes 5 s beyond the shutdown timeout."""
 _ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _PROTOCOL: Final = "OTEL_EXPORTER_OTLP_PROTOCOL"
+_HEADERS: Final = "OTEL_EXPORTER_OTLP_HEADERS"
+_FILES: Final = tuple(f"OTEL_EXPORTER_OTLP_{name}" for name in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"))
+_ATTRIBUTES: Final = "OTEL_RESOURCE_ATTRIBUTES"
 
 
 def is_exported(signal: Signal, endpoint: str | None, environ: Mapping[str, str] = os.environ) -> bool:
@@ -62,19 +68,73 @@ def check(endpoint: str | None, environ: Mapping[str, str] = os.environ) -> None
         return
     _require_sdk()
     for signal in sent:
-        protocol = next((name for name in (_of(signal, _PROTOCOL), _PROTOCOL) if environ.get(name)), None)
+        protocol = _that_counts(signal, _PROTOCOL, environ)
         if protocol is not None and environ[protocol] != "http/protobuf":
             log.warning(
                 "this server sends %s as http/protobuf, whatever %s says: the endpoint must be the collector's HTTP port, "
                 "by custom 4318",
                 *(signal, protocol),
             )
+    _check_values(sent, environ)
     named = [name for name in (_ENDPOINT, *(_of(one, _ENDPOINT) for one in sent)) if environ.get(name)]
     if endpoint is not None and named:
         log.warning("BERT_OTLP_ENDPOINT counts, and %s is ignored. Unset one of them.", " and ".join(named))
     for name in named if endpoint is None else ():
-        if not environ[name].startswith(("http://", "https://")):
+        if not _is_url(environ[name]):
             raise StartupError(f"{name} is no URL of HTTP. Set it to one such as http://localhost:4318.")
+
+
+def _check_values(sent: Collection[Signal], environ: Mapping[str, str]) -> None:
+    """Log which headers, attributes and files cannot be used."""
+    counting = [
+        name
+        for signal in sent
+        for one in (_HEADERS, *_FILES)
+        if (name := _that_counts(signal, one, environ)) is not None
+    ]
+    for name in dict.fromkeys((*counting, _ATTRIBUTES)):  # one may count for both signals
+        if name.endswith(("HEADERS", "ATTRIBUTES")):
+            _check_pairs(name, environ.get(name, ""))
+        elif not Path(environ[name]).exists():
+            log.warning("%s: there is no such file, and nothing can be sent by TLS", name)
+
+
+@contextmanager
+def read_variables() -> Iterator[None]:
+    """Name OpenTelemetry's variables as the cause if the SDK refuses one.
+
+    Raises:
+        StartupError: it did.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise StartupError(f"OpenTelemetry cannot use its variables: {error}") from error
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _check_pairs(variable: str, text: str) -> None:
+    """Log which parts of a variable are no NAME=VALUE, but not what they hold, which may be a key."""
+    from opentelemetry.util.re import parse_env_headers  # noqa: PLC0415
+
+    parts = [part for part in text.split(",") if part.strip()]
+    for number, part in enumerate(parts, 1):
+        is_pair = "=" in part
+        if variable != _ATTRIBUTES:
+            is_pair = any(map(_can_be_sent, parse_env_headers(part, liberal=True).values()))
+        if not is_pair:
+            log.warning("%s: number %d of its parts is no NAME=VALUE that can be sent", variable, number)
+
+
+def _can_be_sent(value: str) -> bool:
+    return value.isprintable() and max(value, default="") <= "\xff"
 
 
 def endpoint_of(signal: Signal, endpoint: str | None) -> str | None:
@@ -102,6 +162,11 @@ def _exporters(signal: Signal, environ: Mapping[str, str]) -> set[str]:
 def _of(signal: Signal, variable: str) -> str:
     """Return the variable that counts for one signal alone."""
     return variable.replace("OTLP_", f"OTLP_{signal.upper()}_")
+
+
+def _that_counts(signal: Signal, variable: str, environ: Mapping[str, str]) -> str | None:
+    """Return the variable that is set for a signal: its own, or that of all signals."""
+    return next((name for name in (_of(signal, variable), variable) if environ.get(name)), None)
 
 
 def _require_sdk() -> None:

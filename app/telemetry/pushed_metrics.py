@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
-from threading import Event, Thread
+from threading import TIMEOUT_MAX, Event, Thread
 from typing import TYPE_CHECKING, Final
 
 from app import __version__
@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 INTERVAL_MS: Final = 60_000
 _VARIABLE: Final = "OTEL_METRIC_EXPORT_INTERVAL"
-_EXPORTER: Final = "opentelemetry.exporter.otlp.proto.http.metric_exporter"
 _SUMS: Final = ("counter", "histogram")
 _STARTED: Final = "process_start_time_seconds"
 
@@ -44,16 +43,13 @@ class PushedMetrics:
             families: Reads all metrics. It is called in the thread.
             instance: What tells this service from others of its name, as Prometheus' label `instance`.
         """
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
+        from app.telemetry.collector import MetricExporter  # noqa: PLC0415
 
         self._resource: Final = resource(service_instance_id=instance)
-        self._exporter: Final = OTLPMetricExporter(endpoint_of("metrics", endpoint))
+        self._exporter: Final = MetricExporter(endpoint_of("metrics", endpoint))
         self._families: Final = families
         self._interval_s: Final = _interval_s()
         self._is_ending: Final = Event()
-        self._fails = False
-        # It logs each attempt; this class logs when a collector goes, and when it is back.
-        logging.getLogger(_EXPORTER).setLevel(logging.CRITICAL + 1)
         self._thread: Final = Thread(target=self._push_on, name="push metrics", daemon=True)
         self._thread.start()
         log.info("metrics are sent to an OpenTelemetry collector every %g s", self._interval_s)
@@ -72,29 +68,19 @@ class PushedMetrics:
         self._push(is_last=True)
 
     def _push(self, *, is_last: bool = False) -> None:
-        from opentelemetry.sdk.metrics.export import MetricExportResult  # noqa: PLC0415
-
         try:
-            read = as_otlp(self._families(), self._resource, with_gauges=not is_last)
-            is_sent = self._exporter.export(read) is MetricExportResult.SUCCESS
+            self._exporter.export(as_otlp(self._families(), self._resource, with_gauges=not is_last))
         except Exception:
             log.exception("metrics could not be read or sent")
-            return
-        if is_sent == self._fails:
-            self._fails = not is_sent
-            if is_sent:
-                log.info("the collector takes metrics again")
-            else:
-                log.warning("the collector does not take metrics: it is tried again every %g s", self._interval_s)
 
 
 def _interval_s() -> float:
     text = os.environ.get(_VARIABLE, "").strip()
     if not text:
         return INTERVAL_MS / 1000
-    if text.isdecimal() and int(text):
-        return int(text) / 1000
-    log.warning("%s is no number of milliseconds above 0: %d counts", _VARIABLE, INTERVAL_MS)
+    if text.isdecimal() and 0 < float(text) < TIMEOUT_MAX * 1000:
+        return float(text) / 1000
+    log.warning("%s is no number of milliseconds above 0, or too large: %d counts", _VARIABLE, INTERVAL_MS)
     return INTERVAL_MS / 1000
 
 

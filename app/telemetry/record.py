@@ -28,6 +28,8 @@ class RequestRecord:
     """Whether the trace is sent to the collector."""
     model: str | None = None
     """None until the request has named a model that exists."""
+    changes: str | None = None
+    """The model that an operator's request loads or unloads: its time is none of the model's answers."""
     bundle: str | None = None
     """The first digits of the identity of that model's bundle."""
     tokenizing_at: float | None = None

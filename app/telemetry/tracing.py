@@ -19,12 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app import __version__
 from app.engine.messages import Timeline
-from app.errors import StartupError
 from app.telemetry.otel import FLUSH_WITHIN_S, endpoint_of, resource
 from app.telemetry.record import CLIENT_GONE, RequestRecord
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, SpanContext
     from opentelemetry.util.types import AttributeValue
 
@@ -43,25 +41,23 @@ class Tracer:
             endpoint: The collector's OTLP/HTTP address, without the path of a signal; None for that of OpenTelemetry's variables.
 
         Raises:
-            StartupError: the variables of batches of spans contradict each other.
+            ValueError: OpenTelemetry's variables of limits or batches of spans are wrong.
         """
         from opentelemetry import trace as api  # noqa: PLC0415
         from opentelemetry.context import Context  # noqa: PLC0415
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
         from opentelemetry.sdk import trace as sdk  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope  # noqa: PLC0415
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
 
+        from app.telemetry.collector import SpanExporter  # noqa: PLC0415
+
         self._provider: Final = sdk.TracerProvider(
             resource=resource(process_pid=os.getpid()),
             shutdown_on_exit=False,  # `close` does that, with a time limit
         )
-        self._exporter: Final[SpanExporter] = OTLPSpanExporter(endpoint_of("traces", endpoint))
-        try:
-            self._processor: Final = BatchSpanProcessor(self._exporter)
-        except ValueError as error:
-            raise StartupError(f"OpenTelemetry cannot use the variables OTEL_BSP_...: {error}") from error
+        self._exporter: Final = SpanExporter(endpoint_of("traces", endpoint))
+        self._processor: Final = BatchSpanProcessor(self._exporter)
         self._provider.add_span_processor(self._processor)
         self._tracer: Final = self._provider.get_tracer("app", __version__)
         self._scope: Final = InstrumentationScope("app", __version__)
@@ -130,7 +126,7 @@ class Tracer:
         flush.join(FLUSH_WITHIN_S)
         if flush.is_alive():
             log.warning("the collector of traces does not respond: the last traces are lost")
-            self._exporter.shutdown()
+            self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 class RequestTrace:

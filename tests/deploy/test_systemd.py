@@ -37,3 +37,12 @@ def test_systemd_waits_for_what_the_server_tells_it() -> None:
     assert unit["TimeoutStartSec"] == "infinity"
     assert int(unit["TimeoutStopSec"]) > Settings.model_fields["shutdown_timeout_s"].default + 5
     assert unit["Environment"].split("=")[0] == "BERT_MODELS"
+
+
+def test_a_reload_begins_before_the_server_is_told_of_it() -> None:
+    lines = [line for line in UNIT.read_text().splitlines() if line.startswith(("ExecReload=", "NotifyAccess="))]
+    assert lines == [
+        "NotifyAccess=exec",
+        "ExecReload=/usr/bin/systemd-notify RELOADING=1",
+        "ExecReload=/bin/kill -HUP $MAINPID",
+    ]

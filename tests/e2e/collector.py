@@ -19,6 +19,10 @@ class Received:
 class Collector:
     def __init__(self, port: int = 0) -> None:
         received: list[Received] = []
+        collector = self
+        self.status = 200
+        self.body = b""
+        """What it answers: an empty message, which says that all was taken."""
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -28,11 +32,11 @@ class Collector:
                 body = self.rfile.read(int(headers["content-length"]))
                 is_gzip = headers.get("content-encoding") == "gzip"
                 received.append(Received(self.path, headers, gzip.decompress(body) if is_gzip else body))
-                # An empty message, which says that all was taken.
-                self.send_response(200)
+                self.send_response(collector.status)
                 self.send_header("content-type", "application/x-protobuf")
-                self.send_header("content-length", "0")
+                self.send_header("content-length", str(len(collector.body)))
                 self.end_headers()
+                self.wfile.write(collector.body)
 
             def log_message(self, *args: Any) -> None:
                 pass

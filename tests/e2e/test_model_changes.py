@@ -92,10 +92,14 @@ def in_order(reply: Reply) -> str:
 
 
 def test_a_new_model_is_loaded_and_one_is_unloaded(models: Path, versions: Path, server: ServerProcess) -> None:
-    assert administer(server, "load", "b").status == 404
+    assert (
+        server.told(administer(server, "load", "b").headers["x-request-id"]).items()
+        >= {"status": 404, "model": None}.items()
+    )
     deploy(models, versions / "2", "b")
     loaded = administer(server, "load", "b")
     assert (loaded.status, loaded.json["state"]) == (200, "ready")
+    assert server.told(loaded.headers["x-request-id"])["model"] == "b"
     assert server.post("/v1/classify", ONE | {"model": "b"}).status == 200
     assert administer(server, "unload", "b").json["state"] == "unloaded"
     for _ in range(8):
@@ -160,6 +164,7 @@ def test_a_bad_bundle_is_refused_and_the_old_one_serves_on(
     deploy(models, tmp_path / "bad")
     reply = administer(server, "load")
     assert (reply.status, reply.json["error_type"]) == (409, "bad_bundle")
+    assert server.told(reply.headers["x-request-id"])["model"] == "a"
     assert names in reply.error
     assert states(server)["a"] == before | {"error": reply.error}
     assert labelled(server, ONE) == expected

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import BundleOf
 from tests.e2e.processes import until
-from tests.support import ServerProcess, serving
+from tests.support import ServerProcess, serving, starting
 
 EACH = pytest.mark.parametrize("workers", ["1", "2"], ids=["alone", "workers"])
 WITHIN_S = 60.0
@@ -108,4 +108,16 @@ def test_a_manager_that_is_gone_harms_nothing(models: Path, tmp_path: Path) -> N
     with serving(models, "--threads", "1", NOTIFY_SOCKET=str(tmp_path / "none")) as server:
         assert server.ask("GET", "/readyz").status == 200
         assert "cannot be told READY=1" in server.log
+        assert server.stop() == 0
+
+
+def test_what_changes_while_models_load_is_read_after_that(models: Path, tmp_path: Path) -> None:
+    manager = Manager(str(tmp_path / "notify"))
+    options = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "600000000"}
+    with manager.socket, starting(models, "--threads", "1", environment=options, wait=False) as server:
+        until(lambda: "WATCHDOG" in manager.hear(server))  # it handles signals, and has begun to load
+        server.process.send_signal(signal.SIGHUP)
+        assert manager.hear(server) == {"READY": "1", "STATUS": "ready"}
+        assert "RELOADING" in manager.hear(server)
+        assert manager.hear(server) == {"READY": "1", "STATUS": "ready"}
         assert server.stop() == 0

@@ -53,6 +53,14 @@ def test_standard_variables_turn_signals_on_and_off(
             COLLECTOR | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"},
             "whatever OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
         ),
+        (OWN, {"OTEL_EXPORTER_OTLP_HEADERS": "a=b,Bearer s3cret"}, "OTEL_EXPORTER_OTLP_HEADERS: number 2 of its parts"),
+        (
+            OWN,
+            {"OTEL_EXPORTER_OTLP_TRACES_HEADERS": "key=s3%0Acret", "OTEL_EXPORTER_OTLP_HEADERS": "ignored"},
+            "OTEL_EXPORTER_OTLP_TRACES_HEADERS: number 1 of its parts",
+        ),
+        (OWN, {"OTEL_RESOURCE_ATTRIBUTES": "a=b,,s3cret"}, "OTEL_RESOURCE_ATTRIBUTES: number 2 of its parts"),
+        (OWN, {"OTEL_EXPORTER_OTLP_CERTIFICATE": "/no/such"}, "OTEL_EXPORTER_OTLP_CERTIFICATE: there is no such file"),
     ],
 )
 def test_a_variable_that_does_not_count_is_a_warning(
@@ -62,6 +70,7 @@ def test_a_variable_that_does_not_count_is_a_warning(
         check(endpoint, environ)
     [record] = caplog.records
     assert warning in record.getMessage()
+    assert "cret" not in record.getMessage()
 
 
 @pytest.mark.parametrize(
@@ -71,6 +80,8 @@ def test_a_variable_that_does_not_count_is_a_warning(
         (OWN, {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": ""}),
         (None, COLLECTOR | {"OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}),
         (OWN, COLLECTOR | {"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}),
+        (OWN, {"OTEL_EXPORTER_OTLP_HEADERS": "a=Bearer b, c=%C3%A9,", "OTEL_RESOURCE_ATTRIBUTES": "a=b=c, d="}),
+        (None, COLLECTOR | {"OTEL_EXPORTER_OTLP_ENDPOINT": "HTTPS://user:key@[::1]:4318/path"}),
     ],
 )
 def test_what_is_as_asked_for_is_no_warning(
@@ -81,7 +92,8 @@ def test_what_is_as_asked_for_is_no_warning(
 
 
 @pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
-def test_an_endpoint_that_is_no_url_ends_the_start(name: str) -> None:
+@pytest.mark.parametrize("endpoint", ["collector:4318", "http://", "http://[::1", "http://collector:99999"])
+def test_an_endpoint_that_is_no_url_ends_the_start(name: str, endpoint: str) -> None:
     with pytest.raises(StartupError, match=f"^{name} is no URL"):
-        check(None, {name: "collector:4318"})
+        check(None, {name: endpoint})
     check(None, {name: "collector:4318", "OTEL_TRACES_EXPORTER": "none"})
