@@ -24,6 +24,7 @@ _OF_A_SERVICE: Final = re.compile(
     r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)|\w+_PORT"
 )
 """The variables of a Service, without the prefix: of one named bert, or bert-NAME."""
+_USUAL_PORT: Final = re.compile(r"^(https://.*):443$|^(http://.*):80$")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+")
 _MEANT: Final = 0.7
 """The similarity, at most 1, above which one name is the other misspelt. Slips, plurals and missing units are above 0.72; names
@@ -277,10 +278,11 @@ class Settings(BaseSettings):
     @field_validator("cors_allow_origin")
     @classmethod
     def _origins(cls, text: str | None) -> str | None:
-        """Return them as browsers write them: without spaces and a slash at the end, and in lower case."""
+        """Return them as browsers write them: in lower case, without spaces, a slash at the end and a port that goes without saying."""
         if text is None:
             return None
         origins = [origin.strip().lower().removesuffix("/") for origin in text.split(",") if origin.strip()]
+        origins = [_USUAL_PORT.sub(r"\1\2", origin) for origin in origins]
         if origins == ["*"] or (origins and all(_ORIGIN.fullmatch(origin) for origin in origins)):
             return ",".join(origins)
         raise PydanticCustomError(

@@ -72,4 +72,4 @@ def _without_port(hop: str) -> str:
     """Return the address of `1.2.3.4:5678` and of `[::1]:5678`, which some proxies write."""
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
-    return hop.partition(":")[0] if hop.count(":") == 1 else hop
+    return hop.partition(":")[0] if hop.count(":") == 1 and hop != UNIX else hop

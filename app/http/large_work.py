@@ -55,6 +55,7 @@ class LargeWork:
         self._readers = _Threads("read", 1)
         self._tokenizers = _Threads("tokenize", threads or usable_cpus())
         self._writers = _Threads("write", WRITERS)
+        self._compressors = _Threads("compress", 1)
         self._trim: asyncio.TimerHandle | None = None
         self._reserved: dict[Caller | None, int] = {}
 
@@ -122,6 +123,15 @@ class LargeWork:
         wanted = _Wanted(min(memory, MEMORY), memory, caller)
         return await self._run(self._writers, Work(self._timeout_s), function, wanted, self._timeout_s)
 
+    async def compress(self, function: Callable[[], T], size: int) -> T:
+        """Compress an answer of `size` bytes. It waits for no answer that is made: it may be the metrics.
+
+        Raises:
+            DeadlineExceeded: it is late.
+        """
+        wanted = _Wanted(min(size, MEMORY), size, None)
+        return await self._run(self._compressors, Work(self._timeout_s), function, wanted, self._timeout_s)
+
     async def _run(
         self, threads: "_Threads", work: Work, function: Callable[[], T], wanted: "_Wanted", max_wait_s: float
     ) -> T:
@@ -155,7 +165,7 @@ class LargeWork:
 
     def close(self) -> None:
         """End the threads."""
-        for threads in (self._readers, self._tokenizers, self._writers):
+        for threads in (self._readers, self._tokenizers, self._writers, self._compressors):
             threads.executor.shutdown(wait=False, cancel_futures=True)
 
 

@@ -179,6 +179,10 @@ def test_origins_are_as_browsers_write_them(start: Any) -> None:
     assert start(BERT_CORS_ALLOW_ORIGIN=given).cors_allow_origin == (
         "https://example.com,http://localhost:3000,capacitor://localhost"
     )
+    given = "https://example.com:443,http://example.com:80/,https://example.com:80"
+    assert start(BERT_CORS_ALLOW_ORIGIN=given).cors_allow_origin == (
+        "https://example.com,http://example.com,https://example.com:80"
+    )
     assert start("--cors-allow-origin", "*").cors_allow_origin == "*"
 
 

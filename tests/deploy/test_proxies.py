@@ -1,6 +1,7 @@
 """The recipes for proxies, run: two instances behind each, and callers that lose no request while these are replaced or die."""
 
 import http.client
+import json
 import os
 import re
 import shutil
@@ -241,6 +242,19 @@ def test_requests_arrive_with_their_id_and_the_address_of_their_caller(behind: B
     assert len(ids[1]) >= 32
     told = [eventually(partial(callers_of, instances, one)) for one in ids]
     assert sorted(told) == [[("127.0.0.2", 0)], [("127.0.0.2", 1)]]  # the second by a Unix socket
+
+
+def test_an_instance_drops_the_request_of_a_caller_that_has_gone(behind: Behind) -> None:
+    url, instances = behind("--max-inputs", "4000", "--max-queue-s", "300", "--request-timeout-s", "300")
+    much = {"model": "sentiment", "inputs": ["The trains leave from there. " * 7] * 4000}
+    connection = http.client.HTTPConnection(urlsplit(url).netloc)
+    connection.request("POST", "/v1/classify", json.dumps(much), {"x-request-id": "gone"})
+    eventually(lambda: any(one.server.metric("bert_inflight_requests") for one in instances))
+    connection.close()
+    (status,) = eventually(
+        lambda: [one.server.told("gone")["status"] for one in instances if '"gone"' in one.server.log]
+    )
+    assert status == 499
 
 
 @pytest.mark.parametrize("behind", ["nginx"], indirect=True)  # the other asks /readyz instead

@@ -11,7 +11,7 @@ from app.errors import ServiceError
 from app.http.api import Raw
 from app.http.asgi import Header, all_of
 from app.http.compression.zstd import zstd
-from app.http.large_work import BYTES_A_WEIGHT, LargeWork
+from app.http.large_work import LargeWork
 
 LEAST_BYTES: Final = 2048
 """Smaller answers fit into a packet or two anyway."""
@@ -65,7 +65,7 @@ class Compressor:
             body = compress()
         else:
             try:
-                body = await self._large.write(compress, len(body) // BYTES_A_WEIGHT)
+                body = await self._large.compress(compress, len(body))
             except ServiceError:  # there is no room for another thread, or it is late: the answer is right without
                 return Raw(body, answer.content_type, [*answer.headers, _VARY])
         encoded = (b"content-encoding", coding.encode())
