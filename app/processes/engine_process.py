@@ -57,7 +57,6 @@ async def serve_engine(
     is_successor = previous is not None
     bad = bad_bundles(settings, is_successor=is_successor)
     found = find_bundles(settings.models, bad.skipping, may_be_empty=settings.waits_for_models)
-    found = [bundle.where_it_is() for bundle in found]  # a link may lead elsewhere by the time that they are loaded
     files = SmallFiles(supervisor.folder)
     bundles = to_serve(found, settings, files, bad, previous)
     known = as_before(bundles, previous)

@@ -60,7 +60,7 @@ class Repository:
         self._engine: Final = engine
         self._metrics: Final = metrics
         self._front_ends: Final = front_ends
-        self._bundles = {bundle.name: bundle.where_it_is() for bundle in bundles if bundle.name in serving.models}
+        self._bundles = {bundle.name: bundle for bundle in bundles if bundle.name in serving.models}
         self.serving = serving
         self._states: dict[str, ModelState] = {}
         for name in serving.unloaded:
@@ -141,7 +141,7 @@ class Repository:
         self._states[name] = replace(before or ModelState(name=name, state="loading"), state="loading")
         old = self._bundles.get(name)
         try:
-            bundle = await asyncio.to_thread(_read, folder)
+            bundle = await asyncio.to_thread(load_bundle, folder)
             if old is not None and bundle.identity == old.identity:
                 return await self._go_on_with(old, bundle)
             others = [one for one in self._bundles.values() if one.name != name]
@@ -357,10 +357,6 @@ class Again:
                 await self._work()
             except Exception:
                 log.exception("what has changed could not be read")
-
-
-def _read(folder: Path) -> Bundle:
-    return load_bundle(folder).where_it_is()
 
 
 def _of_version(loaded: Loaded) -> str:
