@@ -62,7 +62,17 @@ async def serve_engine(
     known = as_before(bundles, previous)
     absent = () if previous is None and bundles else settings.models_named
     loaded = await load_unless_stopped(
-        load_models(settings, bundles, engine, metrics, known, bad=bad, absent=absent, is_successor=is_successor),
+        load_models(
+            settings,
+            bundles,
+            engine,
+            metrics,
+            known,
+            bad=bad,
+            absent=absent,
+            may_lack=[one.name for one in bundles] if is_successor else (),  # rather than serve nothing
+            is_successor=is_successor,
+        ),
         stopped,
     )
     if loaded is None:

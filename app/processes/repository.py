@@ -189,11 +189,17 @@ class Repository:
         Raises:
             StartupError: it cannot be loaded.
         """
-        absent = self._settings.models_named
         try:
             await self._front_ends.prepare(bundle)
             loaded = await load_models(
-                self._settings, [*others, bundle], self._engine, self._metrics, known, absent=absent, only=bundle.name
+                self._settings,
+                [*others, bundle],
+                self._engine,
+                self._metrics,
+                known,
+                absent=self._settings.models_named,
+                may_lack=[one.name for one in self._bundles.values() if one.name != bundle.name or self._lacks_it(one)],
+                only=bundle.name,
             )
         except Exception:
             await self._switch(self.serving)  # so that nothing of it stays
@@ -201,6 +207,11 @@ class Repository:
                 self._metrics.add_model(served.name, served.manifest.task)  # which may be another task
             raise
         return loaded[bundle.name]
+
+    def _lacks_it(self, bundle: Bundle) -> bool:
+        """Return whether a bundle lacks the precision that is for all."""
+        precision = self._settings.precision_by_model[""]
+        return all(variant.precision != precision for variant in bundle.manifest.variants)
 
     def _as_fast(self, bundle: Bundle) -> Mapping[str, Loaded]:
         """Return how the bundle of this name that is served was loaded, if another one of its size is as fast and as large.
