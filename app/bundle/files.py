@@ -34,10 +34,6 @@ class Bundle:
         self.name = folder.name if name is None else name
         """The name it is served under: that of its folder, so that a link or a rename deploys another version."""
 
-    def where_it_is(self) -> "Bundle":
-        """Return it by the path of its folder without links, where it stays when a link leads to another version."""
-        return Bundle(self.folder.resolve(), self.manifest, has_checksum=self.has_checksum, name=self.name)
-
     @cached_property
     def identity(self) -> str:
         """Tells it from every other bundle that was ever there under its name: the manifest holds the hashes of all files."""
@@ -51,7 +47,7 @@ class Bundle:
     @property
     def version(self) -> str | None:
         """The version by which `fill_models` put it there: a folder of `.versions`, into which its own is a link."""
-        parts = self.folder.resolve().parts
+        parts = self.folder.parts
         return parts[-2] if len(parts) > 2 and parts[-3] == ".versions" else None
 
     @property
@@ -144,11 +140,12 @@ def describe_file(path: Path) -> BundleFile:
 
 
 def load_bundle(folder: Path) -> Bundle:
-    """Read the manifest of the bundle in `folder`.
+    """Read the manifest of the bundle in `folder`, which stays where it is when a link of that name leads to another version.
 
     Raises:
         BundleError: there is no manifest, it is damaged, or of another release than this server reads.
     """
+    name, folder = folder.name, Path(os.path.realpath(folder))
     path = folder / MANIFEST_FILE
     if not os.path.lexists(path):
         raise BundleError(
@@ -177,7 +174,7 @@ def load_bundle(folder: Path) -> Bundle:
             f"{path} is damaged: it does not match its checksum, so it was not written by an export as it is. "
             "Copy the bundle again, or export the model again."
         )
-    return Bundle(folder, manifest, has_checksum=has_checksum)
+    return Bundle(folder, manifest, has_checksum=has_checksum, name=name)
 
 
 def _manifest(path: Path, document: dict[str, Any], *, is_intact: bool) -> Manifest:

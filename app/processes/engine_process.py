@@ -57,13 +57,22 @@ async def serve_engine(
     is_successor = previous is not None
     bad = bad_bundles(settings, is_successor=is_successor)
     found = find_bundles(settings.models, bad.skipping, may_be_empty=settings.waits_for_models)
-    found = [bundle.where_it_is() for bundle in found]  # a link may lead elsewhere by the time that they are loaded
     files = SmallFiles(supervisor.folder)
     bundles = to_serve(found, settings, files, bad, previous)
     known = as_before(bundles, previous)
     absent = () if previous is None and bundles else settings.models_named
     loaded = await load_unless_stopped(
-        load_models(settings, bundles, engine, metrics, known, bad=bad, absent=absent, is_successor=is_successor),
+        load_models(
+            settings,
+            bundles,
+            engine,
+            metrics,
+            known,
+            bad=bad,
+            absent=absent,
+            may_lack=[one.name for one in bundles] if is_successor else (),  # rather than serve nothing
+            is_successor=is_successor,
+        ),
         stopped,
     )
     if loaded is None:

@@ -36,6 +36,7 @@ async def load_models(
     *,
     bad: BadBundles = NONE_SKIPPED,
     absent: Collection[str] = (),
+    may_lack: Collection[str] = (),
     only: str | None = None,
     is_successor: bool = False,
 ) -> dict[str, Loaded]:
@@ -49,6 +50,7 @@ async def load_models(
         previous: How bundles that are as fast were loaded before, by name: nothing of these is measured anew.
         bad: Gets those that are skipped.
         absent: The names that settings may name though they are not served.
+        may_lack: Those that may lack the precision for all; see `choose_precisions`.
         only: The one to load, beside the others, which serve meanwhile.
         is_successor: Whether an engine before served. What that had comes first, and what is new is skipped if it does not fit: it
             may be what that was killed for.
@@ -59,7 +61,9 @@ async def load_models(
         EngineLost: the device failed while loading.
     """
     may_be_named = {*bad.names, *absent}
-    precisions = choose_precisions(bundles, settings.device, settings.precision_by_model, bad.skipping, may_be_named)
+    precisions = choose_precisions(
+        bundles, settings.device, settings.precision_by_model, bad.skipping, may_be_named, may_lack=may_lack
+    )
 
     def open_one(bundle: Bundle) -> Runner:
         device = settings.device

@@ -23,8 +23,8 @@ INTERVAL_S: Final = 1.0
 Release = tuple[str, str | None]
 """The identity and the version of a bundle."""
 
-Look = tuple[Signature, ...]
-"""The signatures of a manifest and of the files that it names."""
+Look = tuple[str | Signature, ...]
+"""Where a bundle is, and the signatures of its manifest and of the files that it names."""
 
 
 class ModelsFolder:
@@ -35,7 +35,7 @@ class ModelsFolder:
         self._last: dict[str, Look | None] = {}
         self._judged: dict[str, Look | None] = {}
         self._incomplete: set[str] = set()
-        self._manifests: dict[str, tuple[Signature, Bundle | BundleError]] = {}
+        self._manifests: dict[str, tuple[Look, Bundle | BundleError]] = {}
 
     def changed(self, served: Mapping[str, Release]) -> list[str]:
         """Return the names of bundles that have changed, or are gone, and are as they were at the look before.
@@ -63,7 +63,7 @@ class ModelsFolder:
         return sorted(found)
 
     def _look(self, folder: Path) -> Look:
-        manifest = signature_of(folder / MANIFEST_FILE)
+        manifest = (os.path.realpath(folder), signature_of(folder / MANIFEST_FILE))
         known = self._manifests.get(folder.name)
         if known is None or known[0] != manifest:
             bundle: Bundle | BundleError
@@ -74,8 +74,8 @@ class ModelsFolder:
             known = self._manifests[folder.name] = (manifest, bundle)
         _, bundle = known
         if isinstance(bundle, BundleError):
-            return (manifest,)
-        return (manifest, *(signature_of(bundle.path(file)) for file in bundle.manifest.files))
+            return manifest
+        return (*manifest, *(signature_of(bundle.path(file)) for file in bundle.manifest.files))
 
     def _rests(self, name: str, look: Look | None) -> bool:
         """Return whether a bundle is as it was at the look before, and has not been judged as it is."""

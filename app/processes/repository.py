@@ -60,7 +60,7 @@ class Repository:
         self._engine: Final = engine
         self._metrics: Final = metrics
         self._front_ends: Final = front_ends
-        self._bundles = {bundle.name: bundle.where_it_is() for bundle in bundles if bundle.name in serving.models}
+        self._bundles = {bundle.name: bundle for bundle in bundles if bundle.name in serving.models}
         self.serving = serving
         self._states: dict[str, ModelState] = {}
         for name in serving.unloaded:
@@ -141,7 +141,7 @@ class Repository:
         self._states[name] = replace(before or ModelState(name=name, state="loading"), state="loading")
         old = self._bundles.get(name)
         try:
-            bundle = await asyncio.to_thread(_read, folder)
+            bundle = await asyncio.to_thread(load_bundle, folder)
             if old is not None and bundle.identity == old.identity:
                 return await self._go_on_with(old, bundle)
             others = [one for one in self._bundles.values() if one.name != name]
@@ -189,11 +189,17 @@ class Repository:
         Raises:
             StartupError: it cannot be loaded.
         """
-        absent = self._settings.models_named
         try:
             await self._front_ends.prepare(bundle)
             loaded = await load_models(
-                self._settings, [*others, bundle], self._engine, self._metrics, known, absent=absent, only=bundle.name
+                self._settings,
+                [*others, bundle],
+                self._engine,
+                self._metrics,
+                known,
+                absent=self._settings.models_named,
+                may_lack=[one.name for one in self._bundles.values() if one.name != bundle.name or self._lacks_it(one)],
+                only=bundle.name,
             )
         except Exception:
             await self._switch(self.serving)  # so that nothing of it stays
@@ -201,6 +207,11 @@ class Repository:
                 self._metrics.add_model(served.name, served.manifest.task)  # which may be another task
             raise
         return loaded[bundle.name]
+
+    def _lacks_it(self, bundle: Bundle) -> bool:
+        """Return whether a bundle lacks the precision that is for all."""
+        precision = self._settings.precision_by_model[""]
+        return all(variant.precision != precision for variant in bundle.manifest.variants)
 
     def _as_fast(self, bundle: Bundle) -> Mapping[str, Loaded]:
         """Return how the bundle of this name that is served was loaded, if another one of its size is as fast and as large.
@@ -357,10 +368,6 @@ class Again:
                 await self._work()
             except Exception:
                 log.exception("what has changed could not be read")
-
-
-def _read(folder: Path) -> Bundle:
-    return load_bundle(folder).where_it_is()
 
 
 def _of_version(loaded: Loaded) -> str:

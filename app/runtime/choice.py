@@ -34,6 +34,8 @@ def choose_precisions(
     precision_by_model: Mapping[str, Wanted],
     skipping: Skipping = skipping_none,
     bad: Collection[str] = (),
+    *,
+    may_lack: Collection[str] = (),
 ) -> dict[str, Wanted]:
     """Return what each model is to run in: the precision of its own name, else that of the empty name.
 
@@ -45,6 +47,7 @@ def choose_precisions(
         precision_by_model: By name.
         skipping: The context in which a model that lacks the precision of its own name fails; see `find_bundles`.
         bad: The names of bundles that are not served, which may have a precision.
+        may_lack: The names of models that may lack that of the empty name without a word, as they are served so.
 
     Raises:
         StartupError: a name is that of no model.
@@ -69,7 +72,8 @@ def choose_precisions(
                 raise missing
             continue
         chosen[bundle.name] = "auto"
-        lacking[bundle.name] = missing
+        if bundle.name not in may_lack:
+            lacking[bundle.name] = missing
     if lacking and not any(chosen[name] == precision_by_model[""] for name in chosen if name not in precision_by_model):
         raise next(iter(lacking.values()))
     for name, missing in lacking.items():

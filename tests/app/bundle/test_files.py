@@ -255,3 +255,13 @@ def test_a_file_describes_itself(tmp_path: Path) -> None:
     path.write_bytes(b"abc")
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
     assert describe_file(path) == BundleFile(file="file.json", sha256=digest, size_bytes=3)
+
+
+def test_a_bundle_stays_where_it_is_when_a_link_leads_elsewhere(tmp_path: Path, bundle_of: BundleOf) -> None:
+    link = tmp_path / "a"
+    link.symlink_to(bundle_of("bert-single-label"))
+    bundle = load_bundle(link)
+    link.unlink()
+    link.symlink_to(bundle_of("bert-embed"))
+    bundle.verify()
+    assert (bundle.name, bundle.folder) == ("a", bundle_of("bert-single-label").resolve())

@@ -64,7 +64,7 @@ def test_the_same_bundle_of_another_version_is_a_change_and_is_not_hashed(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for version in ("1", "2"):
-        shutil.copytree(models / "a", models / ".versions" / version / "a")
+        shutil.copytree(models / "a", models / ".versions" / version / "a", copy_function=os.link)
     shutil.rmtree(models / "a")
     (models / "a").symlink_to(models / ".versions" / "1" / "a")
     before = served(models, "a")

@@ -91,6 +91,18 @@ def test_a_models_own_precision_counts_before_that_of_all(
     assert not caplog.records
 
 
+def test_a_model_that_is_served_without_the_precision_of_all_stops_nothing_and_is_not_warned_of_again(
+    reviews_and_topics: list[Bundle], caplog: pytest.LogCaptureFixture
+) -> None:
+    [reviews, topics] = reviews_and_topics
+    assert choose_precisions([topics], "cpu", {"": "int8"}, may_lack=["topics"]) == {"topics": "auto"}
+    assert choose_precisions([reviews, topics], "cpu", {"": "int8"}, may_lack=["topics"])["reviews"] == "int8"
+    assert not caplog.records
+    other = Bundle(topics.folder, topics.manifest, name="other")
+    with pytest.raises(BundleError, match="Bundle other has no variant cpu-int8"):
+        choose_precisions([topics, other], "cpu", {"": "int8"}, may_lack=["topics"])
+
+
 @pytest.mark.parametrize(
     ("device", "wanted", "error", "says"),
     [
