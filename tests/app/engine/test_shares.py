@@ -121,6 +121,17 @@ def test_a_changed_share_counts_from_the_next_request_on() -> None:
     with_bench(test)
 
 
+def test_a_share_that_is_raised_makes_up_for_the_one_before() -> None:
+    def test(bench: Bench) -> None:
+        bench.add(SINGLE._replace(share=0.001), *[10] * 400)
+        bench.add(BULK, *[10] * 400)
+        assert tokens_of([bench.batch() for _ in range(4)], 10) == {"bulk": 390, "single": 10}
+        bench.add(SINGLE, 10)
+        assert tokens_of([bench.batch() for _ in range(10)], 10)["single"] == pytest.approx(500, abs=20)
+
+    with_bench(test)
+
+
 def test_time_without_requests_is_not_saved_up() -> None:
     def test(bench: Bench) -> None:
         bench.add(BULK, *[10] * 400)
