@@ -115,8 +115,9 @@ class Batcher(Generic[P, R]):
             raise type(self._closed)(self._closed.message)
         if caller is not None:
             self._rates.check(caller, self._clock())
-        # No request waits for more than all there is: most are admitted without making statistics, at half the cost.
-        if self.estimate.at_most(self._running_tokens + self.queue.tokens) > self._max_wait_s:
+        # No request waits for more than all there is, at its share: most are admitted without making statistics, at half the cost.
+        at_most_s = self.estimate.at_most(self._running_tokens + self.queue.tokens)
+        if at_most_s * self.queue.crowd(caller) > self._max_wait_s:
             self._admission.refuse_long_wait(self.statistics.wait_s(sequences, caller))
 
     async def infer(
@@ -179,7 +180,8 @@ class Batcher(Generic[P, R]):
     def _refuse_late_answer(self, sequences: int, own_tokens: int, caller: Caller | None) -> None:
         """Refuse a job that cannot be answered in time: it would take the device from others for nothing."""
         queue, estimate = self.queue, self.estimate
-        if estimate.at_most(self._running_tokens + queue.tokens + own_tokens) <= self._admission.timeout_s:
+        at_most_s = estimate.at_most(self._running_tokens + queue.tokens + own_tokens)
+        if at_most_s * queue.crowd(caller) <= self._admission.timeout_s:
             return
         # When nothing runs, nothing shows whether a slow device has recovered: the job itself will show it.
         is_idle = not self._running_tokens and not queue.tokens

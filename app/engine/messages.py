@@ -88,14 +88,18 @@ class ModelState:
 
 
 class Backlog(NamedTuple):
-    """What a caller waits with: `turn_tokens` are those of the next sequence of each of its requests."""
+    """What a caller waits with: `turn_tokens` are those of the next sequence of each of its requests.
+
+    `more` is what it has got since it last waited with nothing: whoever has gone on asking is expected to go on for as long again.
+    """
 
     share: float
     tokens: int
     turn_tokens: int
+    more: int
 
 
-_NOTHING: Final = Backlog(1.0, 0, 0)
+_NOTHING: Final = Backlog(1.0, 0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -123,7 +127,7 @@ class QueueStatistics:
             min(own.tokens, sequences * own.turn_tokens),
             sequences * self.tokens / self.sequences,  # as if its sequences were as long as those that wait
             caller.share,
-            ((one.share, one.tokens) for name, one in self.callers.items() if name != caller.name),
+            ((one.share, one.tokens + one.more) for name, one in self.callers.items() if name != caller.name),
         )
         return self.running_s + self.queued_s * before / self.tokens
 

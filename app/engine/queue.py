@@ -45,12 +45,16 @@ Item = tuple[Job[P, R], int]
 
 
 class _JobLine(Line[Job[P, R]]):
-    """The jobs of one caller: `tokens` are those that have not run, `turn_tokens` those of the next sequence of every job."""
+    """The jobs of one caller: `tokens` are those that have not run, `turn_tokens` those of the next sequence of every job.
+
+    `got` are those that ran since it last waited with nothing.
+    """
 
     def __init__(self, name: str | None, number: int) -> None:
         super().__init__(name, number)
         self.tokens = 0
         self.turn_tokens = 0
+        self.got = 0
 
 
 class Queue(Generic[P, R]):
@@ -78,14 +82,23 @@ class Queue(Generic[P, R]):
     def backlogs(self) -> dict[str, Backlog]:
         """Return what each caller waits with, by name."""
         return {
-            line.name: Backlog(line.share, line.tokens, line.turn_tokens)
+            line.name: Backlog(line.share, line.tokens, line.turn_tokens, line.got)
             for _, _, line in self._lines.waiting
             if line.name is not None and line.tokens
         }
 
+    def crowd(self, caller: Caller | None) -> float:
+        """Return how many times longer a caller's work takes at most than if it were alone, for all that others want."""
+        if caller is None:
+            return 1.0
+        others = sum(line.share for _, _, line in self._lines.waiting if line.name != caller.name)
+        return 1.0 + others / caller.share
+
     def add(self, job: Job[P, R], tokens: int) -> None:
         """Queue all sequences of a job, which have so many tokens."""
         line = self._nobodys if job.caller is None else self._lines.of(job.caller)
+        if not line.turns:
+            line.got = 0
         self._lines.push(line, job)
         self._unanswered[job] = None
         self.sequences += len(job.payloads)
@@ -127,6 +140,7 @@ class Queue(Generic[P, R]):
             job.next_index += 1
             line.tokens -= tokens
             line.turn_tokens -= tokens
+            line.got += tokens
             turns.popleft()
             if job.next_index < len(job.tokens):
                 turns.append(job)

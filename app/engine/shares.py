@@ -7,7 +7,7 @@ is not saved up. Imports nothing else of the project.
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from heapq import heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 from typing import Final, Generic, TypeVar
 
@@ -55,9 +55,17 @@ class Lines(Generic[L]):
         line = self.by_name.get(name)
         if line is None:
             line = self.by_name[name] = self._make(name, next(self._numbers))
-        if caller is not None:
-            line.share = caller.share  # which may have changed
+        if caller is not None and line.share != caller.share:
+            self._change_share(line, caller.share)
         return line
+
+    def _change_share(self, line: L, share: float) -> None:
+        """Have a line wait by its new share for what it has got: by a share of a thousandth, a text is as much as a thousand."""
+        here = self.waiting[0][0] if self.waiting else self._reached
+        line.passed = min(line.passed, here) + max(0.0, line.passed - here) * line.share / share
+        line.share = share
+        self.waiting[:] = [(one.passed, one.number, one) for _, _, one in self.waiting]
+        heapify(self.waiting)
 
     def push(self, line: L, item: object) -> None:
         """Put something at the end of a line."""

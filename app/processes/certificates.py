@@ -67,16 +67,12 @@ class Certificates:
 
     def look(self) -> None:
         """Read the files if they are others than they were. Wrong ones change nothing."""
-        if not self._changes.are_new():
+        context = self._changes.read(self._read, "The certificate that was read before stays in force.")
+        if context is None:
             return
-        try:
-            self._context = self._read()
-        except StartupError as error:
-            log.error("%s The certificate that was read before stays in force.", error)  # noqa: TRY400
-            return
+        self._context = context
         if self._tls is not None:
-            self._tls.context = self._context
-        log.info("%s was read again", self._certificate)
+            self._tls.context = context
 
     def _read(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -5,13 +5,15 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from app.errors import StartupError
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 1.0
+
+T = TypeVar("T")
 
 Signature = tuple[int, ...] | None
 
@@ -29,26 +31,39 @@ def signature_of(path: Path) -> Signature:
 
 
 class Changes:
-    """Sees that files have changed."""
+    """Sees that files have changed, and has them read."""
 
     def __init__(self, *paths: Path | None) -> None:
         """Take the files as they are now; None stands for one that is not used. They are to be read after this."""
         self._paths: Final = [path for path in paths if path is not None]
-        self._seen = self._known = self._look()
+        self._seen = self._read = self._told = self._look()
 
-    def __str__(self) -> str:
-        return " or ".join(map(str, self._paths))
+    def read(self, read: Callable[[], T], otherwise: str) -> T | None:
+        """Return what is read anew if a file is another, and was so in the look before: what is still being written is not read.
 
-    def are_new(self) -> bool:
-        """Return once whether a file is another, and was so when this was asked before: what is still being written is not read.
+        Args:
+            read: Raises StartupError if a file is wrong, which the log tells once. It is tried again if the system did not let it
+                read: a process may have too many files open for a while, and a key that is revoked meanwhile must not stay.
+            otherwise: What holds then, for the log.
 
-        Ask before reading: what changes meanwhile is seen later.
+        Returns:
+            None if there is nothing new.
         """
         before, self._seen = self._seen, self._look()
-        if self._seen != before or self._seen == self._known:
-            return False
-        self._known = self._seen
-        return True
+        if self._seen != before or self._seen == self._read:
+            return None
+        try:
+            found = read()
+        except StartupError as error:
+            if not isinstance(error.__cause__, OSError):
+                self._read = self._seen
+            if self._told != self._seen:
+                log.error("%s %s", error, otherwise)  # noqa: TRY400
+                self._told = self._seen
+            return None
+        self._read = self._told = self._seen
+        log.info("%s was read again", " or ".join(map(str, self._paths)))
+        return found
 
     def _look(self) -> list[Signature]:
         return [signature_of(path) for path in self._paths]

@@ -1,6 +1,5 @@
 """Where keys come from: a setting, a file with one key, a file with the names of many callers. Files may change."""
 
-import logging
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,8 +12,6 @@ from app.errors import StartupError, Unauthorized
 from app.http.keys import Keys, digest_of, parse_keys
 from app.processes.changes import Changes
 from app.settings import Settings, variable_of
-
-log = logging.getLogger(__name__)
 
 OF_THE_KEY: Final = "default"
 """The name of those who show the single key, where others have names."""
@@ -72,14 +69,10 @@ class KeyFiles:
 
     def look(self) -> bool:
         """Read the files if one is another than it was, and return whether the keys are others now. Wrong ones change nothing."""
-        if not self._changes.are_new():
+        callers = self._changes.read(self._read, "The keys that were read before stay in force.")
+        if callers is None:
             return False
-        try:
-            self.keys.callers = self._read()
-        except StartupError as error:
-            log.error("%s The keys that were read before stay in force.", error)  # noqa: TRY400
-            return False
-        log.info("%s was read again: keys in force: %d", self._changes, len(self.keys.callers))
+        self.keys.callers = callers
         return True
 
 

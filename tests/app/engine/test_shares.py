@@ -10,6 +10,7 @@ import pytest
 from app.engine.admission import Admission
 from app.engine.batcher import Batcher
 from app.engine.callers import Caller
+from app.engine.messages import BatchRan
 from app.engine.queue import Job, Queue
 from app.engine.slots import Slots
 from app.errors import Overloaded
@@ -120,6 +121,17 @@ def test_a_changed_share_counts_from_the_next_request_on() -> None:
     with_bench(test)
 
 
+def test_a_share_that_is_raised_makes_up_for_the_one_before() -> None:
+    def test(bench: Bench) -> None:
+        bench.add(SINGLE._replace(share=0.001), *[10] * 400)
+        bench.add(BULK, *[10] * 400)
+        assert tokens_of([bench.batch() for _ in range(4)], 10) == {"bulk": 390, "single": 10}
+        bench.add(SINGLE, 10)
+        assert tokens_of([bench.batch() for _ in range(10)], 10)["single"] == pytest.approx(500, abs=20)
+
+    with_bench(test)
+
+
 def test_time_without_requests_is_not_saved_up() -> None:
     def test(bench: Bench) -> None:
         bench.add(BULK, *[10] * 400)
@@ -184,5 +196,47 @@ def test_the_backlog_of_a_caller_refuses_that_caller_alone() -> None:
         with pytest.raises(Overloaded):
             submit(SINGLE, *[10] * 100)  # of which the last would wait for as much of the other's
         batcher.check(100, SINGLE._replace(share=10.0))
+
+    asyncio.run(main())
+
+
+def test_who_is_admitted_beside_a_favoured_caller_that_goes_on_is_answered_in_time() -> None:
+    """The favoured one always has two batches to run, and takes nine tenths of the device: the other has one text a batch."""
+    now_s, batch_s, most_s = 0.0, 1.0, 5.0
+    favoured, nightly = Caller("favoured", share=9.0), Caller("nightly")
+
+    async def run(payloads: list[int]) -> list[int]:
+        raise AssertionError("batches are taken by hand here")
+
+    async def main() -> None:
+        nonlocal now_s
+        batcher = Batcher(
+            run,
+            budget_tokens=BUDGET,
+            admission=Admission(most_s, 600.0),
+            slots=Slots(),
+            observer=Observed(),
+            clock=lambda: now_s,
+        )
+        batcher.estimate.expect([(1, 0.01), (BUDGET, batch_s)])
+        queue, took_s = batcher.queue, []
+        refused = 0
+        while now_s < 120.0:
+            while queue.backlogs().get("favoured", (0, 0))[1] < 2 * BUDGET:
+                batcher.submit([0] * 2, [10] * 2, None, favoured)
+            for _ in range(5):
+                try:
+                    batcher.submit([0], [10], None, nightly)
+                except Overloaded:
+                    refused += 1
+            batch, _ = queue.take(BUDGET, now_s)
+            now_s += batch_s
+            for job, index in batch:
+                queue.answer(job, index, 0, BatchRan(len(batch), BUDGET, 10, now_s - batch_s, batch_s))
+                if job.caller is nightly:
+                    took_s.append(now_s - job.admitted_at)
+        assert len(took_s) > 100  # nothing of its share is left unused
+        assert refused
+        assert max(took_s[30:]) < 1.5 * most_s  # at first nothing shows that the favoured one goes on
 
     asyncio.run(main())

@@ -39,7 +39,7 @@ RUNS = st.builds(BatchRan, st.integers(1, 1000), st.integers(1, 65536), st.integ
 TIMELINES = st.builds(Timeline, TIMES, st.none() | TIMES, st.lists(RUNS, max_size=4))
 SPEEDS = st.builds(Speed, IDS, TIMES, st.lists(st.tuples(IDS, TIMES), max_size=3))
 LOADED = st.builds(Loaded, threads=st.none() | IDS, lanes=IDS, speed=SPEEDS)
-BACKLOGS = st.dictionaries(NAMES, st.builds(Backlog, TIMES, IDS, IDS), max_size=3)
+BACKLOGS = st.dictionaries(NAMES, st.builds(Backlog, TIMES, IDS, IDS, IDS), max_size=3)
 QUEUES = st.builds(QueueStatistics, IDS, IDS, TIMES, TIMES, TIMES, BACKLOGS)
 DEBTS = st.dictionaries(NAMES, st.builds(Bucket, TIMES, TIMES, TIMES), max_size=3)
 CALLERS = st.none() | st.builds(Caller, NAMES, TIMES, st.none() | TIMES, TIMES)
@@ -188,7 +188,7 @@ MESSAGES: list[FromFrontEnd | FromEngine] = [
     ),
     Withdrawal([7, 300, 70_000]),
     Statistics(
-        {"sentiment": QueueStatistics(3, 90, 0.1, 0.2, 0.3, {"search": Backlog(2.0, 90, 30)})},
+        {"sentiment": QueueStatistics(3, 90, 0.1, 0.2, 0.3, {"search": Backlog(2.0, 90, 30, 600)})},
         {"search": Bucket(-70.0, 12.5, 10.0)},
     ),
     Hello(

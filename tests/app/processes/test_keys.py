@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,26 @@ def test_a_wrong_file_is_told_of_once_and_changes_nothing(
     path.write_text("search key-3\n")
     assert is_read(file)
     assert names(file, "key-1", "key-3") == [None, "search"]
+
+
+def test_a_key_that_is_revoked_while_no_file_can_be_opened_stays_no_longer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text("search k1\nnightly k2\n")
+    file = keys_of(path)
+    path.write_text("search k1\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        looks = [file.look() for _ in range(4)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not any(looks)
+    [record] = caplog.records
+    assert "Too many open files" in record.getMessage()
+    assert file.look()
+    assert names(file, "k1", "k2") == ["search", None]
 
 
 def test_the_single_key_counts_beside_the_file(tmp_path: Path) -> None:
