@@ -1,6 +1,7 @@
 """TLS with openssl's certificates and curl: what callers see, with one process and with several."""
 
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -188,6 +189,13 @@ def test_a_caller_that_ends_its_side_is_gone(server: ServerProcess, authority: A
     assert curl(server, authority, "/readyz").returncode == 0
 
 
+def failures_of_all(server: ServerProcess, authority: Authority, caller: Certificate) -> float:
+    metrics = curl(server, authority, "/metrics", "--cert", caller.path, "--key", caller.key).stdout
+    found = re.search(r"^bert_tls_handshake_failures_total (.*)$", metrics, re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_callers_must_show_a_certificate_where_that_is_required(
     shared_models: Path, certificate: Certificate, authority: Authority, workers: str
@@ -198,6 +206,12 @@ def test_callers_must_show_a_certificate_where_that_is_required(
     with serving(shared_models, *flags(certificate, *more)) as server:
         assert curl(server, authority, "/readyz").returncode != 0
         assert curl(server, authority, "/readyz", "--cert", alice.path, "--key", alice.key).returncode == 0
+        # Whose alternative name is no text, so that Python cannot read it.
+        odd = authority.sign("odd", alternatives="subjectAltName=DER:30:03:82:01:ff")
+        before = failures_of_all(server, authority, alice)
+        assert curl(server, authority, "/readyz", "--cert", odd.path, "--key", odd.key).returncode != 0
+        assert failures_of_all(server, authority, alice) == before + 1
+        assert "never retrieved" not in server.log
         older = ("--cert", alice.path, "--key", alice.key, "--tls-max", "1.2", "--ciphers")
         assert curl(server, authority, "/readyz", *older, only).returncode == 0
         assert curl(server, authority, "/readyz", *older, "ECDHE-ECDSA-AES128-GCM-SHA256").returncode != 0
