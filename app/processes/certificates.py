@@ -28,6 +28,8 @@ def open_certificates(settings: Settings) -> "Certificates | None":
         if settings.ssl_cert_reqs != "none" or any(getattr(settings, name) is not None for name in others):
             raise StartupError("A setting of TLS is set and there is no certificate. Set BERT_SSL_CERTFILE.")
         return None
+    if settings.uds is not None and settings.admin_port is None:
+        raise StartupError("BERT_SSL_CERTFILE is set, and a Unix socket speaks no TLS. Unset it, or BERT_UDS.")
     if settings.ssl_cert_reqs == "none" and settings.ssl_ca_certs is not None:
         raise StartupError(
             "BERT_SSL_CA_CERTS is set, and BERT_SSL_CERT_REQS lets callers in without a certificate. Set it to required or optional."

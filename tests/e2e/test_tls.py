@@ -305,6 +305,7 @@ def test_a_renewed_certificate_is_shown_without_a_failed_request(
         (["--ssl-certfile", "{key}"], r"BERT_SSL_CERTFILE cannot be used"),
         (["--ssl-certfile", "{certificate}"], r"BERT_SSL_CERTFILE cannot be used"),
         (["--ssl-certfile", "{certificate}", "--ssl-keyfile", "{locked}"], "BERT_SSL_KEYFILE_PASSWORD"),
+        (["--ssl-certfile", "{certificate}", "--ssl-keyfile", "{key}", "--uds", "{socket}"], "a Unix socket speaks no TLS"),
         (["--ssl-keyfile", "{key}"], "there is no certificate. Set BERT_SSL_CERTFILE"),
         (["--ssl-certfile", "{certificate}", "--ssl-keyfile", "{key}", "--ssl-cert-reqs", "required"], "Set BERT_SSL_CA_CERTS"),
         (["--ssl-certfile", "{certificate}", "--ssl-keyfile", "{key}", "--ssl-ca-certs", "{key}"], "Set it to required or optional"),
@@ -322,10 +323,11 @@ def test_files_that_cannot_be_used_end_the_start(
     says: str,
 ) -> None:
     locked = authority.sign("locked", password="secret").key
-    pipe = tmp_path / "pipe"
+    pipe, uds = tmp_path / "pipe", tmp_path / "socket"
     os.mkfifo(pipe)
     given = [
-        one.format(certificate=certificate.path, key=certificate.key, locked=locked, pipe=pipe) for one in arguments
+        one.format(certificate=certificate.path, key=certificate.key, locked=locked, pipe=pipe, socket=uds)
+        for one in arguments
     ]
     ended = run_app("--models", str(shared_models), "--port", "0", *given)
     assert ended.returncode == 1
