@@ -106,6 +106,8 @@ class RemoteEngine:
                 self._withdrawn.append(id_)
                 self._flush_soon()
             raise
+        finally:
+            del future  # it has what is raised, which has this frame: the request would wait for the garbage collector
 
     def check(self, model: str, sequences: int, caller: Caller | None = None) -> None:
         # As of the last tenth of a second, in which the engine's own check of what is let through has the last word.
