@@ -62,6 +62,10 @@ if __name__ == "__main__":
     uds = os.environ.get("BERT_UDS")
     # The port of metrics has no TLS: on the other one callers may have to show a certificate.
     tls = bool(os.environ.get("BERT_SSL_CERTFILE")) and found != "BERT_METRICS_PORT"
+    if tls and not uds and os.environ.get("BERT_SSL_CERT_REQS") in ("required", "2"):
+        sys.exit(
+            "The server asks for a certificate, and this check has none. Set BERT_METRICS_PORT, which it asks then."
+        )
     host = address_of(os.environ.get("BERT_HOST", ""))
     if uds and found != "BERT_METRICS_PORT":
         connection: http.client.HTTPConnection = UnixConnection(uds)

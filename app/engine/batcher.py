@@ -150,6 +150,8 @@ class Batcher(Generic[P, R]):
         except asyncio.CancelledError:
             self.withdraw(job)
             raise
+        finally:
+            del job  # its future has what is raised, which has this frame: the job would wait for the garbage collector
 
     def submit(
         self,

@@ -47,6 +47,7 @@ class Disconnects:
             self._waits.discard(wait)
             if wait.watcher is not None:
                 wait.watcher.cancel()
+                wait.watcher = None  # its last frame has `wait`, and would keep the connection until a round of the garbage collector
 
     def _tick(self) -> None:
         """Watch the connections of requests that have waited for a whole tick."""

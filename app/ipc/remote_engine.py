@@ -105,6 +105,8 @@ class RemoteEngine:
                 self._withdrawn.append(id_)
                 self._flush_soon()
             raise
+        finally:
+            del future  # it has what is raised, which has this frame: the request would wait for the garbage collector
 
     def check_rate(self, caller: Caller) -> None:
         # As of the last tenth of a second, as in `check`.

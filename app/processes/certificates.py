@@ -28,6 +28,8 @@ def open_certificates(settings: Settings) -> "Certificates | None":
         if settings.ssl_cert_reqs != "none" or any(getattr(settings, name) is not None for name in others):
             raise StartupError("A setting of TLS is set and there is no certificate. Set BERT_SSL_CERTFILE.")
         return None
+    if settings.uds is not None and settings.admin_port is None:
+        raise StartupError("BERT_SSL_CERTFILE is set, and a Unix socket speaks no TLS. Unset it, or BERT_UDS.")
     if settings.ssl_cert_reqs == "none" and settings.ssl_ca_certs is not None:
         raise StartupError(
             "BERT_SSL_CA_CERTS is set, and BERT_SSL_CERT_REQS lets callers in without a certificate. Set it to required or optional."
@@ -93,8 +95,9 @@ class Certificates:
             # Without a password OpenSSL would ask for one on the terminal.
             context.load_cert_chain(self._certificate, self._key, lambda: self._password)
         except (OSError, ValueError) as error:
+            files = self._certificate if self._key is None else f"{self._certificate} with the key {self._key}"
             raise StartupError(
-                f"BERT_SSL_CERTFILE cannot be used: {self._certificate}: {_reason(error)}. It should be PEM, the server's certificate "
+                f"BERT_SSL_CERTFILE cannot be used: {files}: {_reason(error)}. It should be PEM, the server's certificate "
                 "first, with the key in it or in BERT_SSL_KEYFILE, whose password, if it has one, is in BERT_SSL_KEYFILE_PASSWORD."
             ) from error
         if self._authorities is not None:
@@ -120,5 +123,5 @@ def _check_readable(variable: str, path: Path) -> None:
 
 def _reason(error: OSError | ValueError) -> str:
     """Return OpenSSL's reason in words."""
-    reason = getattr(error, "reason", None) or "it is not what OpenSSL expects"
-    return str(reason).replace("_", " ").lower()
+    reason = getattr(error, "reason", None)
+    return str(reason).replace("_", " ").lower() if reason else "it is not what OpenSSL expects"

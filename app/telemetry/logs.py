@@ -73,7 +73,13 @@ class TextFormatter(logging.Formatter):
 
 
 def _text_line(created: float, level: str, message: str, shown: Mapping[str, object]) -> str:
-    return f"{_time(created)} {level:<8} {message}{''.join(f' {key}={value}' for key, value in shown.items())}"
+    return f"{_time(created)} {level:<8} {message}{''.join(f' {key}={_quoted(value)}' for key, value in shown.items())}"
+
+
+def _quoted(value: object) -> str:
+    """Return a value as it is, or in quotes if it would else look like several: the name of a certificate may be any text."""
+    text = str(value)
+    return _JSON.encode(text) if " " in text or '"' in text else text
 
 
 class AccessLog:

@@ -103,6 +103,15 @@ def test_a_server_with_tls_is_asked_by_tls_whoever_its_certificate_names(tmp_pat
     assert paths == ["/readyz"]
 
 
+def test_a_check_without_the_certificate_that_is_asked_for_says_what_to_do() -> None:
+    environment = os.environ | {"BERT_SSL_CERTFILE": "tls.crt", "BERT_SSL_CERT_REQS": "required"}
+    ended = subprocess.run(
+        [sys.executable, "-I", "-S", SCRIPT], env=environment, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert ended.returncode == 1
+    assert "Set BERT_METRICS_PORT" in ended.stderr
+
+
 def test_a_server_of_a_unix_socket_is_asked_there(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with answering(HTTPStatus.OK, str(path)) as (_, paths):

@@ -1,6 +1,7 @@
 """TLS with openssl's certificates and curl: what callers see, with one process and with several."""
 
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -188,6 +189,13 @@ def test_a_caller_that_ends_its_side_is_gone(server: ServerProcess, authority: A
     assert curl(server, authority, "/readyz").returncode == 0
 
 
+def failures_of_all(server: ServerProcess, authority: Authority, caller: Certificate) -> float:
+    metrics = curl(server, authority, "/metrics", "--cert", caller.path, "--key", caller.key).stdout
+    found = re.search(r"^bert_tls_handshake_failures_total (.*)$", metrics, re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_callers_must_show_a_certificate_where_that_is_required(
     shared_models: Path, certificate: Certificate, authority: Authority, workers: str
@@ -198,6 +206,12 @@ def test_callers_must_show_a_certificate_where_that_is_required(
     with serving(shared_models, *flags(certificate, *more)) as server:
         assert curl(server, authority, "/readyz").returncode != 0
         assert curl(server, authority, "/readyz", "--cert", alice.path, "--key", alice.key).returncode == 0
+        # Whose alternative name is no text, so that Python cannot read it.
+        odd = authority.sign("odd", alternatives="subjectAltName=DER:30:03:82:01:ff")
+        before = failures_of_all(server, authority, alice)
+        assert curl(server, authority, "/readyz", "--cert", odd.path, "--key", odd.key).returncode != 0
+        assert failures_of_all(server, authority, alice) == before + 1
+        assert "never retrieved" not in server.log
         older = ("--cert", alice.path, "--key", alice.key, "--tls-max", "1.2", "--ciphers")
         assert curl(server, authority, "/readyz", *older, only).returncode == 0
         assert curl(server, authority, "/readyz", *older, "ECDHE-ECDSA-AES128-GCM-SHA256").returncode != 0
@@ -291,6 +305,7 @@ def test_a_renewed_certificate_is_shown_without_a_failed_request(
         (["--ssl-certfile", "{key}"], r"BERT_SSL_CERTFILE cannot be used"),
         (["--ssl-certfile", "{certificate}"], r"BERT_SSL_CERTFILE cannot be used"),
         (["--ssl-certfile", "{certificate}", "--ssl-keyfile", "{locked}"], "BERT_SSL_KEYFILE_PASSWORD"),
+        (["--ssl-certfile", "{certificate}", "--ssl-keyfile", "{key}", "--uds", "{socket}"], "a Unix socket speaks no TLS"),
         (["--ssl-keyfile", "{key}"], "there is no certificate. Set BERT_SSL_CERTFILE"),
         (["--ssl-certfile", "{certificate}", "--ssl-keyfile", "{key}", "--ssl-cert-reqs", "required"], "Set BERT_SSL_CA_CERTS"),
         (["--ssl-certfile", "{certificate}", "--ssl-keyfile", "{key}", "--ssl-ca-certs", "{key}"], "Set it to required or optional"),
@@ -308,10 +323,11 @@ def test_files_that_cannot_be_used_end_the_start(
     says: str,
 ) -> None:
     locked = authority.sign("locked", password="secret").key
-    pipe = tmp_path / "pipe"
+    pipe, uds = tmp_path / "pipe", tmp_path / "socket"
     os.mkfifo(pipe)
     given = [
-        one.format(certificate=certificate.path, key=certificate.key, locked=locked, pipe=pipe) for one in arguments
+        one.format(certificate=certificate.path, key=certificate.key, locked=locked, pipe=pipe, socket=uds)
+        for one in arguments
     ]
     ended = run_app("--models", str(shared_models), "--port", "0", *given)
     assert ended.returncode == 1

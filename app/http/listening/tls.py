@@ -42,7 +42,7 @@ class Tls:
                 ssl_handshake_timeout=self._within_s,
                 ssl_shutdown_timeout=self._within_s,
             )
-        except OSError as error:  # of the connection, of TLS, or of time
+        except (OSError, ValueError) as error:  # of the connection, of TLS, of time, or of a certificate's text
             self._failed()
             log.debug("a TLS handshake failed: %s", str(error) or "the caller left", extra={"client": caller})
 

@@ -1,6 +1,8 @@
 """The batcher on a fake clock with a runner that answers when the test says so: no model, no sleep."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -414,6 +416,35 @@ def test_a_poisoned_sequence_fails_alone() -> None:
         assert bench.runner.batches == [[0, 1, 3, 2], [0], [1], [3]]
 
     with_bench(test)
+
+
+def test_a_request_that_fails_leaves_nothing_to_the_garbage_collector() -> None:
+    class Payloads(list[int]):
+        """Can be referred to weakly."""
+
+    async def test(bench: Bench) -> None:
+        stuck = bench.submit(16)
+        await bench.settle()
+        payloads = Payloads([1])
+        left = weakref.ref(payloads)
+        late = asyncio.ensure_future(bench.batcher.infer(payloads, [4]))
+        del payloads
+        await bench.settle()
+        bench.clock.now += TIMEOUT_S
+        bench.batcher.expire()
+        await asyncio.wait((stuck, late))
+        assert isinstance(late.exception(), DeadlineExceeded)
+        assert isinstance(stuck.exception(), DeadlineExceeded)
+        del late
+        await bench.run_out()
+        assert left() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        with_bench(test)
+    finally:
+        gc.enable()
 
 
 def test_a_batch_that_does_not_fit_runs_in_halves(caplog: pytest.LogCaptureFixture) -> None:

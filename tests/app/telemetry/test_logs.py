@@ -65,6 +65,8 @@ def test_a_traceback_is_a_field() -> None:
 def test_text_has_time_level_and_message() -> None:
     assert TextFormatter().format(record(status=200)) == "2023-11-14T22:13:20.250Z warning  hello you status=200"
     assert TextFormatter().format(record(error=True)).endswith("'broken'")
+    shown = TextFormatter().format(record(client_certificate='bob status=200 "x"'))
+    assert shown.endswith(r'hello you client_certificate="bob status=200 \"x\""')
 
 
 SUCCESS = RequestRecord(
