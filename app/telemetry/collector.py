@@ -70,6 +70,8 @@ class _Link(requests.Session):
         self._fails = False
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401 - as its base
+        # Else REQUESTS_CA_BUNDLE would count before OTEL_EXPORTER_OTLP_CERTIFICATE.
+        kwargs.setdefault("verify", self.verify)
         try:
             response = super().request(*args, **kwargs)
         except Exception as error:

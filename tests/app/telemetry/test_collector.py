@@ -1,7 +1,9 @@
 """What the log says of a collector that does not take what it is sent."""
 
 import logging
+import ssl
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.metrics.export import MetricsData
@@ -11,6 +13,7 @@ from opentelemetry.trace import SpanContext
 from app.telemetry.collector import MetricExporter, SpanExporter
 from app.telemetry.logs import configure
 from app.telemetry.pushed_metrics import PushedMetrics
+from tests.certificates import Authority
 from tests.e2e.collector import Collector
 
 REJECTED = b"\n\x09\x08\x05\x12\x05sorry"
@@ -98,3 +101,19 @@ def test_an_interval_that_cannot_be_waited_for_is_a_minute(
     warning, sent = told(caplog)
     assert warning.startswith("OTEL_METRIC_EXPORT_INTERVAL is no number of milliseconds")
     assert sent.endswith("every 60 s")
+
+
+@EACH
+def test_the_certificate_of_a_collector_counts_before_those_of_other_programs(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, signal: str
+) -> None:
+    authority = Authority(tmp_path)
+    certificate = authority.sign("collector")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.path, certificate.key)
+    collector.server.socket = context.wrap_socket(collector.server.socket, server_side=True)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(authority.path))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(Authority(tmp_path, "others").path))
+    SENDERS[signal](collector.url.replace("http:", "https:"))
+    assert told(caplog) == []
+    assert len(collector.received) == 1
