@@ -94,7 +94,7 @@ def load_model(bundle: Bundle) -> Model:
         with panics_as_errors():
             model = Model(bundle.name, manifest, Tokenizer(bundle), bundle.key, bundle.written_at, bundle.identity[:12])
             _check_tokenizer(bundle, model)
-    except BundleError:
+    except (BundleError, MemoryError):
         raise
     except Exception as error:
         reason = str(error).partition("\n")[0]

@@ -1,6 +1,7 @@
 """What the log says of a collector that does not take what it is sent."""
 
 import logging
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,13 +80,15 @@ def test_what_a_collector_does_not_take_is_told_once_and_when_it_does_again(
     ],
 )
 def test_a_reason_holds_no_address_and_no_header(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], signal: str, path: str,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], signal: str, path: str,
     header: str, reason: str,
 ) -> None:  # fmt: skip
-    collector.server.server_close()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}{path}"
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", header)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.5")
     configure("debug", "text")
-    SENDERS[signal](f"{collector.url}{path}")
+    SENDERS[signal](url)
     written = capfd.readouterr().err
     assert f"the collector does not take {signal}: {reason}" in written
     assert "s3cret" not in written
