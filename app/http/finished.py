@@ -30,8 +30,9 @@ class Finished:
         self._metrics.for_model(record.model).finished(record)
         if record.caller is not None:
             self._metrics.of_callers.finished(record.caller, record)
-        if self._access_log is not None:
+        if self._access_log is not None or record.is_sampled:
             record.client = self._callers.address_of(scope)
+        if self._access_log is not None:
             if state := scope.get("state"):
                 record.certificate = state.get(CERTIFICATE)
             self._access_log.write(record)

@@ -44,6 +44,8 @@ def run(main: Coroutine[Any, Any, ExitStatus]) -> ExitStatus:
         return ExitStatus.CONFIGURATION
     except EngineLost as error:
         log.critical("the device failed while the models were loading: %s", error.__cause__ or error)
+    except MemoryError:
+        log.critical("there is not enough memory: raise its limit, or serve fewer or smaller models")
     except Exception:  # Python would end with the status of a wrong configuration
         log.critical("a fault of this service", exc_info=True)
     finally:

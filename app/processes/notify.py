@@ -85,7 +85,7 @@ class ServiceManager:
                 sender.setblocking(False)
                 sender.sendto("\n".join(lines).encode(), address)
         except OSError as error:
-            log.warning("the service manager at %s cannot be told %s: %s", _SOCKET, lines[0], error.strerror)
+            log.warning("the service manager at %s cannot be told %s: %s", _SOCKET, lines[0], error.strerror or error)
 
 
 NO_MANAGER: Final = ServiceManager()

@@ -40,7 +40,10 @@ class SpanExporter(OTLPSpanExporter):
         super().__init__(endpoint, session=self._link)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        result = super().export(spans)
+        try:
+            result = super().export(spans)
+        except Exception:  # older releases of the SDK pass on what prevents an attempt
+            result = SpanExportResult.FAILURE
         self._link.tell(is_sent=result is SpanExportResult.SUCCESS)
         return result
 
@@ -54,7 +57,10 @@ class MetricExporter(OTLPMetricExporter):
         super().__init__(endpoint, session=self._link)
 
     def export(self, metrics_data: MetricsData, *args: Any, **kwargs: Any) -> MetricExportResult:  # noqa: ANN401 - as its base
-        result = super().export(metrics_data, *args, **kwargs)
+        try:
+            result = super().export(metrics_data, *args, **kwargs)
+        except Exception:  # as above
+            result = MetricExportResult.FAILURE
         self._link.tell(is_sent=result is MetricExportResult.SUCCESS)
         return result
 
@@ -70,6 +76,8 @@ class _Link(requests.Session):
         self._fails = False
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401 - as its base
+        # Else REQUESTS_CA_BUNDLE would count before OTEL_EXPORTER_OTLP_CERTIFICATE.
+        kwargs.setdefault("verify", self.verify)
         try:
             response = super().request(*args, **kwargs)
         except Exception as error:

@@ -133,8 +133,14 @@ def configure(level: str, style: Style) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # `app.processes` logs start and stop with more detail than uvicorn.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    # Their lines hold headers and addresses, which may be secret: `otel.check` and `collector` say what is wrong.
-    for name in ("opentelemetry.util.re", "opentelemetry.sdk.resources", "urllib3"):
+    # Their lines hold headers and addresses, which may be secret, and what callers send: `otel.check` and `collector` say what is wrong.
+    for name in (
+        "opentelemetry.util.re",
+        "opentelemetry.sdk.resources",
+        "opentelemetry.trace",
+        "opentelemetry.attributes",
+        "urllib3",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in ("trace_exporter", "metric_exporter"):
         logging.getLogger(f"opentelemetry.exporter.otlp.proto.http.{name}").setLevel(logging.CRITICAL + 1)

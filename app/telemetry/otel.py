@@ -30,6 +30,11 @@ _ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _PROTOCOL: Final = "OTEL_EXPORTER_OTLP_PROTOCOL"
 _HEADERS: Final = "OTEL_EXPORTER_OTLP_HEADERS"
 _FILES: Final = tuple(f"OTEL_EXPORTER_OTLP_{name}" for name in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"))
+_OF_METRICS: Final = {
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "cumulative",
+    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": "explicit_bucket_histogram",
+}
+"""How metrics are sent, as `/metrics` counts them."""
 _ATTRIBUTES: Final = "OTEL_RESOURCE_ATTRIBUTES"
 
 
@@ -85,7 +90,10 @@ def check(endpoint: str | None, environ: Mapping[str, str] = os.environ) -> None
 
 
 def _check_values(sent: Collection[Signal], environ: Mapping[str, str]) -> None:
-    """Log which headers, attributes and files cannot be used."""
+    """Log which headers, attributes, files and ways of sending metrics cannot be used."""
+    for variable, way in _OF_METRICS.items() if "metrics" in sent else ():
+        if environ.get(variable, way).strip().lower() != way:
+            log.warning("%s: this server sends metrics as %s", variable, way)
     counting = [
         name
         for signal in sent

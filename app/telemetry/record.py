@@ -17,7 +17,7 @@ class RequestRecord:
     task: str
     """`none` until a request of a dialect has been read."""
     client: str | None = None
-    """The caller's address; None if it is not asked for."""
+    """The caller's address; None if neither the log nor a trace asks for it."""
     certificate: str | None = None
     """Who the caller's TLS certificate names; None without one."""
     caller: str | None = None

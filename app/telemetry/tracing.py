@@ -87,8 +87,6 @@ class Tracer:
             "network.protocol.version": scope["http_version"],
             "bert.request_id": request_id,
         }
-        if scope["client"]:
-            attributes["client.address"] = scope["client"][0]
         clock = _Clock()
         span = self._tracer.start_span(
             f"{scope['method']} {route}",
@@ -155,6 +153,8 @@ class RequestTrace:
             "bert.sequences": request.sequences,
             "bert.tokens": request.tokens,
         }
+        if request.client is not None:
+            attributes["client.address"] = request.client
         if request.caller is not None:
             attributes["enduser.id"] = request.caller
         if request.model is not None:

@@ -121,7 +121,8 @@ def traced(
 @pytest.fixture(scope="module", params=["1", "2"], ids=["alone", "workers"])
 def server(request: pytest.FixtureRequest, models: Path, collector: TraceCollector) -> Iterator[ServerProcess]:
     """For tests that leave it well. A batch holds 32 tokens."""
-    with traced(models, collector.url, "--batch-tokens", "32", workers=request.param) as server:
+    options = ["--batch-tokens", "32", "--forwarded-allow-ips", "127.0.0.1"]
+    with traced(models, collector.url, *options, workers=request.param) as server:
         yield server
         assert server.stop() == 0
 
@@ -132,7 +133,7 @@ def classify(server: ServerProcess, inputs: Any, **headers: str) -> httpx.Respon
 
 
 def test_a_request_is_a_span_with_its_parts(server: ServerProcess, collector: TraceCollector) -> None:
-    response = classify(server, [SECRET, "two words"])
+    response = classify(server, [SECRET, "two words"], **{"x-forwarded-for": "203.0.113.9"})
     trace = collector.traced(response)
     assert trace.server.name == "POST /v1/classify"
     assert trace.server.parent_span_id == b""
@@ -144,7 +145,7 @@ def test_a_request_is_a_span_with_its_parts(server: ServerProcess, collector: Tr
         "url.path": "/v1/classify",
         "url.scheme": "http",
         "network.protocol.version": "1.1",
-        "client.address": "127.0.0.1",
+        "client.address": "203.0.113.9",
         "bert.request_id": response.headers["x-request-id"],
         "bert.model": "bert-single-label",
         "bert.bundle": server.ask("GET", "/v1/models/bert-single-label").json["hash"],
@@ -206,6 +207,18 @@ def test_a_trace_continues_its_callers(server: ServerProcess, collector: TraceCo
     )
     assert [span.parent_span_id.hex() for span in servers] == [parent_id]
     assert servers[0].trace_state == "vendor=value"
+
+
+@pytest.mark.parametrize("state", [SECRET, f"{SECRET}=a,{SECRET}=b", ",".join(f"{SECRET}{i}=b" for i in range(40))])
+def test_an_invalid_state_is_dropped_and_not_in_the_log(
+    server: ServerProcess, collector: TraceCollector, state: str
+) -> None:
+    trace = collector.traced(
+        classify(server, "a", traceparent=f"00-{uuid4().hex}-00f067aa0ba902b7-01", tracestate=state)
+    )
+    assert (trace.server.parent_span_id.hex(), trace.server.trace_state) == ("00f067aa0ba902b7", "")
+    assert SECRET not in server.log
+    assert "key/value" not in server.log
 
 
 @pytest.mark.parametrize("header", ["", "nonsense", SAMPLED.replace("00-4", "ff-4"), f"{SAMPLED}-more", "00-é-1-01"])
@@ -350,11 +363,13 @@ def test_standard_variables_name_the_collector_and_the_sampler(
                  "OTEL_SERVICE_NAME": "moods", "OTEL_BSP_SCHEDULE_DELAY": "50",
                  # They name what is not installed, and what FastAPI alone would use.
                  "OTEL_PROPAGATORS": "b3", "OTEL_PYTHON_TRACER_PROVIDER": "none"}  # fmt: skip
-    with serving(models, "--workers", workers, "--threads", "1", **variables) as server:
+    with serving(models, "--workers", workers, "--threads", "1", "--no-access-log", **variables) as server:
         trace_id = uuid4().hex
         not_sampled = classify(server, "a")
         sampled = classify(server, "a", traceparent=f"00-{trace_id}-00f067aa0ba902b7-01")
-        assert collector.traced(sampled).server.trace_id.hex() == trace_id
+        span = collector.traced(sampled).server
+        assert span.trace_id.hex() == trace_id
+        assert values(span.attributes)["client.address"] == "127.0.0.1"
         assert server.stop() == 0
     assert collector.trace(trace_id_of(not_sampled)) is None
     assert values(collector.requests[-1].resource_spans[0].resource.attributes)["service.name"] == "moods"

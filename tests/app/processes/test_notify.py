@@ -94,4 +94,6 @@ def test_a_reread_that_fails_is_over(manager: socket.socket) -> None:
 def test_a_manager_that_is_gone_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         ServiceManager(str(tmp_path / "none")).ready()
+        ServiceManager("/" + "x" * 108).ready()
     assert "cannot be told READY=1: No such file or directory" in caplog.text
+    assert "cannot be told READY=1: AF_UNIX path too long" in caplog.text

@@ -1,7 +1,10 @@
 """What the log says of a collector that does not take what it is sent."""
 
 import logging
+import socket
+import ssl
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.metrics.export import MetricsData
@@ -11,6 +14,7 @@ from opentelemetry.trace import SpanContext
 from app.telemetry.collector import MetricExporter, SpanExporter
 from app.telemetry.logs import configure
 from app.telemetry.pushed_metrics import PushedMetrics
+from tests.certificates import Authority
 from tests.e2e.collector import Collector
 
 REJECTED = b"\n\x09\x08\x05\x12\x05sorry"
@@ -76,13 +80,15 @@ def test_what_a_collector_does_not_take_is_told_once_and_when_it_does_again(
     ],
 )
 def test_a_reason_holds_no_address_and_no_header(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], signal: str, path: str,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], signal: str, path: str,
     header: str, reason: str,
 ) -> None:  # fmt: skip
-    collector.server.server_close()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}{path}"
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", header)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.5")
     configure("debug", "text")
-    SENDERS[signal](f"{collector.url}{path}")
+    SENDERS[signal](url)
     written = capfd.readouterr().err
     assert f"the collector does not take {signal}: {reason}" in written
     assert "s3cret" not in written
@@ -98,3 +104,19 @@ def test_an_interval_that_cannot_be_waited_for_is_a_minute(
     warning, sent = told(caplog)
     assert warning.startswith("OTEL_METRIC_EXPORT_INTERVAL is no number of milliseconds")
     assert sent.endswith("every 60 s")
+
+
+@EACH
+def test_the_certificate_of_a_collector_counts_before_those_of_other_programs(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, signal: str
+) -> None:
+    authority = Authority(tmp_path)
+    certificate = authority.sign("collector")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.path, certificate.key)
+    collector.server.socket = context.wrap_socket(collector.server.socket, server_side=True)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(authority.path))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(Authority(tmp_path, "others").path))
+    SENDERS[signal](collector.url.replace("http:", "https:"))
+    assert told(caplog) == []
+    assert len(collector.received) == 1
