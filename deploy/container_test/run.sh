@@ -172,8 +172,6 @@ version_served() { compose exec -T app readlink /models/sentiment; }
 # As documented: the bundle is made while the app serves on, and only then the app is replaced.
 deploy_model() { compose run --rm -T export 2>&1; }
 
-deploy_version() { (export MODEL_VERSION=$1 && deploy_model); }
-
 # The demo's name and version for another checkpoint: refused, and the demo still answers.
 check_refusal() {
     export MODEL_NAME=sentiment CHECKPOINT_DIR=$root/tests/fixtures/checkpoints/bert-single-label
@@ -188,30 +186,6 @@ check_refusal() {
     [ ! -e "$work/typo" ] || fail "a typing mistake made a folder"
     unset MODEL_NAME CHECKPOINT_DIR
     say "another checkpoint under the same version is refused, and nothing has changed"
-}
-
-served_by() { # VERSION: of both models
-    [ "$(curl --silent "$url/v1/models" | grep -o "\"version\":\"$1\"" | wc -l)" = 2 ]
-}
-
-# A new version reaches the app that runs, and goes back, while callers ask.
-check_swap() {
-    local url caller
-    url=http://$(address app 8000)
-    while [ ! -e "$work/enough" ]; do
-        curl --silent --output /dev/null --write-out '%{http_code}\n' --header 'content-type: application/json' \
-            --data '{"model": "sentiment", "inputs": "I love this product"}' "$url/v1/classify"
-    done >"$work/statuses" &
-    caller=$!
-    expect "the export" 'sentiment' deploy_version 2
-    wait_for 60 served_by 2 || fail "version 2 is not served: $(compose logs --tail 5 app)"
-    expect "the way back" 'masked-token: version 1 is served' compose run --rm -T export rollback
-    wait_for 60 served_by 1 || fail "version 1 is not served again: $(compose logs --tail 5 app)"
-    touch "$work/enough"
-    wait "$caller"
-    expect "what callers got" '^[0-9]* 200$' echo "$(sort "$work/statuses" | uniq -c | xargs)"
-    check_answers
-    say "another version and back while $(wc -l <"$work/statuses") requests were answered"
 }
 
 # A model of one's own takes the place of the demo's, from a folder and under another version; then all goes back. It is
@@ -298,7 +272,6 @@ check_watched
 check_scaled
 check_confined
 check_refusal
-check_swap
 check_versions
 check_sagemaker
 check_stop app prometheus
