@@ -71,24 +71,18 @@ def problems(document: Resource) -> list[str]:
     ]
 
 
-def rendered(overlay: str, folder: Path | None = None, *components: str, **models: str) -> list[Resource]:
-    """Return an overlay's resources; in a copy of it in `folder`, with more components, which asks for these models."""
-    there = KUBERNETES / "overlays" / overlay
-    if folder is not None:
-        kustomization = read(there / "kustomization.yaml")
-        wanted = [f"../../components/{one}" for one in components] + kustomization.get("components", [])
-        moved = {"resources": kustomization["resources"], "components": wanted}
-        kustomization |= {key: [os.path.relpath(there / one, folder) for one in of] for key, of in moved.items()}
-        literals = [f"{name}={value}" for name, value in models.items()]
-        kustomization["configMapGenerator"] = [{"name": "bert-models", "behavior": "merge", "literals": literals}]
-        (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-        there = folder
-    output = subprocess.run(["kubectl", "kustomize", there], capture_output=True, text=True, check=True).stdout
+def rendered(overlay: str, monitored_in: Path | None = None) -> list[Resource]:
+    """Return an overlay's resources; in a copy of it with the component for Prometheus if there is a folder for that."""
+    folder = KUBERNETES / "overlays" / overlay
+    if monitored_in is not None:
+        kustomization = read(folder / "kustomization.yaml")
+        components = ["../../components/prometheus", *kustomization.get("components", ())]
+        moved = {"resources": kustomization["resources"], "components": components}
+        kustomization |= {key: [os.path.relpath(folder / one, monitored_in) for one in of] for key, of in moved.items()}
+        (monitored_in / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        folder = monitored_in
+    output = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True).stdout
     return list(yaml.safe_load_all(output))
-
-
-def of_kind(documents: list[Resource], kind: str) -> list[Resource]:
-    return [document for document in documents if document["kind"] == kind]
 
 
 def containers(deployment: Resource) -> dict[str, Resource]:
@@ -153,7 +147,7 @@ def test_grafanas_sidecar_is_given_every_dashboard() -> None:
 @needs_kubectl
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_dashboards_arrive_as_they_are(overlay: str, tmp_path: Path) -> None:
-    documents = [document for document in rendered(overlay, tmp_path, "prometheus") if document["kind"] == "ConfigMap"]
+    documents = [document for document in rendered(overlay, tmp_path) if document["kind"] == "ConfigMap"]
     labelled = [one for one in documents if one["metadata"]["labels"].get("grafana_dashboard") == "1"]
     arrived = {name: text for document in labelled for name, text in document["data"].items()}
     assert arrived == {path.name: path.read_text() for path in DASHBOARDS.glob("*.json")}
@@ -174,7 +168,7 @@ def test_an_overlay_needs_nothing_that_a_cluster_may_lack(overlay: str) -> None:
 @pytest.mark.parametrize("is_monitored", [False, True])
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_an_overlay_is_valid_once_put_together(overlay: str, is_monitored: bool, tmp_path: Path) -> None:
-    documents = rendered(overlay, tmp_path, "prometheus") if is_monitored else rendered(overlay)
+    documents = rendered(overlay, tmp_path if is_monitored else None)
     assert [problem for document in documents for problem in problems(document)] == []
     assert {document["metadata"].get("namespace", "bert") for document in documents} == {"bert"}
     configurations = {
@@ -182,7 +176,7 @@ def test_an_overlay_is_valid_once_put_together(overlay: str, is_monitored: bool,
         for document in documents
         if document["kind"] == "ConfigMap" and "grafana_dashboard" not in document["metadata"]["labels"]
     }
-    (deployment,) = of_kind(documents, "Deployment")
+    (deployment,) = [document for document in documents if document["kind"] == "Deployment"]
     named = {
         source["configMapRef"]["name"]
         for container in containers(deployment).values()
@@ -198,7 +192,7 @@ def test_an_overlay_is_valid_once_put_together(overlay: str, is_monitored: bool,
 
 @needs_kubectl
 def test_the_gpu_overlay_asks_for_a_gpu() -> None:
-    (deployment,) = of_kind(rendered("gpu"), "Deployment")
+    (deployment,) = [document for document in rendered("gpu") if document["kind"] == "Deployment"]
     app = containers(deployment)["app"]
     assert app["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert {"name": "BERT_DEVICE", "value": "cuda"} in app["env"]
@@ -208,64 +202,13 @@ def test_the_gpu_overlay_asks_for_a_gpu() -> None:
 @needs_kubectl
 def test_one_gpu_is_enough(tmp_path: Path) -> None:
     """A rollout and an autoscaler that want a second GPU would wait for it for ever."""
-    by_kind = {document["kind"]: document for document in rendered("gpu", tmp_path, "prometheus")}
+    by_kind = {document["kind"]: document for document in rendered("gpu", tmp_path)}
     assert by_kind["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 1
     assert (
         by_kind["HorizontalPodAutoscaler"]["spec"]["metrics"] == resource("HorizontalPodAutoscaler")["spec"]["metrics"]
     )
     assert by_kind["Deployment"]["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
     assert by_kind["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
-
-
-@needs_kubectl
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_a_new_version_in_a_volume_makes_no_new_pods(overlay: str, tmp_path: Path) -> None:
-    first, second = (rendered(overlay, tmp_path, "volume", MODEL_VERSION=version) for version in ("1", "2"))
-    assert [problem for document in second for problem in problems(document)] == []
-    (deployment,) = of_kind(second, "Deployment")
-    assert of_kind(first, "Deployment") == [deployment]
-    assert containers(deployment).keys() == {"app"}
-    (settings,) = [one for one in of_kind(second, "ConfigMap") if "BERT_LOG_FORMAT" in one["data"]]
-    assert settings["data"]["BERT_WATCH_MODELS"] == "true"
-
-    (volume,) = of_kind(second, "PersistentVolumeClaim")
-    (models,) = [one for one in of_kind(second, "ConfigMap") if one["data"].get("MODEL_VERSION") == "2"]
-    jobs = {
-        one["metadata"]["name"]: one["spec"]["jobTemplate"]["spec"]["template"] for one in of_kind(second, "CronJob")
-    }
-    assert jobs.keys() == set(re.findall(r"--from cronjob/([\w-]+)", DEPLOY))
-    for pod in (deployment["spec"]["template"], *jobs.values()):
-        claims = [
-            one["persistentVolumeClaim"]["claimName"] for one in pod["spec"]["volumes"] if one["name"] == "models"
-        ]
-        assert claims == [volume["metadata"]["name"]]
-    for pod in jobs.values():
-        (job,) = pod["spec"]["containers"]
-        assert job["image"].endswith(":export")
-        assert job["envFrom"] == [{"configMapRef": {"name": models["metadata"]["name"]}}]
-
-
-def test_jobs_are_confined_as_the_init_container_and_no_caller_reaches_them() -> None:
-    base = resource("Deployment")["spec"]["template"]["spec"]
-    export = containers(resource("Deployment"))["export"]
-    (selected,) = resource("NetworkPolicy")["spec"]["podSelector"]["matchExpressions"]
-    cronjobs = [read(path) for path in resources() if read(path)["kind"] == "CronJob"]
-    assert len(cronjobs) == 2
-    for cronjob in cronjobs:
-        assert cronjob["spec"]["suspend"]  # it is a template of jobs
-        pod = cronjob["spec"]["jobTemplate"]["spec"]["template"]
-        (name,) = pod["metadata"]["labels"].values()
-        assert name != LABELS["app.kubernetes.io/name"]
-        assert name in selected["values"]
-        for key in ("securityContext", "automountServiceAccountToken", "enableServiceLinks"):
-            assert pod["spec"][key] == base[key]
-        (job,) = pod["spec"]["containers"]
-        asked, *command = job["command"][2:]
-        assert asked == export["command"][2]
-        assert command in ([], ["rollback"])
-        for key in ("image", "securityContext", "resources", "volumeMounts", "terminationMessagePolicy"):
-            assert job[key] == export[key]
-        assert job.get("env", export["env"]) == export["env"]
 
 
 def test_the_hubs_token_is_for_the_export_alone() -> None:
@@ -296,8 +239,7 @@ def test_everything_selects_the_pods_of_the_deployment() -> None:
     assert resource("Deployment")["spec"]["selector"]["matchLabels"] == LABELS
     assert resource("Service")["spec"]["selector"] == LABELS
     assert resource("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == LABELS
-    (selected,) = resource("NetworkPolicy")["spec"]["podSelector"]["matchExpressions"]
-    assert LABELS[selected["key"]] in selected["values"]
+    assert resource("NetworkPolicy")["spec"]["podSelector"]["matchLabels"] == LABELS
     assert resource("PodMonitor")["spec"]["selector"]["matchLabels"] == LABELS
     target = resource("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
     assert (target["kind"], target["name"]) == ("Deployment", resource("Deployment")["metadata"]["name"])
