@@ -3,13 +3,12 @@
 
 A version of a model is a bundle in `.versions/<version>/<name>`; what is served is the link `<name>` to one of them. The
 link is replaced in one step, and old versions stay, so that going back is the same step again. A bundle that this
-release can serve is left as it is. One that was made of something else than what is asked for stops the deployment, and so
-does a folder of that name that was put there by hand. What is not asked for is served on until it is withdrawn. Runs once per
-start of the stack; of `app` it may import `bundle` and `errors` only, of `model_export` what finds weights.
+release can serve is left as it is, and so is a folder that was put there by hand; one that was made of something else
+than what is asked for stops the deployment. Runs once per start of the stack; of `app` it may import `bundle` and `errors` only,
+of `model_export` what finds weights.
 
     python -m deploy.fill_models                           make what the environment asks for, and serve it
     python -m deploy.fill_models rollback [NAME [VERSION]] serve the version before, or VERSION, again
-    python -m deploy.fill_models withdraw NAME...          serve these names no longer; their versions stay
     python -m deploy.fill_models versions                  list what is there
 """
 
@@ -172,19 +171,6 @@ def refuse_another(models: Path, model: Model, manifest: Manifest) -> None:
         )
 
 
-def refuse_folder(models: Path, name: str) -> None:
-    """Pass if the name is free, or is a link to a version.
-
-    Raises:
-        SystemExit: something else has that name, which somebody has put there.
-    """
-    if (models / name).exists() and not (models / name).is_symlink():
-        raise SystemExit(
-            f"{name}: {models / name} was put there by hand, and is no version of a model. Choose another name, or move it away; "
-            "as a version it would be .versions/VERSION/NAME. Nothing has changed."
-        )
-
-
 def serve_version(models: Path, name: str, bundle: Path) -> None:
     """Point the served name at a bundle; a reader sees the old one or the new one, never neither."""
     link = models / name
@@ -225,7 +211,6 @@ def roll_back(models: Path, names: Iterable[str], version: str | None = None) ->
     """
     bundles: dict[str, Path] = {}
     for name in names:
-        refuse_folder(models, name)
         before = previous_link(models, name)
         if version is None and not before.is_symlink():
             raise SystemExit(f"{name}: no version was served before. 'versions' lists what is there: name one of them.")
@@ -281,10 +266,9 @@ def fill(models: Path, model: Model) -> None:
     """Export the model if this version of it is not there, and serve it.
 
     Raises:
-        SystemExit: the version is there, of something else, or the name is that of a folder.
+        SystemExit: the version is there, of something else.
         subprocess.CalledProcessError: the export failed; what was served before still is.
     """
-    refuse_folder(models, model.name)
     bundle = models / ".versions" / model.version / model.name
     manifest = manifest_of(bundle)
     if manifest is not None:
@@ -301,78 +285,41 @@ def fill(models: Path, model: Model) -> None:
     serve_version(models, model.name, bundle)
 
 
-def others(models: Path, wanted: list[Model]) -> list[str]:
-    """Return the names that are served and not asked for; folders that were put there by hand are not among them."""
+def withdraw_others(models: Path, wanted: list[Model]) -> None:
+    """Remove the links to models that are no longer requested; their versions stay."""
     names = {model.name for model in wanted}
-    return sorted(
-        link.name
-        for link in models.iterdir()
-        if link.is_symlink() and link.name not in names and not link.name.startswith(".")
-    )
-
-
-def withdraw(models: Path, names: list[str]) -> None:
-    """Remove the links to versions of these models, whose versions stay; if one is not there, change nothing.
-
-    Raises:
-        SystemExit: a name is not served, or is that of a folder that was put there by hand.
-    """
-    for name in names:
-        refuse_folder(models, name)
-        if not (models / name).is_symlink():
-            raise SystemExit(f"{name}: it is not served. 'versions' lists what is there. Nothing has changed.")
-    for name in names:
-        with alone(models):
-            put_link(previous_link(models, name), (models / name).readlink())
-            (models / name).unlink()
-        print(f"{name}: is served no longer. 'rollback {name}' serves it again", flush=True)  # noqa: T201
+    for link in models.iterdir():
+        if link.is_symlink() and link.name not in names and not link.name.startswith("."):
+            link.unlink()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fill the folder, roll back, withdraw or list; the exit code is that of an export that failed."""
+    """Fill the folder, roll back or list; the exit code is that of an export that failed."""
     parser = argparse.ArgumentParser(prog="fill_models", description="Fill the models folder of a deployment.")
     commands = parser.add_subparsers(dest="command", title="instead of filling it")
     rollback = commands.add_parser("rollback", help="serve the version that was served before, or another one")
     rollback.add_argument("name", nargs="?", metavar="NAME", help="model; all that the environment asks for by default")
     rollback.add_argument("version", nargs="?", metavar="VERSION", help="the one served before by default")
-    withdrawal = commands.add_parser("withdraw", help="serve models no longer; their versions stay")
-    withdrawal.add_argument("names", nargs="+", metavar="NAME")
     commands.add_parser("versions", help="list the versions that are there")
     asked = parser.parse_args(arguments)
-    given = [getattr(asked, "name", None), getattr(asked, "version", None), *getattr(asked, "names", ())]
-    if not all(FOLDER.fullmatch(one) for one in given if one is not None):
-        parser.error("NAME and VERSION are names of folders: use letters, digits, '.', '_' and '-' only.")
+    for given in filter(None, (getattr(asked, "name", None), getattr(asked, "version", None))):
+        if not FOLDER.fullmatch(given):
+            parser.error("NAME and VERSION are names of folders: use letters, digits, '.', '_' and '-' only.")
     models = Path(os.environ.get("BERT_MODELS", "/models"))
     wanted = models_to_fill(os.environ)
-    if asked.command and not models.is_dir():
-        raise SystemExit(f"{models} is no folder. BERT_MODELS should name the one that the service reads.")
-    try:
-        match asked.command:
-            case "rollback":
-                roll_back(models, [asked.name] if asked.name else [model.name for model in wanted], asked.version)
-            case "withdraw":
-                withdraw(models, asked.names)
-            case "versions":
-                print(*list_versions(models), sep="\n", flush=True)  # noqa: T201
-            case _:
-                return fill_all(models, wanted)
-    except OSError as error:
-        raise SystemExit(f"{models}: {system_message(error)}") from error
-    return 0
-
-
-def fill_all(models: Path, wanted: list[Model]) -> int:
-    """Fill the folder with all that is asked for, and tell of what else is served; return the exit code."""
+    if asked.command == "rollback":
+        roll_back(models, [asked.name] if asked.name else [model.name for model in wanted], asked.version)
+        return 0
+    if asked.command == "versions":
+        print(*list_versions(models), sep="\n", flush=True)  # noqa: T201
+        return 0
     try:
         for model in wanted:
             with explaining(model, os.environ.get("CHECKPOINT_DIR") or model.checkpoint):
                 fill(models, model)
     except subprocess.CalledProcessError as error:
         return error.returncode
-    if rest := others(models, wanted):
-        print(  # noqa: T201
-            f"{', '.join(rest)}: not asked for, and served on. 'withdraw {' '.join(rest)}' ends that", flush=True
-        )
+    withdraw_others(models, wanted)
     return 0
 
 

@@ -15,7 +15,7 @@ from typing import TextIO
 import pytest
 
 from app.bundle.files import find_bundles
-from deploy.fill_models import DEMO_CHECKPOINT, Model, fill, models_to_fill, serve_version
+from deploy.fill_models import DEMO_CHECKPOINT, Model, fill, models_to_fill, serve_version, withdraw_others
 from tests.support import change_manifest, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -141,6 +141,18 @@ def test_an_export_that_fails_changes_nothing(filled: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         fill(filled, replace(SINGLE, version="2", checkpoint=str(filled / "nowhere")))
     assert served(filled) == {"sentiment": "1"}
+
+
+def test_what_is_no_longer_asked_for_is_no_longer_served(tmp_path: Path) -> None:
+    version = tmp_path / ".versions" / "1" / "old"
+    version.mkdir(parents=True)
+    (tmp_path / "old").symlink_to(os.path.relpath(version, tmp_path))
+    by_hand = tmp_path / "by-hand"
+    by_hand.mkdir()
+    withdraw_others(tmp_path, [SINGLE])
+    assert version.exists()
+    assert by_hand.exists()
+    assert not (tmp_path / "old").is_symlink()
 
 
 def test_without_a_name_the_demo_models_are_served() -> None:

@@ -1,7 +1,6 @@
 """Going back to a version of a model that is still in the folder, and listing what is there."""
 
 import multiprocessing
-import os
 import shutil
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -61,53 +60,6 @@ def test_a_version_that_cannot_be_served_changes_nothing(models: Path) -> None:
         main(["rollback"])
     assert served(models) == "2"
     assert len(list(list_versions(models))) == 1
-
-
-def test_another_model_leaves_the_one_before_served_until_it_is_withdrawn(
-    models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A server that watches the folder would refuse the requests for it at once."""
-    monkeypatch.setenv("MODEL_NAME", "topics")
-    monkeypatch.setenv("CHECKPOINT", "tests/fixtures/checkpoints/bert-single-label")
-    monkeypatch.setenv("MODEL_VARIANTS", "cpu-fp32")
-    (models / "by-hand").mkdir()
-    assert main([]) == 0
-    assert served(models) == "2"
-    told = capsys.readouterr().out.splitlines()[-1]
-    assert told == "reviews: not asked for, and served on. 'withdraw reviews' ends that"
-
-    with pytest.raises(SystemExit, match="nowhere: it is not served"):
-        main(["withdraw", "reviews", "nowhere"])
-    assert served(models) == "2"
-    assert main(["withdraw", "reviews"]) == 0
-    assert {path.name for path in models.iterdir() if not path.name.startswith(".")} == {"by-hand", "topics"}
-    assert main(["rollback", "reviews"]) == 0
-    assert served(models) == "2"
-
-
-@pytest.mark.parametrize("command", ["", "rollback", "rollback reviews 1", "withdraw reviews"])
-def test_a_folder_that_was_put_there_by_hand_is_left(models: Path, command: str) -> None:
-    (models / "reviews").unlink()
-    (models / "reviews").mkdir()
-    with pytest.raises(SystemExit, match=r"reviews: .* was put there by hand"):
-        main(command.split())
-    assert not any((models / "reviews").iterdir())
-    assert not (models / "reviews").is_symlink()
-
-
-@pytest.mark.parametrize("command", ["rollback", "withdraw reviews", "versions"])
-def test_what_the_system_refuses_is_told_in_a_sentence(
-    models: Path, command: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BERT_MODELS", str(models / "nowhere"))
-    with pytest.raises(SystemExit, match="nowhere is no folder"):
-        main(command.split())
-    if command != "versions":  # it moves nothing
-        monkeypatch.setenv("BERT_MODELS", str(models))
-        monkeypatch.setattr(Path, "symlink_to", lambda *_: os.open("/dev/full/", os.O_WRONLY))
-        with pytest.raises(SystemExit, match="/dev/full/ cannot be read or written: Not a directory"):
-            main(command.split())
-        assert served(models) == "2"
 
 
 def move_often(models: Path, version: str, begin: Barrier) -> None:
