@@ -33,7 +33,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.bundle.files import load_bundle
+from app.bundle.files import bundle_folders, load_bundle
 from app.bundle.manifest import Manifest
 from app.errors import BundleError
 from model_export.checkpoint.load import hash_of
@@ -359,7 +359,9 @@ def withdraw(models: Path, names: Sequence[str]) -> None:
         for name in dict.fromkeys(names):
             put_link(previous_link(models, name), (models / name).readlink())
             (models / name).unlink()
-            print(f"{name}: served no longer; 'rollback {name}' serves it again", flush=True)  # noqa: T201
+            print(f"{name}: withdrawn; 'rollback {name}' serves it again", flush=True)  # noqa: T201
+    if not bundle_folders(models):
+        print("No model is left. A server that watches takes that for a folder that is being mounted, and serves on.")  # noqa: T201
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -374,8 +376,8 @@ def main(arguments: list[str] | None = None) -> int:
     withdrawal.add_argument("names", nargs="+", metavar="NAME", help="model")
     asked = parser.parse_args(arguments)
     names = [asked.name, asked.version] if asked.command == "rollback" else getattr(asked, "names", [])
-    for given in filter(None, names):
-        if not FOLDER.fullmatch(given):
+    for given in names:
+        if given is not None and not FOLDER.fullmatch(given):
             parser.error("NAME and VERSION are names of folders: use letters, digits, '.', '_' and '-' only.")
     models = Path(os.environ.get("BERT_MODELS", "/models"))
     wanted = models_to_fill(os.environ)
@@ -391,6 +393,8 @@ def main(arguments: list[str] | None = None) -> int:
             withdraw(models, asked.names)
         else:
             fill(models, *wanted)
+    except BundleError as error:
+        raise SystemExit(str(error)) from error
     except subprocess.CalledProcessError as error:
         return error.returncode
     except OSError as error:

@@ -55,8 +55,9 @@ def test_a_version_that_cannot_be_served_changes_nothing(models: Path) -> None:
         main(["rollback", "reviews", "7"])
     with pytest.raises(SystemExit, match="no version was served before"):
         roll_back(models, ["reviews", "other"])
-    with pytest.raises(SystemExit):
-        main(["rollback", "..", "1"])
+    for name, version in (("..", "1"), ("reviews", ""), ("", "1")):
+        with pytest.raises(SystemExit):
+            main(["rollback", name, version])
     change_manifest(models / ".versions" / "1" / "reviews", schema_version=0)
     with pytest.raises(SystemExit, match="version 1 is not there, or this release cannot serve it"):
         main(["rollback"])
@@ -70,7 +71,9 @@ def test_a_model_is_withdrawn_by_name_and_comes_back(models: Path, capsys: pytes
     assert served(models) == "2"
     assert main(["withdraw", "reviews"]) == 0
     assert not (models / "reviews").is_symlink()
-    assert "'rollback reviews' serves it again" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "'rollback reviews' serves it again" in told
+    assert "No model is left." in told
     assert main(["rollback", "reviews"]) == 0
     assert served(models) == "2"
     with pytest.raises(SystemExit, match="no version was served before"):
