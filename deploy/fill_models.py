@@ -4,12 +4,13 @@
 A version of a model is a bundle in `.versions/<version>/<name>`; what is served is the link `<name>` to one of them. The
 link is replaced in one step, and old versions stay, so that going back is the same step again. A bundle that this
 release can serve is left as it is, and so is a folder that was put there by hand; one that was made of something else
-than what is asked for stops the deployment. Runs once per start of the stack; of `app` it may import `bundle` and `errors` only,
-of `model_export` what finds weights.
+than what is asked for stops the deployment. A name is served until it is withdrawn: its callers may not know the next one yet.
+Runs once per start of the stack; of `app` it may import `bundle` and `errors` only, of `model_export` what finds weights.
 
     python -m deploy.fill_models                           make what the environment asks for, and serve it
     python -m deploy.fill_models rollback [NAME [VERSION]] serve the version before, or VERSION, again
     python -m deploy.fill_models versions                  list what is there
+    python -m deploy.fill_models withdraw NAME...          serve these names no longer
 """
 
 import signal
@@ -17,7 +18,8 @@ import sys
 
 if __name__ == "__main__":
     # Before what takes a second to import: process 1 of a container does not get a signal that it has no handler for.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 import argparse
 import fcntl
@@ -26,12 +28,12 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.bundle.files import load_bundle
+from app.bundle.files import bundle_folders, load_bundle
 from app.bundle.manifest import Manifest
 from app.errors import BundleError
 from model_export.checkpoint.load import hash_of
@@ -94,13 +96,14 @@ def unreadable(folder: Path) -> Path | None:
 
 
 @contextmanager
-def explaining(model: Model, host_folder: str) -> Iterator[None]:
+def explaining(model: Model) -> Iterator[None]:
     """End with a sentence if a file cannot be used, and with the command that makes a checkpoint readable on the host."""
     try:
         yield
     except (SystemExit, OSError, subprocess.CalledProcessError) as error:
         folder = Path(model.checkpoint)
         if folder.is_dir() and (found := unreadable(folder)):
+            host_folder = os.environ.get("CHECKPOINT_DIR") or model.checkpoint
             print(  # noqa: T201
                 f"{model.name}: the export runs as user {os.getuid()}, who may not read {found}. "
                 f"On the host, run: chmod -R a+rX {shlex.quote(host_folder)}",
@@ -174,11 +177,25 @@ def refuse_another(models: Path, model: Model, manifest: Manifest) -> None:
 def serve_version(models: Path, name: str, bundle: Path) -> None:
     """Point the served name at a bundle; a reader sees the old one or the new one, never neither."""
     link = models / name
-    target = bundle.relative_to(models)
-    with alone(models):
+    target = bundle.relative_to(models) if bundle.is_relative_to(models) else bundle
+    with alone(models / ".lock"):
+        refuse_folder(link)
         if link.is_symlink() and link.readlink() != target:
             put_link(previous_link(models, name), link.readlink())
         put_link(link, target)
+
+
+def refuse_folder(link: Path) -> None:
+    """Pass if a link can be put there in one step.
+
+    Raises:
+        SystemExit: something else is in its place.
+    """
+    if os.path.lexists(link) and not link.is_symlink():
+        raise SystemExit(
+            f"{link.name}: {link} is no link to a version: it was put there by hand, and is left as it is. "
+            "Use another name, or move it away first."
+        )
 
 
 def previous_link(models: Path, name: str) -> Path:
@@ -195,10 +212,15 @@ def put_link(link: Path, target: Path) -> None:
 
 
 @contextmanager
-def alone(models: Path) -> Iterator[None]:
-    """Wait until no other run moves links in this folder, and keep the others from it meanwhile."""
+def alone(file: Path, waiting: str = "") -> Iterator[None]:
+    """Wait until no other run has locked this file, and keep the others from it meanwhile; say so if it may take long."""
     # A file that is open to be written: NFS locks no other.
-    with (models / ".lock").open("a") as lock:
+    with file.open("a") as lock:
+        if waiting:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(waiting, flush=True)  # noqa: T201
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -211,8 +233,10 @@ def roll_back(models: Path, names: Iterable[str], version: str | None = None) ->
     """
     bundles: dict[str, Path] = {}
     for name in names:
-        before = previous_link(models, name)
-        if version is None and not before.is_symlink():
+        link, before = models / name, previous_link(models, name)
+        refuse_folder(link)
+        is_none = not before.is_symlink() or (link.is_symlink() and link.readlink() == before.readlink())
+        if version is None and is_none:
             raise SystemExit(f"{name}: no version was served before. 'versions' lists what is there: name one of them.")
         bundle = models / (Path(".versions", version, name) if version else before.readlink())
         if manifest_of(bundle) is None:
@@ -233,8 +257,10 @@ def roll_back(models: Path, names: Iterable[str], version: str | None = None) ->
 
 def list_versions(models: Path) -> Iterator[str]:
     """Return a line for each version of each model that this release can serve, by name."""
-    found = sorted(models.glob(".versions/*/*"), key=lambda bundle: (bundle.name, bundle.stat().st_mtime))
-    for bundle in found:
+    versions = models / ".versions"
+    folders = [version for version in versions.iterdir() if version.is_dir()] if versions.is_dir() else []
+    bundles = [bundle for folder in folders for bundle in folder.iterdir() if FOLDER.fullmatch(bundle.name)]
+    for bundle in sorted(bundles, key=lambda bundle: (bundle.name, bundle.stat().st_mtime)):
         if (manifest := manifest_of(bundle)) is None:
             continue  # an export is in progress, or has made it for another release
         told = [
@@ -250,6 +276,7 @@ def export(command: list[str]) -> None:
     """Run an export; if this process is told to end meanwhile, so is the export, which removes what it has not finished.
 
     Raises:
+        SystemExit: it was killed.
         subprocess.CalledProcessError: it failed.
     """
     with subprocess.Popen(command) as process:  # noqa: S603
@@ -258,17 +285,22 @@ def export(command: list[str]) -> None:
         except SystemExit:
             process.terminate()
             raise
+    if status < 0:
+        raise SystemExit(
+            f"The export was ended by signal {-status}. If it ran out of memory, give it more (EXPORT_MEMORY)."
+        )
     if status:
         raise subprocess.CalledProcessError(status, command)
 
 
-def fill(models: Path, model: Model) -> None:
-    """Export the model if this version of it is not there, and serve it.
+def make(models: Path, model: Model) -> Path:
+    """Export the model if this version of it is not there, and return its bundle.
 
     Raises:
-        SystemExit: the version is there, of something else.
-        subprocess.CalledProcessError: the export failed; what was served before still is.
+        SystemExit: the version is there, of something else, or no link can be put there.
+        subprocess.CalledProcessError: the export failed.
     """
+    refuse_folder(models / model.name)
     bundle = models / ".versions" / model.version / model.name
     manifest = manifest_of(bundle)
     if manifest is not None:
@@ -282,44 +314,91 @@ def fill(models: Path, model: Model) -> None:
         arguments += ["--revision", model.revision] if model.revision else []
         arguments += ["--variants", model.variants] if model.variants else []
         export([sys.executable, "-m", "model_export", "export", *arguments])
-    serve_version(models, model.name, bundle)
+    return bundle
 
 
-def withdraw_others(models: Path, wanted: list[Model]) -> None:
-    """Remove the links to models that are no longer requested; their versions stay."""
-    names = {model.name for model in wanted}
-    for link in models.iterdir():
-        if link.is_symlink() and link.name not in names and not link.name.startswith("."):
-            link.unlink()
+def fill(models: Path, *wanted: Model) -> None:
+    """Make what is not there yet, then serve all of it; if one of them cannot be made, what was served before still is.
+
+    Raises:
+        SystemExit: one of them cannot be made or served.
+        subprocess.CalledProcessError: an export failed.
+    """
+    models.mkdir(parents=True, exist_ok=True)
+    with alone(models / ".export.lock", "another export into this folder is waited for"):
+        bundles: dict[str, Path] = {}
+        for model in wanted:
+            with explaining(model):
+                bundles[model.name] = make(models, model)
+        for name, bundle in bundles.items():
+            serve_version(models, name, bundle)
+            print(f"{name}: version {bundle.parent.name} is served", flush=True)  # noqa: T201
+    others = sorted(
+        link.name
+        for link in models.iterdir()
+        if link.is_symlink() and link.name not in bundles and FOLDER.fullmatch(link.name)
+    )
+    if others:
+        print(  # noqa: T201
+            f"served besides, as before: {', '.join(others)}. Once nobody asks for them: withdraw {' '.join(others)}",
+            flush=True,
+        )
+
+
+def withdraw(models: Path, names: Sequence[str]) -> None:
+    """Remove the links to models, which `roll_back` puts back; their versions stay. If one cannot be, change nothing.
+
+    Raises:
+        SystemExit: there is no such link.
+    """
+    with alone(models / ".lock"):
+        for name in names:
+            refuse_folder(models / name)
+            if not (models / name).is_symlink():
+                raise SystemExit(f"{name}: it is not served. 'versions' lists what is. Nothing has changed.")
+        for name in dict.fromkeys(names):
+            put_link(previous_link(models, name), (models / name).readlink())
+            (models / name).unlink()
+            print(f"{name}: withdrawn; 'rollback {name}' serves it again", flush=True)  # noqa: T201
+    if not bundle_folders(models):
+        print("No model is left. A server that watches takes that for a folder that is being mounted, and serves on.")  # noqa: T201
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fill the folder, roll back or list; the exit code is that of an export that failed."""
+    """Fill the folder, roll back, list or withdraw; the exit code is that of an export that failed."""
     parser = argparse.ArgumentParser(prog="fill_models", description="Fill the models folder of a deployment.")
     commands = parser.add_subparsers(dest="command", title="instead of filling it")
     rollback = commands.add_parser("rollback", help="serve the version that was served before, or another one")
     rollback.add_argument("name", nargs="?", metavar="NAME", help="model; all that the environment asks for by default")
     rollback.add_argument("version", nargs="?", metavar="VERSION", help="the one served before by default")
     commands.add_parser("versions", help="list the versions that are there")
+    withdrawal = commands.add_parser("withdraw", help="serve these models no longer")
+    withdrawal.add_argument("names", nargs="+", metavar="NAME", help="model")
     asked = parser.parse_args(arguments)
-    for given in filter(None, (getattr(asked, "name", None), getattr(asked, "version", None))):
-        if not FOLDER.fullmatch(given):
+    names = [asked.name, asked.version] if asked.command == "rollback" else getattr(asked, "names", [])
+    for given in names:
+        if given is not None and not FOLDER.fullmatch(given):
             parser.error("NAME and VERSION are names of folders: use letters, digits, '.', '_' and '-' only.")
     models = Path(os.environ.get("BERT_MODELS", "/models"))
     wanted = models_to_fill(os.environ)
-    if asked.command == "rollback":
-        roll_back(models, [asked.name] if asked.name else [model.name for model in wanted], asked.version)
-        return 0
-    if asked.command == "versions":
-        print(*list_versions(models), sep="\n", flush=True)  # noqa: T201
-        return 0
     try:
-        for model in wanted:
-            with explaining(model, os.environ.get("CHECKPOINT_DIR") or model.checkpoint):
-                fill(models, model)
+        if asked.command and not models.is_dir():
+            raise SystemExit(f"The models folder {models} does not exist. BERT_MODELS names it.")
+        if asked.command == "rollback":
+            roll_back(models, [asked.name] if asked.name else [model.name for model in wanted], asked.version)
+        elif asked.command == "versions":
+            lines = list(list_versions(models)) or [f"There is no version in {models}."]
+            print(*lines, sep="\n", flush=True)  # noqa: T201
+        elif asked.command == "withdraw":
+            withdraw(models, asked.names)
+        else:
+            fill(models, *wanted)
+    except BundleError as error:
+        raise SystemExit(str(error)) from error
     except subprocess.CalledProcessError as error:
         return error.returncode
-    withdraw_others(models, wanted)
+    except OSError as error:
+        raise SystemExit(system_message(error)) from error
     return 0
 
 

@@ -70,7 +70,7 @@ def _export(options: argparse.Namespace) -> None:
         )
     measured = {variant.name: variant.parity for variant in manifest.variants}
     print_bundle(f"Exported {options.output}", manifest, measured, time.perf_counter() - started_at)
-    print(f"Serve it; a server that is running finds it once it is started again:\n  {_serving(options.output)}")  # noqa: T201
+    print(f"Serve it; a running server takes it with --watch-models or on SIGHUP:\n  {_serving(options.output)}")  # noqa: T201
 
 
 def _serving(bundle: Path) -> str:

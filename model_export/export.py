@@ -118,7 +118,7 @@ def export(options: ExportOptions, progress: Progress, warn: Callable[[str], Non
         progress("Observing the fp32 graph")
         comparison = observe(checkpoint)
     with replacing(options.output) as folder:
-        checkpoint.tokenizer.fast.save(str(folder / TOKENIZER_FILE), pretty=False)
+        (folder / TOKENIZER_FILE).write_bytes(checkpoint.tokenizer.fast.to_str(pretty=False).encode())
         (folder / GOLDEN_FILE).write_text(golden.model_dump_json(exclude_none=True), encoding="utf-8")
         variants: list[Variant] = []
         left_out: dict[str, str] = {}

@@ -169,7 +169,7 @@ check_confined() {
 
 version_served() { compose exec -T app readlink /models/sentiment; }
 
-# As documented: the bundle is made while the app serves on, and only then the app is replaced.
+# As documented: the bundle is made while the app serves on, which then takes it.
 deploy_model() { compose run --rm -T export 2>&1; }
 
 # The demo's name and version for another checkpoint: refused, and the demo still answers.
@@ -186,6 +186,38 @@ check_refusal() {
     [ ! -e "$work/typo" ] || fail "a typing mistake made a folder"
     unset MODEL_NAME CHECKPOINT_DIR
     say "another checkpoint under the same version is refused, and nothing has changed"
+}
+
+version_answering() { # VERSION
+    curl --fail --silent "http://$(address app 8000)/metrics" | grep -q "^bert_model_info{.*model=\"sentiment\".*version=\"$1\"} 1.0"
+}
+
+# One request after another until $work/callers is gone; what fails stands in $work/failed.
+call_on() { # URL
+    local status
+    while [ -e "$work/callers" ]; do
+        status=$(curl --silent --output /dev/null --write-out '%{http_code}' --header 'content-type: application/json' \
+            --data '{"model": "sentiment", "inputs": "I love this product"}' "$1/v1/classify") || true
+        echo "$status" >>"$work/statuses"
+    done
+}
+
+# A new version and the way back go live while requests run: none fails, and the app is not restarted.
+check_swap() {
+    local started caller
+    started=$(inspect app '{{.State.StartedAt}}')
+    touch "$work/callers"
+    call_on "http://$(address app 8000)" &
+    caller=$!
+    MODEL_VERSION=2 deploy_model >"$work/swap.log" || fail "the export of version 2: $(tail -5 "$work/swap.log")"
+    wait_for 60 version_answering 2 || fail "version 2 does not answer: $(compose logs --tail 5 app)"
+    compose run --rm -T export rollback >"$work/swap.log" 2>&1 || fail "rollback: $(tail -5 "$work/swap.log")"
+    wait_for 60 version_answering 1 || fail "version 1 does not answer again: $(compose logs --tail 5 app)"
+    rm "$work/callers"
+    wait $caller
+    [ "$(sort -u "$work/statuses")" = 200 ] || fail "requests failed: $(sort "$work/statuses" | uniq -c | xargs)"
+    [ "$(inspect app '{{.State.StartedAt}}')" = "$started" ] || fail "the app was restarted"
+    say "another version and back, without a restart: $(wc -l <"$work/statuses") requests answered, none failed"
 }
 
 # A model of one's own takes the place of the demo's, from a folder and under another version; then all goes back. It is
@@ -272,6 +304,7 @@ check_watched
 check_scaled
 check_confined
 check_refusal
+check_swap
 check_versions
 check_sagemaker
 check_stop app prometheus

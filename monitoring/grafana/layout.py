@@ -105,7 +105,10 @@ def _variables() -> list[Builder[dashboard.VariableModel]]:
 
 def _annotations() -> list[Builder[dashboard.AnnotationQuery]]:
     # Grafana titles a mark from Prometheus with its `alertname`.
-    changes = 'increase(bert_model_loads_total{job="bert", outcome!="refused"}[1m]) > 0'
+    loads = 'bert_model_loads_total{job="bert", outcome!="refused"}'
+    # A series that begins with 1, as that of a new model does, has not increased.
+    begun = f'({loads} > 0 unless {loads} offset 1m) and on (job, instance) up{{job="bert"}} offset 1m'
+    changes = f"increase({loads}[1m]) > 0 or {begun}"
     starts = 'changes(process_start_time_seconds{job="bert"}[1m]) > 0'
     return [
         dashboard_builders.AnnotationQuery()

@@ -18,8 +18,10 @@ FOLDER = Path(__file__).parent / "schemas"
 KINDS = (
     "io.k8s.api.apps.v1.Deployment",
     "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
+    "io.k8s.api.batch.v1.CronJob",
     "io.k8s.api.core.v1.ConfigMap",
     "io.k8s.api.core.v1.Namespace",
+    "io.k8s.api.core.v1.PersistentVolumeClaim",
     "io.k8s.api.core.v1.Service",
     "io.k8s.api.networking.v1.NetworkPolicy",
     "io.k8s.api.policy.v1.PodDisruptionBudget",

@@ -15,7 +15,7 @@ from typing import TextIO
 import pytest
 
 from app.bundle.files import find_bundles
-from deploy.fill_models import DEMO_CHECKPOINT, Model, fill, models_to_fill, serve_version, withdraw_others
+from deploy.fill_models import DEMO_CHECKPOINT, Model, alone, fill, models_to_fill, serve_version
 from tests.support import change_manifest, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -143,16 +143,31 @@ def test_an_export_that_fails_changes_nothing(filled: Path) -> None:
     assert served(filled) == {"sentiment": "1"}
 
 
-def test_what_is_no_longer_asked_for_is_no_longer_served(tmp_path: Path) -> None:
-    version = tmp_path / ".versions" / "1" / "old"
-    version.mkdir(parents=True)
-    (tmp_path / "old").symlink_to(os.path.relpath(version, tmp_path))
-    by_hand = tmp_path / "by-hand"
-    by_hand.mkdir()
-    withdraw_others(tmp_path, [SINGLE])
-    assert version.exists()
-    assert by_hand.exists()
-    assert not (tmp_path / "old").is_symlink()
+def test_a_name_that_is_no_longer_asked_for_is_served_until_it_is_withdrawn(
+    filled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(filled, replace(SINGLE, name="reviews"))
+    assert served(filled) == {"reviews": "1", "sentiment": "1"}
+    assert "withdraw sentiment\n" in capsys.readouterr().out
+
+
+def test_models_are_served_once_all_of_them_are_made(filled: Path) -> None:
+    new = replace(SINGLE, version="2", checkpoint="tests/fixtures/checkpoints/bert-multi-label")
+    with pytest.raises(subprocess.CalledProcessError):
+        fill(filled, new, replace(SINGLE, name="other", checkpoint=str(filled / "nowhere")))
+    assert served(filled) == {"sentiment": "1"}
+
+
+def test_a_second_export_waits_for_the_first(filled: Path) -> None:
+    wanted = {"BERT_MODELS": str(filled), "MODEL_NAME": "sentiment", "CHECKPOINT": SINGLE.checkpoint}
+    command = [sys.executable, "-m", "deploy.fill_models"]
+    environment = os.environ | wanted | {"MODEL_VARIANTS": "cpu-fp32"}
+    with alone(filled / ".export.lock"):
+        second = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        assert second.stdout is not None
+        assert second.stdout.readline() == "another export into this folder is waited for\n"
+    told, _ = second.communicate(timeout=60)
+    assert (second.returncode, told.splitlines()[-1]) == (0, "sentiment: version 1 is served")
 
 
 def test_without_a_name_the_demo_models_are_served() -> None:

@@ -71,12 +71,12 @@ def problems(document: Resource) -> list[str]:
     ]
 
 
-def rendered(overlay: str, monitored_in: Path | None = None) -> list[Resource]:
-    """Return an overlay's resources; in a copy of it with the component for Prometheus if there is a folder for that."""
+def rendered(overlay: str, monitored_in: Path | None = None, component: str = "prometheus") -> list[Resource]:
+    """Return an overlay's resources; in a copy of it with a component if there is a folder for that."""
     folder = KUBERNETES / "overlays" / overlay
     if monitored_in is not None:
         kustomization = read(folder / "kustomization.yaml")
-        components = ["../../components/prometheus", *kustomization.get("components", ())]
+        components = [f"../../components/{component}", *kustomization.get("components", ())]
         moved = {"resources": kustomization["resources"], "components": components}
         kustomization |= {key: [os.path.relpath(folder / one, monitored_in) for one in of] for key, of in moved.items()}
         (monitored_in / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
@@ -188,6 +188,41 @@ def test_an_overlay_is_valid_once_put_together(overlay: str, is_monitored: bool,
         "export",
         overlay,
     ]
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_one_volume_is_filled_by_jobs_and_watched_by_the_pods(overlay: str, tmp_path: Path) -> None:
+    documents = rendered(overlay, tmp_path, "models-volume")
+    assert [problem for document in documents for problem in problems(document)] == []
+    (claim,) = [document["metadata"]["name"] for document in documents if document["kind"] == "PersistentVolumeClaim"]
+    (deployment,) = [document for document in documents if document["kind"] == "Deployment"]
+    jobs = [document["spec"]["jobTemplate"] for document in documents if document["kind"] == "CronJob"]
+    for template in (deployment["spec"]["template"], *(job["spec"]["template"] for job in jobs)):
+        volumes = {volume.pop("name"): volume for volume in template["spec"]["volumes"]}
+        assert volumes["models"] == {"persistentVolumeClaim": {"claimName": claim}}
+    app = containers(deployment)
+    assert app.keys() == {"app"}
+    configurations = {one["metadata"]["name"]: one["data"] for one in documents if one["kind"] == "ConfigMap"}
+    (settings,) = [source["configMapRef"]["name"] for source in app["app"]["envFrom"] if "configMapRef" in source]
+    assert configurations[settings]["BERT_WATCH_MODELS"] == "true"
+    for job in jobs:
+        pod = job["spec"]["template"]
+        assert pod["metadata"]["labels"] != LABELS, "the Service would select it"
+        assert pod["spec"]["securityContext"] == deployment["spec"]["template"]["spec"]["securityContext"]
+        (export,) = pod["spec"]["containers"]
+        assert export["securityContext"] == app["app"]["securityContext"]
+        assert export["image"].endswith(":export")
+        assert {source["configMapRef"]["name"] for source in export["envFrom"]} == configurations.keys() - {settings}
+
+
+def test_jobs_are_made_as_documented_and_never_by_themselves() -> None:
+    jobs = {job["metadata"]["name"]: job["spec"] for job in map(read, resources()) if job["kind"] == "CronJob"}
+    assert set(re.findall(r"--from=cronjob/(\S+)", DEPLOY)) == jobs.keys()
+    assert all(job["suspend"] for job in jobs.values())
+    for job in jobs.values():
+        (export,) = job["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        assert export["command"][:3] == containers(resource("Deployment"))["export"]["command"]
 
 
 @needs_kubectl

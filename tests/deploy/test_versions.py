@@ -1,6 +1,8 @@
 """Going back to a version of a model that is still in the folder, and listing what is there."""
 
+import errno
 import multiprocessing
+import os
 import shutil
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -53,13 +55,70 @@ def test_a_version_that_cannot_be_served_changes_nothing(models: Path) -> None:
         main(["rollback", "reviews", "7"])
     with pytest.raises(SystemExit, match="no version was served before"):
         roll_back(models, ["reviews", "other"])
-    with pytest.raises(SystemExit):
-        main(["rollback", "..", "1"])
+    for name, version in (("..", "1"), ("reviews", ""), ("", "1")):
+        with pytest.raises(SystemExit):
+            main(["rollback", name, version])
     change_manifest(models / ".versions" / "1" / "reviews", schema_version=0)
     with pytest.raises(SystemExit, match="version 1 is not there, or this release cannot serve it"):
         main(["rollback"])
     assert served(models) == "2"
     assert len(list(list_versions(models))) == 1
+
+
+def test_a_model_is_withdrawn_by_name_and_comes_back(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="other: it is not served"):
+        main(["withdraw", "reviews", "other"])
+    assert served(models) == "2"
+    assert main(["withdraw", "reviews"]) == 0
+    assert not (models / "reviews").is_symlink()
+    told = capsys.readouterr().out
+    assert "'rollback reviews' serves it again" in told
+    assert "No model is left." in told
+    assert main(["rollback", "reviews"]) == 0
+    assert served(models) == "2"
+    with pytest.raises(SystemExit, match="no version was served before"):
+        main(["rollback", "reviews"])
+
+
+@pytest.mark.parametrize("command", [[], ["rollback", "reviews", "1"], ["withdraw", "reviews"]])
+def test_a_folder_that_was_put_there_by_hand_is_left_as_it_is(models: Path, command: list[str]) -> None:
+    (models / "reviews").unlink()
+    shutil.copytree(models / ".versions" / "2" / "reviews", models / "reviews")
+    with pytest.raises(SystemExit, match="it was put there by hand, and is left as it is"):
+        main(command)
+    assert (models / "reviews" / "manifest.json").is_file()
+    assert not list(models.glob(".*.new"))
+
+
+def test_a_link_that_was_put_there_by_hand_is_the_version_before(models: Path, tmp_path: Path) -> None:
+    elsewhere = (models / ".versions" / "1" / "reviews").rename(tmp_path / "elsewhere")
+    (models / "reviews").unlink()
+    (models / "reviews").symlink_to(elsewhere)
+    assert main(["rollback", "reviews", "2"]) == 0
+    assert served(models) == "2"
+    assert main(["rollback"]) == 0
+    assert (models / "reviews").resolve() == elsewhere
+
+
+@pytest.mark.parametrize("command", ["versions", "rollback", "withdraw reviews"])
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("BERT_MODELS", str(tmp_path / "typo"))
+    with pytest.raises(SystemExit, match="typo does not exist"):
+        main(command.split())
+    assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.parametrize("command", ["rollback", "withdraw reviews"])
+def test_a_full_disk_is_told_and_what_is_served_still_is(
+    models: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def symlink(target: str, link: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(link))
+
+    monkeypatch.setattr(os, "symlink", symlink)
+    with pytest.raises(SystemExit, match="No space left on device"):
+        main(command.split())
+    assert served(models) == "2"
 
 
 def move_often(models: Path, version: str, begin: Barrier) -> None:

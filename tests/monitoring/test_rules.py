@@ -5,8 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.monitoring.definitions import alerts, rule_groups
+from tests.monitoring.definitions import alerts, dashboards, rule_groups
 from tests.monitoring.prometheus import CONFIG, find_program
 
 CASES = sorted((CONFIG / "tests").glob("*.yml"))
@@ -38,6 +39,42 @@ def test_rules_over_days_are_not_evaluated_every_few_seconds() -> None:
 @pytest.mark.parametrize("cases", CASES, ids=lambda path: path.stem)
 def test_alerts_fire_and_stay_silent(cases: Path) -> None:
     promtool("test", "rules", cases)
+
+
+def test_a_model_that_is_new_or_another_is_marked_for_a_minute_and_those_of_a_start_are_not(tmp_path: Path) -> None:
+    marks = dashboards()["overview"]["annotations"]["list"]
+    (changes,) = [mark["expr"] for mark in marks if "bert_model_loads_total" in mark["expr"]]
+    loads = 'bert_model_loads_total{{job="bert", instance="{}", model="{}", outcome="{}"}}'
+    series = {
+        'up{job="bert", instance="a"}': "1x20",
+        'up{job="bert", instance="begun"}': "_x9 1x11",
+        loads.format("a", "changed", "loaded"): "0x9 1x11",
+        loads.format("a", "new", "loaded"): "_x9 1x11",
+        loads.format("a", "new", "unloaded"): "_x9 0x11",
+        loads.format("a", "bad", "refused"): "_x9 1x11",
+        loads.format("begun", "seen-late", "loaded"): "_x9 3x11",
+    }
+    expected = {"2m": [], "165s": ["changed loaded", "new loaded"], "5m": []}
+    cases = {
+        "evaluation_interval": "15s",
+        "tests": [
+            {
+                "interval": "15s",
+                "input_series": [{"series": name, "values": values} for name, values in series.items()],
+                "promql_expr_test": [
+                    {
+                        "expr": f"count by (alertname) ({changes})",
+                        "eval_time": time,
+                        "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in names],
+                    }
+                    for time, names in expected.items()
+                ],
+            }
+        ],
+    }
+    file = tmp_path / "cases.yml"
+    file.write_text(yaml.safe_dump(cases))
+    promtool("test", "rules", file)
 
 
 def test_every_alert_has_a_case_that_fires_and_one_that_is_silent() -> None:
