@@ -274,7 +274,10 @@ def test_everything_selects_the_pods_of_the_deployment() -> None:
     assert resource("Deployment")["spec"]["selector"]["matchLabels"] == LABELS
     assert resource("Service")["spec"]["selector"] == LABELS
     assert resource("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == LABELS
-    assert resource("NetworkPolicy")["spec"]["podSelector"]["matchLabels"] == LABELS
+    (confined,) = resource("NetworkPolicy")["spec"]["podSelector"]["matchExpressions"]
+    jobs = [job["spec"]["jobTemplate"] for job in map(read, resources()) if job["kind"] == "CronJob"]
+    labelled = [template, *(job["spec"]["template"] for job in jobs)]
+    assert {one["metadata"]["labels"][confined["key"]] for one in labelled} == {*confined["values"]}
     assert resource("PodMonitor")["spec"]["selector"]["matchLabels"] == LABELS
     target = resource("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
     assert (target["kind"], target["name"]) == ("Deployment", resource("Deployment")["metadata"]["name"])
