@@ -189,7 +189,7 @@ check_refusal() {
 }
 
 version_answering() { # VERSION
-    curl --fail --silent "http://$(address app 8000)/metrics" | grep -q "^bert_model_info{.*model=\"sentiment\".*version=\"$1\"} 1.0"
+    grep -q "^bert_model_info{.*model=\"sentiment\".*version=\"$1\"} 1.0" <<<"$(curl --fail --silent "http://$(address app 8000)/metrics")"
 }
 
 # One request after another until $work/callers is gone; what fails stands in $work/failed.
@@ -209,10 +209,12 @@ check_swap() {
     touch "$work/callers"
     call_on "http://$(address app 8000)" &
     caller=$!
-    MODEL_VERSION=2 deploy_model >"$work/swap.log" || fail "the export of version 2: $(tail -5 "$work/swap.log")"
-    wait_for 60 version_answering 2 || fail "version 2 does not answer: $(compose logs --tail 5 app)"
+    export MODEL_NAME=sentiment MODEL_VERSION=3 CHECKPOINT_DIR=$root/tests/fixtures/checkpoints/bert-single-label
+    deploy_model >"$work/swap.log" || fail "the export of version 3: $(tail -5 "$work/swap.log")"
+    wait_for 60 version_answering 3 || fail "version 3 does not answer: $(compose logs app | grep -v app.access | tail -5)"
     compose run --rm -T export rollback >"$work/swap.log" 2>&1 || fail "rollback: $(tail -5 "$work/swap.log")"
-    wait_for 60 version_answering 1 || fail "version 1 does not answer again: $(compose logs --tail 5 app)"
+    wait_for 60 version_answering 1 || fail "version 1 does not answer again: $(compose logs app | grep -v app.access | tail -5)"
+    unset MODEL_NAME MODEL_VERSION CHECKPOINT_DIR
     rm "$work/callers"
     wait $caller
     [ "$(sort -u "$work/statuses")" = 200 ] || fail "requests failed: $(sort "$work/statuses" | uniq -c | xargs)"
