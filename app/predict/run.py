@@ -26,7 +26,7 @@ from app.predict.progress_bar import ProgressBar
 from app.predict.results import JsonResults, OutputFormat, Results, TableResults, added_columns
 from app.predict.rows import InputFormat, Rows, read_rows
 from app.predict.source import Source
-from app.processes.loading import load_models, load_unless_stopped
+from app.processes.models.loading import load_models, load_unless_stopped
 from app.settings import Settings
 from app.tasks import TASKS, tasks_of
 from app.tasks.catalog import Handler, load_model

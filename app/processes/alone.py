@@ -9,14 +9,15 @@ from app.bundle.files import Bundle
 from app.engine.local import LocalEngine
 from app.engine.messages import Serving
 from app.http.listening.ports import Ports
-from app.processes.bad_bundles import BadBundles
 from app.processes.exit_status import ExitStatus
 from app.processes.front_end import FrontEnd
-from app.processes.loading import load_models, load_unless_stopped
-from app.processes.models_folder import watch
+from app.processes.models.bad_bundles import BadBundles
+from app.processes.models.loading import load_models, load_unless_stopped
+from app.processes.models.models_folder import watch
+from app.processes.models.repository import Repository
 from app.processes.notify import ServiceManager
 from app.processes.pushing import push_metrics
-from app.processes.repository import Again, Repository
+from app.processes.reread.again import Again
 from app.processes.signals import stop_on_signals
 from app.settings import Settings
 from app.telemetry.log_writer import drain

@@ -8,17 +8,18 @@ from app.bundle.files import find_bundles
 from app.engine.local import LocalEngine
 from app.engine.messages import Serving
 from app.ipc.engine_server import EngineServer
-from app.processes.bad_bundles import bad_bundles
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
-from app.processes.loading import load_models, load_unless_stopped
-from app.processes.models_folder import watch
+from app.processes.models.bad_bundles import bad_bundles
+from app.processes.models.loading import load_models, load_unless_stopped
+from app.processes.models.models_folder import watch
+from app.processes.models.repository import Repository
+from app.processes.models.small_files import SmallFiles
+from app.processes.models.succession import as_before, to_serve
 from app.processes.remote_front_ends import RemoteFrontEnds
-from app.processes.reports import HasReread, ModelsServed, SupervisorLink
-from app.processes.repository import Again, Repository
+from app.processes.reread.again import Again
 from app.processes.signals import reread_when_told
-from app.processes.small_files import SmallFiles
-from app.processes.succession import as_before, to_serve
+from app.processes.supervision.reports import HasReread, ModelsServed, SupervisorLink
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 

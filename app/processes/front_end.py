@@ -18,18 +18,18 @@ from app.engine.protocols import Administration, EngineClient
 from app.http.api import Limits, Served
 from app.http.asgi import Application
 from app.http.callers import Callers
-from app.http.connection import HttpProtocol
+from app.http.connections.connection import HttpProtocol
+from app.http.connections.server import Server
 from app.http.finished import Finished
 from app.http.large_work import LargeWork
 from app.http.readiness import Readiness
-from app.http.server import Server
 from app.processes.applications import Applications
-from app.processes.bad_bundles import NONE_SKIPPED, BadBundles
-from app.processes.certificates import Certificates, open_certificates
-from app.processes.changes import look_again
 from app.processes.garbage_collection import freeze_heap
-from app.processes.keys import KeyFiles, open_admin_key, open_callers_keys
-from app.processes.small_files import folder_of
+from app.processes.models.bad_bundles import NONE_SKIPPED, BadBundles
+from app.processes.models.small_files import folder_of
+from app.processes.reread.certificates import Certificates, open_certificates
+from app.processes.reread.changes import look_again
+from app.processes.reread.keys import KeyFiles, open_admin_key, open_callers_keys
 from app.settings import Settings
 from app.tasks import TASKS
 from app.tasks.catalog import Catalog, check_models, default_models, load_model

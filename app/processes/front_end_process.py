@@ -12,15 +12,15 @@ from app.engine.messages import Serving
 from app.errors import StartupError
 from app.http.listening.ports import Ports
 from app.ipc.remote_engine import RemoteEngine
-from app.processes.bad_bundles import bad_bundles
-from app.processes.certificates import open_certificates
-from app.processes.changes import until_right
 from app.processes.exit_status import ExitStatus
 from app.processes.front_end import FrontEnd
-from app.processes.keys import open_admin_key, open_callers_keys
-from app.processes.reports import FrontEndReady, SupervisorLink
+from app.processes.models.bad_bundles import bad_bundles
+from app.processes.models.small_files import folder_of
+from app.processes.reread.certificates import open_certificates
+from app.processes.reread.changes import until_right
+from app.processes.reread.keys import open_admin_key, open_callers_keys
 from app.processes.signals import reread_when_told
-from app.processes.small_files import folder_of
+from app.processes.supervision.reports import FrontEndReady, SupervisorLink
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 

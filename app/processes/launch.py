@@ -6,19 +6,19 @@ from collections.abc import Collection, Iterable, Mapping
 
 from app.bundle.files import Bundle, find_bundles
 from app.bundle.manifest import Task
+from app.http.connections.server import allow_connections
 from app.http.dialects import chosen
 from app.http.listening.ports import Ports
-from app.http.server import allow_connections
 from app.processes.alone import serve_alone
-from app.processes.bad_bundles import bad_bundles
-from app.processes.certificates import open_certificates
 from app.processes.engine_process import serve_engine
 from app.processes.exit_status import ExitStatus, run
 from app.processes.front_end_process import serve_front_end
-from app.processes.keys import open_admin_key, open_callers_keys
+from app.processes.models.bad_bundles import bad_bundles
 from app.processes.notify import ServiceManager
 from app.processes.ports import bind_ports
-from app.processes.supervisor import Supervisor
+from app.processes.reread.certificates import open_certificates
+from app.processes.reread.keys import open_admin_key, open_callers_keys
+from app.processes.supervision.supervisor import Supervisor
 from app.settings import Settings, unknown_variables
 from app.tasks import TASKS
 from app.tasks.catalog import check_models

@@ -7,8 +7,8 @@ from app.bundle.files import Bundle
 from app.engine.messages import Serving
 from app.errors import BundleError
 from app.ipc.engine_server import EngineServer
-from app.processes.reports import ModelsServed, SupervisorLink
-from app.processes.small_files import SmallFiles
+from app.processes.models.small_files import SmallFiles
+from app.processes.supervision.reports import ModelsServed, SupervisorLink
 
 
 class RemoteFrontEnds:

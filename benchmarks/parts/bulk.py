@@ -13,7 +13,7 @@ from app.bundle.files import Bundle
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded
 from app.predict.run import Options, Run
-from app.processes.loading import load_models
+from app.processes.models.loading import load_models
 from app.settings import Settings
 from app.tasks.base import prepare_whole
 from app.tasks.catalog import load_model

@@ -16,9 +16,9 @@ from starlette.types import ASGIApp
 from app.bundle.files import find_bundles
 from app.engine.local import LocalEngine
 from app.engine.messages import Serving
-from app.processes.bad_bundles import bad_bundles
 from app.processes.front_end import FrontEnd
-from app.processes.loading import load_models
+from app.processes.models.bad_bundles import bad_bundles
+from app.processes.models.loading import load_models
 from app.settings import Settings
 from app.telemetry.logs import configure
 from app.telemetry.metrics import Metrics

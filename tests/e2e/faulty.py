@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import app.engine.threads
-import app.http.connection
+import app.http.connections.connection
 import app.predict.pipeline
-import app.processes.loading
+import app.processes.models.loading
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.protocols import Runner
 from app.errors import EngineLost, OutOfDeviceMemory
@@ -63,9 +63,9 @@ def open_faulty(*arguments: Any, **options: Any) -> Runner:
     return FaultyRunner(open_runner(*arguments, **options))
 
 
-app.processes.loading.open_runner = open_faulty  # type: ignore[assignment, attr-defined]
+app.processes.models.loading.open_runner = open_faulty  # type: ignore[assignment, attr-defined]
 app.engine.threads.STUCK_S = float(os.environ.get("STUCK_S", app.engine.threads.STUCK_S))  # type: ignore[misc]
-app.http.connection.LINGER_S = float(os.environ.get("LINGER_S", app.http.connection.LINGER_S))  # type: ignore[misc]
+app.http.connections.connection.LINGER_S = float(os.environ.get("LINGER_S", app.http.connections.connection.LINGER_S))  # type: ignore[misc]
 
 app.predict.pipeline.MAX_CHUNK_BYTES = 4096  # type: ignore[misc]
 app.predict.pipeline.COMMIT_EVERY_S = 0.0  # type: ignore[misc]

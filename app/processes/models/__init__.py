@@ -1,0 +1,1 @@
+"""Which models a service has: found, loaded, replaced and left out."""

@@ -1,0 +1,1 @@
+"""The processes of a service under one that starts, watches and ends them."""
