@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from app.engine.messages import ModelState
 from app.engine.protocols import Administration
@@ -11,9 +11,6 @@ from app.http.api import Api, Received, Served, Utility
 from app.http.asgi import CHANGES
 from app.http.keys import Keys
 from app.tasks.catalog import Catalog
-
-MAX_BODY_BYTES: Final = 0x10000
-"""Most of a body, which says nothing."""
 
 
 class AdminApi(Api):
@@ -24,7 +21,7 @@ class AdminApi(Api):
 
     def __init__(self, served: Served, keys: Keys, administration: Callable[[], Administration | None]) -> None:
         """Take the keys that open it, and who does what is asked for, if anyone yet."""
-        limits = replace(served.limits, max_body_bytes=MAX_BODY_BYTES, keys=keys)
+        limits = replace(served.limits, keys=keys)
         # Without models: those of now would stay in memory when others are served.
         super().__init__(Served(Catalog([]), served.loaded_as, served.readiness, limits))
         self._found = administration

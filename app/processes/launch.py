@@ -79,7 +79,7 @@ def _log_defaults(
     """Log what requests that name no model miss: a default that is not served, and one for a task of several models."""
     served = [bundle.name for bundle in bundles]
     for task, name in defaults:
-        if not task and name not in served:
+        if not task and name not in served and served:  # else there is no model yet
             log.warning("BERT_DEFAULT_MODELS: %s is not served. Models are: %s.", name, ", ".join(served))
     for task in sorted({bundle.manifest.task for bundle in bundles} - by_task.keys()):
         able = [bundle.name for bundle in bundles if bundle.manifest.task == task]

@@ -137,7 +137,7 @@ def test_a_port_in_use_ends_the_start(models: Path) -> None:
         complaint = refusal("--models", str(models), BERT_PORT=port)
     assert "cannot start" in complaint
     assert f"127.0.0.1:{port}" in complaint
-    assert "--port" in complaint
+    assert "set another port" in complaint
 
 
 def test_a_missing_device_ends_the_start(models: Path) -> None:
