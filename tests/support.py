@@ -1,5 +1,6 @@
 """Start the real server in a process of its own, on a free port, talk to it, and stop it."""
 
+import gc
 import http.client
 import json
 import os
@@ -210,3 +211,14 @@ def _wait_for(server: ServerProcess, condition: Any) -> Any:
         assert time.monotonic() < deadline, f"the server is not ready:\n{server.log}"
         time.sleep(0.02)
     return value
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Leave what refers to itself where it is: a server's garbage collector comes round seldom, too."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

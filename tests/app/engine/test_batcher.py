@@ -1,7 +1,6 @@
 """The batcher on a fake clock with a runner that answers when the test says so: no model, no sleep."""
 
 import asyncio
-import gc
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from app.engine.slots import Slots
 from app.errors import DeadlineExceeded, EngineLost, Internal, NotReady, OutOfDeviceMemory, Overloaded, ValidationFailed
 from tests.app.engine.backlog import backlog_s
 from tests.app.engine.observed import Observed
+from tests.support import uncollected
 
 BUDGET = 16
 TIMEOUT_S = 30.0
@@ -439,12 +439,8 @@ def test_a_request_that_fails_leaves_nothing_to_the_garbage_collector() -> None:
         await bench.run_out()
         assert left() is None
 
-    gc.collect()
-    gc.disable()
-    try:
+    with uncollected():
         with_bench(test)
-    finally:
-        gc.enable()
 
 
 def test_a_batch_that_does_not_fit_runs_in_halves(caplog: pytest.LogCaptureFixture) -> None:

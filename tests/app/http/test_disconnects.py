@@ -1,11 +1,11 @@
 """What is left of a request whose connection was watched while it waited."""
 
 import asyncio
-import gc
 import weakref
 from typing import Any
 
 from app.http.disconnects import Disconnects
+from tests.support import uncollected
 
 
 class Connection:
@@ -37,9 +37,5 @@ def test_nothing_is_left_for_the_garbage_collector() -> None:
             await asyncio.sleep(0)
         assert left() is None
 
-    gc.collect()
-    gc.disable()
-    try:
+    with uncollected():
         asyncio.run(check())
-    finally:
-        gc.enable()

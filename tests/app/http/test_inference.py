@@ -27,6 +27,7 @@ from app.tasks.classify import ClassifyHandler, ClassifyRequest
 from app.telemetry.metrics import Metrics
 from benchmarks.parts.front_end_servers import FakeEngine
 from tests.conftest import BundleOf
+from tests.support import uncollected
 
 LONG_S = 600.0
 REFUSALS = 20
@@ -183,11 +184,8 @@ def test_a_refusal_leaves_the_garbage_collector_nothing_to_do(
         await refuse(bench, REFUSALS)
         assert gc.collect() < REFUSALS
 
-    gc.disable()
-    try:
+    with uncollected():
         with_one_thread(bundle_of, LONG_S, test)
-    finally:
-        gc.enable()
 
 
 def test_an_answer_that_is_too_much_work_is_refused_before_the_model_runs(bundle_of: BundleOf) -> None:

@@ -1,7 +1,6 @@
 """What a front end asks the engine for, as far as it needs no engine."""
 
 import asyncio
-import gc
 import weakref
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from app.bundle.sequences import TokenSequence
 from app.engine.admission import Admission
 from app.errors import EngineLost
 from app.ipc.remote_engine import RemoteEngine
+from tests.support import uncollected
 
 
 class Sequences(list[TokenSequence]):
@@ -32,9 +32,5 @@ def test_a_request_that_fails_leaves_nothing_to_the_garbage_collector() -> None:
         del asking
         assert left() is None
 
-    gc.collect()
-    gc.disable()
-    try:
+    with uncollected():
         asyncio.run(check())
-    finally:
-        gc.enable()

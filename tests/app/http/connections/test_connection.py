@@ -1,7 +1,6 @@
 """What uvicorn's protocol lacks: limits to what a caller may send, offers passed over, and an end that loses nothing."""
 
 import asyncio
-import gc
 import json
 import threading
 import time
@@ -29,7 +28,7 @@ from app.http.finished import Finished
 from app.http.listening.tcp import bind
 from app.telemetry.metrics import Metrics
 from tests.e2e.wire import Wire, head, message, wire
-from tests.support import eventually
+from tests.support import eventually, uncollected
 
 READ_TIMEOUT_S = 60.0
 LONG_S = 600.0
@@ -283,22 +282,17 @@ def test_requests_that_wait_behind_another_are_counted(caplog: pytest.LogCapture
 @pytest.mark.parametrize("how", ["closed", "reset", "refused", "half closed"])
 def test_nothing_is_left_of_a_connection_that_is_lost(how: str) -> None:
     """Not even for the garbage collector, whose rounds are rare in a server."""
-    with running() as server:
-        gc.collect()
-        gc.disable()
-        try:
-            with wire(server.url) as line:
-                eventually(lambda: server.connections)
-                [left] = map(weakref.ref, server.connections)
-                line.send(b"nonsense" if how == "refused" else message(b"text"))
-                if how == "half closed":
-                    line.close_sending_side()
-                line.reply()
-                if how == "reset":
-                    line.reset_when_closed()
-            eventually(lambda: left() is None)
-        finally:
-            gc.enable()
+    with running() as server, uncollected():
+        with wire(server.url) as line:
+            eventually(lambda: server.connections)
+            [left] = map(weakref.ref, server.connections)
+            line.send(b"nonsense" if how == "refused" else message(b"text"))
+            if how == "half closed":
+                line.close_sending_side()
+            line.reply()
+            if how == "reset":
+                line.reset_when_closed()
+        eventually(lambda: left() is None)
 
 
 def test_a_silent_connection_is_closed() -> None:
