@@ -24,8 +24,10 @@ def runner(bundle: Bundle) -> OrtRunner:
 def logging_as_before() -> Iterator[None]:
     """Take back how a test sets up the log."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers = root.handlers[:]
+    levels = {one: one.level for one in (root, *map(logging.getLogger, root.manager.loggerDict))}
     yield
     root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("uvicorn").setLevel(logging.NOTSET)
+    for one in map(logging.getLogger, root.manager.loggerDict):
+        one.setLevel(levels.get(one, logging.NOTSET))
+    root.setLevel(levels[root])

@@ -71,6 +71,7 @@ def test_what_a_collector_does_not_take_is_told_once_and_when_it_does_again(
 
 
 @EACH
+@pytest.mark.usefixtures("logging_as_before")
 @pytest.mark.parametrize(
     ("path", "header", "reason"),
     [
