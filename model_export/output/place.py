@@ -53,7 +53,8 @@ def _check_writable(output: Path) -> None:
     """
     parent = next(folder for folder in output.absolute().parents if os.path.lexists(folder))
     try:
-        Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=parent)).rmdir()
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=parent):
+            pass
     except OSError as error:
         error.filename = str(parent)
         raise

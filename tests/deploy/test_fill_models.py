@@ -202,7 +202,7 @@ def test_a_stop_ends_the_export_and_leaves_nothing_of_it(tmp_path: Path) -> None
     wanted = {"BERT_MODELS": str(tmp_path), "MODEL_NAME": "mood", "CHECKPOINT": SINGLE.checkpoint}
     with subprocess.Popen([sys.executable, "-m", "deploy.fill_models"], env=os.environ | wanted) as process:
         unfinished = tmp_path / ".versions" / "1"
-        eventually(lambda: unfinished.is_dir() and list(unfinished.iterdir()))
+        eventually(lambda: list(unfinished.glob(".mood.*/mood")))
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 128 + signal.SIGTERM
     assert not list(unfinished.iterdir())

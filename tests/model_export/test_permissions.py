@@ -89,8 +89,8 @@ def test_folder_above_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_output_is_looked_at_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refusing(**options: Any) -> NoReturn:
-        assert options["dir"] == tmp_path, "the nearest folder that is there"
+    def refusing(_suffix: str | None, _prefix: str, folder: Path) -> NoReturn:
+        assert folder == tmp_path, "the nearest folder that is there"
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / ".out.abcdefgh"))
 
     monkeypatch.setattr(tempfile, "mkdtemp", refusing)
