@@ -168,8 +168,9 @@ class FrontEnd:
     def engine_found(self, serving: Serving) -> None:
         """Take requests for the models that an engine has, from now on; they are those that this is ready for."""
         self._serving = serving
+        keys = serving.keys
         # What is not served is forgotten, but not by requests that have it in hand.
-        self._ready_for = {key: model for key, model in self._ready_for.items() if key in serving.keys}
+        self._ready_for = {key: model for key, model in self._ready_for.items() if key in keys}
         models = list(self._ready_for.values())
         names = {model.name for model in models}
         failed = sorted({*serving.failed, *serving.models.keys() & {*self._bad.names} - names})

@@ -23,12 +23,10 @@ def bind_ports(settings: Settings) -> Ports:
             "BERT_ADMIN_PORT is set and there is no admin key. Set BERT_ADMIN_KEY or BERT_ADMIN_KEY_FILE."
         )
     numbers = {
-        "BERT_PORT": settings.port,
+        "BERT_PORT": settings.port if settings.uds is None else None,
         "BERT_METRICS_PORT": settings.metrics_port,
         "BERT_ADMIN_PORT": settings.admin_port,
     }
-    if settings.uds is not None:
-        del numbers["BERT_PORT"]
     for (one, number), (other, same) in combinations(numbers.items(), 2):
         if number and number == same:
             raise StartupError(f"{one} and {other} are both {number}. Give each a port of its own.")

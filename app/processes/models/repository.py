@@ -20,6 +20,7 @@ from app.engine.local import LocalEngine
 from app.engine.messages import Loaded, ModelState, Serving
 from app.errors import BadBundle, Internal, NoRoom, NotFound, ServiceError, StartupError
 from app.processes.models.loading import load_models, served_as
+from app.processes.models.models_folder import Release
 from app.processes.models.room import FREE_MEMORY, require_room, served_weights_bytes
 from app.processes.models.succession import check_named
 from app.settings import Settings
@@ -82,7 +83,7 @@ class Repository:
         return await self._to_its_end(partial(self._unload, name))
 
     @property
-    def served(self) -> Mapping[str, tuple[str, str | None]]:
+    def served(self) -> Mapping[str, Release]:
         """The identity and the version of each bundle that is served, by name."""
         return {name: (one.identity, one.version) for name, one in self.serving.models.items()}
 

@@ -67,9 +67,8 @@ class SmallFiles:
                     if not path.exists():
                         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                         stream.seek(0)
-                        part = path.with_suffix(
-                            ".part"
-                        )  # what is cut short as a disk is full would be taken for the file
+                        # What is cut short as a disk is full would be taken for the file.
+                        part = path.with_suffix(".part")
                         with part.open("wb") as new:
                             shutil.copyfileobj(stream, new)
                         part.replace(path)
