@@ -17,6 +17,7 @@ from app.engine.tuning import open_with_few_threads
 from app.errors import BundleError, NoRoom, OutOfDeviceMemory, StartupError
 from app.processes.models.bad_bundles import NONE_SKIPPED, BadBundles
 from app.processes.models.room import measure_memory, require_room
+from app.runtime.advice import advised, log_advice
 from app.runtime.choice import choose_precisions, open_runner
 from app.runtime.runner import OrtRunner
 from app.settings import Settings
@@ -108,7 +109,7 @@ async def load_models(
         # Requests blur what is measured while others are served.
         known = previous.get(bundle.name)
         taken = taken_bytes(one.threads is None) if known is None else known.taken_bytes
-        one = replace(one, taken_bytes=taken)
+        one = advised(bundle, replace(one, taken_bytes=taken))
         _warn(bundle, one)
         metrics.model_loaded(served_as(bundle, one), one.speed.budget_tokens, one.lanes)
         return one
@@ -123,6 +124,7 @@ async def load_models(
     if only is None:
         metrics.not_loaded(bad.names)
     bad.refuse_none(loaded)
+    log_advice(loaded)
     return loaded
 
 
