@@ -29,14 +29,14 @@ class Loaded:
     """How an engine serves a bundle: with which variant and execution provider, and how fast.
 
     `identity` is that of the bundle, `version` that of `deploy/fill_models.py`, if it put it there, `loaded_at` the time, in seconds
-    since 1970, `threads` how many CPU threads a run takes (None: it runs on no CPU), `lanes` how many batches run at once,
-    `taken_bytes` by how much memory had grown when it was loaded (0: not measured).
+    since 1970, `threads` how many CPU threads a run may have, from the fewest (none: it runs on no CPU), `lanes` how many batches
+    run at once with the fewest, `taken_bytes` by how much memory had grown when it was loaded (0: not measured).
     """
 
     identity: str
     variant: str
     provider: str
-    threads: int | None
+    threads: Sequence[int]
     lanes: int
     speed: Speed
     version: str | None = None
@@ -136,7 +136,7 @@ class QueueStatistics:
 class BatchRan:
     """Event: one batch came back from the runner. `longest` is its longest sequence in tokens.
 
-    `started_at` is of the machine's monotonic clock.
+    `started_at` is of the machine's monotonic clock, `share` how much of the device it took.
     """
 
     sequences: int
@@ -144,6 +144,7 @@ class BatchRan:
     longest: int
     started_at: float
     duration_s: float
+    share: float = 1.0
 
 
 @dataclass(slots=True)

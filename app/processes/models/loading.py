@@ -13,12 +13,10 @@ from app.engine.admission import Admission
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded
 from app.engine.protocols import Runner
-from app.engine.tuning import open_with_few_threads
 from app.errors import BundleError, NoRoom, OutOfDeviceMemory, StartupError
 from app.processes.models.bad_bundles import NONE_SKIPPED, BadBundles
 from app.processes.models.room import measure_memory, require_room
 from app.runtime.choice import choose_precisions, open_runner
-from app.runtime.runner import OrtRunner
 from app.settings import Settings
 from app.telemetry.metrics import Metrics, ServedModel
 
@@ -66,26 +64,15 @@ async def load_models(
     )
 
     def open_one(bundle: Bundle) -> Runner:
-        device = settings.device
-
-        def with_threads(threads: int) -> OrtRunner:
-            nonlocal device
-            runner = open_runner(
-                bundle,
-                device=device,
-                precision=precisions[bundle.name],
-                threads=threads,
-                gpu_memory_bytes=settings.gpu_memory_mib * 2**20,
-            )
-            if runner.threads is not None:
-                device = "cpu"  # the log has the reason; do not try CUDA and log it again
-            return runner
-
         one = previous.get(bundle.name)
-        threads = settings.threads or (None if one is None else one.threads)
-        if threads:
-            return with_threads(threads)
-        return open_with_few_threads(bundle, with_threads, cpus=usable_cpus())
+        known = [settings.threads] if settings.threads else () if one is None else one.threads
+        return open_runner(
+            bundle,
+            device=settings.device,
+            precision=precisions[bundle.name],
+            threads=known or _threads(usable_cpus()),
+            gpu_memory_bytes=settings.gpu_memory_mib * 2**20,
+        )
 
     async def load(bundle: Bundle) -> Loaded:
         task = bundle.manifest.task
@@ -107,10 +94,10 @@ async def load_models(
             ) from error
         # Requests blur what is measured while others are served.
         known = previous.get(bundle.name)
-        taken = taken_bytes(one.threads is None) if known is None else known.taken_bytes
+        taken = taken_bytes(not one.threads) if known is None else known.taken_bytes
         one = replace(one, taken_bytes=taken)
         _warn(bundle, one)
-        metrics.model_loaded(served_as(bundle, one), one.speed.budget_tokens, one.lanes)
+        metrics.model_loaded(served_as(bundle, one), one.speed.budget_tokens)
         return one
 
     loaded: dict[str, Loaded] = {}
@@ -133,6 +120,11 @@ async def _require_room(bundle: Bundle, settings: Settings) -> None:
         raise BundleError(error.message) from error
 
 
+def _threads(cpus: int) -> list[int]:
+    """Return with how many threads a batch may run: one, all cores, and half of these, and half of those."""
+    return sorted({max(1, cpus >> halvings) for halvings in range(cpus.bit_length())})
+
+
 def served_as(bundle: Bundle, one: Loaded) -> ServedModel:
     """Return what metrics say of a bundle."""
     return ServedModel(
@@ -146,10 +138,10 @@ def _warn(bundle: Bundle, one: Loaded) -> None:
             "model %s was exported by an older release, so that damage to its manifest cannot be seen. Export it again",
             bundle.name,
         )
-    if one.threads is not None and one.threads > usable_cpus():
+    if max(one.threads, default=0) > usable_cpus():
         log.warning(
             "BERT_THREADS is %d, but this process may use %d CPUs: batches run slower than with as many threads as CPUs",
-            *(one.threads, usable_cpus()),
+            *(max(one.threads), usable_cpus()),
         )
 
 
