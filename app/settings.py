@@ -136,7 +136,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=1024,
-        description="CPU threads of one batch; the cores they leave run other batches meanwhile; 0 measures what is best",
+        description="CPU threads of one batch, whatever the load; 0 gives a batch all cores while nothing else waits, and one under load",
     )
     gpu_memory_mib: int = Field(
         0, ge=0, description="most GPU memory that one model takes, MiB; 0 takes what its largest batch needs"
