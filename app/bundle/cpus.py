@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use, and whether they add 8-bit products exactly.
+"""How many CPU cores this process may use, and which instruction sets they have.
 
 A container's CPU limit is a quota of the control group, which `os.cpu_count` and the affinity mask do not show. With more
 threads than the quota, all of them are throttled.
@@ -6,11 +6,33 @@ threads than the quota, all of them are throttled.
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from app.bundle.control_groups import cpu_quota
 
 CPUINFO = Path("/proc/cpuinfo")
+_FLAGS: Final[Mapping[str, Sequence[frozenset[str]]]] = {
+    name: [frozenset(way.split()) for way in ways]
+    for name, *ways in (
+        # x86
+        ("AVX2", "avx2"),
+        ("AVX-512", "avx512f avx512bw avx512dq avx512vl"),
+        ("VNNI", "avx512_vnni", "avx_vnni"),
+        ("AVX-512 BF16", "avx512_bf16"),
+        ("AMX", "amx_tile amx_int8 amx_bf16"),
+        # ARM
+        ("NEON", "asimd"),
+        ("DOTPROD", "asimddp"),
+        ("I8MM", "i8mm"),
+        ("BF16", "bf16"),
+        ("SVE", "sve"),
+    )
+}
+"""Which of Linux's flags, all of one text, are an instruction set."""
+EXACT_INT8: Final = frozenset({"VNNI", "DOTPROD", "I8MM"})
+"""The sets that add 8-bit products in 32 bits, any of them at several times the rate of fp32."""
 
 
 def usable_cpus() -> int:
@@ -25,13 +47,24 @@ def cpu_limit() -> float:
     return allowed if quota is None else min(allowed, quota)
 
 
+def instruction_sets() -> tuple[str, ...]:
+    """Return those of the instruction sets of `_FLAGS` that the cores have, by its names and in its order.
+
+    It is what the kernel offers: a set that it or a hypervisor hides is not there. If it cannot be found out, there is none.
+    """
+    try:
+        with CPUINFO.open(encoding="utf-8", errors="replace") as lines:
+            # Of the first core: the kernel offers the same on all. On a large machine the others take long to read.
+            line = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        return ()
+    flags = set(line.partition(":")[2].split())
+    return tuple(name for name, ways in _FLAGS.items() if any(way <= flags for way in ways))
+
+
 def has_exact_int8_products() -> bool:
-    """Return whether the cores have VNNI, which adds 8-bit products in 32 bits.
+    """Return whether the cores add 8-bit products in 32 bits.
 
     Older x86 cores add pairs of them in 16 bits, where sums saturate. If it cannot be found out, the answer is no.
     """
-    try:
-        flags = next(line for line in CPUINFO.read_text().splitlines() if line.startswith("flags"))
-    except (OSError, StopIteration):
-        return False
-    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags.split())
+    return not EXACT_INT8.isdisjoint(instruction_sets())

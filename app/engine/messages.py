@@ -24,6 +24,18 @@ class Speed:
     seconds_by_tokens: Sequence[tuple[int, float]]
 
 
+@dataclass(frozen=True, slots=True)
+class Faster:
+    """A variant that would be faster than the one that is served.
+
+    `setting` has it served. `command` adds it to the bundle first; None if it is there.
+    """
+
+    variant: str
+    setting: str
+    command: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
     """How an engine serves a bundle: with which variant and execution provider, and how fast.
@@ -31,6 +43,7 @@ class Loaded:
     `identity` is that of the bundle, `version` that of `deploy/fill_models.py`, if it put it there, `loaded_at` the time, in seconds
     since 1970, `threads` how many CPU threads a run may have, from the fewest (none: it runs on no CPU), `lanes` how many batches
     run at once with the fewest, `taken_bytes` by how much memory had grown when it was loaded (0: not measured).
+    `instruction_sets` are those of the CPU that it runs on, and `faster` is what would run faster there.
     """
 
     identity: str
@@ -42,6 +55,8 @@ class Loaded:
     version: str | None = None
     loaded_at: float = 0.0
     taken_bytes: int = 0
+    instruction_sets: tuple[str, ...] = ()
+    faster: Faster | None = None
 
 
 @dataclass(frozen=True, slots=True)

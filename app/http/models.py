@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 
 from app.bundle.manifest import Source
-from app.engine.messages import Loaded
+from app.engine.messages import Faster, Loaded
 from app.errors import NotFound, NotReady, Unauthorized
 from app.http.api import Served
 from app.http.asgi import CALLER, TOLD_AS, authorize, error_responses
@@ -18,6 +18,8 @@ from app.tasks.base import Model
 class ModelCard(BaseModel):
     """A served model. `variant` and `provider` say how it runs; they are null until it is ready.
 
+    `instruction_sets` are those of the CPU, and `faster` is a variant that is faster there: `setting` has it served, `command` adds it
+    to the bundle first if it is not there. Where the model runs on no CPU, or nothing is faster, they are empty and null.
     `hash` tells its bundle from every other; `version` is that by which `fill_models` put it there.
     `tasks` are all that it does, first the one that it was exported for.
     `id`, `object`, `created` (seconds since 1970) and `owned_by` are for OpenAI's clients.
@@ -44,6 +46,8 @@ class ModelCard(BaseModel):
     default_prompt_name: str | None
     variant: str | None
     provider: str | None
+    instruction_sets: list[str]
+    faster: Faster | None
     architecture: dict[str, Any]
     source: dict[str, Any]
 
@@ -119,6 +123,8 @@ def _card(model: Model, loaded: Loaded | None) -> ModelCard:
         default_prompt_name=manifest.default_prompt_name,
         variant=None if loaded is None else loaded.variant,
         provider=None if loaded is None else loaded.provider,
+        instruction_sets=[] if loaded is None else list(loaded.instruction_sets),
+        faster=None if loaded is None else loaded.faster,
         architecture=manifest.architecture.model_dump(),
         source=public_source(manifest.source).model_dump(),
     )

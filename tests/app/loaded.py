@@ -6,11 +6,16 @@ from app.engine.messages import Loaded, Speed
 
 
 def loaded(
-    budget_tokens: int = 96, *, identity: str = "", threads: Sequence[int] = (), seconds_per_token: float = 1e-5
+    budget_tokens: int = 96,
+    *,
+    identity: str = "",
+    variant: str = "cpu-fp32",
+    threads: Sequence[int] = (),
+    seconds_per_token: float = 1e-5,
 ) -> Loaded:
     return Loaded(
         identity=identity,
-        variant="cpu-fp32",
+        variant=variant,
         provider="CPUExecutionProvider",
         threads=threads,
         lanes=1,

@@ -16,6 +16,7 @@ from app.engine.protocols import Runner
 from app.errors import BundleError, NoRoom, OutOfDeviceMemory, StartupError
 from app.processes.models.bad_bundles import NONE_SKIPPED, BadBundles
 from app.processes.models.room import measure_memory, require_room
+from app.runtime.advice import advised, log_advice
 from app.runtime.choice import choose_precisions, open_runner
 from app.settings import Settings
 from app.telemetry.metrics import Metrics, ServedModel
@@ -95,7 +96,7 @@ async def load_models(
         # Requests blur what is measured while others are served.
         known = previous.get(bundle.name)
         taken = taken_bytes(not one.threads) if known is None else known.taken_bytes
-        one = replace(one, taken_bytes=taken)
+        one = advised(bundle, replace(one, taken_bytes=taken))
         _warn(bundle, one)
         metrics.model_loaded(served_as(bundle, one), one.speed.budget_tokens)
         return one
@@ -110,6 +111,7 @@ async def load_models(
     if only is None:
         metrics.not_loaded(bad.names)
     bad.refuse_none(loaded)
+    log_advice(loaded)
     return loaded
 
 

@@ -30,21 +30,48 @@ def test_without_affinity_all_cores_count(monkeypatch: pytest.MonkeyPatch) -> No
     assert cpus.usable_cpus() == 1
 
 
+ZEN_4 = (
+    "processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu vme sse4_2 avx f16c fma avx2 bmi2 avx512f avx512dq rdseed adx avx512ifma "
+    "avx512cd avx512bw avx512vl avx512_bf16 avx512vbmi avx512_vbmi2 gfni avx512_vnni avx512_bitalg fsrm\nbugs\t\t: sysret_ss_attrs\n"
+)
+SAPPHIRE_RAPIDS = (
+    "vendor_id\t: GenuineIntel\nflags\t\t: fpu sse4_2 avx fma avx2 avx512f avx512dq avx512cd avx512bw avx512vl avx_vnni "
+    "avx512_bf16 avx512_vnni amx_bf16 avx512_fp16 amx_tile amx_int8 flush_l1d\nvmx flags\t: vnmi preemption_timer\n"
+)
+HASWELL = (
+    "vendor_id\t: GenuineIntel\nflags\t\t: fpu vme sse4_2 movbe avx f16c rdrand abm fsgsbase bmi1 avx2 smep bmi2 erms\n"
+)
+ALDER_LAKE = "flags\t\t: fpu sse4_2 avx f16c fma avx2 smep bmi2 sha_ni avx_vnni gfni\n"
+GRAVITON_3 = (
+    "processor\t: 0\nBogoMIPS\t: 2100.00\nFeatures\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm "
+    "jscvt fcma lrcpc dcpop sha3 asimddp sha512 sve asimdfhm dit uscat ilrcpc flagm paca pacg dcpodp svei8mm svebf16 i8mm bf16 dgh rng\n"
+    "CPU implementer\t: 0x41\n"
+)
+GRAVITON_1 = "Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid\n"
+
+
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "expected", "adds_exactly"),
     [
-        ("processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni\n", True),
-        ("flags\t\t: avx2 avx_vnni sha_ni\n", True),
-        ("flags\t\t: avx2 avx512f avx512_vnnix\n", False),
-        ("Features\t: fp asimd\n", False),
-        (None, False),
+        (ZEN_4, ("AVX2", "AVX-512", "VNNI", "AVX-512 BF16"), True),
+        (SAPPHIRE_RAPIDS, ("AVX2", "AVX-512", "VNNI", "AVX-512 BF16", "AMX"), True),
+        (HASWELL, ("AVX2",), False),
+        (ALDER_LAKE, ("AVX2", "VNNI"), True),
+        (GRAVITON_3, ("NEON", "DOTPROD", "I8MM", "BF16", "SVE"), True),
+        (GRAVITON_1, ("NEON",), False),
+        ("flags\t\t: avx2 avx512f avx512_vnnix\n", ("AVX2",), False),
+        ("processor\t: 0\n", (), False),
+        (None, (), False),
     ],
 )
-def test_exact_int8_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, expected: bool) -> None:
+def test_instruction_sets_are_what_the_kernel_offers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, expected: tuple[str, ...], adds_exactly: bool
+) -> None:
     if text is not None:
         (tmp_path / "cpuinfo").write_text(text)
     monkeypatch.setattr(cpus, "CPUINFO", tmp_path / "cpuinfo")
-    assert cpus.has_exact_int8_products() is expected
+    assert cpus.instruction_sets() == expected
+    assert cpus.has_exact_int8_products() is adds_exactly
 
 
 def test_this_machine_has_at_least_one_core(monkeypatch: pytest.MonkeyPatch) -> None:

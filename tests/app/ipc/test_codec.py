@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app import errors
 from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
 from app.engine.callers import Caller
-from app.engine.messages import Backlog, BatchRan, Loaded, QueueStatistics, Serving, Speed, Timeline
+from app.engine.messages import Backlog, BatchRan, Faster, Loaded, QueueStatistics, Serving, Speed, Timeline
 from app.engine.rates import Bucket
 from app.ipc import codec
 from app.ipc.codec import (
@@ -201,6 +201,8 @@ MESSAGES: list[FromFrontEnd | FromEngine] = [
                     threads=[1, 2],
                     lanes=2,
                     speed=Speed(512, 1e-5, [(8, 1e-3), (512, 5e-3)]),
+                    instruction_sets=("AVX2", "VNNI"),
+                    faster=Faster("cpu-int8", "BERT_PRECISION=int8", None),
                 )
             }
         ),

@@ -1,0 +1,101 @@
+"""What would be faster on a CPU, and how to get it."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from app.bundle.files import load_bundle
+from app.engine.messages import Faster
+from app.runtime import advice
+from app.runtime.advice import advised, log_advice
+from tests.app.loaded import loaded
+from tests.app.runtime.machines import with_variants
+from tests.support import change_manifest
+
+EXPORT = (
+    "python -m model_export export --checkpoint DIR_OR_HUB_ID --output models/sentiment --task classify --variants "
+)
+
+
+def put_cpu(monkeypatch: pytest.MonkeyPatch, *sets: str) -> None:
+    monkeypatch.setattr(advice, "instruction_sets", lambda: sets)
+
+
+@pytest.mark.parametrize("instruction_set", ["VNNI", "DOTPROD", "I8MM"])
+def test_int8_is_faster_where_its_products_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, instruction_set: str
+) -> None:
+    put_cpu(monkeypatch, "AVX2", instruction_set)
+    told = advised(with_variants(folder, ("cpu", "fp32"), ("cpu", "int8")), loaded(threads=[1]))
+    assert told.instruction_sets == ("AVX2", instruction_set)
+    assert told.faster == Faster("cpu-int8", "BERT_PRECISION=int8", None)
+
+
+def test_a_variant_that_is_not_there_is_made_by_an_export_that_keeps_the_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_cpu(monkeypatch, "VNNI")
+    told = advised(with_variants(folder, ("cpu", "fp32"), ("cuda", "fp16")), loaded(threads=[1]))
+    assert told.faster == Faster("cpu-int8", "BERT_PRECISION=int8", EXPORT + "cpu-fp32,cuda-fp16,cpu-int8")
+
+
+@pytest.mark.parametrize("sets", [(), ("AVX2", "AVX-512"), ("NEON", "BF16", "SVE")])
+def test_nothing_is_faster_where_int8_products_are_slow(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...]
+) -> None:
+    put_cpu(monkeypatch, *sets)
+    assert advised(load_bundle(folder), loaded(threads=[1])).faster is None
+
+
+def test_nothing_is_faster_than_the_fastest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_cpu(monkeypatch, "VNNI")
+    bundle = with_variants(folder, ("cpu", "fp32"), ("cpu", "int8"))
+    assert advised(bundle, loaded(threads=[1], variant="cpu-int8")).faster is None
+
+
+def test_a_variant_that_the_export_left_out_is_not_advised(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_cpu(monkeypatch, "VNNI")
+    change_manifest(folder, left_out={"cpu-int8": "It changes too many answers."})
+    assert advised(load_bundle(folder), loaded(threads=[1])).faster is None
+
+
+def test_of_a_model_on_a_gpu_nothing_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_cpu(monkeypatch, "VNNI")
+    on_gpu = loaded(threads=())
+    assert advised(load_bundle(folder), on_gpu) == on_gpu
+    with caplog.at_level(logging.INFO):
+        log_advice({"a": on_gpu})
+    assert not caplog.messages
+
+
+def test_a_line_tells_what_the_cpu_has_and_what_is_faster(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_cpu(monkeypatch, "AVX2", "VNNI")
+    without = load_bundle(folder)
+    with_both = with_variants(folder, ("cpu", "fp32"), ("cpu", "int8"))
+    with caplog.at_level(logging.INFO):
+        log_advice(
+            {
+                "a": advised(with_both, loaded(threads=[1])),
+                "b": advised(with_both, loaded(threads=[1], variant="cpu-int8")),
+                "c": advised(without, loaded(threads=[1])),
+            }
+        )
+    assert "\n".join(caplog.messages) == (
+        "this CPU has AVX2, VNNI. Model a runs as cpu-fp32; cpu-int8 is faster here: set BERT_PRECISION=int8. Model b runs as "
+        f"cpu-int8. Model c runs as cpu-fp32; cpu-int8 is faster here: run '{EXPORT}cpu-fp32,cpu-int8', then set "
+        "BERT_PRECISION=int8."
+    )
+
+
+def test_a_cpu_that_is_not_known_is_said_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_cpu(monkeypatch)
+    with caplog.at_level(logging.INFO):
+        log_advice({"a": advised(load_bundle(folder), loaded(threads=[1]))})
+    assert caplog.messages == ["this CPU has no instruction sets that are known. Model a runs as cpu-fp32."]
