@@ -20,18 +20,25 @@ the clock of a processor varies less: both pass, and change all sizes alike, so 
 beyond that is not the machine that was measured, or was measured beside other work."""
 
 
-async def slowness(run: Callable[[], Awaitable[float]], expected_s: float, is_idle: Callable[[], bool]) -> float:
+async def slowness(
+    run: Callable[[], Awaitable[float]],
+    expected_s: float,
+    is_idle: Callable[[], bool],
+    *,
+    look_every_s: float = LOOK_EVERY_S,
+) -> float:
     """Return how many times as long a batch takes as expected.
 
     Args:
         run: Runs it, and returns how long it took, seconds.
         expected_s: How long it should take.
         is_idle: Whether no request is there. One that comes during a run shares the cores with that one batch.
+        look_every_s: How often to ask that, seconds.
     """
     shortest_s = math.inf
     for _ in range(RUNS):
         while not is_idle():  # noqa: ASYNC110 - requests know nothing of this check
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(look_every_s)
         shortest_s = min(shortest_s, await run())
     return shortest_s / expected_s
 
