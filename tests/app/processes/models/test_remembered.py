@@ -12,7 +12,7 @@ from app.bundle.files import Bundle, load_bundle
 from app.engine import preparation, tuning
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded, Measured, Speed
-from app.engine.speed_check import ALIKE
+from app.engine.speed_check import AFTER_S, ALIKE
 from app.processes.models import loading, remembered
 from app.processes.models.remembered import Remembered
 from app.settings import Settings
@@ -158,9 +158,9 @@ def test_what_turns_out_wrong_is_measured_by_the_next_start(
 
     class Engine(LocalEngine):
         def check_speed(
-            self, bundle: Bundle, speed: Speed, found: Callable[[float], None], *, after_s: float = 0
+            self, bundle: Bundle, speed: Speed, found: Callable[[float], None], *, after_s: float = AFTER_S
         ) -> None:
-            assert (bundle.name, speed) == ("bert-single-label", one.speed)
+            assert (bundle.name, speed, after_s) == ("bert-single-label", one.speed, AFTER_S)
             found(times)
 
     one = Loaded(
