@@ -24,7 +24,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
             taken.append(settings)
             return 0
 
-        monkeypatch.setattr(command, "launch", take)
+        monkeypatch.setattr("app.processes.launch.launch", take)
         monkeypatch.setattr(sys, "argv", ["app", *arguments])
         for name in [name for name in os.environ if name.upper().startswith("BERT_")]:
             monkeypatch.delenv(name)
