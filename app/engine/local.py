@@ -101,15 +101,13 @@ class LocalEngine:
         if beside and runner.launches_ahead:
             # CUDA's provider has handles and workspaces for each thread: those of this one are made before a request needs them.
             await self._threads.prepare(partial(runner.run, golden_sequences(bundle)))
-        lanes = 1 if runner.threads is None else max(1, self._slots.size // runner.threads)
         longest_tokens = max(speed.budget_tokens, bundle.manifest.max_length)
         # All that refers to the runner, so that it is freed at once, whatever cycles the batcher's tasks leave behind.
         held = [runner]
-        in_lane = lanes > 1
         stuck_s = stuck_after_s(admission.timeout_s, longest_tokens * speed.seconds_per_token)
 
-        def run(batch: list[TokenSequence]) -> Coroutine[Any, Any, list[SequenceResult]]:
-            return self._threads.run(held[0], batch, in_lane=in_lane, stuck_s=stuck_s)
+        def run(batch: list[TokenSequence], threads: int) -> Coroutine[Any, Any, list[SequenceResult]]:
+            return self._threads.run(held[0], batch, threads, stuck_s=stuck_s)
 
         batcher = Batcher(
             run,
@@ -117,7 +115,7 @@ class LocalEngine:
             admission=admission,
             slots=self._slots,
             observer=observer,
-            lanes=lanes,
+            threads=runner.threads,
             launches_ahead=runner.launches_ahead,
             rates=self.rates,
         )
@@ -129,13 +127,14 @@ class LocalEngine:
         self._held[bundle.key] = held
         self._working[bundle.key] = asyncio.create_task(self._work(batcher), name=f"batches of {bundle.name}")
         log.info(
-            "model %s ready: %s, variant %s on %s, %.0f tokens/s in %s of %d tokens, loaded in %.2f s",
+            "model %s ready: %s, variant %s on %s%s, %.0f tokens/s in %s of %d tokens, loaded in %.2f s",
             bundle.name,
             bundle.manifest.task,
             runner.variant_name,
             runner.provider,
-            lanes / speed.seconds_per_token,
-            "batches" if lanes == 1 else f"{lanes} batches at once",
+            f" with {' or '.join(map(str, runner.threads))} threads" if runner.threads else "",
+            batcher.lanes / speed.seconds_per_token,
+            "batches" if batcher.lanes == 1 else f"{batcher.lanes} batches at once",
             speed.budget_tokens,
             time.perf_counter() - started_at,
         )
@@ -143,8 +142,8 @@ class LocalEngine:
             identity=bundle.identity,
             variant=runner.variant_name,
             provider=runner.provider,
-            threads=runner.threads,
-            lanes=lanes,
+            threads=[*runner.threads],
+            lanes=batcher.lanes,
             speed=speed,
             version=bundle.version,
             loaded_at=time.time(),
@@ -282,9 +281,9 @@ class LocalEngine:
 
 
 def _time(held: Sequence[Runner], batch: Sequence[TokenSequence]) -> float:
-    """Run a batch, and return how long it took, seconds."""
+    """Run a batch with the fewest threads, as it was measured, and return how long it took, seconds."""
     started_at = time.perf_counter()
-    held[0].run(batch)
+    held[0].run(batch, min(held[0].threads, default=0))
     return time.perf_counter() - started_at
 
 

@@ -28,18 +28,18 @@ class Speed:
 class Measured:
     """How a model was found to run best: with which variant and execution provider, and how fast.
 
-    `threads` is how many CPU threads a run takes (None: it runs on no CPU).
+    `threads` is how many CPU threads a run may have, from the fewest (none: it runs on no CPU).
     """
 
     variant: str
     provider: str
-    threads: int | None
+    threads: Sequence[int]
     speed: Speed
 
     @property
-    def way(self) -> tuple[str, str, int | None]:
+    def way(self) -> tuple[str, str, tuple[int, ...]]:
         """What decides how fast a model is on one machine."""
-        return self.variant, self.provider, self.threads
+        return self.variant, self.provider, tuple(self.threads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,8 @@ class Loaded(Measured):
     """How an engine serves a bundle.
 
     `identity` is that of the bundle, `version` that of `deploy/fill_models.py`, if it put it there, `loaded_at` the time, in seconds
-    since 1970, `lanes` how many batches run at once, `taken_bytes` by how much memory had grown when it was loaded (0: not measured).
+    since 1970, `lanes` how many batches run at once with the fewest threads, `taken_bytes` by how much memory had grown when it was loaded
+    (0: not measured).
     """
 
     identity: str
@@ -149,7 +150,7 @@ class QueueStatistics:
 class BatchRan:
     """Event: one batch came back from the runner. `longest` is its longest sequence in tokens.
 
-    `started_at` is of the machine's monotonic clock.
+    `started_at` is of the machine's monotonic clock, `share` how much of the device it took.
     """
 
     sequences: int
@@ -157,6 +158,7 @@ class BatchRan:
     longest: int
     started_at: float
     duration_s: float
+    share: float = 1.0
 
 
 @dataclass(slots=True)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from app.bundle.files import Bundle
 from app.engine.golden import replay_golden
 from app.engine.messages import Measured, Speed
 from app.engine.protocols import Runner
-from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, measure_speed
+from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, measure_speed, useful_threads
 from app.engine.warmup import run_every_shape
 
 MAX_BUDGET_TOKENS: Final = 65536
@@ -39,13 +40,16 @@ def prepare(
         OutOfDeviceMemory: a batch of the budget does not fit.
     """
     runner = open_runner(bundle)
-    replay_golden(bundle, runner.variant_name, runner.run)
-    if previous is not None and previous.way == (runner.variant_name, runner.provider, runner.threads):
+    for threads in runner.threads or (0,):
+        replay_golden(bundle, runner.variant_name, partial(runner.run, threads=threads))
+    if previous is not None and previous.way == (runner.variant_name, runner.provider, tuple(runner.threads)):
         speed = previous.speed
     else:
+        if len(runner.threads) > 1:
+            runner.keep_threads(useful_threads(bundle, runner))
         speed = measure_speed(
             bundle,
-            runner.run,
+            partial(runner.run, threads=min(runner.threads, default=0)),
             limit_tokens=budget_tokens or MAX_BUDGET_TOKENS,
             search_for_s=SEARCH_DEVICE_FOR_S if runner.launches_ahead else SEARCH_FOR_S,
         )

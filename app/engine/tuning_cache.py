@@ -10,7 +10,8 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +29,9 @@ MAX_FILE_BYTES: Final = 8192
 """A file has about 1 KB: some ten sizes of a batch."""
 MAX_FILES: Final = 64
 """Files above this number are removed, the oldest first."""
+KEPT_FOR_S: Final = 7 * 24 * 3600.0
+"""What is older is measured again: a machine that was busy at the time may have said that one thread is best, and no later check would
+see that, as the model is opened with that number only."""
 _OURS: Final = re.compile(r"[0-9a-f]{64}\.json|\w+\.part")
 
 Tokens = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
@@ -56,7 +60,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class _Entry(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     conditions: Conditions
     provider: str
-    threads: Annotated[int, msgspec.Meta(ge=1, le=1024)]
+    threads: Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=1024)]], msgspec.Meta(min_length=1, max_length=16)]
     budget_tokens: Tokens
     seconds_per_token: Seconds
     seconds_by_tokens: Annotated[list[tuple[Tokens, Seconds]], msgspec.Meta(min_length=1, max_length=64)]
@@ -90,7 +94,7 @@ class TuningCache:
             log.info("%s is not used: it is damaged", self.path)
             return None
         sizes = [tokens for tokens, _ in entry.seconds_by_tokens]
-        if entry.conditions != self._conditions or any(one >= next_one for one, next_one in pairwise(sizes)):
+        if entry.conditions != self._conditions or not _is_rising(sizes) or not _is_rising(entry.threads):
             log.info("%s is not used: it is damaged", self.path)
             return None
         speed = Speed(entry.budget_tokens, entry.seconds_per_token, entry.seconds_by_tokens)
@@ -98,11 +102,10 @@ class TuningCache:
 
     def remember(self, measured: Measured) -> None:
         """Keep what was measured on a CPU, whole or not at all."""
-        assert measured.threads is not None
         entry = _Entry(
             conditions=self._conditions,
             provider=measured.provider,
-            threads=measured.threads,
+            threads=[*measured.threads],
             budget_tokens=measured.speed.budget_tokens,
             seconds_per_token=measured.speed.seconds_per_token,
             seconds_by_tokens=[*measured.speed.seconds_by_tokens],
@@ -125,11 +128,15 @@ class TuningCache:
             self.path.unlink()
 
 
+def _is_rising(numbers: Sequence[int]) -> bool:
+    return all(one < next_one for one, next_one in pairwise(numbers))
+
+
 def _read(path: Path) -> bytes:
     """Return what a file holds.
 
     Raises:
-        OSError: it cannot be read, or is a link, a folder, a pipe, too large, or may be written by other users than this one.
+        OSError: it cannot be read, or is a link, a folder, a pipe, too large, too old, or may be written by other users than this one.
     """
     # A pipe without a writer is not waited for.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -139,6 +146,8 @@ def _read(path: Path) -> bytes:
             raise OSError("it is no file of this server")
         if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise OSError("other users may write to it")
+        if not 0 <= time.time() - status.st_mtime < KEPT_FOR_S:
+            raise OSError("it is too old")
         return file.read(MAX_FILE_BYTES)
 
 

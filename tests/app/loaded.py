@@ -1,10 +1,12 @@
 """How an engine might serve a bundle."""
 
+from collections.abc import Sequence
+
 from app.engine.messages import Loaded, Speed
 
 
 def loaded(
-    budget_tokens: int = 96, *, identity: str = "", threads: int | None = None, seconds_per_token: float = 1e-5
+    budget_tokens: int = 96, *, identity: str = "", threads: Sequence[int] = (), seconds_per_token: float = 1e-5
 ) -> Loaded:
     return Loaded(
         identity=identity,

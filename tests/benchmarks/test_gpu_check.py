@@ -308,7 +308,7 @@ def bundle(bundle_of: BundleOf) -> Bundle:
 
 
 def test_a_replay_reads_its_inputs_again(bundle: Bundle) -> None:
-    runner = open_runner(bundle, device="cpu", precision="fp32", threads=1)
+    runner = open_runner(bundle, device="cpu", precision="fp32", threads=[1])
     session = ort.InferenceSession(bundle.path(runner.variant.graph), providers=["CPUExecutionProvider"])
     memory = HostMemory()
     replays = [captured(session, memory, "cpu", sequence_of(length), graph_id=i) for i, length in enumerate((7, 12))]

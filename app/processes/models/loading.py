@@ -14,13 +14,11 @@ from app.engine.admission import Admission
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded
 from app.engine.protocols import Runner
-from app.engine.tuning import open_with_few_threads
 from app.errors import BundleError, NoRoom, OutOfDeviceMemory, StartupError
 from app.processes.models.bad_bundles import NONE_SKIPPED, BadBundles
 from app.processes.models.remembered import Remembered, check_later
 from app.processes.models.room import measure_memory, require_room
 from app.runtime.choice import choose_precisions, open_runner
-from app.runtime.runner import OrtRunner
 from app.settings import Settings
 from app.telemetry.metrics import Metrics, ServedModel
 
@@ -67,26 +65,15 @@ async def load_models(
         bundles, settings.device, settings.precision_by_model, bad.skipping, may_be_named, may_lack=may_lack
     )
 
-    def open_one(known_threads: int | None, bundle: Bundle) -> Runner:
-        device = settings.device
-
-        def with_threads(threads: int) -> OrtRunner:
-            nonlocal device
-            runner = open_runner(
-                bundle,
-                device=device,
-                precision=precisions[bundle.name],
-                threads=threads,
-                gpu_memory_bytes=settings.gpu_memory_mib * 2**20,
-            )
-            if runner.threads is not None:
-                device = "cpu"  # the log has the reason; do not try CUDA and log it again
-            return runner
-
-        threads = settings.threads or known_threads
-        if threads:
-            return with_threads(threads)
-        return open_with_few_threads(bundle, with_threads, cpus=usable_cpus())
+    def open_one(known_threads: Sequence[int], bundle: Bundle) -> Runner:
+        known = [settings.threads] if settings.threads else known_threads
+        return open_runner(
+            bundle,
+            device=settings.device,
+            precision=precisions[bundle.name],
+            threads=known or _threads(usable_cpus()),
+            gpu_memory_bytes=settings.gpu_memory_mib * 2**20,
+        )
 
     async def load(bundle: Bundle) -> Loaded:
         task = bundle.manifest.task
@@ -109,12 +96,12 @@ async def load_models(
                 "BERT_BATCH_TOKENS, raise BERT_GPU_MEMORY_MIB if it is set, or serve fewer models on this device."
             ) from error
         # Requests blur what is measured while others are served.
-        taken = taken_bytes(one.threads is None) if before is None else before.taken_bytes
+        taken = taken_bytes(not one.threads) if before is None else before.taken_bytes
         one = replace(one, taken_bytes=taken)
         await remembered.keep(one)
         to_check.append((remembered, one))
         _warn(bundle, one)
-        metrics.model_loaded(served_as(bundle, one), one.speed.budget_tokens, one.lanes)
+        metrics.model_loaded(served_as(bundle, one), one.speed.budget_tokens)
         return one
 
     loaded: dict[str, Loaded] = {}
@@ -139,6 +126,11 @@ async def _require_room(bundle: Bundle, settings: Settings) -> None:
         raise BundleError(error.message) from error
 
 
+def _threads(cpus: int) -> list[int]:
+    """Return with how many threads a batch may run: one, all cores, and half of these, and half of those."""
+    return sorted({max(1, cpus >> halvings) for halvings in range(cpus.bit_length())})
+
+
 def served_as(bundle: Bundle, one: Loaded) -> ServedModel:
     """Return what metrics say of a bundle."""
     return ServedModel(
@@ -152,10 +144,10 @@ def _warn(bundle: Bundle, one: Loaded) -> None:
             "model %s was exported by an older release, so that damage to its manifest cannot be seen. Export it again",
             bundle.name,
         )
-    if one.threads is not None and one.threads > usable_cpus():
+    if max(one.threads, default=0) > usable_cpus():
         log.warning(
             "BERT_THREADS is %d, but this process may use %d CPUs: batches run slower than with as many threads as CPUs",
-            *(one.threads, usable_cpus()),
+            *(max(one.threads), usable_cpus()),
         )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -28,9 +28,12 @@ FOLDER_NAME: Final = "bert-inference-service"
 class Remembered:
     """What is known of a model before it is loaded."""
 
-    def __init__(self, bundle: Bundle, cache: TuningCache | None, measured: Measured | None) -> None:
+    def __init__(
+        self, bundle: Bundle, cache: TuningCache | None, measured: Measured | None, *, fixed_threads: bool
+    ) -> None:
         """Take what was read from a cache, if there is one."""
         self._bundle: Final = bundle
+        self._fixed_threads: Final = fixed_threads
         self._cache: Final = cache
         self.measured: Final = measured
 
@@ -43,30 +46,35 @@ class Remembered:
 
         def look_up() -> "Remembered":
             cache = _cache_of(bundle, settings, precision) if before is None else None
-            return cls(bundle, cache, before if cache is None else cache.recall())
+            measured = before if cache is None else cache.recall()
+            return cls(bundle, cache, measured, fixed_threads=settings.threads > 0)
 
         return await asyncio.to_thread(look_up)
 
     @property
-    def threads(self) -> int | None:
-        """How many CPU threads a run took; None if that is not known, or it ran on no CPU."""
-        return None if self.measured is None else self.measured.threads
+    def threads(self) -> Sequence[int]:
+        """How many CPU threads a run may have; empty if that is not known, or it ran on no CPU."""
+        return () if self.measured is None else self.measured.threads
 
     async def keep(self, loaded: Loaded) -> None:
         """Keep how the model was loaded, if that was measured now."""
-        if self._cache is None or loaded.threads is None:
+        if self._cache is None or not loaded.threads:
             return
         if self._is_used(loaded):
             log.info(
                 "model %s: its speed was measured by an earlier start and is in %s", self._bundle.name, self._cache.path
             )
-        else:
+        elif self._has_all_threads(loaded):
             await asyncio.to_thread(self._cache.remember, loaded)
 
     def check(self, engine: LocalEngine, loaded: Loaded) -> None:
         """Have the engine see later whether it is right, if it was not measured now."""
         if self._cache is not None and self._is_used(loaded):
             engine.check_speed(self._bundle, loaded.speed, partial(self._found, self._cache))
+
+    def _has_all_threads(self, loaded: Loaded) -> bool:
+        """Whether memory and disk allowed runs with few threads, too. If not now, they may at the next start."""
+        return self._fixed_threads or min(loaded.threads) == 1
 
     def _is_used(self, loaded: Loaded) -> bool:
         return self.measured is not None and self.measured.way == loaded.way

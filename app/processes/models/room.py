@@ -40,7 +40,8 @@ def require_room(bundle: Bundle, settings: Settings, taken_bytes: int = 0, freed
         left = max((gpu.total_bytes - gpu.used_bytes for gpu in gpus()), default=None)
     else:
         left = memory_left_bytes()
-    weights = _weights_bytes(_variant(bundle, "cuda" if is_on_gpu else "cpu", settings))
+    variant = _variant(bundle, "cuda" if is_on_gpu else "cpu", settings)
+    weights = 0 if variant is None else variant.size_bytes
     # Requests that are answered meanwhile blur what is measured, but a model takes its weights at least.
     needed = max(weights, taken_bytes) if taken_bytes > 0 else int(SPARE * weights) + BATCH_BYTES
     if left is not None and needed > left + freed_bytes:
@@ -58,7 +59,7 @@ def require_room(bundle: Bundle, settings: Settings, taken_bytes: int = 0, freed
 
 def served_weights_bytes(bundle: Bundle, one: Loaded) -> int:
     """Return the size of the weights with which a bundle is served."""
-    return next(_weights_bytes(variant) for variant in bundle.manifest.variants if variant.name == one.variant)
+    return next(variant.size_bytes for variant in bundle.manifest.variants if variant.name == one.variant)
 
 
 def _variant(bundle: Bundle, target: Target, settings: Settings) -> Variant | None:
@@ -68,12 +69,6 @@ def _variant(bundle: Bundle, target: Target, settings: Settings) -> Variant | No
         with suppress(BundleError):
             return choose_variant(bundle, target, precision)
     return None
-
-
-def _weights_bytes(variant: Variant | None) -> int:
-    if variant is None:
-        return 0
-    return variant.graph.size_bytes + (variant.external_data.size_bytes if variant.external_data else 0)
 
 
 def measure_memory(settings: Settings) -> Callable[[bool], int]:

@@ -80,24 +80,27 @@ def test_a_batch_is_compared_with_its_own_time(bundle: Bundle, limit_tokens: int
 class Device:
     """Runs a model, and tells in which threads, until it breaks."""
 
-    provider, variant_name, threads, launches_ahead = "CPUExecutionProvider", "cpu-fp32", 1, False
+    provider, variant_name, threads, launches_ahead = "CPUExecutionProvider", "cpu-fp32", [1], False
 
     def __init__(self, bundle: Bundle) -> None:
-        self._runner = OrtRunner(bundle, bundle.manifest.variants[0], threads=1)
+        self._runner = OrtRunner(bundle, bundle.manifest.variants[0], threads=[1])
         self.is_broken = False
         self.ran: list[tuple[str, list[int]]] = []
 
-    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+    def run(self, batch: Sequence[TokenSequence], threads: int = 0) -> list[SequenceResult]:
         if self.is_broken:
             raise ValueError("broken")
         thread, _, _ = threading.current_thread().name.partition("_")
         self.ran.append((thread, [len(one) for one in batch]))
-        return self._runner.run(batch)
+        return self._runner.run(batch, threads)
 
     trim = run
 
-    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
-        return lambda: self.run(batch)
+    def keep_threads(self, threads: Sequence[int]) -> None:
+        assert [*threads] == self.threads
+
+    def launch(self, batch: Sequence[TokenSequence], threads: int = 0) -> Callable[[], list[SequenceResult]]:
+        return lambda: self.run(batch, threads)
 
 
 async def _load(engine: LocalEngine, bundle: Bundle, runner: Device) -> Loaded:
@@ -107,7 +110,7 @@ async def _load(engine: LocalEngine, bundle: Bundle, runner: Device) -> Loaded:
         Observed(),
         budget_tokens=None,
         admission=Admission(60, 60),
-        previous=loaded_as(64, threads=1, seconds_per_token=1e-4),
+        previous=loaded_as(64, threads=[1], seconds_per_token=1e-4),
     )
 
 

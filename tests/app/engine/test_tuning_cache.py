@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 
 from app.engine.messages import Measured, Speed
-from app.engine.tuning_cache import MAX_FILE_BYTES, MAX_FILES, Conditions, TuningCache
+from app.engine.tuning_cache import KEPT_FOR_S, MAX_FILE_BYTES, MAX_FILES, Conditions, TuningCache
 
 CONDITIONS: Final = Conditions(
     bundle="b" * 64,
@@ -27,7 +28,7 @@ CONDITIONS: Final = Conditions(
 MEASURED: Final = Measured(
     variant="cpu-fp32",
     provider="CPUExecutionProvider",
-    threads=2,
+    threads=[1, 2],
     speed=Speed(128, 1e-4, [(3, 1e-3), (119, 0.0119), (250, 0.026)]),
 )
 
@@ -101,10 +102,12 @@ def _changed(**changes: Any) -> Callable[[bytes], bytes]:
         lambda _: b"[" * MAX_FILE_BYTES,
         lambda content: content + b" " * MAX_FILE_BYTES,
         lambda _: b"null",
-        _changed(threads=0),
-        _changed(threads=100_000),
-        _changed(threads="2"),
-        _changed(threads=None),
+        _changed(threads=[]),
+        _changed(threads=[0, 1]),
+        _changed(threads=[1, 100_000]),
+        _changed(threads=[2, 1]),
+        _changed(threads=["2"]),
+        _changed(threads=2),
         _changed(provider=1),
         _changed(budget_tokens=0),
         _changed(budget_tokens=1 << 40),
@@ -155,6 +158,15 @@ def test_a_file_of_another_user_is_not_read(kept: TuningCache, monkeypatch: pyte
     mine = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
     assert kept.recall() is None
+
+
+@pytest.mark.parametrize("age_s", [KEPT_FOR_S + 60, -60])
+def test_a_file_that_is_old_or_of_the_future_is_not_read(kept: TuningCache, age_s: float) -> None:
+    written_at = time.time() - age_s
+    os.utime(kept.path, (written_at, written_at))
+    assert kept.recall() is None
+    kept.remember(MEASURED)
+    assert kept.recall() == MEASURED
 
 
 def test_a_pipe_and_a_folder_are_not_waited_for(cache: TuningCache) -> None:
@@ -208,7 +220,7 @@ def test_a_full_disk_leaves_what_was_there(
 
 def test_two_servers_at_once_leave_one_whole_file(cache: TuningCache) -> None:
     """Each reads what is whole at any time."""
-    other = Measured(variant="cpu-fp32", provider="CPUExecutionProvider", threads=1, speed=MEASURED.speed)
+    other = Measured(variant="cpu-fp32", provider="CPUExecutionProvider", threads=[1], speed=MEASURED.speed)
     both, start, seen = [MEASURED, other], threading.Barrier(2), []
 
     def serve(measured: Measured) -> None:
