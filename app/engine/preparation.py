@@ -7,7 +7,7 @@ from typing import Final
 
 from app.bundle.files import Bundle
 from app.engine.golden import replay_golden
-from app.engine.messages import Loaded, Speed
+from app.engine.messages import Measured, Speed
 from app.engine.protocols import Runner
 from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, measure_speed, useful_threads
 from app.engine.warmup import run_every_shape
@@ -20,7 +20,7 @@ def prepare(
     open_runner: Callable[[Bundle], Runner],
     *,
     budget_tokens: int | None,
-    previous: Loaded | None = None,
+    previous: Measured | None = None,
 ) -> tuple[Runner, Speed]:
     """Open a model, compare its golden answers, measure how fast it is, and have the device take its memory.
 
@@ -28,8 +28,8 @@ def prepare(
         bundle: The model.
         open_runner: Makes its runner.
         budget_tokens: Most tokens that share a batch; None measures what is best here.
-        previous: How an engine that was lost served this bundle. If it runs the same way again, its speed is not measured anew,
-            as the machine is busy with the requests that wait.
+        previous: How it ran before, in an engine that was lost or in another start. If it runs the same way again, its speed is
+            not measured anew.
 
     Returns:
         The runner, and its speed with the budget to serve with.
@@ -42,7 +42,7 @@ def prepare(
     runner = open_runner(bundle)
     for threads in runner.threads or (0,):
         replay_golden(bundle, runner.variant_name, partial(runner.run, threads=threads))
-    if previous is not None and _runs_as(previous, runner):
+    if previous is not None and previous.way == (runner.variant_name, runner.provider, tuple(runner.threads)):
         speed = previous.speed
     else:
         if len(runner.threads) > 1:
@@ -58,12 +58,3 @@ def prepare(
     if runner.launches_ahead:
         run_every_shape(bundle, runner.run, runner.trim, speed.budget_tokens)
     return runner, speed
-
-
-def _runs_as(previous: Loaded, runner: Runner) -> bool:
-    """Whether a model runs as it did before, so that it is as fast."""
-    return (previous.variant, previous.provider, previous.threads) == (
-        runner.variant_name,
-        runner.provider,
-        [*runner.threads],
-    )

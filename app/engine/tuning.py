@@ -114,19 +114,28 @@ def measure_speed(
         budget *= 2
     # Again in turns, and the shortest time of each counts: other load of the machine must not choose the budget.
     give_up_at = clock() + MEASURE_FOR_S
+    shortest, shortest_s = min(sequences, key=len), math.inf
     for _ in range(MOST_ROUNDS):
         for size in seconds:
             measure(size)
+        shortest_s = min(shortest_s, _timed(run, [shortest], clock))
         if clock() > give_up_at:
             break
     best = min(seconds.values())
     chosen = min(size for size, per_token in seconds.items() if GOOD_ENOUGH * per_token <= best)
     tokens = {size: sum(map(len, batch)) for size, batch in batches.items()}
     by_tokens = {tokens[size]: per_token * tokens[size] for size, per_token in seconds.items()}
-    shortest = min(sequences, key=len)
     if len(shortest) < min(by_tokens):
-        by_tokens[len(shortest)] = _timed(run, [shortest], clock)
+        by_tokens[len(shortest)] = shortest_s
     return Speed(chosen, seconds[chosen], sorted(by_tokens.items()))
+
+
+def timed_batch(bundle: Bundle, speed: Speed) -> tuple[list[TokenSequence], float]:
+    """Return one of the batches that `measure_speed` ran, about as large as the budget, and how long it took, seconds."""
+    sizes = [tokens for tokens, _ in speed.seconds_by_tokens if tokens <= speed.budget_tokens]
+    batch = _batch_of(golden_sequences(bundle), max(sizes, default=speed.budget_tokens))
+    tokens = sum(map(len, batch))
+    return batch, dict(speed.seconds_by_tokens).get(tokens, tokens * speed.seconds_per_token)
 
 
 def _batch_of(sequences: Sequence[TokenSequence], budget_tokens: int) -> list[TokenSequence]:

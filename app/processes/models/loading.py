@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from app.engine.messages import Loaded
 from app.engine.protocols import Runner
 from app.errors import BundleError, NoRoom, OutOfDeviceMemory, StartupError
 from app.processes.models.bad_bundles import NONE_SKIPPED, BadBundles
+from app.processes.models.remembered import Remembered, check_later
 from app.processes.models.room import measure_memory, require_room
 from app.runtime.advice import advised, log_advice
 from app.runtime.choice import choose_precisions, open_runner
@@ -64,9 +66,8 @@ async def load_models(
         bundles, settings.device, settings.precision_by_model, bad.skipping, may_be_named, may_lack=may_lack
     )
 
-    def open_one(bundle: Bundle) -> Runner:
-        one = previous.get(bundle.name)
-        known = [settings.threads] if settings.threads else () if one is None else one.threads
+    def open_one(known_threads: Sequence[int], bundle: Bundle) -> Runner:
+        known = [settings.threads] if settings.threads else known_threads
         return open_runner(
             bundle,
             device=settings.device,
@@ -77,15 +78,17 @@ async def load_models(
 
     async def load(bundle: Bundle) -> Loaded:
         task = bundle.manifest.task
+        before = previous.get(bundle.name)
+        remembered = await Remembered.of(bundle, settings, precisions[bundle.name], before)
         taken_bytes = measure_memory(settings)
         try:
             one = await engine.load(
                 bundle,
-                open_one,
+                partial(open_one, remembered.threads),
                 metrics.add_model(bundle.name, task),
                 budget_tokens=settings.batch_tokens or None,
                 admission=Admission(settings.max_queue_s, settings.request_timeout_s),
-                previous=previous.get(bundle.name),
+                previous=remembered.measured,
                 beside=only is not None,
             )
         except OutOfDeviceMemory as error:
@@ -94,14 +97,16 @@ async def load_models(
                 "BERT_BATCH_TOKENS, raise BERT_GPU_MEMORY_MIB if it is set, or serve fewer models on this device."
             ) from error
         # Requests blur what is measured while others are served.
-        known = previous.get(bundle.name)
-        taken = taken_bytes(not one.threads) if known is None else known.taken_bytes
+        taken = taken_bytes(not one.threads) if before is None else before.taken_bytes
         one = advised(bundle, replace(one, taken_bytes=taken))
+        await remembered.keep(one)
+        to_check.append((remembered, one))
         _warn(bundle, one)
         metrics.model_loaded(served_as(bundle, one), one.speed.budget_tokens)
         return one
 
     loaded: dict[str, Loaded] = {}
+    to_check: list[tuple[Remembered, Loaded]] = []
     known_first = sorted(bundles, key=lambda one: one.name not in previous)
     for bundle in (one for one in known_first if one.name in precisions and only in (None, one.name)):
         with bad.skipping(bundle.name):
@@ -112,6 +117,7 @@ async def load_models(
         metrics.not_loaded(bad.names)
     bad.refuse_none(loaded)
     log_advice(loaded)
+    check_later(engine, to_check)  # not while another model is loaded, which takes all cores
     return loaded
 
 
