@@ -157,3 +157,32 @@ def test_an_engine_that_launches_ahead_answers_as_the_runner_does(
     assert ("engine_0", "waiter_0") in threads
     ran = observed.batches
     assert all(a.started_at + a.duration_s <= b.started_at + 1e-9 for a, b in pairwise(ran)), "time is counted once"
+
+
+def test_an_engine_changes_the_threads_by_its_load_and_no_answer(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.engine.local.usable_cpus", lambda: 2)
+    monkeypatch.setattr("app.engine.preparation.useful_threads", lambda _, runner: runner.threads)
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    runner = open_runner(bundle, device="cpu", precision="fp32", threads=[1, 2])
+    sequences = golden_sequences(bundle)
+    alone = [runner.run([one], 1)[0] for one in sequences]
+    observed = Observed()
+
+    async def serve() -> None:
+        engine = LocalEngine()
+        await engine.load(bundle, lambda _: runner, observed, budget_tokens=64, admission=Admission(60, 60))
+
+        async def ask(first: int) -> None:
+            chosen = [(first + i) % len(sequences) for i in range(5)]
+            results = await engine.infer(bundle.key, [sequences[i] for i in chosen])
+            assert all(same([np.asarray(r)], [np.asarray(alone[i])]) for i, r in zip(chosen, results, strict=True))
+
+        await ask(0)
+        await asyncio.gather(*map(ask, range(40)))
+        await engine.close()
+
+    asyncio.run(serve())
+    assert observed.batches[0].share == 1.0
+    assert {batch.share for batch in observed.batches} == {0.5, 1.0}
