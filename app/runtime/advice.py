@@ -70,4 +70,4 @@ def _how(name: str, one: Loaded) -> str:
     if one.faster is None:
         return f"{how}."
     first = f"run '{one.faster.command}', then " if one.faster.command else ""
-    return f"{how}; {one.faster.variant} is faster here: {first}set {one.faster.setting}."
+    return f"{how}; {one.faster.variant} is faster here and changes some answers: {first}set {one.faster.setting}."
