@@ -56,9 +56,9 @@ def rates_in_turns(
         shape: sum(map(len, token_sequences(folder, [text for texts in batches for text in texts])))
         for shape, batches in shapes.items()
     }
-    for measure in measures.values():  # the first run of a shape allocates, or compiles
+    for measure in measures.values():  # the first run of a shape allocates, or compiles: a server has done that
         for batches in shapes.values():
-            measure(batches[:2])
+            measure(batches)
     for number in range(bench.rounds):
         say(f"{model}, round {number + 1}")
         order = list(measures)[:: 1 if number % 2 == 0 else -1]
