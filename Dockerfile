@@ -18,7 +18,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     ORT_DISABLE_TELEMETRY=1
 RUN groupadd --gid 10001 bert \
     && useradd --uid 10001 --gid bert --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin bert \
-    && install --directory --owner=bert --group=bert /models
+    && install --directory --owner=bert --group=bert /models /tuning
 WORKDIR /srv/bert
 
 # One environment per image. The lock is mounted, not copied, and the cache of pip stays on the builder: a change of the
@@ -52,7 +52,7 @@ COPY deploy/fill_models.py deploy/fill_models.py
 RUN python -m compileall -q --invalidation-mode unchecked-hash model_export deploy
 
 FROM base AS server
-ENV BERT_HOST=:: BERT_PORT=8000 BERT_MODELS=/models
+ENV BERT_HOST=:: BERT_PORT=8000 BERT_MODELS=/models BERT_TUNING_CACHE_DIR=/tuning
 USER 10001:10001
 EXPOSE 8000
 # Readiness, not liveness: an engine that will not come back ends the process by itself, and what waits for "healthy" (the

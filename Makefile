@@ -5,7 +5,7 @@ VENV := .venv
 TORCH := .torch
 SENTENCE_TRANSFORMERS := sentence-transformers==6.2.0 scikit-learn==1.9.1 scipy==1.17.1 joblib==1.6.0 threadpoolctl==3.8.0 narwhals==2.29.0 cloudpickle==3.1.3
 BENCH_VENV := .venv-bench
-INFINITY_VENV := .venv-bench-infinity
+BENCH_TORCH_VENV := .venv-bench-torch
 CUDA_VENV := .venv-cuda-test
 EXPORT_VENV ?= .venv-export
 # The export environment can serve on a CPU as it is; onnxruntime-gpu must not be installed over onnxruntime.
@@ -102,12 +102,12 @@ $(BENCH_VENV)/installed: benchmarks/requirements-peers.txt
 	$(call install,--require-hashes)
 
 # No hashes: torch has other builds on other machines.
-$(INFINITY_VENV)/installed: benchmarks/requirements-infinity.txt
+$(BENCH_TORCH_VENV)/installed: benchmarks/requirements-torch.txt
 	$(call install)
 
 ## make bench       measure this server and its peers; writes benchmarks/results
 .PHONY: bench
-bench: $(BENCH_VENV)/installed $(INFINITY_VENV)/installed $(EXPORT_VENV)/installed
+bench: $(BENCH_VENV)/installed $(BENCH_TORCH_VENV)/installed $(EXPORT_VENV)/installed
 	$(EXPORT_VENV)/bin/python -m benchmarks $(ARGS)
 
 ## make gpu-check   is it right and how fast on this machine's GPU: tables, no network (ARGS="--parts parity" for one part)

@@ -23,8 +23,6 @@ from typing import Any, Final
 
 try:
     from app.flags import add_settings, parser_for, read_settings
-    from app.predict.command import predict
-    from app.processes.launch import launch
     from app.settings import GROUPS
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] == "app":
@@ -40,14 +38,23 @@ image's own environment does not count then."""
 
 
 def main() -> int:
-    """Do what the command line says, and return the exit status."""
+    """Do what the command line says, and return the exit status.
+
+    Each command imports what it needs: a prediction no server, and help neither.
+    """
     command, *rest = sys.argv[1:] or [""]
     if command == "predict":
+        from app.predict.command import predict  # noqa: PLC0415
+
         return predict(rest)
     is_sagemaker = command == "serve"
     arguments = vars(make_parser().parse_args(rest if is_sagemaker else sys.argv[1:]))
     settings = read_settings(SAGEMAKER | arguments if is_sagemaker else arguments)
-    return 2 if settings is None else launch(settings)
+    if settings is None:
+        return 2
+    from app.processes.launch import launch  # noqa: PLC0415
+
+    return launch(settings)
 
 
 def make_parser() -> ArgumentParser:

@@ -42,6 +42,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         "threads",
         "gpu_memory_mib",
         "batch_tokens",
+        "tuning_cache",
+        "tuning_cache_dir",
     ),
     "HTTP": (
         "host",
@@ -136,13 +138,21 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=1024,
-        description="CPU threads of one batch; the cores they leave run other batches meanwhile; 0 measures what is best",
+        description="CPU threads of one batch, whatever the load; 0 gives a batch all cores while nothing else waits, and one under load",
     )
     gpu_memory_mib: int = Field(
         0, ge=0, description="most GPU memory that one model takes, MiB; 0 takes what its largest batch needs"
     )
     batch_tokens: int = Field(
         0, ge=0, description="most tokens that share a batch; 0 measures what is best when the model loads"
+    )
+    tuning_cache: bool = Field(
+        True, description="keep what is measured of a model on this CPU, so that the next start need not measure it"
+    )
+    tuning_cache_dir: Path | None = Field(
+        None,
+        description="folder to keep it in, which can be deleted at any time; by default bert-inference-service in XDG_CACHE_HOME or "
+        "~/.cache",
     )
     max_queue_s: float = Field(
         5.0, gt=0, allow_inf_nan=False, description="longest estimated wait that is accepted before 429, seconds"

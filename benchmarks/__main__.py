@@ -1,6 +1,7 @@
 """Measure this server and its peers on CPUs: `python -m benchmarks`, in the environment of the export, which can serve, too.
 
-The short form is for looking, the full one for claims: medians of three rounds, and peers swept over batch sizes.
+The short form is for looking, the full one for claims: peers swept over batch sizes and processes, then medians of three rounds
+of the best settings.
 Writes `cpu-<processor>.json` and `.md`, and prints the tables.
 """
 
@@ -10,9 +11,11 @@ from functools import partial
 from typing import Final
 
 from benchmarks.harness import Command, Form, Part, run
+from benchmarks.parts.accuracy import accuracy
 from benchmarks.parts.bulk import bulk
 from benchmarks.parts.compare import compare, side_by_side
 from benchmarks.parts.engine_process import engine_process
+from benchmarks.parts.engines import engines
 from benchmarks.parts.fairness import fairness
 from benchmarks.parts.front_end import front_end
 from benchmarks.parts.idle import idle
@@ -26,6 +29,10 @@ def _form(
     base: "partial[Iterator[Row]]",
     tiny: "partial[Iterator[Row]]",
     beside: tuple[int, int],
+    engine_tokens: int,
+    mixed_texts: int,
+    rated: int | None,
+    timed: int,
     texts: int,
     front_end_requests: int,
     engine_process_requests: int,
@@ -43,6 +50,10 @@ def _form(
         "base": Part(base, ("base",)),
         "tiny": Part(tiny, ("tiny",)),
         "side-by-side": Part(partial(side_by_side, requests={"base": beside[0], "tiny": beside[1]}), ("base", "tiny")),
+        "engines": Part(partial(engines, model="base", tokens=engine_tokens, mixed_texts=mixed_texts), ("base",)),
+        "accuracy": Part(
+            partial(accuracy, models=("demo", "minilm"), texts=rated, timed_texts=timed), ("demo", "minilm")
+        ),
         "front-end": Part(partial(front_end, requests=front_end_requests), ("demo",)),
         "engine-process": Part(partial(engine_process, requests=engine_process_requests), ("demo",)),
         "idle": Part(partial(idle, models=("demo", "base"), requests=idle_requests), ("demo", "base")),
@@ -57,6 +68,10 @@ SHORT: Final = _form(
     base=partial(compare, model="base", requests={"reviews": 160, "mix": 32}, open_s=5),
     tiny=partial(compare, model="tiny", requests={"reviews": 4000}),
     beside=(80, 2000),
+    engine_tokens=1000,
+    mixed_texts=32,
+    rated=None,
+    timed=160,
     texts=48,
     front_end_requests=8000,
     engine_process_requests=50000,
@@ -68,9 +83,15 @@ SHORT: Final = _form(
 _SWEPT: Final = partial(compare, batches=(1, 4, 16, 32), batches_split=(1, 4, 16))
 FULL: Final = _form(
     rounds=3,
-    base=partial(_SWEPT, model="base", requests={"reviews": 320, "mix": 96}, open_s=20),
-    tiny=partial(_SWEPT, model="tiny", requests={"reviews": 12000, "mix": 3000}),
+    base=partial(
+        _SWEPT, model="base", requests={"reviews": 320, "mix": 96}, swept={"reviews": 96, "mix": 32}, open_s=20
+    ),
+    tiny=partial(_SWEPT, model="tiny", requests={"reviews": 12000, "mix": 3000}, swept={"reviews": 1500, "mix": 500}),
     beside=(160, 6000),
+    engine_tokens=2000,
+    mixed_texts=64,
+    rated=None,
+    timed=480,
     texts=64,
     front_end_requests=30000,
     engine_process_requests=100000,
@@ -83,6 +104,10 @@ SMOKE: Final = _form(
     base=partial(compare, model="base", requests={"reviews": 32, "mix": 16}, open_s=1),
     tiny=partial(compare, model="tiny", requests={"reviews": 200}),
     beside=(16, 100),
+    engine_tokens=100,
+    mixed_texts=16,
+    rated=160,
+    timed=32,
     texts=8,
     front_end_requests=500,
     engine_process_requests=10000,

@@ -28,6 +28,11 @@ def random_sequence(random: np.random.Generator, bundle: Bundle, length: int) ->
     return sequence(random.integers(0, bundle.manifest.architecture.vocab_size, length))
 
 
+def in_batches(texts: Sequence[str], count: int) -> list[Sequence[str]]:
+    """Return batches of so many texts, the last with the rest."""
+    return [texts[first : first + count] for first in range(0, len(texts), count)]
+
+
 def filled(sequences: Sequence[TokenSequence], budget_tokens: int) -> Iterator[list[TokenSequence]]:
     """Yield batches in order of arrival, each up to the budget; a longer sequence is alone."""
     batch: list[TokenSequence] = []

@@ -44,6 +44,6 @@ class Bench:
             self.bundle(model),
             device=self.device,
             precision=precision,
-            threads=threads or usable_cpus(),
+            threads=[threads or usable_cpus()],
             gpu_memory_bytes=gpu_memory_bytes,
         )

@@ -2,10 +2,11 @@
 
 import hashlib
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from app.bundle.manifest import Precision, Target, Task
 from benchmarks.report import say
@@ -18,14 +19,22 @@ MODELS: Final[Mapping[str, tuple[str, Task]]] = MappingProxyType(
         "demo-embed": ("demo", "embed"),
         "tiny": ("tiny", "classify"),
         "base": ("base", "classify"),
+        "minilm": ("minilm", "classify"),
         "large": ("large", "classify"),
     }
 )
 """A checkpoint of `benchmarks.checkpoints` and its task, by the name of the bundle."""
+TORCH_PYTHON: Final = ROOT / ".venv-bench-torch/bin/python"
+"""An environment with `requirements-torch.txt`."""
+ModelForm = Literal["checkpoint", "padded-fp32", "padded-int8", "openvino", "openvino-int8", "ctranslate2-int8"]
+"""What an engine of the peers reads."""
 PRECISIONS: Final[Mapping[Target, tuple[Precision, ...]]] = MappingProxyType(
     {"cpu": ("fp32",), "cuda": ("fp16", "fp32")}
 )
 """What is exported for a kind of device unless asked otherwise; the first is the one that is served."""
+
+MADE_WITHIN_S: Final = 3600.0
+"""Fine-tuning takes the longest: ten minutes on two free cores."""
 
 
 class ExportFailed(Exception):
@@ -41,7 +50,7 @@ class Bundles:
         self.precisions: Final = precisions or PRECISIONS[target]
         # The interpreter of an environment is a link: resolved, it would be the one that the environment was made from.
         self._python: Final = export_python.absolute()
-        self._cache: Final = cache.resolve()
+        self.cache: Final = cache.resolve()
         self._target: Final = target
 
     def folder(self, name: str) -> Path:
@@ -50,7 +59,7 @@ class Bundles:
         Raises:
             ExportFailed: there is none, and none can be made.
         """
-        folder = self._cache / "bundles" / self._target / name / name
+        folder = self.cache / "bundles" / self._target / name / name
         # Not by the time of the files: a cache that is copied to another machine is as good there.
         exported_by, today = folder.with_suffix(".exported-by"), self._export_hash()
         if exported_by.exists() and exported_by.read_text() == today:
@@ -59,6 +68,7 @@ class Bundles:
         folder.parent.mkdir(parents=True, exist_ok=True)
         variants = ",".join(f"{self._target}-{precision}" for precision in self.precisions)
         self._run(
+            self._python,
             *("model_export", "export", "--checkpoint", str(self.checkpoint(name)), "--task", MODELS[name][1]),
             *("--variants", variants, "--output", str(folder)),
             # Random weights decide nothing by a margin, so int8 may change any label of theirs.
@@ -73,16 +83,28 @@ class Bundles:
         Raises:
             ExportFailed: it is not there and cannot be made.
         """
-        return Path(self._run("benchmarks.checkpoints", MODELS[name][0], str(self._cache)).strip())
+        checkpoint, _ = MODELS[name]
+        if checkpoint == "minilm":
+            path = self.cache / "checkpoints" / checkpoint
+            return self._made(path, TORCH_PYTHON, "benchmarks.finetune", str(self.cache))
+        return Path(self._run(self._python, "benchmarks.checkpoints", checkpoint, str(self.cache)).strip())
 
-    def padded_graph(self, name: str) -> Path:
-        """Return the graph of a model that the peers serve.
+    def peer_model(self, name: str, form: ModelForm) -> Path:
+        """Return the file or folder of a model that an engine of the peers reads.
 
         Raises:
             ExportFailed: it is not there and cannot be made.
         """
-        path = self._cache / "padded" / f"{name}.onnx"
-        return self._made(path, "benchmarks.padded_graph", str(self.checkpoint(name)))
+        checkpoint = self.checkpoint(name)
+        if form == "checkpoint":
+            return checkpoint
+        path = self.cache / "peers" / f"{name}-{form}"
+        if form.startswith("padded-"):
+            precision = form.removeprefix("padded-")
+            return self._made(
+                path.with_suffix(".onnx"), self._python, "benchmarks.padded_graph", str(checkpoint), precision
+            )
+        return self._made(path, TORCH_PYTHON, "benchmarks.engine_models", form, str(checkpoint))
 
     def products(self, precision: Precision, count: int) -> Path:
         """Return a graph of so many matrix products and nothing else.
@@ -90,20 +112,26 @@ class Bundles:
         Raises:
             ExportFailed: it is not there and cannot be made.
         """
-        path = self._cache / "products" / f"{count}-{precision}.onnx"
-        return self._made(path, "benchmarks.products", precision, str(count))
+        path = self.cache / "products" / f"{count}-{precision}.onnx"
+        return self._made(path, self._python, "benchmarks.products", precision, str(count))
 
-    def _made(self, path: Path, module: str, *arguments: str) -> Path:
+    def _made(self, path: Path, python: Path, module: str, *arguments: str) -> Path:
+        """Return a file or folder, made by a module in one of the environments if it is not there."""
         if not path.exists():
+            say(f"making {path.name}")
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            self._run(module, str(partial), *arguments)
-            partial.rename(path)
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                partial = Path(folder) / path.name
+                self._run(python, module, str(partial), *arguments)
+                partial.rename(path)
         return path
 
-    def _run(self, *module_and_arguments: str) -> str:
-        command = [str(self._python), "-m", *module_and_arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
+    def _run(self, python: Path, *module_and_arguments: str) -> str:
+        command = [str(python), "-m", *module_and_arguments]
+        try:
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=MADE_WITHIN_S)
+        except FileNotFoundError as error:
+            raise ExportFailed(f"{python} is not there") from error
         if done.returncode:
             raise ExportFailed(f"{' '.join(command[:3])}: {done.stderr.strip()[-500:]}")
         return done.stdout

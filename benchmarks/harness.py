@@ -25,7 +25,7 @@ from app.bundle.manifest import Precision, Target
 from benchmarks.bench import Bench
 from benchmarks.bundles import ROOT, Bundles, ExportFailed
 from benchmarks.machine import NotRun, describe_device, describe_machine
-from benchmarks.report import Row, render, say
+from benchmarks.report import Row, device_title, render, render_all, say
 
 HERE: Final = Path(__file__).parent
 STOP_WITHIN_S: Final = 20.0
@@ -77,6 +77,7 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> int:
     if options.report:
         for path in options.results.glob(f"{command.name}-*.json"):
             _write(json.loads(path.read_text()), path)
+        _write_all(options.results)
         return 0
     form = command.forms[options.form]
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # CUDA's first card is then the first of the management library too
@@ -88,7 +89,7 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> int:
     bundles = Bundles(options.export_python, options.cache, options.device, command.precisions)
     bench = Bench(options.device, bundles, options.rounds or form.rounds)
     options.results.mkdir(parents=True, exist_ok=True)
-    name = re.sub("[^a-z0-9]+", "-", device["name"].lower()).strip("-")
+    name = re.sub("[^a-z0-9]+", "-", device_title(device).lower()).strip("-")
     path = options.results / f"{command.name}-{name}.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"parts": {}}
     results["device"] = device
@@ -103,6 +104,7 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> int:
         ended = results["parts"][part]
         ok &= "failed" not in ended and all(row.get("passed", True) for row in ended["rows"])
     _write(results, path)
+    _write_all(options.results)
     return 0 if ok else 1
 
 
@@ -111,6 +113,14 @@ def _write(results: Mapping[str, Any], path: Path) -> None:
     path.with_suffix(".md").write_text(report)
     print(report)
     say(f"written: {path.with_suffix('.md')}")
+
+
+def _write_all(folder: Path) -> None:
+    """Write one report of all devices that were measured, whichever command did it."""
+    found = {path.with_suffix(".md").name: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    path = folder / "results.md"
+    path.write_text(render_all(found))
+    say(f"written: {path}")
 
 
 def _options(command: Command, arguments: Sequence[str] | None) -> argparse.Namespace:

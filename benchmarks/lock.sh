@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pin requirements-peers.txt; uv is in the environment of the tests (`make check`). It follows no pin of the project: BentoML and
-# its OpenTelemetry would not fit. infinity's pins are those of a working environment, by hand: torch's builds differ
+# its OpenTelemetry would not fit. The pins of requirements-torch.txt are those of a working environment, by hand: torch's builds differ
 # by machine, so they have no hashes.
 set -euo pipefail
 cd "$(dirname "$0")/.."

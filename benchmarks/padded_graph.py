@@ -3,19 +3,21 @@
 It is what ONNX Runtime's transformer optimizer makes of an exported BERT: EmbedLayerNormalization, Attention with merged
 query, key and value, SkipLayerNormalization and BiasGelu. Input names are those of transformers.
 
-    python -m benchmarks.padded_graph FILE CHECKPOINT
+    python -m benchmarks.padded_graph FILE CHECKPOINT fp32|int8
 
-Runs in the environment of the export.
+int8 is what ONNX Runtime's dynamic quantization makes of it. Runs in the environment of the export.
 """
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import load_file
 
 _CONTRIB = "com.microsoft"
@@ -43,6 +45,16 @@ def write_padded_graph(path: Path, checkpoint: Path) -> None:
         ir_version=10,
     )
     onnx.save(model, path)
+
+
+def quantize_padded_graph(path: Path, checkpoint: Path) -> None:
+    """Write the classifier in `checkpoint` as an ONNX graph, with its matrix products in int8."""
+    with tempfile.TemporaryDirectory() as folder:
+        exact = Path(folder) / "exact.onnx"
+        write_padded_graph(exact, checkpoint)
+        # It does not know what types the fused operators answer with.
+        types = {"DefaultTensorType": TensorProto.FLOAT}
+        quantize_dynamic(exact, path, per_channel=True, weight_type=QuantType.QInt8, extra_options=types)
 
 
 class _Graph:
@@ -115,4 +127,5 @@ class _Graph:
 
 
 if __name__ == "__main__":
-    write_padded_graph(Path(sys.argv[1]), Path(sys.argv[2]))
+    write = {"fp32": write_padded_graph, "int8": quantize_padded_graph}[sys.argv[3]]
+    write(Path(sys.argv[1]), Path(sys.argv[2]))

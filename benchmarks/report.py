@@ -1,5 +1,7 @@
 """Write results as Markdown: a table for each kind of row, whose columns are the row's fields.
 
+A device has a report of its own, with every row. One report of all devices has the best setting of each server.
+
 Rows of several rounds that agree in all their texts are shown as one, with the medians of their numbers.
 """
 
@@ -26,16 +28,73 @@ def render(results: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in newest["versions"].items())
     device = results["device"]
     memory = [f"{device['memory_bytes'] / 2**30:.0f} GiB", device["driver"]] if "driver" in device else []
-    lines = [f"# {', '.join([device['name'], *memory])}", ""]
+    lines = [f"# {', '.join([device_title(device), *memory])}", ""]
     lines += [f"{newest['cpu']}, {newest['cores']} cores. {versions}.", ""]
     lines += _table([{"part": name, **_summary(part)} for name, part in parts.items()])
     for name, part in parts.items():
         for kind in dict.fromkeys(row.get("kind", "") for row in part["rows"]):
-            rows = medians(row | _of_offline(row, results) for row in part["rows"] if row.get("kind", "") == kind)
-            if "server" in rows[0] and "requests_per_s" in rows[0]:
-                rows = sorted(rows, key=lambda row: (row.get("texts"), -row["requests_per_s"]))
-            lines += [f"## {name}{kind and ': '}{kind}", "", part["about"], "", *_table(rows)]
+            lines += [f"## {name}{kind and ': '}{kind}", "", part["about"], "", *_table(_rows(results, part, kind))]
     return "\n".join(lines)
+
+
+def render_all(devices: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return one report of several devices: told the results by the file of each device's own report.
+
+    The best setting of each server is shown, by the texts, and of everything else each row.
+    """
+    lines = ["# Benchmark results", ""]
+    lines += [
+        "What was measured on each processor, in tables over all of them; the rows of the settings that are not the best"
+    ]
+    lines += ["of a server are in the reports of each. Figures of rows compare within a processor and a form.", ""]
+    lines += _table([row for file, results in devices.items() for row in _circumstances(file, results)])
+    for name in dict.fromkeys(name for results in devices.values() for name in results["parts"]):
+        measured = [(results, results["parts"][name]) for results in devices.values() if name in results["parts"]]
+        for kind in dict.fromkeys(row.get("kind", "") for _, part in measured for row in part["rows"]):
+            if kind == "sweep":
+                continue
+            rows = [row for results, part in measured for row in _best_settings(results, part, kind)]
+            lines += [f"## {name}{kind and ': '}{kind}", "", measured[0][1]["about"], "", *_table(rows)]
+    return "\n".join(lines)
+
+
+def device_title(device: Mapping[str, Any]) -> str:
+    """Return the name of a device; a processor's with its cores and instruction sets, as others have the same name."""
+    if "cores" not in device:
+        return str(device["name"])
+    return f"{device['name']}, {device['cores']} cores, {' '.join(device['instruction_sets'])}"
+
+
+def _circumstances(file: str, results: Mapping[str, Any]) -> list[Row]:
+    processor = device_title(results["device"])
+    return [
+        {"processor": processor, "report": f"[{file}]({file})", "part": name, **_summary(part)}
+        for name, part in results["parts"].items()
+    ]
+
+
+def _best_settings(results: Mapping[str, Any], part: Mapping[str, Any], kind: str) -> list[Row]:
+    """Return the rows of a kind; of those of a server, which are rates by setting, the best one for the same texts."""
+    rows = _rows(results, part, kind)
+    if _are_rates(rows):
+        best: dict[tuple[Any, ...], Row] = {}
+        for row in rows:
+            best.setdefault(tuple(row.get(name) for name in ("model", "server", "engine", "texts")), row)
+        rows = list(best.values())
+    processor = device_title(results["device"])
+    return [{"processor": processor, **row} for row in rows]
+
+
+def _rows(results: Mapping[str, Any], part: Mapping[str, Any], kind: str) -> list[Row]:
+    """Return the rows of a kind with medians of rounds, the fastest server first."""
+    rows = medians(row | _of_offline(row, results) for row in part["rows"] if row.get("kind", "") == kind)
+    if _are_rates(rows):
+        return sorted(rows, key=lambda row: (row.get("texts") or "", -row["requests_per_s"]))
+    return rows
+
+
+def _are_rates(rows: Sequence[Row]) -> bool:
+    return bool(rows) and "server" in rows[0] and "requests_per_s" in rows[0]
 
 
 def medians(rows: Iterable[Row]) -> list[Row]:

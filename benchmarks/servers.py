@@ -20,15 +20,13 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.bench import Bench
-from benchmarks.bundles import ROOT
+from benchmarks.bundles import ROOT, TORCH_PYTHON, ExportFailed
+from benchmarks.engines import ENGINES, ONNX_RUNTIME, PEERS, Engine
 from benchmarks.load import HOST, FloatArray
+from benchmarks.report import Row
 from benchmarks.texts import http_request
 
-PEERS: Final = Path(__file__).parent / "peers"
-PEERS_PYTHON: Final = ROOT / ".venv-bench/bin/python"
-"""An environment with `requirements-peers.txt`."""
-INFINITY: Final = ROOT / ".venv-bench-infinity/bin/infinity_emb"
-"""In an environment with `requirements-infinity.txt`."""
+INFINITY: Final = TORCH_PYTHON.with_name("infinity_emb")
 OURS: Final = "this server"
 START_WITHIN_S: Final = 120.0
 STOP_WITHIN_S: Final = 5.0
@@ -41,9 +39,10 @@ class DidNotStart(Exception):
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A server in one setting."""
+    """A server with an engine in one setting."""
 
     name: str
+    engine: str
     setting: str
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -53,10 +52,17 @@ class System:
     extra: Mapping[str, Any] = field(default_factory=dict)
     folder: Path = PEERS
     probe: str = PROBE
+    broken: str = ""
+    """Why it cannot be started, if that is known before."""
 
     @property
     def title(self) -> str:
-        return f"{self.name}, {self.setting}"
+        return f"{self.name}, {self.engine}, {self.setting}"
+
+    @property
+    def row(self) -> Row:
+        """Return what names it in a table."""
+        return {"server": self.name, "engine": self.engine, "setting": self.setting}
 
     def request(self, text: str) -> bytes:
         """Return the request for a text."""
@@ -67,10 +73,10 @@ class System:
 _LISTS: Final = ("texts", "input")
 
 
-def our_server(models: Path, setting: str, *arguments: str) -> System:
-    """Return this project's server on the bundle that is alone in `models`."""
+def our_server(models: Path, engine: str, setting: str, *arguments: str) -> System:
+    """Return this project's server on the bundle that is alone in `models`; `engine` and `setting` are for the tables."""
     command = (sys.executable, "-m", "app", "--models", str(models), "--port", "{port}", "--no-access-log", *arguments)
-    return System(OURS, setting, command, path="/v1/classify", form="inputs", folder=ROOT)
+    return System(OURS, engine, setting, command, path="/v1/classify", form="inputs", folder=ROOT)
 
 
 def our_servers(bench: Bench, model: str) -> list[System]:
@@ -79,7 +85,7 @@ def our_servers(bench: Bench, model: str) -> list[System]:
     if bench.cores > 1:
         settings[f"1 process, {bench.cores} x 1 threads"] = ("--threads", "1")
     return [
-        our_server(bench.models_folder(model), f"{precision}, {setting}", "--precision", precision, *arguments)
+        our_server(bench.models_folder(model), f"cpu-{precision}", setting, "--precision", precision, *arguments)
         for precision in bench.precisions
         for setting, arguments in settings.items()
     ]
@@ -98,45 +104,64 @@ class Layout:
         return f"{batch}, {self.workers} x {self.threads} threads"
 
 
+SERVED: Final = tuple(engine for engine in ENGINES if engine.title != "OpenVINO fp32")
+"""What the peers are measured with."""
+
+
 def peers(bench: Bench, model: str, layout: Layout) -> list[System]:
-    """Return every peer in a layout, those left out that have no such setting."""
-    checkpoint = bench.bundles.checkpoint(model)
-    environment = {
-        "MODEL": str(bench.bundles.padded_graph(model)),
-        "TOKENIZER": str(checkpoint / "tokenizer.json"),
-        "BATCH": str(layout.batch),
-        "WORKERS": str(layout.workers),
-        "THREADS": str(layout.threads),
-        # Whatever else counts threads: torch, and NumPy's BLAS.
-        "OMP_NUM_THREADS": str(layout.threads),
-        "BENTOML_DO_NOT_TRACK": "True",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "DO_NOT_TRACK": "1",
-        "INFINITY_ANONYMOUS_USAGE_STATS": "0",
-        "HF_HUB_OFFLINE": "1",
-    }
-    python = str(PEERS_PYTHON)
+    """Return every peer in a layout, those left out that have no such setting.
 
-    def peer(name: str, *command: str, **how: Any) -> System:  # noqa: ANN401
-        return System(name, str(layout), command, environment, **how)
+    On the engines that are not ONNX Runtime: FastAPI, which is how most are served, and mosec, the fastest that batches.
 
-    bentoml = (python, "-m", "bentoml", "serve", "bentoml_peer:Classifier", "--host", HOST, "--port", "{port}")
-    systems = [
-        peer("mosec", python, "mosec_peer.py", path="/inference"),
-        peer("LitServe", python, "litserve_peer.py"),
-        peer("BentoML", *bentoml, form="texts"),
-        peer("Ray Serve", python, "ray_peer.py"),
-    ]
-    if layout.batch == 1:
-        systems.insert(0, peer("FastAPI", python, "fastapi_peer.py"))
+    Raises:
+        ExportFailed: the checkpoint cannot be made.
+    """
+    systems = []
+    for engine in SERVED:
+        try:
+            systems += _on_engine(bench, model, layout, engine)
+        except ExportFailed as error:
+            systems.append(System("every server", engine.title, str(layout), (), broken=str(error)))
     if layout.workers == 1:
+        checkpoint = str(bench.bundles.checkpoint(model))
         infinity = (
-            *(str(INFINITY), "v2", "--model-id", str(checkpoint), "--served-model-name", "bert", "--engine", "torch"),
+            *(str(INFINITY), "v2", "--model-id", checkpoint, "--served-model-name", "bert", "--engine", "torch"),
             *("--device", "cpu", "--dtype", "float32", "--batch-size", str(layout.batch), "--no-bettertransformer"),
             *("--no-model-warmup", "--host", HOST, "--port", "{port}"),
         )
-        systems.append(peer("infinity (torch)", *infinity, form="input", extra={"model": "bert"}))
+        environment = {"OMP_NUM_THREADS": str(layout.threads), "DO_NOT_TRACK": "1"}
+        environment |= {"INFINITY_ANONYMOUS_USAGE_STATS": "0", "HF_HUB_OFFLINE": "1"}
+        one = System(
+            "infinity", "torch fp32", str(layout), infinity, environment, form="input", extra={"model": "bert"}
+        )
+        systems.append(one)
+    return systems
+
+
+def _on_engine(bench: Bench, model: str, layout: Layout, engine: Engine) -> list[System]:
+    environment = {
+        **engine.environment(bench, model, layout.threads),
+        "BATCH": str(layout.batch),
+        "WORKERS": str(layout.workers),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    }
+    python = str(engine.python)
+
+    def peer(name: str, *command: str, **how: Any) -> System:  # noqa: ANN401
+        return System(name, engine.title, str(layout), (python, *command), environment, **how)
+
+    systems = [peer("mosec", "mosec_peer.py", path="/inference")]
+    if layout.batch == 1:
+        systems.insert(0, peer("FastAPI", "fastapi_peer.py"))
+    if engine in ONNX_RUNTIME:
+        bentoml = ("-m", "bentoml", "serve", "bentoml_peer:Classifier", "--host", HOST, "--port", "{port}")
+        systems += [
+            peer("LitServe", "litserve_peer.py"),
+            peer("BentoML", *bentoml, form="texts"),
+            peer("Ray Serve", "ray_peer.py"),
+        ]
     return systems
 
 
@@ -182,6 +207,8 @@ def serving(system: System) -> Iterator[Running]:
     Raises:
         DidNotStart: it does not answer.
     """
+    if system.broken:
+        raise DidNotStart(f"{system.title}: {system.broken}")
     if shutil.which(system.command[0]) is None:
         raise DidNotStart(f"{system.title}: {system.command[0]} is not installed")
     port = _free_port()

@@ -13,6 +13,9 @@ from model_export.export import ExportOptions, export
 from model_export.tasks import TASKS
 from tests.support import CHECKPOINTS, DEMO_CHECKPOINT, ServerProcess, serving
 
+# Nothing that a test measures is kept for the next one, nor in the home of whoever runs it.
+os.environ["BERT_TUNING_CACHE"] = "false"
+
 # The same examples in every run, and no limit to how long a busy machine may take for one.
 hypothesis.settings.register_profile("tests", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("tests")

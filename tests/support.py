@@ -201,7 +201,12 @@ def starting(
 def _environment(changes: Mapping[str, str]) -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("BERT_")}
     # ResourceWarning: uvloop warns of connections that an engine with a lost device leaves open, and as an error that stops its end.
-    return clean | {"PYTHONWARNINGS": "error,ignore::ResourceWarning", "BERT_LOG_FORMAT": "json", **changes}
+    return clean | {
+        "PYTHONWARNINGS": "error,ignore::ResourceWarning",
+        "BERT_LOG_FORMAT": "json",
+        "BERT_TUNING_CACHE": "false",
+        **changes,
+    }
 
 
 def _wait_for(server: ServerProcess, condition: Any) -> Any:

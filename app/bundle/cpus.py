@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use, and which instruction sets they have.
+"""How many CPU cores this process may use, of which kind they are, and which instruction sets they have.
 
 A container's CPU limit is a quota of the control group, which `os.cpu_count` and the affinity mask do not show. With more
 threads than the quota, all of them are throttled.
@@ -6,7 +6,9 @@ threads than the quota, all of them are throttled.
 
 import math
 import os
+import platform
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +35,11 @@ _FLAGS: Final[Mapping[str, Sequence[frozenset[str]]]] = {
 """Which of Linux's flags, all of one text, are an instruction set."""
 EXACT_INT8: Final = frozenset({"VNNI", "DOTPROD", "I8MM"})
 """The sets that add 8-bit products in 32 bits, any of them at several times the rate of fp32."""
+_OF_ITS_KIND: Final = frozenset(
+    {"vendor_id", "cpu family", "model", "model name", "stepping", "cache size", "flags"}
+    | {"CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features"}
+)
+"""What Linux says of a core of x86 or ARM that is the same for each of its kind, unlike its number and clock."""
 
 
 def usable_cpus() -> int:
@@ -60,6 +67,16 @@ def instruction_sets() -> tuple[str, ...]:
         return ()
     flags = set(line.partition(":")[2].split())
     return tuple(name for name, ways in _FLAGS.items() if any(way <= flags for way in ways))
+
+
+def processor() -> str:
+    """Return the architecture, and the model and the instruction sets of the first core as far as the system tells them."""
+    try:
+        with CPUINFO.open(encoding="utf-8", errors="replace") as lines:
+            first = [line for line in takewhile(str.strip, lines) if line.partition(":")[0].strip() in _OF_ITS_KIND]
+    except OSError:
+        first = []
+    return f"{platform.machine()} {platform.system()}\n{''.join(first)}"
 
 
 def has_exact_int8_products() -> bool:

@@ -83,6 +83,11 @@ class Variant(Strict):
         """`cpu-fp32`, `cuda-fp16` and so on."""
         return f"{self.target}-{self.precision}"
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the graph and its weights."""
+        return self.graph.size_bytes + (self.external_data.size_bytes if self.external_data else 0)
+
 
 class SpecialToken(Strict):
     """A token with a meaning of its own to the model."""

@@ -52,13 +52,13 @@ class Batcher(Generic[P, R]):
 
     def __init__(
         self,
-        run: Callable[[list[P]], Awaitable[list[R]]],
+        run: Callable[[list[P], int], Awaitable[list[R]]],
         *,
         budget_tokens: int,
         admission: Admission,
         slots: Slots,
         observer: BatchObserver,
-        lanes: int = 1,
+        threads: Sequence[int] = (),
         launches_ahead: bool = False,
         rates: Rates | None = None,
         clock: Callable[[], float] = monotonic,
@@ -66,12 +66,12 @@ class Batcher(Generic[P, R]):
         """Start no work yet: `work` is the loop that does.
 
         Args:
-            run: Answers payloads in their order. Raises EngineLost if nothing will ever be answered again.
+            run: Answers payloads in their order, with so many threads. Raises EngineLost if nothing will ever be answered again.
             budget_tokens: Most tokens that share a batch. A longer sequence runs alone.
             admission: Which requests are admitted, and how long they may take.
             slots: Of the device, shared by the batchers of all models.
             observer: Called with every batch.
-            lanes: How many batches `run` may be called with at once. Each takes its share of the device.
+            threads: How many of them a run may have, from the fewest, each a slot of the device. None: it takes the whole device.
             launches_ahead: Whether it may be called with a full batch while it runs another, and answers them in order.
             rates: What callers have run of late, shared by the batchers of all models.
             clock: Seconds that never go back.
@@ -82,12 +82,16 @@ class Batcher(Generic[P, R]):
         self._max_wait_s = admission.max_wait_s
         self._slots = slots
         self._observer = observer
-        self._lanes = lanes
+        self._threads: Final = {min(count, slots.size): count for count in threads} or {slots.size: 0}
+        """Of a run with so many slots."""
+        self._fewest_slots: Final = min(self._threads)
+        self.lanes: Final = slots.size // self._fewest_slots
+        """How many batches run at once, if each has the fewest slots."""
         self._launches_ahead = launches_ahead
         self._rates = Rates() if rates is None else rates
         self._clock = clock
         self.queue: Queue[P, R] = Queue()
-        self.estimate = Estimate(budget_tokens, lanes)
+        self.estimate = Estimate(budget_tokens, self.lanes)
         # One idle worker at a time is woken, and wakes the next if it leaves something in the queue. If all were woken, each
         # would run once for every request, and hold slots of the device for an empty queue.
         self._sleeping: list[asyncio.Future[None]] = []
@@ -206,7 +210,7 @@ class Batcher(Generic[P, R]):
         """
         try:
             async with asyncio.TaskGroup() as workers:
-                for _ in range(self._lanes + self._launches_ahead):
+                for _ in range(self.lanes + self._launches_ahead):
                     workers.create_task(self._work())
         except ExceptionGroup as failed:
             first = failed.exceptions[0]
@@ -216,14 +220,14 @@ class Batcher(Generic[P, R]):
         while True:
             await self._wait_for_work()
             wanted_at = self._clock()
-            async with self._slots.take(self._slots.size // self._lanes, self._is_full):
+            async with self._slots.take(self.share, self._is_full) as slots:
                 batch = self._take()
                 self._is_one_awake = False
                 self._wake_one()
                 if not batch:
                     continue
                 try:
-                    await self._run_batch(batch, wanted_at)
+                    await self._run_batch(batch, slots, wanted_at)
                 except EngineLost as lost:
                     self.close(lost)
                     raise
@@ -242,6 +246,13 @@ class Batcher(Generic[P, R]):
     def _is_full(self) -> bool:
         return self.queue.tokens >= self._budget_tokens
 
+    def share(self, free: int, others: int) -> int:
+        """Return how many of the free slots a batch takes: as many as there are for each of those that wait."""
+        if free < self._fewest_slots:
+            return 0
+        batches = max(1, math.ceil(self.queue.tokens / self._budget_tokens)) + others
+        return max((slots for slots in self._threads if slots <= free // batches), default=self._fewest_slots)
+
     def _take(self) -> list[Item[P, R]]:
         self.expire()
         batch, queued_s = self.queue.take(self._budget_tokens, self._clock())
@@ -249,17 +260,19 @@ class Batcher(Generic[P, R]):
             self._observer.started(queued_s)
         return batch
 
-    async def _run_batch(self, batch: list[Item[P, R]], wanted_at: float) -> None:
+    async def _run_batch(self, batch: list[Item[P, R]], slots: int, wanted_at: float) -> None:
         running_tokens = sum(job.tokens[i] for job, i in batch)
         self._running_tokens += running_tokens
         try:
-            error = await self._run_together(batch, wanted_at)
+            error = await self._run_together(batch, slots, wanted_at)
             if error is not None:
-                await self._run_again(batch, error)
+                await self._run_again(batch, slots, error)
         finally:
             self._running_tokens -= running_tokens
 
-    async def _run_together(self, batch: list[Item[P, R]], wanted_at: float | None = None) -> Exception | None:
+    async def _run_together(
+        self, batch: list[Item[P, R]], slots: int, wanted_at: float | None = None
+    ) -> Exception | None:
         """Answer these sequences with one run, or return why it failed. With `wanted_at`, the estimate learns from it.
 
         Raises:
@@ -269,7 +282,7 @@ class Batcher(Generic[P, R]):
         lengths = [job.tokens[i] for job, i in batch]
         tokens = sum(lengths)
         try:
-            results = await self._run_payloads([job.payloads[i] for job, i in batch])
+            results = await self._run_payloads([job.payloads[i] for job, i in batch], self._threads[slots])
         except EngineLost:
             raise
         except Exception as error:
@@ -280,15 +293,17 @@ class Batcher(Generic[P, R]):
                 wanted_at = max(wanted_at, self._answered_at)
             self._answered_at = self._slots.answered_at = now
         if wanted_at is not None:
-            # From wanting the device to having the answer: a request waits for other models' batches, too.
-            self.estimate.learn(tokens, now - wanted_at)
-        ran = BatchRan(len(batch), tokens, max(lengths), started_at, now - started_at)
+            # From wanting the device to having the answer: a request waits for other models' batches, too. With more slots it
+            # takes as much longer in fewer.
+            self.estimate.learn(tokens, taken_at - wanted_at + (now - taken_at) * slots / self._fewest_slots)
+        share = slots / self._slots.size
+        ran = BatchRan(len(batch), tokens, max(lengths), started_at, now - started_at, share)
         self._observer.ran(ran)
         for (job, i), result in zip(batch, results, strict=True):
             self.queue.answer(job, i, result, ran)
         return None
 
-    async def _run_again(self, batch: list[Item[P, R]], error: Exception) -> None:
+    async def _run_again(self, batch: list[Item[P, R]], slots: int, error: Exception) -> None:
         """Answer the sequences of a batch that failed: by its halves if it did not fit into memory, else one by one."""
         if isinstance(error, OutOfDeviceMemory) and len(batch) > 1:
             log.warning("%d sequences did not fit into memory together; the halves run instead: %s", len(batch), error)
@@ -298,18 +313,18 @@ class Batcher(Generic[P, R]):
             size = 1
         for first in range(0, len(batch), size):
             part = [(job, i) for job, i in batch[first : first + size] if not job.future.done()]
-            failed = await self._run_together(part) if part else None
+            failed = await self._run_together(part, slots) if part else None
             if failed is None:
                 continue
             if len(part) > 1:
-                await self._run_again(part, failed)
+                await self._run_again(part, slots, failed)
                 continue
             [(job, i)] = part
             log.error("a sequence of %d tokens failed alone", job.tokens[i], exc_info=failed)
             self.queue.fail(job, Internal(f"inputs[{i}] could not be run. The log of the service has the cause."))
 
-    async def _run_payloads(self, payloads: list[P]) -> list[R]:
-        results = await self._run(payloads)
+    async def _run_payloads(self, payloads: list[P], threads: int) -> list[R]:
+        results = await self._run(payloads, threads)
         if len(results) != len(payloads):
             raise RuntimeError(f"The runner gave {len(results)} results for {len(payloads)} sequences.")
         return results

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from app.allocator import trim
 from app.bundle.cpus import usable_cpus
@@ -18,14 +18,18 @@ from app.engine.admission import Admission
 from app.engine.batcher import Batcher, BatchObserver
 from app.engine.callers import Caller
 from app.engine.golden import golden_sequences
-from app.engine.messages import Loaded, QueueStatistics, Timeline
+from app.engine.messages import Loaded, Measured, QueueStatistics, Speed, Timeline
 from app.engine.preparation import prepare
 from app.engine.protocols import Runner
 from app.engine.queue import Job
 from app.engine.rates import Rates
 from app.engine.slots import Slots
+from app.engine.speed_check import AFTER_S, slowness
 from app.engine.threads import Threads, stuck_after_s
+from app.engine.tuning import timed_batch
 from app.errors import EngineLost, NotReady, Replaced
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +64,7 @@ class LocalEngine:
         self._observers: dict[str, EngineObserver] = {}
         self._held: dict[str, list[Runner]] = {}
         self._working: dict[str, asyncio.Task[None]] = {}
+        self._checking: dict[str, asyncio.Task[None]] = {}
         self._ticking: Final = asyncio.create_task(self._tick())
         self.lost: Final[asyncio.Future[EngineLost]] = asyncio.get_running_loop().create_future()
 
@@ -71,7 +76,7 @@ class LocalEngine:
         *,
         budget_tokens: int | None,
         admission: Admission,
-        previous: Loaded | None = None,
+        previous: Measured | None = None,
         beside: bool = False,
     ) -> Loaded:
         """Load a model, warm it up with its golden answers, and serve it from now on, by its key.
@@ -82,8 +87,7 @@ class LocalEngine:
             observer: Called with its batches and its queue.
             budget_tokens: Most tokens that share a batch; None measures what is best here.
             admission: Which requests are admitted, and how long they may take.
-            previous: How an engine that was lost served this bundle. If it runs the same way again, its speed is not measured
-                anew, as the machine is busy with the requests that wait.
+            previous: How it ran before; see `prepare`.
             beside: Whether the batches of other models go on meanwhile.
 
         Raises:
@@ -97,15 +101,13 @@ class LocalEngine:
         if beside and runner.launches_ahead:
             # CUDA's provider has handles and workspaces for each thread: those of this one are made before a request needs them.
             await self._threads.prepare(partial(runner.run, golden_sequences(bundle)))
-        lanes = 1 if runner.threads is None else max(1, self._slots.size // runner.threads)
         longest_tokens = max(speed.budget_tokens, bundle.manifest.max_length)
         # All that refers to the runner, so that it is freed at once, whatever cycles the batcher's tasks leave behind.
         held = [runner]
-        in_lane = lanes > 1
         stuck_s = stuck_after_s(admission.timeout_s, longest_tokens * speed.seconds_per_token)
 
-        def run(batch: list[TokenSequence]) -> Coroutine[Any, Any, list[SequenceResult]]:
-            return self._threads.run(held[0], batch, in_lane=in_lane, stuck_s=stuck_s)
+        def run(batch: list[TokenSequence], threads: int) -> Coroutine[Any, Any, list[SequenceResult]]:
+            return self._threads.run(held[0], batch, threads, stuck_s=stuck_s)
 
         batcher = Batcher(
             run,
@@ -113,7 +115,7 @@ class LocalEngine:
             admission=admission,
             slots=self._slots,
             observer=observer,
-            lanes=lanes,
+            threads=runner.threads,
             launches_ahead=runner.launches_ahead,
             rates=self.rates,
         )
@@ -125,13 +127,14 @@ class LocalEngine:
         self._held[bundle.key] = held
         self._working[bundle.key] = asyncio.create_task(self._work(batcher), name=f"batches of {bundle.name}")
         log.info(
-            "model %s ready: %s, variant %s on %s, %.0f tokens/s in %s of %d tokens, loaded in %.2f s",
+            "model %s ready: %s, variant %s on %s%s, %.0f tokens/s in %s of %d tokens, loaded in %.2f s",
             bundle.name,
             bundle.manifest.task,
             runner.variant_name,
             runner.provider,
-            lanes / speed.seconds_per_token,
-            "batches" if lanes == 1 else f"{lanes} batches at once",
+            f" with {' or '.join(map(str, runner.threads))} threads" if runner.threads else "",
+            batcher.lanes / speed.seconds_per_token,
+            "batches" if batcher.lanes == 1 else f"{batcher.lanes} batches at once",
             speed.budget_tokens,
             time.perf_counter() - started_at,
         )
@@ -139,15 +142,47 @@ class LocalEngine:
             identity=bundle.identity,
             variant=runner.variant_name,
             provider=runner.provider,
-            threads=runner.threads,
-            lanes=lanes,
+            threads=[*runner.threads],
+            lanes=batcher.lanes,
             speed=speed,
             version=bundle.version,
             loaded_at=time.time(),
         )
 
+    def check_speed(
+        self, bundle: Bundle, speed: Speed, found: Callable[[float], None], *, after_s: float = AFTER_S
+    ) -> None:
+        """See later whether a model that runs on a CPU is as fast as was remembered, while no request is there.
+
+        Args:
+            bundle: It is loaded.
+            speed: What was remembered.
+            found: Called in a thread with how many times as long a batch takes.
+            after_s: When, in seconds.
+        """
+        held = self._held[bundle.key]
+
+        async def check() -> None:
+            await asyncio.sleep(after_s)
+            try:
+                batch, expected_s = await self._beside(partial(timed_batch, bundle, speed))
+                times = await slowness(partial(self._beside, partial(_time, held, batch)), expected_s, self._is_idle)
+                await self._beside(partial(found, times))
+            except Exception as error:  # what is wrong with a model shows in its requests
+                log.info("model %s: its speed is not checked: %s", bundle.name, error)
+
+        self._checking[bundle.key] = asyncio.create_task(check(), name=f"check of {bundle.name}")
+
+    async def _beside(self, work: Callable[[], T]) -> T:
+        return await self._threads.prepare(work, beside=True)
+
+    def _is_idle(self) -> bool:
+        return not any(batcher.queue.unanswered for batcher in self._batchers.values())
+
     async def release(self, key: str) -> None:
         """Answer what was admitted for a bundle, then free its memory. Requests for it that come later raise `Replaced`."""
+        if key in self._checking:
+            self._checking.pop(key).cancel()
         while self._batchers[key].queue.unanswered:
             await self._batchers[key].drain()
         # From here to the end of the first await nothing can be admitted.
@@ -238,11 +273,18 @@ class LocalEngine:
             await asyncio.gather(*(batcher.drain() for batcher in self._batchers.values()))
         for batcher in self._batchers.values():
             batcher.close(NotReady())
-        tasks = [self._ticking, *self._working.values()]
+        tasks = [self._ticking, *self._working.values(), *self._checking.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._threads.shutdown()
+
+
+def _time(held: Sequence[Runner], batch: Sequence[TokenSequence]) -> float:
+    """Run a batch with the fewest threads, as it was measured, and return how long it took, seconds."""
+    started_at = time.perf_counter()
+    held[0].run(batch, min(held[0].threads, default=0))
+    return time.perf_counter() - started_at
 
 
 def _free(held: list[Runner]) -> None:

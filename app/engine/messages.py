@@ -37,21 +37,34 @@ class Faster:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """How an engine serves a bundle: with which variant and execution provider, and how fast.
+class Measured:
+    """How a model was found to run best: with which variant and execution provider, and how fast.
+
+    `threads` is how many CPU threads a run may have, from the fewest (none: it runs on no CPU).
+    """
+
+    variant: str
+    provider: str
+    threads: Sequence[int]
+    speed: Speed
+
+    @property
+    def way(self) -> tuple[str, str, tuple[int, ...]]:
+        """What decides how fast a model is on one machine."""
+        return self.variant, self.provider, tuple(self.threads)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded(Measured):
+    """How an engine serves a bundle.
 
     `identity` is that of the bundle, `version` that of `deploy/fill_models.py`, if it put it there, `loaded_at` the time, in seconds
-    since 1970, `threads` how many CPU threads a run takes (None: it runs on no CPU), `lanes` how many batches run at once,
-    `taken_bytes` by how much memory had grown when it was loaded (0: not measured).
-    `instruction_sets` are those of the CPU that it runs on, and `faster` is what would run faster there.
+    since 1970, `lanes` how many batches run at once with the fewest threads, `taken_bytes` by how much memory had grown when it was loaded
+    (0: not measured). `instruction_sets` are those of the CPU that it runs on, and `faster` is what would run faster there.
     """
 
     identity: str
-    variant: str
-    provider: str
-    threads: int | None
     lanes: int
-    speed: Speed
     version: str | None = None
     loaded_at: float = 0.0
     taken_bytes: int = 0
@@ -151,7 +164,7 @@ class QueueStatistics:
 class BatchRan:
     """Event: one batch came back from the runner. `longest` is its longest sequence in tokens.
 
-    `started_at` is of the machine's monotonic clock.
+    `started_at` is of the machine's monotonic clock, `share` how much of the device it took.
     """
 
     sequences: int
@@ -159,6 +172,7 @@ class BatchRan:
     longest: int
     started_at: float
     duration_s: float
+    share: float = 1.0
 
 
 @dataclass(slots=True)

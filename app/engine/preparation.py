@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from app.bundle.files import Bundle
 from app.engine.golden import replay_golden
-from app.engine.messages import Loaded, Speed
+from app.engine.messages import Measured, Speed
 from app.engine.protocols import Runner
-from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, measure_speed
+from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, measure_speed, useful_threads
 from app.engine.warmup import run_every_shape
 
 MAX_BUDGET_TOKENS: Final = 65536
@@ -19,7 +20,7 @@ def prepare(
     open_runner: Callable[[Bundle], Runner],
     *,
     budget_tokens: int | None,
-    previous: Loaded | None = None,
+    previous: Measured | None = None,
 ) -> tuple[Runner, Speed]:
     """Open a model, compare its golden answers, measure how fast it is, and have the device take its memory.
 
@@ -27,8 +28,8 @@ def prepare(
         bundle: The model.
         open_runner: Makes its runner.
         budget_tokens: Most tokens that share a batch; None measures what is best here.
-        previous: How an engine that was lost served this bundle. If it runs the same way again, its speed is not measured anew,
-            as the machine is busy with the requests that wait.
+        previous: How it ran before, in an engine that was lost or in another start. If it runs the same way again, its speed is
+            not measured anew.
 
     Returns:
         The runner, and its speed with the budget to serve with.
@@ -39,13 +40,16 @@ def prepare(
         OutOfDeviceMemory: a batch of the budget does not fit.
     """
     runner = open_runner(bundle)
-    replay_golden(bundle, runner.variant_name, runner.run)
-    if previous is not None and _runs_as(previous, runner):
+    for threads in runner.threads or (0,):
+        replay_golden(bundle, runner.variant_name, partial(runner.run, threads=threads))
+    if previous is not None and previous.way == (runner.variant_name, runner.provider, tuple(runner.threads)):
         speed = previous.speed
     else:
+        if len(runner.threads) > 1:
+            runner.keep_threads(useful_threads(bundle, runner))
         speed = measure_speed(
             bundle,
-            runner.run,
+            partial(runner.run, threads=min(runner.threads, default=0)),
             limit_tokens=budget_tokens or MAX_BUDGET_TOKENS,
             search_for_s=SEARCH_DEVICE_FOR_S if runner.launches_ahead else SEARCH_FOR_S,
         )
@@ -54,12 +58,3 @@ def prepare(
     if runner.launches_ahead:
         run_every_shape(bundle, runner.run, runner.trim, speed.budget_tokens)
     return runner, speed
-
-
-def _runs_as(previous: Loaded, runner: Runner) -> bool:
-    """Whether a model runs as it did before, so that it is as fast."""
-    return (previous.variant, previous.provider, previous.threads) == (
-        runner.variant_name,
-        runner.provider,
-        runner.threads,
-    )

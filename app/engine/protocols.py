@@ -88,17 +88,23 @@ class Runner(Protocol):
     def variant_name(self) -> str: ...
 
     @property
-    def threads(self) -> int | None:
-        """How many CPU cores a run takes; None where another device runs."""
+    def threads(self) -> Sequence[int]:
+        """How many CPU cores a run may take, from the fewest; empty where another device runs."""
 
     @property
     def launches_ahead(self) -> bool:
         """Whether a batch should be launched while another one runs."""
 
-    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
-        """Begin to run a batch, and return a function that waits for its results. Call that once, in any thread."""
+    def keep_threads(self, threads: Sequence[int]) -> None:
+        """Run with no other numbers of threads from now on."""
 
-    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]: ...
+    def launch(self, batch: Sequence[TokenSequence], threads: int = 0) -> Callable[[], list[SequenceResult]]:
+        """Begin to run a batch with so many threads, 0 for the most, and return a function that waits for its results.
+
+        Call that once, in any thread.
+        """
+
+    def run(self, batch: Sequence[TokenSequence], threads: int = 0) -> list[SequenceResult]: ...
 
     def trim(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
         """Run a batch, and free the memory of the device that only larger batches need."""

@@ -6,11 +6,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+Share = Callable[[int, int], int]
+
 
 class Slots:
     """Batches run first come, first served, as many in parallel as there are slots for.
 
-    A batch takes its share of the slots: on a GPU all of them, on a CPU as many as it has threads.
+    A batch takes its share of the slots: on a GPU all of them, on a CPU as many as it gets threads.
 
     After `launch_ahead`, a second batch may be launched while one runs, so that the device can go on with it at once.
     Requests that arrive later cannot join that batch, so only a full batch is launched ahead.
@@ -19,7 +21,7 @@ class Slots:
     def __init__(self, size: int = 1) -> None:
         self.size = size
         self._free = size
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[Share, asyncio.Future[int]]] = deque()
         self._first = asyncio.Lock()
         self._changed = asyncio.Event()
         self._launches_ahead = False
@@ -43,25 +45,26 @@ class Slots:
         return max(taken_at, self.answered_at) if self._launches_ahead else taken_at
 
     @asynccontextmanager
-    async def take(self, share: int, is_full: Callable[[], bool]) -> AsyncIterator[None]:
-        """Wait until a batch may be taken from the queue, and hold its slots until the batch is answered.
+    async def take(self, share: Share, is_full: Callable[[], bool]) -> AsyncIterator[int]:
+        """Wait until a batch may be taken from the queue, and hold its slots until the batch is answered; yield how many.
 
         Args:
-            share: How many slots it takes, at most all.
+            share: How many of the free slots it takes, and 0 to wait for more, by their number and that of the batches that wait
+                behind it.
             is_full: Whether the batch cannot take more requests.
         """
-        await self._acquire(share)
+        taken = await self._acquire(share)
         try:
             if self._launches_ahead:
                 await self._wait_until_full_or_idle(is_full)
             self.batches += 1
             try:
-                yield
+                yield taken
             finally:
                 self.batches -= 1
                 self._changed.set()
         finally:
-            self._release(share)
+            self._release(taken)
 
     async def _wait_until_full_or_idle(self, is_full: Callable[[], bool]) -> None:
         async with self._first:
@@ -69,25 +72,29 @@ class Slots:
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def _acquire(self, share: int) -> None:
-        if share <= self._free and not self._waiting:
-            self._free -= share
-            return
-        granted = asyncio.get_running_loop().create_future()
+    async def _acquire(self, share: Share) -> int:
+        if not self._waiting and (taken := share(self._free, 0)):
+            self._free -= taken
+            return taken
+        granted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append((share, granted))
         try:
-            await granted
+            return await granted
         except asyncio.CancelledError:
             was_granted = not granted.cancelled()
             if not was_granted and (share, granted) in self._waiting:
                 self._waiting.remove((share, granted))
-            self._release(share if was_granted else 0)  # the next ones may need fewer slots
+            self._release(granted.result() if was_granted else 0)  # the next ones may need fewer slots
             raise
 
-    def _release(self, share: int) -> None:
-        self._free += share
-        while self._waiting and self._waiting[0][0] <= self._free:
-            share, granted = self._waiting.popleft()
-            if not granted.done():
-                self._free -= share
-                granted.set_result(None)
+    def _release(self, taken: int) -> None:
+        self._free += taken
+        while self._waiting:
+            share, granted = self._waiting[0]
+            taken = 0 if granted.done() else share(self._free, len(self._waiting) - 1)
+            if not taken and not granted.done():
+                return
+            self._waiting.popleft()
+            self._free -= taken
+            if taken:
+                granted.set_result(taken)

@@ -25,18 +25,16 @@ measured: the longest of the three, so that a slow CPU is not taken for a stuck 
 
 
 class Threads:
-    """One thread that makes sessions and launches batches, one that waits for a GPU, and one for each lane.
+    """One thread that makes sessions and launches batches on a GPU, one that waits for it, and one for each batch on the CPU.
 
     One more loads and releases models while others serve.
-
-    A GPU, or all cores together, run one batch at a time: a second one would share their caches and lengthen both.
     """
 
     def __init__(self, lanes: int) -> None:
         """Start them all, so that none is missing when a batch needs it.
 
         Args:
-            lanes: Most batches that run at once, of models that use some of the cores only.
+            lanes: Most batches that run at once on the CPU.
 
         Raises:
             StartupError: the system has no room for so many.
@@ -53,25 +51,25 @@ class Threads:
         return await asyncio.get_running_loop().run_in_executor(self._beside if beside else self._main, work)
 
     async def run(
-        self, runner: Runner, batch: Sequence[TokenSequence], *, in_lane: bool, stuck_s: float
+        self, runner: Runner, batch: Sequence[TokenSequence], threads: int, *, stuck_s: float
     ) -> list[SequenceResult]:
-        """Run a batch. Another one may be run meanwhile if it runs in a lane of its own, or is launched ahead.
+        """Run a batch. Others may be run meanwhile, in lanes of their own, or launched ahead.
 
         Args:
             runner: Of the batch's model.
             batch: Its sequences.
-            in_lane: Whether other batches may run at the same time.
+            threads: How many of the runner's threads it gets.
             stuck_s: Seconds after which the device is taken for stuck.
         """
         loop = asyncio.get_running_loop()
         begun = threading.Event()
         self._running[begun] = stuck_s
         if runner.launches_ahead:
-            launched = self._main.submit(_launch, runner, batch, begun)
+            launched = self._main.submit(_launch, runner, batch, threads, begun)
             # In a thread of its own, so that the next batch is on its way to the device before this one is back.
             results = loop.run_in_executor(self._waiter, _finish, launched)
         else:
-            results = loop.run_in_executor(self._lanes if in_lane else self._main, _run, runner, batch, begun)
+            results = loop.run_in_executor(self._lanes, _run, runner, batch, threads, begun)
         if len(self._running) == 1 or not runner.launches_ahead:
             begun.wait(HAND_OVER_WITHIN_S)
         try:
@@ -115,16 +113,16 @@ def _start(size: int, name: str) -> ThreadPoolExecutor:
 
 
 def _launch(
-    runner: Runner, batch: Sequence[TokenSequence], begun: threading.Event
+    runner: Runner, batch: Sequence[TokenSequence], threads: int, begun: threading.Event
 ) -> Callable[[], list[SequenceResult]]:
     try:
-        return runner.launch(batch)
+        return runner.launch(batch, threads)
     finally:
         begun.set()
 
 
-def _run(runner: Runner, batch: Sequence[TokenSequence], begun: threading.Event) -> list[SequenceResult]:
-    return _launch(runner, batch, begun)()
+def _run(runner: Runner, batch: Sequence[TokenSequence], threads: int, begun: threading.Event) -> list[SequenceResult]:
+    return _launch(runner, batch, threads, begun)()
 
 
 def _finish(launched: "Future[Callable[[], list[SequenceResult]]]") -> list[SequenceResult]:

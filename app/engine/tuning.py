@@ -4,10 +4,12 @@ Runs in the engine's thread before the model serves anyone, on its golden inputs
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import cycle
-from typing import Final, TypeVar
+from typing import Final
 
 from app.bundle.files import Bundle
 from app.bundle.sequences import TokenSequence
@@ -27,54 +29,40 @@ SEARCH_DEVICE_FOR_S: Final = 5.0
 MEASURE_FOR_S: Final = 0.6
 """How long the sizes that were tried are timed again, seconds."""
 MOST_ROUNDS: Final = 10
-# Half of the threads are better if a text takes no longer on them than this factor: they then answer two texts at once.
-# Threads that share a run wait for each other after every operator, also while another process has the core of one.
-WORTH_HALVING: Final = 1.25
-# A longer run is worth sharing among all threads, and its model is too large to be loaded for a trial.
-LONG_RUN_S: Final = 0.005
+WORTH_THREADS: Final = 1.05
+"""A text must be answered by this factor sooner for a run to get more threads: each waits for the others after every operator."""
+LONG_SHARE_S: Final = 0.0025
+"""With so much work for each thread, more threads answer sooner. It is not measured then, as a busy machine would say otherwise, and
+what is decided holds until the next start."""
 TIMED_RUNS: Final = 20
 
 
-R = TypeVar("R", bound=Runner)
-
-
-def open_with_few_threads(
-    bundle: Bundle,
-    open_runner: Callable[[int], R],
-    *,
-    cpus: int,
-    clock: Callable[[], float] = time.perf_counter,
-) -> R:
-    """Return a runner with as few threads as answer a text about as fast as all of them do.
-
-    The other cores run other batches meanwhile.
+def useful_threads(bundle: Bundle, runner: Runner, clock: Callable[[], float] = time.perf_counter) -> Sequence[int]:
+    """Return which numbers of threads of a runner are worth having: none beyond that which answers a text soonest.
 
     Args:
         bundle: Its golden case of the middle length is the text.
-        open_runner: Makes a runner with this many threads.
-        cpus: The number of cores.
+        runner: Has run already.
         clock: Seconds.
     """
-    runner = open_runner(cpus)
-    if runner.threads is None or runner.threads == 1:
-        return runner
     sequences = sorted(golden_sequences(bundle), key=len)
     text = sequences[len(sequences) // 2]
+    shortest_s = dict.fromkeys(runner.threads, math.inf)
 
-    def shortest_s(*runners: R) -> list[float]:
-        """Time the runners in turns, so that other load of the machine affects all of them."""
-        rounds = [[_timed(one.run, [text], clock) for one in runners] for _ in range(TIMED_RUNS)]
-        return [min(durations_s) for durations_s in zip(*rounds, strict=True)]
+    def time_again(count: int) -> float:
+        shortest_s[count] = min(shortest_s[count], _timed(partial(runner.run, threads=count), [text], clock))
+        return shortest_s[count]
 
-    threads = cpus
-    while threads > 1 and shortest_s(runner)[0] < LONG_RUN_S:
-        threads //= 2
-        fewer = open_runner(threads)
-        duration_s, fewer_s = shortest_s(runner, fewer)
-        if fewer_s > WORTH_HALVING * duration_s:
-            break
-        runner = fewer
-    return runner
+    work_s = time_again(min(shortest_s))
+    long_enough = [count for count in shortest_s if work_s / count >= LONG_SHARE_S]
+    if len(long_enough) == len(shortest_s):
+        return long_enough
+    for _ in range(TIMED_RUNS):  # in turns, so that other load of the machine affects all of them
+        for count in shortest_s:
+            time_again(count)
+    good_enough_s = WORTH_THREADS * min(shortest_s.values())
+    most = min(count for count, duration_s in shortest_s.items() if duration_s <= good_enough_s)
+    return [count for count in shortest_s if count <= max(most, *long_enough, 1)]
 
 
 def measure_speed(
@@ -126,19 +114,28 @@ def measure_speed(
         budget *= 2
     # Again in turns, and the shortest time of each counts: other load of the machine must not choose the budget.
     give_up_at = clock() + MEASURE_FOR_S
+    shortest, shortest_s = min(sequences, key=len), math.inf
     for _ in range(MOST_ROUNDS):
         for size in seconds:
             measure(size)
+        shortest_s = min(shortest_s, _timed(run, [shortest], clock))
         if clock() > give_up_at:
             break
     best = min(seconds.values())
     chosen = min(size for size, per_token in seconds.items() if GOOD_ENOUGH * per_token <= best)
     tokens = {size: sum(map(len, batch)) for size, batch in batches.items()}
     by_tokens = {tokens[size]: per_token * tokens[size] for size, per_token in seconds.items()}
-    shortest = min(sequences, key=len)
     if len(shortest) < min(by_tokens):
-        by_tokens[len(shortest)] = _timed(run, [shortest], clock)
+        by_tokens[len(shortest)] = shortest_s
     return Speed(chosen, seconds[chosen], sorted(by_tokens.items()))
+
+
+def timed_batch(bundle: Bundle, speed: Speed) -> tuple[list[TokenSequence], float]:
+    """Return one of the batches that `measure_speed` ran, about as large as the budget, and how long it took, seconds."""
+    sizes = [tokens for tokens, _ in speed.seconds_by_tokens if tokens <= speed.budget_tokens]
+    batch = _batch_of(golden_sequences(bundle), max(sizes, default=speed.budget_tokens))
+    tokens = sum(map(len, batch))
+    return batch, dict(speed.seconds_by_tokens).get(tokens, tokens * speed.seconds_per_token)
 
 
 def _batch_of(sequences: Sequence[TokenSequence], budget_tokens: int) -> list[TokenSequence]:

@@ -33,7 +33,10 @@ log = logging.getLogger(__name__)
 COMPRESSED: Final = ".gz"
 STREAM: Final = "-"
 """The name of stdin and stdout."""
-_SETTINGS: Final = ("device", "precision", "threads", "gpu_memory_mib", "batch_tokens", "log_level")
+_SETTINGS: Final = (
+    *("device", "precision", "threads", "gpu_memory_mib", "batch_tokens", "tuning_cache", "tuning_cache_dir"),
+    "log_level",
+)
 """What a run has in common with a server."""
 
 F = TypeVar("F", bound=str)

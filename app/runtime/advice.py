@@ -26,7 +26,7 @@ _GAINS: Final = (_Gain("int8", EXACT_INT8),)
 
 def advised(bundle: Bundle, loaded: Loaded) -> Loaded:
     """Return how a model is served with what the CPU has and what would be faster there, if it runs on the CPU."""
-    if loaded.threads is None:
+    if not loaded.threads:
         return loaded
     sets = instruction_sets()
     return replace(loaded, instruction_sets=sets, faster=_faster(bundle, loaded.variant, frozenset(sets)))
@@ -55,7 +55,7 @@ def _faster(bundle: Bundle, served: str, sets: frozenset[str]) -> Faster | None:
 
 def log_advice(models: Mapping[str, Loaded]) -> None:
     """Log a line: what the CPU has, in which variant each model runs on it, and what would be faster."""
-    on_cpu = {name: one for name, one in models.items() if one.threads is not None}
+    on_cpu = {name: one for name, one in models.items() if one.threads}
     if on_cpu:
         sets = next(iter(on_cpu.values())).instruction_sets
         log.info(

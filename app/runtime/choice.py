@@ -89,7 +89,7 @@ def open_runner(
     *,
     device: Device,
     precision: Wanted,
-    threads: int,
+    threads: Sequence[int],
     gpu_memory_bytes: int = 0,
 ) -> OrtRunner:
     """Return a runner for the best variant of a bundle on the best device that works.
@@ -98,7 +98,7 @@ def open_runner(
         bundle: The model.
         device: Where to run; `auto` takes CUDA if it works, and warns if it does not although there is a GPU.
         precision: What to run in; `auto` takes the fastest that keeps the answers.
-        threads: CPU threads of one run.
+        threads: How many CPU threads a run may have; see `OrtRunner`.
         gpu_memory_bytes: The most that the model takes of a GPU's memory, 0 for all that is left.
 
     Raises:

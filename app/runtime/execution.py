@@ -37,8 +37,18 @@ class Execution(Protocol):
     def outputs(self) -> Sequence[str]:
         """The names of all outputs that the graph has."""
 
-    def launch(self, feeds: Feeds, outputs: Sequence[str], options: RunOptions = None) -> Finish:
-        """Begin to run a batch, and return a function that waits for the outputs, in host memory. Call that once."""
+    @property
+    def threads(self) -> Sequence[int]:
+        """How many CPU threads a run may have, from the fewest; empty where another device runs."""
+
+    def launch(self, feeds: Feeds, outputs: Sequence[str], options: RunOptions = None, *, threads: int = 0) -> Finish:
+        """Begin to run a batch, and return a function that waits for the outputs, in host memory. Call that once.
+
+        `threads` is one of those that a run may have; 0 is the most.
+        """
+
+    def keep(self, threads: Sequence[int]) -> None:
+        """Run with no others from now on."""
 
 
 class HostExecution:
@@ -46,20 +56,29 @@ class HostExecution:
 
     launches_ahead = False
 
-    def __init__(self, session: Any) -> None:  # noqa: ANN401
-        self._session: Final = session
-        self._dtypes: Final = _input_dtypes(session)
-        self.outputs = _outputs(session)
+    def __init__(self, sessions: Mapping[int, Any]) -> None:
+        """Take a session for each number of threads, of the same graph."""
+        self.threads: Sequence[int] = sorted(sessions)
+        self._sessions = dict(sessions)
+        one = sessions[self.threads[0]]
+        self._dtypes: Final = _input_dtypes(one)
+        self.outputs = _outputs(one)
 
-    def launch(self, feeds: Feeds, outputs: Sequence[str], options: RunOptions = None) -> Finish:
+    def launch(self, feeds: Feeds, outputs: Sequence[str], options: RunOptions = None, *, threads: int = 0) -> Finish:
+        session = self._sessions[threads or self.threads[-1]]
         inputs = {name: feeds[name].astype(dtype, copy=False) for name, dtype in self._dtypes.items()}
-        return lambda: list(self._session.run(list(outputs), inputs, options))
+        return lambda: list(session.run(list(outputs), inputs, options))
+
+    def keep(self, threads: Sequence[int]) -> None:
+        self.threads = sorted(threads)
+        self._sessions = {count: self._sessions[count] for count in self.threads}
 
 
 class DeviceExecution:
     """Inputs go to the device in one copy from page-locked memory; only the requested outputs come back."""
 
     launches_ahead = True
+    threads: Sequence[int] = ()
 
     def __init__(self, session: Any, memory: Cuda) -> None:  # noqa: ANN401
         """Bind nothing yet.
@@ -77,12 +96,13 @@ class DeviceExecution:
         self._buffers: Final = StagingBuffers(memory)
         self._binding: Final = session.io_binding()
 
-    def launch(self, feeds: Feeds, outputs: Sequence[str], options: RunOptions = None) -> Finish:
+    def launch(self, feeds: Feeds, outputs: Sequence[str], options: RunOptions = None, *, threads: int = 0) -> Finish:
         """Put a batch on the stream: its inputs' copy, its kernels and its outputs' copies.
 
         Call it from one thread. `options` must tell ONNX Runtime not to wait for the device. The returned function may be
         called in another thread.
         """
+        assert not threads
         buffer = self._buffers.take()
         try:
             inputs = buffer.write(feeds, self._staged)
@@ -103,6 +123,9 @@ class DeviceExecution:
                 self._buffers.give_back(buffer)
 
         return finish
+
+    def keep(self, threads: Sequence[int]) -> None:
+        assert not threads
 
     def _run(
         self, feeds: Feeds, inputs: Mapping[str, Tensor], outputs: Sequence[str], options: RunOptions

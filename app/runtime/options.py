@@ -14,6 +14,7 @@ CUDA_OPTIONS: Final = {
     # Take what a batch needs, not the next power of two: warm-up has the largest batch run, and the arena stays there.
     "arena_extend_strategy": "kSameAsRequested",
 }
+RUNTIME: Final = f"onnxruntime {ort.__version__}"
 ARENAS: Final[dict[Target, str]] = {"cpu": "cpu:0", "cuda": "gpu:0"}
 
 ort.set_default_logger_severity(FATAL)

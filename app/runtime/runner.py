@@ -35,8 +35,15 @@ as much. On a CPU, which never says that a batch does not fit, sequences that ta
 class OrtRunner:
     """One variant of one model in an ONNX Runtime session on one device."""
 
-    def __init__(self, bundle: Bundle, variant: Variant, *, threads: int, gpu_memory_bytes: int = 0) -> None:
+    def __init__(self, bundle: Bundle, variant: Variant, *, threads: Sequence[int], gpu_memory_bytes: int = 0) -> None:
         """Load the graph.
+
+        Args:
+            bundle: The model.
+            variant: One of its own.
+            threads: How many CPU threads a run may have. With several numbers, each run has one of them, if memory and disk allow;
+                else the most.
+            gpu_memory_bytes: The most that it takes of a GPU's memory, 0 for all that is left.
 
         Raises:
             BundleError: the graph is missing, damaged or not for this runtime.
@@ -44,7 +51,6 @@ class OrtRunner:
             StartupError: the weights are over the limit of the GPU's memory.
         """
         self.variant = variant
-        self.threads: Final = threads if variant.target == "cpu" else None
         self.provider: Final = PROVIDERS[variant.target]
         self._mask_bytes: Final = 4 * bundle.manifest.architecture.vocab_size if variant.target == "cpu" else 0
         self._position_offset: Final = bundle.manifest.position_offset
@@ -59,11 +65,11 @@ class OrtRunner:
             bundle.verify_file(variant.external_data)
         check_contents(path, variant.external_data.file if variant.external_data else None)
         if variant.target == "cpu":
-            self._execution: Execution = open_on_cpu(path, threads=threads)
+            self._execution: Execution = open_on_cpu(path, threads=threads, size_bytes=variant.size_bytes)
         else:
             _require_room(bundle, variant, gpu_memory_bytes)
             self._execution, self.nodes_on_cpu = open_on_cuda(
-                path, threads=threads, memory_limit_bytes=gpu_memory_bytes
+                path, threads=max(threads), memory_limit_bytes=gpu_memory_bytes
             )
         head = head_of(self._execution.outputs)
         assert head is not None  # or there would be no session
@@ -84,8 +90,19 @@ class OrtRunner:
         """Whether a batch should be launched while another one runs."""
         return self._execution.launches_ahead
 
-    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
-        """Return the results of the sequences, in order. No result depends on the others in the batch.
+    @property
+    def threads(self) -> Sequence[int]:
+        """How many CPU threads a run may have, from the fewest; empty where another device runs."""
+        return self._execution.threads
+
+    def keep_threads(self, threads: Sequence[int]) -> None:
+        """Run with no other numbers of threads from now on."""
+        self._execution.keep(threads)
+
+    def run(self, batch: Sequence[TokenSequence], threads: int = 0) -> list[SequenceResult]:
+        """Return the results of the sequences, in order. No result depends on the others in the batch, nor on the threads.
+
+        `threads` is one of the numbers that a run may have; 0 is the most.
 
         Raises:
             EngineLost: the device failed for good.
@@ -93,7 +110,7 @@ class OrtRunner:
             StartupError: ONNX Runtime has no code for the GPU, which shows at the first run.
             NotFinite: the model answers with NaN or infinity.
         """
-        return self.launch(batch)()
+        return self.launch(batch, threads)()
 
     def trim(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
         """Run a batch as `run` does, then free the device's memory that it does not need."""
@@ -105,11 +122,13 @@ class OrtRunner:
             log.warning("the memory that warm-up took is kept: %s", first_line(error))
             return self.run(batch)
 
-    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
+    def launch(self, batch: Sequence[TokenSequence], threads: int = 0) -> Callable[[], list[SequenceResult]]:
         """Begin to run a batch, and return a function that returns or raises what `run` does. Call that once, in any thread."""
-        return self._launch(batch, self._options)
+        return self._launch(batch, self._options, threads)
 
-    def _launch(self, batch: Sequence[TokenSequence], options: RunOptions) -> Callable[[], list[SequenceResult]]:
+    def _launch(
+        self, batch: Sequence[TokenSequence], options: RunOptions, threads: int = 0
+    ) -> Callable[[], list[SequenceResult]]:
         if len(batch) > 1 and self._mask_bytes * sum(len(one.masks) for one in batch) > MASK_BYTES:
             raise OutOfDeviceMemory("the scores of all masks would take too much")
         feeds = pack(batch, target=self.variant.target, position_offset=self._position_offset)
@@ -118,7 +137,7 @@ class OrtRunner:
         feeds |= self._head.inputs(batch, starts)
         outputs = self._head.outputs(batch)
         try:
-            finish = self._execution.launch(feeds, outputs, options)
+            finish = self._execution.launch(feeds, outputs, options, threads=threads)
         except Exception as error:
             raise classified(error, self.variant.target) from error
 
@@ -147,9 +166,8 @@ class OrtRunner:
 
 def _require_room(bundle: Bundle, variant: Variant, gpu_memory_bytes: int) -> None:
     """Raise if the limit of a GPU's memory is less than the weights."""
-    weights_bytes = variant.graph.size_bytes + (variant.external_data.size_bytes if variant.external_data else 0)
-    if 0 < gpu_memory_bytes < weights_bytes:
+    if 0 < gpu_memory_bytes < variant.size_bytes:
         raise StartupError(
             f"BERT_GPU_MEMORY_MIB is {gpu_memory_bytes >> 20}, but the weights of {bundle.name} alone take "
-            f"{-(-weights_bytes >> 20)}. Raise it, or set 0 for what the model needs."
+            f"{-(-variant.size_bytes >> 20)}. Raise it, or set 0 for what the model needs."
         )

@@ -18,9 +18,10 @@ from app.bundle.manifest import Target
 from app.bundle.session import PROVIDERS
 from app.errors import BundleError, OutOfDeviceMemory
 from app.runtime.cuda import Cuda
-from app.runtime.execution import DeviceExecution, Execution, HostExecution
+from app.runtime.execution import DeviceExecution, HostExecution
 from app.runtime.failures import first_line, is_out_of_memory
 from app.runtime.options import CUDA_OPTIONS, session_options
+from app.runtime.shared_weights import laid_out
 
 log = logging.getLogger(__name__)
 
@@ -53,24 +54,42 @@ def require_provider(target: Target) -> None:
         )
 
 
-def open_on_cpu(path: Path, *, threads: int) -> Execution:
+def open_on_cpu(path: Path, *, threads: Sequence[int], size_bytes: int) -> HostExecution:
     """Load a graph for the CPU.
+
+    Args:
+        path: The graph.
+        threads: How many threads a run may have. For each number there is a session; where there is no room for the files by which
+            they share the weights, there is one, with the most threads.
+        size_bytes: The size of the graph's files.
 
     Raises:
         BundleError: it is not for this runtime.
         OutOfDeviceMemory: its weights do not fit into the memory of this process.
     """
-    try:
-        session = _session(path, session_options(threads, "cpu"), PROVIDERS["cpu"])
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise OutOfDeviceMemory(first_line(error)) from error
-        raise _unloadable(path, error) from error
-    _check_ends(path, session, "cpu")
-    return HostExecution(session)
+
+    def open_one(options: Any, graph: Path = path) -> Any:  # noqa: ANN401
+        return _session(graph, options, PROVIDERS["cpu"])
+
+    sessions = {}
+    if len(threads) > 1:
+        try:
+            with laid_out(open_one, session_options(max(threads), "cpu"), size_bytes) as graph:
+                sessions = {count: open_one(session_options(count, "cpu"), graph) for count in threads}
+        except Exception as error:  # of a damaged graph, too, which is told below
+            log.info("%s runs with %d threads whatever the load: %s", path, max(threads), first_line(error))
+    if not sessions:
+        try:
+            sessions = {max(threads): open_one(session_options(max(threads), "cpu"))}
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise OutOfDeviceMemory(first_line(error)) from error
+            raise _unloadable(path, error) from error
+    _check_ends(path, sessions[max(threads)], "cpu")
+    return HostExecution(sessions)
 
 
-def open_on_cuda(path: Path, *, threads: int, memory_limit_bytes: int = 0) -> tuple[Execution, Sequence[str]]:
+def open_on_cuda(path: Path, *, threads: int, memory_limit_bytes: int = 0) -> tuple[DeviceExecution, Sequence[str]]:
     """Load a graph for the current CUDA device.
 
     Args:

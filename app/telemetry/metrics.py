@@ -103,7 +103,6 @@ class ModelMetrics:
         self._truncated = owner.truncated.labels(*labels)
         self._tokens = owner.tokens.labels(*labels)
         self._busy = owner.device_busy.labels(*labels)
-        self.lanes = 1
         self._queue_sequences = owner.queue_sequences.labels(*labels)
         self._queue_tokens = owner.queue_tokens.labels(*labels)
         self._queue_wait = owner.queue_wait.labels(*labels)
@@ -149,7 +148,7 @@ class ModelMetrics:
         self._batch_fill_ratio.observe(batch.tokens / (batch.sequences * batch.longest))
         self._inference_duration.observe(batch.duration_s)
         self._tokens.inc(batch.tokens)
-        self._busy.inc(batch.duration_s / self.lanes)
+        self._busy.inc(batch.duration_s * batch.share)
 
     def queued(self, queue: QueueStatistics) -> None:
         """Set how much waits to run."""
@@ -320,9 +319,9 @@ class Metrics:
         """Count a request for no route, or input that is no request."""
         self._unrouted.count_of(NOT_ROUTED, status).inc()
 
-    def model_loaded(self, model: ServedModel, budget_tokens: int, lanes: int) -> None:
-        """Record what serves a model: its budget, and how many batches share the device at once."""
-        self.add_model(model.name, model.task).lanes = lanes
+    def model_loaded(self, model: ServedModel, budget_tokens: int) -> None:
+        """Record what serves a model, and its budget."""
+        self.add_model(model.name, model.task)
         self.model_info.labels(*astuple(model)).set(1)
         self.batch_budget.labels(model.name, model.task).set(budget_tokens)
 

@@ -19,7 +19,10 @@ MAX_CONNECTIONS: Final = 1024
 """Of an open loop: callers that no server of the comparison can keep waiting."""
 OFFERED: Final = (0.25, 0.5, 0.75, 0.95)
 """Loads of the latency curves, as shares of what this server reached in a closed loop."""
+CURVED: Final = ("cpu-fp32", "ONNX Runtime fp32")
 STRONGEST: Final = (OURS, "FastAPI", "mosec")
+SIDE_BY_SIDE: Final = ("ONNX Runtime fp32", "OpenVINO bf16", "OpenVINO int8")
+"""Engines of the peers that are all up at once."""
 
 
 def compare(
@@ -30,8 +33,12 @@ def compare(
     open_s: float = 0.0,
     batches: Sequence[int] = (16,),
     batches_split: Sequence[int] = (1,),
+    swept: Mapping[TextSet, int] | None = None,
 ) -> Iterator[Row]:
     """Measure every server once per round, each round in the other direction, one server up at a time.
+
+    Where there is more than one round, a sweep before them finds the settings that are fastest for a server and an engine,
+    and only those are in the rounds, and all of this server.
 
     Args:
         bench: What is measured on.
@@ -40,8 +47,25 @@ def compare(
         open_s: How long each open loop takes; 0 for none.
         batches: Batch sizes of peers that are one process with all cores.
         batches_split: Batch sizes of peers that are a process for each core.
+        swept: How many requests of each set are sent in a sweep; without it every setting is in the rounds.
     """
-    yield from _compare(bench, model, _systems(bench, model, batches, batches_split), requests, open_s)
+    systems = _systems(bench, model, batches, batches_split)
+    if swept:
+        rows = list(_compare(replace(bench, rounds=1), model, systems, swept))
+        yield from ({**row, "kind": "sweep"} if row["kind"] == "closed loop" else row for row in rows)
+        fastest = fastest_settings(rows)
+        systems = [system for system in systems if system.name == OURS or system.title in fastest]
+    yield from _compare(bench, model, systems, requests, open_s)
+
+
+def fastest_settings(rows: Sequence[Row]) -> set[str]:
+    """Return the titles of the systems that were the fastest of their server and engine for a set of texts."""
+    best: dict[tuple[str, str, str], Row] = {}
+    for row in rows:
+        if row["kind"] == "closed loop":
+            key = (row["server"], row["engine"], row["texts"])
+            best[key] = max(row, best.get(key, row), key=lambda one: one["requests_per_s"])
+    return {f"{row['server']}, {row['engine']}, {row['setting']}" for row in best.values()}
 
 
 def side_by_side(bench: Bench, *, requests: Mapping[str, int]) -> Iterator[Row]:
@@ -51,7 +75,11 @@ def side_by_side(bench: Bench, *, requests: Mapping[str, int]) -> Iterator[Row]:
     """
     bench = replace(bench, rounds=2 * max(bench.rounds, 2) + 1)
     for model, count in requests.items():
-        systems = [system for system in _systems(bench, model, (16,), (1,)) if system.name in STRONGEST]
+        systems = [
+            system
+            for system in _systems(bench, model, (16,), (1,))
+            if system.name == OURS or (system.name in STRONGEST and system.engine in SIDE_BY_SIDE)
+        ]
         yield from _compare(bench, model, systems, {"reviews": count}, together=True)
 
 
@@ -78,15 +106,15 @@ def _compare(
             rows: list[Row] = []
             for system in systems if number % 2 == 0 else reversed(systems):
                 say(f"{model}, round {number + 1}: {system.title}")
-                row = {"model": model, "server": system.name, "setting": system.setting}
+                row = {"model": model, **system.row}
                 try:
                     with contextlib.nullcontext(up[system.title]) if together else serving(system) as running:
                         measured = [_closed(bench, running, model, *one) for one in requests.items() if one[1]]
                         rows += [row | one for one in measured]
                         own_rate = measured[0]["requests_per_s"]
-                        if system.title == f"{OURS}, fp32, 1 process":
+                        if system.title == f"{OURS}, cpu-fp32, 1 process":
                             our_rate = own_rate
-                        if open_s and system.name in STRONGEST and "int8" not in system.setting:
+                        if open_s and system.name in STRONGEST and system.engine in CURVED:
                             rows += [row | point for point in _curve(running, our_rate, own_rate, open_s)]
                 except (DidNotStart, Stalled) as error:
                     say(f"  {error}")

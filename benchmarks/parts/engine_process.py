@@ -78,7 +78,7 @@ class BlankDevice:
     """Does everything that a runner on CUDA does in Python, but for handing the inputs over; every answer is zeros."""
 
     provider = "none"
-    threads = None
+    threads: Sequence[int] = ()
     launches_ahead = True
 
     def __init__(self, bundle: Bundle) -> None:
@@ -90,7 +90,10 @@ class BlankDevice:
         self.sleeping_s = 0.0
         """What going to sleep costs, which is no cost of the service's."""
 
-    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
+    def keep_threads(self, threads: Sequence[int]) -> None: ...
+
+    def launch(self, batch: Sequence[TokenSequence], threads: int = 0) -> Callable[[], list[SequenceResult]]:
+        assert not threads
         feeds = pack(batch, target="cuda")
         starts = feeds["cls_index"].astype(np.int64, copy=False)
         [output] = self._head.outputs(batch)
@@ -110,8 +113,8 @@ class BlankDevice:
 
         return finish
 
-    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
-        return self.launch(batch)()
+    def run(self, batch: Sequence[TokenSequence], threads: int = 0) -> list[SequenceResult]:
+        return self.launch(batch, threads)()
 
     trim = run
 

@@ -19,7 +19,7 @@ BULK_TEXTS: Final = 512
 def fairness(bench: Bench, *, model: str, rate_per_s: float, duration_s: float) -> Iterator[Row]:
     """Measure single texts on schedule while another client sends requests of 512 texts without pause."""
     for number, system in itertools.product(range(bench.rounds), our_servers(bench, model)):
-        say(f"fairness: {model}, round {number + 1}: {system.setting}")
+        say(f"fairness: {model}, round {number + 1}: {system.title}")
         with serving(system) as running:
             requests = running.requests(read_texts("reviews"))
             closed_loop(running.port, requests, count=2 * CONNECTIONS, connections=CONNECTIONS)
@@ -33,6 +33,7 @@ def fairness(bench: Bench, *, model: str, rate_per_s: float, duration_s: float) 
         batch_ms = float(1e3 * seconds / count)
         yield {
             "model": model,
+            "engine": system.engine,
             "setting": system.setting,
             "alone_p50_ms": quantile_ms(alone.latency_s, 0.5),
             "batch_ms": batch_ms,

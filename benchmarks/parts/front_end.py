@@ -31,6 +31,7 @@ def front_end(bench: Bench, *, requests: int) -> Iterator[Row]:
     systems = [
         System(
             name,
+            "none",
             "one core",
             (*command, kind, str(bundle), "{port}", str(core)),
             path="/v1/classify",

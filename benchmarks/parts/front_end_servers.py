@@ -36,7 +36,7 @@ from benchmarks.batches import sequence
 from benchmarks.load import HOST
 
 LABELS: Final = ("NEGATIVE", "POSITIVE")
-LOADED: Final = Loaded(identity="", variant="none", provider="none", threads=None, lanes=1, speed=Speed(1, 0.0, ()))
+LOADED: Final = Loaded(identity="", variant="none", provider="none", threads=(), lanes=1, speed=Speed(1, 0.0, ()))
 LOGITS: Final = np.array([-1.0, 2.0], np.float32)
 
 

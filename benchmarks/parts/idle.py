@@ -17,7 +17,7 @@ def idle(bench: Bench, *, models: Sequence[str], requests: int) -> Iterator[Row]
     """
     for number, model in itertools.product(range(bench.rounds), models):
         for system in our_servers(bench, model):
-            if "fp32" not in system.setting or "threads" in system.setting:
+            if system.engine != "cpu-fp32" or "threads" in system.setting:
                 continue
             say(f"idle: {model}, round {number + 1}: {system.setting}")
             with serving(system) as running:

@@ -84,6 +84,7 @@ def _served(bench: Bench, model: str, precision: Precision) -> Row:
     limit_mib = -(-(_weights_bytes(variant) + max(ROOM_BYTES, scores_bytes)) // 2**20)
     system = our_server(
         bundle.folder.parent,
+        f"{bench.device}-{precision}",
         "short of memory",
         *("--device", bench.device, "--precision", precision, "--gpu-memory-mib", str(limit_mib)),
         *("--batch-tokens", str(SERVED_BUDGET_TOKENS), "--request-timeout-s", str(ANSWERED_WITHIN_S)),

@@ -24,7 +24,7 @@ def overload(bench: Bench, *, model: str, requests: int, duration_s: float) -> I
     texts = read_texts("reviews")
     tokens = list(map(len, token_sequences(bench.bundles.folder(model), texts)))
     for number, system in itertools.product(range(bench.rounds), our_servers(bench, model)):
-        say(f"overload: {model}, round {number + 1}: {system.setting}")
+        say(f"overload: {model}, round {number + 1}: {system.title}")
         with serving(system) as running:
             sent = running.requests(texts)
 
@@ -42,6 +42,7 @@ def overload(bench: Bench, *, model: str, requests: int, duration_s: float) -> I
         refused_s = load.latency_s[(load.status == 429) & (load.answered_s >= SETTLE_S)]
         yield {
             "model": model,
+            "engine": system.engine,
             "setting": system.setting,
             "offered_per_s": offered_per_s,
             "best_tokens_per_s": best_tokens_per_s,

@@ -52,6 +52,7 @@ def served(
             say(f"serving: {model}, front ends: {count}")
             system = our_server(
                 bench.models_folder(model),
+                f"{bench.device}-{precision}",
                 f"{count} front ends",
                 *("--device", bench.device, "--precision", precision, "--workers", str(count)),
                 # A refusal is answered at once, and a closed loop of refusals has no rate.

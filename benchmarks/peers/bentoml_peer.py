@@ -3,7 +3,7 @@
 import os
 
 import bentoml
-from padded_model import PaddedModel
+from text_model import TextModel
 
 BATCH = int(os.environ["BATCH"])
 # A batch that takes longer than max_latency_ms is answered with 503: the limit is out of reach here.
@@ -15,7 +15,7 @@ class Classifier:
     """Answers batches of texts."""
 
     def __init__(self) -> None:
-        self._model = PaddedModel()
+        self._model = TextModel()
 
     @bentoml.api(**BATCHING)
     def classify(self, texts: list[str]) -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""FastAPI with ONNX Runtime and no batching, which is how most BERTs are put behind HTTP.
+"""FastAPI and no batching, which is how most BERTs are put behind HTTP.
 
 The endpoint calls the model on the event loop: a run takes every core that its process has, so that another thread would
 only add a switch.
@@ -8,11 +8,11 @@ import os
 
 import uvicorn
 from fastapi import FastAPI
-from padded_model import PaddedModel
 from pydantic import BaseModel
+from text_model import TextModel
 
 app = FastAPI()
-model: PaddedModel = PaddedModel() if __name__ != "__main__" else None
+model: TextModel = TextModel() if __name__ != "__main__" else None
 
 
 class Request(BaseModel):

@@ -3,14 +3,14 @@
 import os
 
 import litserve
-from padded_model import PaddedModel
+from text_model import TextModel
 
 
 class Classifier(litserve.LitAPI):
     """Answers batches of `{"text": ...}`."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002
-        self._model = PaddedModel()
+        self._model = TextModel()
 
     def decode_request(self, request: dict[str, str]) -> str:
         return request["text"]

@@ -5,14 +5,14 @@ import sys
 from typing import Any
 
 from mosec import Server, Worker
-from padded_model import PaddedModel
+from text_model import TextModel
 
 
 class Classifier(Worker):
     """Answers batches of `{"text": ...}`."""
 
     def __init__(self) -> None:
-        self._model = PaddedModel()
+        self._model = TextModel()
 
     def forward(self, data: Any) -> Any:  # noqa: ANN401
         """Answer a list of documents, or one where the batch size is 1."""

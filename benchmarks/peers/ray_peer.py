@@ -4,9 +4,9 @@ import os
 import signal
 
 import ray
-from padded_model import PaddedModel
 from ray import serve
 from starlette.requests import Request
+from text_model import TextModel
 
 BATCH = int(os.environ["BATCH"])
 WORKERS = int(os.environ["WORKERS"])
@@ -21,7 +21,7 @@ class Classifier:
     """Answers `{"text": ...}`, in batches."""
 
     def __init__(self) -> None:
-        self._model = PaddedModel()
+        self._model = TextModel()
 
     @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=0.01 if BATCH > 1 else 0.0)
     async def classify(self, texts: list[str]) -> list[dict[str, object]]:

@@ -17,7 +17,7 @@ def bundle(request: pytest.FixtureRequest, bundle_of: BundleOf) -> Bundle:
 
 @pytest.fixture(scope="module")
 def runner(bundle: Bundle) -> OrtRunner:
-    return OrtRunner(bundle, bundle.manifest.variants[0], threads=1)
+    return OrtRunner(bundle, bundle.manifest.variants[0], threads=[1])
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """How an engine might serve a bundle."""
 
+from collections.abc import Sequence
+
 from app.engine.messages import Loaded, Speed
 
 
@@ -8,7 +10,7 @@ def loaded(
     *,
     identity: str = "",
     variant: str = "cpu-fp32",
-    threads: int | None = None,
+    threads: Sequence[int] = (),
     seconds_per_token: float = 1e-5,
 ) -> Loaded:
     return Loaded(

@@ -24,7 +24,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
             taken.append(settings)
             return 0
 
-        monkeypatch.setattr(command, "launch", take)
+        monkeypatch.setattr("app.processes.launch.launch", take)
         monkeypatch.setattr(sys, "argv", ["app", *arguments])
         for name in [name for name in os.environ if name.upper().startswith("BERT_")]:
             monkeypatch.delenv(name)
@@ -53,7 +53,7 @@ def test_serve_takes_models_and_port_where_sagemaker_has_them(start: Any) -> Non
 def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
     given: dict[str, Any] = {
         "models": Path("elsewhere"), "default_models": "one,embed=two", "host": "0.0.0.0", "port": 1, "uds": Path("socket"), "listen_when_ready": True, "metrics_port": 2, "admin_port": 3, "workers": 3, "apis": "tei,openai", "page": False, "device": "cpu", "precision": "int8,one=fp32",
-        "threads": 2, "gpu_memory_mib": 512, "batch_tokens": 99, "max_queue_s": 0.5, "request_timeout_s": 1.5, "read_timeout_s": 3.5,
+        "threads": 2, "gpu_memory_mib": 512, "batch_tokens": 99, "tuning_cache": False, "tuning_cache_dir": Path("cache"), "max_queue_s": 0.5, "request_timeout_s": 1.5, "read_timeout_s": 3.5,
             "shutdown_timeout_s": 2.5,
         "max_inputs": 7, "max_body_bytes": 1000, "api_key": SecretStr("key"), "api_key_file": Path("file"), "admin_key": SecretStr("other"), "admin_key_file": Path("other-file"), "swap": "unload-first",
         "api_keys_file": Path("keys"),
@@ -75,6 +75,7 @@ def test_every_setting_is_a_flag_and_a_variable(start: Any) -> None:
             *flags,
             "--no-access-log",
             "--no-page",
+            "--no-tuning-cache",
             "--skip-bad-bundles",
             "--http-compression",
             "--listen-when-ready",

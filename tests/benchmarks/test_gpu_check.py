@@ -286,7 +286,7 @@ def test_memory_that_never_runs_out_is_no_recovery() -> None:
 
 def test_recovery_of_a_server(bundle_of: BundleOf, tmp_path: Path) -> None:
     """The server's memory takes so many sequences; one that takes all, or none, shows nothing."""
-    system = our_server(bundle_of("bert-fill-mask"), "short of memory")
+    system = our_server(bundle_of("bert-fill-mask"), "cpu-fp32", "short of memory")
     command = tuple(part if part != "app" else "tests.e2e.faulty" for part in system.command)
     faults = {"FAULTS": str(tmp_path)}
     system = replace(system, command=command, environment=faults, path="/v1/fill-mask", probe="A [MASK].")
@@ -308,7 +308,7 @@ def bundle(bundle_of: BundleOf) -> Bundle:
 
 
 def test_a_replay_reads_its_inputs_again(bundle: Bundle) -> None:
-    runner = open_runner(bundle, device="cpu", precision="fp32", threads=1)
+    runner = open_runner(bundle, device="cpu", precision="fp32", threads=[1])
     session = ort.InferenceSession(bundle.path(runner.variant.graph), providers=["CPUExecutionProvider"])
     memory = HostMemory()
     replays = [captured(session, memory, "cpu", sequence_of(length), graph_id=i) for i, length in enumerate((7, 12))]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -102,6 +103,24 @@ def test_rows_and_circumstances_replace_the_earlier_ones(tmp_path: Path, capsys:
     report.unlink()
     assert run(COMMAND, ["--report", "--results", str(tmp_path)]) == 0
     assert report.read_text() == written
+    of_all = (tmp_path / "results.md").read_text()
+    assert f"[{report.name}]({report.name})" in of_all
+    assert "| a | 1 | yes |" in of_all
+
+
+def test_a_new_processor_adds_a_file(tmp_path: Path) -> None:
+    other = {"device": {"name": "AMD EPYC", "cores": 2, "instruction_sets": ["AVX2"]}, "parts": {}}
+    path = tmp_path / "try-amd-epyc-2-cores-avx2.json"
+    path.write_text(json.dumps(other))
+    assert run(COMMAND, ["--results", str(tmp_path), "--cache", str(tmp_path / "cache"), "--parts", "good"]) == 0
+    assert json.loads(path.read_text()) == other
+    [new] = set(tmp_path.glob("try-*.json")) - {path}
+    device = json.loads(new.read_text())["device"]
+    assert (
+        device["instruction_sets"] == []
+        or re.sub("[^a-z0-9]+", "-", device["instruction_sets"][-1].lower()) in new.name
+    )
+    assert f"{device['cores']}-cores" in new.name
 
 
 def test_parts_that_fail_keep_their_rows_and_say_why(tmp_path: Path) -> None:

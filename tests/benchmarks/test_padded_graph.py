@@ -32,7 +32,7 @@ def test_the_peers_graph_answers_as_the_packed_graph(tmp_path: Path) -> None:
     session = ort.InferenceSession(tmp_path / "padded.onnx", providers=["CPUExecutionProvider"])
     [padded] = session.run(None, feeds)
 
-    runner = open_runner(load_bundle(tmp_path / "tiny"), device="cpu", precision="fp32", threads=1)
+    runner = open_runner(load_bundle(tmp_path / "tiny"), device="cpu", precision="fp32", threads=[1])
     packed = runner.run([sequence(ids) for ids in sequences])
     assert np.ptp(padded, axis=0).min() > 1e-3  # the answers differ from text to text
     np.testing.assert_allclose(padded, np.array(packed), atol=1e-5)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from benchmarks.parts.compare import _beside_the_best_peer
-from benchmarks.report import medians, render
+from benchmarks.parts.compare import _beside_the_best_peer, fastest_settings
+from benchmarks.report import medians, render, render_all
 from benchmarks.texts import http_request, read_texts
 
 
@@ -11,6 +11,7 @@ def row(server: str, setting: str, rate: float, **more: Any) -> dict[str, Any]:
     return {
         "kind": "closed loop",
         "server": server,
+        "engine": "ONNX Runtime fp32",
         "setting": setting,
         "texts": "reviews",
         "requests_per_s": rate,
@@ -69,6 +70,49 @@ def test_what_is_served_is_held_against_the_engine_alone() -> None:
     served = {"model": "base", "precision": "fp16", "texts": "mix", "tokens_per_s": 900.0}
     text = render(results(offline=[offline, offline | {"budget": "2048", "tokens_per_s": 800.0}], serving=[served]))
     assert "| base | fp16 | mix | 900 | 0.9 |" in text
+
+
+def on_processor(name: str, sets: list[str], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return results(base=rows) | {"device": {"name": name, "cores": 2, "instruction_sets": sets}}
+
+
+def test_processors_stand_side_by_side_with_the_best_setting_of_each_server() -> None:
+    old = [
+        row("mosec", "a", 1.0),
+        row("mosec", "b", 3.0),
+        row("mosec", "a", 9.0, texts="mix"),
+        row("FastAPI", "a", 2.0),
+    ]
+    new = [row("mosec", "b", 40.0), row("mosec", "a", 50.0), {"kind": "not measured", "server": "x", "error": "no"}]
+    text = render_all({"old.md": on_processor("E", ["AVX2"], old), "new.md": on_processor("E", ["AVX2", "AMX"], new)})
+    lines = [
+        line.split(" | ")[:4] for line in text.splitlines() if line.startswith("| E, ") and "closed loop" not in line
+    ]
+    rated = [line for line in lines if line[1] in {"mosec", "FastAPI"}]
+    assert [(line[0], line[1], line[3]) for line in rated] == [
+        ("| E, 2 cores, AVX2", "mosec", "a"),
+        ("| E, 2 cores, AVX2", "mosec", "b"),
+        ("| E, 2 cores, AVX2", "FastAPI", "a"),
+        ("| E, 2 cores, AVX2 AMX", "mosec", "a"),
+    ]
+    assert ["| E, 2 cores, AVX2 AMX", "x"] in [line[:2] for line in lines]  # what is missing is named
+    assert "[old.md](old.md)" in text
+
+
+def test_the_settings_that_a_sweep_found_fastest_stay() -> None:
+    rows = [
+        row("mosec", "a", 1.0),
+        row("mosec", "b", 3.0),
+        row("mosec", "c", 2.0),
+        row("mosec", "a", 9.0, texts="mix"),
+        row("mosec", "c", 1.0, engine="OpenVINO int8"),
+        {"kind": "not measured", "server": "Ray Serve", "setting": "a", "error": "x"},
+    ]
+    assert fastest_settings(rows) == {
+        "mosec, ONNX Runtime fp32, b",
+        "mosec, ONNX Runtime fp32, a",
+        "mosec, OpenVINO int8, c",
+    }
 
 
 def test_cells_are_readable() -> None:

@@ -14,7 +14,7 @@ from app.runtime.choice import open_runner
 
 folder, precision, calls = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 bundle = load_bundle(folder)
-runner = open_runner(bundle, device="cuda", precision=precision, threads=1)  # type: ignore[arg-type]
+runner = open_runner(bundle, device="cuda", precision=precision, threads=[1])  # type: ignore[arg-type]
 replay_golden(bundle, runner.variant_name, runner.run)
 os.environ["SIMULATED_CUDA_LOG"] = str(calls)
 runner.run(golden_sequences(bundle))

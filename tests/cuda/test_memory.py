@@ -26,7 +26,7 @@ def test_memory_stays_as_warm_up_left_it(name: str, precision: Precision, gpu: G
     gpu.idle()
     bundle = load_bundle(gpu_bundle_of(name))
     used, before = used_bytes("cuda"), used_bytes("cuda")()
-    runner = open_runner(bundle, device="cuda", precision=precision, threads=1)
+    runner = open_runner(bundle, device="cuda", precision=precision, threads=[1])
     run_every_shape(bundle, runner.run, runner.trim, BUDGET_TOKENS)
     after_warm_up = used()
     assert after_warm_up > before
@@ -43,7 +43,7 @@ def test_the_search_for_a_budget_leaves_nothing_behind(gpu: Gpu, gpu_bundle_of: 
     used, before = used_bytes("cuda"), used_bytes("cuda")()
     taken = []
     for searched_tokens in (2048, 65536):
-        runner = open_runner(bundle, device="cuda", precision="fp16", threads=1)
+        runner = open_runner(bundle, device="cuda", precision="fp16", threads=[1])
         runner.run(random_batch(np.random.default_rng(1), bundle, searched_tokens))
         run_every_shape(bundle, runner.run, runner.trim, 2048)
         taken.append(used() - before)

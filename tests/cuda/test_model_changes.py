@@ -36,9 +36,9 @@ class Watched(OrtRunner):
 
     ran_in: set[str]
 
-    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+    def run(self, batch: Sequence[TokenSequence], threads: int = 0) -> list[SequenceResult]:
         self.ran_in = {*getattr(self, "ran_in", ()), threading.current_thread().name}
-        return super().run(batch)
+        return super().run(batch, threads)
 
 
 def test_a_model_that_is_loaded_beside_has_run_in_the_thread_that_launches_and_leaves_no_memory(
@@ -57,7 +57,7 @@ def test_a_model_that_is_loaded_beside_has_run_in_the_thread_that_launches_and_l
             runners: list[OrtRunner] = []
 
             def opened(one: Bundle) -> OrtRunner:
-                runner = open_runner(one, device="cuda", precision="fp16", threads=1)
+                runner = open_runner(one, device="cuda", precision="fp16", threads=[1])
                 runner.__class__ = Watched
                 runners.append(runner)
                 return runner

@@ -29,20 +29,22 @@ FAULTS = Path(os.environ["FAULTS"])
 
 class FaultyRunner:
     launches_ahead = False
-    threads = None
+    threads: Sequence[int] = ()
 
     def __init__(self, runner: Runner) -> None:
         self.provider = runner.provider
         self.variant_name = runner.variant_name
         self._run = runner.run
 
-    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
-        return lambda: self.run(batch)
+    def keep_threads(self, threads: Sequence[int]) -> None: ...
+
+    def launch(self, batch: Sequence[TokenSequence], threads: int = 0) -> Callable[[], list[SequenceResult]]:
+        return lambda: self.run(batch, threads)
 
     def trim(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
         return self.run(batch)
 
-    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+    def run(self, batch: Sequence[TokenSequence], threads: int = 0) -> list[SequenceResult]:
         while (FAULTS / "hold").exists():
             (FAULTS / "held").touch()
             time.sleep(0.001)
@@ -56,7 +58,7 @@ class FaultyRunner:
             raise OutOfDeviceMemory("a fault that a test wanted")
         if (FAULTS / "slow").exists():
             time.sleep(float((FAULTS / "slow").read_text()))
-        return self._run(batch)
+        return self._run(batch, threads)
 
 
 def open_faulty(*arguments: Any, **options: Any) -> Runner:

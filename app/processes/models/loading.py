@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -13,13 +14,12 @@ from app.engine.admission import Admission
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded
 from app.engine.protocols import Runner
-from app.engine.tuning import open_with_few_threads
 from app.errors import BundleError, NoRoom, OutOfDeviceMemory, StartupError
 from app.processes.models.bad_bundles import NONE_SKIPPED, BadBundles
+from app.processes.models.remembered import Remembered, check_later
 from app.processes.models.room import measure_memory, require_room
 from app.runtime.advice import advised, log_advice
 from app.runtime.choice import choose_precisions, open_runner
-from app.runtime.runner import OrtRunner
 from app.settings import Settings
 from app.telemetry.metrics import Metrics, ServedModel
 
@@ -66,39 +66,29 @@ async def load_models(
         bundles, settings.device, settings.precision_by_model, bad.skipping, may_be_named, may_lack=may_lack
     )
 
-    def open_one(bundle: Bundle) -> Runner:
-        device = settings.device
-
-        def with_threads(threads: int) -> OrtRunner:
-            nonlocal device
-            runner = open_runner(
-                bundle,
-                device=device,
-                precision=precisions[bundle.name],
-                threads=threads,
-                gpu_memory_bytes=settings.gpu_memory_mib * 2**20,
-            )
-            if runner.threads is not None:
-                device = "cpu"  # the log has the reason; do not try CUDA and log it again
-            return runner
-
-        one = previous.get(bundle.name)
-        threads = settings.threads or (None if one is None else one.threads)
-        if threads:
-            return with_threads(threads)
-        return open_with_few_threads(bundle, with_threads, cpus=usable_cpus())
+    def open_one(known_threads: Sequence[int], bundle: Bundle) -> Runner:
+        known = [settings.threads] if settings.threads else known_threads
+        return open_runner(
+            bundle,
+            device=settings.device,
+            precision=precisions[bundle.name],
+            threads=known or _threads(usable_cpus()),
+            gpu_memory_bytes=settings.gpu_memory_mib * 2**20,
+        )
 
     async def load(bundle: Bundle) -> Loaded:
         task = bundle.manifest.task
+        before = previous.get(bundle.name)
+        remembered = await Remembered.of(bundle, settings, precisions[bundle.name], before)
         taken_bytes = measure_memory(settings)
         try:
             one = await engine.load(
                 bundle,
-                open_one,
+                partial(open_one, remembered.threads),
                 metrics.add_model(bundle.name, task),
                 budget_tokens=settings.batch_tokens or None,
                 admission=Admission(settings.max_queue_s, settings.request_timeout_s),
-                previous=previous.get(bundle.name),
+                previous=remembered.measured,
                 beside=only is not None,
             )
         except OutOfDeviceMemory as error:
@@ -107,14 +97,16 @@ async def load_models(
                 "BERT_BATCH_TOKENS, raise BERT_GPU_MEMORY_MIB if it is set, or serve fewer models on this device."
             ) from error
         # Requests blur what is measured while others are served.
-        known = previous.get(bundle.name)
-        taken = taken_bytes(one.threads is None) if known is None else known.taken_bytes
+        taken = taken_bytes(not one.threads) if before is None else before.taken_bytes
         one = advised(bundle, replace(one, taken_bytes=taken))
+        await remembered.keep(one)
+        to_check.append((remembered, one))
         _warn(bundle, one)
-        metrics.model_loaded(served_as(bundle, one), one.speed.budget_tokens, one.lanes)
+        metrics.model_loaded(served_as(bundle, one), one.speed.budget_tokens)
         return one
 
     loaded: dict[str, Loaded] = {}
+    to_check: list[tuple[Remembered, Loaded]] = []
     known_first = sorted(bundles, key=lambda one: one.name not in previous)
     for bundle in (one for one in known_first if one.name in precisions and only in (None, one.name)):
         with bad.skipping(bundle.name):
@@ -125,6 +117,7 @@ async def load_models(
         metrics.not_loaded(bad.names)
     bad.refuse_none(loaded)
     log_advice(loaded)
+    check_later(engine, to_check)  # not while another model is loaded, which takes all cores
     return loaded
 
 
@@ -133,6 +126,11 @@ async def _require_room(bundle: Bundle, settings: Settings) -> None:
         await asyncio.to_thread(require_room, bundle, settings)
     except NoRoom as error:
         raise BundleError(error.message) from error
+
+
+def _threads(cpus: int) -> list[int]:
+    """Return with how many threads a batch may run: one, all cores, and half of these, and half of those."""
+    return sorted({max(1, cpus >> halvings) for halvings in range(cpus.bit_length())})
 
 
 def served_as(bundle: Bundle, one: Loaded) -> ServedModel:
@@ -148,10 +146,10 @@ def _warn(bundle: Bundle, one: Loaded) -> None:
             "model %s was exported by an older release, so that damage to its manifest cannot be seen. Export it again",
             bundle.name,
         )
-    if one.threads is not None and one.threads > usable_cpus():
+    if max(one.threads, default=0) > usable_cpus():
         log.warning(
             "BERT_THREADS is %d, but this process may use %d CPUs: batches run slower than with as many threads as CPUs",
-            *(one.threads, usable_cpus()),
+            *(max(one.threads), usable_cpus()),
         )
 
 

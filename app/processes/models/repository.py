@@ -236,7 +236,7 @@ class Repository:
         now = replace(before, version=bundle.version)
         if now != before:
             self._metrics.model_released(served_as(bundle, before))
-            self._metrics.model_loaded(served_as(bundle, now), now.speed.budget_tokens, now.lanes)
+            self._metrics.model_loaded(served_as(bundle, now), now.speed.budget_tokens)
             self._metrics.load_ended(name, "loaded")
             log.info("model %s is now %s%s, the same bundle", name, bundle.identity[:12], _of_version(now))
             await self._serve(bundle, now)

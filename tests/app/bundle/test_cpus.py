@@ -1,6 +1,7 @@
 """How many cores a process may use, by its affinity and its control group's quota, and what they can."""
 
 import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,34 @@ def test_instruction_sets_are_what_the_kernel_offers(
     monkeypatch.setattr(cpus, "CPUINFO", tmp_path / "cpuinfo")
     assert cpus.instruction_sets() == expected
     assert cpus.has_exact_int8_products() is adds_exactly
+
+
+AMD = (
+    "processor\t: {number}\nvendor_id\t: AuthenticAMD\nmodel name\t: EPYC\nstepping\t: 1\ncpu MHz\t\t: {mhz}\n"
+    "core id\t\t: {number}\nflags\t\t: {flags}\nbogomips\t: {mhz}\n\n"
+)
+ARM = "processor\t: {number}\nBogoMIPS\t: {mhz}\nFeatures\t: {flags}\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n\n"
+
+
+@pytest.mark.parametrize("core", [AMD, ARM])
+def test_processors_of_a_kind_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, core: str) -> None:
+    monkeypatch.setattr(cpus, "CPUINFO", tmp_path / "cpuinfo")
+
+    def processor(*cores: str) -> str:
+        (tmp_path / "cpuinfo").write_text("".join(cores))
+        return cpus.processor()
+
+    one = processor(core.format(number=0, mhz=2400, flags="fp avx2"), core.format(number=1, mhz=2400, flags="fp avx2"))
+    assert one == processor(core.format(number=0, mhz=3100.5, flags="fp avx2"))
+    assert one != processor(core.format(number=0, mhz=2400, flags="fp avx2 avx512f"))
+    assert one != processor(
+        core.format(number=0, mhz=2400, flags="fp avx2").replace("EPYC", "Ryzen").replace("0xd40", "0xd4f")
+    )
+
+
+def test_a_processor_that_cannot_be_read_is_its_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpus, "CPUINFO", tmp_path / "none")
+    assert cpus.processor() == f"{platform.machine()} {platform.system()}\n"
 
 
 def test_this_machine_has_at_least_one_core(monkeypatch: pytest.MonkeyPatch) -> None:

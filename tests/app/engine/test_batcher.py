@@ -48,7 +48,7 @@ class Runner:
         self.is_lost = False
         self.is_held = True
 
-    async def run(self, batch: list[int]) -> list[str]:
+    async def run(self, batch: list[int], _: int) -> list[str]:
         assert self.running is None, "the runner was given a batch while one was running"
         self.batches.append(batch)
         if self.is_held:
@@ -188,7 +188,7 @@ def test_models_of_one_device_take_turns() -> None:
         slots, clock, order = Slots(), Clock(), []
 
         def batcher(name: str) -> Batcher[int, int]:
-            async def run(batch: list[int]) -> list[int]:
+            async def run(batch: list[int], _: int) -> list[int]:
                 assert slots.batches == 1
                 order.append(name)
                 await asyncio.sleep(0)
@@ -633,7 +633,7 @@ def test_a_runner_with_too_few_results_fails_the_batch() -> None:
     """A runner that loses a sequence is a bug that must not leave a caller waiting."""
 
     async def run() -> None:
-        async def lossy(batch: list[int]) -> list[int]:
+        async def lossy(batch: list[int], _: int) -> list[int]:
             return batch[1:]
 
         batcher: Batcher[int, int] = Batcher(

@@ -31,7 +31,7 @@ class Runner:
         self.given: list[tuple[list[int], asyncio.Future[None]]] = []
         self.batches: list[list[int]] = []
 
-    async def run(self, batch: list[int]) -> list[int]:
+    async def run(self, batch: list[int], _: int) -> list[int]:
         done = asyncio.get_running_loop().create_future()
         self.given.append((batch, done))
         self.batches.append(batch)

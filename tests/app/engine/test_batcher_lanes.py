@@ -9,7 +9,7 @@ import pytest
 from app.engine.admission import Admission
 from app.engine.batcher import Batcher
 from app.engine.messages import BatchRan
-from app.engine.slots import Slots
+from app.engine.slots import Share, Slots
 from app.errors import EngineLost
 
 BUDGET = 16
@@ -23,12 +23,14 @@ class Lanes:
         self.now = 0.0
         self.given: dict[int, asyncio.Future[None]] = {}
         self.batches: list[list[int]] = []
+        self.threads: list[int] = []
         self.ran_batches: list[BatchRan] = []
 
-    async def run(self, batch: list[int]) -> list[int]:
+    async def run(self, batch: list[int], threads: int) -> list[int]:
         done = asyncio.get_running_loop().create_future()
         self.given[len(self.batches)] = done
         self.batches.append(batch)
+        self.threads.append(threads)
         assert len(self.given) <= LANES
         await done
         return [-payload for payload in batch]
@@ -59,10 +61,10 @@ class CountedSlots(Slots):
     asked = 0
 
     @asynccontextmanager
-    async def take(self, share: int, is_full: Callable[[], bool]) -> AsyncIterator[None]:
+    async def take(self, share: Share, is_full: Callable[[], bool]) -> AsyncIterator[int]:
         self.asked += 1
-        async with super().take(share, is_full):
-            yield
+        async with super().take(share, is_full) as taken:
+            yield taken
 
 
 @pytest.fixture
@@ -70,14 +72,14 @@ def lanes() -> Lanes:
     return Lanes()
 
 
-def batcher_of(lanes: Lanes, slots: Slots) -> Batcher[int, int]:
+def batcher_of(lanes: Lanes, slots: Slots, threads: Sequence[int] = (1,)) -> Batcher[int, int]:
     return Batcher(
         lanes.run,
         budget_tokens=BUDGET,
         admission=Admission(100, 100),
         slots=slots,
         observer=lanes,
-        lanes=LANES,
+        threads=threads,
         clock=lambda: lanes.now,
     )
 
@@ -162,7 +164,7 @@ def test_a_model_that_needs_all_cores_waits_for_both_lanes(lanes: Lanes) -> None
         batcher = batcher_of(lanes, slots)
         whole: list[list[int]] = []
 
-        async def run(batch: list[int]) -> list[int]:
+        async def run(batch: list[int], _: int) -> list[int]:
             assert slots.batches == 1
             whole.append(batch)
             return batch
@@ -223,6 +225,72 @@ def test_a_poisoned_batch_does_not_affect_the_other_lane(lanes: Lanes) -> None:
         await lanes.finish(2, at=3)
         assert await bad == [-1]
         assert lanes.batches == [[1], [2], [1]]
+        work.cancel()
+
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_an_idle_device_gives_a_text_all_cores_and_under_load_each_batch_has_one(lanes: Lanes) -> None:
+    async def test() -> None:
+        batcher = batcher_of(lanes, Slots(LANES), threads=(1, 2))
+        work = asyncio.ensure_future(batcher.work())
+        alone = submit(batcher, 4)
+        await settle()
+        crowd = submit(batcher, *[16] * 3, first=2)
+        await settle()
+        assert lanes.threads == [2]
+        await lanes.finish(0, at=1)
+        assert lanes.threads == [2, 1, 1]
+        await lanes.finish(1, at=2)
+        assert lanes.threads == [2, 1, 1, 1]  # not all cores: the other batch still runs
+        await lanes.finish(2, at=3)
+        await lanes.finish(3, at=4)
+        last = submit(batcher, 4)
+        await settle()
+        assert lanes.threads == [2, 1, 1, 1, 2]
+        await lanes.finish(4, at=5)
+        await asyncio.gather(alone, crowd, last)
+        assert [ran.share for ran in lanes.ran_batches] == [1.0, 0.5, 0.5, 0.5, 1.0]
+        work.cancel()
+
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_a_batch_gets_as_many_cores_as_are_free_for_each_that_waits(lanes: Lanes) -> None:
+    async def test() -> None:
+        batcher = batcher_of(lanes, Slots(8), threads=(1, 2, 4, 8))
+        for waiting, free, expected in (
+            (4, 8, 8),
+            (32, 8, 4),
+            (48, 8, 2),
+            (80, 8, 1),
+            (200, 8, 1),
+            (4, 7, 4),
+            (4, 1, 1),
+        ):
+            job = batcher.submit([1], [waiting])
+            assert batcher.share(free, others=0) == expected
+            batcher.withdraw(job)
+        assert batcher.share(8, others=1) == 4  # another model's batch waits behind this one
+        assert batcher.share(0, others=0) == 0
+
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_the_estimate_does_not_change_with_the_threads_of_a_batch(lanes: Lanes) -> None:
+    """A batch that has all cores takes half as long: the same texts under load are not expected to."""
+
+    async def test() -> None:
+        batcher = batcher_of(lanes, Slots(LANES), threads=(1, 2))
+        batcher.estimate.expect([(BUDGET, 2.0)])
+        work = asyncio.ensure_future(batcher.work())
+        for i in range(20):
+            one = submit(batcher, BUDGET)
+            await settle()
+            await lanes.finish(i, at=lanes.now + 1.0)
+            await one
+        assert set(lanes.threads) == {2}
+        assert batcher.estimate.seconds(4 * BUDGET) == pytest.approx(4.0)
         work.cancel()
 
     asyncio.run(asyncio.wait_for(test(), 20))

@@ -53,24 +53,27 @@ class Device:
 
     provider = "CPUExecutionProvider"
     variant_name = "cpu-fp32"
-    threads = None  # one batch at a time, as on a GPU
+    threads: Sequence[int] = ()  # one batch at a time, as on a GPU
     launches_ahead = False
 
     def __init__(self, bundle: Bundle) -> None:
-        self._runner = OrtRunner(bundle, bundle.manifest.variants[0], threads=1)
+        self._runner = OrtRunner(bundle, bundle.manifest.variants[0], threads=[1])
         self._may_run = threading.Event()
         self._may_run.set()
         self.batches: list[list[int]] = []
         self.is_lost = False
         self.hold, self.release = self._may_run.clear, self._may_run.set
 
-    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
-        return lambda: self.run(batch)
+    def keep_threads(self, threads: Sequence[int]) -> None: ...
+
+    def launch(self, batch: Sequence[TokenSequence], threads: int = 0) -> Callable[[], list[SequenceResult]]:
+        return lambda: self.run(batch, threads)
 
     def trim(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
         return self.run(batch)
 
-    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+    def run(self, batch: Sequence[TokenSequence], threads: int = 0) -> list[SequenceResult]:
+        assert not threads
         self.batches.append([len(sequence) for sequence in batch])
         assert self._may_run.wait(WITHIN_S), "the test never released the device"
         if self.is_lost:
@@ -654,9 +657,9 @@ def test_the_search_for_the_budget_has_time_for_the_device(
     assert asked == [within_s]
 
 
-@pytest.mark.parametrize(("threads", "measures"), [(None, False), (2, True)])
+@pytest.mark.parametrize(("threads", "measures"), [([], False), ([2], True)])
 def test_the_speed_of_a_model_that_runs_as_before_is_reused(
-    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, threads: int | None, measures: bool
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, threads: list[int], measures: bool
 ) -> None:
     measured: list[Bundle] = []
 

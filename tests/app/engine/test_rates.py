@@ -82,7 +82,7 @@ def test_what_another_process_is_told_refuses_as_the_engine_does() -> None:
 
 
 def test_a_request_that_the_queue_refuses_is_not_charged() -> None:
-    async def run(payloads: list[int]) -> list[int]:
+    async def run(payloads: list[int], threads: int) -> list[int]:
         raise AssertionError("nothing runs here")
 
     async def main() -> None:

@@ -173,7 +173,7 @@ def test_work_that_is_dropped_costs_its_caller_nothing() -> None:
 def test_the_backlog_of_a_caller_refuses_that_caller_alone() -> None:
     """A second for a full batch: of the bulk caller more waits than may, and others are answered in turn with it."""
 
-    async def run(payloads: list[int]) -> list[int]:
+    async def run(payloads: list[int], threads: int) -> list[int]:
         raise AssertionError("nothing runs here")
 
     async def main() -> None:
@@ -205,7 +205,7 @@ def test_who_is_admitted_beside_a_favoured_caller_that_goes_on_is_answered_in_ti
     now_s, batch_s, most_s = 0.0, 1.0, 5.0
     favoured, nightly = Caller("favoured", share=9.0), Caller("nightly")
 
-    async def run(payloads: list[int]) -> list[int]:
+    async def run(payloads: list[int], threads: int) -> list[int]:
         raise AssertionError("batches are taken by hand here")
 
     async def main() -> None:

@@ -16,14 +16,17 @@ class Turn:
 
     def __init__(self, slots: Slots, *, is_full: bool = False, share: int = 1) -> None:
         self.is_full = is_full
-        self.share = share
+        self._share = share
         self.began = False
         self._done = asyncio.Event()
         self.end: Callable[[], None] = self._done.set
         self.task = asyncio.create_task(self._take(slots))
 
+    def _fits(self, free: int, _: int) -> int:
+        return self._share if self._share <= free else 0
+
     async def _take(self, slots: Slots) -> None:
-        async with slots.take(self.share, lambda: self.is_full):
+        async with slots.take(self._fits, lambda: self.is_full):
             self.began = True
             await self._done.wait()
 

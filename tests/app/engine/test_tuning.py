@@ -12,7 +12,7 @@ from app.engine.tuning import (
     SEARCH_DEVICE_FOR_S,
     SEARCH_FOR_S,
     measure_speed,
-    open_with_few_threads,
+    useful_threads,
 )
 from app.errors import OutOfDeviceMemory
 
@@ -134,63 +134,50 @@ def test_memory_that_is_too_small_for_anything_stops_the_start(bundle: Bundle) -
 
 
 class Timed:
-    """A runner whose runs take as long as its number of threads says."""
-
-    def __init__(self, threads: int | None, took_s: float, clock: "Clock") -> None:
-        self.threads = threads
-        self.took_s = took_s
-        self.clock = clock
+    """A runner whose runs take as long as their number of threads says."""
 
     provider = variant_name = ""
     launches_ahead = False
 
-    def run(self, batch: Sequence[TokenSequence]) -> list[SequenceResult]:
-        self.clock.now += self.took_s * len(batch)
+    def __init__(self, took_s: dict[int, float]) -> None:
+        self.threads = sorted(took_s)
+        self._took_s = took_s
+        self._now = 0.0
+        self.runs = 0
+
+    def clock(self) -> float:
+        return self._now
+
+    def keep_threads(self, threads: Sequence[int]) -> None: ...
+
+    def run(self, batch: Sequence[TokenSequence], threads: int = 0) -> list[SequenceResult]:
+        self.runs += 1
+        self._now += self._took_s[threads] * len(batch)
         return []
 
     trim = run
 
-    def launch(self, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
-        return lambda: self.run(batch)
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+    def launch(self, batch: Sequence[TokenSequence], threads: int = 0) -> Callable[[], list[SequenceResult]]:
+        return lambda: self.run(batch, threads)
 
 
 @pytest.mark.parametrize(
-    ("took_ms", "chosen", "tried"),
+    ("took_ms", "useful"),
     [
-        ({8: 0.3, 4: 0.3, 2: 0.35, 1: 0.4}, 1, [8, 4, 2, 1]),
-        ({8: 0.3, 4: 0.3, 2: 0.5}, 4, [8, 4, 2]),
-        ({8: 1.0, 4: 1.9}, 8, [8, 4]),
-        ({8: 6.0}, 8, [8]),  # not even tried
-        ({8: 0.001, 4: 0.001, 2: 6.0}, 4, [8, 4, 2]),
+        ({1: 0.4, 2: 0.3, 4: 0.25, 8: 0.25}, [1, 2, 4]),
+        ({1: 0.26, 2: 0.25}, [1]),  # two would hold a core for nothing
+        ({1: 0.5, 2: 0.5, 4: 0.3, 8: 1.0}, [1, 2, 4]),
+        ({1: 12.0, 2: 14.0, 4: 20.0, 8: 30.0}, [1, 2, 4]),  # measured on a busy machine: 3 ms are worth a thread on any
     ],
 )
-def test_as_few_threads_as_answer_about_as_fast(
-    bundle: Bundle, took_ms: dict[int, float], chosen: int, tried: list[int]
+def test_no_more_threads_than_answer_a_text_sooner(
+    bundle: Bundle, took_ms: dict[int, float], useful: list[int]
 ) -> None:
-    clock = Clock()
-    opened: list[int] = []
-
-    def open_runner(threads: int) -> Timed:
-        opened.append(threads)
-        return Timed(threads, took_ms[threads] / 1e3, clock)
-
-    assert open_with_few_threads(bundle, open_runner, cpus=8, clock=clock).threads == chosen
-    assert opened == tried
+    runner = Timed({count: one_ms / 1e3 for count, one_ms in took_ms.items()})
+    assert useful_threads(bundle, runner, runner.clock) == useful
 
 
-def test_threads_of_a_gpu_are_not_searched(bundle: Bundle) -> None:
-    opened: list[int] = []
-
-    def open_runner(threads: int) -> Timed:
-        opened.append(threads)
-        return Timed(None, 1e-4, Clock())
-
-    assert open_with_few_threads(bundle, open_runner, cpus=8, clock=Clock()).threads is None
-    assert opened == [8]
+def test_threads_of_a_long_run_are_not_measured(bundle: Bundle) -> None:
+    runner = Timed({1: 1.0, 2: 0.6})
+    assert useful_threads(bundle, runner, runner.clock) == [1, 2]
+    assert runner.runs == 1

@@ -38,7 +38,7 @@ TIMES = st.floats(0, 1e9)
 RUNS = st.builds(BatchRan, st.integers(1, 1000), st.integers(1, 65536), st.integers(1, 512), TIMES, TIMES)
 TIMELINES = st.builds(Timeline, TIMES, st.none() | TIMES, st.lists(RUNS, max_size=4))
 SPEEDS = st.builds(Speed, IDS, TIMES, st.lists(st.tuples(IDS, TIMES), max_size=3))
-LOADED = st.builds(Loaded, threads=st.none() | IDS, lanes=IDS, speed=SPEEDS)
+LOADED = st.builds(Loaded, threads=st.lists(IDS, max_size=3), lanes=IDS, speed=SPEEDS)
 BACKLOGS = st.dictionaries(NAMES, st.builds(Backlog, TIMES, IDS, IDS, IDS), max_size=3)
 QUEUES = st.builds(QueueStatistics, IDS, IDS, TIMES, TIMES, TIMES, BACKLOGS)
 DEBTS = st.dictionaries(NAMES, st.builds(Bucket, TIMES, TIMES, TIMES), max_size=3)
@@ -198,7 +198,7 @@ MESSAGES: list[FromFrontEnd | FromEngine] = [
                     identity="a1",
                     variant="cpu-fp32",
                     provider="CPUExecutionProvider",
-                    threads=1,
+                    threads=[1, 2],
                     lanes=2,
                     speed=Speed(512, 1e-5, [(8, 1e-3), (512, 5e-3)]),
                     instruction_sets=("AVX2", "VNNI"),

@@ -57,7 +57,7 @@ def test_a_front_end_loses_the_engine_and_connects_again(
     path = tmp_path / "engine.sock"
     caller = Caller("one", tokens_per_second=1.0, burst=1.0)
     loaded = Loaded(
-        identity="a1", variant="cpu-fp32", provider="CPU", threads=1, lanes=1, speed=Speed(96, 1e-5, [(8, 1e-3)])
+        identity="a1", variant="cpu-fp32", provider="CPU", threads=[1], lanes=1, speed=Speed(96, 1e-5, [(8, 1e-3)])
     )
 
     async def main() -> None:

@@ -37,7 +37,7 @@ def load(folder: Path) -> tuple[Bundle, list[SequenceResult]]:
     bundle = load_bundle(folder)
     check_models([bundle], TASKS, {})
     load_model(bundle)
-    runner = open_runner(bundle, device="cpu", precision="auto", threads=1)
+    runner = open_runner(bundle, device="cpu", precision="auto", threads=[1])
     replay_golden(bundle, runner.variant_name, runner.run)
     return bundle, runner.run(golden_sequences(bundle))
 

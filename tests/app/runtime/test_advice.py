@@ -28,7 +28,7 @@ def test_int8_is_faster_where_its_products_are(
     folder: Path, monkeypatch: pytest.MonkeyPatch, instruction_set: str
 ) -> None:
     put_cpu(monkeypatch, "AVX2", instruction_set)
-    told = advised(with_variants(folder, ("cpu", "fp32"), ("cpu", "int8")), loaded(threads=1))
+    told = advised(with_variants(folder, ("cpu", "fp32"), ("cpu", "int8")), loaded(threads=[1]))
     assert told.instruction_sets == ("AVX2", instruction_set)
     assert told.faster == Faster("cpu-int8", "BERT_PRECISION=int8", None)
 
@@ -37,7 +37,7 @@ def test_a_variant_that_is_not_there_is_made_by_an_export_that_keeps_the_others(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_cpu(monkeypatch, "VNNI")
-    told = advised(with_variants(folder, ("cpu", "fp32"), ("cuda", "fp16")), loaded(threads=1))
+    told = advised(with_variants(folder, ("cpu", "fp32"), ("cuda", "fp16")), loaded(threads=[1]))
     command = EXPORT + "cpu-fp32,cuda-fp16,cpu-int8"
     assert told.faster == Faster("cpu-int8", "BERT_PRECISION=int8", command)
     options = __main__._parser().parse_args(command.removeprefix("python -m model_export ").split())
@@ -49,26 +49,26 @@ def test_nothing_is_faster_where_int8_products_are_slow(
     folder: Path, monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...]
 ) -> None:
     put_cpu(monkeypatch, *sets)
-    assert advised(load_bundle(folder), loaded(threads=1)).faster is None
+    assert advised(load_bundle(folder), loaded(threads=[1])).faster is None
 
 
 def test_nothing_is_faster_than_the_fastest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_cpu(monkeypatch, "VNNI")
     bundle = with_variants(folder, ("cpu", "fp32"), ("cpu", "int8"))
-    assert advised(bundle, loaded(threads=1, variant="cpu-int8")).faster is None
+    assert advised(bundle, loaded(threads=[1], variant="cpu-int8")).faster is None
 
 
 def test_a_variant_that_the_export_left_out_is_not_advised(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_cpu(monkeypatch, "VNNI")
     change_manifest(folder, left_out={"cpu-int8": "It changes too many answers."})
-    assert advised(load_bundle(folder), loaded(threads=1)).faster is None
+    assert advised(load_bundle(folder), loaded(threads=[1])).faster is None
 
 
 def test_of_a_model_on_a_gpu_nothing_is_said(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     put_cpu(monkeypatch, "VNNI")
-    on_gpu = loaded(threads=None)
+    on_gpu = loaded(threads=())
     assert advised(load_bundle(folder), on_gpu) == on_gpu
     with caplog.at_level(logging.INFO):
         log_advice({"a": on_gpu})
@@ -84,9 +84,9 @@ def test_a_line_tells_what_the_cpu_has_and_what_is_faster(
     with caplog.at_level(logging.INFO):
         log_advice(
             {
-                "a": advised(with_both, loaded(threads=1)),
-                "b": advised(with_both, loaded(threads=1, variant="cpu-int8")),
-                "c": advised(without, loaded(threads=1)),
+                "a": advised(with_both, loaded(threads=[1])),
+                "b": advised(with_both, loaded(threads=[1], variant="cpu-int8")),
+                "c": advised(without, loaded(threads=[1])),
             }
         )
     assert "\n".join(caplog.messages) == (
@@ -102,5 +102,5 @@ def test_a_cpu_that_is_not_known_is_said_so(
 ) -> None:
     put_cpu(monkeypatch)
     with caplog.at_level(logging.INFO):
-        log_advice({"a": advised(load_bundle(folder), loaded(threads=1))})
+        log_advice({"a": advised(load_bundle(folder), loaded(threads=[1]))})
     assert caplog.messages == ["this CPU has no instruction sets that are known. Model a runs as cpu-fp32."]

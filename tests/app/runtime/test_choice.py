@@ -124,7 +124,7 @@ def test_auto_takes_cuda_where_it_works(both: Bundle, gpu: Gpu, caplog: pytest.L
     gpu.install()
     devices: Sequence[Device] = ("auto", "cuda")
     for device in devices:
-        chosen = open_runner(both, device=device, precision="auto", threads=1, gpu_memory_bytes=1 << 30)
+        chosen = open_runner(both, device=device, precision="auto", threads=[1], gpu_memory_bytes=1 << 30)
         assert (chosen.variant_name, chosen.provider) == ("cuda-fp16", "CUDAExecutionProvider")
         assert chosen.launches_ahead
     for options, provider_options in gpu.options:
@@ -159,9 +159,9 @@ def test_cuda_is_never_replaced_silently(
     if missing == "library":
         monkeypatch.setattr(session, "_missing_library", lambda: "libcublas.so.13: no such file; install the gpu extra")
     with pytest.raises(StartupError, match=rf"BERT_DEVICE is cuda, but.*{message}.*BERT_DEVICE=cpu"):
-        open_runner(both, device="cuda", precision="auto", threads=1)
+        open_runner(both, device="cuda", precision="auto", threads=[1])
     assert not caplog.records
-    chosen = open_runner(both, device="auto", precision="auto", threads=1)
+    chosen = open_runner(both, device="auto", precision="auto", threads=[1])
     assert (chosen.variant_name, chosen.provider) == ("cpu-fp32", "CPUExecutionProvider")
     [told] = caplog.records
     assert told.levelname == "WARNING"
@@ -179,7 +179,7 @@ def test_printed_library_errors_go_to_the_log(
     gpu.printed = PRINTED
     gpu.fell_back = step == "fallback"
     gpu.install(**{step: RuntimeError("it does not work")})
-    chosen = open_runner(both, device="auto", precision="auto", threads=1)
+    chosen = open_runner(both, device="auto", precision="auto", threads=[1])
     told = [(one.levelname, one.getMessage()) for one in caplog.records if "libcublasLt" in one.getMessage()]
     message = "ONNX Runtime looked for CUDA's libraries: " + PRINTED.strip().replace("\n", "; ")
     if step == "none":
@@ -194,14 +194,14 @@ def test_printed_library_errors_go_to_the_log(
 def test_a_cpu_bundle_on_a_gpu_machine_is_logged(folder: Path, gpu: Gpu, caplog: pytest.LogCaptureFixture) -> None:
     bundle = load_bundle(folder)
     gpu.install()
-    assert open_runner(bundle, device="auto", precision="auto", threads=1).variant_name == "cpu-fp32"
+    assert open_runner(bundle, device="auto", precision="auto", threads=[1]).variant_name == "cpu-fp32"
     [told] = caplog.records
     assert re.search(
         r"although onnxruntime-gpu is installed: .*no variant cuda-fp16 or fp32; it has cpu-fp32.*--variants",
         told.getMessage(),
     )
     with pytest.raises(BundleError, match="no variant cuda-fp16 or fp32"):
-        open_runner(bundle, device="cuda", precision="auto", threads=1)
+        open_runner(bundle, device="cuda", precision="auto", threads=[1])
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
@@ -211,7 +211,7 @@ def test_without_a_gpu_nothing_is_logged(
     if device == "cpu":
         gpu.see(1)
         gpu.install()
-    assert open_runner(both, device=device, precision="auto", threads=1).variant_name == "cpu-fp32"
+    assert open_runner(both, device=device, precision="auto", threads=[1]).variant_name == "cpu-fp32"
     assert not caplog.records
 
 
@@ -238,15 +238,15 @@ def test_a_damaged_cuda_graph_does_not_fall_back_to_the_cpu(
     gpu.see(1)
     gpu.install()
     with pytest.raises(BundleError, match=message):
-        open_runner(load_bundle(both.folder), device=device, precision="auto", threads=1)
+        open_runner(load_bundle(both.folder), device=device, precision="auto", threads=[1])
 
 
 def test_a_damaged_graph_that_nothing_can_run_is_not_read(both: Bundle, gpu: Gpu) -> None:
     (both.folder / "cuda-fp16.onnx").unlink()
-    assert open_runner(both, device="auto", precision="auto", threads=1).variant_name == "cpu-fp32"
+    assert open_runner(both, device="auto", precision="auto", threads=[1]).variant_name == "cpu-fp32"
 
 
 def test_both_extras_at_once_are_refused(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "version", lambda _: "1.31.1")
     with pytest.raises(StartupError, match=r"onnxruntime 1\.31\.1 and onnxruntime-gpu 1\.31\.1 are.*pip uninstall"):
-        open_runner(load_bundle(bundle_of("bert-single-label")), device="auto", precision="auto", threads=1)
+        open_runner(load_bundle(bundle_of("bert-single-label")), device="auto", precision="auto", threads=[1])

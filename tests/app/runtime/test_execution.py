@@ -48,7 +48,7 @@ def same(one: list[np.ndarray[Any, Any]], other: list[np.ndarray[Any, Any]]) -> 
 def test_answers_are_those_of_a_plain_run(bundle_of: BundleOf, name: str) -> None:
     bundle = load_bundle(bundle_of(name))
     session, memory = session_of(bundle), HostMemory()
-    plain, bound = HostExecution(session), DeviceExecution(session, memory)
+    plain, bound = HostExecution({1: session}), DeviceExecution(session, memory)
     for count in (1, 20, 3, 60, 1, 7):
         feeds, outputs = feeds_of(bundle, count, count)
         assert same(bound.launch(feeds, outputs)(), plain.launch(feeds, outputs)())
@@ -59,7 +59,7 @@ def test_answers_are_those_of_a_plain_run(bundle_of: BundleOf, name: str) -> Non
 def test_a_batch_is_launched_while_another_runs(bundle_of: BundleOf) -> None:
     bundle = load_bundle(bundle_of("bert-single-label"))
     session = session_of(bundle)
-    plain, bound = HostExecution(session), DeviceExecution(session, HostMemory())
+    plain, bound = HostExecution({1: session}), DeviceExecution(session, HostMemory())
     (first, outputs), (second, _) = feeds_of(bundle, 0, 9), feeds_of(bundle, 3, 15)
     finish_first, finish_second = bound.launch(first, outputs), bound.launch(second, outputs)
     assert same(finish_first(), plain.launch(first, outputs)())
@@ -115,8 +115,8 @@ def test_inputs_are_given_in_the_types_of_the_graph(bundle_of: BundleOf) -> None
     session = session_of(bundle)
     feeds, outputs = feeds_of(bundle, 0, 5)
     narrow: Feeds = {name: values.astype(np.int32) for name, values in feeds.items()}
-    expected = HostExecution(session).launch(feeds, outputs)()
-    for execution in (HostExecution(session), DeviceExecution(session, HostMemory())):
+    expected = HostExecution({1: session}).launch(feeds, outputs)()
+    for execution in (HostExecution({1: session}), DeviceExecution(session, HostMemory())):
         assert same(execution.launch(narrow, outputs)(), expected)
 
 
@@ -124,14 +124,14 @@ def test_an_engine_that_launches_ahead_answers_as_the_runner_does(
     bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = load_bundle(bundle_of("bert-single-label"))
-    runner = open_runner(bundle, device="cpu", precision="fp32", threads=1)
+    runner = open_runner(bundle, device="cpu", precision="fp32", threads=[1])
     sequences = golden_sequences(bundle)
     alone = [runner.run([one])[0] for one in sequences]
     threads = set()
     launch = OrtRunner.launch
 
-    def told(self: OrtRunner, batch: Sequence[TokenSequence]) -> Callable[[], list[SequenceResult]]:
-        finish = launch(self, batch)
+    def told(self: OrtRunner, batch: Sequence[TokenSequence], count: int = 0) -> Callable[[], list[SequenceResult]]:
+        finish = launch(self, batch, count)
 
         def told_too() -> list[SequenceResult]:
             threads.add((launched_in, threading.current_thread().name))
@@ -142,7 +142,6 @@ def test_an_engine_that_launches_ahead_answers_as_the_runner_does(
 
     monkeypatch.setattr(OrtRunner, "launch", told)
     monkeypatch.setattr(runner, "_execution", DeviceExecution(session_of(bundle), HostMemory()))
-    monkeypatch.setattr(runner, "threads", None)  # as on a GPU: one batch at a time
     observed = Observed()
 
     async def serve() -> None:
@@ -158,3 +157,32 @@ def test_an_engine_that_launches_ahead_answers_as_the_runner_does(
     assert ("engine_0", "waiter_0") in threads
     ran = observed.batches
     assert all(a.started_at + a.duration_s <= b.started_at + 1e-9 for a, b in pairwise(ran)), "time is counted once"
+
+
+def test_an_engine_changes_the_threads_by_its_load_and_no_answer(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.engine.local.usable_cpus", lambda: 2)
+    monkeypatch.setattr("app.engine.preparation.useful_threads", lambda _, runner: runner.threads)
+    bundle = load_bundle(bundle_of("bert-single-label"))
+    runner = open_runner(bundle, device="cpu", precision="fp32", threads=[1, 2])
+    sequences = golden_sequences(bundle)
+    alone = [runner.run([one], 1)[0] for one in sequences]
+    observed = Observed()
+
+    async def serve() -> None:
+        engine = LocalEngine()
+        await engine.load(bundle, lambda _: runner, observed, budget_tokens=64, admission=Admission(60, 60))
+
+        async def ask(first: int) -> None:
+            chosen = [(first + i) % len(sequences) for i in range(5)]
+            results = await engine.infer(bundle.key, [sequences[i] for i in chosen])
+            assert all(same([np.asarray(r)], [np.asarray(alone[i])]) for i, r in zip(chosen, results, strict=True))
+
+        await ask(0)
+        await asyncio.gather(*map(ask, range(40)))
+        await engine.close()
+
+    asyncio.run(serve())
+    assert observed.batches[0].share == 1.0
+    assert {batch.share for batch in observed.batches} == {0.5, 1.0}

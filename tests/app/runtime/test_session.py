@@ -23,7 +23,7 @@ def test_large_nodes_on_the_cpu_are_logged(
     gpu.install()
     if told == "nothing":
         monkeypatch.setattr("app.bundle.session.RECORDS_PLACEMENT", "session.no_such_entry")
-    runner = open_runner(load_bundle(both.folder), device="cuda", precision="auto", threads=1)
+    runner = open_runner(load_bundle(both.folder), device="cuda", precision="auto", threads=[1])
     [record] = caplog.records
     if told == "a large node":
         assert runner.nodes_on_cpu == ["Tanh last"]
@@ -44,7 +44,7 @@ def test_the_error_names_the_missing_library(tmp_path: Path, monkeypatch: pytest
 def test_a_graph_that_cannot_be_loaded_is_refused(folder: Path) -> None:
     put(folder, "cpu-fp32.onnx", (folder / "cpu-fp32.onnx").read_bytes()[:-100])
     with pytest.raises(BundleError, match=r"cpu-fp32\.onnx cannot be loaded by ONNX Runtime.*Export the model again"):
-        open_on_cpu(folder / "cpu-fp32.onnx", threads=1)
+        open_on_cpu(folder / "cpu-fp32.onnx", threads=[1], size_bytes=1)
 
 
 def test_a_graph_that_does_not_fit_into_memory_is_told_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +53,7 @@ def test_a_graph_that_does_not_fit_into_memory_is_told_apart(folder: Path, monke
 
     monkeypatch.setattr(session, "_session", without_memory)
     with pytest.raises(OutOfDeviceMemory, match="bad_alloc"):
-        open_on_cpu(folder / "cpu-fp32.onnx", threads=1)
+        open_on_cpu(folder / "cpu-fp32.onnx", threads=[1], size_bytes=1)
 
 
 def test_a_graph_of_another_release_is_refused(folder: Path) -> None:
@@ -65,4 +65,4 @@ def test_a_graph_of_another_release_is_refused(folder: Path) -> None:
     with pytest.raises(
         BundleError, match=r"another version of the export: it wants pad_index\. Export the model again"
     ):
-        open_on_cpu(folder / "cpu-fp32.onnx", threads=1)
+        open_on_cpu(folder / "cpu-fp32.onnx", threads=[1], size_bytes=1)

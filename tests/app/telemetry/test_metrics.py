@@ -177,22 +177,19 @@ HOW = {"variant": "cpu-fp32", "provider": "CPUExecutionProvider", "hash": "0a1b2
 
 def test_model_info_names_how_a_model_is_served_until_it_is_not(metrics: Metrics) -> None:
     model = ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider", "0a1b2c3d4e5f", "7")
-    metrics.model_loaded(model, 512, 1)
+    metrics.model_loaded(model, 512)
     assert value(metrics, "model_info", **HOW) == 1
     metrics.model_released(model)
     assert b"bert_model_info{" not in metrics.render()
-    metrics.model_loaded(model, 512, 1)
+    metrics.model_loaded(model, 512)
     assert value(metrics, "model_info", **HOW) == 1
     assert value(metrics, "batch_budget_tokens") == 512
 
 
 def test_batches_that_ran_at_once_share_the_time_of_the_device(metrics: Metrics) -> None:
     model = metrics.add_model("sentiment", "classify")
-    metrics.model_loaded(
-        ServedModel("sentiment", "classify", "cpu-fp32", "CPUExecutionProvider", "0a1b2c3d4e5f", "7"), 512, 4
-    )
     for _ in range(4):
-        model.ran(BatchRan(1, 8, 8, 0.0, 0.5))
+        model.ran(BatchRan(1, 8, 8, 0.0, 0.5, share=0.25))
     assert value(metrics, "inference_duration_seconds_sum") == 2.0
     assert value(metrics, "device_busy_seconds_total") == 0.5
 

@@ -28,7 +28,7 @@ def process(slot: SlotMemory, slots: Slots) -> Metrics:
 
 def counting(metrics: Metrics) -> Metrics:
     metrics.set_apis(["native"])
-    metrics.model_loaded(SERVED, 512, 1)
+    metrics.model_loaded(SERVED, 512)
     return metrics
 
 
@@ -106,7 +106,7 @@ def test_a_model_that_is_released_is_told_of_no_longer(slots: Slots) -> None:
     for metrics in (engine, front_end):
         metrics.model_released(SERVED)
     assert b"bert_model_info{" not in engine.render()
-    engine.model_loaded(SERVED, 512, 1)
+    engine.model_loaded(SERVED, 512)
     assert value(front_end, "model_info") == 1
 
 

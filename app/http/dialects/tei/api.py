@@ -88,7 +88,7 @@ class TeiApi(Api):
             queued = timeline.started_at - timeline.admitted_at
             ran = max((run.started_at + run.duration_s for run in timeline.runs), default=now) - timeline.started_at
         loaded = None if record.model is None else self.served.loaded_as(record.model)
-        device = b"cpu" if loaded is None or loaded.threads is not None else b"gpu"
+        device = b"cpu" if loaded is None or loaded.threads else b"gpu"
         return [
             (b"x-compute-type", device + b"+optimized"),
             (b"x-compute-time", _milliseconds(now - began)),

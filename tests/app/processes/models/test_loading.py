@@ -1,6 +1,7 @@
 """Models are opened as the settings say."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,45 +23,22 @@ from tests.conftest import BundleOf
 from tests.support import CHECKPOINTS
 
 
-def test_a_missing_part_of_cuda_is_logged_once(bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model may be opened several times, to find out how many threads it needs."""
-    bundle = load_bundle(bundle_of("bert-single-label"))
-    asked: list[str] = []
-
-    def open_runner(*arguments: Any, device: str, **options: Any) -> OrtRunner:
-        asked.append(device)
-        return choice.open_runner(*arguments, device="cpu", **options)
-
-    def open_three_times(_: Any, with_threads: Any, *, cpus: int) -> OrtRunner:
-        return [with_threads(max(1, cpus // divisor)) for divisor in (1, 2, 4)][-1]
-
-    monkeypatch.setattr(loading, "open_runner", open_runner)
-    monkeypatch.setattr(loading, "open_with_few_threads", open_three_times)
-
-    async def load() -> None:
-        engine = LocalEngine()
-        await loading.load_models(Settings(models=Path()), [bundle], engine, Metrics())
-        await engine.close()
-
-    asyncio.run(load())
-    assert asked == ["auto", "cpu", "cpu"]
-
-
 @pytest.mark.parametrize("is_same", [True, False])
 def test_the_next_engine_reuses_the_threads_of_the_lost_one(
     bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, is_same: bool
 ) -> None:
     """Of the same bundle, that is: another one under its name may be another model."""
     bundle = load_bundle(bundle_of("bert-single-label"))
-    tried: list[int] = []
+    asked: list[Sequence[int]] = []
 
-    def open_with_few_threads(_: Any, with_threads: Any, *, cpus: int) -> OrtRunner:
-        tried.append(cpus)
-        return with_threads(1)
+    def open_runner(*arguments: Any, threads: Sequence[int], **options: Any) -> OrtRunner:
+        asked.append(threads)
+        return choice.open_runner(*arguments, threads=threads, **options)
 
-    monkeypatch.setattr(loading, "open_with_few_threads", open_with_few_threads)
+    monkeypatch.setattr(loading, "open_runner", open_runner)
+    monkeypatch.setattr(loading, "usable_cpus", lambda: 6)
     identity = bundle.identity if is_same else "another"
-    before = {bundle.name: loaded_as(identity=identity, threads=1, seconds_per_token=2e-5)}
+    before = {bundle.name: loaded_as(identity=identity, threads=[1], seconds_per_token=2e-5)}
 
     async def load() -> dict[str, Loaded]:
         engine = LocalEngine()
@@ -70,8 +48,8 @@ def test_the_next_engine_reuses_the_threads_of_the_lost_one(
         return loaded
 
     loaded = asyncio.run(load())[bundle.name]
-    assert bool(tried) != is_same
-    assert loaded.threads == 1
+    assert asked == [[1] if is_same else [1, 3, 6]]
+    assert loaded.threads == [1]  # more are of no use to so small a model
     assert loaded.identity == bundle.identity
     assert (loaded.speed.seconds_per_token == 2e-5) == is_same
 
@@ -82,7 +60,7 @@ def test_the_next_engine_loads_what_was_served_first_and_skips_a_new_one_that_do
     """It may be what the engine before was killed for, and would be again."""
     new, old = load_bundle(bundle_of("bert-embed")), load_bundle(bundle_of("bert-single-label"))
     monkeypatch.setattr(room, "memory_left_bytes", lambda: 1 << 20)
-    before = Serving({old.name: loaded_as(identity=old.identity, threads=1)})
+    before = Serving({old.name: loaded_as(identity=old.identity, threads=[1])})
     settings, bad = Settings(models=Path(), device="cpu"), bad_bundles(Settings(models=Path()), is_successor=True)
 
     async def load() -> dict[str, Loaded]:

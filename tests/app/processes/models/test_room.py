@@ -43,5 +43,5 @@ def test_what_a_bundle_like_it_took_counts_instead_of_the_estimate(
 def test_memory_is_measured_as_it_grows() -> None:
     grown = room.measure_memory(Settings(models=Path(), device="cpu"))
     held = bytearray(b"x") * (64 << 20)
-    assert len(held) <= grown(False) < 2 * len(held)
+    assert 0.9 * len(held) < grown(False) < 2 * len(held)  # what is shared with other processes changes with them
     assert grown(True) == 0

@@ -1,0 +1,96 @@
+"""The peers and their engines run, answer as this project's engine does, and are all in the comparison."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.bundle.files import load_bundle
+from app.runtime.choice import open_runner
+from benchmarks import engines
+from benchmarks.bundles import ExportFailed
+from benchmarks.engines import ENGINES, ONNX_RUNTIME, PEERS, opened
+from benchmarks.load import closed_loop
+from benchmarks.padded_graph import quantize_padded_graph, write_padded_graph
+from benchmarks.parts.engines import rates_in_turns
+from benchmarks.servers import DidNotStart, Layout, peers, serving
+from tests.conftest import BundleOf
+from tests.support import CHECKPOINTS
+
+CHECKPOINT = CHECKPOINTS / "bert-single-label"
+TEXTS = [["A good film.", "It broke after a day."], ["I would buy it"]]
+PRECISE = 1e-3
+"""Of logits, of two graphs in fp32 whose sums are in another order."""
+INT8 = 0.1
+"""Of logits, which differ by more from text to text."""
+
+
+@pytest.fixture
+def bench(bundle_of: BundleOf, tmp_path: Path) -> Any:
+    """A small checkpoint as ONNX Runtime's peers have it; no other engine is here."""
+    bundle = load_bundle(bundle_of(CHECKPOINT.name))
+
+    def peer_model(_: str, form: str) -> Path:
+        path = tmp_path / f"{form}.onnx"
+        makers = {"padded-fp32": write_padded_graph, "padded-int8": quantize_padded_graph}
+        if form not in makers:
+            raise ExportFailed("torch is not installed")
+        makers[form](path, CHECKPOINT)
+        return path
+
+    return SimpleNamespace(
+        rounds=2,
+        precisions=("fp32",),
+        bundles=SimpleNamespace(peer_model=peer_model, checkpoint=lambda _: CHECKPOINT, folder=lambda _: bundle.folder),
+        runner=lambda _, precision, threads: open_runner(bundle, device="cpu", precision=precision, threads=threads),
+    )
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engines that this environment can run are run in it."""
+    here = tuple(engine._replace(python=Path(sys.executable)) for engine in ONNX_RUNTIME)
+    monkeypatch.setattr("benchmarks.servers.SERVED", (*here, *ENGINES[len(here) :]))
+    monkeypatch.setattr("benchmarks.servers.ONNX_RUNTIME", here)
+    monkeypatch.setattr(engines, "ENGINES", (*here, *ENGINES[len(here) :]))
+
+
+def test_engines_answer_alike_and_those_that_are_not_here_are_named(bench: Any) -> None:
+    with opened(bench, "small") as (measures, missing):
+        assert list(measures) == ["this, cpu-fp32", "ONNX Runtime fp32", "ONNX Runtime int8"]
+        ours, padded, int8 = (measure(TEXTS).logits for measure in measures.values())
+        assert ours.shape == (3, 3)
+        assert np.ptp(ours, axis=0).min() > INT8
+        np.testing.assert_allclose(padded, ours, atol=PRECISE)
+        assert PRECISE < np.abs(int8 - ours).max() < INT8
+        rounds = list(rates_in_turns(bench, "small", measures, {"short": TEXTS}))
+    assert [row["engine"] for row in missing] == [engine.title for engine in ENGINES[2:]]
+    assert {row["error"] for row in missing} == {"torch is not installed"}
+    assert [list(rates) for rates in rounds] == [list(measures)] * 2
+    assert all(rate["short"] > 0 for rates in rounds for rate in rates.values())
+
+
+def test_a_peer_serves_an_engine(bench: Any) -> None:
+    layout = Layout(1, 1, 1)
+    [fastapi] = (one for one in peers(bench, "small", layout) if one.title == f"FastAPI, ONNX Runtime int8, {layout}")
+    with serving(fastapi) as running:
+        load = closed_loop(running.port, running.requests(TEXTS[0]), count=20, connections=4)
+        assert load.is_ok.all()
+        status, answer = running.ask("/classify", {"text": TEXTS[0][0]})
+    assert (status, '"label":"LABEL_' in answer) == (200, True)
+
+
+def test_every_engine_is_served_and_has_a_file(bench: Any) -> None:
+    assert {engine.module for engine in ENGINES} == {
+        path.stem.removesuffix("_engine") for path in PEERS.glob("*_engine.py")
+    }
+    systems = peers(bench, "small", Layout(16, 1, 2))
+    assert {one.name for one in systems if one.engine in {"ONNX Runtime fp32", "ONNX Runtime int8"}} == {
+        "mosec", "LitServe", "BentoML", "Ray Serve"
+    }  # fmt: skip
+    [broken] = (one for one in systems if one.engine == "OpenVINO int8")
+    with pytest.raises(DidNotStart, match="torch is not installed"), serving(broken):
+        pass
