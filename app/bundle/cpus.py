@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use, and whether they add 8-bit products exactly.
+"""How many CPU cores this process may use, and which products they have.
 
 A container's CPU limit is a quota of the control group, which `os.cpu_count` and the affinity mask do not show. With more
 threads than the quota, all of them are throttled.
@@ -30,8 +30,18 @@ def has_exact_int8_products() -> bool:
 
     Older x86 cores add pairs of them in 16 bits, where sums saturate. If it cannot be found out, the answer is no.
     """
+    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(_flags())
+
+
+def has_bf16_products() -> bool:
+    """Return whether the cores multiply bf16. If it cannot be found out, the answer is no."""
+    return not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(_flags())  # the last is ARM's
+
+
+def _flags() -> list[str]:
+    """Return what the cores can do, as Linux calls it; nothing if it does not tell."""
     try:
-        flags = next(line for line in CPUINFO.read_text().splitlines() if line.startswith("flags"))
+        lines = CPUINFO.read_text().splitlines()
+        return next(line for line in lines if line.startswith(("flags", "Features"))).split()
     except (OSError, StopIteration):
-        return False
-    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags.split())
+        return []

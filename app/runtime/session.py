@@ -3,8 +3,10 @@
 import ctypes
 import io
 import logging
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,11 +14,12 @@ import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
+from app.bundle.cpus import has_bf16_products
 from app.bundle.graph_inputs import INPUTS
 from app.bundle.heads import head_of
 from app.bundle.manifest import Target
 from app.bundle.session import PROVIDERS
-from app.errors import BundleError, OutOfDeviceMemory
+from app.errors import BundleError, OutOfDeviceMemory, StartupError
 from app.runtime.cuda import Cuda
 from app.runtime.execution import DeviceExecution, Execution, HostExecution
 from app.runtime.failures import first_line, is_out_of_memory
@@ -32,6 +35,7 @@ LARGE: Final = frozenset(
         *("LayerNormalization", "SkipLayerNormalization", "Gelu", "BiasGelu", "FastGelu", "Relu", "Tanh"),
     }
 )
+_ARM: Final = ("aarch64", "arm64")
 UNREADABLE: Final = "Load model from"
 """Part of every message about a file that is no graph for this ONNX Runtime. Files are read before the device is used."""
 
@@ -53,21 +57,66 @@ def require_provider(target: Target) -> None:
         )
 
 
-def open_on_cpu(path: Path, *, threads: int) -> Execution:
+def open_on_cpu(path: Path, *, threads: int, in_bf16: bool = False) -> Execution:
     """Load a graph for the CPU.
+
+    Args:
+        path: The graph.
+        threads: CPU threads of a run.
+        in_bf16: Whether products are in bf16, which ONNX Runtime does on ARM alone.
 
     Raises:
         BundleError: it is not for this runtime.
         OutOfDeviceMemory: its weights do not fit into the memory of this process.
     """
     try:
-        session = _session(path, session_options(threads, "cpu"), PROVIDERS["cpu"])
+        session = _session(path, session_options(threads, "cpu", in_bf16=in_bf16), PROVIDERS["cpu"])
     except Exception as error:
         if is_out_of_memory(error):
             raise OutOfDeviceMemory(first_line(error)) from error
         raise _unloadable(path, error) from error
-    _check_ends(path, session, "cpu")
+    _check_ends(path, _names(session.get_inputs()), _names(session.get_outputs()), "cpu")
     return HostExecution(session)
+
+
+def open_in_bf16(path: Path, *, heads: int, threads: int) -> tuple[Execution, str]:
+    """Load the fp32 graph of a CPU with products in bf16: on ARM in ONNX Runtime, on x86, where that has none, in OpenVINO.
+
+    Args:
+        path: The graph.
+        heads: The network's attention heads.
+        threads: CPU threads of a run.
+
+    Returns:
+        How to run it, and what does.
+
+    Raises:
+        BundleError: it is not for this runtime.
+        OutOfDeviceMemory: its weights do not fit into the memory of this process.
+        StartupError: this processor has no products in bf16, or OpenVINO is missing.
+    """
+    if not has_bf16_products():
+        raise StartupError(
+            "BERT_PRECISION is bf16, but this processor does not multiply bf16 (/proc/cpuinfo has none of amx_bf16, "
+            "avx512_bf16 and, on ARM, bf16). Set it to auto, fp32 or int8."
+        )
+    if platform.machine() in _ARM:
+        return open_on_cpu(path, threads=threads, in_bf16=True), PROVIDERS["cpu"]
+    try:
+        openvino = import_module("app.runtime.openvino")
+    except ImportError as error:
+        raise StartupError(
+            f"BERT_PRECISION is bf16, which runs in OpenVINO on x86, and that cannot be imported ({first_line(error)}). "
+            f"Install the extra openvino beside the cpu extra, or set BERT_PRECISION to auto, fp32 or int8."
+        ) from error
+    try:
+        execution = openvino.OpenVinoExecution(path, heads=heads, threads=threads)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfDeviceMemory(first_line(error)) from error
+        raise _unloadable(path, error, openvino.PROVIDER) from error
+    _check_ends(path, execution.inputs, execution.outputs, "cpu")
+    return execution, openvino.PROVIDER
 
 
 def open_on_cuda(path: Path, *, threads: int, memory_limit_bytes: int = 0) -> tuple[Execution, Sequence[str]]:
@@ -101,7 +150,7 @@ def open_on_cuda(path: Path, *, threads: int, memory_limit_bytes: int = 0) -> tu
             raise _why_no_session(path, error) from error
         if session.get_providers()[0] != PROVIDERS["cuda"]:
             raise DeviceUnavailable(_missing_library() or "ONNX Runtime fell back to the CPU and does not say why")
-    _check_ends(path, session, "cuda")
+    _check_ends(path, _names(session.get_inputs()), _names(session.get_outputs()), "cuda")
     return DeviceExecution(session, cuda), _large_nodes_on_cpu(session)
 
 
@@ -109,9 +158,12 @@ def _session(path: Path, options: Any, provider: str, provider_options: dict[str
     return ort.InferenceSession(path, options, providers=[(provider, provider_options or {})], enable_fallback=0)
 
 
-def _check_ends(path: Path, session: Any, target: Target) -> None:  # noqa: ANN401
-    unknown = sorted({node.name for node in session.get_inputs()} - INPUTS[target])
-    outputs = [node.name for node in session.get_outputs()]
+def _names(ends: Sequence[Any]) -> list[str]:
+    return [node.name for node in ends]
+
+
+def _check_ends(path: Path, inputs: Sequence[str], outputs: Sequence[str], target: Target) -> None:
+    unknown = sorted(set(inputs) - INPUTS[target])
     if unknown or head_of(outputs) is None:
         difference = f"it wants {', '.join(unknown)}" if unknown else f"it gives {', '.join(outputs)}"
         raise BundleError(f"{path} was written by another version of the export: {difference}. Export the model again.")
@@ -161,10 +213,8 @@ def _why_no_session(path: Path, error: Exception) -> Exception:
     return DeviceUnavailable(missing or f"no session could be made on it: {first_line(error)}")
 
 
-def _unloadable(path: Path, error: Exception) -> BundleError:
-    return BundleError(
-        f"{path} cannot be loaded by ONNX Runtime {ort.__version__}: {first_line(error)}. Export the model again."
-    )
+def _unloadable(path: Path, error: Exception, by: str = f"ONNX Runtime {ort.__version__}") -> BundleError:
+    return BundleError(f"{path} cannot be loaded by {by}: {first_line(error)}. Export the model again.")
 
 
 def _missing_library() -> str | None:
