@@ -28,12 +28,14 @@ class Speed:
 class Faster:
     """A variant that would be faster than the one that is served.
 
-    `setting` has it served. `command` adds it to the bundle first; None if it is there.
+    `setting` has it served. `command` comes first, and adds it to the bundle or installs what runs it; None if it can be served as it
+    is. `price` says what it does to answers.
     """
 
     variant: str
     setting: str
     command: str | None
+    price: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ class Loaded(Measured):
 
     `identity` is that of the bundle, `version` that of `deploy/fill_models.py`, if it put it there, `loaded_at` the time, in seconds
     since 1970, `lanes` how many batches run at once with the fewest threads, `taken_bytes` by how much memory had grown when it was loaded
-    (0: not measured). `instruction_sets` are those of the CPU that it runs on, and `faster` is what would run faster there.
+    (0: not measured). `instruction_sets` are those of the CPU that it runs on, and `faster` are the variants that would run faster there, the fastest first.
     """
 
     identity: str
@@ -69,7 +71,7 @@ class Loaded(Measured):
     loaded_at: float = 0.0
     taken_bytes: int = 0
     instruction_sets: tuple[str, ...] = ()
-    faster: Faster | None = None
+    faster: tuple[Faster, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

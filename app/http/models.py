@@ -47,7 +47,7 @@ class ModelCard(BaseModel):
     variant: str | None
     provider: str | None
     instruction_sets: list[str]
-    faster: Faster | None
+    faster: list[Faster]
     architecture: dict[str, Any]
     source: dict[str, Any]
 
@@ -124,7 +124,7 @@ def _card(model: Model, loaded: Loaded | None) -> ModelCard:
         variant=None if loaded is None else loaded.variant,
         provider=None if loaded is None else loaded.provider,
         instruction_sets=[] if loaded is None else list(loaded.instruction_sets),
-        faster=None if loaded is None else loaded.faster,
+        faster=[] if loaded is None else [*loaded.faster],
         architecture=manifest.architecture.model_dump(),
         source=public_source(manifest.source).model_dump(),
     )

@@ -1,14 +1,15 @@
-"""Which variant of a model would be faster on the CPU of this machine, and how to get it."""
+"""Which variants of a model would be faster on the CPU of this machine, and how to get it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from app.bundle.cpus import EXACT_INT8, instruction_sets
+from app.bundle.cpus import BF16, EXACT_INT8, instruction_sets
 from app.bundle.files import Bundle
 from app.bundle.manifest import Precision
 from app.engine.messages import Faster, Loaded
+from app.runtime.session import OPENVINO, needs_openvino
 
 log = logging.getLogger(__name__)
 
@@ -18,9 +19,13 @@ class _Gain(NamedTuple):
 
     precision: Precision
     sets: frozenset[str]
+    price: str
 
 
-_GAINS: Final = (_Gain("int8", EXACT_INT8),)
+_GAINS: Final = (
+    _Gain("int8", EXACT_INT8, "changes some answers"),
+    _Gain("bf16", BF16, "rounds scores"),
+)
 """The fastest first."""
 
 
@@ -29,28 +34,32 @@ def advised(bundle: Bundle, loaded: Loaded) -> Loaded:
     if not loaded.threads:
         return loaded
     sets = instruction_sets()
-    return replace(loaded, instruction_sets=sets, faster=_faster(bundle, loaded.variant, frozenset(sets)))
+    return replace(loaded, instruction_sets=sets, faster=tuple(_faster(bundle, loaded.variant, frozenset(sets))))
 
 
-def _faster(bundle: Bundle, served: str, sets: frozenset[str]) -> Faster | None:
-    """Return the fastest variant for a CPU with these instruction sets; None if that is served."""
+def _faster(bundle: Bundle, served: str, sets: frozenset[str]) -> Iterator[Faster]:
+    """Yield the variants that are faster than the one that is served on a CPU with these instruction sets."""
     manifest = bundle.manifest
-    held = [variant.name for variant in manifest.variants]
     for gain in _GAINS:
         name = f"cpu-{gain.precision}"
         if name == served:
-            return None
-        if gain.sets.isdisjoint(sets) or name in (manifest.left_out or ()):
-            continue
-        # An export replaces the bundle: it names the variants that are there, too.
-        command = (
-            None
-            if name in held
-            else f"python -m model_export export --checkpoint DIR_OR_HUB_ID --output models/{bundle.name} "
-            f"--task {manifest.task} --variants {','.join([*held, name])}"
-        )
-        return Faster(name, f"BERT_PRECISION={gain.precision}", command)
-    return None
+            return
+        if not gain.sets.isdisjoint(sets) and name not in (manifest.left_out or ()):
+            yield Faster(name, f"BERT_PRECISION={gain.precision}", _command(bundle, name), gain.price)
+
+
+def _command(bundle: Bundle, name: str) -> str | None:
+    """Return what makes a variant, None if it is there."""
+    manifest = bundle.manifest
+    if name in (variant.name for variant in manifest.servable):
+        return f"pip install '{OPENVINO}'" if name == "cpu-bf16" and needs_openvino() else None
+    # An export replaces the bundle: it names the variants that are there, too. bf16 runs the graph of fp32.
+    held = [variant.name for variant in manifest.variants]
+    variants = ",".join([*held, name.replace("bf16", "fp32")])
+    return (
+        f"python -m model_export export --checkpoint DIR_OR_HUB_ID --output models/{bundle.name} "
+        f"--task {manifest.task} --variants {variants}"
+    )
 
 
 def log_advice(models: Mapping[str, Loaded]) -> None:
@@ -67,7 +76,10 @@ def log_advice(models: Mapping[str, Loaded]) -> None:
 
 def _how(name: str, one: Loaded) -> str:
     how = f"Model {name} runs as {one.variant}"
-    if one.faster is None:
+    if not one.faster:
         return f"{how}."
-    first = f"run '{one.faster.command}', then " if one.faster.command else ""
-    return f"{how}; {one.faster.variant} is faster here and changes some answers: {first}set {one.faster.setting}."
+    ways = (
+        f"{other.variant}, which {other.price} ({f'run {other.command}, then ' if other.command else ''}set {other.setting})"
+        for other in one.faster
+    )
+    return f"{how}; faster here: {'; '.join(ways)}."

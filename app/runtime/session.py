@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,9 +37,19 @@ LARGE: Final = frozenset(
         *("LayerNormalization", "SkipLayerNormalization", "Gelu", "BiasGelu", "FastGelu", "Relu", "Tanh"),
     }
 )
-_ARM: Final = ("aarch64", "arm64")
+OPENVINO: Final = "openvino>=2026.4,<2026.5"
+"""The extra of that name. One release was tried, and it reads our graphs."""
 UNREADABLE: Final = "Load model from"
 """Part of every message about a file that is no graph for this ONNX Runtime. Files are read before the device is used."""
+
+
+def needs_openvino() -> bool:
+    """Return whether products in bf16 need OpenVINO here, and it is missing."""
+    return not _is_arm() and find_spec("openvino") is None
+
+
+def _is_arm() -> bool:
+    return platform.machine() in ("aarch64", "arm64")
 
 
 class DeviceUnavailable(Exception):
@@ -120,14 +131,14 @@ def open_in_bf16(path: Path, *, heads: int, threads: Sequence[int], size_bytes: 
             "BERT_PRECISION is bf16, but this processor does not multiply bf16 (/proc/cpuinfo has none of amx_bf16, "
             "avx512_bf16 and, on ARM, bf16). Set it to auto, fp32 or int8."
         )
-    if platform.machine() in _ARM:
+    if _is_arm():
         return open_on_cpu(path, threads=threads, size_bytes=size_bytes, in_bf16=True), PROVIDERS["cpu"]
     try:
         openvino = import_module("app.runtime.openvino")
     except ImportError as error:
         raise StartupError(
             f"BERT_PRECISION is bf16, which runs in OpenVINO on x86, and that cannot be imported ({first_line(error)}). "
-            f"Install the extra openvino beside the cpu extra, or set BERT_PRECISION to auto, fp32 or int8."
+            f"Run pip install '{OPENVINO}', or set BERT_PRECISION to auto, fp32 or int8."
         ) from error
     try:
         execution = openvino.OpenVinoExecution(path, heads=heads, threads=threads)
