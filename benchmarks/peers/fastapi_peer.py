@@ -5,6 +5,7 @@ only add a switch.
 """
 
 import os
+from multiprocessing import Process
 
 import uvicorn
 from fastapi import FastAPI
@@ -36,4 +37,11 @@ async def classify(request: Request) -> Response:
 
 
 if __name__ == "__main__":
-    uvicorn.run("fastapi_peer:app", port=int(os.environ["PORT"]), workers=int(os.environ["WORKERS"]), access_log=False)
+    # As uvicorn's own workers, on one socket; but those are killed where an import keeps them from answering for 5 seconds.
+    config = uvicorn.Config("fastapi_peer:app", port=int(os.environ["PORT"]), access_log=False)
+    sockets = [config.bind_socket()]
+    workers = [Process(target=uvicorn.Server(config).run, args=(sockets,)) for _ in range(int(os.environ["WORKERS"]))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()

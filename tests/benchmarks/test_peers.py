@@ -79,7 +79,7 @@ def test_engines_answer_alike_and_those_that_are_not_here_are_named(bench: Any) 
 
 
 def test_a_peer_serves_an_engine(bench: Any) -> None:
-    layout = Layout(1, 1, 1)
+    layout = Layout(1, 2, 1)
     [fastapi] = (one for one in peers(bench, "small", layout) if one.title == f"FastAPI, ONNX Runtime int8, {layout}")
     with serving(fastapi) as running:
         load = closed_loop(running.port, running.requests(TEXTS[0]), count=20, connections=4)
