@@ -42,11 +42,13 @@ def render_all(devices: Mapping[str, Mapping[str, Any]]) -> str:
 
     The best setting of each server is shown, by the texts, and of everything else each row.
     """
+    if not devices:
+        return "Nothing has been measured.\n"
     lines = ["# Benchmark results", ""]
     lines += [
-        "What was measured on each processor, in tables over all of them; the rows of the settings that are not the best"
+        "What was measured, in tables over all processors. Of a server with an engine, the best setting is shown;"
     ]
-    lines += ["of a server are in the reports of each. Figures of rows compare within a processor and a form.", ""]
+    lines += ["the others are in the report of each processor. Compare figures within a processor.", ""]
     lines += _table([row for file, results in devices.items() for row in _circumstances(file, results)])
     for name in dict.fromkeys(name for results in devices.values() for name in results["parts"]):
         measured = [(results, results["parts"][name]) for results in devices.values() if name in results["parts"]]

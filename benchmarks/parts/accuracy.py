@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from benchmarks.batches import in_batches
 from benchmarks.bench import Bench
+from benchmarks.bundles import ExportFailed
 from benchmarks.engines import opened, our_title
 from benchmarks.labelled import Sentence, split
 from benchmarks.parts.engines import rates_in_turns
@@ -32,6 +33,11 @@ def accuracy(bench: Bench, *, models: Sequence[str], texts: int | None, timed_te
         timed_texts: How many of them are answered again for the speed, in each round.
     """
     for model in models:
+        try:
+            bench.bundles.folder(model)
+        except ExportFailed as error:
+            yield {"kind": "not measured", "model": model, "error": str(error)[-200:]}
+            continue
         _, sentences = split(bench.bundles.cache)
         chosen = np.random.default_rng(0).permutation(len(sentences))[:texts]
         yield from _accuracy(bench, model, [sentences[i] for i in chosen], timed_texts)

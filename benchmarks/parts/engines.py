@@ -34,7 +34,7 @@ def engines(bench: Bench, *, model: str, tokens: int, mixed_texts: int) -> Itera
     """
     folder = bench.bundles.folder(model)
     shapes: dict[str, Batches] = {
-        f"{count} x {length}": _equal(folder, count, length, tokens) for count, length in EQUAL
+        f"{count} x {length}": batches_of_equal_length(folder, count, length, tokens) for count, length in EQUAL
     }
     shapes[f"{MIXED} of 5 to 379"] = in_batches(read_texts("mix")[:mixed_texts], MIXED)
     with opened(bench, model) as (measures, missing):
@@ -69,7 +69,7 @@ def rates_in_turns(
         yield {engine: found[engine] for engine in measures}
 
 
-def _equal(folder: Path, count: int, length: int, tokens: int) -> Batches:
+def batches_of_equal_length(folder: Path, count: int, length: int, tokens: int) -> Batches:
     """Return batches of texts of a length, of words that are a token each."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     words = sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha())

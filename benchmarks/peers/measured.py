@@ -1,6 +1,7 @@
-"""The classifier without a server: a list of batches of texts a line, JSON, is answered by logits and the CPU time they took.
+"""The classifier without a server: told texts, it says what it answers and how long that took.
 
-What is in no batch size, thread or process is not measured: texts are tokenized and padded before the clock starts.
+A line of the input is a list of batches of texts, in JSON. A line of the output has their logits and the CPU time of their
+runs; tokenization and padding are left out.
 """
 
 import json

@@ -11,11 +11,14 @@ import pytest
 from app.bundle.files import load_bundle
 from app.runtime.choice import open_runner
 from benchmarks import engines
+from benchmarks.batches import token_sequences
 from benchmarks.bundles import ExportFailed
 from benchmarks.engines import ENGINES, ONNX_RUNTIME, PEERS, opened
+from benchmarks.labelled import Sentence
 from benchmarks.load import closed_loop
 from benchmarks.padded_graph import quantize_padded_graph, write_padded_graph
-from benchmarks.parts.engines import rates_in_turns
+from benchmarks.parts.accuracy import accuracy
+from benchmarks.parts.engines import EQUAL, batches_of_equal_length, rates_in_turns
 from benchmarks.servers import DidNotStart, Layout, peers, serving
 from tests.conftest import BundleOf
 from tests.support import CHECKPOINTS
@@ -44,7 +47,9 @@ def bench(bundle_of: BundleOf, tmp_path: Path) -> Any:
     return SimpleNamespace(
         rounds=2,
         precisions=("fp32",),
-        bundles=SimpleNamespace(peer_model=peer_model, checkpoint=lambda _: CHECKPOINT, folder=lambda _: bundle.folder),
+        bundles=SimpleNamespace(
+            cache=tmp_path, peer_model=peer_model, checkpoint=lambda _: CHECKPOINT, folder=lambda _: bundle.folder
+        ),
         runner=lambda _, precision, threads: open_runner(bundle, device="cpu", precision=precision, threads=threads),
     )
 
@@ -94,3 +99,35 @@ def test_every_engine_is_served_and_has_a_file(bench: Any) -> None:
     [broken] = (one for one in systems if one.engine == "OpenVINO int8")
     with pytest.raises(DidNotStart, match="torch is not installed"), serving(broken):
         pass
+
+
+def test_right_and_changed_labels_are_counted_by_source(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [text for batch in TEXTS for text in batch] * 6
+    sentences = [Sentence(text, i % 2 == 0, "movie" if i < 9 else "tweet") for i, text in enumerate(texts)]
+    monkeypatch.setattr("benchmarks.parts.accuracy.split", lambda _: ([], sentences))
+    rows = [row for row in accuracy(bench, models=("small",), texts=12, timed_texts=2) if "accuracy" in row]
+    assert [row["engine"] for row in rows] == [
+        "this, cpu-fp32",
+        "ONNX Runtime fp32",
+        "ONNX Runtime int8",
+    ] * bench.rounds
+    for row in rows:
+        assert row["sentences"] == 12
+        assert row["tokens_per_s_16"] > 0
+        assert min(row["movie"], row["tweet"]) <= row["accuracy"] <= max(row["movie"], row["tweet"])
+    # Answered alone by the same engine, each text has the label that the row counts.
+    exact = open_runner(load_bundle(bench.bundles.folder("small")), device="cpu", precision="fp32", threads=1)
+    chosen = [sentences[i] for i in np.random.default_rng(0).permutation(len(sentences))[:12]]
+    alone = [exact.run(token_sequences(bench.bundles.folder("small"), [one.text])) for one in chosen]
+    labels = np.array(alone, np.float64)[:, 0].argmax(axis=1) > 0
+    right = [label == one.is_positive for label, one in zip(labels, chosen, strict=True)]
+    assert rows[0]["accuracy"] == pytest.approx(np.mean(right))
+    assert [row["changed"] for row in rows[:2]] == [0, 0]
+
+
+def test_texts_of_a_length_have_as_many_tokens(bench: Any) -> None:
+    folder = bench.bundles.folder("small")
+    for count, length in EQUAL:
+        batches = batches_of_equal_length(folder, count, length, 300)
+        assert {len(batch) for batch in batches} == {count}
+        assert {len(one) for batch in batches for one in token_sequences(folder, batch)} == {length}

@@ -138,6 +138,7 @@ def test_a_part_says_what_it_measures_and_how_it_ended() -> None:
 
 def test_nothing_measured_says_so() -> None:
     assert "Nothing has been measured" in render({"parts": {}})
+    assert "Nothing has been measured" in render_all({})
 
 
 def test_a_request_says_how_long_it_is() -> None:

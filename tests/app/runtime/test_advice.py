@@ -9,6 +9,7 @@ from app.bundle.files import load_bundle
 from app.engine.messages import Faster
 from app.runtime import advice
 from app.runtime.advice import advised, log_advice
+from model_export import __main__
 from tests.app.loaded import loaded
 from tests.app.runtime.machines import with_variants
 from tests.support import change_manifest
@@ -37,7 +38,10 @@ def test_a_variant_that_is_not_there_is_made_by_an_export_that_keeps_the_others(
 ) -> None:
     put_cpu(monkeypatch, "VNNI")
     told = advised(with_variants(folder, ("cpu", "fp32"), ("cuda", "fp16")), loaded(threads=[1]))
-    assert told.faster == Faster("cpu-int8", "BERT_PRECISION=int8", EXPORT + "cpu-fp32,cuda-fp16,cpu-int8")
+    command = EXPORT + "cpu-fp32,cuda-fp16,cpu-int8"
+    assert told.faster == Faster("cpu-int8", "BERT_PRECISION=int8", command)
+    options = __main__._parser().parse_args(command.removeprefix("python -m model_export ").split())
+    assert options.variants == ["cpu-fp32", "cuda-fp16", "cpu-int8"]
 
 
 @pytest.mark.parametrize("sets", [(), ("AVX2", "AVX-512"), ("NEON", "BF16", "SVE")])
