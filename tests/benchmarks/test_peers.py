@@ -50,7 +50,7 @@ def bench(bundle_of: BundleOf, tmp_path: Path) -> Any:
         bundles=SimpleNamespace(
             cache=tmp_path, peer_model=peer_model, checkpoint=lambda _: CHECKPOINT, folder=lambda _: bundle.folder
         ),
-        runner=lambda _, precision, threads: open_runner(bundle, device="cpu", precision=precision, threads=threads),
+        runner=lambda _, precision, threads: open_runner(bundle, device="cpu", precision=precision, threads=[threads]),
     )
 
 
@@ -116,7 +116,7 @@ def test_right_and_changed_labels_are_counted_by_source(bench: Any, monkeypatch:
         assert row["tokens_per_s_16"] > 0
         assert min(row["movie"], row["tweet"]) <= row["accuracy"] <= max(row["movie"], row["tweet"])
     # Answered alone by the same engine, each text has the label that the row counts.
-    exact = open_runner(load_bundle(bench.bundles.folder("small")), device="cpu", precision="fp32", threads=1)
+    exact = open_runner(load_bundle(bench.bundles.folder("small")), device="cpu", precision="fp32", threads=[1])
     chosen = [sentences[i] for i in np.random.default_rng(0).permutation(len(sentences))[:12]]
     alone = [exact.run(token_sequences(bench.bundles.folder("small"), [one.text])) for one in chosen]
     labels = np.array(alone, np.float64)[:, 0].argmax(axis=1) > 0
