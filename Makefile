@@ -3,6 +3,7 @@ PYTHON ?= python3
 EXTRA ?= cpu
 VENV := .venv
 TORCH := .torch
+OPENVINO := .openvino
 SENTENCE_TRANSFORMERS := sentence-transformers==6.2.0 scikit-learn==1.9.1 scipy==1.17.1 joblib==1.6.0 threadpoolctl==3.8.0 narwhals==2.29.0 cloudpickle==3.1.3
 BENCH_VENV := .venv-bench
 BENCH_TORCH_VENV := .venv-bench-torch
@@ -70,6 +71,12 @@ $(TORCH)/installed: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet --target $(TORCH) --no-deps $(SENTENCE_TRANSFORMERS)
 	@touch $@
 
+# Also a folder of its own, with only what OpenVINO itself is: 180 MB that the other tests do without.
+$(OPENVINO)/installed: pyproject.toml $(VENV)/installed
+	rm -rf $(OPENVINO)
+	$(VENV)/bin/python -m pip install --quiet --target $(OPENVINO) --no-deps openvino==2026.4.1 openvino-telemetry==2025.2.0
+	@touch $@
+
 # A worker a core; those that end first take tests over from the others. ARGS="-n 0" runs all in one process.
 PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 
@@ -87,6 +94,11 @@ test: $(VENV)/installed
 .PHONY: test-torch
 test-torch: $(TORCH)/installed
 	PYTHONPATH=$(CURDIR)/$(TORCH) $(VENV)/bin/python -m pytest -m torch $(ARGS)
+
+## make openvino-test  the fp32 graph in OpenVINO: its answers and those in bf16, where the processor multiplies it
+.PHONY: openvino-test
+openvino-test: $(OPENVINO)/installed
+	PYTHONPATH=$(CURDIR)/$(OPENVINO) $(VENV)/bin/python -m pytest tests/app/runtime/test_openvino.py $(ARGS)
 
 ## make cuda-test   the GPU's ONNX Runtime and this server on a simulated GPU: what runs where, in what memory, with what answers
 .PHONY: cuda-test

@@ -15,7 +15,7 @@ from pydantic import Field, HttpUrl, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-Precision = Literal["auto", "fp32", "fp16", "int8"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 
 PREFIX: Final = "BERT_"
 SERVICE_ADDRESS: Final = re.compile(r"(?:tcp|udp|sctp)://\S+")
@@ -131,7 +131,7 @@ class Settings(BaseSettings):
     )
     precision: str = Field(
         "auto",
-        description="variant to serve: auto (fp16 on cuda and fp32 on cpu, else what the bundle has), fp32, fp16 or int8; "
+        description="variant to serve: auto (fp16 on cuda and fp32 on cpu, else what the bundle has), fp32, fp16, bf16 or int8; "
         "MODEL=PRECISION for one model",
     )
     threads: int = Field(
@@ -265,7 +265,7 @@ class Settings(BaseSettings):
             return text
         raise PydanticCustomError(
             "precision",
-            "Input should be 'auto', 'fp32', 'fp16' or 'int8', once for all models, and MODEL=PRECISION for single ones, as in int8,reviews=fp32",
+            "Input should be 'auto', 'fp32', 'fp16', 'bf16' or 'int8', once for all models, and MODEL=PRECISION for single ones, as in int8,reviews=fp32",
         )
 
     @field_validator("api_key", "admin_key", mode="before")

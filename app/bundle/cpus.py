@@ -35,6 +35,8 @@ _FLAGS: Final[Mapping[str, Sequence[frozenset[str]]]] = {
 """Which of Linux's flags, all of one text, are an instruction set."""
 EXACT_INT8: Final = frozenset({"VNNI", "DOTPROD", "I8MM"})
 """The sets that add 8-bit products in 32 bits, any of them at several times the rate of fp32."""
+BF16: Final = frozenset({"AMX", "AVX-512 BF16", "BF16"})
+"""The sets that multiply bf16, any of them at about twice the rate of fp32 or more."""
 _OF_ITS_KIND: Final = frozenset(
     {"vendor_id", "cpu family", "model", "model name", "stepping", "cache size", "flags"}
     | {"CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features"}
@@ -85,3 +87,8 @@ def has_exact_int8_products() -> bool:
     Older x86 cores add pairs of them in 16 bits, where sums saturate. If it cannot be found out, the answer is no.
     """
     return not EXACT_INT8.isdisjoint(instruction_sets())
+
+
+def has_bf16_products() -> bool:
+    """Return whether the cores multiply bf16. If it cannot be found out, the answer is no."""
+    return not BF16.isdisjoint(instruction_sets())

@@ -18,7 +18,7 @@ Task = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 """The name of a task: the server looks it up among its handlers, the export in its table."""
 Pooling = Literal["mean", "cls"]
 Target = Literal["cpu", "cuda"]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 ScoreFunction = Literal["sigmoid", "none"]
 TruncationSide = Literal["right", "left"]
@@ -174,6 +174,12 @@ class Manifest(Strict):
         if len({variant.name for variant in variants}) < len(variants):
             raise ValueError("a variant is there twice")
         return variants
+
+    @property
+    def servable(self) -> tuple[Variant, ...]:
+        """The variants that have a graph, and `cpu-bf16`, which is that of `cpu-fp32` with products in bf16."""
+        of_fp32 = (one.model_copy(update={"precision": "bf16"}) for one in self.variants if one.name == "cpu-fp32")
+        return (*self.variants, *of_fp32)
 
     @property
     def files(self) -> tuple[BundleFile, ...]:

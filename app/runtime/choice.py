@@ -22,6 +22,8 @@ Wanted = Precision | Literal["auto"]
 # fp16 runs on tensor cores and halves the memory traffic; int8 changes answers, so it
 # is served on request, or if the bundle has nothing else.
 PREFERENCE: Final[dict[Target, tuple[Precision, ...]]] = {"cpu": ("fp32", "int8"), "cuda": ("fp16", "fp32")}
+# Not of auto: it changes answers a little, needs a processor that has it, and on x86 a package of its own.
+ON_REQUEST: Final[dict[Target, tuple[Precision, ...]]] = {"cpu": ("bf16",), "cuda": ()}
 
 
 class _NoVariant(BundleError):
@@ -62,7 +64,7 @@ def choose_precisions(
     targets: tuple[Target, ...] = ("cpu", "cuda") if device == "auto" else (device,)
     for bundle in bundles:
         precision = precision_by_model.get(bundle.name, precision_by_model[""])
-        has_it = any(v.precision == precision for v in bundle.manifest.variants if v.target in targets)
+        has_it = any(v.precision == precision for v in bundle.manifest.servable if v.target in targets)
         if precision == "auto" or has_it:
             chosen[bundle.name] = precision
             continue
@@ -148,7 +150,7 @@ def choose_variant(bundle: Bundle, target: Target, precision: Wanted) -> Variant
         BundleError: it has none.
     """
     wanted = PREFERENCE[target] if precision == "auto" else (precision,)
-    by_precision = {variant.precision: variant for variant in bundle.manifest.variants if variant.target == target}
+    by_precision = {variant.precision: variant for variant in bundle.manifest.servable if variant.target == target}
     for candidate in wanted:
         if candidate in by_precision:
             return by_precision[candidate]
@@ -164,12 +166,15 @@ def _no_variant(bundle: Bundle, target: Target, wanted: Sequence[Precision]) -> 
 
 def _remedy(bundle: Bundle, target: Target, wanted: Sequence[Precision]) -> str:
     [precision, *_] = wanted
-    if precision not in PREFERENCE[target]:
+    runs = (*PREFERENCE[target], *ON_REQUEST[target])
+    if precision not in runs:
         place = "on a machine with a GPU, with BERT_DEVICE=cuda" if target == "cpu" else "with BERT_DEVICE=cpu"
         return (
             f"{precision} does not run on {'a CPU' if target == 'cpu' else 'CUDA'}. Set BERT_PRECISION to auto, "
-            f"{' or '.join(PREFERENCE[target])}, or serve {precision} {place}."
+            f"{', '.join(runs[:-1])} or {runs[-1]}, or serve {precision} {place}."
         )
+    if precision == "bf16":
+        return "It runs the graph of cpu-fp32: export it again with that among --variants, or change BERT_PRECISION."
     left_out = bundle.manifest.left_out or {}
     reasons = [left_out[name] for name in (f"{target}-{one}" for one in wanted) if name in left_out]
     if reasons:

@@ -15,14 +15,18 @@ CUDA_OPTIONS: Final = {
     "arena_extend_strategy": "kSameAsRequested",
 }
 RUNTIME: Final = f"onnxruntime {ort.__version__}"
+BF16_ON_ARM: Final = "mlas.enable_gemm_fastmath_arm64_bfloat16"
 ARENAS: Final[dict[Target, str]] = {"cpu": "cpu:0", "cuda": "gpu:0"}
 
 ort.set_default_logger_severity(FATAL)
 
 
-def session_options(threads: int, target: Target) -> Any:  # noqa: ANN401 - onnxruntime has no types
-    """Return the `onnxruntime.SessionOptions` of a session whose runs take this many CPU threads."""
-    return configure(ort.SessionOptions(), threads=threads, target=target)
+def session_options(threads: int, target: Target, *, in_bf16: bool = False) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    """Return the `onnxruntime.SessionOptions` of a session whose runs take this many CPU threads, on ARM with products in bf16."""
+    options = configure(ort.SessionOptions(), threads=threads, target=target)
+    if in_bf16:
+        options.add_session_config_entry(BF16_ON_ARM, "1")
+    return options
 
 
 def run_options(target: Target, *, shrinks_arena: bool = False) -> Any:  # noqa: ANN401 - onnxruntime has no types

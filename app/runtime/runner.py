@@ -23,7 +23,7 @@ from app.errors import EngineLost, NotFinite, OutOfDeviceMemory, StartupError
 from app.runtime.execution import Execution, RunOptions
 from app.runtime.failures import classified, first_line
 from app.runtime.options import run_options
-from app.runtime.session import open_on_cpu, open_on_cuda, require_provider
+from app.runtime.session import open_in_bf16, open_on_cpu, open_on_cuda, require_provider
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ as much. On a CPU, which never says that a batch does not fit, sequences that ta
 
 
 class OrtRunner:
-    """One variant of one model in an ONNX Runtime session on one device."""
+    """One variant of one model on one device."""
 
     def __init__(self, bundle: Bundle, variant: Variant, *, threads: Sequence[int], gpu_memory_bytes: int = 0) -> None:
         """Load the graph.
@@ -51,7 +51,7 @@ class OrtRunner:
             StartupError: the weights are over the limit of the GPU's memory.
         """
         self.variant = variant
-        self.provider: Final = PROVIDERS[variant.target]
+        self.provider = PROVIDERS[variant.target]
         self._mask_bytes: Final = 4 * bundle.manifest.architecture.vocab_size if variant.target == "cpu" else 0
         self._position_offset: Final = bundle.manifest.position_offset
         self._max_length: Final = bundle.manifest.max_length
@@ -61,11 +61,17 @@ class OrtRunner:
         """Of a session on CUDA, the nodes that are in the wrong place: their operators and names."""
         require_provider(variant.target)  # first, as it decides whether the files matter
         path = bundle.verify_file(variant.graph)
+        self._execution: Execution
         if variant.external_data is not None:
             bundle.verify_file(variant.external_data)
         check_contents(path, variant.external_data.file if variant.external_data else None)
-        if variant.target == "cpu":
-            self._execution: Execution = open_on_cpu(path, threads=threads, size_bytes=variant.size_bytes)
+        if variant.precision == "bf16":
+            heads = bundle.manifest.architecture.attention_heads
+            self._execution, self.provider = open_in_bf16(
+                path, heads=heads, threads=threads, size_bytes=variant.size_bytes
+            )
+        elif variant.target == "cpu":
+            self._execution = open_on_cpu(path, threads=threads, size_bytes=variant.size_bytes)
         else:
             _require_room(bundle, variant, gpu_memory_bytes)
             self._execution, self.nodes_on_cpu = open_on_cuda(
@@ -101,6 +107,8 @@ class OrtRunner:
 
     def run(self, batch: Sequence[TokenSequence], threads: int = 0) -> list[SequenceResult]:
         """Return the results of the sequences, in order. No result depends on the others in the batch, nor on the threads.
+
+        In bf16, how it is rounded does.
 
         `threads` is one of the numbers that a run may have; 0 is the most.
 

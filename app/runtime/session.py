@@ -3,8 +3,10 @@
 import ctypes
 import io
 import logging
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,13 +14,14 @@ import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
+from app.bundle.cpus import has_bf16_products
 from app.bundle.graph_inputs import INPUTS
 from app.bundle.heads import head_of
 from app.bundle.manifest import Target
 from app.bundle.session import PROVIDERS
-from app.errors import BundleError, OutOfDeviceMemory
+from app.errors import BundleError, OutOfDeviceMemory, StartupError
 from app.runtime.cuda import Cuda
-from app.runtime.execution import DeviceExecution, HostExecution
+from app.runtime.execution import DeviceExecution, Execution, HostExecution
 from app.runtime.failures import first_line, is_out_of_memory
 from app.runtime.options import CUDA_OPTIONS, session_options
 from app.runtime.shared_weights import laid_out
@@ -33,6 +36,7 @@ LARGE: Final = frozenset(
         *("LayerNormalization", "SkipLayerNormalization", "Gelu", "BiasGelu", "FastGelu", "Relu", "Tanh"),
     }
 )
+_ARM: Final = ("aarch64", "arm64")
 UNREADABLE: Final = "Load model from"
 """Part of every message about a file that is no graph for this ONNX Runtime. Files are read before the device is used."""
 
@@ -54,7 +58,7 @@ def require_provider(target: Target) -> None:
         )
 
 
-def open_on_cpu(path: Path, *, threads: Sequence[int], size_bytes: int) -> HostExecution:
+def open_on_cpu(path: Path, *, threads: Sequence[int], size_bytes: int, in_bf16: bool = False) -> HostExecution:
     """Load a graph for the CPU.
 
     Args:
@@ -62,31 +66,77 @@ def open_on_cpu(path: Path, *, threads: Sequence[int], size_bytes: int) -> HostE
         threads: How many threads a run may have. For each number there is a session; where there is no room for the files by which
             they share the weights, there is one, with the most threads.
         size_bytes: The size of the graph's files.
+        in_bf16: Whether products are in bf16, which ONNX Runtime does on ARM alone.
 
     Raises:
         BundleError: it is not for this runtime.
         OutOfDeviceMemory: its weights do not fit into the memory of this process.
     """
 
-    def open_one(options: Any, graph: Path = path) -> Any:  # noqa: ANN401
-        return _session(graph, options, PROVIDERS["cpu"])
+    def options(count: int) -> Any:  # noqa: ANN401
+        return session_options(count, "cpu", in_bf16=in_bf16)
+
+    def open_one(how: Any, graph: Path = path) -> Any:  # noqa: ANN401
+        return _session(graph, how, PROVIDERS["cpu"])
 
     sessions = {}
     if len(threads) > 1:
         try:
-            with laid_out(open_one, session_options(max(threads), "cpu"), size_bytes) as graph:
-                sessions = {count: open_one(session_options(count, "cpu"), graph) for count in threads}
+            with laid_out(open_one, options(max(threads)), size_bytes) as graph:
+                sessions = {count: open_one(options(count), graph) for count in threads}
         except Exception as error:  # of a damaged graph, too, which is told below
             log.info("%s runs with %d threads whatever the load: %s", path, max(threads), first_line(error))
     if not sessions:
         try:
-            sessions = {max(threads): open_one(session_options(max(threads), "cpu"))}
+            sessions = {max(threads): open_one(options(max(threads)))}
         except Exception as error:
             if is_out_of_memory(error):
                 raise OutOfDeviceMemory(first_line(error)) from error
             raise _unloadable(path, error) from error
-    _check_ends(path, sessions[max(threads)], "cpu")
+    one = sessions[max(threads)]
+    _check_ends(path, _names(one.get_inputs()), _names(one.get_outputs()), "cpu")
     return HostExecution(sessions)
+
+
+def open_in_bf16(path: Path, *, heads: int, threads: Sequence[int], size_bytes: int) -> tuple[Execution, str]:
+    """Load the fp32 graph of a CPU with products in bf16: on ARM in ONNX Runtime, on x86, where that has none, in OpenVINO.
+
+    Args:
+        path: The graph.
+        heads: The network's attention heads.
+        threads: How many CPU threads a run may have, as in `open_on_cpu`.
+        size_bytes: The size of the graph's files.
+
+    Returns:
+        How to run it, and what does.
+
+    Raises:
+        BundleError: it is not for this runtime.
+        OutOfDeviceMemory: its weights do not fit into the memory of this process.
+        StartupError: this processor has no products in bf16, or OpenVINO is missing.
+    """
+    if not has_bf16_products():
+        raise StartupError(
+            "BERT_PRECISION is bf16, but this processor does not multiply bf16 (/proc/cpuinfo has none of amx_bf16, "
+            "avx512_bf16 and, on ARM, bf16). Set it to auto, fp32 or int8."
+        )
+    if platform.machine() in _ARM:
+        return open_on_cpu(path, threads=threads, size_bytes=size_bytes, in_bf16=True), PROVIDERS["cpu"]
+    try:
+        openvino = import_module("app.runtime.openvino")
+    except ImportError as error:
+        raise StartupError(
+            f"BERT_PRECISION is bf16, which runs in OpenVINO on x86, and that cannot be imported ({first_line(error)}). "
+            f"Install the extra openvino beside the cpu extra, or set BERT_PRECISION to auto, fp32 or int8."
+        ) from error
+    try:
+        execution = openvino.OpenVinoExecution(path, heads=heads, threads=threads)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfDeviceMemory(first_line(error)) from error
+        raise _unloadable(path, error, openvino.PROVIDER) from error
+    _check_ends(path, execution.inputs, execution.outputs, "cpu")
+    return execution, openvino.PROVIDER
 
 
 def open_on_cuda(path: Path, *, threads: int, memory_limit_bytes: int = 0) -> tuple[DeviceExecution, Sequence[str]]:
@@ -120,7 +170,7 @@ def open_on_cuda(path: Path, *, threads: int, memory_limit_bytes: int = 0) -> tu
             raise _why_no_session(path, error) from error
         if session.get_providers()[0] != PROVIDERS["cuda"]:
             raise DeviceUnavailable(_missing_library() or "ONNX Runtime fell back to the CPU and does not say why")
-    _check_ends(path, session, "cuda")
+    _check_ends(path, _names(session.get_inputs()), _names(session.get_outputs()), "cuda")
     return DeviceExecution(session, cuda), _large_nodes_on_cpu(session)
 
 
@@ -128,9 +178,12 @@ def _session(path: Path, options: Any, provider: str, provider_options: dict[str
     return ort.InferenceSession(path, options, providers=[(provider, provider_options or {})], enable_fallback=0)
 
 
-def _check_ends(path: Path, session: Any, target: Target) -> None:  # noqa: ANN401
-    unknown = sorted({node.name for node in session.get_inputs()} - INPUTS[target])
-    outputs = [node.name for node in session.get_outputs()]
+def _names(ends: Sequence[Any]) -> list[str]:
+    return [node.name for node in ends]
+
+
+def _check_ends(path: Path, inputs: Sequence[str], outputs: Sequence[str], target: Target) -> None:
+    unknown = sorted(set(inputs) - INPUTS[target])
     if unknown or head_of(outputs) is None:
         difference = f"it wants {', '.join(unknown)}" if unknown else f"it gives {', '.join(outputs)}"
         raise BundleError(f"{path} was written by another version of the export: {difference}. Export the model again.")
@@ -180,10 +233,8 @@ def _why_no_session(path: Path, error: Exception) -> Exception:
     return DeviceUnavailable(missing or f"no session could be made on it: {first_line(error)}")
 
 
-def _unloadable(path: Path, error: Exception) -> BundleError:
-    return BundleError(
-        f"{path} cannot be loaded by ONNX Runtime {ort.__version__}: {first_line(error)}. Export the model again."
-    )
+def _unloadable(path: Path, error: Exception, by: str = f"ONNX Runtime {ort.__version__}") -> BundleError:
+    return BundleError(f"{path} cannot be loaded by {by}: {first_line(error)}. Export the model again.")
 
 
 def _missing_library() -> str | None:

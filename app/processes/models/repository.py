@@ -212,7 +212,7 @@ class Repository:
     def _lacks_it(self, bundle: Bundle) -> bool:
         """Return whether a bundle lacks the precision that is for all."""
         precision = self._settings.precision_by_model[""]
-        return all(variant.precision != precision for variant in bundle.manifest.variants)
+        return all(variant.precision != precision for variant in bundle.manifest.servable)
 
     def _as_fast(self, bundle: Bundle) -> Mapping[str, Loaded]:
         """Return how the bundle of this name that is served was loaded, if another one of its size is as fast and as large.

@@ -60,7 +60,7 @@ def require_room(bundle: Bundle, settings: Settings, taken_bytes: int = 0, freed
 
 def served_weights_bytes(bundle: Bundle, one: Loaded) -> int:
     """Return the size of the weights with which a bundle is served."""
-    return next(variant.size_bytes for variant in bundle.manifest.variants if variant.name == one.variant)
+    return next(variant.size_bytes for variant in bundle.manifest.servable if variant.name == one.variant)
 
 
 def _variant(bundle: Bundle, target: Target, settings: Settings) -> Variant | None:

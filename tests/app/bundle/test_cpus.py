@@ -103,6 +103,24 @@ def test_a_processor_that_cannot_be_read_is_its_architecture(tmp_path: Path, mon
     assert cpus.processor() == f"{platform.machine()} {platform.system()}\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("flags\t\t: avx512f avx512_bf16\n", True),
+        ("flags\t\t: avx512f amx_bf16 amx_tile\n", True),
+        ("Features\t: fp asimd i8mm bf16\n", True),
+        ("flags\t\t: avx2 avx512f avx512_vnni\n", False),
+        ("Features\t: fp asimd svebf16\n", False),
+        (None, False),
+    ],
+)
+def test_bf16_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, expected: bool) -> None:
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(cpus, "CPUINFO", tmp_path / "cpuinfo")
+    assert cpus.has_bf16_products() is expected
+
+
 def test_this_machine_has_at_least_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert 1 <= cpus.usable_cpus() <= (os.cpu_count() or 1)

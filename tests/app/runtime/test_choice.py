@@ -28,6 +28,7 @@ ALL: Sequence[tuple[Target, str]] = [("cuda", "fp32"), ("cpu", "int8"), ("cpu", 
         ("cpu", "auto", "cpu-fp32"),
         ("cuda", "auto", "cuda-fp16"),
         ("cpu", "int8", "cpu-int8"),
+        ("cpu", "bf16", "cpu-bf16"),
         ("cuda", "fp32", "cuda-fp32"),
     ],
 )
@@ -38,7 +39,12 @@ def test_auto_prefers_the_best_variant(folder: Path, target: Target, precision: 
 @pytest.mark.parametrize(
     ("target", "precision", "remedy"),
     [
-        ("cpu", "fp16", "Set BERT_PRECISION to auto, fp32 or int8, or serve fp16 on a machine with a GPU"),
+        ("cpu", "fp16", "Set BERT_PRECISION to auto, fp32, int8 or bf16, or serve fp16 on a machine with a GPU"),
+        (
+            "cuda",
+            "bf16",
+            "bf16 does not run on CUDA. Set BERT_PRECISION to auto, fp16 or fp32, or serve bf16 with BERT_DEVICE=cpu",
+        ),
         ("cuda", "int8", "Set BERT_PRECISION to auto, fp16 or fp32, or serve int8 with BERT_DEVICE=cpu"),
         ("cpu", "int8", "Export it again with --variants"),
     ],

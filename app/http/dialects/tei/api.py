@@ -40,7 +40,7 @@ NAMES: Final = (
     (re.compile(r"^parameters\."), ""),
 )
 """The native names of keys at the beginning of an error, and what they are called here."""
-DTYPES: Final = {"fp32": "float32", "fp16": "float16"}
+DTYPES: Final = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 class Empty(ValidationFailed):
