@@ -76,7 +76,8 @@ _LISTS: Final = ("texts", "input")
 
 def our_server(models: Path, engine: str, setting: str, *arguments: str) -> System:
     """Return this project's server on the bundle that is alone in `models`; `engine` and `setting` are for the tables."""
-    command = (sys.executable, "-m", "app", "--models", str(models), "--port", "{port}", "--no-access-log", *arguments)
+    options = ("--models", str(models), "--port", "{port}", "--no-access-log", "--no-tuning-cache", *arguments)
+    command = (sys.executable, "-m", "app", *options)
     return System(OURS, engine, setting, command, path="/v1/classify", form="inputs", folder=ROOT)
 
 

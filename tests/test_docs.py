@@ -82,7 +82,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     # Without the variables of the `make` that runs the tests, such as ARGS.
     ours = ("BERT_", "MAKE", "MFLAGS", "ARGS", "EXPORT_VENV")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-    return Checkout(folder, environment | {"BERT_PORT": "0", "BERT_LOG_FORMAT": "text"})
+    return Checkout(folder, environment | {"BERT_PORT": "0", "BERT_LOG_FORMAT": "text", "BERT_TUNING_CACHE": "false"})
 
 
 @contextmanager

@@ -54,7 +54,9 @@ def bulk(bench: Bench, *, rows: dict[str, int]) -> Iterator[Row]:
 async def _durations(bench: Bench, model: str, precision: str, count: int) -> list[tuple[float, float]]:
     """Return how long both took, in each round, seconds."""
     bundle = bench.bundle(model)
-    settings = Settings(device=bench.device, precision=precision, request_timeout_s=1e6, max_queue_s=1e6)
+    settings = Settings(
+        device=bench.device, precision=precision, request_timeout_s=1e6, max_queue_s=1e6, tuning_cache=False
+    )
     engine = LocalEngine()
     try:
         loaded = (await load_models(settings, [bundle], engine, Metrics()))[bundle.name]

@@ -50,7 +50,7 @@ def bench(bundle_of: BundleOf, tmp_path: Path) -> Any:
         bundles=SimpleNamespace(
             cache=tmp_path, peer_model=peer_model, checkpoint=lambda _: CHECKPOINT, folder=lambda _: bundle.folder
         ),
-        runner=lambda _, precision, threads: open_runner(bundle, device="cpu", precision=precision, threads=threads),
+        runner=lambda _, precision, threads: open_runner(bundle, device="cpu", precision=precision, threads=[threads]),
     )
 
 
