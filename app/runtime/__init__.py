@@ -5,6 +5,7 @@ outputs: on a GPU through `staging` and `cuda`. `openvino` runs the fp32 graph o
 """
 
 import os
+import sys
 
 # ONNX Runtime's wheels send telemetry unless this is set before they are imported. Set it to 0 to allow telemetry.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -13,3 +14,5 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("ORT_MIN_SEQ_LEN_EFFICIENT_ATTENTION_FP32", "0")
 # Attention in fp16 on cards before Ampere: without this it would use a kernel that copies all of its inputs.
 os.environ.setdefault("ORT_DISABLE_FUSED_ATTENTION", "1")
+# OpenVINO reports that it was imported to a server of its maker, unless the package that does it cannot be imported.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

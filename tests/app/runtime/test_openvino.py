@@ -1,7 +1,10 @@
 """The graph for the CPU in OpenVINO: the same answers, by the same network, whatever shares a batch. `make openvino-test` runs it."""
 
 import random
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from typing import Any, Final
 
 import numpy as np
@@ -76,6 +79,21 @@ def test_bf16_gives_the_golden_answers(bundle_of: BundleOf, name: str) -> None:
         np.abs(values(a) - values(b)).max() for a, b in zip(runner.run(batch), exact.run(batch), strict=True)
     ]
     assert max(differences) > 1e-5  # so it was not fp32
+
+
+def test_nothing_is_sent_anywhere(bundle_of: BundleOf) -> None:
+    assert version("openvino-telemetry")  # which would send
+    script = """
+import sys
+from pathlib import Path
+sys.addaudithook(lambda event, _: event.startswith("socket.") and print(event))
+from app.runtime.openvino import OpenVinoExecution
+OpenVinoExecution(Path(sys.argv[1]), heads=2, threads=1)
+print("loaded")
+"""
+    path = bundle_of("bert-single-label") / "cpu-fp32.onnx"
+    run = subprocess.run([sys.executable, "-c", script, path], check=True, capture_output=True, text=True)
+    assert run.stdout == "loaded\n"
 
 
 @needs_bf16
