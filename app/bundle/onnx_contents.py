@@ -1,8 +1,8 @@
 """What an ONNX file holds, as far as it must be known before ONNX Runtime opens it.
 
 ONNX Runtime reads any file that a tensor names, and runs any loop, also one without an end or of 2^62 turns. Graphs of the export
-read one file at most, and loop over the groups of a batch alone: anything else is damage. Only the fields that tell are read, out
-of protobuf's wire format; the weights are passed over.
+read one file at most, and loop over the groups of a batch alone, in the main graph or in a branch of its Ifs: anything else is
+damage. Only the fields that tell are read, out of protobuf's wire format; the weights are passed over.
 
 Source: onnx.proto of the ONNX specification.
 """
@@ -18,7 +18,9 @@ from app.errors import BundleError
 
 _DEEPEST: Final = 16
 _OF_MAIN_GRAPH: Final = 2
-"""The depth of the main graph's inputs and nodes. Within a loop, one more loop would multiply its turns."""
+"""The depth of the main graph's inputs and nodes."""
+_OF_BRANCH: Final = _OF_MAIN_GRAPH + 3
+"""The depth of the nodes in the graphs of a main graph's node: in its attribute, in that attribute's graph."""
 _CONTROL_FLOW: Final = frozenset({b"Loop", b"Scan", b"If", b"SequenceMap"})
 _GROUPS: Final = b"groups"
 _GROUP_SHAPE: Final = b"group_shape"
@@ -42,7 +44,7 @@ class _NotOnnx(Exception):
 
 
 def check_contents(path: Path, external_data: str | None) -> None:
-    """Pass if a graph reads no file but its external data, and has no control flow but loops over the groups of a batch.
+    """Pass if a graph reads no file but its external data, and has no control flow but loops over groups, and branches.
 
     Args:
         path: The graph.
@@ -53,10 +55,16 @@ def check_contents(path: Path, external_data: str | None) -> None:
     """
     with open_regular(path) as stream, _mapped(path, stream.fileno()) as content:
         try:
+            loops_within = False
             for message, values, depth in _walk(content, "model", (0, len(content)), 0):
                 problem = _problem(message, values, depth, (external_data or "").encode())
+                is_loop = values["operator"][-1:] == [b"Loop"]
+                if is_loop and depth == _OF_MAIN_GRAPH and loops_within:
+                    problem = "has a Loop within a Loop that no export writes"  # their turns are multiplied
                 if problem is not None:
                     raise BundleError(f"{path} {problem}. Export the model again.")
+                # A node is read after those within it.
+                loops_within = depth != _OF_MAIN_GRAPH and (loops_within or is_loop)
         except _NotOnnx as error:
             raise BundleError(
                 f"{path} cannot be loaded by ONNX Runtime, as it is not an ONNX file: {error}. Export the model again."
@@ -72,8 +80,10 @@ def _problem(message: str, values: Mapping[str, Sequence[bytes]], depth: int, ex
         return "has a function that no export writes, and that may never end"
     [operator] = values["operator"][-1:] or [b""]
     inputs, is_main = values["input"], depth == _OF_MAIN_GRAPH
-    loops_over_groups = operator == b"Loop" and inputs[:2] == [_GROUPS, b""] and is_main  # so often, and no condition
-    if operator in _CONTROL_FLOW and not loops_over_groups:
+    # So often, and no condition.
+    loops_over_groups = operator == b"Loop" and inputs[:2] == [_GROUPS, b""] and depth in {_OF_MAIN_GRAPH, _OF_BRANCH}
+    branches = operator == b"If" and is_main
+    if operator in _CONTROL_FLOW and not (loops_over_groups or branches):
         return f"has a {operator.decode()} that no export writes, and that may never end"
     counts_groups = operator == b"Shape" and inputs == [_GROUP_SHAPE] and is_main
     defined = [*values["output"], *values["name"]]

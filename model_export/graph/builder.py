@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from app.bundle.sequences import FloatArray
 from model_export.checkpoint.families import Activation
@@ -33,7 +33,7 @@ LEAST_NORM: Final = 1e-12
 """The norm of a row of zeros, so that it is divided by something."""
 
 Array = npt.NDArray[Any]
-Attribute = int | float | str
+Attribute = int | float | str | GraphProto
 
 INPUTS: Final[Mapping[str, tuple[str | int, ...]]] = {
     "input_ids": ("tokens",),
@@ -290,7 +290,7 @@ class GraphBuilder(ABC):
 
 
 def _inputs(nodes: Iterable[NodeProto]) -> Iterator[str]:
-    """Yield the names that nodes read, including those in the bodies of loops."""
+    """Yield the names that nodes read, including those in branches and the bodies of loops."""
     for node in nodes:
         yield from node.input
         for attribute in node.attribute:

@@ -125,7 +125,12 @@ def write(path: Path, graph: GraphProto) -> Path:
 LOOP: Final = helper.make_node("Loop", ["", "true"], ["out"], body=within())
 COUNT: Final = helper.make_node("Shape", ["group_shape"], ["groups"], end=1)
 OVER_GROUPS: Final = helper.make_node("Loop", ["groups", ""], ["out"], body=within())
+NOTHING: Final = helper.make_node("Identity", ["x"], ["y"])
 DATA: Final = "graph.onnx.data"
+
+
+def branch(*nodes: NodeProto) -> NodeProto:
+    return helper.make_node("If", ["c"], ["o"], then_branch=within(), else_branch=within(*nodes))
 
 
 @pytest.mark.parametrize(
@@ -153,6 +158,14 @@ DATA: Final = "graph.onnx.data"
             "has a Loop that does not count",
         ),
         (within(OVER_GROUPS, inputs=["groups"]), "has a Loop that does not count"),
+        (within(branch(helper.make_node("Loop", ["count", ""], ["out"], body=within()))), "has a Loop"),
+        (
+            within(COUNT, branch(helper.make_node("Loop", ["groups", ""], ["o"], body=within(OVER_GROUPS)))),
+            "has a Loop",
+        ),
+        (within(branch(branch(NOTHING))), "has a If"),
+        (within(COUNT, helper.make_node("Loop", ["groups", ""], ["out"], body=within(branch(NOTHING)))), "has a If"),
+        (within(branch(COUNT)), "has a Loop that does not count the groups"),
         (within(helper.make_node("Scan", ["x"], ["out"], body=within(), num_scan_inputs=1)), "has a Scan"),
     ],
 )
@@ -164,8 +177,9 @@ def test_a_graph_that_reads_other_files_or_loops_without_an_end_is_refused(
         check_contents(path, DATA)
 
 
-def test_a_graph_loops_over_the_groups_of_a_batch(tmp_path: Path) -> None:
-    check_contents(write(tmp_path / "graph.onnx", within(COUNT, OVER_GROUPS, inputs=["group_shape"])), None)
+@pytest.mark.parametrize("loop", [OVER_GROUPS, branch(OVER_GROUPS)])
+def test_a_graph_loops_over_the_groups_of_a_batch(tmp_path: Path, loop: NodeProto) -> None:
+    check_contents(write(tmp_path / "graph.onnx", within(COUNT, loop, loop, inputs=["group_shape"])), None)
 
 
 def test_a_function_is_refused(tmp_path: Path) -> None:

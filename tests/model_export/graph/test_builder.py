@@ -98,14 +98,22 @@ def test_attention_on_cuda_copies_nothing(precision: Precision) -> None:
             assert list(node.input[3:]) == ["", "token_offset", "cu_seqlens"]
 
 
-def test_cpu_layer_has_six_products_and_one_loop_of_attention() -> None:
+def test_cpu_layer_has_six_products_and_attends_to_the_whole_batch_or_group_by_group() -> None:
     nodes = graph_of("bert-fill-mask").nodes
     kinds = Counter(node.op_type for node in nodes)
     assert kinds["Gemm"] == 2 * 6 + 2
     assert kinds["Gelu"] == 2 + 1
     assert kinds["LayerNormalization"] == 1 + 2 * 2 + 1
-    loops = [helper.get_node_attr_value(node, "body") for node in nodes if node.op_type == "Loop"]
-    assert [sum(node.op_type == "MultiHeadAttention" for node in body.node) for body in loops] == [1, 1]
+    branches = [
+        [helper.get_node_attr_value(node, f"{name}_branch").node for name in ("then", "else")]
+        for node in nodes
+        if node.op_type == "If"
+    ]
+    assert len(branches) == 2
+    for whole, groups in branches:
+        [body] = [helper.get_node_attr_value(node, "body").node for node in groups if node.op_type == "Loop"]
+        assert [sum(node.op_type == "MultiHeadAttention" for node in nodes) for nodes in (whole, body)] == [1, 1]
+        assert not {node.op_type for node in whole} & {"Slice", "SequenceInsert", "ConcatFromSequence"}
 
 
 @pytest.mark.parametrize("name", ["bert-single-label", "distilbert-embed-cls"])
