@@ -1,7 +1,7 @@
 """Run a graph for the CPU in OpenVINO, with products in bf16. The only module that imports `openvino`, which not every server has.
 
-OpenVINO reads the graph of `cpu-fp32` as it is, but it joins the parts of a loop only if all have one size. So the loops over the
-groups of a batch are replaced. Attention runs over bins instead: rows of the length of the longest sequence, each with
+OpenVINO reads the graph of `cpu-fp32` as it is, but it joins the parts of a loop only if all have one size. So what runs over the
+groups of a batch is replaced. Attention runs over bins instead: rows of the length of the longest sequence, each with
 as many whole sequences as fit, which a mask keeps apart. Everything else processes the packed tokens.
 """
 
@@ -16,6 +16,7 @@ import openvino.opset15 as ops
 
 from app.bundle.cpus import usable_cpus
 from app.bundle.graph_inputs import Feeds
+from app.bundle.manifest import Architecture
 from app.runtime.execution import Finish, RunOptions, Values
 
 PROVIDER: Final = f"OpenVINO {ov.__version__.partition('-')[0]}"
@@ -31,7 +32,7 @@ class OpenVinoExecution:
 
     launches_ahead = False
 
-    def __init__(self, path: Path, *, heads: int, threads: Sequence[int]) -> None:
+    def __init__(self, path: Path, architecture: Architecture, *, threads: Sequence[int]) -> None:
         """Load a graph, once for each number of threads, with as many streams as such runs fit onto the cores. Streams share weights.
 
         Raises:
@@ -41,7 +42,7 @@ class OpenVinoExecution:
         model = core.read_model(path)
         self.inputs: Final = [_name(one) for one in model.inputs]
         self.outputs: Sequence[str] = [_name(one) for one in model.outputs]
-        _replace_loops(model, heads=heads)
+        _replace_branches(model, architecture)
         self._models = {count: _compile(core, model, count) for count in sorted(threads)}
         self._used: Final = {_name(one) for one in model.inputs}
         self._free: Final[dict[int, list[Any]]] = {count: [] for count in threads}
@@ -127,31 +128,28 @@ def bins(group_shape: npt.NDArray[np.generic]) -> Feeds:
     }
 
 
-def _replace_loops(model: Any, *, heads: int) -> None:  # noqa: ANN401 - openvino has no types where these are checked
-    """Compute what the loops over the groups of a batch do from the inputs of `bins`."""
+def _replace_branches(model: Any, architecture: Architecture) -> None:  # noqa: ANN401 - openvino has no types where these are checked
+    """Compute from the inputs of `bins` what the branches do, for one group and for several."""
     dtypes = {name: ov.Type.f32 if name == "bin_mask" else ov.Type.i64 for name in _NEW}
     ranks = {"bin_tokens": 2, "bin_mask": 4}
     new = {name: ops.parameter([-1] * ranks.get(name, 1), dtypes[name], name=name) for name in _NEW}
     for name, parameter in new.items():
         parameter.output(0).set_names({name})
     used: set[str] = set()
-    for loop in [node for node in model.get_ordered_ops() if node.get_type_name() == "Loop"]:
-        values = [value for value in loop.input_values() if value.get_element_type() == ov.Type.f32]
-        name = loop.get_friendly_name().removesuffix(".groups")
+    for node in [node for node in model.get_ordered_ops() if node.get_type_name() == "If"]:
+        values = [value for value in node.input_values() if value.get_element_type() == ov.Type.f32]
+        name = node.get_friendly_name()
         if name == "means":
-            [hidden] = values
+            hidden, *_ = values  # once more for each branch
             places = {"sequence_tokens", "sequence_starts"}
             rows = ops.embedding_bag_offsets(hidden, new["sequence_tokens"], new["sequence_starts"], reduction="mean")
         else:
             packed = {name: value for value in values for name in value.get_names()}
             parts = [packed[f"{name.removesuffix('attention')}{part}"] for part in ("query", "key", "value")]
             places = {"bin_tokens", "bin_mask", "bin_places"}
-            rows = _attention(parts, new, heads=heads)
+            rows = _attention(parts, new, architecture)
         used |= places
-        # ONNX's ConcatFromSequence is the Reshape of what the loop gives.
-        readers = [one.get_node() for one in loop.output(0).get_target_inputs()]
-        [joined] = [one for one in readers if one.get_type_name() == "Reshape"]
-        for one in joined.output(0).get_target_inputs():
+        for one in node.output(0).get_target_inputs():
             one.replace_source_output(rows.output(0))
     model.add_parameters([new[name] for name in _NEW if name in used])
     for parameter in model.get_parameters():
@@ -160,10 +158,10 @@ def _replace_loops(model: Any, *, heads: int) -> None:  # noqa: ANN401 - openvin
     model.validate_nodes_and_infer_types()
 
 
-def _attention(parts: Sequence[Any], new: Mapping[str, Any], *, heads: int) -> Any:  # noqa: ANN401
+def _attention(parts: Sequence[Any], new: Mapping[str, Any], architecture: Architecture) -> Any:  # noqa: ANN401
     """Return what each packed token attends to, all heads side by side, of the packed queries, keys and values."""
     rows, order = ops.constant(np.int64(0)), ops.constant(np.array([0, 2, 1, 3]))
-    hidden = parts[0].get_partial_shape()[1].get_length()
+    heads, hidden = architecture.attention_heads, architecture.hidden_size
     by_head = ops.constant(np.array([0, 0, heads, hidden // heads]))
     binned = [ops.reshape(ops.gather(one, new["bin_tokens"], rows), by_head, special_zero=True) for one in parts]
     attended = ops.scaled_dot_product_attention(*(ops.transpose(one, order) for one in binned), new["bin_mask"])

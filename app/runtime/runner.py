@@ -66,9 +66,8 @@ class OrtRunner:
             bundle.verify_file(variant.external_data)
         check_contents(path, variant.external_data.file if variant.external_data else None)
         if variant.precision == "bf16":
-            heads = bundle.manifest.architecture.attention_heads
             self._execution, self.provider = open_in_bf16(
-                path, heads=heads, threads=threads, size_bytes=variant.size_bytes
+                path, bundle.manifest.architecture, threads=threads, size_bytes=variant.size_bytes
             )
         elif variant.target == "cpu":
             self._execution = open_on_cpu(path, threads=threads, size_bytes=variant.size_bytes)

@@ -18,7 +18,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKern
 from app.bundle.cpus import has_bf16_products
 from app.bundle.graph_inputs import INPUTS
 from app.bundle.heads import head_of
-from app.bundle.manifest import Target
+from app.bundle.manifest import Architecture, Target
 from app.bundle.session import PROVIDERS
 from app.errors import BundleError, OutOfDeviceMemory, StartupError
 from app.runtime.cuda import Cuda
@@ -109,12 +109,14 @@ def open_on_cpu(path: Path, *, threads: Sequence[int], size_bytes: int, in_bf16:
     return HostExecution(sessions)
 
 
-def open_in_bf16(path: Path, *, heads: int, threads: Sequence[int], size_bytes: int) -> tuple[Execution, str]:
+def open_in_bf16(
+    path: Path, architecture: Architecture, *, threads: Sequence[int], size_bytes: int
+) -> tuple[Execution, str]:
     """Load the fp32 graph of a CPU with products in bf16: on ARM in ONNX Runtime, on x86, where that has none, in OpenVINO.
 
     Args:
         path: The graph.
-        heads: The network's attention heads.
+        architecture: The network's.
         threads: How many CPU threads a run may have, as in `open_on_cpu`.
         size_bytes: The size of the graph's files.
 
@@ -141,7 +143,7 @@ def open_in_bf16(path: Path, *, heads: int, threads: Sequence[int], size_bytes: 
             f"Run pip install '{OPENVINO}', or set BERT_PRECISION to auto, fp32 or int8."
         ) from error
     try:
-        execution = openvino.OpenVinoExecution(path, heads=heads, threads=threads)
+        execution = openvino.OpenVinoExecution(path, architecture, threads=threads)
     except Exception as error:
         if is_out_of_memory(error):
             raise OutOfDeviceMemory(first_line(error)) from error
