@@ -42,8 +42,8 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What decides how fast a model is: if any of it is another, what was measured does not count.
 
     `bundle` is its identity, `threads` and `batch_tokens` the settings (0: what is measured), `processor` what
-    `app.bundle.cpus.processor` says, `cores` how many of its cores may be kept busy, `runtime` and `release` the versions of ONNX Runtime and
-    of this server.
+    `app.bundle.cpus.processor` says, `cores` how many of its cores may be kept busy, `runtime` and `release` the versions of what runs it
+    and of this server.
     """
 
     bundle: str

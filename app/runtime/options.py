@@ -1,5 +1,6 @@
 """How providers and runs are configured, the same for every model. `app.bundle.session` configures sessions."""
 
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import onnxruntime as ort
@@ -14,7 +15,6 @@ CUDA_OPTIONS: Final = {
     # Take what a batch needs, not the next power of two: warm-up has the largest batch run, and the arena stays there.
     "arena_extend_strategy": "kSameAsRequested",
 }
-RUNTIME: Final = f"onnxruntime {ort.__version__}"
 BF16_ON_ARM: Final = "mlas.enable_gemm_fastmath_arm64_bfloat16"
 ARENAS: Final[dict[Target, str]] = {"cpu": "cpu:0", "cuda": "gpu:0"}
 
@@ -37,3 +37,11 @@ def run_options(target: Target, *, shrinks_arena: bool = False) -> Any:  # noqa:
     if shrinks_arena:
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", ARENAS[target])
     return options
+
+
+def runtime_versions() -> str:
+    """Return the versions of what runs models here; OpenVINO, which only some servers have, as it is installed, imported or not."""
+    try:
+        return f"onnxruntime {ort.__version__}, openvino {version('openvino')}"
+    except PackageNotFoundError:
+        return f"onnxruntime {ort.__version__}"

@@ -17,7 +17,7 @@ from app.engine.speed_check import is_alike
 from app.engine.tuning_cache import Conditions, TuningCache
 from app.errors import BundleError
 from app.runtime.choice import Wanted, choose_variant
-from app.runtime.options import RUNTIME
+from app.runtime.options import runtime_versions
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def _cache_of(bundle: Bundle, settings: Settings, precision: Wanted) -> TuningCa
         batch_tokens=settings.batch_tokens,
         processor=processor(),
         cores=cpu_limit(),
-        runtime=RUNTIME,
+        runtime=runtime_versions(),
         release=__version__,
     )
     return TuningCache(folder, conditions)
