@@ -2,7 +2,7 @@
 
 A session lays the weights of its products out anew, as the processor's kernels read them, in memory of its own: a second session of
 the same graph would double them. Here ONNX Runtime writes the graph with these weights to files once, and each session maps them.
-The answers are the same, bit for bit (docs/decisions/0026-threads-by-load.md).
+The answers are the same, bit for bit (docs/decisions/0025-threads-by-load.md).
 """
 
 import fcntl

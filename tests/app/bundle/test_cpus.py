@@ -107,7 +107,7 @@ def test_a_processor_that_cannot_be_read_is_its_architecture(tmp_path: Path, mon
     ("text", "expected"),
     [
         ("flags\t\t: avx512f avx512_bf16\n", True),
-        ("flags\t\t: avx512f amx_bf16 amx_tile\n", True),
+        ("flags\t\t: avx512f amx_bf16 amx_tile amx_int8\n", True),
         ("Features\t: fp asimd i8mm bf16\n", True),
         ("flags\t\t: avx2 avx512f avx512_vnni\n", False),
         ("Features\t: fp asimd svebf16\n", False),

@@ -37,6 +37,7 @@ def test_the_next_engine_reuses_the_threads_of_the_lost_one(
 
     monkeypatch.setattr(loading, "open_runner", open_runner)
     monkeypatch.setattr(loading, "usable_cpus", lambda: 6)
+    monkeypatch.setattr("app.engine.preparation.useful_threads", lambda _, runner: runner.threads[:1])
     identity = bundle.identity if is_same else "another"
     before = {bundle.name: loaded_as(identity=identity, threads=[1], seconds_per_token=2e-5)}
 
@@ -49,7 +50,7 @@ def test_the_next_engine_reuses_the_threads_of_the_lost_one(
 
     loaded = asyncio.run(load())[bundle.name]
     assert asked == [[1] if is_same else [1, 3, 6]]
-    assert loaded.threads == [1]  # more are of no use to so small a model
+    assert loaded.threads == [1]
     assert loaded.identity == bundle.identity
     assert (loaded.speed.seconds_per_token == 2e-5) == is_same
 
