@@ -25,8 +25,14 @@ BF16_TOLERANCE: Final = 0.04
 tolerance at the export is an eighth of it. BERT-base was off by 0.007 (of 0.66), the demo checkpoint by 0.011 of the largest."""
 
 
-def replay_golden(bundle: Bundle, variant_name: str, run: Run) -> None:
+def replay_golden(bundle: Bundle, variant_name: str, run: Run, *others: Run) -> None:
     """Run every golden case alone, then a text of the maximum length, then all cases in one batch.
+
+    Args:
+        bundle: The cases.
+        variant_name: What runs them.
+        run: Runs a batch.
+        others: Run it with other numbers of threads: all cases in one batch, as none computes another number.
 
     Raises:
         BundleError: an answer differs from the source checkpoint's by more than the variant's tolerance, or the graph cannot run
@@ -38,9 +44,10 @@ def replay_golden(bundle: Bundle, variant_name: str, run: Run) -> None:
     [variant] = [variant for variant in bundle.manifest.servable if variant.name == variant_name]
     tolerance = _tolerance(bundle, variant) * TOLERANCE_FACTOR
     longest = of_length(sequences[0], bundle.manifest.max_length)
-    for batches in ([*([sequence] for sequence in sequences), [longest]], [sequences]):
+    alone = [*([sequence] for sequence in sequences), [longest]]
+    for runs, batches in ((run, alone), *((one, [sequences]) for one in (run, *others))):
         try:
-            results = [result for batch in batches for result in run(batch)]
+            results = [result for batch in batches for result in runs(batch)]
             # That of the longest text, the last one, is compared with nothing.
             differences = [_difference(case, result) for case, result in zip(cases, results, strict=False)]
             worst = float(np.max(differences))  # NaN if one is

@@ -40,8 +40,8 @@ def prepare(
         OutOfDeviceMemory: a batch of the budget does not fit.
     """
     runner = open_runner(bundle)
-    for threads in runner.threads or (0,):
-        replay_golden(bundle, runner.variant_name, partial(runner.run, threads=threads))
+    runs = [partial(runner.run, threads=threads) for threads in runner.threads or (0,)]
+    replay_golden(bundle, runner.variant_name, *runs)
     if previous is not None and previous.way == (runner.variant_name, runner.provider, tuple(runner.threads)):
         speed = previous.speed
     else:
@@ -49,7 +49,7 @@ def prepare(
             runner.keep_threads(useful_threads(bundle, runner))
         speed = measure_speed(
             bundle,
-            partial(runner.run, threads=min(runner.threads, default=0)),
+            runs[0],
             limit_tokens=budget_tokens or MAX_BUDGET_TOKENS,
             search_for_s=SEARCH_DEVICE_FOR_S if runner.launches_ahead else SEARCH_FOR_S,
         )

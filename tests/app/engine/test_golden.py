@@ -46,6 +46,14 @@ def test_one_wrong_answer_stops_the_start(bundle: Bundle, runner: OrtRunner, whe
         replay_golden(bundle, "cpu-fp32", wrong)
 
 
+def test_wrong_answers_with_other_threads_stop_the_start(bundle: Bundle, runner: OrtRunner) -> None:
+    def wrong(batch: Sequence[TokenSequence]) -> list[SequenceResult]:
+        return runner.run(batch)[::-1]
+
+    with pytest.raises(BundleError, match="golden answers"):
+        replay_golden(bundle, "cpu-fp32", runner.run, runner.run, wrong)
+
+
 def test_a_nan_answer_stops_the_start(bundle: Bundle, runner: OrtRunner) -> None:
     def broken(batch: Sequence[TokenSequence]) -> list[SequenceResult]:
         results = runner.run(batch)
