@@ -64,22 +64,22 @@ def _command(bundle: Bundle, name: str) -> str | None:
 
 def log_advice(models: Mapping[str, Loaded]) -> None:
     """Log a line: what the CPU has, in which variant each model runs on it, and what would be faster."""
-    on_cpu = {name: one for name, one in models.items() if one.threads}
-    if on_cpu:
-        sets = next(iter(on_cpu.values())).instruction_sets
+    names_by_advice: dict[str, list[str]] = {}
+    for name, one in models.items():
+        if one.threads:
+            names_by_advice.setdefault(_how(one), []).append(name)
+    if names_by_advice:
+        sets = next(one.instruction_sets for one in models.values() if one.threads)
         log.info(
             "this CPU has %s. %s",
             ", ".join(sets) or "no instruction sets that are known",
-            " ".join(_how(name, one) for name, one in on_cpu.items()),
+            " ".join(f"As {how}: {', '.join(names)}." for how, names in names_by_advice.items()),
         )
 
 
-def _how(name: str, one: Loaded) -> str:
-    how = f"Model {name} runs as {one.variant}"
-    if not one.faster:
-        return f"{how}."
+def _how(one: Loaded) -> str:
     ways = (
         f"{other.variant}, which {other.price} ({f'run {other.command}, then ' if other.command else ''}set {other.setting})"
         for other in one.faster
     )
-    return f"{how}; faster here: {'; '.join(ways)}."
+    return f"{one.variant} (faster here: {'; '.join(ways)})" if one.faster else one.variant

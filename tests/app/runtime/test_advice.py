@@ -98,13 +98,13 @@ def test_a_line_tells_what_the_cpu_has_and_what_is_faster(
                 "a": advised(with_both, loaded(threads=[1])),
                 "b": advised(with_both, loaded(threads=[1], variant="cpu-int8")),
                 "c": advised(without, loaded(threads=[1], variant="cpu-bf16")),
+                "d": advised(with_both, loaded(threads=[1])),
             }
         )
     assert "\n".join(caplog.messages) == (
-        "this CPU has AVX2, VNNI, AMX. Model a runs as cpu-fp32; faster here: cpu-int8, which changes some answers (set "
-        "BERT_PRECISION=int8); cpu-bf16, which rounds scores (set BERT_PRECISION=bf16). Model b runs as cpu-int8. Model c runs as "
-        "cpu-bf16; faster here: cpu-int8, which changes some answers "
-        f"(run {EXPORT}cpu-fp32,cpu-int8, then set BERT_PRECISION=int8)."
+        "this CPU has AVX2, VNNI, AMX. As cpu-fp32 (faster here: cpu-int8, which changes some answers (set BERT_PRECISION=int8); "
+        "cpu-bf16, which rounds scores (set BERT_PRECISION=bf16)): a, d. As cpu-int8: b. As cpu-bf16 (faster here: cpu-int8, which "
+        f"changes some answers (run {EXPORT}cpu-fp32,cpu-int8, then set BERT_PRECISION=int8)): c."
     )
 
 
@@ -114,4 +114,4 @@ def test_a_cpu_that_is_not_known_is_said_so(
     put_cpu(monkeypatch)
     with caplog.at_level(logging.INFO):
         log_advice({"a": advised(load_bundle(folder), loaded(threads=[1]))})
-    assert caplog.messages == ["this CPU has no instruction sets that are known. Model a runs as cpu-fp32."]
+    assert caplog.messages == ["this CPU has no instruction sets that are known. As cpu-fp32: a."]
