@@ -17,7 +17,7 @@ import numpy.typing as npt
 from app.bundle.manifest import Precision
 from benchmarks.batches import token_sequences
 from benchmarks.bench import Bench
-from benchmarks.bundles import ROOT, TORCH_PYTHON, ExportFailed, ModelForm
+from benchmarks.bundles import ROOT, TELLS_NOBODY, TORCH_PYTHON, ExportFailed, ModelForm
 from benchmarks.report import Row, say
 
 PEERS: Final = Path(__file__).parent / "peers"
@@ -55,6 +55,7 @@ class Engine(NamedTuple):
             # Whatever else counts threads: torch, and NumPy's BLAS.
             "OMP_NUM_THREADS": str(threads),
             "HF_HUB_OFFLINE": "1",
+            **TELLS_NOBODY,
         }
 
 

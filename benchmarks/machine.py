@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from app.bundle.cpus import instruction_sets
 from app.bundle.manifest import Target
 
 # The products of a BERT-base layer, [inputs, outputs]: query, key and value; attention output; feed-forward.
@@ -21,18 +22,6 @@ _PACKAGES: Final = (
     *("onnxruntime", "onnxruntime-gpu", "numpy", "tokenizers", "uvicorn", "nvidia-cuda-runtime", "nvidia-cublas"),
     *("nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
 )
-
-_INSTRUCTION_SETS: Final = {
-    "AVX2": {"avx2"},
-    "AVX-512": {"avx512f"},
-    "VNNI": {"avx512_vnni", "avx_vnni"},
-    "bf16": {"avx512_bf16", "bf16"},
-    "AMX": {"amx_int8"},
-    "NEON": {"asimd"},
-    "dot products": {"asimddp"},
-    "int8 matrices": {"i8mm"},
-}
-"""What decides over the rate of matrix products, by the flags of x86 and ARM in /proc/cpuinfo."""
 
 
 class NotRun(Exception):
@@ -72,7 +61,7 @@ def describe_device(device: Target) -> dict[str, Any]:
         NotRun: there is no GPU, or no way to ask for it.
     """
     if device == "cpu":
-        return {"name": _cpu(), "instruction_sets": _instruction_sets(), "cores": len(os.sched_getaffinity(0))}
+        return {"name": _cpu(), "instruction_sets": [*instruction_sets()], "cores": len(os.sched_getaffinity(0))}
     nvml, handle = _open_gpu()
     return {
         "name": nvml.nvmlDeviceGetName(handle),
@@ -107,14 +96,6 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 def _cpu() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.machine())
-
-
-def _instruction_sets() -> list[str]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    flags = next(
-        (line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))), []
-    )
-    return [name for name, of in _INSTRUCTION_SETS.items() if not of.isdisjoint(flags)]
 
 
 def _open_gpu() -> tuple[ModuleType, Any]:
