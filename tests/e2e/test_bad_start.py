@@ -148,7 +148,7 @@ def test_a_missing_device_ends_the_start(models: Path) -> None:
 
 def test_a_missing_precision_ends_the_start(models: Path) -> None:
     complaint = refusal("--models", str(models), BERT_PRECISION="fp16")
-    assert "it has cpu-fp32. fp16 does not run on a CPU. Set BERT_PRECISION to auto, fp32 or int8" in complaint
+    assert "it has cpu-fp32. fp16 does not run on a CPU. Set BERT_PRECISION to auto, fp32, int8 or bf16" in complaint
 
 
 def test_a_bad_setting_ends_the_start() -> None:
