@@ -12,6 +12,10 @@ PROVIDERS: Final[dict[Target, str]] = {"cpu": "CPUExecutionProvider", "cuda": "C
 FATAL: Final = 4
 """The level of ONNX Runtime's own messages on stderr, past our log: a failure is raised as well, and logged once there."""
 
+SPIN_US: Final = 100
+"""How long a thread spins at the end of its part of an operator until it sleeps. If another program has the core of a thread, the others
+would spin for as long: see docs/decisions/0025-threads-by-load.md."""
+
 RECORDS_PLACEMENT: Final = "session.record_ep_graph_assignment_info"
 
 
@@ -33,6 +37,7 @@ def configure(options: Any, *, threads: int, target: Target) -> Any:  # noqa: AN
     # Threads that spin after a run take the cores from the front end and from other models' sessions: with six
     # sessions that took turns on 2 cores a short run went from 2.5 ms to 13.6 ms. They still spin during a run.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     if not has_exact_int8_products():  # then ONNX Runtime takes another kernel, exact and half as fast
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options

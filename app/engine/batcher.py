@@ -98,6 +98,9 @@ class Batcher(Generic[P, R]):
         self._is_one_awake = False
         self._closed: EngineLost | NotReady | None = None
         self._running_tokens = 0
+        self._running_sequences = 0
+        self._last_met = 1
+        """Sequences that were not answered when the last request came, with its own."""
         self._answered_at = -math.inf
 
     @property
@@ -178,6 +181,7 @@ class Batcher(Generic[P, R]):
         if timeline is not None:
             timeline.admitted_at = now
         self.queue.add(job, own_tokens)
+        self._last_met = self.queue.sequences + self._running_sequences
         self._wake_one()
         if self._launches_ahead and self._is_full():
             self._slots.look_again()
@@ -247,10 +251,15 @@ class Batcher(Generic[P, R]):
         return self.queue.tokens >= self._budget_tokens
 
     def share(self, free: int, others: int) -> int:
-        """Return how many of the free slots a batch takes: as many as there are for each of those that wait."""
+        """Return how many of the free slots a batch takes: as many as there are for each of those that wait or are to come.
+
+        Callers that wait for their answers one after the other are soon there again: as many sequences as the last request met are
+        expected, in batches like this one.
+        """
         if free < self._fewest_slots:
             return 0
-        batches = max(1, math.ceil(self.queue.tokens / self._budget_tokens)) + others
+        to_come = math.ceil(self._last_met / max(1, self.queue.sequences))
+        batches = max(math.ceil(self.queue.tokens / self._budget_tokens), to_come) + others
         return max((slots for slots in self._threads if slots <= free // batches), default=self._fewest_slots)
 
     def _take(self) -> list[Item[P, R]]:
@@ -263,12 +272,14 @@ class Batcher(Generic[P, R]):
     async def _run_batch(self, batch: list[Item[P, R]], slots: int, wanted_at: float) -> None:
         running_tokens = sum(job.tokens[i] for job, i in batch)
         self._running_tokens += running_tokens
+        self._running_sequences += len(batch)
         try:
             error = await self._run_together(batch, slots, wanted_at)
             if error is not None:
                 await self._run_again(batch, slots, error)
         finally:
             self._running_tokens -= running_tokens
+            self._running_sequences -= len(batch)
 
     async def _run_together(
         self, batch: list[Item[P, R]], slots: int, wanted_at: float | None = None

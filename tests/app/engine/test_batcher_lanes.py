@@ -271,6 +271,7 @@ def test_a_batch_gets_as_many_cores_as_are_free_for_each_that_waits(lanes: Lanes
             job = batcher.submit([1], [waiting])
             assert batcher.share(free, others=0) == expected
             batcher.withdraw(job)
+        batcher.submit([1], [4])
         assert batcher.share(8, others=1) == 4  # another model's batch waits behind this one
         assert batcher.share(0, others=0) == 0
 
@@ -291,6 +292,35 @@ def test_the_estimate_does_not_change_with_the_threads_of_a_batch(lanes: Lanes) 
             await one
         assert set(lanes.threads) == {2}
         assert batcher.estimate.seconds(4 * BUDGET) == pytest.approx(4.0)
+        work.cancel()
+
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_callers_that_come_again_at_once_have_a_core_each(lanes: Lanes) -> None:
+    """One text waits at most, but it has met the other: with all cores for each in turn, two callers would wait for each other."""
+
+    async def test() -> None:
+        batcher = batcher_of(lanes, Slots(LANES), threads=(1, 2))
+        work = asyncio.ensure_future(batcher.work())
+        first = submit(batcher, 4)
+        await settle()
+        second = submit(batcher, 4)
+        await settle()
+        for number in range(4):
+            await lanes.finish(number, at=number + 1)
+            assert (await first)[0] < 0
+            first, second = second, submit(batcher, 4)
+            await settle()
+        assert lanes.threads == [2, 1, 1, 1, 1, 1]
+        for number in (4, 5):
+            await lanes.finish(number, at=number + 1)
+        await asyncio.gather(first, second)
+        last = submit(batcher, 4)
+        await settle()
+        assert lanes.threads[-1] == 2
+        await lanes.finish(6, at=7)
+        await last
         work.cancel()
 
     asyncio.run(asyncio.wait_for(test(), 20))
