@@ -36,6 +36,7 @@ class OpenVinoExecution:
         """Load a graph, once for each number of threads, with as many streams as such runs fit onto the cores. Streams share weights.
 
         Raises:
+            ValueError: the export of an earlier release wrote it.
             RuntimeError: OpenVINO cannot read it.
         """
         core = ov.Core()
@@ -136,7 +137,10 @@ def _replace_branches(model: Any, architecture: Architecture) -> None:  # noqa: 
     for name, parameter in new.items():
         parameter.output(0).set_names({name})
     used: set[str] = set()
-    for node in [node for node in model.get_ordered_ops() if node.get_type_name() == "If"]:
+    branches = [node for node in model.get_ordered_ops() if node.get_type_name() == "If"]
+    if not branches:
+        raise ValueError("an earlier release has exported it")
+    for node in branches:
         values = [value for value in node.input_values() if value.get_element_type() == ov.Type.f32]
         name = node.get_friendly_name()
         if name == "means":
