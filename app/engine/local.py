@@ -132,7 +132,7 @@ class LocalEngine:
             bundle.manifest.task,
             runner.variant_name,
             runner.provider,
-            f" with {' or '.join(map(str, runner.threads))} threads" if runner.threads else "",
+            f" with {' or '.join(map(str, runner.threads))} CPU threads" if runner.threads else "",
             batcher.lanes / speed.seconds_per_token,
             "batches" if batcher.lanes == 1 else f"{batcher.lanes} batches at once",
             speed.budget_tokens,

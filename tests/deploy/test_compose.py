@@ -162,7 +162,9 @@ def test_grafana_asks_prometheus_without_a_proxy() -> None:
 
 def test_every_setting_of_the_server_reaches_it() -> None:
     expected = {f"BERT_{field.upper()}" for field in Settings.model_fields}
-    assert service("app")["environment"].keys() - {"TMPDIR"} == expected, "name the setting under services.app.environment"
+    assert service("app")["environment"].keys() - {"TMPDIR"} == expected, (
+        "name the setting under services.app.environment"
+    )
 
 
 def test_another_version_needs_no_other_container() -> None:
