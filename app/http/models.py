@@ -18,8 +18,8 @@ from app.tasks.base import Model
 class ModelCard(BaseModel):
     """A served model. `variant` and `provider` say how it runs; they are null until it is ready.
 
-    `instruction_sets` are those of the CPU, and `faster` is a variant that is faster there: `setting` has it served, `command` adds it
-    to the bundle first if it is not there. Where the model runs on no CPU, or nothing is faster, they are empty and null.
+    `instruction_sets` are those of the CPU, and `faster` the variants that are faster there: `setting` has one served, after `command`
+    where that is not null; `price` says what it does to answers. Both are empty where the model runs on no CPU.
     `hash` tells its bundle from every other; `version` is that by which `fill_models` put it there.
     `tasks` are all that it does, first the one that it was exported for.
     `id`, `object`, `created` (seconds since 1970) and `owned_by` are for OpenAI's clients.

@@ -28,7 +28,7 @@ _READ_ON_THE_HOST: Final = frozenset({"k"})
 
 
 class Execution(Protocol):
-    """Runs batches in one session."""
+    """Runs batches of one graph."""
 
     launches_ahead: bool
     """Whether a batch may be launched before the one before it is finished, and is worth it."""

@@ -16,7 +16,7 @@ from app.engine.messages import Loaded
 from app.engine.protocols import Runner
 from app.errors import BundleError, NoRoom, OutOfDeviceMemory, StartupError
 from app.processes.models.bad_bundles import NONE_SKIPPED, BadBundles
-from app.processes.models.remembered import Remembered, check_later
+from app.processes.models.remembered import Remembered
 from app.processes.models.room import measure_memory, require_room
 from app.runtime.advice import advised, log_advice
 from app.runtime.choice import choose_precisions, open_runner
@@ -117,7 +117,8 @@ async def load_models(
         metrics.not_loaded(bad.names)
     bad.refuse_none(loaded)
     log_advice(loaded)
-    check_later(engine, to_check)  # not while another model is loaded, which takes all cores
+    for remembered, one in to_check:  # not while another model is loaded, which takes all cores
+        remembered.check(engine, one)
     return loaded
 
 

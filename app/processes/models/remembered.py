@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -90,12 +90,6 @@ class Remembered:
             slowness,
         )
         cache.forget()
-
-
-def check_later(engine: LocalEngine, models: Iterable[tuple[Remembered, Loaded]]) -> None:
-    """Have the engine see later whether what was remembered of these models is right."""
-    for remembered, loaded in models:
-        remembered.check(engine, loaded)
 
 
 def _cache_of(bundle: Bundle, settings: Settings, precision: Wanted) -> TuningCache | None:

@@ -173,7 +173,7 @@ def test_what_turns_out_wrong_is_measured_by_the_next_start(
         settings = Settings(device="cpu", tuning_cache=True, tuning_cache_dir=tmp_path)
         await (await Remembered.of(bundle, settings, "auto", None)).keep(one)
         engine = Engine()
-        remembered.check_later(engine, [(await Remembered.of(bundle, settings, "auto", None), one)])
+        (await Remembered.of(bundle, settings, "auto", None)).check(engine, one)
         await engine.close()
         return (await Remembered.of(bundle, settings, "auto", None)).measured
 
