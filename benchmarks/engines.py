@@ -14,6 +14,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from app.bundle.cpus import has_bf16_products
 from app.bundle.manifest import Precision
 from benchmarks.batches import token_sequences
 from benchmarks.bench import Bench
@@ -44,8 +45,12 @@ class Engine(NamedTuple):
         """Return what `peers/text_model.py` reads.
 
         Raises:
-            ExportFailed: the model cannot be made for this engine.
+            ExportFailed: the model cannot be made for this engine, or this CPU does not multiply in its precision.
         """
+        if self.precision.startswith("bf16") and not has_bf16_products():
+            raise ExportFailed(
+                "this CPU does not multiply bf16: an engine runs it as fp32, or at a twentieth of the rate"
+            )
         return {
             "ENGINE": self.module,
             "PRECISION": self.precision,
