@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from app.bundle.cpus import BF16, EXACT_INT8, instruction_sets
+from app.bundle.cpus import BF16, FAST_INT8, instruction_sets
 from app.bundle.files import Bundle
 from app.bundle.manifest import Precision
 from app.engine.messages import Faster, Loaded
@@ -23,7 +23,7 @@ class _Gain(NamedTuple):
 
 
 _GAINS: Final = (
-    _Gain("int8", EXACT_INT8, "changes some answers"),
+    _Gain("int8", FAST_INT8, "changes some answers"),
     _Gain("bf16", BF16, "rounds scores"),
 )
 """The fastest first."""

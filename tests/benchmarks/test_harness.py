@@ -109,8 +109,8 @@ def test_rows_and_circumstances_replace_the_earlier_ones(tmp_path: Path, capsys:
 
 
 def test_a_new_processor_adds_a_file(tmp_path: Path) -> None:
-    other = {"device": {"name": "AMD EPYC", "cores": 2, "instruction_sets": ["AVX2"]}, "parts": {}}
-    path = tmp_path / "try-amd-epyc-2-cores-avx2.json"
+    other = {"device": {"name": "Another CPU", "cores": 3, "instruction_sets": ["AVX2"]}, "parts": {}}
+    path = tmp_path / "try-another-cpu-3-cores-avx2.json"
     path.write_text(json.dumps(other))
     assert run(COMMAND, ["--results", str(tmp_path), "--cache", str(tmp_path / "cache"), "--parts", "good"]) == 0
     assert json.loads(path.read_text()) == other

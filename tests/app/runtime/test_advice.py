@@ -24,13 +24,13 @@ def put_cpu(monkeypatch: pytest.MonkeyPatch, *sets: str) -> None:
     monkeypatch.setattr(advice, "instruction_sets", lambda: sets)
 
 
-@pytest.mark.parametrize("instruction_set", ["VNNI", "DOTPROD", "I8MM"])
+@pytest.mark.parametrize("instruction_set", ["AVX2", "VNNI", "DOTPROD", "I8MM"])
 def test_int8_is_faster_where_its_products_are(
     folder: Path, monkeypatch: pytest.MonkeyPatch, instruction_set: str
 ) -> None:
-    put_cpu(monkeypatch, "AVX2", instruction_set)
+    put_cpu(monkeypatch, "AVX-512", instruction_set)
     told = advised(with_variants(folder, ("cpu", "fp32"), ("cpu", "int8")), loaded(threads=[1]))
-    assert told.instruction_sets == ("AVX2", instruction_set)
+    assert told.instruction_sets == ("AVX-512", instruction_set)
     assert told.faster == (Faster("cpu-int8", "BERT_PRECISION=int8", None, "changes some answers"),)
 
 
@@ -45,7 +45,7 @@ def test_a_variant_that_is_not_there_is_made_by_an_export_that_keeps_the_others(
     assert options.variants == ["cpu-fp32", "cuda-fp16", "cpu-int8"]
 
 
-@pytest.mark.parametrize("sets", [(), ("AVX2", "AVX-512"), ("NEON", "SVE")])
+@pytest.mark.parametrize("sets", [(), ("NEON", "SVE")])
 def test_nothing_is_faster_where_products_of_fewer_bits_are_slow(
     folder: Path, monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...]
 ) -> None:
