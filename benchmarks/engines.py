@@ -48,9 +48,7 @@ class Engine(NamedTuple):
             ExportFailed: the model cannot be made for this engine, or this CPU does not multiply in its precision.
         """
         if self.precision.startswith("bf16") and not has_bf16_products():
-            raise ExportFailed(
-                "this CPU does not multiply bf16: an engine runs it as fp32, or at a twentieth of the rate"
-            )
+            raise ExportFailed("this CPU does not multiply bf16")
         return {
             "ENGINE": self.module,
             "PRECISION": self.precision,

@@ -36,7 +36,7 @@ _FLAGS: Final[Mapping[str, Sequence[frozenset[str]]]] = {
 EXACT_INT8: Final = frozenset({"VNNI", "DOTPROD", "I8MM"})
 """The sets that add 8-bit products in 32 bits, any of them at several times the rate of fp32."""
 FAST_INT8: Final = EXACT_INT8 | {"AVX2"}
-"""Those with which int8 is faster than fp32: with AVX2 alone by 1.1 to 1.8, though the kernel that adds exactly is not the fastest."""
+"""Those with which int8 is faster than fp32: with AVX2 alone by 1.1 to 1.7, though the kernel that adds exactly is not the fastest."""
 BF16: Final = frozenset({"AMX", "AVX-512 BF16", "BF16"})
 """The sets that multiply bf16, any of them at about twice the rate of fp32 or more."""
 _OF_ITS_KIND: Final = frozenset(
