@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,9 @@ LARGEST_MANIFEST: Final = 2**24
 LARGEST_READ: Final = 2**28
 """Bytes of a manifest, and of what else is read whole: a tokenizer or golden answers. Those of the largest multilingual models
 have 20 MB."""
+
+READ_AT_ONCE: Final = 2**24
+"""Bytes of which a checksum is made at once. Each part gives the GIL away, and gets it back 5 ms later from a thread that computes."""
 
 
 class Bundle:
@@ -77,7 +81,7 @@ class Bundle:
         with open_regular(path) as stream:
             self._check_size(file, os.fstat(stream.fileno()).st_size)
             try:
-                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+                sha256 = _sha256(stream)
             except OSError as error:
                 raise unreadable(path, error) from error
         self._check_hash(file, sha256)
@@ -131,7 +135,14 @@ def key_of(name: str, identity: str) -> str:
 def sha256_of(path: Path) -> str:
     """Return the hex sha256 of a file's content."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return _sha256(stream)
+
+
+def _sha256(stream: BufferedReader) -> str:
+    digest, part = hashlib.sha256(), memoryview(bytearray(READ_AT_ONCE))
+    while size := stream.readinto(part):
+        digest.update(part[:size])
+    return digest.hexdigest()
 
 
 def describe_file(path: Path) -> BundleFile:

@@ -19,7 +19,7 @@ from app.engine.batcher import Batcher, BatchObserver
 from app.engine.callers import Caller
 from app.engine.golden import golden_sequences
 from app.engine.messages import Loaded, Measured, QueueStatistics, Speed, Timeline
-from app.engine.preparation import prepare
+from app.engine.preparation import Prepared, prepare
 from app.engine.protocols import Runner
 from app.engine.queue import Job
 from app.engine.rates import Rates
@@ -94,13 +94,18 @@ class LocalEngine:
             BundleError: a file is damaged, or the answers are not the golden ones.
             StartupError: the requested device does not work.
         """
-        started_at = time.perf_counter()
-        runner, speed = await self._threads.prepare(
+        prepared = await self._threads.prepare(
             partial(prepare, bundle, open_runner, budget_tokens=budget_tokens, previous=previous), beside=beside
         )
+        runner = prepared.runner
         if beside and runner.launches_ahead:
             # CUDA's provider has handles and workspaces for each thread: those of this one are made before a request needs them.
             await self._threads.prepare(partial(runner.run, golden_sequences(bundle)))
+        return self.serve(bundle, prepared, observer, admission=admission)
+
+    def serve(self, bundle: Bundle, prepared: Prepared, observer: EngineObserver, *, admission: Admission) -> Loaded:
+        """Serve a model from now on, by its key; the arguments are as those of `load`."""
+        runner, speed, took_s = prepared
         longest_tokens = max(speed.budget_tokens, bundle.manifest.max_length)
         # All that refers to the runner, so that it is freed at once, whatever cycles the batcher's tasks leave behind.
         held = [runner]
@@ -136,7 +141,7 @@ class LocalEngine:
             batcher.lanes / speed.seconds_per_token,
             "batches" if batcher.lanes == 1 else f"{batcher.lanes} batches at once",
             speed.budget_tokens,
-            time.perf_counter() - started_at,
+            took_s,
         )
         return Loaded(
             identity=bundle.identity,

@@ -40,15 +40,18 @@ class Faster:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """How a model was found to run best: with which variant and execution provider, and how fast.
+    """How a bundle was found to run best: with which variant and execution provider, and how fast.
 
-    `threads` is how many CPU threads a run may have, from the fewest (none: it runs on no CPU).
+    `identity` is that of the bundle, `threads` is how many CPU threads a run may have, from the fewest (none: it runs on no CPU),
+    `taken_bytes` by how much memory had grown when it was loaded (0: not measured).
     """
 
+    identity: str
     variant: str
     provider: str
     threads: Sequence[int]
     speed: Speed
+    taken_bytes: int = 0
 
     @property
     def way(self) -> tuple[str, str, tuple[int, ...]]:
@@ -60,16 +63,13 @@ class Measured:
 class Loaded(Measured):
     """How an engine serves a bundle.
 
-    `identity` is that of the bundle, `version` that of `deploy/fill_models.py`, if it put it there, `loaded_at` the time, in seconds
-    since 1970, `lanes` how many batches run at once with the fewest threads, `taken_bytes` by how much memory had grown when it was loaded
-    (0: not measured). `instruction_sets` are those of the CPU that it runs on, and `faster` are the variants that would run faster there, the fastest first.
+    `version` is that of `deploy/fill_models.py`, if it put it there, `loaded_at` the time, in seconds
+    since 1970, `lanes` how many batches run at once with the fewest threads. `instruction_sets` are those of the CPU that it runs on, and `faster` are the variants that would run faster there, the fastest first.
     """
 
-    identity: str
     lanes: int
     version: str | None = None
     loaded_at: float = 0.0
-    taken_bytes: int = 0
     instruction_sets: tuple[str, ...] = ()
     faster: tuple[Faster, ...] = ()
 

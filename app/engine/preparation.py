@@ -1,9 +1,10 @@
 """What happens to a model between being opened and serving. Runs in the engine's thread."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from app.bundle.files import Bundle
 from app.engine.golden import replay_golden
@@ -15,35 +16,47 @@ from app.engine.warmup import run_every_shape
 MAX_BUDGET_TOKENS: Final = 65536
 
 
+class Prepared(NamedTuple):
+    """A model that can serve: its runner, its speed with the budget to serve with, and how long it took to get there, in seconds."""
+
+    runner: Runner
+    speed: Speed
+    took_s: float
+
+
+def way_of(runner: Runner) -> tuple[str, str, tuple[int, ...]]:
+    """Return what decides how fast a runner is on one machine, as `Measured.way` does of what was measured."""
+    return runner.variant_name, runner.provider, tuple(runner.threads)
+
+
 def prepare(
     bundle: Bundle,
     open_runner: Callable[[Bundle], Runner],
     *,
     budget_tokens: int | None,
     previous: Measured | None = None,
-) -> tuple[Runner, Speed]:
+) -> Prepared:
     """Open a model, compare its golden answers, measure how fast it is, and have the device take its memory.
 
     Args:
         bundle: The model.
         open_runner: Makes its runner.
         budget_tokens: Most tokens that share a batch; None measures what is best here.
-        previous: How it ran before, in an engine that was lost or in another start. If it runs the same way again, its speed is
-            not measured anew.
-
-    Returns:
-        The runner, and its speed with the budget to serve with.
+        previous: How it ran before, in an engine that was lost or in another start, or how one ran that is as fast. If it runs the
+            same way again, its speed is not measured anew, nor are the same bundle's golden answers compared one by one.
 
     Raises:
         BundleError: a file is damaged, or the answers are not the golden ones.
         StartupError: the requested device does not work.
         OutOfDeviceMemory: a batch of the budget does not fit.
     """
+    started_at = time.perf_counter()
     runner = open_runner(bundle)
     runs = [partial(runner.run, threads=threads) for threads in runner.threads or (0,)]
-    replay_golden(bundle, runner.variant_name, *runs)
-    if previous is not None and previous.way == (runner.variant_name, runner.provider, tuple(runner.threads)):
-        speed = previous.speed
+    known = previous if previous is not None and previous.way == way_of(runner) else None
+    replay_golden(bundle, runner.variant_name, *runs, alone=known is None or known.identity != bundle.identity)
+    if known is not None:
+        speed = known.speed
     else:
         if len(runner.threads) > 1:
             runner.keep_threads(useful_threads(bundle, runner))
@@ -57,4 +70,4 @@ def prepare(
         speed = replace(speed, budget_tokens=budget_tokens)
     if runner.launches_ahead:
         run_every_shape(bundle, runner.run, runner.trim, speed.budget_tokens)
-    return runner, speed
+    return Prepared(runner, speed, time.perf_counter() - started_at)

@@ -23,7 +23,7 @@ from app.engine.messages import Measured, Speed
 
 log = logging.getLogger(__name__)
 
-FORM: Final = 1
+FORM: Final = 2
 """Of the files. Raise it when what they hold changes its meaning."""
 MAX_FILE_BYTES: Final = 8192
 """A file has about 1 KB: some ten sizes of a batch."""
@@ -63,6 +63,7 @@ class _Entry(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     threads: Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=1024)]], msgspec.Meta(min_length=1, max_length=16)]
     budget_tokens: Tokens
     seconds_per_token: Seconds
+    taken_bytes: Annotated[int, msgspec.Meta(ge=0)]
     seconds_by_tokens: Annotated[list[tuple[Tokens, Seconds]], msgspec.Meta(min_length=1, max_length=64)]
 
 
@@ -98,7 +99,14 @@ class TuningCache:
             log.info("%s is not used: it is damaged", self.path)
             return None
         speed = Speed(entry.budget_tokens, entry.seconds_per_token, entry.seconds_by_tokens)
-        return Measured(variant=self._conditions.variant, provider=entry.provider, threads=entry.threads, speed=speed)
+        return Measured(
+            identity=self._conditions.bundle,
+            variant=self._conditions.variant,
+            provider=entry.provider,
+            threads=entry.threads,
+            speed=speed,
+            taken_bytes=entry.taken_bytes,
+        )
 
     def remember(self, measured: Measured) -> None:
         """Keep what was measured on a CPU, whole or not at all."""
@@ -108,6 +116,7 @@ class TuningCache:
             threads=[*measured.threads],
             budget_tokens=measured.speed.budget_tokens,
             seconds_per_token=measured.speed.seconds_per_token,
+            taken_bytes=measured.taken_bytes,
             seconds_by_tokens=[*measured.speed.seconds_by_tokens],
         )
         try:

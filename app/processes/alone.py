@@ -11,6 +11,7 @@ from app.engine.messages import Serving
 from app.http.listening.ports import Ports
 from app.processes.exit_status import ExitStatus
 from app.processes.front_end import FrontEnd
+from app.processes.models.ahead import Ahead
 from app.processes.models.bad_bundles import BadBundles
 from app.processes.models.loading import load_models, load_unless_stopped
 from app.processes.models.models_folder import watch
@@ -27,7 +28,13 @@ log = logging.getLogger(__name__)
 
 
 async def serve_alone(
-    settings: Settings, ports: Ports, bundles: Sequence[Bundle], bad: BadBundles, manager: ServiceManager
+    settings: Settings,
+    ports: Ports,
+    bundles: Sequence[Bundle],
+    ahead: Ahead,
+    *,
+    bad: BadBundles,
+    manager: ServiceManager,
 ) -> ExitStatus:
     """Serve the bundles, but for bad ones that are skipped, until a signal; return the exit status.
 
@@ -61,6 +68,7 @@ async def serve_alone(
                 front_end.bundles,
                 engine,
                 metrics,
+                ahead=ahead,
                 bad=bad,
                 absent=() if front_end.bundles else settings.models_named,
             ),

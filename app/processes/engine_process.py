@@ -10,6 +10,7 @@ from app.engine.messages import Serving
 from app.ipc.engine_server import EngineServer
 from app.processes.exit_status import ExitStatus
 from app.processes.garbage_collection import freeze_heap
+from app.processes.models.ahead import Ahead
 from app.processes.models.bad_bundles import bad_bundles
 from app.processes.models.loading import load_models, load_unless_stopped
 from app.processes.models.models_folder import watch
@@ -69,6 +70,7 @@ async def serve_engine(
             engine,
             metrics,
             known,
+            ahead=Ahead(settings, () if is_successor else bundles),
             bad=bad,
             absent=absent,
             may_lack=[one.name for one in bundles] if is_successor else (),  # rather than serve nothing

@@ -11,6 +11,7 @@ from app.bundle.files import Bundle, Skipping, skipping_none
 from app.bundle.manifest import Precision, Target, Variant
 from app.bundle.session import PROVIDERS
 from app.errors import BundleError, StartupError
+from app.runtime.kept_weights import KeptWeights
 from app.runtime.nvml import count_gpus
 from app.runtime.runner import OrtRunner
 from app.runtime.session import DeviceUnavailable
@@ -86,6 +87,11 @@ def choose_precisions(
     return chosen
 
 
+def runs_on_cpu(device: Device) -> bool:
+    """Return whether models can run on nothing else, by what is asked for and installed."""
+    return device == "cpu" or (device == "auto" and PROVIDERS["cuda"] not in ort.get_available_providers())
+
+
 def open_runner(
     bundle: Bundle,
     *,
@@ -93,6 +99,7 @@ def open_runner(
     precision: Wanted,
     threads: Sequence[int],
     gpu_memory_bytes: int = 0,
+    kept: KeptWeights | None = None,
 ) -> OrtRunner:
     """Return a runner for the best variant of a bundle on the best device that works.
 
@@ -102,6 +109,7 @@ def open_runner(
         precision: What to run in; `auto` takes the fastest that keeps the answers.
         threads: How many CPU threads a run may have; see `OrtRunner`.
         gpu_memory_bytes: The most that the model takes of a GPU's memory, 0 for all that is left.
+        kept: Where the weights as a CPU reads them are between two starts, if they are.
 
     Raises:
         BundleError: the bundle has no variant for the device and precision, or its graph is damaged.
@@ -122,7 +130,7 @@ def open_runner(
             if device == "cuda":
                 raise
             _warn_of_cpu(bundle, str(missing))
-    return OrtRunner(bundle, choose_variant(bundle, "cpu", precision), threads=threads)
+    return OrtRunner(bundle, choose_variant(bundle, "cpu", precision), threads=threads, kept=kept)
 
 
 def _warn_of_cpu(bundle: Bundle, missing: str) -> None:

@@ -56,10 +56,11 @@ class HostExecution:
 
     launches_ahead = False
 
-    def __init__(self, sessions: Mapping[int, Any]) -> None:
-        """Take a session for each number of threads, of the same graph."""
+    def __init__(self, sessions: Mapping[int, Any], files: object = None) -> None:
+        """Take a session for each number of threads, of the same graph, and what holds the files that they have mapped."""
         self.threads: Sequence[int] = sorted(sessions)
         self._sessions = dict(sessions)
+        self._files: Final = files
         one = sessions[self.threads[0]]
         self._dtypes: Final = _input_dtypes(one)
         self.outputs = _outputs(one)

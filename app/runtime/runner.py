@@ -6,6 +6,7 @@ the device works.
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -22,8 +23,9 @@ from app.bundle.session import PROVIDERS
 from app.errors import EngineLost, NotFinite, OutOfDeviceMemory, StartupError
 from app.runtime.execution import Execution, RunOptions
 from app.runtime.failures import classified, first_line
+from app.runtime.kept_weights import KeptWeights
 from app.runtime.options import run_options
-from app.runtime.session import open_in_bf16, open_on_cpu, open_on_cuda, require_provider
+from app.runtime.session import open_in_bf16, open_kept, open_on_cpu, open_on_cuda, require_provider
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,15 @@ as much. On a CPU, which never says that a batch does not fit, sequences that ta
 class OrtRunner:
     """One variant of one model on one device."""
 
-    def __init__(self, bundle: Bundle, variant: Variant, *, threads: Sequence[int], gpu_memory_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        variant: Variant,
+        *,
+        threads: Sequence[int],
+        gpu_memory_bytes: int = 0,
+        kept: KeptWeights | None = None,
+    ) -> None:
         """Load the graph.
 
         Args:
@@ -44,6 +54,7 @@ class OrtRunner:
             threads: How many CPU threads a run may have. With several numbers, each run has one of them, if memory and disk allow;
                 else the most.
             gpu_memory_bytes: The most that it takes of a GPU's memory, 0 for all that is left.
+            kept: Where the weights as a CPU reads them are between two starts, if they are. Then the bundle's own are not read.
 
         Raises:
             BundleError: the graph is missing, damaged or not for this runtime.
@@ -60,22 +71,24 @@ class OrtRunner:
         self.nodes_on_cpu: Sequence[str] = ()
         """Of a session on CUDA, the nodes that are in the wrong place: their operators and names."""
         require_provider(variant.target)  # first, as it decides whether the files matter
-        path = bundle.verify_file(variant.graph)
+        in_bf16 = variant.precision == "bf16"
+        opened = None if kept is None else open_kept(kept, threads=threads, in_bf16=in_bf16)
         self._execution: Execution
-        if variant.external_data is not None:
-            bundle.verify_file(variant.external_data)
-        check_contents(path, variant.external_data.file if variant.external_data else None)
-        if variant.precision == "bf16":
-            self._execution, self.provider = open_in_bf16(
-                path, bundle.manifest.architecture, threads=threads, size_bytes=variant.size_bytes
-            )
-        elif variant.target == "cpu":
-            self._execution = open_on_cpu(path, threads=threads, size_bytes=variant.size_bytes)
+        if opened is not None:
+            self._execution = opened
         else:
-            _require_room(bundle, variant, gpu_memory_bytes)
-            self._execution, self.nodes_on_cpu = open_on_cuda(
-                path, threads=max(threads), memory_limit_bytes=gpu_memory_bytes
-            )
+            path = _checked(bundle, variant)
+            if in_bf16:
+                self._execution, self.provider = open_in_bf16(
+                    path, bundle.manifest.architecture, threads=threads, size_bytes=variant.size_bytes, kept=kept
+                )
+            elif variant.target == "cpu":
+                self._execution = open_on_cpu(path, threads=threads, size_bytes=variant.size_bytes, kept=kept)
+            else:
+                _require_room(bundle, variant, gpu_memory_bytes)
+                self._execution, self.nodes_on_cpu = open_on_cuda(
+                    path, threads=max(threads), memory_limit_bytes=gpu_memory_bytes
+                )
         head = head_of(self._execution.outputs)
         assert head is not None  # or there would be no session
         self._head: Final[Head] = head
@@ -169,6 +182,19 @@ class OrtRunner:
             raise ValueError(f"a sequence has more than {self._max_length} tokens")
         if not 0 <= input_ids.min() <= input_ids.max() < self._vocab_size:
             raise ValueError(f"a token id is not one of the {self._vocab_size} of the vocabulary")
+
+
+def _checked(bundle: Bundle, variant: Variant) -> Path:
+    """Return where the graph of a variant is, whose files are those of the manifest and hold what an export writes.
+
+    Raises:
+        BundleError: they do not.
+    """
+    path = bundle.verify_file(variant.graph)
+    if variant.external_data is not None:
+        bundle.verify_file(variant.external_data)
+    check_contents(path, variant.external_data.file if variant.external_data else None)
+    return path
 
 
 def _require_room(bundle: Bundle, variant: Variant, gpu_memory_bytes: int) -> None:

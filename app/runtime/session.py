@@ -6,6 +6,7 @@ import logging
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,8 +25,9 @@ from app.errors import BundleError, OutOfDeviceMemory, StartupError
 from app.runtime.cuda import Cuda
 from app.runtime.execution import DeviceExecution, Execution, HostExecution
 from app.runtime.failures import first_line, is_out_of_memory
+from app.runtime.kept_weights import KeptWeights
 from app.runtime.options import CUDA_OPTIONS, session_options
-from app.runtime.shared_weights import laid_out
+from app.runtime.shared_weights import FILES, laid_out
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,24 @@ def require_provider(target: Target) -> None:
         )
 
 
-def open_on_cpu(path: Path, *, threads: Sequence[int], size_bytes: int, in_bf16: bool = False) -> HostExecution:
+def open_kept(kept: KeptWeights, *, threads: Sequence[int], in_bf16: bool) -> HostExecution | None:
+    """Load for the CPU what `open_on_cpu` has kept in an earlier start, whose arguments these are; None if there is nothing whole."""
+    found = kept.find()
+    if found is None:
+        return None
+    graph, lock = found
+    try:
+        return HostExecution(_sessions(graph, threads, in_bf16=in_bf16), lock)
+    except Exception as error:
+        log.info("%s is not used: %s", graph, first_line(error))
+        lock.close()
+        kept.forget()
+        return None
+
+
+def open_on_cpu(
+    path: Path, *, threads: Sequence[int], size_bytes: int, kept: KeptWeights | None = None, in_bf16: bool = False
+) -> HostExecution:
     """Load a graph for the CPU.
 
     Args:
@@ -77,40 +96,48 @@ def open_on_cpu(path: Path, *, threads: Sequence[int], size_bytes: int, in_bf16:
         threads: How many threads a run may have. For each number there is a session; where there is no room for the files by which
             they share the weights, there is one, with the most threads.
         size_bytes: The size of the graph's files.
+        kept: Where those files are left for the next start, if they are.
         in_bf16: Whether products are in bf16, which ONNX Runtime does on ARM alone.
 
     Raises:
         BundleError: it is not for this runtime.
         OutOfDeviceMemory: its weights do not fit into the memory of this process.
     """
-
-    def options(count: int) -> Any:  # noqa: ANN401
-        return session_options(count, "cpu", in_bf16=in_bf16)
-
-    def open_one(how: Any, graph: Path = path) -> Any:  # noqa: ANN401
-        return _session(graph, how, PROVIDERS["cpu"])
-
-    sessions = {}
-    if len(threads) > 1:
+    sessions: dict[int, Any] = {}
+    lock = None
+    if kept is not None and not kept.has_room(FILES * size_bytes):
+        kept = None
+    if len(threads) > 1 or kept is not None:
+        options = session_options(max(threads), "cpu", in_bf16=in_bf16)
+        write = partial(_session, path, options, PROVIDERS["cpu"])
         try:
-            with laid_out(open_one, options(max(threads)), size_bytes) as graph:
-                sessions = {count: open_one(options(count), graph) for count in threads}
+            with laid_out(write, options, size_bytes, within=None if kept is None else kept.folder) as graph:
+                sessions = _sessions(graph, threads, in_bf16=in_bf16)
+                lock = None if kept is None else kept.keep(graph.parent)
         except Exception as error:  # of a damaged graph, too, which is told below
-            log.info("%s runs with %d threads whatever the load: %s", path, max(threads), first_line(error))
+            if len(threads) > 1:
+                log.info("%s runs with %d threads whatever the load: %s", path, max(threads), first_line(error))
     if not sessions:
         try:
-            sessions = {max(threads): open_one(options(max(threads)))}
+            sessions = _sessions(path, [max(threads)], in_bf16=in_bf16)
         except Exception as error:
             if is_out_of_memory(error):
                 raise OutOfDeviceMemory(first_line(error)) from error
             raise _unloadable(path, error) from error
     one = sessions[max(threads)]
     _check_ends(path, _names(one.get_inputs()), _names(one.get_outputs()), "cpu")
-    return HostExecution(sessions)
+    return HostExecution(sessions, lock)
+
+
+def _sessions(graph: Path, threads: Sequence[int], *, in_bf16: bool) -> dict[int, Any]:
+    """Return a session on the CPU for each number of threads."""
+    return {
+        count: _session(graph, session_options(count, "cpu", in_bf16=in_bf16), PROVIDERS["cpu"]) for count in threads
+    }
 
 
 def open_in_bf16(
-    path: Path, architecture: Architecture, *, threads: Sequence[int], size_bytes: int
+    path: Path, architecture: Architecture, *, threads: Sequence[int], size_bytes: int, kept: KeptWeights | None = None
 ) -> tuple[Execution, str]:
     """Load the fp32 graph of a CPU with products in bf16: on ARM in ONNX Runtime, on x86, where that has none, in OpenVINO.
 
@@ -119,6 +146,7 @@ def open_in_bf16(
         architecture: The network's.
         threads: How many CPU threads a run may have, as in `open_on_cpu`.
         size_bytes: The size of the graph's files.
+        kept: As in `open_on_cpu`.
 
     Returns:
         How to run it, and what does.
@@ -134,7 +162,7 @@ def open_in_bf16(
             "avx512_bf16 and, on ARM, bf16). Set it to auto, fp32 or int8."
         )
     if _is_arm():
-        return open_on_cpu(path, threads=threads, size_bytes=size_bytes, in_bf16=True), PROVIDERS["cpu"]
+        return open_on_cpu(path, threads=threads, size_bytes=size_bytes, kept=kept, in_bf16=True), PROVIDERS["cpu"]
     try:
         openvino = import_module("app.runtime.openvino")
     except ImportError as error:

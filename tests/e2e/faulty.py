@@ -18,7 +18,7 @@ from typing import Any
 import app.engine.threads
 import app.http.connections.connection
 import app.predict.pipeline
-import app.processes.models.loading
+import app.processes.models.ahead
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.protocols import Runner
 from app.errors import EngineLost, OutOfDeviceMemory
@@ -65,7 +65,7 @@ def open_faulty(*arguments: Any, **options: Any) -> Runner:
     return FaultyRunner(open_runner(*arguments, **options))
 
 
-app.processes.models.loading.open_runner = open_faulty  # type: ignore[assignment, attr-defined]
+app.processes.models.ahead.open_runner = open_faulty  # type: ignore[assignment, attr-defined]
 app.engine.threads.STUCK_S = float(os.environ.get("STUCK_S", app.engine.threads.STUCK_S))  # type: ignore[misc]
 app.http.connections.connection.LINGER_S = float(os.environ.get("LINGER_S", app.http.connections.connection.LINGER_S))  # type: ignore[misc]
 

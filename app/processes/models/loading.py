@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection, Coroutine, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 from app.bundle.cpus import usable_cpus
 from app.bundle.files import Bundle
 from app.engine.admission import Admission
-from app.engine.local import LocalEngine
+from app.engine.local import EngineObserver, LocalEngine
 from app.engine.messages import Loaded
-from app.engine.protocols import Runner
 from app.errors import BundleError, NoRoom, OutOfDeviceMemory, StartupError
+from app.processes.models.ahead import Ahead, OpenedAhead, open_remembered
 from app.processes.models.bad_bundles import NONE_SKIPPED, BadBundles
 from app.processes.models.remembered import Remembered
 from app.processes.models.room import measure_memory, require_room
 from app.runtime.advice import advised, log_advice
-from app.runtime.choice import choose_precisions, open_runner
+from app.runtime.choice import Wanted, choose_precisions
 from app.settings import Settings
 from app.telemetry.metrics import Metrics, ServedModel
 
@@ -35,6 +35,7 @@ async def load_models(
     metrics: Metrics,
     previous: Mapping[str, Loaded] = MappingProxyType({}),
     *,
+    ahead: Ahead | None = None,
     bad: BadBundles = NONE_SKIPPED,
     absent: Collection[str] = (),
     may_lack: Collection[str] = (),
@@ -49,6 +50,7 @@ async def load_models(
         engine: Where.
         metrics: Gets the series of each.
         previous: How bundles that are as fast were loaded before, by name: nothing of these is measured anew.
+        ahead: What may have been opened already.
         bad: Gets those that are skipped.
         absent: The names that settings may name though they are not served.
         may_lack: Those that may lack the precision for all; see `choose_precisions`.
@@ -66,60 +68,86 @@ async def load_models(
         bundles, settings.device, settings.precision_by_model, bad.skipping, may_be_named, may_lack=may_lack
     )
 
-    def open_one(known_threads: Sequence[int], bundle: Bundle) -> Runner:
-        known = [settings.threads] if settings.threads else known_threads
-        return open_runner(
-            bundle,
-            device=settings.device,
-            precision=precisions[bundle.name],
-            threads=known or _threads(usable_cpus()),
-            gpu_memory_bytes=settings.gpu_memory_mib * 2**20,
-        )
+    opened = {} if ahead is None else await ahead.opened()
+    loading = _Loading(settings, engine, metrics, precisions, previous, opened, is_beside=only is not None)
+    loaded: dict[str, Loaded] = {}
+    known_first = sorted(bundles, key=lambda one: (one.name not in previous, one.key not in loading.opened))
+    for bundle in (one for one in known_first if one.name in precisions and only in (None, one.name)):
+        with bad.skipping(bundle.name):
+            if is_successor and bundle.name not in previous:
+                await _require_room(bundle, settings)
+            loaded[bundle.name] = await loading.load(bundle)
+    if only is None:
+        metrics.not_loaded(bad.names)
+    bad.refuse_none(loaded)
+    log_advice(loaded)
+    for remembered, one in loading.to_check:  # not while another model is loaded, which takes all cores
+        remembered.check(engine, one)
+    return loaded
 
-    async def load(bundle: Bundle) -> Loaded:
-        task = bundle.manifest.task
-        before = previous.get(bundle.name)
-        remembered = await Remembered.of(bundle, settings, precisions[bundle.name], before)
-        taken_bytes = measure_memory(settings)
+
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    """Loads models into an engine, one after the other."""
+
+    settings: Settings
+    engine: LocalEngine
+    metrics: Metrics
+    precisions: Mapping[str, Wanted]
+    previous: Mapping[str, Loaded]
+    opened: Mapping[str, OpenedAhead]
+    is_beside: bool
+    """Whether the engine serves meanwhile."""
+    to_check: list[tuple[Remembered, Loaded]] = field(default_factory=list)
+
+    async def load(self, bundle: Bundle) -> Loaded:
+        """Load a model, keep what was measured of it, and return how it was loaded."""
+        precision = self.precisions[bundle.name]
+        observer = self.metrics.add_model(bundle.name, bundle.manifest.task)
+        opened = self.opened.get(bundle.key)
+        if opened is not None and opened.precision == precision:
+            remembered = opened.remembered
+            one = self.engine.serve(bundle, opened.prepared, observer, admission=self._admission)
+        else:
+            look_up = partial(Remembered.of, bundle, self.settings, precision, self.previous.get(bundle.name))
+            remembered = await asyncio.to_thread(look_up)
+            one = await self._open(bundle, precision, remembered, observer)
+        if remembered.measured is not None:  # and blurred neither by requests nor by other models that were opened
+            one = replace(one, taken_bytes=remembered.measured.taken_bytes)
+        one = advised(bundle, one)
+        await asyncio.to_thread(remembered.keep, one)
+        self.to_check.append((remembered, one))
+        _warn(bundle, one)
+        self.metrics.model_loaded(served_as(bundle, one), one.speed.budget_tokens)
+        return one
+
+    async def _open(
+        self, bundle: Bundle, precision: Wanted, remembered: Remembered, observer: EngineObserver
+    ) -> Loaded:
+        taken_bytes = measure_memory(self.settings)
         try:
-            one = await engine.load(
+            one = await self.engine.load(
                 bundle,
-                partial(open_one, remembered.threads),
-                metrics.add_model(bundle.name, task),
-                budget_tokens=settings.batch_tokens or None,
-                admission=Admission(settings.max_queue_s, settings.request_timeout_s),
+                partial(open_remembered, remembered, self.settings, precision),
+                observer,
+                budget_tokens=self.settings.batch_tokens or None,
+                admission=self._admission,
                 previous=remembered.measured,
-                beside=only is not None,
+                beside=self.is_beside,
             )
         except OutOfDeviceMemory as error:
             raise StartupError(
                 f"Model {bundle.name} does not fit into the free memory of the device: {error}. Lower "
                 "BERT_BATCH_TOKENS, raise BERT_GPU_MEMORY_MIB if it is set, or serve fewer models on this device."
             ) from error
-        # Requests blur what is measured while others are served.
-        taken = taken_bytes(not one.threads) if before is None else before.taken_bytes
-        one = advised(bundle, replace(one, taken_bytes=taken))
-        await remembered.keep(one)
-        to_check.append((remembered, one))
-        _warn(bundle, one)
-        metrics.model_loaded(served_as(bundle, one), one.speed.budget_tokens)
-        return one
+        except BundleError:
+            await asyncio.to_thread(remembered.forget)
+            raise
+        return replace(one, taken_bytes=taken_bytes(not one.threads))
 
-    loaded: dict[str, Loaded] = {}
-    to_check: list[tuple[Remembered, Loaded]] = []
-    known_first = sorted(bundles, key=lambda one: one.name not in previous)
-    for bundle in (one for one in known_first if one.name in precisions and only in (None, one.name)):
-        with bad.skipping(bundle.name):
-            if is_successor and bundle.name not in previous:
-                await _require_room(bundle, settings)
-            loaded[bundle.name] = await load(bundle)
-    if only is None:
-        metrics.not_loaded(bad.names)
-    bad.refuse_none(loaded)
-    log_advice(loaded)
-    for remembered, one in to_check:  # not while another model is loaded, which takes all cores
-        remembered.check(engine, one)
-    return loaded
+    @property
+    def _admission(self) -> Admission:
+        return Admission(self.settings.max_queue_s, self.settings.request_timeout_s)
 
 
 async def _require_room(bundle: Bundle, settings: Settings) -> None:
@@ -127,11 +155,6 @@ async def _require_room(bundle: Bundle, settings: Settings) -> None:
         await asyncio.to_thread(require_room, bundle, settings)
     except NoRoom as error:
         raise BundleError(error.message) from error
-
-
-def _threads(cpus: int) -> list[int]:
-    """Return with how many threads a batch may run: one, all cores, and half of these, and half of those."""
-    return sorted({max(1, cpus >> halvings) for halvings in range(cpus.bit_length())})
 
 
 def served_as(bundle: Bundle, one: Loaded) -> ServedModel:

@@ -1,6 +1,5 @@
 """Take over what an earlier start measured of a model, and keep what this one measures for the next."""
 
-import asyncio
 import logging
 import os
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from app.engine.speed_check import is_alike
 from app.engine.tuning_cache import Conditions, TuningCache
 from app.errors import BundleError
 from app.runtime.choice import Wanted, choose_variant
+from app.runtime.kept_weights import KeptWeights
 from app.runtime.options import runtime_versions
 from app.settings import Settings
 
@@ -26,37 +26,44 @@ FOLDER_NAME: Final = "bert-inference-service"
 
 
 class Remembered:
-    """What is known of a model before it is loaded."""
+    """What is known of a model before it is loaded. `of`, `keep` and `forget` wait for the disk."""
 
     def __init__(
-        self, bundle: Bundle, cache: TuningCache | None, measured: Measured | None, *, fixed_threads: bool
+        self,
+        bundle: Bundle,
+        cache: TuningCache | None,
+        measured: Measured | None,
+        kept: KeptWeights | None,
+        *,
+        fixed_threads: bool,
     ) -> None:
         """Take what was read from a cache, if there is one."""
         self._bundle: Final = bundle
         self._fixed_threads: Final = fixed_threads
         self._cache: Final = cache
         self.measured: Final = measured
+        self.kept: Final = kept
+        """Where the weights as this CPU reads them are from start to start."""
 
     @classmethod
-    async def of(cls, bundle: Bundle, settings: Settings, precision: Wanted, before: Measured | None) -> "Remembered":
-        """Look up a model that is to run in a precision, unless it is known how it ran just before.
+    def of(cls, bundle: Bundle, settings: Settings, precision: Wanted, before: Measured | None) -> "Remembered":
+        """Look up a model that is to run in a precision, and how it ran, unless that is known of just before.
 
         Nothing is found of one that does not run on a CPU.
         """
-
-        def look_up() -> "Remembered":
-            cache = _cache_of(bundle, settings, precision) if before is None else None
-            measured = before if cache is None else cache.recall()
-            return cls(bundle, cache, measured, fixed_threads=settings.threads > 0)
-
-        return await asyncio.to_thread(look_up)
+        found = _caches_of(bundle, settings, precision)
+        cache, kept = (None, None) if found is None else found
+        if before is not None:
+            cache = None
+        measured = before if cache is None else cache.recall()
+        return cls(bundle, cache, measured, kept, fixed_threads=settings.threads > 0)
 
     @property
     def threads(self) -> Sequence[int]:
         """How many CPU threads a run may have; empty if that is not known, or it ran on no CPU."""
         return () if self.measured is None else self.measured.threads
 
-    async def keep(self, loaded: Loaded) -> None:
+    def keep(self, loaded: Loaded) -> None:
         """Keep how the model was loaded, if that was measured now."""
         if self._cache is None or not loaded.threads:
             return
@@ -65,7 +72,13 @@ class Remembered:
                 "model %s: its speed was measured by an earlier start and is in %s", self._bundle.name, self._cache.path
             )
         elif self._has_all_threads(loaded):
-            await asyncio.to_thread(self._cache.remember, loaded)
+            self._cache.remember(loaded)
+
+    def forget(self) -> None:
+        """Have the next start find nothing."""
+        for one in (self._cache, self.kept):
+            if one is not None:
+                one.forget()
 
     def check(self, engine: LocalEngine, loaded: Loaded) -> None:
         """Have the engine see later whether it is right, if it was not measured now."""
@@ -92,8 +105,8 @@ class Remembered:
         cache.forget()
 
 
-def _cache_of(bundle: Bundle, settings: Settings, precision: Wanted) -> TuningCache | None:
-    """Return where it is kept how a model runs on this CPU.
+def _caches_of(bundle: Bundle, settings: Settings, precision: Wanted) -> tuple[TuningCache, KeptWeights] | None:
+    """Return where it is kept how a model runs on this CPU, and its weights as the CPU reads them.
 
     None if nothing is to be kept, or if it cannot run on a CPU: on a GPU the search for the best batch is a part of the warm-up.
     """
@@ -114,7 +127,8 @@ def _cache_of(bundle: Bundle, settings: Settings, precision: Wanted) -> TuningCa
         runtime=runtime_versions(),
         release=__version__,
     )
-    return TuningCache(folder, conditions)
+    of_weights = (conditions.bundle, conditions.processor, conditions.runtime, conditions.release)
+    return TuningCache(folder, conditions), KeptWeights(folder, (bundle.name, variant.name), of_weights)
 
 
 def _folder(settings: Settings) -> Path | None:

@@ -73,7 +73,7 @@ def _variant(bundle: Bundle, target: Target, settings: Settings) -> Variant | No
 
 
 def measure_memory(settings: Settings) -> Callable[[bool], int]:
-    """Return a function that returns how many bytes more are in use than now: of the GPUs if it is called with True, else here."""
+    """Return a function that returns how many bytes more are in use than now, 0 if fewer: of the GPUs if called with True, else here."""
     gpus = None if settings.device == "cpu" else open_gpus()
 
     def in_use(*, is_on_gpu: bool) -> int:
@@ -82,7 +82,7 @@ def measure_memory(settings: Settings) -> Callable[[bool], int]:
         return 0 if gpus is None else sum(gpu.used_bytes for gpu in gpus())
 
     before = {is_on_gpu: in_use(is_on_gpu=is_on_gpu) for is_on_gpu in (False, True)}
-    return lambda is_on_gpu: in_use(is_on_gpu=is_on_gpu) - before[is_on_gpu]
+    return lambda is_on_gpu: max(0, in_use(is_on_gpu=is_on_gpu) - before[is_on_gpu])
 
 
 def _own_bytes() -> int:

@@ -6,6 +6,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,10 +27,12 @@ CONDITIONS: Final = Conditions(
     release="0.1.0",
 )
 MEASURED: Final = Measured(
+    identity=CONDITIONS.bundle,
     variant="cpu-fp32",
     provider="CPUExecutionProvider",
     threads=[1, 2],
     speed=Speed(128, 1e-4, [(3, 1e-3), (119, 0.0119), (250, 0.026)]),
+    taken_bytes=3_000_000_000,
 )
 
 
@@ -220,7 +223,7 @@ def test_a_full_disk_leaves_what_was_there(
 
 def test_two_servers_at_once_leave_one_whole_file(cache: TuningCache) -> None:
     """Each reads what is whole at any time."""
-    other = Measured(variant="cpu-fp32", provider="CPUExecutionProvider", threads=[1], speed=MEASURED.speed)
+    other = replace(MEASURED, threads=[1])
     both, start, seen = [MEASURED, other], threading.Barrier(2), []
 
     def serve(measured: Measured) -> None:

@@ -10,7 +10,7 @@ import pytest
 from app.bundle.files import load_bundle
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded, Serving
-from app.processes.models import loading, room
+from app.processes.models import ahead, loading, room
 from app.processes.models.bad_bundles import bad_bundles
 from app.processes.models.succession import as_before
 from app.runtime import choice
@@ -35,8 +35,8 @@ def test_the_next_engine_reuses_the_threads_of_the_lost_one(
         asked.append(threads)
         return choice.open_runner(*arguments, threads=threads, **options)
 
-    monkeypatch.setattr(loading, "open_runner", open_runner)
-    monkeypatch.setattr(loading, "usable_cpus", lambda: 6)
+    monkeypatch.setattr(ahead, "open_runner", open_runner)
+    monkeypatch.setattr(ahead, "usable_cpus", lambda: 6)
     monkeypatch.setattr("app.engine.preparation.useful_threads", lambda _, runner: runner.threads[:1])
     identity = bundle.identity if is_same else "another"
     before = {bundle.name: loaded_as(identity=identity, threads=[1], seconds_per_token=2e-5)}

@@ -1,0 +1,134 @@
+"""Weights that one start has laid out for the processor, kept for the next one, which maps the files and makes none.
+
+They may be deleted at any time, and servers may share them. A folder counts only if it is open to this user alone, and whole.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import stat
+import time
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from app.bundle.files import READ_AT_ONCE
+from app.runtime.folder_lock import FolderLock, remove_unused
+
+log = logging.getLogger(__name__)
+
+GRAPH: Final = "graph.onnx"
+SUMS: Final = "sums"
+"""Has the CRC-32 and the size of each file. They show what a disk does; that other users do nothing, the folder's mode shows."""
+KEPT_FOR_S: Final = 7 * 24 * 3600.0
+"""What no start has used for so long is removed."""
+ROOM: Final = 2
+"""Files are kept where the disk has room for so many times as much."""
+_PREFIX: Final = "kept-weights-"
+
+
+class KeptWeights:
+    """Those of one model under some conditions. The methods wait for the disk."""
+
+    def __init__(self, folder: Path, model: Sequence[str], conditions: Sequence[str]) -> None:
+        """Look at nothing yet.
+
+        Args:
+            folder: Of all models; it need not exist.
+            model: Its name and variant. Others of the same are removed when these are kept, unless they are in use.
+            conditions: What the files depend on: the bundle, the processor, the versions of what makes them.
+        """
+        self.folder: Final = folder
+        self._of_model: Final = _PREFIX + _digest(model)
+        self._path: Final = folder / f"{self._of_model}-{_digest(conditions)}"
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Return whether so much can be kept: there is a folder, to be written to, on a disk that has room, and locks."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            FolderLock(self.folder).close()
+            return os.access(self.folder, os.W_OK) and shutil.disk_usage(self.folder).free > ROOM * size_bytes
+        except OSError:
+            return False
+
+    def find(self) -> tuple[Path, FolderLock] | None:
+        """Return the graph that an earlier start has left, with the lock for as long as it is mapped; None if it has not."""
+        try:
+            lock = self._lock()
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                log.info("%s is not used: %s", self._path, error.strerror or error)
+            return None
+        try:
+            _require_whole(self._path)
+            os.utime(self._path)
+        except (OSError, ValueError) as error:
+            log.info("%s is not used: %s", self._path, error)
+            lock.close()
+            self.forget()
+            return None
+        return self._path / GRAPH, lock
+
+    def keep(self, written: Path) -> FolderLock | None:
+        """Move a folder that has the files to where the next start finds it, and remove what is of no use beside it.
+
+        Returns:
+            The lock for as long as they are mapped; None if they are not kept, as another server was faster, or the disk failed.
+        """
+        try:
+            (written / SUMS).write_text(_sums(written), encoding="ascii")
+            written.rename(self._path)
+            lock = self._lock()
+        except OSError as error:
+            log.info("the next start lays the weights out again, as they cannot be kept: %s", error)
+            return None
+        self._remove_others()
+        return lock
+
+    def forget(self) -> None:
+        """Have the next start make them again."""
+        with suppress(OSError):
+            (self._path / SUMS).unlink()  # those who use them go on
+        remove_unused(self._path)
+
+    def _lock(self) -> FolderLock:
+        lock = FolderLock(self._path)
+        status = os.fstat(lock.descriptor)
+        if status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            return lock
+        lock.close()
+        raise PermissionError("it is open to other users than this one")
+
+    def _remove_others(self) -> None:
+        for other in self.folder.glob(f"{_PREFIX}*"):
+            with suppress(OSError):  # another server was faster
+                is_old = time.time() - other.lstat().st_mtime > KEPT_FOR_S
+                if other != self._path and (is_old or other.name.startswith(f"{self._of_model}-")):
+                    remove_unused(other)
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def _sums(folder: Path) -> str:
+    return "".join(_sum(file) for file in sorted(folder.iterdir()) if file.name != SUMS)
+
+
+def _sum(file: Path) -> str:
+    checksum, size_bytes, part = 0, 0, memoryview(bytearray(READ_AT_ONCE))
+    with file.open("rb", buffering=0) as stream:
+        while size := stream.readinto(part):
+            checksum, size_bytes = zlib.crc32(part[:size], checksum), size_bytes + size
+    return f"{checksum:08x} {size_bytes} {file.name}\n"
+
+
+def _require_whole(folder: Path) -> None:
+    """Raise if a file is missing or damaged, or is no file."""
+    if not all(stat.S_ISREG(file.lstat().st_mode) for file in folder.iterdir()):
+        raise ValueError("it has more than files")
+    if (folder / SUMS).read_text(encoding="ascii") != _sums(folder):
+        raise ValueError("it is damaged")
