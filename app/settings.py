@@ -147,7 +147,8 @@ class Settings(BaseSettings):
         0, ge=0, description="most tokens that share a batch; 0 measures what is best when the model loads"
     )
     tuning_cache: bool = Field(
-        True, description="keep what is measured of a model on this CPU, so that the next start need not measure it"
+        True,
+        description="keep what is measured of a model on this CPU, and its weights as the CPU reads them, for the next start",
     )
     tuning_cache_dir: Path | None = Field(
         None,

@@ -63,8 +63,9 @@ class Measured:
 class Loaded(Measured):
     """How an engine serves a bundle.
 
-    `version` is that of `deploy/fill_models.py`, if it put it there, `loaded_at` the time, in seconds
-    since 1970, `lanes` how many batches run at once with the fewest threads. `instruction_sets` are those of the CPU that it runs on, and `faster` are the variants that would run faster there, the fastest first.
+    `version` is that of `deploy/fill_models.py`, if it put it there, `loaded_at` the time, in seconds since 1970, `lanes` how many
+    batches run at once with the fewest threads. `instruction_sets` are those of the CPU that it runs on, and `faster` are the variants
+    that would run faster there, the fastest first.
     """
 
     lanes: int

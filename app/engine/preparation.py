@@ -43,7 +43,7 @@ def prepare(
         open_runner: Makes its runner.
         budget_tokens: Most tokens that share a batch; None measures what is best here.
         previous: How it ran before, in an engine that was lost or in another start, or how one ran that is as fast. If it runs the
-            same way again, its speed is not measured anew, nor are the same bundle's golden answers compared one by one.
+            same way again, its speed is not measured anew, nor are the same bundle's golden answers compared one by one on a CPU.
 
     Raises:
         BundleError: a file is damaged, or the answers are not the golden ones.
@@ -54,7 +54,8 @@ def prepare(
     runner = open_runner(bundle)
     runs = [partial(runner.run, threads=threads) for threads in runner.threads or (0,)]
     known = previous if previous is not None and previous.way == way_of(runner) else None
-    replay_golden(bundle, runner.variant_name, *runs, alone=known is None or known.identity != bundle.identity)
+    is_proven = known is not None and known.identity == bundle.identity and not runner.launches_ahead
+    replay_golden(bundle, runner.variant_name, *runs, alone=not is_proven)
     if known is not None:
         speed = known.speed
     else:

@@ -64,12 +64,13 @@ class KeptWeights:
             return None
         try:
             _require_whole(self._path)
-            os.utime(self._path)
         except (OSError, ValueError) as error:
             log.info("%s is not used: %s", self._path, error)
             lock.close()
             self.forget()
             return None
+        with suppress(OSError):  # it may be a part of an image, and read-only
+            os.utime(self._path)
         return self._path / GRAPH, lock
 
     def keep(self, written: Path) -> FolderLock | None:

@@ -37,9 +37,10 @@ class Ahead:
             threads.shutdown(wait=False)
 
     async def opened(self) -> Mapping[str, OpenedAhead]:
-        """Return those that are opened, by key, when the threads are done: what is measured then has all cores."""
-        results = await asyncio.gather(*map(asyncio.wrap_future, self._opening.values()))
-        return {key: one for key, one in zip(self._opening, results, strict=True) if one is not None}
+        """Return those that are opened, by key, when the threads are done: what is measured then has all cores. Call it once."""
+        opening, self._opening = self._opening, {}  # so that nothing here keeps a model in memory
+        results = await asyncio.gather(*map(asyncio.wrap_future, opening.values()))
+        return {key: one for key, one in zip(opening, results, strict=True) if one is not None}
 
 
 def open_remembered(remembered: Remembered, settings: Settings, precision: Wanted, bundle: Bundle) -> Runner:

@@ -23,6 +23,7 @@ from app.engine.admission import Admission
 from app.engine.golden import golden_sequences
 from app.engine.local import LocalEngine
 from app.engine.messages import Loaded, Serving, Speed, Timeline
+from app.engine.preparation import prepare
 from app.engine.protocols import EngineClient
 from app.engine.threads import stuck_after_s
 from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S
@@ -682,3 +683,20 @@ def test_the_speed_of_a_model_that_runs_as_before_is_reused(
     loaded = asyncio.run(load())
     assert bool(measured) == measures
     assert (loaded.speed.budget_tokens, loaded.speed.seconds_per_token) == ((128, 1e-5) if measures else (96, 2e-5))
+
+
+@pytest.mark.parametrize(
+    ("is_same", "launches_ahead", "batches"), [(True, False, 1), (True, True, None), (False, False, None)]
+)
+def test_golden_answers_are_compared_in_one_batch_if_the_same_model_has_run_on_this_cpu(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, is_same: bool, launches_ahead: bool, batches: int | None
+) -> None:
+    """A GPU may be at fault for why the engine before was lost."""
+    monkeypatch.setattr("app.engine.preparation.run_every_shape", lambda *_: None)
+    bundle = load_bundle(bundle_of(CLASSIFY))
+    device = Device(bundle)
+    device.launches_ahead = launches_ahead
+    before = loaded_as(96, identity=bundle.identity if is_same else "another")
+    prepare(bundle, lambda _: device, budget_tokens=None, previous=before)
+    each_alone = len(bundle.golden.cases) + 1  # and the longest text
+    assert len(device.batches) == (1 + each_alone if batches is None else batches)

@@ -1,6 +1,7 @@
 """Models that an earlier start has opened are opened at once, before the rest of the server is there."""
 
 import asyncio
+import gc
 import logging
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from app.processes.models import ahead
 from app.processes.models.ahead import Ahead, OpenedAhead
 from app.processes.models.loading import load_models
 from app.runtime import choice
+from app.runtime.folder_lock import FolderLock
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from tests.conftest import BundleOf
@@ -92,6 +94,23 @@ def test_golden_answers_that_an_earlier_start_has_compared_one_by_one_are_compar
     start(settings, bundles)
     names = [bundle.name for bundle in bundles]
     assert sorted(compared) == sorted([(name, alone) for name in names for alone in (False, True)])
+
+
+def test_a_model_that_was_opened_ahead_is_gone_when_it_is_released(settings: Settings, bundles: list[Bundle]) -> None:
+    start(settings, bundles[:1])
+    gc.collect()  # that of the first start
+    [kept] = Path(str(settings.tuning_cache_dir)).glob("kept-*")
+
+    async def main() -> None:
+        engine, opened = LocalEngine(), Ahead(settings, bundles[:1])
+        await load_models(settings, bundles[:1], engine, Metrics(), ahead=opened)
+        with pytest.raises(BlockingIOError):
+            FolderLock(kept, alone=True)
+        await engine.release(bundles[0].key)
+        FolderLock(kept, alone=True).close()
+        await engine.close()
+
+    asyncio.run(main())
 
 
 def test_nothing_is_opened_ahead_in_a_first_start(settings: Settings, bundles: list[Bundle]) -> None:
