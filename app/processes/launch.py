@@ -32,13 +32,26 @@ async def _serve(settings: Settings, manager: ServiceManager) -> ExitStatus:
     ports = bind_ports(settings)
     ports.open(is_ready=False)
     try:
+        if settings.api_key is not None and settings.api_key_file is not None:
+            log.warning(
+                "BERT_API_KEY and BERT_API_KEY_FILE are both set: the key of the file counts. Unset BERT_API_KEY."
+            )
         check(settings.collector)
         bad = bad_bundles(settings)
         bundles = find_bundles(settings.models, bad.skipping, may_be_empty=settings.waits_for_models)
-        # With several processes, the engine's opens them.
+        # Of several processes, the engine's opens them.
         ahead = Ahead(settings, bundles if settings.workers == 1 else ())
-        from app.processes.serving import serve  # noqa: PLC0415 - HTTP takes a third of a second to import
+        # HTTP takes a third of a second to import: after models begin to open.
+        from app.http.connections.server import allow_connections  # noqa: PLC0415
+        from app.processes.alone import serve_alone  # noqa: PLC0415
+        from app.processes.models.defaults import check_defaults  # noqa: PLC0415
+        from app.processes.several import serve_several  # noqa: PLC0415
 
-        return await serve(settings, ports, bundles, ahead, bad=bad, manager=manager)
+        allow_connections()
+        check_defaults(settings, bundles, bad)
+        manager.status(f"loading {', '.join(bundle.name for bundle in bundles)}" if bundles else "waiting for a model")
+        if settings.workers == 1:
+            return await serve_alone(settings, ports, bundles, ahead, bad=bad, manager=manager)
+        return await serve_several(settings, ports, manager)
     finally:
         ports.close()
