@@ -14,16 +14,13 @@ from pydantic import ValidationError
 
 from app.bundle import checksum
 from app.bundle.manifest import MANIFEST_FILE, SCHEMA_VERSION, BundleFile, Golden, Manifest
-from app.bundle.regular_file import open_regular, unreadable
+from app.bundle.regular_file import open_regular, parts_of, unreadable
 from app.errors import BundleError
 
 LARGEST_MANIFEST: Final = 2**24
 LARGEST_READ: Final = 2**28
 """Bytes of a manifest, and of what else is read whole: a tokenizer or golden answers. Those of the largest multilingual models
 have 20 MB."""
-
-READ_AT_ONCE: Final = 2**24
-"""Bytes of which a checksum is made at once. Each part gives the GIL away, and gets it back 5 ms later from a thread that computes."""
 
 
 class Bundle:
@@ -139,9 +136,9 @@ def sha256_of(path: Path) -> str:
 
 
 def _sha256(stream: BufferedReader) -> str:
-    digest, part = hashlib.sha256(), memoryview(bytearray(READ_AT_ONCE))
-    while size := stream.readinto(part):
-        digest.update(part[:size])
+    digest = hashlib.sha256()
+    for part in parts_of(stream):
+        digest.update(part)
     return digest.hexdigest()
 
 

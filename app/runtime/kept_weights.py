@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from app.bundle.files import READ_AT_ONCE
+from app.bundle.regular_file import parts_of
 from app.runtime.folder_lock import FolderLock, remove_unused
 
 log = logging.getLogger(__name__)
@@ -120,10 +120,10 @@ def _sums(folder: Path) -> str:
 
 
 def _sum(file: Path) -> str:
-    checksum, size_bytes, part = 0, 0, memoryview(bytearray(READ_AT_ONCE))
-    with file.open("rb", buffering=0) as stream:
-        while size := stream.readinto(part):
-            checksum, size_bytes = zlib.crc32(part[:size], checksum), size_bytes + size
+    checksum, size_bytes = 0, 0
+    with file.open("rb") as stream:
+        for part in parts_of(stream):
+            checksum, size_bytes = zlib.crc32(part, checksum), size_bytes + len(part)
     return f"{checksum:08x} {size_bytes} {file.name}\n"
 
 
