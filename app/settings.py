@@ -25,6 +25,10 @@ _OF_A_SERVICE: Final = re.compile(
 )
 """The variables of a Service, without the prefix: of one named bert, or bert-NAME."""
 _USUAL_PORT: Final = re.compile(r"^(https://.*):443$|^(http://.*):80$")
+_PATHS: Final = (
+    *("models", "uds", "tuning_cache_dir", "api_key_file", "api_keys_file", "admin_key_file"),
+    *("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"),
+)
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@*\s]+")
 _MEANT: Final = 0.7
 """The similarity, at most 1, above which one name is the other misspelt. Slips, plurals and missing units are above 0.72; names
@@ -274,6 +278,14 @@ class Settings(BaseSettings):
     def _strip(cls, key: object) -> object:
         """Remove the whitespace around a key, which `$(cat key)` and editors of Secrets add."""
         return key.strip() if isinstance(key, str) else key
+
+    @field_validator(*_PATHS, mode="before")
+    @classmethod
+    def _refuse_no_path(cls, path: object) -> object:
+        """Refuse a variable that a file of settings leaves empty: it would be the folder in which the server was started."""
+        if path == "":
+            raise PydanticCustomError("path", "Input should be a path, and is empty: leave the setting out instead")
+        return path
 
     @field_validator("ssl_cert_reqs", mode="before")
     @classmethod

@@ -225,6 +225,7 @@ def test_origins_are_as_browsers_write_them(start: Any) -> None:
         ("log_level", "loud", "'debug'"),
         ("access_log", "maybe", "boolean"),
         ("otlp_endpoint", "collector", "valid URL"),
+        *((name, "", "is empty") for name, field in Settings.model_fields.items() if "Path" in str(field.annotation)),
     ],
 )
 def test_an_invalid_value_is_reported_by_flag_and_variable(
