@@ -137,7 +137,7 @@ class LocalEngine:
             bundle.manifest.task,
             runner.variant_name,
             runner.provider,
-            f" with {' or '.join(map(str, runner.threads))} CPU threads" if runner.threads else "",
+            _with_threads(runner.threads),
             batcher.lanes / speed.seconds_per_token,
             "batches" if batcher.lanes == 1 else f"{batcher.lanes} batches at once",
             speed.budget_tokens,
@@ -283,6 +283,10 @@ class LocalEngine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._threads.shutdown()
+
+
+def _with_threads(threads: Sequence[int]) -> str:
+    return f" with {' or '.join(map(str, threads))} CPU thread{'s' * (max(threads) > 1)}" if threads else ""
 
 
 def _time(held: Sequence[Runner], batch: Sequence[TokenSequence]) -> float:

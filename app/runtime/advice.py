@@ -1,6 +1,7 @@
 """Which variants of a model would be faster on the CPU of this machine, and how to get it."""
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -27,6 +28,9 @@ _GAINS: Final = (
     _Gain("bf16", BF16, "rounds scores"),
 )
 """The fastest first."""
+
+
+_OF_ONE_MODEL: Final = re.compile(r"--output models/.+? --task \S+")
 
 
 def advised(bundle: Bundle, loaded: Loaded) -> Loaded:
@@ -64,16 +68,18 @@ def _command(bundle: Bundle, name: str) -> str | None:
 
 def log_advice(models: Mapping[str, Loaded]) -> None:
     """Log a line: what the CPU has, in which variant each model runs on it, and what would be faster."""
-    names_by_advice: dict[str, list[str]] = {}
+    alike: dict[str, dict[str, str]] = {}
     for name, one in models.items():
         if one.threads:
-            names_by_advice.setdefault(_how(one), []).append(name)
-    if names_by_advice:
+            how = _how(one)
+            alike.setdefault(_OF_ONE_MODEL.sub("--output models/NAME --task TASK", how), {})[name] = how
+    if alike:
         sets = next(one.instruction_sets for one in models.values() if one.threads)
+        ways = ((how if len(by_name) > 1 else next(iter(by_name.values())), by_name) for how, by_name in alike.items())
         log.info(
             "this CPU has %s. %s",
             ", ".join(sets) or "no instruction sets that are known",
-            " ".join(f"As {how}: {', '.join(names)}." for how, names in names_by_advice.items()),
+            " ".join(f"As {how}: {', '.join(names)}." for how, names in ways),
         )
 
 

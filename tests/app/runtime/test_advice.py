@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.bundle.files import load_bundle
+from app.bundle.files import Bundle, load_bundle
 from app.engine.messages import Faster
 from app.runtime import advice
 from app.runtime.advice import advised, log_advice
@@ -106,6 +106,19 @@ def test_a_line_tells_what_the_cpu_has_and_what_is_faster(
         "cpu-bf16, which rounds scores (set BERT_PRECISION=bf16)): a, d. As cpu-int8: b. As cpu-bf16 (faster here: cpu-int8, which "
         f"changes some answers (run {EXPORT}cpu-fp32,cpu-int8, then set BERT_PRECISION=int8)): c."
     )
+
+
+def test_the_command_for_several_models_stands_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_cpu(monkeypatch, "VNNI", "AMX")
+    bundle = load_bundle(folder)
+    models = [Bundle(folder, bundle.manifest, name=name) for name in ("a model", "b")]
+    with caplog.at_level(logging.INFO):
+        log_advice({one.name: advised(one, loaded(threads=[1])) for one in models})
+    [line] = caplog.messages
+    assert line.count("--output models/NAME --task TASK --variants cpu-fp32,cpu-int8, then") == 1
+    assert line.endswith(": a model, b.")
 
 
 def test_a_cpu_that_is_not_known_is_said_so(
