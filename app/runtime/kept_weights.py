@@ -3,6 +3,7 @@
 They may be deleted at any time, and servers may share them. A folder counts only if it is open to this user alone, and whole.
 """
 
+import errno
 import hashlib
 import logging
 import os
@@ -84,7 +85,8 @@ class KeptWeights:
             written.rename(self._path)
             lock = self._lock()
         except OSError as error:
-            log.info("the next start lays the weights out again, as they cannot be kept: %s", error)
+            level = logging.DEBUG if error.errno in (errno.ENOTEMPTY, errno.EEXIST) else logging.INFO
+            log.log(level, "the next start lays the weights out again, as they cannot be kept: %s", error)
             return None
         self._remove_others()
         return lock
