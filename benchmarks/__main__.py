@@ -83,7 +83,7 @@ _SWEPT: Final = partial(compare, batches=(1, 4, 16, 32), batches_split=(1, 4, 16
 FULL: Final = _form(
     rounds=3,
     base=partial(
-        _SWEPT, model="base", requests={"reviews": 320, "mix": 96}, swept={"reviews": 96, "mix": 32}, open_s=20
+        _SWEPT, model="base", requests={"reviews": 320, "mix": 96}, swept={"reviews": 64, "mix": 24}, open_s=20
     ),
     tiny=partial(_SWEPT, model="tiny", requests={"reviews": 12000, "mix": 3000}, swept={"reviews": 1500, "mix": 500}),
     beside=(160, 6000),

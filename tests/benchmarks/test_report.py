@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.parts.compare import _beside_the_best_peer, fastest_settings
+from benchmarks.parts.compare import _beside_the_best_peer, contending, fastest_settings
 from benchmarks.report import medians, render, render_all
 from benchmarks.texts import http_request, read_texts
 
@@ -113,6 +113,27 @@ def test_the_settings_that_a_sweep_found_fastest_stay() -> None:
         "mosec, ONNX Runtime fp32, a",
         "mosec, OpenVINO int8, c",
     }
+
+
+def test_what_is_far_behind_in_a_sweep_is_not_measured_again() -> None:
+    """Each precision has its own fastest peer, and each set of texts."""
+    rows = [
+        row("this server", "all", 99.0, engine="cpu-fp32"),
+        row("mosec", "b", 10.0),
+        row("FastAPI", "c", 5.0),
+        row("BentoML", "d", 4.9),
+        row("Ray Serve", "e", 4.0),
+        row("Ray Serve", "e", 1.0, texts="mix"),
+        row("mosec", "c", 4.0, engine="OpenVINO int8"),
+        {"kind": "not measured", "server": "Ray Serve", "setting": "a", "error": "x"},
+    ]
+    assert contending(rows, fastest_settings(rows)) == {
+        "mosec, ONNX Runtime fp32, b",
+        "FastAPI, ONNX Runtime fp32, c",
+        "Ray Serve, ONNX Runtime fp32, e",
+        "mosec, OpenVINO int8, c",
+    }
+    assert contending(rows, {"FastAPI, ONNX Runtime fp32, c"}) == {"FastAPI, ONNX Runtime fp32, c"}
 
 
 def test_cells_are_readable() -> None:
