@@ -63,7 +63,7 @@ def test_a_server_listens_on_every_address_of_a_list(shared_models: Path) -> Non
     [
         (["--port", "0", "--admin-port", "0"], "BERT_ADMIN_PORT is set and there is no admin key"),
         (["--port", "9", "--metrics-port", "9"], "BERT_PORT and BERT_METRICS_PORT are both 9"),
-        (["--uds", ""], "it is there, and no socket"),
+        (["--uds", "."], "it is there, and no socket"),
     ],
 )
 def test_ports_that_cannot_be_end_the_start(shared_models: Path, arguments: list[str], says: str) -> None:
