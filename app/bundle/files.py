@@ -84,6 +84,15 @@ class Bundle:
         self._check_hash(file, sha256)
         return path
 
+    def check_size(self, file: BundleFile) -> None:
+        """Pass if a bundle file is there and has the size that the manifest says, whatever it holds.
+
+        Raises:
+            BundleError: it does not.
+        """
+        with open_regular(self.path(file)) as stream:
+            self._check_size(file, os.fstat(stream.fileno()).st_size)
+
     def read_file(self, file: BundleFile) -> bytes:
         """Return the content of a bundle file whose size and hash are those of the manifest.
 
@@ -203,7 +212,8 @@ _UPGRADE: Final = "Upgrade the server to the release that exported it, or export
 def _read(path: Path, most_bytes: int) -> bytes:
     with open_regular(path) as stream:
         try:
-            content = stream.read(most_bytes + 1)
+            # The size first: so large a read would take as much of a limited address space.
+            content = stream.read(min(most_bytes, os.fstat(stream.fileno()).st_size) + 1)
         except OSError as error:
             raise unreadable(path, error) from error
     if len(content) > most_bytes:

@@ -51,9 +51,19 @@ class KeptWeights:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             FolderLock(self.folder).close()
-            return os.access(self.folder, os.W_OK) and shutil.disk_usage(self.folder).free > ROOM * size_bytes
-        except OSError:
+            free = shutil.disk_usage(self.folder).free
+        except OSError as error:
+            log.info("weights are not kept in %s: %s", self.folder, error.strerror)
             return False
+        if free <= ROOM * size_bytes:
+            log.info(
+                "weights are not kept in %s: %d MiB of %d are left", self.folder, free >> 20, ROOM * size_bytes >> 20
+            )
+            return False
+        if not os.access(self.folder, os.W_OK):
+            log.info("weights are not kept in %s: it is read-only", self.folder)
+            return False
+        return True
 
     def find(self) -> tuple[Path, FolderLock] | None:
         """Return the graph that an earlier start has left, with the lock for as long as it is mapped; None if it has not."""
@@ -62,6 +72,7 @@ class KeptWeights:
         except OSError as error:
             if not isinstance(error, FileNotFoundError):
                 log.info("%s is not used: %s", self._path, error.strerror or error)
+                self._clear()
             return None
         try:
             _require_whole(self._path)
@@ -72,6 +83,7 @@ class KeptWeights:
             return None
         with suppress(OSError):  # it may be a part of an image, and read-only
             os.utime(self._path)
+        self._remove_others()
         return self._path / GRAPH, lock
 
     def keep(self, written: Path) -> FolderLock | None:
@@ -96,6 +108,16 @@ class KeptWeights:
         with suppress(OSError):
             (self._path / SUMS).unlink()  # those who use them go on
         remove_unused(self._path)
+
+    def _clear(self) -> None:
+        """Make room for a folder, where something of this user is that cannot be one of these: open to others, a file or a link."""
+        with suppress(OSError):
+            status = self._path.lstat()
+            if status.st_uid == os.geteuid():
+                if stat.S_ISDIR(status.st_mode):
+                    remove_unused(self._path)
+                else:
+                    self._path.unlink()
 
     def _lock(self) -> FolderLock:
         lock = FolderLock(self._path)

@@ -72,7 +72,12 @@ class OrtRunner:
         """Of a session on CUDA, the nodes that are in the wrong place: their operators and names."""
         require_provider(variant.target)  # first, as it decides whether the files matter
         in_bf16 = variant.precision == "bf16"
-        opened = None if kept is None else open_kept(kept, threads=threads, in_bf16=in_bf16)
+        opened = None
+        if kept is not None:
+            # What the next start without them would need is not missed by this one.
+            for file in filter(None, (variant.graph, variant.external_data)):
+                bundle.check_size(file)
+            opened = open_kept(kept, threads=threads, in_bf16=in_bf16)
         self._execution: Execution
         if opened is not None:
             self._execution = opened

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -265,3 +266,15 @@ def test_a_bundle_stays_where_it_is_when_a_link_leads_elsewhere(tmp_path: Path, 
     link.symlink_to(bundle_of("bert-embed"))
     bundle.verify()
     assert (bundle.name, bundle.folder) == ("a", bundle_of("bert-single-label").resolve())
+
+
+def test_a_small_file_takes_little_memory_to_be_read(bundle_of: BundleOf) -> None:
+    """Most that is read are 256 MiB, which a process with a limited address space may not have."""
+    tracemalloc.start()
+    try:
+        bundle = load_bundle(bundle_of("bert-single-label"))
+        assert bundle.golden.cases
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2**24
