@@ -3,10 +3,10 @@
 import fcntl
 import os
 import shutil
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
+from weakref import finalize
 
 
 class FolderLock:
@@ -23,7 +23,7 @@ class FolderLock:
             OSError: it cannot be opened, or another lock is in the way.
         """
         self.descriptor: Final = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self._is_closed = False
+        self._release: Final = finalize(self, os.close, self.descriptor)
         try:
             fcntl.flock(self.descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except OSError:
@@ -31,25 +31,11 @@ class FolderLock:
             raise
 
     def close(self) -> None:
-        """Release the lock."""
-        if not self._is_closed:
-            self._is_closed = True
-            os.close(self.descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_is_closed", True):
-            self.close()
+        """Release the lock, if that has not been done."""
+        self._release()
 
 
 def remove_unused(folder: Path) -> None:
     """Remove a folder, unless it is locked or another user's."""
-    with suppress(OSError), FolderLock(folder, alone=True):
+    with suppress(OSError), closing(FolderLock(folder, alone=True)):
         shutil.rmtree(folder)

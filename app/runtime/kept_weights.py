@@ -39,7 +39,7 @@ class KeptWeights:
 
         Args:
             folder: Of all models; it need not exist.
-            model: Its name and variant. Others of the same are removed when these are kept, unless they are in use.
+            model: Its name and variant. Others of the same are removed when these are kept or found, unless they are in use.
             conditions: What the files depend on: the bundle, the processor, the versions of what makes them.
         """
         self.folder: Final = folder

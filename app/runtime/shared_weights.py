@@ -8,7 +8,7 @@ those of later starts too, if the files are kept. The answers are the same, bit 
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,7 +78,7 @@ def _folder(within: Path) -> Iterator[Path]:
         remove_unused(leftover)
     new = Path(tempfile.mkdtemp(prefix=f"new-{PREFIX}", dir=within))
     try:
-        with FolderLock(new):
+        with closing(FolderLock(new)):
             new = new.rename(within / new.name.removeprefix("new-"))  # locked, before others look for it
             yield new
     finally:
