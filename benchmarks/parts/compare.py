@@ -79,13 +79,17 @@ def contending(rows: Sequence[Row], fastest: Collection[str]) -> set[str]:
     rates = [row for row in rows if row["kind"] == "closed loop" and row["server"] != OURS]
     most: dict[tuple[str, str], float] = {}
     for row in rates:
-        key = (row["texts"], row["engine"].split()[-1])
-        most[key] = max(row["requests_per_s"], most.get(key, 0.0))
+        most[_class(row)] = max(row["requests_per_s"], most.get(_class(row), 0.0))
     return {
-        _title(row)
+        title
         for row in rates
-        if _title(row) in fastest and row["requests_per_s"] >= CONTENDS * most[row["texts"], row["engine"].split()[-1]]
+        if (title := _title(row)) in fastest and row["requests_per_s"] >= CONTENDS * most[_class(row)]
     }
+
+
+def _class(row: Row) -> tuple[str, str]:
+    """Return what is compared with each other: the texts, and the precision, which an engine's title has before any comma."""
+    return row["texts"], row["engine"].partition(",")[0].split()[-1]
 
 
 def _title(row: Row) -> str:

@@ -125,6 +125,8 @@ def test_what_is_far_behind_in_a_sweep_is_not_measured_again() -> None:
         row("Ray Serve", "e", 4.0),
         row("Ray Serve", "e", 1.0, texts="mix"),
         row("mosec", "c", 4.0, engine="OpenVINO int8"),
+        row("mosec", "a", 8.0, engine="OpenVINO bf16"),
+        row("mosec", "a", 3.0, engine="torch bf16, compiled"),
         {"kind": "not measured", "server": "Ray Serve", "setting": "a", "error": "x"},
     ]
     assert contending(rows, fastest_settings(rows)) == {
@@ -132,6 +134,7 @@ def test_what_is_far_behind_in_a_sweep_is_not_measured_again() -> None:
         "FastAPI, ONNX Runtime fp32, c",
         "Ray Serve, ONNX Runtime fp32, e",
         "mosec, OpenVINO int8, c",
+        "mosec, OpenVINO bf16, a",
     }
     assert contending(rows, {"FastAPI, ONNX Runtime fp32, c"}) == {"FastAPI, ONNX Runtime fp32, c"}
 
