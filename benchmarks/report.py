@@ -76,9 +76,9 @@ def _circumstances(file: str, results: Mapping[str, Any]) -> list[Row]:
 
 
 def _best_settings(results: Mapping[str, Any], part: Mapping[str, Any], kind: str) -> list[Row]:
-    """Return the rows of a kind; of those of a server, which are rates by setting, the best one for the same texts."""
+    """Return the rows of a kind; of rates of a server by setting the best one for the same texts, of its failures one."""
     rows = _rows(results, part, kind)
-    if _are_rates(rows):
+    if _are_rates(rows) or kind == "not measured":
         best: dict[tuple[Any, ...], Row] = {}
         for row in rows:
             best.setdefault(tuple(row.get(name) for name in ("model", "server", "engine", "texts")), row)
