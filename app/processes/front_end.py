@@ -11,6 +11,7 @@ from typing import Final, cast
 
 import uvicorn
 
+from app import BEGAN_AT
 from app.bundle.files import Bundle, key_of, load_bundle
 from app.bundle.manifest import Task
 from app.engine.messages import Loaded, Serving
@@ -64,7 +65,7 @@ class FrontEnd:
         self._serving = Serving()
         self.administration: Administration | None = None
         """Answers operators, once there are models."""
-        self._without_engine_since = time.perf_counter()
+        self._without_engine_since = BEGAN_AT
         is_traced = is_exported("traces", settings.collector)
         with read_variables():
             self._tracer = Tracer(settings.collector) if is_traced else None

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -47,6 +48,14 @@ def test_texts_are_not_logged(shared_server: ServerProcess) -> None:
 def test_every_line_of_the_log_is_json(shared_server: ServerProcess) -> None:
     for record in shared_server.records:
         assert {"time", "level", "logger", "message"} <= set(record)
+
+
+def test_the_time_to_be_ready_counts_from_the_start_of_the_process(shared_server: ServerProcess) -> None:
+    """It includes the imports, so it is at least the time from the first line to that one, to a hundredth of a second."""
+    first, *_ = records = shared_server.records
+    [ready] = [one for one in records if one["message"].startswith("ready in ")]
+    since_first_s = (datetime.fromisoformat(ready["time"]) - datetime.fromisoformat(first["time"])).total_seconds()
+    assert float(ready["message"].split()[2]) > since_first_s - 0.01
 
 
 def test_text_logs_are_readable_and_name_the_process_of_several(shared_models: Path) -> None:
