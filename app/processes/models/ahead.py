@@ -17,12 +17,12 @@ from app.settings import Settings
 log = logging.getLogger(__name__)
 
 
-class OpenedAhead(NamedTuple):
-    """A model that was opened in a precision as is remembered."""
+class FoundAhead(NamedTuple):
+    """What is remembered of a model in a precision, and the model if it could be opened so."""
 
     precision: Wanted
     remembered: Remembered
-    prepared: Prepared
+    prepared: Prepared | None
 
 
 class Ahead:
@@ -30,14 +30,14 @@ class Ahead:
 
     def __init__(self, settings: Settings, bundles: Collection[Bundle]) -> None:
         """Open bundles if they can only run on the CPU: a GPU has one thread that opens them."""
-        self._opening: dict[str, Future[OpenedAhead | None]] = {}
+        self._opening: dict[str, Future[FoundAhead | None]] = {}
         if bundles and runs_on_cpu(settings.device):
             threads = ThreadPoolExecutor(usable_cpus(), thread_name_prefix="ahead")
             self._opening = {bundle.key: threads.submit(_open, settings, bundle) for bundle in bundles}
             threads.shutdown(wait=False)
 
-    async def opened(self) -> Mapping[str, OpenedAhead]:
-        """Return those that are opened, by key, when the threads are done: what is measured then has all cores. Call it once."""
+    async def found(self) -> Mapping[str, FoundAhead]:
+        """Return what was found, by key, when the threads are done: what is measured then has all cores. Call it once."""
         opening, self._opening = self._opening, {}  # so that nothing here keeps a model in memory
         results = await asyncio.gather(*map(asyncio.wrap_future, opening.values()))
         return {key: one for key, one in zip(opening, results, strict=True) if one is not None}
@@ -58,13 +58,13 @@ def open_remembered(remembered: Remembered, settings: Settings, precision: Wante
     )
 
 
-def _open(settings: Settings, bundle: Bundle) -> OpenedAhead | None:
+def _open(settings: Settings, bundle: Bundle) -> FoundAhead | None:
     precisions = settings.precision_by_model
     precision = precisions.get(bundle.name, precisions[""])
     remembered = Remembered.of(bundle, settings, precision, None)
     measured = remembered.measured
     if measured is None:
-        return None
+        return FoundAhead(precision, remembered, None)
 
     def open_same(bundle: Bundle) -> Runner:
         runner = open_remembered(remembered, settings, precision, bundle)
@@ -75,12 +75,12 @@ def _open(settings: Settings, bundle: Bundle) -> OpenedAhead | None:
     try:
         prepared = prepare(bundle, open_same, budget_tokens=settings.batch_tokens or None, previous=measured)
     except _RunsOtherwise:
-        return None
+        return FoundAhead(precision, remembered, None)
     except Exception as error:
         log.info("model %s is opened as if nothing were remembered: %s", bundle.name, error)
         remembered.forget()
         return None
-    return OpenedAhead(precision, remembered, prepared)
+    return FoundAhead(precision, remembered, prepared)
 
 
 class _RunsOtherwise(Exception):

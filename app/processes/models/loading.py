@@ -14,7 +14,7 @@ from app.engine.admission import Admission
 from app.engine.local import EngineObserver, LocalEngine
 from app.engine.messages import Loaded
 from app.errors import BundleError, NoRoom, OutOfDeviceMemory, StartupError
-from app.processes.models.ahead import Ahead, OpenedAhead, open_remembered
+from app.processes.models.ahead import Ahead, FoundAhead, open_remembered
 from app.processes.models.bad_bundles import NONE_SKIPPED, BadBundles
 from app.processes.models.remembered import Remembered
 from app.processes.models.room import measure_memory, require_room
@@ -68,10 +68,10 @@ async def load_models(
         bundles, settings.device, settings.precision_by_model, bad.skipping, may_be_named, may_lack=may_lack
     )
 
-    opened = {} if ahead is None else await ahead.opened()
-    loading = _Loading(settings, engine, metrics, precisions, previous, opened, is_beside=only is not None)
+    found = {} if ahead is None else await ahead.found()
+    loading = _Loading(settings, engine, metrics, precisions, previous, found, is_beside=only is not None)
     loaded: dict[str, Loaded] = {}
-    known_first = sorted(bundles, key=lambda one: (one.name not in previous, one.key not in loading.opened))
+    known_first = sorted(bundles, key=lambda one: (one.name not in previous, not loading.is_open(one)))
     for bundle in (one for one in known_first if one.name in precisions and only in (None, one.name)):
         with bad.skipping(bundle.name):
             if is_successor and bundle.name not in previous:
@@ -95,22 +95,28 @@ class _Loading:
     metrics: Metrics
     precisions: Mapping[str, Wanted]
     previous: Mapping[str, Loaded]
-    opened: Mapping[str, OpenedAhead]
+    found: Mapping[str, FoundAhead]
     is_beside: bool
     """Whether the engine serves meanwhile."""
     to_check: list[tuple[Remembered, Loaded]] = field(default_factory=list)
+
+    def is_open(self, bundle: Bundle) -> bool:
+        """Whether a model only has to be served."""
+        found = self.found.get(bundle.key)
+        return found is not None and found.prepared is not None
 
     async def load(self, bundle: Bundle) -> Loaded:
         """Load a model, keep what was measured of it, and return how it was loaded."""
         precision = self.precisions[bundle.name]
         observer = self.metrics.add_model(bundle.name, bundle.manifest.task)
-        opened = self.opened.get(bundle.key)
-        if opened is not None and opened.precision == precision:
-            remembered = opened.remembered
-            one = self.engine.serve(bundle, opened.prepared, observer, admission=self._admission)
-        else:
+        found = self.found.get(bundle.key)
+        if found is None or found.precision != precision:
             look_up = partial(Remembered.of, bundle, self.settings, precision, self.previous.get(bundle.name))
-            remembered = await asyncio.to_thread(look_up)
+            found = FoundAhead(precision, await asyncio.to_thread(look_up), None)
+        remembered = found.remembered
+        if found.prepared is not None:
+            one = self.engine.serve(bundle, found.prepared, observer, admission=self._admission)
+        else:
             one = await self._open(bundle, precision, remembered, observer)
         if remembered.measured is not None:  # and blurred neither by requests nor by other models that were opened
             one = replace(one, taken_bytes=remembered.measured.taken_bytes)

@@ -19,7 +19,7 @@ from app.engine.local import LocalEngine
 from app.engine.messages import Loaded
 from app.errors import BundleError
 from app.processes.models import ahead
-from app.processes.models.ahead import Ahead, OpenedAhead
+from app.processes.models.ahead import Ahead, FoundAhead
 from app.processes.models.loading import load_models
 from app.runtime import choice
 from app.runtime.folder_lock import FolderLock
@@ -54,8 +54,9 @@ def start(settings: Settings, bundles: Sequence[Bundle], opened: Ahead | None = 
     return asyncio.run(load())
 
 
-def opened_ahead(settings: Settings, bundles: Sequence[Bundle]) -> Mapping[str, OpenedAhead]:
-    return asyncio.run(Ahead(settings, bundles).opened())
+def opened_ahead(settings: Settings, bundles: Sequence[Bundle]) -> list[FoundAhead]:
+    found = asyncio.run(Ahead(settings, bundles).found())
+    return [one for one in found.values() if one.prepared is not None]
 
 
 def test_the_next_start_opens_all_models_at_once_and_serves_them_as_before(
@@ -160,6 +161,17 @@ def test_a_model_that_cannot_be_opened_as_remembered_is_opened_as_in_the_first_s
     for bundle in bundles:
         assert f"model {bundle.name} is opened as if nothing were remembered: it does not give" in caplog.text
     assert len(opened_ahead(settings, bundles)) == len(bundles)  # as that start has kept it anew
+
+
+def test_what_cannot_be_used_is_told_of_once(
+    settings: Settings, bundles: list[Bundle], caplog: pytest.LogCaptureFixture
+) -> None:
+    start(settings, bundles)
+    caplog.set_level(logging.INFO)
+    for path in Path(str(settings.tuning_cache_dir)).glob("*.json"):
+        path.write_text("{}")
+    assert len(start(settings, bundles)) == len(bundles)
+    assert caplog.text.count("is not used: it is damaged") == len(bundles)
 
 
 def test_a_model_that_would_run_otherwise_is_measured_by_itself(
