@@ -22,6 +22,10 @@ from pathlib import Path
 from typing import Any, Final
 
 try:
+    from app.processes.garbage_collection import collect_seldom
+
+    collect_seldom()  # before the other imports
+
     from app.flags import add_settings, parser_for, read_settings
     from app.settings import GROUPS
 except ModuleNotFoundError as missing:

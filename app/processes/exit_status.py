@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import uvloop
 
 from app.errors import EngineLost, StartupError
+from app.processes.garbage_collection import collect_seldom, freeze_imports
 from app.settings import Settings
 from app.telemetry.log_writer import drain, write_in_background
 from app.telemetry.logs import configure
@@ -55,6 +56,8 @@ def run(main: Coroutine[Any, Any, ExitStatus]) -> ExitStatus:
 
 def run_child(main: ChildMain, settings: Settings, *arguments: object) -> NoReturn:
     """Be a child process: run its main coroutine and end."""
+    collect_seldom()
+    freeze_imports()
     write_in_background()
     configure(settings.log_level, settings.log_format)
     # As in `__main__`: a thread may be loading a model, or be stuck in a lost device.

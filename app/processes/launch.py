@@ -5,6 +5,7 @@ import os
 
 from app.bundle.files import find_bundles
 from app.processes.exit_status import ExitStatus, run
+from app.processes.garbage_collection import freeze_imports
 from app.processes.models.ahead import Ahead
 from app.processes.models.bad_bundles import bad_bundles
 from app.processes.notify import ServiceManager
@@ -47,6 +48,7 @@ async def _serve(settings: Settings, manager: ServiceManager) -> ExitStatus:
         from app.processes.models.defaults import check_defaults  # noqa: PLC0415
         from app.processes.several import serve_several  # noqa: PLC0415
 
+        freeze_imports()
         allow_connections()
         check_defaults(settings, bundles, bad)
         manager.status(f"loading {', '.join(bundle.name for bundle in bundles)}" if bundles else "waiting for a model")

@@ -20,7 +20,7 @@ from app.engine.golden import golden_sequences
 from app.errors import BundleError
 from app.runtime import kept_weights, shared_weights
 from app.runtime.folder_lock import FolderLock
-from app.runtime.kept_weights import GRAPH, KEPT_FOR_S, SUMS, KeptWeights
+from app.runtime.kept_weights import BLOCK, GRAPH, KEPT_FOR_S, SUMS, KeptWeights
 from app.runtime.runner import OrtRunner
 from tests.conftest import BundleOf
 
@@ -85,6 +85,23 @@ def _change(kept: Path) -> None:
         stream.write(b"\xa5")
 
 
+def _flip(kept: Path) -> None:
+    """One bit of the first block."""
+    with (kept / "weights").open("r+b") as stream:
+        [byte] = stream.read(1)
+        stream.seek(0)
+        stream.write(bytes([byte ^ 1]))
+
+
+def _exchange(kept: Path) -> None:
+    """Two blocks, which take the places of each other."""
+    content = (kept / "weights").read_bytes()
+    blocks = [content[start : start + BLOCK] for start in range(0, len(content), BLOCK)]
+    other = next(i for i, block in enumerate(blocks) if block != blocks[0])
+    blocks[0], blocks[other] = blocks[other], blocks[0]
+    (kept / "weights").write_bytes(b"".join(blocks))
+
+
 def _link(kept: Path) -> None:
     (kept / "weights").rename(kept.parent.parent / "weights")
     (kept / "weights").symlink_to(kept.parent.parent / "weights")
@@ -110,6 +127,8 @@ def _no_graph(kept: Path) -> None:
     [
         _cut,
         _change,
+        _flip,
+        _exchange,
         _link,
         _no_graph,
         lambda kept: (kept / "weights").unlink(),
