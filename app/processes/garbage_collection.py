@@ -9,7 +9,7 @@ THRESHOLD: Final = 50_000
 
 
 def collect_seldom() -> None:
-    """Collect less often than Python does by itself: a hundred times and more while the server is imported."""
+    """Collect less often than Python does by itself: two hundred times while the server is imported."""
     gc.set_threshold(THRESHOLD, 20, 20)
 
 
