@@ -2,9 +2,9 @@ PYTHON ?= python3
 # cpu or gpu: which ONNX Runtime `make serve` installs
 EXTRA ?= cpu
 VENV := .venv
+TRAIN_VENV := .venv-train
 TORCH := .torch
 OPENVINO := .openvino
-SENTENCE_TRANSFORMERS := sentence-transformers==6.2.0 scikit-learn==1.9.1 scipy==1.17.1 joblib==1.6.0 threadpoolctl==3.8.0 narwhals==2.29.0 cloudpickle==3.1.3
 BENCH_VENV := .venv-bench
 BENCH_TORCH_VENV := .venv-bench-torch
 CUDA_VENV := .venv-cuda-test
@@ -46,15 +46,19 @@ define install
 	"Name another: make $(MAKECMDGOALS) PYTHON=python3.13" >&2; exit 1; }; \
 	$(PYTHON) -m venv --clear $(@D); }
 @echo "Installing $< into $(@D), once; on a slow connection this takes minutes"
+$(if $(BEFORE),$(@D)/bin/python -m pip install --disable-pip-version-check $(BEFORE))
 $(@D)/bin/python -m pip install --disable-pip-version-check $(1) -r $<
 @touch $@
 endef
 
-VENVS := $(EXPORT_VENV) .venv-gpu $(VENV) $(CUDA_VENV)
+VENVS := $(EXPORT_VENV) .venv-gpu $(VENV) $(CUDA_VENV) $(TRAIN_VENV)
 $(EXPORT_VENV)/installed: requirements/export.txt
 .venv-gpu/installed: requirements/gpu.txt
 $(VENV)/installed: requirements/dev.txt
 $(CUDA_VENV)/installed: requirements/cuda-test.txt
+$(TRAIN_VENV)/installed: requirements/train.txt
+# A pinned plain `torch` is a small CPU build where an index offers one.
+$(TRAIN_VENV)/installed: BEFORE := torch==2.13.0
 $(VENVS:=/installed):
 	$(call install,--require-hashes)
 
@@ -62,16 +66,14 @@ $(VENVS:=/installed):
 $(VENVS:=/installed): %/installed: %/bin/python
 $(VENVS:=/bin/python): ;
 
-# A folder of its own, which only `make test-torch` sees: the other tests show that nothing else needs torch. A pinned plain
-# `torch` is a small CPU build where an index offers one. sentence-transformers comes with what it needs beside the development
-# environment, whose transformers is the one to compare with.
-$(TORCH)/installed: $(VENV)/installed
+# Only `make test-torch` sees what is installed for training: the other tests show that nothing else needs it. Of sentence-transformers
+# the rest is there.
+$(TORCH)/installed: $(TRAIN_VENV)/installed
 	rm -rf $(TORCH)
-	$(VENV)/bin/python -m pip install --quiet --target $(TORCH) torch==2.13.0
-	$(VENV)/bin/python -m pip install --quiet --target $(TORCH) --no-deps $(SENTENCE_TRANSFORMERS)
+	$(TRAIN_VENV)/bin/python -m pip install --quiet --target $(TORCH) --no-deps sentence-transformers==6.2.0
 	@touch $@
 
-# Also a folder of its own, with only what OpenVINO itself is: 180 MB that the other tests do without.
+# A folder of its own, with only what OpenVINO itself is: 180 MB that the other tests do without.
 $(OPENVINO)/installed: pyproject.toml $(VENV)/installed
 	rm -rf $(OPENVINO)
 	$(VENV)/bin/python -m pip install --quiet --target $(OPENVINO) --no-deps openvino==2026.4.1 openvino-telemetry==2025.2.0
@@ -90,10 +92,10 @@ test-fast: $(VENV)/installed
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not torch and not cuda" $(ARGS)
 
-## make test-torch  compare with transformers, sentence-transformers and torch, live
+## make test-torch  compare with transformers, sentence-transformers and torch, live; and train
 .PHONY: test-torch
-test-torch: $(TORCH)/installed
-	PYTHONPATH=$(CURDIR)/$(TORCH) $(VENV)/bin/python -m pytest -m torch $(ARGS)
+test-torch: $(TORCH)/installed $(VENV)/installed
+	PYTHONPATH=$(CURDIR)/$(TORCH):$$(echo $(CURDIR)/$(TRAIN_VENV)/lib/python*/site-packages) $(VENV)/bin/python -m pytest $(PARALLEL) -m torch $(ARGS)
 
 ## make openvino-test  the fp32 graph in OpenVINO: its answers and those in bf16, where the processor multiplies it
 .PHONY: openvino-test

@@ -23,6 +23,9 @@ compile() {
 compile requirements/dev.txt --extra cpu --extra otel --extra export --extra test --extra check --extra lock "$@"
 compile requirements/cpu.txt --extra cpu --extra otel --constraints requirements/dev.txt "$@"
 compile requirements/export.txt --extra cpu --extra export --constraints requirements/dev.txt "$@"
+# Nor is what torch brings along: it is installed before.
+compile requirements/train.txt --extra cpu --extra export --extra train --constraints requirements/dev.txt \
+    --override <(echo "torch==2.13.0; sys_platform == 'none'") --no-emit-package torch "$@"
 # Not constrained by the CPU runtime; the shared packages are pinned alike all the same.
 compile requirements/gpu.txt --extra gpu --extra otel --constraints requirements/dev.txt "$@"
 compile requirements/cuda-test.txt --extra cuda-test --extra otel --extra export --extra test \

@@ -1,0 +1,25 @@
+"""What ends a command, and what its messages are made of."""
+
+from collections.abc import Sequence
+from typing import Final
+
+_FEW: Final = 5
+
+
+class TrainingError(Exception):
+    """A command cannot begin or go on. The message says why and what to do."""
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM: what Ctrl-C is without a terminal."""
+
+
+def few(names: Sequence[object]) -> str:
+    """Return a list of names or numbers that is not too long for a sentence."""
+    more = len(names) - _FEW
+    return ", ".join(map(str, names[:_FEW])) + (f" and {more:,} more" if more > 0 else "")
+
+
+def share(part: int, whole: int) -> str:
+    """Return how many of how many, for a sentence: `12 of 1,000 (1.2%)`."""
+    return f"{part:,} of {whole:,} ({part / max(whole, 1):.1%})"

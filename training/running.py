@@ -1,0 +1,213 @@
+"""Run a Trainer of transformers so that a kill loses at most what was learnt since its last checkpoint."""
+
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from tqdm import tqdm
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from training.errors import TrainingError
+from training.work_folder import WorkFolder
+
+TELL_EVERY_S: Final = 30.0
+"""How often there is a line, where there is no terminal."""
+_MOST_STEPS: Final = 500
+"""Between two checkpoints."""
+_LOGGED: Final = 200
+"""Points of the loss curve."""
+
+
+def begin(seed: int) -> None:
+    """Make what follows depend on the seed alone: before any weight is drawn."""
+    set_seed(seed)
+
+
+def training_arguments(
+    folder: WorkFolder,
+    *,
+    examples: int,
+    epochs: float,
+    max_steps: int | None,
+    batch_size: int,
+    gradient_accumulation_steps: int,
+    learning_rate: float,
+    warmup_ratio: float,
+    weight_decay: float,
+    bf16: bool,
+    seed: int,
+    save_steps: int | None,
+    **others: Any,
+) -> TrainingArguments:
+    """Return the arguments of a Trainer that evaluates and keeps a checkpoint every `save_steps`.
+
+    Raises:
+        TrainingError: they do not fit each other.
+    """
+    if batch_size % gradient_accumulation_steps:
+        raise TrainingError("--batch-size must be a multiple of --gradient-accumulation-steps.")
+    per_epoch = max(1, math.ceil(examples / batch_size))
+    steps = max_steps or math.ceil(per_epoch * epochs)
+    every = min(save_steps or min(per_epoch, _MOST_STEPS), steps)
+    return TrainingArguments(
+        str(folder.checkpoints),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size // gradient_accumulation_steps,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        per_device_eval_batch_size=max(batch_size, 32),
+        learning_rate=learning_rate,
+        warmup_steps=math.ceil(steps * warmup_ratio),
+        weight_decay=weight_decay,
+        bf16=bf16,
+        seed=seed,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_steps=every,
+        save_total_limit=2,
+        logging_steps=max(1, steps // _LOGGED),
+        logging_nan_inf_filter=False,
+        restore_callback_states_from_checkpoint=True,
+        disable_tqdm=True,
+        report_to="none",
+        **others,
+    )
+
+
+def train(trainer: Trainer, folder: WorkFolder) -> list[dict[str, float]]:
+    """Train, on from the last whole checkpoint, and return what was logged: by step, the loss or an evaluation.
+
+    Raises:
+        TrainingError: it cannot go on.
+        KeyboardInterrupt: it was stopped; the message says how to go on.
+    """
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Progress())
+    last = _last_checkpoint(folder.checkpoints)
+    if last is not None:
+        _tell(f"Going on from step {_step(last):,} of {trainer.args.max_steps:,}.")
+    try:
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    except KeyboardInterrupt as stop:
+        last = _last_checkpoint(folder.checkpoints)
+        then = "begins anew: there was no checkpoint yet" if last is None else f"goes on from step {_step(last):,}"
+        raise type(stop)(
+            f"Stopped at step {trainer.state.global_step:,} of {trainer.args.max_steps:,}. The same command {then}."
+        ) from None
+    except torch.OutOfMemoryError:
+        raise TrainingError(
+            "the GPU's memory is too small: give --gradient-accumulation-steps, or a smaller --max-length."
+        ) from None
+    history: list[dict[str, float]] = trainer.state.log_history
+    return history
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that is whole, and remove those that a kill left unfinished."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
+        try:
+            # The Trainer writes it last.
+            json.loads((checkpoint / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint)
+        else:
+            return checkpoint
+    return None
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+class Progress(TrainerCallback):
+    """A bar on a terminal with the loss and the time that is left, else a line now and then; a line for each evaluation."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+        self._begun = (0.0, 0)
+        self._told_at = 0.0
+        self._loss = ""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
+    ) -> None:
+        self._begun = (time.monotonic(), state.global_step)
+        self._told_at = time.monotonic()
+        self._bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}% |{bar}| step {n_fmt} of {total_fmt}{desc}, {remaining} left",
+        )
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any) -> None:
+        assert self._bar is not None
+        self._bar.update(state.global_step - self._bar.n)
+        now = time.monotonic()
+        if self._bar.disable and now - self._told_at >= TELL_EVERY_S:
+            self._told_at = now
+            began_at, first = self._begun
+            left_s = (now - began_at) / (state.global_step - first) * (state.max_steps - state.global_step)
+            _tell(f"step {state.global_step:,} of {state.max_steps:,}{self._loss}, {tqdm.format_interval(left_s)} left")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **others: Any,
+    ) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is None:
+            return
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} after step {state.global_step:,}: lower --learning-rate, or do without --bf16."
+            )
+        self._loss = f", loss {loss:.3f}"
+        if self._bar is not None:
+            self._bar.set_description_str(self._loss, refresh=False)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, float] | None = None,
+        **others: Any,
+    ) -> None:
+        shown = ", ".join(
+            f"{name.removeprefix('eval_').replace('_', ' ')} {value:.4g}"
+            for name, value in (metrics or {}).items()
+            if not name.endswith(("_second", "_runtime", "epoch"))
+        )
+        line = f"step {state.global_step:,} of {state.max_steps:,}: held out: {shown}"
+        if self._bar is not None and not self._bar.disable:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            _tell(line)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
+    ) -> None:
+        assert self._bar is not None
+        self._bar.close()
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
