@@ -2,7 +2,44 @@
 
 import argparse
 import math
+from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the result goes."""
+
+    output: Path
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files of rows are read, where rows have what, and what to do with those that have it not."""
+
+    encoding: str
+    delimiter: str | None
+    skip_bad_rows: bool
+    text_column: list[str] | None
+    label_column: list[str] | None
+    label_delimiter: str | None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to learn, and how often to keep what was learnt."""
+
+    num_train_epochs: float
+    max_steps: int | None
+    batch_size: int
+    gradient_accumulation_steps: int
+    learning_rate: float
+    warmup_ratio: float
+    weight_decay: float
+    bf16: bool
+    seed: int
+    save_steps: int | None
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -13,10 +50,17 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_training(
-    parser: argparse.ArgumentParser, *, learning_rate: float, batch_size: int, warmup_ratio: float
+def add_schedule(
+    parser: argparse._ActionsContainer, *, epochs: float, learning_rate: float, batch_size: int, warmup_ratio: float
 ) -> None:
-    """Add how long and how fast to learn, with the defaults of a command; epochs are the command's own."""
+    """Add how long and how fast to learn, with the defaults of a command."""
+    parser.add_argument(
+        "--num-train-epochs",
+        type=above_0,
+        default=epochs,
+        metavar="N",
+        help="times over all of it [default: %(default)g]",
+    )
     parser.add_argument("--max-steps", type=at_least_1, metavar="N", help="end after so many steps")
     parser.add_argument(
         "--batch-size",
@@ -58,7 +102,7 @@ def add_training(
     )
 
 
-def add_seed(parser: argparse.ArgumentParser) -> None:
+def add_seed(parser: argparse._ActionsContainer) -> None:
     """Add the seed."""
     parser.add_argument(
         "--seed",
@@ -67,6 +111,23 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="the same seed gives the same weights on a machine [default: 0]",
     )
+
+
+def add_reading(parser: argparse._ActionsContainer) -> None:
+    """Add how files of rows are read, and which columns have what."""
+    parser.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the files [default: utf-8]")
+    parser.add_argument("--delimiter", metavar="CHARACTER", help="between the cells of a CSV [default: a comma]")
+    parser.add_argument("--skip-bad-rows", action="store_true", help="leave out what stops the command otherwise")
+    parser.add_argument(
+        "--text-column", nargs="+", metavar="NAME", help="a text, or two [default: text, and text_pair if it is there]"
+    )
+    parser.add_argument(
+        "--label-column",
+        nargs="+",
+        metavar="NAME",
+        help="the label; several, of 0 and 1 each, are as many labels [default: label]",
+    )
+    parser.add_argument("--label-delimiter", metavar="TEXT", help="between the labels of a cell that has several")
 
 
 def at_least_1(text: str) -> int:

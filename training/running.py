@@ -20,9 +20,10 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.utils.logging import disable_progress_bar
 
-from training.errors import TrainingError
-from training.work_folder import WorkFolder
+from training.errors import TrainingError, tell
+from training.flags import Schedule
 
 TELL_EVERY_S: Final = 30.0
 """How often there is a line, where there is no terminal."""
@@ -33,47 +34,34 @@ _LOGGED: Final = 200
 
 
 def begin(seed: int) -> None:
-    """Make what follows depend on the seed alone: before any weight is drawn."""
+    """Make what follows depend on the seed alone: before any weight is drawn. And stop what would tear the bar."""
     set_seed(seed)
+    disable_progress_bar()
 
 
-def training_arguments(
-    folder: WorkFolder,
-    *,
-    examples: int,
-    epochs: float,
-    max_steps: int | None,
-    batch_size: int,
-    gradient_accumulation_steps: int,
-    learning_rate: float,
-    warmup_ratio: float,
-    weight_decay: float,
-    bf16: bool,
-    seed: int,
-    save_steps: int | None,
-    **others: Any,
-) -> TrainingArguments:
-    """Return the arguments of a Trainer that evaluates and keeps a checkpoint every `save_steps`.
+def training_arguments(checkpoints: Path, schedule: Schedule, *, examples: int, **others: Any) -> TrainingArguments:
+    """Return the arguments of a Trainer that evaluates and keeps a checkpoint in the folder every `save_steps`.
 
     Raises:
         TrainingError: they do not fit each other.
     """
-    if batch_size % gradient_accumulation_steps:
+    batch, parts = schedule.batch_size, schedule.gradient_accumulation_steps
+    if batch % parts:
         raise TrainingError("--batch-size must be a multiple of --gradient-accumulation-steps.")
-    per_epoch = max(1, math.ceil(examples / batch_size))
-    steps = max_steps or math.ceil(per_epoch * epochs)
-    every = min(save_steps or min(per_epoch, _MOST_STEPS), steps)
+    per_epoch = max(1, math.ceil(examples / batch))
+    steps = schedule.max_steps or math.ceil(per_epoch * schedule.num_train_epochs)
+    every = min(schedule.save_steps or min(per_epoch, _MOST_STEPS), steps)
     return TrainingArguments(
-        str(folder.checkpoints),
+        str(checkpoints),
         max_steps=steps,
-        per_device_train_batch_size=batch_size // gradient_accumulation_steps,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        per_device_eval_batch_size=max(batch_size, 32),
-        learning_rate=learning_rate,
-        warmup_steps=math.ceil(steps * warmup_ratio),
-        weight_decay=weight_decay,
-        bf16=bf16,
-        seed=seed,
+        per_device_train_batch_size=batch // parts,
+        gradient_accumulation_steps=parts,
+        per_device_eval_batch_size=max(batch, 32),
+        learning_rate=schedule.learning_rate,
+        warmup_steps=math.ceil(steps * schedule.warmup_ratio),
+        weight_decay=schedule.weight_decay,
+        bf16=schedule.bf16,
+        seed=schedule.seed,
         eval_strategy="steps",
         eval_steps=every,
         save_steps=every,
@@ -83,11 +71,12 @@ def training_arguments(
         restore_callback_states_from_checkpoint=True,
         disable_tqdm=True,
         report_to="none",
+        dataloader_pin_memory=torch.cuda.is_available(),
         **others,
     )
 
 
-def train(trainer: Trainer, folder: WorkFolder) -> list[dict[str, float]]:
+def train(trainer: Trainer) -> list[dict[str, float]]:
     """Train, on from the last whole checkpoint, and return what was logged: by step, the loss or an evaluation.
 
     Raises:
@@ -96,13 +85,14 @@ def train(trainer: Trainer, folder: WorkFolder) -> list[dict[str, float]]:
     """
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress())
-    last = _last_checkpoint(folder.checkpoints)
+    checkpoints = Path(trainer.args.output_dir)
+    last = _last_checkpoint(checkpoints)
     if last is not None:
-        _tell(f"Going on from step {_step(last):,} of {trainer.args.max_steps:,}.")
+        tell(f"Going on from step {_step(last):,} of {trainer.args.max_steps:,}.")
     try:
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
     except KeyboardInterrupt as stop:
-        last = _last_checkpoint(folder.checkpoints)
+        last = _last_checkpoint(checkpoints)
         then = "begins anew: there was no checkpoint yet" if last is None else f"goes on from step {_step(last):,}"
         raise type(stop)(
             f"Stopped at step {trainer.state.global_step:,} of {trainer.args.max_steps:,}. The same command {then}."
@@ -162,7 +152,7 @@ class Progress(TrainerCallback):
             self._told_at = now
             began_at, first = self._begun
             left_s = (now - began_at) / (state.global_step - first) * (state.max_steps - state.global_step)
-            _tell(f"step {state.global_step:,} of {state.max_steps:,}{self._loss}, {tqdm.format_interval(left_s)} left")
+            tell(f"step {state.global_step:,} of {state.max_steps:,}{self._loss}, {tqdm.format_interval(left_s)} left")
 
     def on_log(
         self,
@@ -200,14 +190,10 @@ class Progress(TrainerCallback):
         if self._bar is not None and not self._bar.disable:
             self._bar.write(line, file=sys.stderr)
         else:
-            _tell(line)
+            tell(line)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
     ) -> None:
         assert self._bar is not None
         self._bar.close()
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)

@@ -29,6 +29,8 @@ class WorkFolder:
         self.output = output
         self._part = output.with_name(f"{output.name}.part")
         self.checkpoints = self._part / "checkpoints"
+        self.scratch = self._part / "scratch"
+        """For what a command makes on its way; it is there after a kill, too."""
         self.result = self._part / "result"
         """What `finish` makes the output of."""
         self._options = json.loads(json.dumps(options, default=str))
@@ -83,6 +85,7 @@ class WorkFolder:
         self._part.mkdir(exist_ok=True)
         if not path.exists():
             _write_whole(path, json.dumps(self._options, indent=2))
+        self.scratch.mkdir(exist_ok=True)
         shutil.rmtree(self.result, ignore_errors=True)
 
     def _release(self) -> None:

@@ -1,0 +1,165 @@
+"""Each task is learnt from rows in seconds, exported, and served."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import serving
+from tests.training import toy
+
+pytestmark = pytest.mark.torch
+
+LEARN = ("--num-train-epochs", 8, "--learning-rate", 2e-3, "--batch-size", 16)
+
+
+def figures(output: Path) -> Any:
+    return json.loads((output / "evaluation.json").read_text())
+
+
+def answer_of(models: Path, path: str, body: Any) -> Any:
+    """Serve the models and ask once."""
+    with serving(models, "--threads", "1", "--batch-tokens", "1024") as server:
+        return server.post(path, body).json["predictions"][0]
+
+
+def test_reviews_are_classified_and_served(tmp_path: Path, toy_checkpoint: Path, training: Callable[..., str]) -> None:
+    data, output = toy.write_csv(tmp_path / "reviews.csv", toy.reviews()), tmp_path / "sentiment"
+    export = ("--export", tmp_path / "models" / "sentiment")
+    told = training("finetune", "--data", data, "--checkpoint", toy_checkpoint, "--output", output, *LEARN, *export)
+    assert "180 rows to learn from, 20 held out." in told
+    assert figures(output)["accuracy"] > 0.9
+    assert figures(output)["labels"].keys() == {"negative", "positive"}
+    names = {path.name for path in output.iterdir()}
+    assert {"README.md", "confusion.png", "calibration.png", "loss.png", "model.safetensors"} <= names
+    assert [path.name for path in tmp_path.iterdir() if "sentiment." in path.name] == []
+    best = answer_of(tmp_path / "models", "/v1/classify", {"inputs": ["it was superb"]})[0]
+    assert best["label"] == "positive"
+
+
+def test_pairs_are_classified_by_both_texts(tmp_path: Path, toy_checkpoint: Path, training: Callable[..., str]) -> None:
+    chance = random.Random(0)
+    words = [chance.choice(toy.PLACES) for _ in range(400)]
+    rows = [{"premise": a, "hypothesis": chance.choice((a, b))} for a, b in zip(words[::2], words[1::2], strict=True)]
+    rows = [{**row, "same": "yes" if row["premise"] == row["hypothesis"] else "no"} for row in rows]
+    data, output = toy.write_jsonl(tmp_path / "pairs.jsonl", rows * 3), tmp_path / "pairs"
+    columns = ("--text-column", "premise", "hypothesis", "--label-column", "same", "--eval-data", data)
+    training("finetune", "--data", data, "--checkpoint", toy_checkpoint, "--output", output, *LEARN, *columns)
+    assert figures(output)["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("form", ["columns", "cells", "lists"])
+def test_several_labels_are_learnt(
+    tmp_path: Path, toy_checkpoint: Path, training: Callable[..., str], form: str
+) -> None:
+    chance = random.Random(0)
+    rows: list[tuple[str, bool, bool]] = []
+    for _ in range(400):
+        chosen = [chance.random() < 0.5 for _ in range(2)]
+        words = [word for word, is_in in zip(("great", "dull"), chosen, strict=True) if is_in]
+        text = " ".join([*words, *chance.choices(toy.FILL, k=4)])
+        rows.append((text, chosen[0], chosen[1]))
+    if form == "columns":
+        data = toy.write_csv(tmp_path / "rows.csv", [{"text": t, "good": int(g), "bad": int(b)} for t, g, b in rows])
+        extra: tuple[object, ...] = ("--label-column", "good", "bad")
+    else:
+        named = [(text, ["good"] * good + ["bad"] * bad) for text, good, bad in rows]
+        if form == "cells":
+            cells = [{"text": text, "label": ";".join(names)} for text, names in named if names]
+            data, extra = toy.write_csv(tmp_path / "rows.csv", cells), ("--label-delimiter", ";")
+        else:
+            data, extra = toy.write_jsonl(tmp_path / "rows.jsonl", [{"text": t, "label": n} for t, n in named]), ()
+    output = tmp_path / "several"
+    weights = ("--class-weights", "balanced")
+    training("finetune", "--data", data, "--checkpoint", toy_checkpoint, "--output", output, *LEARN, *extra, *weights)
+    assert figures(output)["f1_micro"] > 0.9
+    assert set(json.loads((output / "config.json").read_text())["label2id"]) == {"good", "bad"}
+
+
+def test_numbers_are_predicted(tmp_path: Path, toy_checkpoint: Path, training: Callable[..., str]) -> None:
+    chance = random.Random(0)
+    rows = []
+    for _ in range(300):
+        words = chance.choices(("great", "dull"), k=4)
+        rows.append({"text": " ".join(words), "label": words.count("great") / 4})
+    data, output = toy.write_csv(tmp_path / "rows.csv", rows * 2), tmp_path / "scores"
+    training(
+        "finetune", "--data", data, "--checkpoint", toy_checkpoint, "--output", output, *LEARN, "--eval-data", data
+    )
+    assert figures(output)["pearson"] > 0.9
+    assert json.loads((output / "config.json").read_text())["problem_type"] == "regression"
+
+
+@pytest.mark.parametrize("form", ["tokens", "spans"])
+def test_entities_are_found_and_served(
+    tmp_path: Path, toy_checkpoint: Path, training: Callable[..., str], form: str
+) -> None:
+    rows = toy.sentences()
+    if form == "spans":
+        types = {**dict.fromkeys(toy.PEOPLE, "PER"), **dict.fromkeys(toy.PLACES, "LOC")}
+        texts = [" ".join(row["tokens"]) for row in rows]
+        rows = [
+            {
+                "text": text,
+                "entities": [
+                    {"start": text.index(word), "end": text.index(word) + len(word), "label": types[word]}
+                    for word in text.split()
+                    if word in types
+                ],
+            }
+            for text in texts
+        ]
+    data, output = toy.write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "names"
+    given = ("--eval-data", data, "--export", tmp_path / "models" / "names")
+    training("finetune", "--data", data, "--checkpoint", toy_checkpoint, "--output", output, *LEARN, *given)
+    assert figures(output)["f1"] > 0.9
+    assert figures(output)["types"].keys() == {"PER", "LOC"}
+    found = answer_of(tmp_path / "models", "/v1/entities", {"inputs": ["dora went to kiel"]})
+    assert [(one["entity_group"], one["word"]) for one in found] == [("PER", "dora"), ("LOC", "kiel")]
+
+
+def test_questions_are_answered_and_served(tmp_path: Path, toy_checkpoint: Path, training: Callable[..., str]) -> None:
+    rows = toy.questions(800)
+    articles = {
+        "data": [
+            {
+                "paragraphs": [
+                    {
+                        "context": row["context"],
+                        "qas": [
+                            {
+                                "id": str(i),
+                                "question": row["question"],
+                                "answers": [
+                                    {"text": text, "answer_start": start}
+                                    for text, start in zip(*row["answers"].values(), strict=True)
+                                ],
+                            }
+                        ],
+                    }
+                    for i, row in enumerate(rows)
+                ]
+            }
+        ]
+    }
+    data, output = tmp_path / "squad.json", tmp_path / "answers"
+    data.write_text(json.dumps(articles))
+    given = (
+        "--doc-stride",
+        8,
+        "--num-train-epochs",
+        12,
+        "--learning-rate",
+        1e-3,
+        "--early-stopping-patience",
+        0,
+        "--export",
+        tmp_path / "models" / "answers",
+    )
+    training("finetune", "--data", data, "--checkpoint", toy_checkpoint, "--output", output, *LEARN, *given)
+    assert figures(output)["f1"] > 0.9
+    question = {"question": "who is it ?", "context": "we think bela lives in ulm"}
+    assert answer_of(tmp_path / "models", "/v1/answer", {"inputs": [question]})["answer"] == "bela"

@@ -1,0 +1,140 @@
+"""Train students, measure them as they will be served, and keep the one that was asked for."""
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import datasets
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+
+from training.bundle import export
+from training.checkpoint import Checkpoint, check_language, open_checkpoint
+from training.distill.arguments import Options
+from training.distill.choice import TEACHER, choose
+from training.distill.evaluation import Row
+from training.distill.lesson import Lesson
+from training.distill.measure import measure
+from training.distill.report import write_report
+from training.distill.student import Shape, check_shape, make_student
+from training.distill.teacher import open_teacher
+from training.distill.texts import evaluation_rows, read_unlabelled
+from training.errors import tell
+from training.finetune.cut import tell_cut
+from training.rows import source_files
+from training.running import begin, train, training_arguments
+from training.work_folder import WorkFolder, fingerprint
+
+_WATCHED: Final = 0.05
+"""Share of the texts that are not learnt from, but tell which step is the best."""
+_IRRELEVANT: Final = (
+    *("output", "overwrite", "export", "max_loss", "texts", "eval_data", "num_hidden_layers", "hidden_size"),
+    *("label_column", "label_delimiter"),
+)
+"""Options that do not make a student what it is; of the texts, it is what they hold."""
+
+
+def run(options: Options) -> None:
+    """Distill.
+
+    Raises:
+        TrainingError: the texts, the teacher or the options do not do.
+    """
+    checkpoint = open_checkpoint(options.teacher)
+    task, teacher = open_teacher(checkpoint)
+    shapes = _shapes(options, teacher)
+    evaluation, rows = evaluation_rows(options, task, teacher.config, read_unlabelled(options, task))
+    check_language(checkpoint.tokenizer, [" ".join(row.values()) for row in rows])
+    tell(f"{len(rows):,} texts to learn from, {len(evaluation.rows):,} to evaluate on.")
+    with WorkFolder(options.output, _identity(options), overwrite=options.overwrite) as folder:
+        models = {TEACHER: _saved(folder.scratch / TEACHER, teacher, checkpoint.tokenizer)}
+        for shape in shapes:
+            models[str(shape)] = _taught(options, checkpoint, teacher, shape, rows=rows, folder=folder)
+        measured = measure(models, task, evaluation, folder.scratch)
+        chosen = choose(measured, options.max_loss)
+        shutil.copytree(models[chosen.model], folder.result)
+        compared = write_report(folder.result, options, measured, chosen, evaluated=len(evaluation.rows))
+        folder.finish()
+    print(f"{compared}\n\n{options.output} has {chosen.name}; its README.md has this table.")
+    if chosen.model == TEACHER:
+        print("No student loses so little: it is the teacher.")
+    if options.export is not None:
+        export(options.output, options.export, task, ["--variants", f"cpu-{chosen.precision}", "--keep-inaccurate"])
+
+
+def _shapes(options: Options, teacher: PreTrainedModel) -> list[Shape]:
+    config = teacher.config
+    layers = options.num_hidden_layers or [max(1, config.num_hidden_layers // 2)]
+    shapes = [Shape(number, width) for number in layers for width in options.hidden_size or [config.hidden_size]]
+    for shape in shapes:
+        check_shape(shape, teacher)
+    return list(dict.fromkeys(shapes))
+
+
+def _taught(
+    options: Options,
+    checkpoint: Checkpoint,
+    teacher: PreTrainedModel,
+    shape: Shape,
+    *,
+    rows: Sequence[Row],
+    folder: WorkFolder,
+) -> Path:
+    """Return the folder of a student; one that a run before has taught is not taught again."""
+    kept = folder.scratch / str(shape)
+    if kept.exists():
+        return kept
+    tell(f"Student {shape}:")
+    begin(options.seed)
+    student = make_student(teacher, shape)
+    max_length = min(options.max_length or checkpoint.max_length, checkpoint.max_length)
+    features = _features(rows, checkpoint.tokenizer, max_length).train_test_split(
+        max(1, round(len(rows) * _WATCHED)), seed=options.seed
+    )
+    lesson = Lesson(student, teacher, temperature=options.temperature, hidden_loss_weight=options.hidden_loss_weight)
+    trainer = Trainer(
+        lesson,
+        training_arguments(
+            folder.checkpoints / str(shape),
+            options,
+            examples=len(features["train"]),
+            train_sampling_strategy="group_by_length",
+            remove_unused_columns=False,
+            label_names=[],
+            load_best_model_at_end=True,
+            metric_for_best_model="loss",
+            greater_is_better=False,
+        ),
+        data_collator=DataCollatorWithPadding(checkpoint.tokenizer),
+        train_dataset=features["train"],
+        eval_dataset=features["test"],
+    )
+    train(trainer)
+    return _saved(kept, student, checkpoint.tokenizer)
+
+
+def _features(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
+    texts = [tuple(row.values()) for row in rows]
+    firsts = [text[0] for text in texts]
+    seconds = [text[1] for text in texts] if len(texts[0]) > 1 else None
+    tell_cut([len(ids) for ids in tokenizer(firsts, seconds, verbose=False)["input_ids"]], max_length)
+    cut = tokenizer(firsts, seconds, truncation=True, max_length=max_length)
+    return datasets.Dataset.from_dict({name: cut[name] for name in tokenizer.model_input_names if name in cut})
+
+
+def _saved(folder: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Path:
+    """Write a checkpoint that is there whole or not at all."""
+    if not folder.exists():
+        new = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        network.save_pretrained(new)
+        tokenizer.save_pretrained(new)
+        new.rename(folder)
+    return folder
+
+
+def _identity(options: Options) -> dict[str, object]:
+    """Return what makes a student what it is."""
+    given = {name: value for name, value in dataclasses.asdict(options).items() if name not in _IRRELEVANT}
+    return {**given, "texts": fingerprint(source_files(options.texts))}

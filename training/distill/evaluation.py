@@ -1,0 +1,36 @@
+"""What models are asked to tell how good they are, and what is right."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import pearsonr
+
+Row = dict[str, str]
+"""A row as `python -m app predict` takes it: text and perhaps text_pair, or question and context."""
+Answer = Any
+"""What a row is answered: a number, or a set of labels, entities or texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Rows to ask, and their right answers; None where right is what the teacher answers."""
+
+    rows: list[Row]
+    answers: list[Answer] | None
+
+
+def quality(found: Sequence[Answer], wanted: Sequence[Answer]) -> float:
+    """Return how well what was found is what is right.
+
+    It is the F1 of the sets of all rows, which is the share of rows that are right where each has one answer, and of numbers the
+    correlation. Of several answers to a question each is right.
+    """
+    if isinstance(wanted[0], float):
+        return float(pearsonr(found, wanted).statistic) if np.ptp(found) and np.ptp(wanted) else 0.0
+    if any(isinstance(answer, str) for answers in wanted for answer in answers):
+        wanted = [one & other or other for one, other in zip(found, wanted, strict=True)]
+    same = sum(len(one & other) for one, other in zip(found, wanted, strict=True))
+    total = sum(len(one) + len(other) for one, other in zip(found, wanted, strict=True))
+    return 2 * same / total if total else 1.0

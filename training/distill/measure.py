@@ -1,0 +1,126 @@
+"""How large, how fast and how good a checkpoint is when it is served, in fp32 and in int8: by the commands that a user has."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from training.bundle import export
+from training.distill.evaluation import Answer, Evaluation, Row, quality
+from training.errors import TrainingError, tell
+
+VARIANTS: Final = ("fp32", "int8")
+_RATE: Final = re.compile(r"([\d,]+) rows/s$", re.MULTILINE)
+_LEAST_ROWS: Final = 400
+"""That are answered to tell the speed."""
+
+_LIKELY: Final = 0.5
+"""The score from which on a label of several is one of a text's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One model in one precision."""
+
+    model: str
+    precision: str
+    parameters: int
+    size_bytes: int
+    rows_per_s: float
+    quality: float
+    """Share of the rows that are right, or the F1 of the labels or entities, or the correlation of the numbers."""
+
+    @property
+    def name(self) -> str:
+        """The model and its precision."""
+        return f"{self.model}, {self.precision}"
+
+
+def measure(models: Mapping[str, Path], task: str, evaluation: Evaluation, scratch: Path) -> list[Measured]:
+    """Export each checkpoint in each precision and ask it; the first is the teacher.
+
+    Raises:
+        TrainingError: an export or a prediction failed.
+    """
+    measured: list[Measured] = []
+    wanted = evaluation.answers
+    for name, checkpoint in models.items():
+        tell(f"Measuring {name} in {' and '.join(VARIANTS)} ...")
+        bundle = scratch / "bundles" / name
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            # However much int8 changes: that is what is to be told.
+            export(
+                checkpoint,
+                bundle,
+                task,
+                ["--variants", ",".join(f"cpu-{each}" for each in VARIANTS), "--keep-inaccurate"],
+            )
+        for precision in VARIANTS:
+            found, rate = ask(bundle, precision, evaluation.rows, scratch)
+            wanted = wanted or found
+            measured.append(
+                Measured(
+                    name,
+                    precision,
+                    parameters=_manifest(bundle)["architecture"]["parameters"],
+                    size_bytes=sum(file.stat().st_size for file in bundle.glob(f"cpu-{precision}.*")),
+                    rows_per_s=rate,
+                    quality=quality(found, wanted),
+                )
+            )
+    return measured
+
+
+def ask(bundle: Path, precision: str, rows: Sequence[Row], scratch: Path) -> tuple[list[Answer], float]:
+    """Return what a bundle answers to each row, and how many rows it answers in a second.
+
+    Raises:
+        TrainingError: `python -m app predict` failed.
+    """
+    repeats = -(-_LEAST_ROWS // len(rows))
+    source, target = scratch / "rows.jsonl", scratch / "answers.jsonl"
+    source.write_text("".join(f"{json.dumps(row)}\n" for row in [*rows] * repeats))
+    options = [
+        "--model",
+        bundle,
+        "--input",
+        source,
+        "--output",
+        target,
+        "--precision",
+        precision,
+        "--device",
+        "cpu",
+        "--keep",
+    ]
+    command = [sys.executable, "-m", "app", "predict", *map(str, options), "--overwrite", "--no-tuning-cache"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    if done.returncode:
+        raise TrainingError(f"the bundle of {bundle.name} cannot be asked: {done.stderr.strip()}")
+    [rate] = _RATE.findall(done.stderr)[-1:]
+    problem = _manifest(bundle).get("problem_type")
+    with target.open() as lines:
+        answers = [_answer(json.loads(line)["prediction"], problem) for _, line in zip(rows, lines, strict=False)]
+    return answers, float(rate.replace(",", ""))
+
+
+def _answer(prediction: Any, problem: str | None) -> Answer:
+    if isinstance(prediction, dict):
+        return {prediction["answer"]}
+    if problem == "regression":
+        return float(prediction[0]["score"])
+    if problem == "multi_label_classification":
+        return {one["label"] for one in prediction if one["score"] > _LIKELY}
+    if problem == "single_label_classification":
+        return {prediction[0]["label"]}
+    return {(one["start"], one["end"], one["entity_group"]) for one in prediction}
+
+
+def _manifest(bundle: Path) -> Any:
+    return json.loads((bundle / "manifest.json").read_text())

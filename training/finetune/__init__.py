@@ -1,0 +1,1 @@
+"""`python -m training finetune`: learn a task from labelled rows."""

@@ -1,0 +1,248 @@
+"""Classification of texts and of pairs of texts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from scipy.special import softmax
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    mean_absolute_error,
+    precision_recall_fscore_support,
+    root_mean_squared_error,
+)
+from sklearn.utils.class_weight import compute_class_weight
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from training.errors import TrainingError
+from training.figures import draw_calibration, draw_confusion
+from training.finetune.arguments import Options
+from training.finetune.bad_rows import require_columns, without_bad_rows
+from training.finetune.calibration import expected_calibration_error, reliability, temperature
+from training.finetune.cut import tell_cut
+from training.finetune.kind import Kind, Loss, Report
+from training.finetune.labels import read_labels
+from training.finetune.split import split
+from training.flags import Reading
+from training.markdown import table
+from training.rows import Rows
+
+TEXT, PAIR, LABEL = "text", "text_pair", "label"
+
+
+class Classification(Kind):
+    """One label, several labels or a number for a text or a pair."""
+
+    task = "classify"
+    pipeline = "text-classification"
+
+    def __init__(self, options: Options, rows: Rows, evaluation: datasets.Dataset | None, known: Sequence[str]) -> None:
+        self._options = options
+        train = self.read(options, rows.train, options.data)
+        held_out = evaluation if evaluation is not None else rows.held_out
+        if held_out is not None:
+            held_out = self.read(options, held_out, options.eval_data or options.data)
+        values = [*train[LABEL], *(held_out[LABEL] if held_out is not None else [])]
+        self.labels = read_labels(values, options.problem_type, known)
+        self._is_single = self.labels.problem == "single_label_classification"
+        if held_out is None:
+            texts = ["\n".join(pair) for pair in zip(train[TEXT], train[PAIR], strict=True)]
+            strata = list(map(str, train[LABEL])) if self._is_single else None
+            train, held_out = split(train, texts, strata, options.eval_share, options.seed)
+        self.train, self.held_out = train, held_out
+        if options.class_weights == "balanced" and self.labels.problem == "regression":
+            raise TrainingError("--class-weights are for labels, and these are numbers to predict.")
+        if options.calibrate and not self._is_single:
+            raise TrainingError("--calibrate is for texts with one label each.")
+        self.best_metric = {
+            "single_label_classification": "f1_macro",
+            "multi_label_classification": "f1_micro",
+            "regression": "pearson",
+        }[self.labels.problem]
+
+    @staticmethod
+    def read(reading: Reading, rows: datasets.Dataset, source: Path) -> datasets.Dataset:
+        texts = reading.text_column or ([TEXT, PAIR] if PAIR in rows.column_names else [TEXT])
+        if len(texts) > 2:
+            raise TrainingError("--text-column names one column, or two.")
+        labels = reading.label_column or [LABEL]
+        require_columns(rows, texts, source, "--text-column")
+        require_columns(rows, labels, source, "--label-column")
+        pairs = rows[texts[1]] if len(texts) > 1 else [""] * len(rows)
+        given = [_label(row, labels, reading.label_delimiter) for row in rows.select_columns(labels)]
+        wanted = datasets.Dataset.from_dict({TEXT: list(rows[texts[0]]), PAIR: list(pairs), LABEL: given})
+
+        def fault_of(row: dict[str, Any]) -> str | None:
+            if not isinstance(row[TEXT], str) or not isinstance(row[PAIR], str):
+                return "have a text that is none"
+            if not row[TEXT].strip() or (len(texts) > 1 and not row[PAIR].strip()):
+                return "have an empty text"
+            return "have no label" if row[LABEL] is None or row[LABEL] == "" else None
+
+        return without_bad_rows(wanted, fault_of, source, skip=reading.skip_bad_rows)
+
+    def model(self, checkpoint: str) -> PreTrainedModel:
+        names = dict(enumerate(self.labels.names))
+        return AutoModelForSequenceClassification.from_pretrained(
+            checkpoint,
+            num_labels=len(names),
+            id2label=names,
+            label2id={name: i for i, name in names.items()},
+            problem_type=self.labels.problem,
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
+        )
+
+    def features(self, rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
+        texts, pairs = list(rows[TEXT]), list(rows[PAIR]) if any(rows[PAIR]) else None
+        tell_cut([len(ids) for ids in tokenizer(texts, pairs, verbose=False)["input_ids"]], max_length)
+        cut = tokenizer(texts, pairs, truncation=True, max_length=max_length)
+        columns = {name: cut[name] for name in tokenizer.model_input_names if name in cut}
+        return datasets.Dataset.from_dict({**columns, "labels": [self.labels.target(value) for value in rows[LABEL]]})
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Any:
+        return DataCollatorWithPadding(tokenizer)
+
+    def loss(self) -> Loss | None:
+        if self._options.class_weights == "none":
+            return None
+        targets = np.array([self.labels.target(value) for value in self.train[LABEL]])
+        return _Balanced(targets, len(self.labels.names), is_single=self._is_single)
+
+    def metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        logits, targets = prediction.predictions, prediction.label_ids
+        match self.labels.problem:
+            case "single_label_classification":
+                best = logits.argmax(-1)
+                return {
+                    "accuracy": accuracy_score(targets, best),
+                    "f1_macro": f1_score(targets, best, average="macro", zero_division=0),
+                }
+            case "multi_label_classification":
+                chosen = logits > 0
+                return {
+                    "exact": accuracy_score(targets, chosen),
+                    "f1_micro": f1_score(targets, chosen, average="micro", zero_division=0),
+                    "f1_macro": f1_score(targets, chosen, average="macro", zero_division=0),
+                }
+            case "regression":
+                scores = logits.squeeze(-1)
+                is_flat = np.ptp(scores) == 0 or np.ptp(targets) == 0  # without a correlation
+                return {
+                    "rmse": root_mean_squared_error(targets, scores),
+                    "mae": mean_absolute_error(targets, scores),
+                    "pearson": 0.0 if is_flat else float(pearsonr(targets, scores).statistic),
+                    "spearman": 0.0 if is_flat else float(spearmanr(targets, scores).statistic),
+                }
+
+    def report(self, prediction: EvalPrediction, model: PreTrainedModel, folder: Path) -> Report:
+        report = Report(figures={name: float(value) for name, value in self.metrics(prediction).items()})
+        if self.labels.problem == "regression":
+            return report
+        logits, targets = prediction.predictions, prediction.label_ids
+        self._add_labels(report, logits.argmax(-1) if self._is_single else logits > 0, targets)
+        if self._is_single:
+            self._add_confusion(report, logits.argmax(-1), targets, folder)
+            self._add_calibration(report, logits, targets, model, folder)
+        return report
+
+    def _add_labels(self, report: Report, chosen: Any, targets: Any) -> None:
+        columns = precision_recall_fscore_support(
+            targets, chosen, labels=range(len(self.labels.names)), average=None, zero_division=0
+        )
+        by_label = {
+            name: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "rows": int(rows)}
+            for name, precision, recall, f1, rows in zip(self.labels.names, *columns, strict=True)
+        }
+        report.figures["labels"] = by_label
+        rows = [[name, *figures.values()] for name, figures in by_label.items()]
+        report.sections.append("## By label\n\n" + table(["label", "precision", "recall", "F1", "rows"], rows))
+
+    def _add_confusion(self, report: Report, best: Any, targets: Any, folder: Path) -> None:
+        counts = confusion_matrix(targets, best, labels=range(len(self.labels.names)))
+        report.figures["confusion"] = counts.tolist()
+        draw_confusion(counts, self.labels.names, folder / "confusion.png")
+        report.sections.append("## Confusion\n\n![Labels by predicted labels](confusion.png)")
+
+    def _add_calibration(self, report: Report, logits: Any, targets: Any, model: PreTrainedModel, folder: Path) -> None:
+        found = temperature(logits, targets)
+        scores, truer = softmax(logits, -1), softmax(logits / found, -1)
+        before, after = (expected_calibration_error(each, targets) for each in (scores, truer))
+        if self._options.calibrate:
+            _divide_logits(model, found)
+        report.figures["calibration"] = {
+            "temperature": found,
+            "expected_error": before,
+            "expected_error_at_temperature": after,
+            "is_applied": self._options.calibrate,
+        }
+        curves = {"as it is": reliability(scores, targets), f"temperature {found:.2f}": reliability(truer, targets)}
+        draw_calibration(curves, folder / "calibration.png")
+        applied = (
+            "The checkpoint's logits are divided by it."
+            if self._options.calibrate
+            else "`--calibrate` divides the logits by it."
+        )
+        report.sections.append(
+            f"## Calibration\n\nScores differ from the share that is right by {before:.3f} on average (expected calibration "
+            f"error, 15 bins), and by {after:.3f} at the temperature {found:.2f}, which was found on the same rows. {applied}\n\n"
+            "![Share that is right by score](calibration.png)"
+        )
+
+
+def _label(row: dict[str, Any], columns: list[str], delimiter: str | None) -> Any:
+    if len(columns) > 1:
+        return [name for name in columns if str(row[name]).strip().lower() in ("1", "1.0", "true", "yes")]
+    value = row[columns[0]]
+    if isinstance(value, list):
+        return list(map(str, value))
+    if not isinstance(value, str):
+        return value
+    return value.strip() if delimiter is None else [name.strip() for name in value.split(delimiter) if name.strip()]
+
+
+class _Balanced:
+    """A loss to which each label contributes as much as any other, however rare it is."""
+
+    def __init__(self, targets: Any, labels: int, *, is_single: bool) -> None:
+        self._is_single = is_single
+        if is_single:
+            weights = np.ones(labels)  # of one that only the held-out rows have
+            present = np.unique(targets)
+            weights[present] = compute_class_weight("balanced", classes=present, y=targets)
+        else:
+            positive = targets.sum(0).clip(1)
+            weights = (len(targets) - positive).clip(1) / positive
+        self._weights = torch.tensor(weights, dtype=torch.float32)
+
+    def __call__(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        functions = torch.nn.functional
+        weights = self._weights.to(labels.device)
+        if self._is_single:
+            total = functions.cross_entropy(outputs.logits, labels, weight=weights, reduction="sum")
+        else:
+            total = functions.binary_cross_entropy_with_logits(
+                outputs.logits, labels, pos_weight=weights, reduction="sum"
+            )
+        # A step may be of several batches, whose labels all count the same.
+        return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
+
+
+def _divide_logits(model: PreTrainedModel, divisor: float) -> None:
+    """Divide the last linear layer of the head, whose outputs are the logits."""
+    last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight /= divisor
+        last.bias /= divisor

@@ -1,0 +1,105 @@
+"""Fine-tune a checkpoint, evaluate it, and write it with what the held-out rows say of it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from transformers import EarlyStoppingCallback, Trainer
+
+from training.bundle import export
+from training.checkpoint import Checkpoint, check_language, open_checkpoint
+from training.errors import tell
+from training.figures import draw_loss
+from training.finetune.answers import Answers
+from training.finetune.arguments import Options, Task
+from training.finetune.card import write_card
+from training.finetune.classification import Classification
+from training.finetune.entities import TOKENS, Entities
+from training.finetune.kind import Kind
+from training.rows import Rows, read_rows, source_files
+from training.running import begin, train, training_arguments
+from training.work_folder import WorkFolder, fingerprint
+
+KINDS: Final[Mapping[Task, type[Kind]]] = {"classify": Classification, "entities": Entities, "answer": Answers}
+_ANSWER_LENGTH: Final = 384
+"""Tokens of a window, as BERT's authors have it for SQuAD."""
+_IRRELEVANT: Final = ("output", "overwrite", "export", "variants", "data", "eval_data")
+"""Options that do not make a model what it is; of the data, it is what they hold."""
+
+
+def run(options: Options) -> None:
+    """Fine-tune.
+
+    Raises:
+        TrainingError: the rows, the checkpoint or the options do not do.
+    """
+    rows = read_rows(options.data, options)
+    evaluation = None
+    if options.eval_data is not None:
+        evaluation = read_rows(options.eval_data, options).train
+    with WorkFolder(options.output, _identity(options), overwrite=options.overwrite) as folder:
+        checkpoint = open_checkpoint(options.checkpoint)
+        kind = KINDS[options.task or _task(rows)](options, rows, evaluation, _known_labels(checkpoint))
+        _train(options, checkpoint, kind, folder)
+    print(f"{options.output} has the checkpoint, and README.md says how good it is.")
+    if options.export is not None:
+        variants = [] if options.variants is None else ["--variants", options.variants]
+        export(options.output, options.export, kind.task, variants)
+
+
+def _train(options: Options, checkpoint: Checkpoint, kind: Kind, folder: WorkFolder) -> None:
+    tokenizer = checkpoint.tokenizer
+    longest = min(checkpoint.max_length, _ANSWER_LENGTH) if kind.task == "answer" else checkpoint.max_length
+    max_length = min(options.max_length or longest, checkpoint.max_length)
+    check_language(tokenizer, kind.train["context" if kind.task == "answer" else "text"])
+    tell(f"{len(kind.train):,} rows to learn from, {len(kind.held_out):,} held out.")
+    begin(options.seed)
+    model = kind.model(checkpoint.name)
+    learnt, held_out = (kind.features(rows, tokenizer, max_length) for rows in (kind.train, kind.held_out))
+    stops = [EarlyStoppingCallback(options.early_stopping_patience)] if options.early_stopping_patience else []
+    trainer = Trainer(
+        model,
+        training_arguments(
+            folder.checkpoints,
+            options,
+            examples=len(learnt),
+            train_sampling_strategy=kind.sampling,
+            load_best_model_at_end=True,
+            metric_for_best_model=kind.best_metric,
+            greater_is_better=True,
+        ),
+        data_collator=kind.collator(tokenizer),
+        train_dataset=learnt,
+        eval_dataset=held_out,
+        compute_loss_func=kind.loss(),
+        compute_metrics=kind.metrics,
+        callbacks=stops,
+    )
+    history = train(trainer)
+    folder.result.mkdir()
+    report = kind.report(trainer.predict(held_out), model, folder.result)
+    draw_loss(history, folder.result / "loss.png")
+    tokenizer.save_pretrained(folder.result)
+    model.save_pretrained(folder.result)
+    write_card(folder.result, options, checkpoint, kind=kind, report=report, state=trainer.state)
+    folder.finish()
+
+
+def _task(rows: Rows) -> Task:
+    """Return what rows of these columns are for."""
+    columns = rows.train.column_names
+    if "question" in columns and "answers" in columns:
+        return "answer"
+    return "entities" if any(name in columns for name in (*TOKENS, "entities", "spans")) else "classify"
+
+
+def _known_labels(checkpoint: Checkpoint) -> Sequence[str]:
+    labels: Mapping[int, str] = checkpoint.config.id2label
+    return [labels[i] for i in sorted(labels)]
+
+
+def _identity(options: Options) -> dict[str, object]:
+    """Return what makes the result what it is."""
+    given = {name: value for name, value in dataclasses.asdict(options).items() if name not in _IRRELEVANT}
+    paths = [path for path in (options.data, options.eval_data) if path is not None]
+    return {**given, "data": fingerprint(source_files(paths))}

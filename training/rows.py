@@ -1,0 +1,162 @@
+"""Labelled rows: CSV, JSON, JSON lines, Parquet, or a folder of the `datasets` library, as its Dataset."""
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import datasets
+import pandas as pd
+import pyarrow as pa
+
+from training.errors import TrainingError
+from training.flags import Reading
+
+FILES: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+"""How the name of a file of rows ends."""
+_HELD_OUT: Final = ("validation", "test", "dev")
+"""Names of the part that is held out, where a folder has several; the first that is there is taken."""
+_MAKERS: Final = ("dataset_dict.json", "dataset_info.json")
+"""What `save_to_disk` leaves in a folder."""
+
+
+class Rows(NamedTuple):
+    """What to learn from, and what is held out, if the source has it apart."""
+
+    train: datasets.Dataset
+    held_out: datasets.Dataset | None
+
+
+def read_rows(path: Path, reading: Reading) -> Rows:
+    """Read a file or a folder; cells of CSV are strings, whatever they look like.
+
+    Raises:
+        TrainingError: it is not there, of no known kind, in another encoding, or broken; the message names the line.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise TrainingError(f"{path} is not there.")
+    try:
+        rows = _read_file(path, reading.encoding, reading.delimiter)
+    except UnicodeError:
+        raise TrainingError(
+            f"{path} is not {reading.encoding}: say what it is with --encoding (cp1252, latin-1, utf-16), or mend it."
+        ) from None
+    except LookupError:
+        raise TrainingError(f"there is no encoding {reading.encoding!r}; utf-8, latin-1 and cp1252 are some.") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, pa.ArrowException) as error:
+        raise TrainingError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not len(rows):
+        raise TrainingError(f"{path} has no rows.")
+    return Rows(rows, None)
+
+
+def _read_file(path: Path, encoding: str, delimiter: str | None) -> datasets.Dataset:
+    match path.suffix.lower():
+        case ".csv":
+            return _read_csv(path, encoding, delimiter or ",")
+        case ".tsv":
+            return _read_csv(path, encoding, delimiter or "\t")
+        case ".jsonl" | ".ndjson":
+            return datasets.Dataset.from_list(list(_json_lines(path, encoding)))
+        case ".json":
+            return datasets.Dataset.from_list(_json_rows(path, encoding))
+        case ".parquet":
+            return datasets.Dataset.from_pandas(pd.read_parquet(path), preserve_index=False)
+    raise TrainingError(f"{path} ends in none of {', '.join(FILES)}.")
+
+
+def _read_csv(path: Path, encoding: str, delimiter: str) -> datasets.Dataset:
+    # As text: "NA" is a text like any other, and what is a number is for the labels to say.
+    frame = pd.read_csv(
+        path, sep=delimiter, encoding=encoding, dtype=str, keep_default_na=False, on_bad_lines="error", index_col=False
+    )
+    frame.columns = [name.removeprefix("\ufeff").strip() for name in frame.columns]
+    return datasets.Dataset.from_dict({name: frame[name].tolist() for name in frame.columns})
+
+
+def _json_lines(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
+    with path.open(encoding=encoding) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.removeprefix("\ufeff"))
+            except ValueError as error:
+                raise TrainingError(f"{path}, line {number:,} is no JSON: {error}.") from None
+            if not isinstance(row, dict):
+                raise TrainingError(f"{path}, line {number:,} is no object.")
+            yield row
+
+
+def _json_rows(path: Path, encoding: str) -> list[dict[str, Any]]:
+    """Return the rows of a list, or of SQuAD's articles."""
+    try:
+        document = json.loads(path.read_text(encoding).removeprefix("\ufeff"))
+    except ValueError as error:
+        if isinstance(error, UnicodeError):
+            raise
+        raise TrainingError(f"{path} is no JSON: {error}. If each line is, name it .jsonl.") from None
+    rows = document.get("data") if isinstance(document, dict) else document
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise TrainingError(f"{path} is no list of objects, and has none under data.")
+    return list(_questions(rows)) if rows and "paragraphs" in rows[0] else rows
+
+
+def _questions(articles: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for paragraph in (paragraph for article in articles for paragraph in article["paragraphs"]):
+        for question in paragraph["qas"]:
+            answers = question.get("answers", [])
+            yield {
+                "id": str(question.get("id", "")),
+                "question": question["question"],
+                "context": paragraph["context"],
+                "answers": {
+                    "text": [answer["text"] for answer in answers],
+                    "answer_start": [answer["answer_start"] for answer in answers],
+                },
+            }
+
+
+def _read_folder(path: Path) -> Rows:
+    try:
+        if any((path / name).exists() for name in _MAKERS):
+            found = datasets.load_from_disk(str(path))
+        else:
+            with tempfile.TemporaryDirectory() as cache:
+                found = datasets.load_dataset(str(path), cache_dir=cache, keep_in_memory=True)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise TrainingError(f"{path} is no folder of datasets: {' '.join(str(error).split())}") from None
+    if isinstance(found, datasets.Dataset):
+        return Rows(_with_names(found), None)
+    if "train" not in found:
+        raise TrainingError(f"{path} has no part named train; it has {', '.join(found)}.")
+    held_out = next((name for name in _HELD_OUT if name in found), None)
+    return Rows(_with_names(found["train"]), None if held_out is None else _with_names(found[held_out]))
+
+
+def _with_names(rows: datasets.Dataset) -> datasets.Dataset:
+    """Give labels their names, where the dataset has them by number."""
+    for column, feature in dict(rows.features).items():
+        inner = getattr(feature, "feature", feature)
+        if isinstance(inner, datasets.ClassLabel):
+            names = _name_of(inner)
+            values = [names(value) for value in rows[column]]
+            rows = rows.remove_columns(column).add_column(column, values)
+    return rows
+
+
+def _name_of(labels: datasets.ClassLabel) -> Any:
+    names: Mapping[int, str] = dict(enumerate(labels.names))
+
+    def name(value: Any) -> Any:
+        return [name(one) for one in value] if isinstance(value, list) else names.get(value, value)
+
+    return name
+
+
+def source_files(paths: Iterable[Path]) -> list[Path]:
+    """Return the files of sources that are files or folders."""
+    return [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file()]
