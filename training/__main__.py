@@ -13,7 +13,9 @@ from typing import Final
 
 from training.errors import Stopped, TrainingError
 
-COMMANDS: Final[dict[str, str]] = {}
+COMMANDS: Final[dict[str, str]] = {
+    "prune-vocabulary": "write a checkpoint without the tokens that its texts never use",
+}
 """Each is a package of this name, with `arguments.add_arguments`, `arguments.Options` and `command.run`."""
 
 
