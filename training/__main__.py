@@ -16,6 +16,7 @@ from training.errors import Stopped, TrainingError, tell
 COMMANDS: Final[dict[str, str]] = {
     "finetune": "a classifier, an entity finder or a question answerer, from labelled rows",
     "distill": "a smaller model that answers like a fine-tuned one, from texts without labels",
+    "prune-vocabulary": "write a checkpoint without the tokens that its texts never use",
 }
 """Each is a package of this name, with `arguments.add_arguments`, `arguments.Options` and `command.run`."""
 

@@ -1,0 +1,1 @@
+"""Take the tokens out of a checkpoint that its texts never use."""
