@@ -62,6 +62,8 @@ class WorkFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._part.exists() and not any(self.checkpoints.glob("*/*")) and not any(self.scratch.iterdir()):
+            shutil.rmtree(self._part)  # there is nothing to go on with
         self._release()
 
     def finish(self) -> None:

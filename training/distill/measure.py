@@ -104,15 +104,16 @@ def ask(bundle: Path, precision: str, rows: Sequence[Row], scratch: Path) -> tup
     if done.returncode:
         raise TrainingError(f"the bundle of {bundle.name} cannot be asked: {done.stderr.strip()}")
     [rate] = _RATE.findall(done.stderr)[-1:]
-    problem = _manifest(bundle).get("problem_type")
+    manifest = _manifest(bundle)
+    task, problem = manifest["task"], manifest.get("problem_type")
     with target.open() as lines:
-        answers = [_answer(json.loads(line)["prediction"], problem) for _, line in zip(rows, lines, strict=False)]
+        answers = [_answer(json.loads(line)["prediction"], task, problem) for _, line in zip(rows, lines, strict=False)]
     return answers, float(rate.replace(",", ""))
 
 
-def _answer(prediction: Any, problem: str | None) -> Answer:
-    if isinstance(prediction, dict):
-        return {prediction["answer"]}
+def _answer(prediction: Any, task: str, problem: str | None) -> Answer:
+    if task == "answer":
+        return {prediction[0]["answer"]}
     if problem == "regression":
         return float(prediction[0]["score"])
     if problem == "multi_label_classification":

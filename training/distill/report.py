@@ -23,8 +23,8 @@ def write_report(
     rows = [
         [
             f"**{one.name}**" if one is chosen else one.name,
-            f"{one.parameters / 1e6:.1f} M",
-            f"{one.size_bytes / 1e6:.1f} MB",
+            f"{one.parameters / 1e6:.3g} M",
+            f"{one.size_bytes / 1e6:.3g} MB",
             f"{one.rows_per_s:,.0f}",
             one.quality,
             f"{one.quality - teacher.quality:+.3f}",

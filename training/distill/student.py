@@ -77,7 +77,8 @@ def make_student(teacher: PreTrainedModel, shape: Shape) -> PreTrainedModel:
     student = type(teacher)(config)
     weights = teacher.state_dict()
     layers = taught_layers(shape.layers, teacher.config.num_hidden_layers)
-    hidden = kept_dimensions(teacher, shape.width)
+    is_narrower = shape.width < teacher.config.hidden_size
+    hidden = kept_dimensions(teacher, shape.width) if is_narrower else None
     for name, values in student.state_dict().items():
         source_name = _teachers_name(name, layers)
         source = weights[source_name]

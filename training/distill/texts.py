@@ -51,7 +51,9 @@ def evaluation_rows(
         TrainingError: nothing would be held out, or `--eval-data` does not do.
     """
     if options.eval_data is not None:
-        return _labelled(options, options.eval_data, task, teacher), rows
+        evaluation = _labelled(options, options.eval_data, task, teacher)
+        asked = {tuple(row.values()) for row in evaluation.rows}
+        return evaluation, [row for row in rows if tuple(row.values()) not in asked]
     order = random.Random(options.seed).sample(rows, len(rows))  # noqa: S311 - no secret
     count = min(round(options.eval_share * len(rows)), _MOST_HELD_OUT)
     if not count:

@@ -19,12 +19,9 @@ from transformers import (
 )
 
 from training.errors import TrainingError
-from training.finetune.arguments import Options
 from training.finetune.bad_rows import require_columns, without_bad_rows
 from training.finetune.kind import Kind, Report
-from training.finetune.split import split
 from training.flags import Reading
-from training.rows import Rows
 
 _COLUMNS: Final = ["question", "context", "answers"]
 _LONGEST: Final = 30
@@ -42,23 +39,22 @@ class Answers(Kind):
     # Predictions must come in the order of the windows; these are mostly of one length anyway.
     sampling = "random"
 
-    def __init__(self, options: Options, rows: Rows, evaluation: datasets.Dataset | None, known: Sequence[str]) -> None:
-        self._doc_stride = options.doc_stride
-        train = self.read(options, rows.train, options.data)
-        held_out = evaluation if evaluation is not None else rows.held_out
-        if held_out is not None:
-            held_out = self.read(options, held_out, options.eval_data or options.data)
-        else:
-            # Not two questions on one context: what is learnt of it would be evaluated.
-            train, held_out = split(train, train["context"], None, options.eval_share, options.seed)
-        self.train, self.held_out = train, held_out
-        self._has_unanswered = any(not answers["text"] for part in (train, held_out) for answers in part["answers"])
-        self._windows: list[_Window] = []
-
     @staticmethod
     def read(reading: Reading, rows: datasets.Dataset, source: Path) -> datasets.Dataset:
         require_columns(rows, _COLUMNS, source, "They are SQuAD's: no option")
         return without_bad_rows(rows.select_columns(_COLUMNS), _fault_of, source, skip=reading.skip_bad_rows)
+
+    @staticmethod
+    def written(row: dict[str, Any]) -> dict[str, Any]:
+        return row
+
+    def find_labels(self, parts: Sequence[datasets.Dataset], known: Sequence[str]) -> None:
+        self._has_unanswered = any(not answers["text"] for part in parts for answers in part["answers"])
+        self._windows: list[_Window] = []
+
+    def subjects(self, rows: datasets.Dataset) -> list[str]:
+        # Not two questions on one context: what is learnt of it would be evaluated.
+        return list(rows["context"])
 
     def model(self, checkpoint: str) -> PreTrainedModel:
         return AutoModelForQuestionAnswering.from_pretrained(checkpoint, dtype=torch.float32)
@@ -66,17 +62,17 @@ class Answers(Kind):
     def features(self, rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
         longest = max(len(ids) for ids in tokenizer(list(rows["question"]), verbose=False)["input_ids"])
         room = max_length - longest - tokenizer.num_special_tokens_to_add(pair=True)
-        if room <= self._doc_stride:
+        if room <= self.options.doc_stride:
             raise TrainingError(
                 f"a question of {longest} tokens leaves {max(room, 0)} for its context, and windows share "
-                f"{self._doc_stride}: give a larger --max-length, or a smaller --doc-stride."
+                f"{self.options.doc_stride}: give a larger --max-length, or a smaller --doc-stride."
             )
         cut = tokenizer(
             list(rows["question"]),
             list(rows["context"]),
             truncation="only_second",
             max_length=max_length,
-            stride=self._doc_stride,
+            stride=self.options.doc_stride,
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )

@@ -21,6 +21,7 @@ class Options(Output, Reading, Schedule):
     variants: str | None
     eval_data: Path | None
     eval_share: float
+    save_eval_data: Path | None
     task: Task | None
     problem_type: ProblemType | None
     max_length: int | None
@@ -52,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     rows.add_argument(
         "--eval-share", type=fraction, default=0.1, metavar="SHARE", help="that is held out [default: %(default)s]"
+    )
+    rows.add_argument(
+        "--save-eval-data",
+        type=Path,
+        metavar="FILE",
+        help="write the rows that are held out, as JSON lines for distill",
     )
     add_reading(rows)
 

@@ -1,8 +1,8 @@
 """Classification of texts and of pairs of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import datasets
 import numpy as np
@@ -28,18 +28,21 @@ from transformers import (
 
 from training.errors import TrainingError
 from training.figures import draw_calibration, draw_confusion
-from training.finetune.arguments import Options
+from training.finetune.arguments import ProblemType
 from training.finetune.bad_rows import require_columns, without_bad_rows
 from training.finetune.calibration import expected_calibration_error, reliability, temperature
 from training.finetune.cut import tell_cut
 from training.finetune.kind import Kind, Loss, Report
 from training.finetune.labels import read_labels
-from training.finetune.split import split
 from training.flags import Reading
 from training.markdown import table
-from training.rows import Rows
 
 TEXT, PAIR, LABEL = "text", "text_pair", "label"
+_BEST: Final[Mapping[ProblemType, str]] = {
+    "single_label_classification": "f1_macro",
+    "multi_label_classification": "f1_micro",
+    "regression": "pearson",
+}
 
 
 class Classification(Kind):
@@ -47,30 +50,6 @@ class Classification(Kind):
 
     task = "classify"
     pipeline = "text-classification"
-
-    def __init__(self, options: Options, rows: Rows, evaluation: datasets.Dataset | None, known: Sequence[str]) -> None:
-        self._options = options
-        train = self.read(options, rows.train, options.data)
-        held_out = evaluation if evaluation is not None else rows.held_out
-        if held_out is not None:
-            held_out = self.read(options, held_out, options.eval_data or options.data)
-        values = [*train[LABEL], *(held_out[LABEL] if held_out is not None else [])]
-        self.labels = read_labels(values, options.problem_type, known)
-        self._is_single = self.labels.problem == "single_label_classification"
-        if held_out is None:
-            texts = ["\n".join(pair) for pair in zip(train[TEXT], train[PAIR], strict=True)]
-            strata = list(map(str, train[LABEL])) if self._is_single else None
-            train, held_out = split(train, texts, strata, options.eval_share, options.seed)
-        self.train, self.held_out = train, held_out
-        if options.class_weights == "balanced" and self.labels.problem == "regression":
-            raise TrainingError("--class-weights are for labels, and these are numbers to predict.")
-        if options.calibrate and not self._is_single:
-            raise TrainingError("--calibrate is for texts with one label each.")
-        self.best_metric = {
-            "single_label_classification": "f1_macro",
-            "multi_label_classification": "f1_micro",
-            "regression": "pearson",
-        }[self.labels.problem]
 
     @staticmethod
     def read(reading: Reading, rows: datasets.Dataset, source: Path) -> datasets.Dataset:
@@ -92,6 +71,26 @@ class Classification(Kind):
             return "have no label" if row[LABEL] is None or row[LABEL] == "" else None
 
         return without_bad_rows(wanted, fault_of, source, skip=reading.skip_bad_rows)
+
+    @staticmethod
+    def written(row: dict[str, Any]) -> dict[str, Any]:
+        return row if row[PAIR] else {TEXT: row[TEXT], LABEL: row[LABEL]}
+
+    def find_labels(self, parts: Sequence[datasets.Dataset], known: Sequence[str]) -> None:
+        options = self.options
+        self.labels = read_labels([value for part in parts for value in part[LABEL]], options.problem_type, known)
+        self._is_single = self.labels.problem == "single_label_classification"
+        self.best_metric = _BEST[self.labels.problem]
+        if options.class_weights == "balanced" and self.labels.problem == "regression":
+            raise TrainingError("--class-weights are for labels, and these are numbers to predict.")
+        if options.calibrate and not self._is_single:
+            raise TrainingError("--calibrate is for texts with one label each.")
+
+    def subjects(self, rows: datasets.Dataset) -> list[str]:
+        return ["\n".join(pair) for pair in zip(rows[TEXT], rows[PAIR], strict=True)]
+
+    def strata(self, rows: datasets.Dataset) -> list[str] | None:
+        return list(map(str, rows[LABEL])) if self._is_single else None
 
     def model(self, checkpoint: str) -> PreTrainedModel:
         names = dict(enumerate(self.labels.names))
@@ -116,7 +115,7 @@ class Classification(Kind):
         return DataCollatorWithPadding(tokenizer)
 
     def loss(self) -> Loss | None:
-        if self._options.class_weights == "none":
+        if self.options.class_weights == "none":
             return None
         targets = np.array([self.labels.target(value) for value in self.train[LABEL]])
         return _Balanced(targets, len(self.labels.names), is_single=self._is_single)
@@ -180,19 +179,19 @@ class Classification(Kind):
         found = temperature(logits, targets)
         scores, truer = softmax(logits, -1), softmax(logits / found, -1)
         before, after = (expected_calibration_error(each, targets) for each in (scores, truer))
-        if self._options.calibrate:
+        if self.options.calibrate:
             _divide_logits(model, found)
         report.figures["calibration"] = {
             "temperature": found,
             "expected_error": before,
             "expected_error_at_temperature": after,
-            "is_applied": self._options.calibrate,
+            "is_applied": self.options.calibrate,
         }
         curves = {"as it is": reliability(scores, targets), f"temperature {found:.2f}": reliability(truer, targets)}
         draw_calibration(curves, folder / "calibration.png")
         applied = (
             "The checkpoint's logits are divided by it."
-            if self._options.calibrate
+            if self.options.calibrate
             else "`--calibrate` divides the logits by it."
         )
         report.sections.append(

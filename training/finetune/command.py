@@ -1,6 +1,7 @@
 """Fine-tune a checkpoint, evaluate it, and write it with what the held-out rows say of it."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -23,7 +24,7 @@ from training.work_folder import WorkFolder, fingerprint
 KINDS: Final[Mapping[Task, type[Kind]]] = {"classify": Classification, "entities": Entities, "answer": Answers}
 _ANSWER_LENGTH: Final = 384
 """Tokens of a window, as BERT's authors have it for SQuAD."""
-_IRRELEVANT: Final = ("output", "overwrite", "export", "variants", "data", "eval_data")
+_IRRELEVANT: Final = ("output", "overwrite", "export", "variants", "data", "eval_data", "save_eval_data")
 """Options that do not make a model what it is; of the data, it is what they hold."""
 
 
@@ -53,6 +54,9 @@ def _train(options: Options, checkpoint: Checkpoint, kind: Kind, folder: WorkFol
     max_length = min(options.max_length or longest, checkpoint.max_length)
     check_language(tokenizer, kind.train["context" if kind.task == "answer" else "text"])
     tell(f"{len(kind.train):,} rows to learn from, {len(kind.held_out):,} held out.")
+    if options.save_eval_data is not None:
+        with options.save_eval_data.open("w") as file:
+            file.writelines(f"{json.dumps(kind.written(row), ensure_ascii=False)}\n" for row in kind.held_out)
     begin(options.seed)
     model = kind.model(checkpoint.name)
     learnt, held_out = (kind.features(rows, tokenizer, max_length) for rows in (kind.train, kind.held_out))

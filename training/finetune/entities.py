@@ -19,14 +19,11 @@ from transformers import (
 )
 
 from training.errors import TrainingError, few, share, tell
-from training.finetune.arguments import Options
 from training.finetune.bad_rows import require_columns, without_bad_rows
 from training.finetune.cut import tell_cut
 from training.finetune.kind import Kind, Report
-from training.finetune.split import split
 from training.flags import Reading
 from training.markdown import table
-from training.rows import Rows
 
 TOKENS: Final = ("tokens", "words")
 TAGS: Final = ("ner_tags", "tags", "labels")
@@ -50,25 +47,6 @@ class Entities(Kind):
     task = "entities"
     pipeline = "token-classification"
     best_metric = "f1"
-
-    def __init__(self, options: Options, rows: Rows, evaluation: datasets.Dataset | None, known: Sequence[str]) -> None:
-        train = self.read(options, rows.train, options.data)
-        held_out = evaluation if evaluation is not None else rows.held_out
-        if held_out is not None:
-            held_out = self.read(options, held_out, options.eval_data or options.data)
-        else:
-            train, held_out = split(train, train["text"], None, options.eval_share, options.seed)
-        self.train, self.held_out = train, held_out
-        counts = Counter(span["type"] for part in (train, held_out) for spans in part["spans"] for span in spans)
-        if not counts:
-            raise TrainingError("no row has an entity: there is nothing to find.")
-        if once := [name for name, count in counts.items() if count == 1]:
-            raise TrainingError(
-                f"{len(once)} of {len(counts)} types of entities occur only once ({few(once)}), and cannot be both learnt "
-                "and evaluated. Merge or remove them."
-            )
-        names = [_OUTSIDE, *(f"{prefix}-{name}" for name in sorted(counts) for prefix in "BI")]
-        self.names = tuple(known) if set(known) == set(names) else tuple(names)
 
     @staticmethod
     def read(reading: Reading, rows: datasets.Dataset, source: Path) -> datasets.Dataset:
@@ -94,6 +72,26 @@ class Entities(Kind):
         return datasets.Dataset.from_dict(
             {"text": [text for text, _ in found], "spans": [[span._asdict() for span in spans] for _, spans in found]}
         )
+
+    @staticmethod
+    def written(row: dict[str, Any]) -> dict[str, Any]:
+        spans = [{"start": span["start"], "end": span["end"], "label": span["type"]} for span in row["spans"]]
+        return {"text": row["text"], "entities": spans}
+
+    def find_labels(self, parts: Sequence[datasets.Dataset], known: Sequence[str]) -> None:
+        counts = Counter(span["type"] for part in parts for spans in part["spans"] for span in spans)
+        if not counts:
+            raise TrainingError("no row has an entity: there is nothing to find.")
+        if once := [name for name, count in counts.items() if count == 1]:
+            raise TrainingError(
+                f"{len(once)} of {len(counts)} types of entities occur only once ({few(once)}), and cannot be both learnt "
+                "and evaluated. Merge or remove them."
+            )
+        names = [_OUTSIDE, *(f"{prefix}-{name}" for name in sorted(counts) for prefix in "BI")]
+        self.names = tuple(known) if set(known) == set(names) else tuple(names)
+
+    def subjects(self, rows: datasets.Dataset) -> list[str]:
+        return list(rows["text"])
 
     def model(self, checkpoint: str) -> PreTrainedModel:
         names = dict(enumerate(self.names))

@@ -10,6 +10,7 @@ import datasets
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 from training.finetune.arguments import Options, Task
+from training.finetune.split import split
 from training.flags import Reading
 from training.rows import Rows
 
@@ -39,7 +40,6 @@ class Kind(ABC):
     train: datasets.Dataset
     held_out: datasets.Dataset
 
-    @abstractmethod
     def __init__(self, options: Options, rows: Rows, evaluation: datasets.Dataset | None, known: Sequence[str]) -> None:
         """Check the rows and part them.
 
@@ -52,6 +52,14 @@ class Kind(ABC):
         Raises:
             TrainingError: nothing can be learnt from them; the message says why.
         """
+        self.options = options
+        train = self.read(options, rows.train, options.data)
+        apart = evaluation if evaluation is not None else rows.held_out
+        held_out = None if apart is None else self.read(options, apart, options.eval_data or options.data)
+        self.find_labels([train] if held_out is None else [train, held_out], known)
+        if held_out is None:
+            train, held_out = split(train, self.subjects(train), self.strata(train), options.eval_share, options.seed)
+        self.train, self.held_out = train, held_out
 
     @staticmethod
     @abstractmethod
@@ -61,6 +69,23 @@ class Kind(ABC):
         Raises:
             TrainingError: a column is missing, or there are bad rows and they are not to be left out.
         """
+
+    @staticmethod
+    @abstractmethod
+    def written(row: dict[str, Any]) -> dict[str, Any]:
+        """Return a row that was read, as JSON lines have it; it can be read again without an option."""
+
+    @abstractmethod
+    def find_labels(self, parts: Sequence[datasets.Dataset], known: Sequence[str]) -> None:
+        """Find out what there is to learn in all the rows; errors as of the class."""
+
+    @abstractmethod
+    def subjects(self, rows: datasets.Dataset) -> list[str]:
+        """Return what each row is about: rows with the same are either learnt from or held out."""
+
+    def strata(self, rows: datasets.Dataset) -> list[str] | None:
+        """Return the label of each row, if it has one, whose share is to be the same in both parts."""
+        return None
 
     @abstractmethod
     def model(self, checkpoint: str) -> PreTrainedModel:

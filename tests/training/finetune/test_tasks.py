@@ -162,4 +162,19 @@ def test_questions_are_answered_and_served(tmp_path: Path, toy_checkpoint: Path,
     training("finetune", "--data", data, "--checkpoint", toy_checkpoint, "--output", output, *LEARN, *given)
     assert figures(output)["f1"] > 0.9
     question = {"question": "who is it ?", "context": "we think bela lives in ulm"}
-    assert answer_of(tmp_path / "models", "/v1/answer", {"inputs": [question]})["answer"] == "bela"
+    assert answer_of(tmp_path / "models", "/v1/answer", {"inputs": [question]})[0]["answer"] == "bela"
+
+
+@pytest.mark.parametrize("task", ["classify", "entities", "answer"])
+def test_held_out_rows_are_written_as_they_are_read(
+    tmp_path: Path, toy_checkpoint: Path, training: Callable[..., str], task: str
+) -> None:
+    rows = {"classify": toy.reviews(40), "entities": toy.sentences(40), "answer": toy.questions(40)}[task]
+    data = toy.write_jsonl(tmp_path / "rows.jsonl", rows)
+    given = ("--checkpoint", toy_checkpoint, "--max-steps", 1, "--doc-stride", 8)
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    training("finetune", "--data", data, "--output", tmp_path / "a", "--save-eval-data", first, *given)
+    again = ("--eval-data", first, "--save-eval-data", second)
+    training("finetune", "--data", data, "--output", tmp_path / "b", *again, *given)
+    assert first.read_text() == second.read_text()
+    assert 0 < len(first.read_text().splitlines()) < 40
