@@ -38,7 +38,7 @@ PAGES = [
     *(ROOT / name for name in ("benchmarks/README.md", "deploy/ray/README.md", "tests/fixtures/README.md")),
 ]
 EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-PACKAGES = "app|model_export|tests|benchmarks|monitoring|deploy"
+PACKAGES = "app|model_export|training|tests|benchmarks|monitoring|deploy"
 
 
 def blocks(page: str, language: str) -> list[str]:
