@@ -1,5 +1,6 @@
 """What ends a command, and what its messages are made of."""
 
+import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,3 +24,8 @@ def few(names: Sequence[object]) -> str:
 def share(part: int, whole: int) -> str:
     """Return how many of how many, for a sentence: `12 of 1,000 (1.2%)`."""
     return f"{part:,} of {whole:,} ({part / max(whole, 1):.1%})"
+
+
+def tell(text: str) -> None:
+    """Print a line that is no result: how far a command is, or what it leaves out."""
+    print(text, file=sys.stderr)

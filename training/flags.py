@@ -14,7 +14,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training(
-    parser: argparse.ArgumentParser, *, learning_rate: float, batch_size: int, warmup_ratio: float
+    parser: argparse._ActionsContainer, *, learning_rate: float, batch_size: int, warmup_ratio: float
 ) -> None:
     """Add how long and how fast to learn, with the defaults of a command; epochs are the command's own."""
     parser.add_argument("--max-steps", type=at_least_1, metavar="N", help="end after so many steps")
@@ -58,7 +58,7 @@ def add_training(
     )
 
 
-def add_seed(parser: argparse.ArgumentParser) -> None:
+def add_seed(parser: argparse._ActionsContainer) -> None:
     """Add the seed."""
     parser.add_argument(
         "--seed",

@@ -20,8 +20,9 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.utils.logging import disable_progress_bar
 
-from training.errors import TrainingError
+from training.errors import TrainingError, tell
 from training.work_folder import WorkFolder
 
 TELL_EVERY_S: Final = 30.0
@@ -33,8 +34,9 @@ _LOGGED: Final = 200
 
 
 def begin(seed: int) -> None:
-    """Make what follows depend on the seed alone: before any weight is drawn."""
+    """Make what follows depend on the seed alone: before any weight is drawn. And stop what would tear the bar."""
     set_seed(seed)
+    disable_progress_bar()
 
 
 def training_arguments(
@@ -83,6 +85,7 @@ def training_arguments(
         restore_callback_states_from_checkpoint=True,
         disable_tqdm=True,
         report_to="none",
+        dataloader_pin_memory=torch.cuda.is_available(),
         **others,
     )
 
@@ -98,7 +101,7 @@ def train(trainer: Trainer, folder: WorkFolder) -> list[dict[str, float]]:
     trainer.add_callback(Progress())
     last = _last_checkpoint(folder.checkpoints)
     if last is not None:
-        _tell(f"Going on from step {_step(last):,} of {trainer.args.max_steps:,}.")
+        tell(f"Going on from step {_step(last):,} of {trainer.args.max_steps:,}.")
     try:
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
     except KeyboardInterrupt as stop:
@@ -162,7 +165,7 @@ class Progress(TrainerCallback):
             self._told_at = now
             began_at, first = self._begun
             left_s = (now - began_at) / (state.global_step - first) * (state.max_steps - state.global_step)
-            _tell(f"step {state.global_step:,} of {state.max_steps:,}{self._loss}, {tqdm.format_interval(left_s)} left")
+            tell(f"step {state.global_step:,} of {state.max_steps:,}{self._loss}, {tqdm.format_interval(left_s)} left")
 
     def on_log(
         self,
@@ -200,14 +203,10 @@ class Progress(TrainerCallback):
         if self._bar is not None and not self._bar.disable:
             self._bar.write(line, file=sys.stderr)
         else:
-            _tell(line)
+            tell(line)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
     ) -> None:
         assert self._bar is not None
         self._bar.close()
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)

@@ -1,0 +1,93 @@
+"""The checkpoint that a command starts from: what it is, and whether its tokenizer fits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from model_export.checkpoint.families import FAMILIES
+from training.errors import TrainingError, share, tell
+
+_MANY_UNKNOWN: Final = 0.3
+_SOME_UNKNOWN: Final = 0.02
+_SAMPLE: Final = 2000
+"""Texts that tell whether a tokenizer knows a language."""
+_LONGEST: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder or a name on the hub, with its configuration and its tokenizer."""
+
+    name: str
+    config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens that the network takes."""
+        positions = getattr(self.config, "max_position_embeddings", _LONGEST)
+        # RoBERTa's positions begin behind that of the padding.
+        offset = (
+            (self.config.pad_token_id or 0) + 1
+            if "roberta" in self.config.model_type or self.config.model_type == "camembert"
+            else 0
+        )
+        return int(min(positions - offset, self.tokenizer.model_max_length))
+
+
+def open_checkpoint(name: str) -> Checkpoint:
+    """Read the configuration and the tokenizer of a checkpoint.
+
+    Raises:
+        TrainingError: there is none, it is of another family, or its tokenizer has tokens that it has no embeddings for.
+    """
+    if not Path(name).is_dir() and (Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise TrainingError(f"{name} is no folder of a checkpoint.")
+    try:
+        config = AutoConfig.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise TrainingError(f"{name} cannot be read, as a folder or from the hub: {first}") from None
+    if config.model_type not in FAMILIES:
+        raise TrainingError(f"{name} is of the family {config.model_type}; known are {', '.join(FAMILIES)}.")
+    if not tokenizer.is_fast:
+        raise TrainingError(f"{name} has no fast tokenizer (tokenizer.json), which tells where in the text a token is.")
+    if len(tokenizer) > config.vocab_size:
+        raise TrainingError(
+            f"the tokenizer of {name} does not fit: it has {len(tokenizer):,} tokens, and the network embeddings for "
+            f"{config.vocab_size:,}."
+        )
+    return Checkpoint(name, config, tokenizer)
+
+
+def check_language(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
+    """Check that the tokenizer knows what the texts are written in; print a warning if it knows much of it not.
+
+    Raises:
+        TrainingError: it does not.
+    """
+    unknown = tokenizer.unk_token_id
+    if unknown is None:
+        return
+    step = max(1, len(texts) // _SAMPLE)
+    ids = np.concatenate(
+        [
+            np.array(one, int)
+            for one in tokenizer(list(texts[::step]), add_special_tokens=False, verbose=False)["input_ids"]
+        ]
+    )
+    count = int((ids == unknown).sum())
+    if count > _MANY_UNKNOWN * len(ids):
+        raise TrainingError(
+            f"the tokenizer does not fit these texts: {share(count, len(ids))} tokens are unknown to it. Take a checkpoint "
+            "of their language."
+        )
+    if count > _SOME_UNKNOWN * len(ids):
+        tell(
+            f"{share(count, len(ids))} tokens are unknown to the tokenizer: is the checkpoint of the language of the texts?"
+        )
