@@ -11,9 +11,11 @@ from functools import partial
 from types import FrameType
 from typing import Final
 
-from training.errors import Stopped, TrainingError
+from training.errors import Stopped, TrainingError, tell
 
-COMMANDS: Final[dict[str, str]] = {}
+COMMANDS: Final[dict[str, str]] = {
+    "pretrain": "a BERT from raw text: masked words and next sentences",
+}
 """Each is a package of this name, with `arguments.add_arguments`, `arguments.Options` and `command.run`."""
 
 
@@ -27,21 +29,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(options)
     except TrainingError as error:
-        _tell(f"error: {error}")
+        tell(f"error: {error}")
         return 1
     except OSError as error:
-        _tell(f"error: {error.filename or 'a file'} cannot be read or written: {error.strerror or error}")
+        tell(f"error: {error.filename or 'a file'} cannot be read or written: {error.strerror or error}")
         return 1
     except Stopped as stop:
-        _tell(str(stop) or "Stopped.")
+        tell(str(stop) or "Stopped.")
         return 128 + signal.SIGTERM
     except KeyboardInterrupt as stop:
-        _tell(str(stop) or "Stopped.")
+        tell(str(stop) or "Stopped.")
         return 128 + signal.SIGINT
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] in ("app", "model_export", "training"):
             raise
-        _tell(
+        tell(
             f"error: {sys.executable} has no package {missing.name}: run this with .venv-train/bin/python, which "
             "`make .venv-train/installed` makes"
         )
@@ -69,10 +71,6 @@ def _run(package: str, given: argparse.Namespace) -> None:
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
     raise Stopped
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

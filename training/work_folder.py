@@ -29,6 +29,8 @@ class WorkFolder:
         self.output = output
         self._part = output.with_name(f"{output.name}.part")
         self.checkpoints = self._part / "checkpoints"
+        self.prepared = self._part / "prepared"
+        """What a command makes once, before it trains."""
         self.result = self._part / "result"
         """What `finish` makes the output of."""
         self._options = json.loads(json.dumps(options, default=str))
