@@ -14,9 +14,10 @@ from typing import Final
 from training.errors import Stopped, TrainingError, tell
 
 COMMANDS: Final[dict[str, str]] = {
+    "pretrain": "a BERT from raw text: masked words and next sentences",
     "finetune": "a classifier, an entity finder or a question answerer, from labelled rows",
     "distill": "a smaller model that answers like a fine-tuned one, from texts without labels",
-    "prune-vocabulary": "write a checkpoint without the tokens that its texts never use",
+    "prune-vocabulary": "the same checkpoint without the tokens that a corpus never uses",
 }
 """Each is a package of this name, with `arguments.add_arguments`, `arguments.Options` and `command.run`."""
 

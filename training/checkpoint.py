@@ -84,8 +84,8 @@ def check_language(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> 
     count = int((ids == unknown).sum())
     if count > _MANY_UNKNOWN * len(ids):
         raise TrainingError(
-            f"the tokenizer does not fit these texts: {share(count, len(ids))} tokens are unknown to it. Take a checkpoint "
-            "of their language."
+            f"the tokenizer does not fit these texts: {share(count, len(ids))} tokens are unknown to it. Take one of "
+            "their language."
         )
     if count > _SOME_UNKNOWN * len(ids):
         tell(

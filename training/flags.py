@@ -130,6 +130,13 @@ def add_reading(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--label-delimiter", metavar="TEXT", help="between the labels of a cell that has several")
 
 
+def whole(text: str) -> int:
+    """Return a whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
 def at_least_1(text: str) -> int:
     """Return a whole number from 1 on."""
     if not (text.isdecimal() and int(text) >= 1):

@@ -68,6 +68,8 @@ class WorkFolder:
 
     def finish(self) -> None:
         """Make the result the output, and remove all else."""
+        for weights in self.result.glob("*.safetensors"):
+            weights.chmod((self.result / "config.json").stat().st_mode)  # their writer keeps them from others
         if self.output.exists():
             self.output.rename(self._part / "replaced")
         self.result.rename(self.output)

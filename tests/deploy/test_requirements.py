@@ -53,7 +53,7 @@ def test_every_release_has_hashes(name: str) -> None:
 def test_no_file_names_a_place(name: str) -> None:
     """An index, a link or a path of the machine that made it would be read on every other machine."""
     pin_or_hash = re.compile(r"[a-z0-9.-]+(\[[a-z0-9,-]+\])?==\S+( ; [^:/]+)? \\|    --hash=sha256:[0-9a-f]{64}( \\)?")
-    lines = [line for line in text_of(name).splitlines() if not line.lstrip().startswith("#")]
+    lines = [line for line in text_of(name).splitlines() if line and not line.lstrip().startswith("#")]
     assert [line for line in lines if not pin_or_hash.fullmatch(line)] == []
     comments = [line for line in text_of(name).splitlines() if line.lstrip().startswith("#")]
     assert [line for line in comments if "//" in line or " /" in line] == []

@@ -60,20 +60,22 @@ def test_the_page_is_followed_from_rows_to_models_that_are_served(folder: Path) 
     [ask] = [block for block in BLOCKS if "curl" in block]
     found = re.search(r"(/v1/\w+) -d '(.*)'", ask)
     assert found is not None
-    with serving(folder / "models", "--threads", "1", "--batch-tokens", "1024", "--default-models", "reviews") as server:
+    with serving(
+        folder / "models", "--threads", "1", "--batch-tokens", "1024", "--default-models", "reviews"
+    ) as server:
         answer: Any = httpx.post(server.url + found[1], content=found[2]).json()
     assert {one["label"] for one in answer["predictions"][0]} == {"positive", "negative"}
 
 
 def test_every_command_has_its_row() -> None:
-    from training.__main__ import COMMANDS  # noqa: PLC0415
+    from training.__main__ import COMMANDS
 
     rows = re.findall(r"^\| `([a-z-]+)` \|", PAGE.partition("## ")[0], re.MULTILINE)
     assert sorted(rows) == sorted(COMMANDS)
 
 
 def test_every_option_of_the_page_is_one() -> None:
-    from training.__main__ import COMMANDS  # noqa: PLC0415
+    from training.__main__ import COMMANDS
 
     helps = []
     for command in COMMANDS:

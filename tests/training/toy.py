@@ -18,8 +18,8 @@ LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 
 def make_checkpoint(folder: Path, **config: Any) -> Path:
     """Write a BERT with random weights that knows these words and all letters."""
-    import torch  # noqa: PLC0415 - only training needs it
-    from transformers import BertConfig, BertForPreTraining, BertTokenizerFast  # noqa: PLC0415
+    import torch
+    from transformers import BertConfig, BertForPreTraining, BertTokenizerFast
 
     words = [*GOOD, *BAD, *FILL, *PEOPLE, *PLACES, *VERBS]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS), *words]

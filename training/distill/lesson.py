@@ -17,6 +17,9 @@ class Lesson(torch.nn.Module):
     narrower.
     """
 
+    accepts_loss_kwargs = False
+    """Its loss is the mean of a batch, of which a step may have several."""
+
     def __init__(
         self, student: PreTrainedModel, teacher: PreTrainedModel, *, temperature: float, hidden_loss_weight: float
     ) -> None:

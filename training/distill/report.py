@@ -1,12 +1,12 @@
 """What was measured, as a table and a picture, in the README of the student."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
+from training.card import write_card
 from training.distill.arguments import Options
 from training.distill.choice import TEACHER
 from training.distill.measure import Measured
@@ -36,21 +36,14 @@ def write_report(
     asked = (
         "the best student" if options.max_loss is None else f"the smallest that loses at most {options.max_loss:.1%}"
     )
-    name = options.output.name
     made_of = (
         f"{chosen.name}: {asked}, of those that were distilled from {Path(options.teacher).name}. Evaluated on {evaluated:,} texts "
         f"by {labelled}, in the bundles that are served; texts a second are those of `python -m app predict` on this machine's "
         "CPU. For entities and several labels, the share is the F1; for numbers, the correlation."
     )
-    sections = [
-        f"---\n{ModelCardData(library_name='transformers', model_name=name).to_yaml()}\n---",
-        f"# {name}",
-        made_of,
-        compared,
-        "![Speed and quality of each model](trade_off.png)",
-    ]
-    (folder / "README.md").write_text("\n\n".join(sections) + "\n")
-    (folder / "evaluation.json").write_text(json.dumps([dataclasses.asdict(one) for one in measured], indent=2) + "\n")
+    front = ModelCardData(library_name="transformers", model_name=options.output.name)
+    sections = [made_of, compared, "![Speed and quality of each model](trade_off.png)"]
+    write_card(folder, front, sections, [dataclasses.asdict(one) for one in measured])
     points = [(one.name, one.rows_per_s, one.quality, one.size_bytes) for one in measured]
     draw_trade_off(points, unit, folder / "trade_off.png")
     return compared

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from training.flags import Output, Reading, Schedule, add_output, add_reading, add_schedule, at_least_1, fraction
+from training.flags import Output, Reading, Schedule, add_output, add_reading, add_schedule, at_least_1, fraction, whole
 
 Task = Literal["classify", "entities", "answer"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     training.add_argument(
         "--early-stopping-patience",
-        type=int,
+        type=whole,
         default=3,
         metavar="N",
         help="evaluations without a better one that end it; 0 goes on to the end. The best one is kept [default: 3]",

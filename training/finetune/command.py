@@ -13,7 +13,7 @@ from training.errors import tell
 from training.figures import draw_loss
 from training.finetune.answers import Answers
 from training.finetune.arguments import Options, Task
-from training.finetune.card import write_card
+from training.finetune.card import write_report
 from training.finetune.classification import Classification
 from training.finetune.entities import TOKENS, Entities
 from training.finetune.kind import Kind
@@ -59,6 +59,7 @@ def _train(options: Options, checkpoint: Checkpoint, kind: Kind, folder: WorkFol
             file.writelines(f"{json.dumps(kind.written(row), ensure_ascii=False)}\n" for row in kind.held_out)
     begin(options.seed)
     model = kind.model(checkpoint.name)
+    model.accepts_loss_kwargs = False  # its loss is the mean of a batch, of which a step may have several
     learnt, held_out = (kind.features(rows, tokenizer, max_length) for rows in (kind.train, kind.held_out))
     stops = [EarlyStoppingCallback(options.early_stopping_patience)] if options.early_stopping_patience else []
     trainer = Trainer(
@@ -85,7 +86,7 @@ def _train(options: Options, checkpoint: Checkpoint, kind: Kind, folder: WorkFol
     draw_loss(history, folder.result / "loss.png")
     tokenizer.save_pretrained(folder.result)
     model.save_pretrained(folder.result)
-    write_card(folder.result, options, checkpoint, kind=kind, report=report, state=trainer.state)
+    write_report(folder.result, options, kind=kind, report=report, state=trainer.state)
     folder.finish()
 
 

@@ -1,26 +1,24 @@
-"""What `prune-vocabulary` is told."""
+"""The options of `python -m training prune-vocabulary`."""
 
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from training import flags
+from training.flags import Output, add_output, at_least_1
 
 
 @dataclass(frozen=True)
-class Options:
-    """See the help of each."""
+class Options(Output):
+    """What was asked for; the command line describes each."""
 
     checkpoint: str
     corpus: list[Path]
     encoding: str
     min_count: int
-    output: Path
-    overwrite: bool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add them to the command's parser."""
+    """Add the options."""
     parser.add_argument(
         "--checkpoint", required=True, metavar="DIR_OR_HUB_ID", help="a folder, or OWNER/NAME on the hub"
     )
@@ -35,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the corpus [default: %(default)s]")
     parser.add_argument(
         "--min-count",
-        type=flags.at_least_1,
+        type=at_least_1,
         default=1,
         metavar="N",
         help="also drop tokens that the corpus uses less than N times; texts with them get other answers [default: 1]",
     )
-    flags.add_output(parser)
+    add_output(parser)

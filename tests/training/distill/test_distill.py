@@ -17,7 +17,7 @@ LEARN = ("--num-train-epochs", 8, "--learning-rate", 2e-3, "--batch-size", 16)
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory, toy_checkpoint: Path) -> Path:
-    from training.__main__ import main  # noqa: PLC0415
+    from training.__main__ import main
 
     folder = tmp_path_factory.mktemp("teacher")
     data = toy.write_csv(folder / "reviews.csv", toy.reviews(400))
@@ -110,9 +110,9 @@ def test_other_tasks_are_distilled(
 
 
 def test_a_student_begins_with_its_teachers_weights() -> None:
-    from training.checkpoint import open_checkpoint  # noqa: PLC0415
-    from training.distill.student import Shape, make_student, taught_layers  # noqa: PLC0415
-    from training.distill.teacher import open_teacher  # noqa: PLC0415
+    from training.checkpoint import open_checkpoint
+    from training.distill.student import Shape, make_student, taught_layers
+    from training.distill.teacher import open_teacher
 
     assert taught_layers(3, 6) == [1, 3, 5]
     assert taught_layers(4, 12) == [2, 5, 8, 11]

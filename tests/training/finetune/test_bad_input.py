@@ -120,7 +120,7 @@ def test_a_checkpoint_must_be_there_and_fit_its_tokenizer(
 
 
 def test_a_text_is_never_on_both_sides(tmp_path: Path, toy_checkpoint: Path) -> None:
-    from training.finetune.split import split  # noqa: PLC0415 - needs what only training has
+    from training.finetune.split import split
 
     datasets = pytest.importorskip("datasets")
     rows = datasets.Dataset.from_list(toy.reviews(60) * 3)

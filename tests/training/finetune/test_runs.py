@@ -1,6 +1,7 @@
 """A run depends on its seed alone, goes on after a kill, and leaves its output whole or not at all."""
 
 import hashlib
+import json
 import re
 import signal
 import subprocess
@@ -137,3 +138,29 @@ def test_two_commands_do_not_work_on_one_output(
     with started(command("output")):
         eventually((tmp_path / "output.part").exists, STARTED_WITHIN_S)
         assert "another command works on" in refused(*command("output"))
+
+
+@pytest.mark.parametrize("kind", ["plain", "balanced", "distilled"])
+def test_a_step_in_parts_has_the_gradients_of_the_whole_step(
+    tmp_path: Path, training: Callable[..., str], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    from training.work_folder import WorkFolder
+
+    checkpoint = toy.make_checkpoint(tmp_path / "checkpoint", attention_probs_dropout_prob=0.0)
+    data = toy.write_csv(tmp_path / "rows.csv", toy.reviews(200))
+    given: tuple[object, ...] = ("finetune", "--data", data, "--checkpoint", checkpoint)
+    if kind == "balanced":
+        given += ("--class-weights", "balanced")
+    if kind == "distilled":
+        training(*given, "--output", tmp_path / "teacher", "--max-steps", 20, "--learning-rate", 1e-3)
+        given = ("distill", "--teacher", tmp_path / "teacher", "--texts", data, "--hidden-size", 32)
+    monkeypatch.setattr(WorkFolder, "finish", lambda _: None)  # so that what was logged stays
+    logged = []
+    for parts in (1, 2):
+        output = tmp_path / str(parts)
+        training(*given, "--output", output, "--max-steps", 1, "--gradient-accumulation-steps", parts)
+        [state] = Path(f"{output}.part").glob("checkpoints/**/checkpoint-1/trainer_state.json")
+        [entry] = [entry for entry in json.loads(state.read_text())["log_history"] if "grad_norm" in entry]
+        logged.append((entry["loss"], entry["grad_norm"]))
+    # The hidden states of a part are averaged over its own tokens; a step that forgets to average its parts has twice the loss.
+    assert logged[0] == pytest.approx(logged[1], rel=0.02)

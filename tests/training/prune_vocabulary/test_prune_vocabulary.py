@@ -46,7 +46,7 @@ KINDS = (
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Threads that share a processor with those of other tests wait for them longer than these networks take."""
-    import torch  # noqa: PLC0415  # not installed for the other tests
+    import torch  # not installed for the other tests
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -62,9 +62,9 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def prune(checkpoint: Path, corpus: Path, output: Path, *, min_count: int = 1, encoding: str = "utf-8") -> Path:
-    from training.prune_vocabulary.command import run  # noqa: PLC0415  # it imports torch
+    from training.prune_vocabulary.command import run  # it imports torch
 
-    run(Options(str(checkpoint), [corpus], encoding, min_count, output, overwrite=False))
+    run(Options(output, False, str(checkpoint), [corpus], encoding, min_count))  # noqa: FBT003
     return output
 
 
@@ -73,16 +73,16 @@ def copy_of(name: str, tmp_path: Path) -> Path:
 
 
 def tokenizer_of(folder: Path) -> Any:
-    import transformers  # noqa: PLC0415
+    import transformers
 
     return transformers.AutoTokenizer.from_pretrained(folder)
 
 
 def outputs(folder: Path, texts: Sequence[str]) -> list[Any]:
-    import torch  # noqa: PLC0415
-    import transformers  # noqa: PLC0415
+    import torch
+    import transformers
 
-    from training.prune_vocabulary.check import load_aligned  # noqa: PLC0415
+    from training.prune_vocabulary.check import load_aligned
 
     [architecture] = json.loads((folder / "config.json").read_bytes())["architectures"]
     model = load_aligned(getattr(transformers, architecture), folder)
@@ -95,8 +95,8 @@ def outputs(folder: Path, texts: Sequence[str]) -> list[Any]:
 def test_the_corpus_has_the_same_tokens_and_answers_and_new_words_are_spelt_out(
     name: str, tmp_path: Path, corpus: Path
 ) -> None:
-    import torch  # noqa: PLC0415
-    from safetensors.torch import load_file  # noqa: PLC0415
+    import torch
+    from safetensors.torch import load_file
 
     before, after = CHECKPOINTS / name, prune(CHECKPOINTS / name, corpus, tmp_path / "pruned")
     old, new = tokenizer_of(before), tokenizer_of(after)
@@ -206,8 +206,8 @@ def test_rare_tokens_go_with_min_count(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_weights_are_read_from_pickles_and_shards(tmp_path: Path, corpus: Path) -> None:
-    import torch  # noqa: PLC0415
-    from safetensors.torch import load_file, save_file  # noqa: PLC0415
+    import torch
+    from safetensors.torch import load_file, save_file
 
     expected = load_file(prune(CHECKPOINTS / "bert-fill-mask", corpus, tmp_path / "expected") / "model.safetensors")
     folder = copy_of("bert-fill-mask", tmp_path)
@@ -290,7 +290,7 @@ def test_a_result_that_is_there_stays(tmp_path: Path, corpus: Path) -> None:
 
 
 def test_other_tokens_are_noticed(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.prune_vocabulary import needed  # noqa: PLC0415
+    from training.prune_vocabulary import needed
 
     monkeypatch.setattr(needed, "_merged_from", lambda *_: set())
     with pytest.raises(TrainingError, match=r"text 1 of the corpus is cut into other tokens"):
@@ -299,7 +299,7 @@ def test_other_tokens_are_noticed(tmp_path: Path, corpus: Path, monkeypatch: pyt
 
 
 def test_other_answers_are_noticed(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.prune_vocabulary import weights  # noqa: PLC0415
+    from training.prune_vocabulary import weights
 
     keep_rows = weights.keep_rows
     monkeypatch.setattr(weights, "keep_rows", lambda tensors, kept: keep_rows(tensors, kept[::-1]))

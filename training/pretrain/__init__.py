@@ -1,0 +1,1 @@
+"""`python -m training pretrain`: learn a language from raw text."""
