@@ -21,15 +21,16 @@ PYTHON = ".venv-train/bin/python"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, toy_checkpoint: Path) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty folder but for the project and the texts of the page; the demo checkpoint is the small one."""
     folder = tmp_path_factory.mktemp("checkout")
+    small = toy.make_checkpoint(tmp_path_factory.mktemp("demo") / "checkpoint", num_hidden_layers=4)
     for name in ("app", "training"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "model_export").mkdir()
     for path in (ROOT / "model_export").iterdir():
         (folder / "model_export" / path.name).symlink_to(
-            toy_checkpoint if path.name == "demo_checkpoint" else path, target_is_directory=path.is_dir()
+            small if path.name == "demo_checkpoint" else path, target_is_directory=path.is_dir()
         )
     toy.write_csv(folder / "reviews.csv", toy.reviews(300))
     documents = [[row["text"] for row in toy.reviews(12, seed=seed)] for seed in range(40)]

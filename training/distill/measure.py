@@ -113,7 +113,7 @@ def ask(bundle: Path, precision: str, rows: Sequence[Row], scratch: Path) -> tup
 
 def _answer(prediction: Any, task: str, problem: str | None) -> Answer:
     if task == "answer":
-        return {prediction[0]["answer"]}
+        return {one["answer"] for one in prediction[:1]} or {""}
     if problem == "regression":
         return float(prediction[0]["score"])
     if problem == "multi_label_classification":

@@ -64,7 +64,7 @@ def corpus(tmp_path: Path) -> Path:
 def prune(checkpoint: Path, corpus: Path, output: Path, *, min_count: int = 1, encoding: str = "utf-8") -> Path:
     from training.prune_vocabulary.command import run  # it imports torch
 
-    run(Options(output, False, str(checkpoint), [corpus], encoding, min_count))  # noqa: FBT003
+    run(Options(output, False, str(checkpoint), [corpus], encoding, min_count))
     return output
 
 
