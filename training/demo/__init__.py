@@ -1,0 +1,1 @@
+"""`python -m training demo`: make the demo checkpoint again."""

