@@ -48,8 +48,8 @@ def open_checkpoint(name: str) -> Checkpoint:
     if not Path(name).is_dir() and (Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise TrainingError(f"{name} is no folder of a checkpoint.")
     try:
-        config = AutoConfig.from_pretrained(name)
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise TrainingError(f"{name} cannot be read, as a folder or from the hub: {first}") from None

@@ -1,5 +1,6 @@
 """Labelled rows: CSV, JSON, JSON lines, Parquet, or a folder of the `datasets` library, as its Dataset."""
 
+import csv
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,9 +13,11 @@ import pyarrow as pa
 
 from training.errors import TrainingError
 from training.flags import Reading
+from training.texts import check_encoding
 
 FILES: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 """How the name of a file of rows ends."""
+_LONGEST_CELL: Final = 1 << 24
 _HELD_OUT: Final = ("validation", "test", "dev")
 """Names of the part that is held out, where a folder has several; the first that is there is taken."""
 _MAKERS: Final = ("dataset_dict.json", "dataset_info.json")
@@ -38,15 +41,18 @@ def read_rows(path: Path, reading: Reading) -> Rows:
         return _read_folder(path)
     if not path.is_file():
         raise TrainingError(f"{path} is not there.")
+    check_encoding(reading.encoding)
+    if reading.delimiter is not None and len(reading.delimiter) != 1:
+        raise TrainingError("--delimiter is one character.")
     try:
         rows = _read_file(path, reading.encoding, reading.delimiter)
     except UnicodeError:
         raise TrainingError(
             f"{path} is not {reading.encoding}: say what it is with --encoding (cp1252, latin-1, utf-16), or mend it."
         ) from None
-    except LookupError:
-        raise TrainingError(f"there is no encoding {reading.encoding!r}; utf-8, latin-1 and cp1252 are some.") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pa.ArrowException) as error:
+    except KeyError as error:
+        raise TrainingError(f"{path} lacks {error} where SQuAD has it.") from None
+    except (csv.Error, pa.ArrowException) as error:
         raise TrainingError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not len(rows):
         raise TrainingError(f"{path} has no rows.")
@@ -60,9 +66,9 @@ def _read_file(path: Path, encoding: str, delimiter: str | None) -> datasets.Dat
         case ".tsv":
             return _read_csv(path, encoding, delimiter or "\t")
         case ".jsonl" | ".ndjson":
-            return datasets.Dataset.from_list(list(_json_lines(path, encoding)))
+            return _from_rows(list(_json_lines(path, encoding)))
         case ".json":
-            return datasets.Dataset.from_list(_json_rows(path, encoding))
+            return _from_rows(_json_rows(path, encoding))
         case ".parquet":
             return datasets.Dataset.from_pandas(pd.read_parquet(path), preserve_index=False)
     raise TrainingError(f"{path} ends in none of {', '.join(FILES)}.")
@@ -70,11 +76,27 @@ def _read_file(path: Path, encoding: str, delimiter: str | None) -> datasets.Dat
 
 def _read_csv(path: Path, encoding: str, delimiter: str) -> datasets.Dataset:
     # As text: "NA" is a text like any other, and what is a number is for the labels to say.
-    frame = pd.read_csv(
-        path, sep=delimiter, encoding=encoding, dtype=str, keep_default_na=False, on_bad_lines="error", index_col=False
-    )
-    frame.columns = [name.removeprefix("\ufeff").strip() for name in frame.columns]
-    return datasets.Dataset.from_dict({name: frame[name].tolist() for name in frame.columns})
+    csv.field_size_limit(_LONGEST_CELL)
+    with path.open(encoding=encoding, newline="") as file:
+        lines = csv.reader(file, delimiter=delimiter, strict=True)
+        header = [name.removeprefix("\ufeff").strip() for name in next(lines, [])]
+        if not header or len(set(header)) < len(header):
+            raise TrainingError(f"{path} begins with no header of different names: {', '.join(header)}")
+        rows: list[list[str]] = []
+        for row in lines:
+            if row and len(row) != len(header):
+                raise TrainingError(
+                    f"{path}, line {lines.line_num:,} has {len(row)} cells, and the header {len(header)}: a text with a {delimiter!r} "
+                    "stands in quotes; --delimiter names another."
+                )
+            rows += [row] if row else []
+    return datasets.Dataset.from_dict({name: [row[i] for row in rows] for i, name in enumerate(header)})
+
+
+def _from_rows(rows: list[dict[str, Any]]) -> datasets.Dataset:
+    """Return the rows with the columns that any of them has."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return datasets.Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
 
 
 def _json_lines(path: Path, encoding: str) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.utils.logging import disable_progress_bar
 
 from training.errors import TrainingError, tell
@@ -74,6 +75,35 @@ def training_arguments(checkpoints: Path, schedule: Schedule, *, examples: int, 
         dataloader_pin_memory=torch.cuda.is_available(),
         **others,
     )
+
+
+class LengthGroupedTrainer(Trainer):
+    """One whose batches have texts of about one length, in an order that depends on the seed and the epoch alone.
+
+    The library's draws it from the state of the generator, which is another one when a run goes on within an epoch.
+    """
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> "_ByLength":
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return _ByLength([len(ids) for ids in rows["input_ids"]], step, self.args.seed)
+
+
+class _ByLength(torch.utils.data.Sampler[int]):
+    def __init__(self, lengths: list[int], batch_size: int, seed: int) -> None:
+        self._lengths, self._batch_size, self._seed = lengths, batch_size, seed
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go on to an epoch; accelerate calls it."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        return iter(get_length_grouped_indices(self._lengths, self._batch_size, generator=generator))
 
 
 def train(trainer: Trainer) -> list[dict[str, float]]:

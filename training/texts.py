@@ -1,5 +1,6 @@
 """Raw text: folders and files of it, as documents of lines."""
 
+import codecs
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def read_lines(files: Sequence[Path], encoding: str) -> Iterator[str]:
     Raises:
         TrainingError: a file is in another encoding, or there is none of that name.
     """
+    check_encoding(encoding)
     for file in files:
         number = 0
         try:
@@ -46,9 +48,19 @@ def read_lines(files: Sequence[Path], encoding: str) -> Iterator[str]:
                 f"{file} is not {encoding}, soon after line {number:,}: say what it is with --encoding (latin-1, utf-16), "
                 "or mend it."
             ) from None
-        except LookupError:
-            raise TrainingError(f"there is no encoding {encoding!r}; utf-8, latin-1 and cp1252 are some.") from None
         yield ""
+
+
+def check_encoding(name: str) -> None:
+    """Check that there is an encoding of this name.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        raise TrainingError(f"there is no encoding {name!r}; utf-8, latin-1 and cp1252 are some.") from None
 
 
 def read_texts(files: Sequence[Path], encoding: str) -> list[str]:

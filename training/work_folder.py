@@ -45,6 +45,12 @@ class WorkFolder:
         """
         if self.output.exists() and not self._overwrite:
             raise TrainingError(f"{self.output} is there; name another --output, or --overwrite it.")
+        if self.output.exists() and not (self.output / "config.json").is_file() and any(self.output.glob("*")):
+            raise TrainingError(
+                f"{self.output} is no result of this command, and is not replaced: name another --output."
+            )
+        if self.output.is_file() or not self.output.name:
+            raise TrainingError(f"{self.output} is no folder to make: name another --output.")
         self.output.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire()

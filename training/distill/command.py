@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import datasets
-from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from training.bundle import export
 from training.checkpoint import Checkpoint, check_language, open_checkpoint
@@ -23,7 +23,7 @@ from training.distill.texts import evaluation_rows, read_unlabelled
 from training.errors import tell
 from training.finetune.cut import tell_cut
 from training.rows import source_files
-from training.running import begin, train, training_arguments
+from training.running import LengthGroupedTrainer, begin, train, training_arguments
 from training.work_folder import WorkFolder, fingerprint
 
 _WATCHED: Final = 0.05
@@ -93,13 +93,12 @@ def _taught(
         max(1, round(len(rows) * _WATCHED)), seed=options.seed
     )
     lesson = Lesson(student, teacher, temperature=options.temperature, hidden_loss_weight=options.hidden_loss_weight)
-    trainer = Trainer(
+    trainer = LengthGroupedTrainer(
         lesson,
         training_arguments(
             folder.checkpoints / str(shape),
             options,
             examples=len(features["train"]),
-            train_sampling_strategy="group_by_length",
             remove_unused_columns=False,
             label_names=[],
             load_best_model_at_end=True,
@@ -137,4 +136,6 @@ def _saved(folder: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenize
 def _identity(options: Options) -> dict[str, object]:
     """Return what makes a student what it is."""
     given = {name: value for name, value in dataclasses.asdict(options).items() if name not in _IRRELEVANT}
-    return {**given, "texts": fingerprint(source_files(options.texts))}
+    evaluated = [] if options.eval_data is None else [options.eval_data]
+    sources = {"texts": options.texts, "evaluation": evaluated, "from": [Path(options.teacher)]}
+    return given | {name: fingerprint(source_files(paths)) for name, paths in sources.items()}

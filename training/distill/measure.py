@@ -16,7 +16,7 @@ from training.distill.evaluation import Answer, Evaluation, Row, quality
 from training.errors import TrainingError, tell
 
 VARIANTS: Final = ("fp32", "int8")
-_RATE: Final = re.compile(r"([\d,]+) rows/s$", re.MULTILINE)
+_RATE: Final = re.compile(r"([\d,]+) rows/s\b")
 _LEAST_ROWS: Final = 400
 """That are answered to tell the speed."""
 

@@ -53,7 +53,10 @@ def evaluation_rows(
     if options.eval_data is not None:
         evaluation = _labelled(options, options.eval_data, task, teacher)
         asked = {tuple(row.values()) for row in evaluation.rows}
-        return evaluation, [row for row in rows if tuple(row.values()) not in asked]
+        rest = [row for row in rows if tuple(row.values()) not in asked]
+        if len(rest) < _LEAST:
+            raise TrainingError(f"of --texts, {len(rest)} are not in --eval-data, too few to learn from: give others.")
+        return evaluation, rest
     order = random.Random(options.seed).sample(rows, len(rows))  # noqa: S311 - no secret
     count = min(round(options.eval_share * len(rows)), _MOST_HELD_OUT)
     if not count:

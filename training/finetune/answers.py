@@ -36,8 +36,6 @@ class Answers(Kind):
     task = "answer"
     pipeline = "question-answering"
     best_metric = "f1"
-    # Predictions must come in the order of the windows; these are mostly of one length anyway.
-    sampling = "random"
 
     @staticmethod
     def read(reading: Reading, rows: datasets.Dataset, source: Path) -> datasets.Dataset:
@@ -57,7 +55,9 @@ class Answers(Kind):
         return list(rows["context"])
 
     def model(self, checkpoint: str) -> PreTrainedModel:
-        return AutoModelForQuestionAnswering.from_pretrained(checkpoint, dtype=torch.float32)
+        return AutoModelForQuestionAnswering.from_pretrained(
+            checkpoint, num_labels=2, problem_type=None, ignore_mismatched_sizes=True, dtype=torch.float32
+        )
 
     def features(self, rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
         longest = max(len(ids) for ids in tokenizer(list(rows["question"]), verbose=False)["input_ids"])

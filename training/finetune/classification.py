@@ -133,8 +133,11 @@ class Classification(Kind):
                 chosen = logits > 0
                 return {
                     "exact": accuracy_score(targets, chosen),
-                    "f1_micro": f1_score(targets, chosen, average="micro", zero_division=0),
-                    "f1_macro": f1_score(targets, chosen, average="macro", zero_division=0),
+                    # Column by column: of one label alone the library would count the rows without it.
+                    "f1_micro": f1_score(targets.ravel(), chosen.ravel(), zero_division=0),
+                    "f1_macro": float(
+                        np.mean([f1_score(*pair, zero_division=0) for pair in zip(targets.T, chosen.T, strict=True)])
+                    ),
                 }
             case "regression":
                 scores = logits.squeeze(-1)
@@ -158,9 +161,15 @@ class Classification(Kind):
         return report
 
     def _add_labels(self, report: Report, chosen: Any, targets: Any) -> None:
-        columns = precision_recall_fscore_support(
-            targets, chosen, labels=range(len(self.labels.names)), average=None, zero_division=0
-        )
+        numbers = range(len(self.labels.names))
+        if self._is_single:
+            columns = precision_recall_fscore_support(targets, chosen, labels=numbers, average=None, zero_division=0)
+        else:
+            each = [
+                precision_recall_fscore_support(targets[:, i], chosen[:, i], labels=[1], average=None, zero_division=0)
+                for i in numbers
+            ]
+            columns = [[figures[0] for figures in one] for one in zip(*each, strict=True)]
         by_label = {
             name: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "rows": int(rows)}
             for name, precision, recall, f1, rows in zip(self.labels.names, *columns, strict=True)

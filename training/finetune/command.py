@@ -3,9 +3,10 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
-from transformers import EarlyStoppingCallback, Trainer
+from transformers import EarlyStoppingCallback
 
 from training.bundle import export
 from training.checkpoint import Checkpoint, check_language, open_checkpoint
@@ -18,7 +19,7 @@ from training.finetune.classification import Classification
 from training.finetune.entities import TOKENS, Entities
 from training.finetune.kind import Kind
 from training.rows import Rows, read_rows, source_files
-from training.running import begin, train, training_arguments
+from training.running import LengthGroupedTrainer, begin, train, training_arguments
 from training.work_folder import WorkFolder, fingerprint
 
 KINDS: Final[Mapping[Task, type[Kind]]] = {"classify": Classification, "entities": Entities, "answer": Answers}
@@ -62,13 +63,12 @@ def _train(options: Options, checkpoint: Checkpoint, kind: Kind, folder: WorkFol
     model.accepts_loss_kwargs = False  # its loss is the mean of a batch, of which a step may have several
     learnt, held_out = (kind.features(rows, tokenizer, max_length) for rows in (kind.train, kind.held_out))
     stops = [EarlyStoppingCallback(options.early_stopping_patience)] if options.early_stopping_patience else []
-    trainer = Trainer(
+    trainer = LengthGroupedTrainer(
         model,
         training_arguments(
             folder.checkpoints,
             options,
             examples=len(learnt),
-            train_sampling_strategy=kind.sampling,
             load_best_model_at_end=True,
             metric_for_best_model=kind.best_metric,
             greater_is_better=True,
@@ -107,4 +107,8 @@ def _identity(options: Options) -> dict[str, object]:
     """Return what makes the result what it is."""
     given = {name: value for name, value in dataclasses.asdict(options).items() if name not in _IRRELEVANT}
     paths = [path for path in (options.data, options.eval_data) if path is not None]
-    return {**given, "data": fingerprint(source_files(paths))}
+    return {
+        **given,
+        "data": fingerprint(source_files(paths)),
+        "from": fingerprint(source_files([Path(options.checkpoint)])),
+    }

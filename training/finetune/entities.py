@@ -9,7 +9,6 @@ from typing import Any, Final, NamedTuple
 import datasets
 import torch
 from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
-from seqeval.metrics.sequence_labeling import get_entities
 from transformers import (
     AutoModelForTokenClassification,
     DataCollatorForTokenClassification,
@@ -29,6 +28,8 @@ TOKENS: Final = ("tokens", "words")
 TAGS: Final = ("ner_tags", "tags", "labels")
 SPANS: Final = ("entities", "spans")
 _OUTSIDE: Final = "O"
+_PREFIXES: Final = "BIELMSU"
+"""Of the schemes IOB, BILOU and BIOES: begins, goes on, ends, is alone."""
 _IGNORED: Final = -100
 """The label of a token that is none of the text's own."""
 
@@ -100,6 +101,7 @@ class Entities(Kind):
             num_labels=len(names),
             id2label=names,
             label2id={name: i for i, name in names.items()},
+            problem_type=None,
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
         )
@@ -174,13 +176,26 @@ def _from_tags(tokens: Any, tags: Any) -> tuple[str, list[Span]]:
         raise ValueError("have no tokens")
     if len(tokens) != len(tags):
         raise ValueError("have more tokens than tags, or fewer")
-    if not all(isinstance(tag, str) for tag in tags):
-        raise ValueError("have tags that are numbers without names")
+    if not all(isinstance(tag, str) and tag for tag in tags) or not all(isinstance(token, str) for token in tokens):
+        raise ValueError("have tokens that are no text, or tags without a name")
     starts, position = [], 0
     for token in tokens:
         starts.append(position)
         position += len(token) + 1
-    spans = [Span(starts[first], starts[last] + len(tokens[last]), name) for name, first, last in get_entities(tags)]
+    spans: list[Span] = []
+    goes_on = False
+    for token, tag, start in zip(tokens, tags, starts, strict=True):
+        prefix, dash, kind = tag.partition("-")
+        if tag == _OUTSIDE:
+            goes_on = False
+            continue
+        if not dash or prefix not in _PREFIXES:  # without a prefix, what follows an entity of its type is of it
+            prefix, kind = "I", tag
+        if prefix in "IELM" and goes_on and spans[-1].type == kind:
+            spans[-1] = spans[-1]._replace(end=start + len(token))
+        else:
+            spans.append(Span(start, start + len(token), kind))
+        goes_on = prefix not in "ELSU"
     return " ".join(tokens), spans
 
 

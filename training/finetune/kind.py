@@ -35,8 +35,6 @@ class Kind(ABC):
     """Its name on the hub."""
     best_metric: str
     """The name of the figure by which the best step is chosen; more is better."""
-    sampling: ClassVar[str] = "group_by_length"
-    """How batches are drawn: of texts of about one length, for less padding."""
     train: datasets.Dataset
     held_out: datasets.Dataset
 

@@ -48,8 +48,14 @@ def read_labels(values: Sequence[Any], problem: ProblemType | None, known: Seque
             raise TrainingError(f"all labels are {values[0]}: there is nothing to learn.")
         return Labels(problem, ("score",))
     if problem == "multi_label_classification":
+        if not all(isinstance(value, list) for value in values):
+            raise TrainingError("several labels of a row are a list, or a cell that --label-delimiter parts.")
         counts = Counter(name for value in values for name in value)
     else:
+        if any(isinstance(value, list | dict) for value in values):
+            raise TrainingError(
+                "a row has a list of labels, or none that has a name: they are --problem-type multi_label_classification."
+            )
         counts = Counter(map(str, values))
     if problem == "single_label_classification" and len(counts) == 1:
         raise TrainingError(f"all rows have the label {next(iter(counts))!r}: there is nothing to tell it from.")

@@ -37,20 +37,22 @@ def test_the_smallest_student_that_holds_is_taken_and_served(
     tmp_path: Path, teacher: Path, texts: Path, training: Callable[..., str]
 ) -> None:
     output, models = tmp_path / "student", tmp_path / "models"
-    labelled = toy.write_csv(tmp_path / "labelled.csv", toy.reviews(100, seed=9))
+    labelled = toy.write_csv(
+        tmp_path / "labelled.csv", [*toy.reviews(100, seed=9), {"text": "it was great " * 40, "label": "positive"}]
+    )
     with texts.open("a") as file:
         file.write("\n" + "\n".join(row["text"] for row in toy.reviews(100, seed=9)))
     sizes = ("--num-hidden-layers", 1, "--hidden-size", 32, 64, "--max-loss", "2%")
     given = ("--eval-data", labelled, "--output", output, "--export", models / "small")
     told = training("distill", "--teacher", teacher, "--texts", texts, *given, *sizes, *LEARN)
-    assert "600 texts to learn from, 100 to evaluate on." in told  # no text is on both sides
+    assert "600 texts to learn from, 101 to evaluate on." in told  # no text is on both sides
     measured: list[dict[str, Any]] = json.loads((output / "evaluation.json").read_text())
     assert [(one["model"], one["precision"]) for one in measured] == [
         (model, precision) for model in ("teacher", "1x32", "1x64") for precision in ("fp32", "int8")
     ]
     assert measured[0]["quality"] > 0.95
     assert min(one["quality"] for one in measured) > 0.9
-    held = [one for one in measured if one["quality"] >= measured[0]["quality"] - 0.02]
+    held = [one for one in measured[2:] if one["quality"] >= measured[0]["quality"] - 0.02]
     smallest = min(held, key=lambda one: one["size_bytes"])
     name = f"{smallest['model']}, {smallest['precision']}"
     assert f"has {name};" in told
@@ -102,7 +104,8 @@ def test_other_tasks_are_distilled(
         )
     output = tmp_path / "student"
     student = ("--teacher", tmp_path / "teacher", "--texts", texts, "--output", output, "--num-hidden-layers", 1)
-    training("distill", *student, *learn, "--eval-data", data)
+    held_out = toy.write_jsonl(tmp_path / "held-out.jsonl", rows[:100])
+    training("distill", *student, *learn, "--eval-data", held_out)
     measured = json.loads((output / "evaluation.json").read_text())
     assert measured[0]["quality"] > 0.9
     # One layer cannot both read a question and look for its answer.

@@ -35,6 +35,7 @@ CSV: dict[str, tuple[list[dict[str, Any]], tuple[str, ...], str]] = {
         ("--class-weights", "balanced"),
         "--class-weights are for labels",
     ),
+    "letters as labels": (GOOD, ("--problem-type", "multi_label_classification"), "--label-delimiter parts"),
     "an odd batch": (GOOD, ("--batch-size", "30", "--gradient-accumulation-steps", "4"), "must be a multiple"),
     "another language": ([{"text": f"Ж{i} Щ Ю", "label": "xy"[i % 2]} for i in range(40)], (), "does not fit these texts"),
 }  # fmt: skip
@@ -73,9 +74,12 @@ def test_json_lines_are_refused(tmp_path: Path, finetune_refused: Refused, case:
     ("name", "content", "message"),
     [
         ("rows.csv", "text,label\nnaïve,1\n".encode("cp1252"), "is not utf-8: say what it is with --encoding"),
-        ("rows.csv", b"", "cannot be read: No columns to parse from file"),
+        ("rows.csv", b"", "begins with no header"),
         ("rows.csv", b"text,label\n", "has no rows"),
-        ("rows.csv", b"text,label\na,b\na,b,c\n", "Expected 2 fields in line 3, saw 3"),
+        ("rows.csv", b"text,label\nmy film, the film,good\n", "line 2 has 3 cells, and the header 2"),
+        ("rows.csv", b"text,label,label\na,b,c\n", "begins with no header of different names"),
+        ("rows.json", b'[{"paragraphs": [{"qas": []}]}, {"paragraphs": [{"qas": [{}]}]}]', "lacks"),
+        ("rows.csv", b"text,label\na,b\na,b,c\n", "line 3 has 3 cells, and the header 2"),
         ("rows.jsonl", b'{"text": "a", "label": 1}\n{"text"\n', "line 2 is no JSON"),
         ("rows.jsonl", b"[1]\n", "line 1 is no object"),
         ("rows.json", b'{"text": 1}', "is no list of objects"),

@@ -44,7 +44,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command(tmp_path: Path, checkpoint: Path) -> Callable[[str], list[object]]:
-    data = toy.write_csv(tmp_path / "rows.csv", toy.reviews(400))
+    data = toy.write_csv(tmp_path / "rows.csv", toy.reviews(200))  # step 20 is within the second epoch
 
     def command(name: str) -> list[object]:
         return ["finetune", "--data", data, "--checkpoint", checkpoint, "--output", tmp_path / name, *STEPS]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import serving
+from tests.support import CHECKPOINTS, serving
 from tests.training import toy
 
 pytestmark = pytest.mark.torch
@@ -57,7 +57,7 @@ def test_several_labels_are_learnt(
 ) -> None:
     chance = random.Random(0)
     rows: list[tuple[str, bool, bool]] = []
-    for _ in range(400):
+    for _ in range(800):
         chosen = [chance.random() < 0.5 for _ in range(2)]
         words = [word for word, is_in in zip(("great", "dull"), chosen, strict=True) if is_in]
         text = " ".join([*words, *chance.choices(toy.FILL, k=4)])
@@ -73,7 +73,8 @@ def test_several_labels_are_learnt(
         else:
             data, extra = toy.write_jsonl(tmp_path / "rows.jsonl", [{"text": t, "label": n} for t, n in named]), ()
     output = tmp_path / "several"
-    weights = ("--class-weights", "balanced")
+    # With only rows of a label or two, the figures stay as they are for the first epochs.
+    weights = ("--class-weights", "balanced", "--early-stopping-patience", 0)
     training("finetune", "--data", data, "--checkpoint", toy_checkpoint, "--output", output, *LEARN, *extra, *weights)
     assert figures(output)["f1_micro"] > 0.9
     assert set(json.loads((output / "config.json").read_text())["label2id"]) == {"good", "bad"}
@@ -178,3 +179,52 @@ def test_held_out_rows_are_written_as_they_are_read(
     training("finetune", "--data", data, "--output", tmp_path / "b", *again, *given)
     assert first.read_text() == second.read_text()
     assert 0 < len(first.read_text().splitlines()) < 40
+
+
+def test_one_label_alone_is_measured_by_the_rows_that_have_it(
+    tmp_path: Path, toy_checkpoint: Path, training: Callable[..., str]
+) -> None:
+    rows = [
+        {"text": row["text"], "label": ["toxic"] * (row["label"] == "negative" and i % 4 == 1)}
+        for i, row in enumerate(toy.reviews(200))
+    ]
+    data, output = toy.write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "toxic"
+    given = ("--checkpoint", toy_checkpoint, "--output", output, "--max-steps", 1, "--eval-data", data)
+    training("finetune", "--data", data, *given)
+    assert figures(output)["labels"]["toxic"]["rows"] == 50
+
+
+@pytest.mark.parametrize(
+    ("tags", "types"),
+    [
+        (["PER", "PER", "O", "LOC"], ["anna bela PER", "ulm LOC"]),
+        (["U-PER", "U-PER", "O", "B-LOC"], ["anna PER", "bela PER", "ulm LOC"]),
+        (["B-PER", "L-PER", "O", "S-LOC"], ["anna bela PER", "ulm LOC"]),
+        (["I-PER", "B-PER", "O", "I-LOC"], ["anna PER", "bela PER", "ulm LOC"]),
+    ],
+)
+def test_tags_of_every_scheme_are_read(tmp_path: Path, tags: list[str], types: list[str]) -> None:
+    datasets = pytest.importorskip("datasets")
+    from training.finetune.entities import Entities
+    from training.flags import Reading
+
+    rows = datasets.Dataset.from_list([{"tokens": ["anna", "bela", "in", "ulm"], "ner_tags": tags}])
+    [row] = Entities.read(Reading("utf-8", None, False, None, None, None), rows, tmp_path)
+    assert [f"{row['text'][span['start'] : span['end']]} {span['type']}" for span in row["spans"]] == types
+
+
+@pytest.mark.parametrize("start", ["bert-entities", "bert-nli", "distilbert-one-label"])
+def test_a_head_of_another_task_is_replaced(tmp_path: Path, training: Callable[..., str], start: str) -> None:
+    data = toy.write_jsonl(tmp_path / "rows.jsonl", toy.questions(40))
+    given = ("--checkpoint", CHECKPOINTS / start, "--output", tmp_path / "output", "--max-steps", 1, "--doc-stride", 2)
+    training("finetune", "--data", data, *given)
+    assert json.loads((tmp_path / "output" / "config.json").read_text()).get("problem_type") is None
+
+
+def test_columns_that_the_first_row_lacks_are_read(tmp_path: Path) -> None:
+    from training.flags import Reading
+    from training.rows import read_rows
+
+    data = toy.write_jsonl(tmp_path / "rows.jsonl", [{"text": "a"}, {"text": "b", "text_pair": "c"}])
+    rows = read_rows(data, Reading("utf-8", None, False, None, None, None)).train
+    assert list(rows["text_pair"]) == [None, "c"]
