@@ -30,12 +30,8 @@ class Checkpoint:
     def max_length(self) -> int:
         """The most tokens that the network takes."""
         positions = getattr(self.config, "max_position_embeddings", _LONGEST)
-        # RoBERTa's positions begin behind that of the padding.
-        offset = (
-            (self.config.pad_token_id or 0) + 1
-            if "roberta" in self.config.model_type or self.config.model_type == "camembert"
-            else 0
-        )
+        follows = FAMILIES[self.config.model_type].positions_follow_padding
+        offset = (self.config.pad_token_id or 0) + 1 if follows else 0
         return int(min(positions - offset, self.tokenizer.model_max_length))
 
 

