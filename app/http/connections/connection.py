@@ -12,6 +12,7 @@
 """
 
 import asyncio
+from collections.abc import Iterable
 from time import monotonic
 from typing import Any, Final, NoReturn, cast
 
@@ -60,6 +61,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._framing_bytes = (
             0  # read since the last head, less twice those of the body: once as such, once as its allowance
         )
+        self._with_head_bytes = 0  # of the latest head and of what came in one piece with it, until the first chunk
         self._may_stay = False  # whether the connection stays open once the latest request has arrived
         self._fault: ServiceError | None = None  # why a callback stopped the parser
         self._is_draining = False
@@ -162,25 +164,30 @@ class HttpProtocol(HttpToolsProtocol):
         self.url += url
 
     def on_headers_complete(self) -> None:
-        if self._framing_bytes > HEAD_BYTES:
-            # What else has come with it in one piece may be of its body, and is counted with that.
-            size = self._head_bytes()
-            if size > HEAD_BYTES:
-                self._stop_parser(_HEAD_TOO_LARGE)
-            self._framing_bytes -= size
-        else:
-            self._framing_bytes = 0
+        if self._framing_bytes > HEAD_BYTES and self._head_bytes(self.headers) > HEAD_BYTES:
+            self._stop_parser(_HEAD_TOO_LARGE)
         if len(self.headers) > HEADERS:
             self._stop_parser(_TOO_MANY_HEADERS)
         super().on_headers_complete()
         if self.cycle is self._latest:
             return  # it has an `Upgrade`, and will be parsed again
         self._latest = self.cycle
+        if self._framing_bytes > HEAD_BYTES:
+            # What else has come with it in one piece may be of its body, and is counted with that.
+            self._framing_bytes -= self._head_bytes(self.headers)
+            self._with_head_bytes = 0
+        else:
+            self._with_head_bytes, self._framing_bytes = self._framing_bytes, 0
         self.headers = _NO_TRAILERS
         if self.pipeline and len(self.pipeline) > PIPELINED:
             self._stop_parser(_TOO_MANY)
         self._may_stay = self.cycle.keep_alive and not self._is_draining
         self.cycle.keep_alive = False  # until it has arrived completely
+
+    def on_chunk_header(self) -> None:
+        if self._with_head_bytes:
+            self._framing_bytes += self._with_head_bytes - self._head_bytes(self.scope["headers"])
+            self._with_head_bytes = 0
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes -= 2 * len(body)
@@ -207,8 +214,8 @@ class HttpProtocol(HttpToolsProtocol):
     def _should_upgrade(self) -> bool:
         return True  # so uvicorn does not start a request
 
-    def _head_bytes(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+    def _head_bytes(self, headers: Iterable[tuple[bytes, bytes]]) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
 
     def _stop_parser(self, fault: ServiceError) -> NoReturn:
         self._fault = fault
