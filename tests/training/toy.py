@@ -23,11 +23,13 @@ def make_checkpoint(folder: Path, **config: Any) -> Path:
 
     words = [*GOOD, *BAD, *FILL, *PEOPLE, *PLACES, *VERBS]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS), *words]
-    tokenizer = BertTokenizerFast(vocab={word: i for i, word in enumerate(vocabulary)}, model_max_length=64)
+    sizes = {"vocab_size": len(vocabulary), "max_position_embeddings": 64, **config}
+    tokenizer = BertTokenizerFast(
+        vocab={word: i for i, word in enumerate(vocabulary)}, model_max_length=sizes["max_position_embeddings"]
+    )
     torch.manual_seed(0)
     shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
-    sizes = {"vocab_size": len(vocabulary), "max_position_embeddings": 64}
-    model = BertForPreTraining(BertConfig(**{**shape, **sizes, "hidden_dropout_prob": 0.0, **config}))
+    model = BertForPreTraining(BertConfig(**{**shape, "hidden_dropout_prob": 0.0, **sizes}))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

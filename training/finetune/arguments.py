@@ -25,7 +25,8 @@ class Options(Output, Reading, Schedule):
     task: Task | None
     problem_type: ProblemType | None
     max_length: int | None
-    doc_stride: int
+    doc_stride: int | None
+    max_answer_length: int
     class_weights: Literal["none", "balanced"]
     calibrate: bool
     early_stopping_patience: int
@@ -74,9 +75,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     task.add_argument(
         "--doc-stride",
         type=at_least_1,
-        default=128,
         metavar="TOKENS",
-        help="answer: what two windows of a long context have in common [default: %(default)s]",
+        help="answer: what two windows of a long context have in common [default: 128, or half a window]",
+    )
+    task.add_argument(
+        "--max-answer-length",
+        type=at_least_1,
+        default=15,
+        metavar="TOKENS",
+        help="answer: the longest that is evaluated, as in a request to the server [default: %(default)s]",
     )
 
     training = parser.add_argument_group("training")

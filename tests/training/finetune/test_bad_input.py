@@ -41,6 +41,26 @@ CSV: dict[str, tuple[list[dict[str, Any]], tuple[str, ...], str]] = {
 }  # fmt: skip
 JSONL: dict[str, tuple[list[dict[str, Any]], str]] = {
     "an answer elsewhere": ([ANSWER] * 5, "5 have an answer that is not at its answer_start"),
+    "an answer before its context": (
+        [{**ANSWER, "answers": {"text": ["ulm"], "answer_start": [-3]}}] * 5,
+        "5 have an answer that is not at its answer_start",
+    ),
+    "an answer without its place": (
+        [{**ANSWER, "answers": {"text": ["ulm"], "answer_start": []}}] * 5,
+        "5 have answers without as many text as answer_start",
+    ),
+    "one answer as text": (
+        [{**ANSWER, "answers": {"text": "ulm", "answer_start": 14}}] * 5,
+        "5 have answers without as many text as answer_start",
+    ),
+    "an answer at no number": (
+        [{**ANSWER, "answers": {"text": ["ulm"], "answer_start": ["14"]}}] * 5,
+        "5 have answers that are no text, or an answer_start that is no whole number",
+    ),
+    "a context without a token": (
+        [{**ANSWER, "context": "\u200b" * i, "answers": {"text": [], "answer_start": []}} for i in range(1, 31)],
+        "a context has no token",
+    ),
     "overlapping entities": ([{"text": "anna ulm", "entities": SPANS}] * 5, "5 have entities that overlap"),
     "no entity": ([{"text": f"anna {i}", "entities": []} for i in range(30)], "no row has an entity"),
     "tags without tokens": ([{"tokens": ["a", "b"], "ner_tags": ["O"]}] * 5, "5 have more tokens than tags, or fewer"),

@@ -149,8 +149,6 @@ def test_questions_are_answered_and_served(tmp_path: Path, toy_checkpoint: Path,
     data, output = tmp_path / "squad.json", tmp_path / "answers"
     data.write_text(json.dumps(articles))
     given = (
-        "--doc-stride",
-        8,
         "--num-train-epochs",
         12,
         "--learning-rate",
@@ -166,13 +164,60 @@ def test_questions_are_answered_and_served(tmp_path: Path, toy_checkpoint: Path,
     assert answer_of(tmp_path / "models", "/v1/answer", {"inputs": [question]})[0]["answer"] == "bela"
 
 
+@pytest.mark.parametrize("may_be_none", [False, True])
+def test_questions_are_evaluated_as_the_server_answers_them(
+    tmp_path: Path, training: Callable[..., str], may_be_none: bool
+) -> None:
+    checkpoint = toy.make_checkpoint(tmp_path / "checkpoint", max_position_embeddings=128)
+    chance = random.Random(1)
+    rows = [
+        {
+            "question": " ".join(chance.choices(toy.FILL, k=chance.choice((3, 70)))),  # the server reads 64 tokens
+            "context": " ".join(chance.choices(toy.FILL + toy.PEOPLE, k=chance.choice((5, 120)))),  # up to five windows
+            "answers": {"text": [], "answer_start": []},
+        }
+        for _ in range(110)
+    ]
+    data = toy.write_jsonl(tmp_path / "rows.jsonl", [*toy.questions(40), *rows[:80]])
+    asked = toy.write_jsonl(tmp_path / "asked.jsonl", rows[80:])
+    given = (
+        "--data",
+        data,
+        "--checkpoint",
+        checkpoint,
+        "--max-steps",
+        8,
+        "--learning-rate",
+        1e-3,
+        "--doc-stride",
+        16,
+    )
+    export = ("--export", tmp_path / "models" / "answers", "--variants", "cpu-fp32")
+    training("finetune", *given, "--output", tmp_path / "first", "--eval-data", asked, *export)
+    questions = [{"question": row["question"], "context": row["context"]} for row in rows[80:]]
+    parameters = {"handle_impossible_answer": may_be_none, "stride": 16}
+    with serving(tmp_path / "models", "--threads", "1", "--batch-tokens", "1024") as server:
+        answers = server.post("/v1/answer", {"inputs": questions, "parameters": parameters}).json["predictions"]
+    for row, [best] in zip(rows[80:], answers, strict=True):
+        row["answers"] = (
+            {"text": [best["answer"]], "answer_start": [best["start"]]}
+            if best["answer"]
+            else {"text": [], "answer_start": []}
+        )
+    assert ("" in {best["answer"] for [best] in answers}) == may_be_none
+    answered = toy.write_jsonl(tmp_path / "answered.jsonl", rows[80:])
+    training("finetune", *given, "--output", tmp_path / "second", "--eval-data", answered)
+    report = (tmp_path / "second" / "README.md").read_text()
+    assert figures(tmp_path / "second")["exact_match"] == 1 if may_be_none else "without it F1 is 1.000" in report
+
+
 @pytest.mark.parametrize("task", ["classify", "entities", "answer"])
 def test_held_out_rows_are_written_as_they_are_read(
     tmp_path: Path, toy_checkpoint: Path, training: Callable[..., str], task: str
 ) -> None:
     rows = {"classify": toy.reviews(40), "entities": toy.sentences(40), "answer": toy.questions(40)}[task]
     data = toy.write_jsonl(tmp_path / "rows.jsonl", rows)
-    given = ("--checkpoint", toy_checkpoint, "--max-steps", 1, "--doc-stride", 8)
+    given = ("--checkpoint", toy_checkpoint, "--max-steps", 1)
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     training("finetune", "--data", data, "--output", tmp_path / "a", "--save-eval-data", first, *given)
     again = ("--eval-data", first, "--save-eval-data", second)
@@ -216,7 +261,7 @@ def test_tags_of_every_scheme_are_read(tmp_path: Path, tags: list[str], types: l
 @pytest.mark.parametrize("start", ["bert-entities", "bert-nli", "distilbert-one-label"])
 def test_a_head_of_another_task_is_replaced(tmp_path: Path, training: Callable[..., str], start: str) -> None:
     data = toy.write_jsonl(tmp_path / "rows.jsonl", toy.questions(40))
-    given = ("--checkpoint", CHECKPOINTS / start, "--output", tmp_path / "output", "--max-steps", 1, "--doc-stride", 2)
+    given = ("--checkpoint", CHECKPOINTS / start, "--output", tmp_path / "output", "--max-steps", 1)
     training("finetune", "--data", data, *given)
     assert json.loads((tmp_path / "output" / "config.json").read_text()).get("problem_type") is None
 
