@@ -11,6 +11,7 @@ from transformers import Trainer
 from training.demo.network import DemoBert
 from training.demo.rated import Sentence
 from training.demo.together import Rated, TogetherCollator
+from training.errors import tell
 from training.pretrain.corpus import Corpus
 from training.pretrain.held_out import MEASURES, held_out_examples
 
@@ -48,6 +49,7 @@ def words_by_source(
     """Return for each source of texts how well its held-out documents are guessed."""
     figures = {}
     for name, corpus in parts.items():
+        tell(f"Held-out documents of {name}:")
         found = trainer.evaluate(held_out_examples(corpus, tokenizer, max_length=max_length, seed=seed))
         figures[name] = {measure: found[f"eval_{measure}"] for measure in MEASURES}
     return figures
