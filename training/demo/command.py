@@ -22,6 +22,7 @@ from training.errors import tell
 from training.figures import draw_loss
 from training.flags import Output, Schedule
 from training.pretrain.arguments import Options as PretrainOptions
+from training.pretrain.by_length import ByLength
 from training.pretrain.corpus import Corpus, open_corpus
 from training.pretrain.examples import Examples
 from training.pretrain.held_out import held_out_examples, metrics
@@ -94,12 +95,14 @@ def _train(options: Options, start: Path, files: list[Path], package: Path, fold
         remove_unused_columns=False,
         label_names=["labels", "next_sentence_label"],  # with which the Trainer asks for figures
     )
+    chosen = Subset(pairs, range(arguments.max_steps * options.batch_size))
+    by_length = ByLength(chosen, batch_size=options.batch_size, seed=options.seed)
     rated = tokens_of(learnt, tokenizer, options.max_length)
     trainer = PretrainingTrainer(
         model,
         arguments,
         data_collator=collator,
-        train_dataset=Together(Subset(pairs, range(arguments.max_steps * options.batch_size)), rated, options.seed),
+        train_dataset=Together(by_length, rated, options.seed),
         eval_dataset=held_out_examples(prepared.held_out, tokenizer, max_length=options.max_length, seed=options.seed),
         compute_metrics=metrics,
     )

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Subset
 
+from training.pretrain.by_length import ByLength
 from training.pretrain.corpus import Corpus
 from training.pretrain.examples import Example, Examples
 from training.pretrain.masking import IGNORED
@@ -14,12 +15,14 @@ from training.pretrain.masking import IGNORED
 MEASURES: Final = ("masked_word_loss", "masked_word_accuracy", "perplexity", "next_sentence_accuracy")
 _MOST: Final = 2048
 """Examples that are evaluated: 40,000 masked tokens, whose average loss is known to a hundredth or two."""
+_BATCH: Final = 32
 
 
-def held_out_examples(corpus: Corpus, tokenizer: Any, *, max_length: int, seed: int) -> Subset[Example]:
+def held_out_examples(corpus: Corpus, tokenizer: Any, *, max_length: int, seed: int) -> ByLength:
     """Return the examples that are evaluated, with the same masks each time."""
     examples = Examples(corpus, tokenizer, max_length=max_length, seed=seed)
-    return Subset(examples, range(min(examples.per_epoch, _MOST)))
+    chosen = Subset(examples, range(min(examples.per_epoch, _MOST)))
+    return ByLength(chosen, batch_size=_BATCH, seed=seed)
 
 
 def metrics(prediction: Any) -> dict[str, float]:

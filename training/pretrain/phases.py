@@ -6,6 +6,7 @@ from typing import Any, Final
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from training.pretrain.arguments import Options
+from training.pretrain.by_length import ByLength
 from training.pretrain.corpus import Corpus
 from training.pretrain.examples import Example, Examples
 
@@ -30,7 +31,12 @@ class Phases:
         first, *last = sources
         short = round(self.steps * shares[first])
         counts = {first: short, **dict.fromkeys(last, self.steps - short)}
+        parts = {
+            length: Subset(sources[length], range(steps * options.batch_size))
+            for length, steps in counts.items()
+            if steps
+        }
         self.examples: Dataset[Example] = ConcatDataset(
-            [Subset(sources[length], range(steps * options.batch_size)) for length, steps in counts.items() if steps]
+            [ByLength(part, batch_size=options.batch_size, seed=options.seed) for part in parts.values()]
         )
         """Of all steps, in their order."""
