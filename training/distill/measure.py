@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from training.bundle import export
-from training.distill.evaluation import Answer, Evaluation, Row, quality
+from training.distill.evaluation import Answer, Evaluation, Form, Row, quality
 from training.errors import TrainingError, tell
 
 VARIANTS: Final = ("fp32", "int8")
@@ -34,7 +34,6 @@ class Measured:
     size_bytes: int
     rows_per_s: float
     quality: float
-    """Share of the rows that are right, or the F1 of the labels or entities, or the correlation of the numbers."""
 
     @property
     def name(self) -> str:
@@ -42,7 +41,7 @@ class Measured:
         return f"{self.model}, {self.precision}"
 
 
-def measure(models: Mapping[str, Path], task: str, evaluation: Evaluation, scratch: Path) -> list[Measured]:
+def measure(models: Mapping[str, Path], task: str, form: Form, evaluation: Evaluation, scratch: Path) -> list[Measured]:
     """Export each checkpoint in each precision and ask it; the first is the teacher.
 
     Raises:
@@ -62,7 +61,7 @@ def measure(models: Mapping[str, Path], task: str, evaluation: Evaluation, scrat
                 ["--variants", ",".join(f"cpu-{each}" for each in VARIANTS), "--keep-inaccurate"],
             )
         for precision in VARIANTS:
-            found, rate = ask(bundle, precision, evaluation.rows, scratch)
+            found, rate = ask(bundle, precision, evaluation.rows, form, scratch)
             wanted = wanted or found
             measured.append(
                 Measured(
@@ -71,13 +70,13 @@ def measure(models: Mapping[str, Path], task: str, evaluation: Evaluation, scrat
                     parameters=_manifest(bundle)["architecture"]["parameters"],
                     size_bytes=sum(file.stat().st_size for file in bundle.glob(f"cpu-{precision}.*")),
                     rows_per_s=rate,
-                    quality=quality(found, wanted),
+                    quality=quality(form, found, wanted),
                 )
             )
     return measured
 
 
-def ask(bundle: Path, precision: str, rows: Sequence[Row], scratch: Path) -> tuple[list[Answer], float]:
+def ask(bundle: Path, precision: str, rows: Sequence[Row], form: Form, scratch: Path) -> tuple[list[Answer], float]:
     """Return what a bundle answers to each row, and how many rows it answers in a second.
 
     Raises:
@@ -104,23 +103,23 @@ def ask(bundle: Path, precision: str, rows: Sequence[Row], scratch: Path) -> tup
     if done.returncode:
         raise TrainingError(f"the bundle of {bundle.name} cannot be asked: {done.stderr.strip()}")
     [rate] = _RATE.findall(done.stderr)[-1:]
-    manifest = _manifest(bundle)
-    task, problem = manifest["task"], manifest.get("problem_type")
     with target.open() as lines:
-        answers = [_answer(json.loads(line)["prediction"], task, problem) for _, line in zip(rows, lines, strict=False)]
+        answers = [_answer(json.loads(line)["prediction"], form) for _, line in zip(rows, lines, strict=False)]
     return answers, float(rate.replace(",", ""))
 
 
-def _answer(prediction: Any, task: str, problem: str | None) -> Answer:
-    if task == "answer":
-        return {one["answer"] for one in prediction[:1]} or {""}
-    if problem == "regression":
-        return float(prediction[0]["score"])
-    if problem == "multi_label_classification":
-        return {one["label"] for one in prediction if one["score"] > _LIKELY}
-    if problem == "single_label_classification":
-        return {prediction[0]["label"]}
-    return {(one["start"], one["end"], one["entity_group"]) for one in prediction}
+def _answer(prediction: Any, form: Form) -> Answer:
+    match form:
+        case "label":
+            return {prediction[0]["label"]}
+        case "labels":
+            return {one["label"] for one in prediction if one["score"] > _LIKELY}
+        case "number":
+            return float(prediction[0]["score"])
+        case "entities":
+            return {(one["start"], one["end"], one["entity_group"]) for one in prediction}
+        case "answer":
+            return {one["answer"] for one in prediction[:1]} or {""}
 
 
 def _manifest(bundle: Path) -> Any:

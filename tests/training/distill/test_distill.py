@@ -121,7 +121,7 @@ def test_a_student_begins_with_its_teachers_weights() -> None:
     assert taught_layers(4, 12) == [2, 5, 8, 11]
     torch = pytest.importorskip("torch")
     for name in ("bert-single-label", "roberta-entities", "distilbert-two-labels", "electra-single-label"):
-        _, teacher = open_teacher(open_checkpoint(str(CHECKPOINTS / name)))
+        teacher = open_teacher(open_checkpoint(str(CHECKPOINTS / name))).network
         config = teacher.config
         shape = Shape(1, config.hidden_size)
         student = make_student(teacher, shape).state_dict()
@@ -162,4 +162,4 @@ def test_what_cannot_be_distilled_is_refused(
     assert "1 different texts are too few" in refused("distill", "--texts", few, *given)
     labelled = toy.write_csv(tmp_path / "labelled.csv", [{"text": "a", "label": "mixed"}])
     told = refused("distill", "--texts", texts, "--eval-data", labelled, *given)
-    assert "the teacher has no label mixed; it has negative, positive" in told
+    assert "has labels that the teacher does not know: mixed. It knows negative, positive." in told
