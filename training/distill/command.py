@@ -1,6 +1,7 @@
 """Train students, measure them as they will be served, and keep the one that was asked for."""
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,14 +47,21 @@ def run(options: Options) -> None:
     shapes = _shapes(options, teacher.network)
     evaluation, rows = evaluation_rows(options, teacher, read_unlabelled(options, teacher.task))
     check_language(checkpoint.tokenizer, [" ".join(row.values()) for row in rows])
-    tell(f"{len(rows):,} texts to learn from, {len(evaluation.rows):,} to evaluate on.")
+    what = "texts" if len(rows[0]) == 1 else "pairs of texts"
+    tell(f"{len(rows):,} {what} to learn from, {len(evaluation.rows):,} to evaluate on.")
     with WorkFolder(options.output, _identity(options), overwrite=options.overwrite) as folder:
+        ask = functools.partial(
+            measure, task=teacher.task, form=teacher.form, evaluation=evaluation, scratch=folder.scratch
+        )
         models = {TEACHER: _saved(folder.scratch / TEACHER, teacher.network, checkpoint.tokenizer)}
-        for shape in shapes:
-            models[str(shape)] = _taught(options, checkpoint, teacher, shape, rows=rows, folder=folder)
-        measured = measure(models, teacher.task, teacher.form, evaluation, folder.scratch)
+        # The teacher first: what cannot be served or asked is told before a student is taught.
+        measured = ask(models)
+        students = {
+            str(shape): _taught(options, checkpoint, teacher, shape, rows=rows, folder=folder) for shape in shapes
+        }
+        measured += ask(students)
         chosen = choose(measured, options.max_loss)
-        shutil.copytree(models[chosen.model], folder.result)
+        shutil.copytree((models | students)[chosen.model], folder.result)
         compared = write_report(folder.result, options, teacher, measured, chosen, evaluated=len(evaluation.rows))
         folder.finish()
     print(f"{compared}\n\n{options.output} has {chosen.name}; its README.md has this table.")

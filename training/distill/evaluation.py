@@ -23,9 +23,9 @@ Answer = Any
 """What a row is answered: a number, or a set of labels, entities or texts."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Evaluation:
-    """Rows to ask, and their right answers; None where right is what the teacher answers."""
+    """Rows to ask, and their right answers; None until the first model is asked, where right is what the teacher answers."""
 
     rows: list[Row]
     answers: list[Answer] | None

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from training.errors import TrainingError, tell
 
 VARIANTS: Final = ("fp32", "int8")
 _RATE: Final = re.compile(r"([\d,]+) rows/s\b")
+_BAD_ROWS: Final = 3
+"""The exit status of `python -m app predict` where some rows have no prediction."""
 _LEAST_ROWS: Final = 400
 """That are answered to tell the speed."""
 
@@ -42,13 +45,12 @@ class Measured:
 
 
 def measure(models: Mapping[str, Path], task: str, form: Form, evaluation: Evaluation, scratch: Path) -> list[Measured]:
-    """Export each checkpoint in each precision and ask it; the first is the teacher.
+    """Export each checkpoint in each precision and ask it; what the first answers is right where nothing else is.
 
     Raises:
         TrainingError: an export or a prediction failed.
     """
     measured: list[Measured] = []
-    wanted = evaluation.answers
     for name, checkpoint in models.items():
         tell(f"Measuring {name} in {' and '.join(VARIANTS)} ...")
         bundle = scratch / "bundles" / name
@@ -62,7 +64,8 @@ def measure(models: Mapping[str, Path], task: str, form: Form, evaluation: Evalu
             )
         for precision in VARIANTS:
             found, rate = ask(bundle, precision, evaluation.rows, form, scratch)
-            wanted = wanted or found
+            if evaluation.answers is None:
+                evaluation.answers = found
             measured.append(
                 Measured(
                     name,
@@ -70,7 +73,7 @@ def measure(models: Mapping[str, Path], task: str, form: Form, evaluation: Evalu
                     parameters=_manifest(bundle)["architecture"]["parameters"],
                     size_bytes=sum(file.stat().st_size for file in bundle.glob(f"cpu-{precision}.*")),
                     rows_per_s=rate,
-                    quality=quality(form, found, wanted),
+                    quality=quality(form, found, evaluation.answers),
                 )
             )
     return measured
@@ -100,6 +103,10 @@ def ask(bundle: Path, precision: str, rows: Sequence[Row], form: Form, scratch: 
     ]
     command = [sys.executable, "-m", "app", "predict", *map(str, options), "--overwrite", "--no-tuning-cache"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    if done.returncode == _BAD_ROWS:
+        with target.with_suffix(".bad.jsonl").open() as lines:
+            bad = json.loads(next(lines))
+        raise TrainingError(f"a text to evaluate on cannot be asked, {_start(bad['content'])}: {bad['error']}")
     if done.returncode:
         raise TrainingError(f"the bundle of {bundle.name} cannot be asked: {done.stderr.strip()}")
     [rate] = _RATE.findall(done.stderr)[-1:]
@@ -120,6 +127,10 @@ def _answer(prediction: Any, form: Form) -> Answer:
             return {(one["start"], one["end"], one["entity_group"]) for one in prediction}
         case "answer":
             return {one["answer"] for one in prediction[:1]} or {""}
+
+
+def _start(row: Row) -> str:
+    return repr(textwrap.shorten(next(iter(row.values())), 60, placeholder=" ..."))
 
 
 def _manifest(bundle: Path) -> Any:

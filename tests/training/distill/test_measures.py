@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import CHECKPOINTS
+from tests.training import toy
 from training.errors import TrainingError
 
 pytestmark = pytest.mark.torch
@@ -92,3 +94,17 @@ def test_the_smallest_that_holds_is_taken_in_the_precision_in_which_it_holds() -
         assert choose(models, limit).name == name
     assert choose([*teachers, *small], 0.001).name == "teacher, fp32"  # its int8 does not hold either
     assert choose([teachers[0], measured("teacher", "int8", 30, 0.95), *small], 0.001).name == "teacher, int8"
+
+
+def test_a_question_that_cannot_be_asked_is_told_before_a_student_is_taught(
+    tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    rows = [{"question": f"where is {a}{b}", "context": "he lives in bonn"} for a in "abcdef" for b in "abcdef"]
+    answers = {"text": ["bonn"], "answer_start": [12]}
+    labelled = {"question": "where is it " * 50, "context": "he lives in bonn", "answers": answers}
+    given = ("--texts", toy.write_jsonl(tmp_path / "texts.jsonl", rows), "--output", tmp_path / "student")
+    evaluated = ("--eval-data", toy.write_jsonl(tmp_path / "labelled.jsonl", [labelled]))
+    told = refused("distill", "--teacher", CHECKPOINTS / "bert-answer", *given, *evaluated)
+    assert "a text to evaluate on cannot be asked, 'where is it where" in told
+    assert "question leaves no room for the context" in told
+    assert not list((tmp_path / "student.part").rglob("checkpoint-*"))
