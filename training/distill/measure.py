@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -54,14 +55,15 @@ def measure(models: Mapping[str, Path], task: str, form: Form, evaluation: Evalu
     for name, checkpoint in models.items():
         tell(f"Measuring {name} in {' and '.join(VARIANTS)} ...")
         bundle = scratch / "bundles" / name
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            # However much int8 changes: that is what is to be told.
-            export(
-                checkpoint,
-                bundle,
-                task,
-                ["--variants", ",".join(f"cpu-{each}" for each in VARIANTS), "--keep-inaccurate"],
-            )
+        variants = ",".join(f"cpu-{each}" for each in VARIANTS)
+        told = io.StringIO()
+        try:
+            with redirect_stdout(told), redirect_stderr(told):
+                # However much int8 changes: that is what is to be told.
+                export(checkpoint, bundle, task, ["--variants", variants, "--keep-inaccurate"])
+        except TrainingError:
+            *_, reason = told.getvalue().strip().split("\n")
+            raise TrainingError(f"{name} cannot be exported: {reason.removeprefix('error: ')}") from None
         for precision in VARIANTS:
             found, rate = ask(bundle, precision, evaluation.rows, form, scratch)
             if evaluation.answers is None:
@@ -86,7 +88,9 @@ def ask(bundle: Path, precision: str, rows: Sequence[Row], form: Form, scratch: 
         TrainingError: `python -m app predict` failed.
     """
     repeats = -(-_LEAST_ROWS // len(rows))
-    source, target = scratch / "rows.jsonl", scratch / "answers.jsonl"
+    # A folder of its own: what a kill left is not gone on with, of which no speed could be told.
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    source, target = folder / "rows.jsonl", folder / "answers.jsonl"
     source.write_text("".join(f"{json.dumps(row)}\n" for row in [*rows] * repeats))
     options = [
         "--model",
