@@ -8,10 +8,13 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager, get_font
 
 _DPI: Final = 120
 _MOST_NUMBERS: Final = 20
 """Labels, of which a cell of the confusion still has room for its number."""
+_LEAST_RANGE: Final = 0.02
+"""Of a quality: what differs by less does not look far apart."""
 
 
 @contextmanager
@@ -53,8 +56,11 @@ def draw_confusion(counts: Any, names: Sequence[str], path: Path) -> None:
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     with _drawing(path, side, side) as axes:
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        axes.set_xticks(range(len(names)), [_short(name) for name in names], rotation=90)
-        axes.set_yticks(range(len(names)), [_short(name) for name in names])
+        drawn, fonts = _drawn(names)
+        # A dollar sign begins no formula.
+        style = {"fontfamily": fonts, "parse_math": False}
+        axes.set_xticks(range(len(names)), drawn, rotation=90, **style)
+        axes.set_yticks(range(len(names)), drawn, **style)
         axes.set(xlabel="predicted", ylabel="label")
         if len(names) <= _MOST_NUMBERS:
             for row, column in np.ndindex(counts.shape):
@@ -78,23 +84,43 @@ def draw_calibration(curves: Mapping[str, Sequence[tuple[float, float, float]]],
         axes.legend()
 
 
-def _short(name: str) -> str:
-    # A dollar sign begins a formula.
-    return (name if len(name) <= 20 else f"{name[:19]}…").replace("$", r"\$")
+def _drawn(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return short names, and the fonts that have their letters; a name whose letters no font has is `(1)`, its number."""
+    short = [name if len(name) <= 20 else f"{name[:19]}…" for name in names]
+    fonts = ["DejaVu Sans"]
+    missing = set().union(*short) - _letters(fontManager.findfont(fonts[0]))
+    for font in sorted(fontManager.ttflist, key=lambda font: font.name) if missing else []:
+        # That of the last resort has a box for each letter.
+        if "Last Resort" not in font.name and (found := missing & _letters(font.fname)):
+            fonts.append(font.name)
+            missing -= found
+    return [f"({i})" if missing.intersection(name) else name for i, name in enumerate(short, 1)], fonts
+
+
+def _letters(font: str) -> set[str]:
+    return {chr(code) for code in get_font(font).get_charmap()}
 
 
 def draw_trade_off(points: Sequence[tuple[str, float, float, int]], unit: str, path: Path) -> None:
     """Draw models by how fast and how good they are.
 
     Args:
-        points: The name of each, its texts per second, its quality, and its bytes, which the size of the point is of.
+        points: The name of each, its texts per second, its quality, and its bytes, which the size of the point is of;
+            of each model, both precisions follow each other.
         unit: What the quality is.
         path: The file.
     """
     largest = max(size for *_, size in points)
     with _drawing(path, 7.0, 4.5) as axes:
-        for name, speed, quality, size in points:
-            axes.scatter(speed, quality, s=30 + 300 * size / largest, alpha=0.6)
-            axes.annotate(name, (speed, quality), textcoords="offset points", xytext=(8, 4))
-        axes.set(xlabel="texts/s", ylabel=unit, xscale="log")
+        for i, (name, speed, quality, size) in enumerate(points):
+            # A color for each model, and a marker for each of its two precisions.
+            look = {"color": f"C{i // 2}", "marker": "os"[i % 2], "s": 30 + 300 * size / largest}
+            axes.scatter(speed, quality, alpha=0.6, label=name, **look)
         axes.margins(0.2)
+        low, high = axes.get_ylim()
+        spare = max(0.0, _LEAST_RANGE - (high - low)) / 2
+        axes.set(xlabel="texts/s", ylabel=unit, ylim=(low - spare, high + spare))
+        axes.set_xlim(0, 1.1 * max(speed for _, speed, *_ in points))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.ticklabel_format(axis="y", style="plain", useOffset=False)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), labelspacing=1)

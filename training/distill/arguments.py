@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="what to learn from, without labels: lines of text, folders of them, or one file of rows as of finetune",
+        help="what to learn from, without labels: lines of text, folders of them, or rows as of finetune",
     )
     add_output(parser)
     parser.add_argument("--export", type=Path, metavar="models/NAME", help="export the student to a bundle, too")
@@ -69,7 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-loss",
         type=fraction,
         metavar="SHARE",
-        help="take the smallest model, in fp32 or int8, that is worse than the teacher by at most so much, as 1%% "
+        help="take the smallest model, in fp32 or int8, whose accuracy, F1 or correlation is below the teacher's by at most "
+        "so much, as 1%% "
         "[default: the best student]",
     )
 

@@ -1,6 +1,7 @@
 """Train students, measure them as they will be served, and keep the one that was asked for."""
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +14,12 @@ from training.bundle import export
 from training.checkpoint import Checkpoint, check_language, open_checkpoint
 from training.distill.arguments import Options
 from training.distill.choice import TEACHER, choose
-from training.distill.evaluation import Row
+from training.distill.evaluation import MEASURES, Row
 from training.distill.lesson import Lesson
 from training.distill.measure import measure
 from training.distill.report import write_report
 from training.distill.student import Shape, check_shape, make_student
-from training.distill.teacher import open_teacher
+from training.distill.teacher import Teacher, open_teacher
 from training.distill.texts import evaluation_rows, read_unlabelled
 from training.errors import tell
 from training.finetune.cut import tell_cut
@@ -29,10 +30,10 @@ from training.work_folder import WorkFolder, fingerprint
 _WATCHED: Final = 0.05
 """Share of the texts that are not learnt from, but tell which step is the best."""
 _IRRELEVANT: Final = (
-    *("output", "overwrite", "export", "max_loss", "texts", "eval_data", "num_hidden_layers", "hidden_size"),
+    *("output", "overwrite", "export", "max_loss", "num_hidden_layers", "hidden_size"),
     *("label_column", "label_delimiter"),
 )
-"""Options that do not make a student what it is; of the texts, it is what they hold."""
+"""Options that do not make a student what it is."""
 
 
 def run(options: Options) -> None:
@@ -42,25 +43,37 @@ def run(options: Options) -> None:
         TrainingError: the texts, the teacher or the options do not do.
     """
     checkpoint = open_checkpoint(options.teacher)
-    task, teacher = open_teacher(checkpoint)
-    shapes = _shapes(options, teacher)
-    evaluation, rows = evaluation_rows(options, task, teacher.config, read_unlabelled(options, task))
+    teacher = open_teacher(checkpoint)
+    shapes = _shapes(options, teacher.network)
+    evaluation, rows = evaluation_rows(options, teacher, read_unlabelled(options, teacher.task))
     check_language(checkpoint.tokenizer, [" ".join(row.values()) for row in rows])
-    tell(f"{len(rows):,} texts to learn from, {len(evaluation.rows):,} to evaluate on.")
+    what = "texts" if len(rows[0]) == 1 else "pairs of texts"
+    tell(f"{len(rows):,} {what} to learn from, {len(evaluation.rows):,} to evaluate on.")
     with WorkFolder(options.output, _identity(options), overwrite=options.overwrite) as folder:
-        models = {TEACHER: _saved(folder.scratch / TEACHER, teacher, checkpoint.tokenizer)}
-        for shape in shapes:
-            models[str(shape)] = _taught(options, checkpoint, teacher, shape, rows=rows, folder=folder)
-        measured = measure(models, task, evaluation, folder.scratch)
+        ask = functools.partial(
+            measure, task=teacher.task, form=teacher.form, evaluation=evaluation, scratch=folder.scratch
+        )
+        models = {TEACHER: _saved(folder.scratch / TEACHER, teacher.network, checkpoint.tokenizer)}
+        # The teacher first: what cannot be served or asked is told before a student is taught.
+        measured = ask(models)
+        students = {
+            str(shape): _taught(options, checkpoint, teacher, shape, rows=rows, folder=folder) for shape in shapes
+        }
+        measured += ask(students)
         chosen = choose(measured, options.max_loss)
-        shutil.copytree(models[chosen.model], folder.result)
-        compared = write_report(folder.result, options, measured, chosen, evaluated=len(evaluation.rows))
+        shutil.copytree((models | students)[chosen.model], folder.result)
+        compared = write_report(folder.result, options, teacher, measured, chosen, evaluated=len(evaluation.rows))
         folder.finish()
     print(f"{compared}\n\n{options.output} has {chosen.name}; its README.md has this table.")
     if chosen.model == TEACHER:
-        print("No student loses so little: it is the teacher.")
+        print(
+            f"No student holds: the {MEASURES[teacher.form]} of each is more than {options.max_loss:g} below the teacher's. "
+            f"{options.output} has the teacher itself."
+        )
     if options.export is not None:
-        export(options.output, options.export, task, ["--variants", f"cpu-{chosen.precision}", "--keep-inaccurate"])
+        export(
+            options.output, options.export, teacher.task, ["--variants", f"cpu-{chosen.precision}", "--keep-inaccurate"]
+        )
 
 
 def _shapes(options: Options, teacher: PreTrainedModel) -> list[Shape]:
@@ -75,7 +88,7 @@ def _shapes(options: Options, teacher: PreTrainedModel) -> list[Shape]:
 def _taught(
     options: Options,
     checkpoint: Checkpoint,
-    teacher: PreTrainedModel,
+    teacher: Teacher,
     shape: Shape,
     *,
     rows: Sequence[Row],
@@ -87,7 +100,7 @@ def _taught(
         return kept
     tell(f"Student {shape}:")
     begin(options.seed)
-    student = make_student(teacher, shape)
+    student = make_student(teacher.network, shape)
     max_length = min(options.max_length or checkpoint.max_length, checkpoint.max_length)
     features = _features(rows, checkpoint.tokenizer, max_length).train_test_split(
         max(1, round(len(rows) * _WATCHED)), seed=options.seed
@@ -134,8 +147,11 @@ def _saved(folder: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenize
 
 
 def _identity(options: Options) -> dict[str, object]:
-    """Return what makes a student what it is."""
+    """Return what makes a student what it is; of files, it is what they hold."""
     given = {name: value for name, value in dataclasses.asdict(options).items() if name not in _IRRELEVANT}
-    evaluated = [] if options.eval_data is None else [options.eval_data]
-    sources = {"texts": options.texts, "evaluation": evaluated, "from": [Path(options.teacher)]}
+    sources = {"texts": options.texts}
+    if options.eval_data is not None:
+        sources["eval_data"] = [options.eval_data]
+    if Path(options.teacher).is_dir():
+        sources["teacher"] = [Path(options.teacher)]
     return given | {name: fingerprint(source_files(paths)) for name, paths in sources.items()}

@@ -6,7 +6,9 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from training.distill.evaluation import Form
 from training.distill.student import kept_dimensions, taught_layers
+from training.distill.teacher import Teacher
 
 
 class Lesson(torch.nn.Module):
@@ -21,27 +23,29 @@ class Lesson(torch.nn.Module):
     """Its loss is the mean of a batch, of which a step may have several."""
 
     def __init__(
-        self, student: PreTrainedModel, teacher: PreTrainedModel, *, temperature: float, hidden_loss_weight: float
+        self, student: PreTrainedModel, teacher: Teacher, *, temperature: float, hidden_loss_weight: float
     ) -> None:
         super().__init__()
         self.student = student
         # In a list it is no part of what is learnt and kept.
-        self._teacher = [teacher.eval().requires_grad_(False)]
+        network = teacher.network.eval().requires_grad_(False)
+        self._teacher = [network]
+        self._form: Form = teacher.form
         self._temperature = temperature
         self._weight = hidden_loss_weight
-        width, wide = student.config.hidden_size, teacher.config.hidden_size
+        width, wide = student.config.hidden_size, network.config.hidden_size
         self.widen = torch.nn.Linear(width, wide) if width < wide else torch.nn.Identity()
         if width < wide:
             with torch.no_grad():
                 torch.nn.init.zeros_(self.widen.weight)
                 torch.nn.init.zeros_(self.widen.bias)
-                self.widen.weight[kept_dimensions(teacher, width), torch.arange(width)] = 1
-        of = teacher.config.num_hidden_layers
+                self.widen.weight[kept_dimensions(network, width), torch.arange(width)] = 1
+        of = network.config.num_hidden_layers
         self._layers = [0, *(layer + 1 for layer in taught_layers(student.config.num_hidden_layers, of))]
         """Of the teacher, whose hidden states the student's are compared with; 0 is that of the embeddings."""
 
     def forward(self, return_loss: bool = True, **inputs: Any) -> dict[str, Any]:
-        """Return the loss of a batch, and for an evaluation its two parts."""
+        """Return the loss of a batch."""
         [teacher] = self._teacher
         with torch.no_grad():
             wanted = teacher.to(inputs["input_ids"].device)(**inputs, output_hidden_states=True)
@@ -52,20 +56,21 @@ class Lesson(torch.nn.Module):
         return {"loss": labels + self._weight * hidden}
 
     def _label_loss(self, found: Any, wanted: Any, mask: Any) -> Any:
-        if self.student.config.problem_type == "regression":
-            return functional.mse_loss(found.logits, wanted.logits)
-        if self.student.config.problem_type == "multi_label_classification":
-            return functional.binary_cross_entropy_with_logits(found.logits, wanted.logits.sigmoid())
-        if "logits" in found:
-            of_tokens = found.logits.dim() == 3  # else of texts
-            pairs = [
-                (found.logits[mask.bool()], wanted.logits[mask.bool()]) if of_tokens else (found.logits, wanted.logits)
-            ]
-        else:
-            pairs = [(found.start_logits, wanted.start_logits), (found.end_logits, wanted.end_logits)]
-            lowest = torch.finfo(found.start_logits.dtype).min
-            pairs = [tuple(logits.masked_fill(~mask.bool(), lowest) for logits in pair) for pair in pairs]
-        return sum(self._divergence(one, other) for one, other in pairs) / len(pairs)
+        is_real = mask.bool()
+        match self._form:
+            case "number":
+                return functional.mse_loss(found.logits, wanted.logits)
+            case "labels":
+                return functional.binary_cross_entropy_with_logits(found.logits, wanted.logits.sigmoid())
+            case "label":
+                return self._divergence(found.logits, wanted.logits)
+            case "entities":
+                return self._divergence(found.logits[is_real], wanted.logits[is_real])
+            case "answer":
+                lowest = torch.finfo(found.start_logits.dtype).min
+                ends = ("start_logits", "end_logits")
+                pairs = [[each[end].masked_fill(~is_real, lowest) for each in (found, wanted)] for end in ends]
+                return sum(self._divergence(*pair) for pair in pairs) / 2
 
     def _divergence(self, found: Any, wanted: Any) -> Any:
         soft = functional.softmax(wanted / self._temperature, -1)

@@ -5,6 +5,8 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -12,11 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from training.bundle import export
-from training.distill.evaluation import Answer, Evaluation, Row, quality
+from training.distill.evaluation import Answer, Evaluation, Form, Row, quality
 from training.errors import TrainingError, tell
 
 VARIANTS: Final = ("fp32", "int8")
 _RATE: Final = re.compile(r"([\d,]+) rows/s\b")
+_BAD_ROWS: Final = 3
+"""The exit status of `python -m app predict` where some rows have no prediction."""
 _LEAST_ROWS: Final = 400
 """That are answered to tell the speed."""
 
@@ -34,7 +38,6 @@ class Measured:
     size_bytes: int
     rows_per_s: float
     quality: float
-    """Share of the rows that are right, or the F1 of the labels or entities, or the correlation of the numbers."""
 
     @property
     def name(self) -> str:
@@ -42,28 +45,29 @@ class Measured:
         return f"{self.model}, {self.precision}"
 
 
-def measure(models: Mapping[str, Path], task: str, evaluation: Evaluation, scratch: Path) -> list[Measured]:
-    """Export each checkpoint in each precision and ask it; the first is the teacher.
+def measure(models: Mapping[str, Path], task: str, form: Form, evaluation: Evaluation, scratch: Path) -> list[Measured]:
+    """Export each checkpoint in each precision and ask it; what the first answers is right where nothing else is.
 
     Raises:
         TrainingError: an export or a prediction failed.
     """
     measured: list[Measured] = []
-    wanted = evaluation.answers
     for name, checkpoint in models.items():
         tell(f"Measuring {name} in {' and '.join(VARIANTS)} ...")
         bundle = scratch / "bundles" / name
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            # However much int8 changes: that is what is to be told.
-            export(
-                checkpoint,
-                bundle,
-                task,
-                ["--variants", ",".join(f"cpu-{each}" for each in VARIANTS), "--keep-inaccurate"],
-            )
+        variants = ",".join(f"cpu-{each}" for each in VARIANTS)
+        told = io.StringIO()
+        try:
+            with redirect_stdout(told), redirect_stderr(told):
+                # However much int8 changes: that is what is to be told.
+                export(checkpoint, bundle, task, ["--variants", variants, "--keep-inaccurate"])
+        except TrainingError:
+            *_, reason = told.getvalue().strip().split("\n")
+            raise TrainingError(f"{name} cannot be exported: {reason.removeprefix('error: ')}") from None
         for precision in VARIANTS:
-            found, rate = ask(bundle, precision, evaluation.rows, scratch)
-            wanted = wanted or found
+            found, rate = ask(bundle, precision, evaluation.rows, form, scratch)
+            if evaluation.answers is None:
+                evaluation.answers = found
             measured.append(
                 Measured(
                     name,
@@ -71,20 +75,22 @@ def measure(models: Mapping[str, Path], task: str, evaluation: Evaluation, scrat
                     parameters=_manifest(bundle)["architecture"]["parameters"],
                     size_bytes=sum(file.stat().st_size for file in bundle.glob(f"cpu-{precision}.*")),
                     rows_per_s=rate,
-                    quality=quality(found, wanted),
+                    quality=quality(form, found, evaluation.answers),
                 )
             )
     return measured
 
 
-def ask(bundle: Path, precision: str, rows: Sequence[Row], scratch: Path) -> tuple[list[Answer], float]:
+def ask(bundle: Path, precision: str, rows: Sequence[Row], form: Form, scratch: Path) -> tuple[list[Answer], float]:
     """Return what a bundle answers to each row, and how many rows it answers in a second.
 
     Raises:
         TrainingError: `python -m app predict` failed.
     """
     repeats = -(-_LEAST_ROWS // len(rows))
-    source, target = scratch / "rows.jsonl", scratch / "answers.jsonl"
+    # A folder of its own: what a kill left is not gone on with, of which no speed could be told.
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    source, target = folder / "rows.jsonl", folder / "answers.jsonl"
     source.write_text("".join(f"{json.dumps(row)}\n" for row in [*rows] * repeats))
     options = [
         "--model",
@@ -101,26 +107,34 @@ def ask(bundle: Path, precision: str, rows: Sequence[Row], scratch: Path) -> tup
     ]
     command = [sys.executable, "-m", "app", "predict", *map(str, options), "--overwrite", "--no-tuning-cache"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    if done.returncode == _BAD_ROWS:
+        with target.with_suffix(".bad.jsonl").open() as lines:
+            bad = json.loads(next(lines))
+        raise TrainingError(f"a text to evaluate on cannot be asked, {_start(bad['content'])}: {bad['error']}")
     if done.returncode:
         raise TrainingError(f"the bundle of {bundle.name} cannot be asked: {done.stderr.strip()}")
     [rate] = _RATE.findall(done.stderr)[-1:]
-    manifest = _manifest(bundle)
-    task, problem = manifest["task"], manifest.get("problem_type")
     with target.open() as lines:
-        answers = [_answer(json.loads(line)["prediction"], task, problem) for _, line in zip(rows, lines, strict=False)]
+        answers = [_answer(json.loads(line)["prediction"], form) for _, line in zip(rows, lines, strict=False)]
     return answers, float(rate.replace(",", ""))
 
 
-def _answer(prediction: Any, task: str, problem: str | None) -> Answer:
-    if task == "answer":
-        return {one["answer"] for one in prediction[:1]} or {""}
-    if problem == "regression":
-        return float(prediction[0]["score"])
-    if problem == "multi_label_classification":
-        return {one["label"] for one in prediction if one["score"] > _LIKELY}
-    if problem == "single_label_classification":
-        return {prediction[0]["label"]}
-    return {(one["start"], one["end"], one["entity_group"]) for one in prediction}
+def _answer(prediction: Any, form: Form) -> Answer:
+    match form:
+        case "label":
+            return {prediction[0]["label"]}
+        case "labels":
+            return {one["label"] for one in prediction if one["score"] > _LIKELY}
+        case "number":
+            return float(prediction[0]["score"])
+        case "entities":
+            return {(one["start"], one["end"], one["entity_group"]) for one in prediction}
+        case "answer":
+            return {one["answer"] for one in prediction[:1]} or {""}
+
+
+def _start(row: Row) -> str:
+    return repr(textwrap.shorten(next(iter(row.values())), 60, placeholder=" ..."))
 
 
 def _manifest(bundle: Path) -> Any:
