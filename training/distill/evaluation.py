@@ -30,6 +30,12 @@ class Evaluation:
     rows: list[Row]
     answers: list[Answer] | None
 
+    @property
+    def parameters(self) -> dict[str, object]:
+        """Of the requests: where the context lacks the answer to some questions, no answer competes with those that are found."""
+        is_impossible = any(isinstance(right, set) and "" in right for right in self.answers or [])
+        return {"handle_impossible_answer": True} if is_impossible else {}
+
 
 def quality(form: Form, found: Sequence[Answer], wanted: Sequence[Answer]) -> float:
     """Return how well what was found is what is right, by the form's measure.

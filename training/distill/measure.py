@@ -65,7 +65,7 @@ def measure(models: Mapping[str, Path], task: str, form: Form, evaluation: Evalu
             *_, reason = told.getvalue().strip().split("\n")
             raise TrainingError(f"{name} cannot be exported: {reason.removeprefix('error: ')}") from None
         for precision in VARIANTS:
-            found, rate = ask(bundle, precision, evaluation.rows, form, scratch)
+            found, rate = ask(bundle, precision, evaluation, form, scratch)
             if evaluation.answers is None:
                 evaluation.answers = found
             measured.append(
@@ -81,12 +81,13 @@ def measure(models: Mapping[str, Path], task: str, form: Form, evaluation: Evalu
     return measured
 
 
-def ask(bundle: Path, precision: str, rows: Sequence[Row], form: Form, scratch: Path) -> tuple[list[Answer], float]:
+def ask(bundle: Path, precision: str, evaluation: Evaluation, form: Form, scratch: Path) -> tuple[list[Answer], float]:
     """Return what a bundle answers to each row, and how many rows it answers in a second.
 
     Raises:
         TrainingError: `python -m app predict` failed.
     """
+    rows = evaluation.rows
     repeats = -(-_LEAST_ROWS // len(rows))
     # A folder of its own: what a kill left is not gone on with, of which no speed could be told.
     folder = Path(tempfile.mkdtemp(dir=scratch))
@@ -104,6 +105,8 @@ def ask(bundle: Path, precision: str, rows: Sequence[Row], form: Form, scratch: 
         "--device",
         "cpu",
         "--keep",
+        "--parameters",
+        json.dumps(evaluation.parameters),
     ]
     command = [sys.executable, "-m", "app", "predict", *map(str, options), "--overwrite", "--no-tuning-cache"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own

@@ -110,6 +110,19 @@ def test_a_question_that_cannot_be_asked_is_told_before_a_student_is_taught(
     assert not list((tmp_path / "student.part").rglob("checkpoint-*"))
 
 
+def test_no_answer_is_right_where_the_labels_say_so(tmp_path: Path) -> None:
+    from training.distill.evaluation import Evaluation
+    from training.distill.measure import measure
+
+    models = {"teacher": CHECKPOINTS / "bert-answer"}
+    rows = [{"question": "Where?", "context": "Paris"}]
+    found = Evaluation(rows, None)
+    measure(models, "answer", "answer", found, tmp_path)
+    assert found.answers == [{"Paris"}]
+    impossible = measure(models, "answer", "answer", Evaluation(rows, [{""}]), tmp_path)
+    assert impossible[0].quality == 1
+
+
 def test_the_report_names_the_measure_and_how_to_serve_what_is_taken(tmp_path: Path) -> None:
     from tests.training.distill.test_texts import options
     from training.distill.report import write_report
