@@ -21,7 +21,7 @@ _LONGEST: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder or a name on the hub, with its configuration and its tokenizer."""
+    """A folder or a name on the hub, with its configuration and its tokenizer, whose `model_max_length` is `max_length`."""
 
     name: str
     config: PretrainedConfig
@@ -83,7 +83,9 @@ def open_checkpoint(name: str) -> Checkpoint:
             f"the tokenizer of {name} does not fit: it has {len(tokenizer):,} tokens, and the network embeddings for "
             f"{config.vocab_size:,}."
         )
-    return Checkpoint(name, config, tokenizer)
+    checkpoint = Checkpoint(name, config, tokenizer)
+    tokenizer.model_max_length = checkpoint.max_length
+    return checkpoint
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def _taught(
     begin(options.seed)
     student = make_student(teacher, shape)
     max_length = checkpoint.length(options.max_length)
-    features = _features(rows, checkpoint, max_length).train_test_split(
+    features = _features(rows, checkpoint.tokenizer, max_length).train_test_split(
         max(1, round(len(rows) * _WATCHED)), seed=options.seed
     )
     lesson = Lesson(student, teacher, temperature=options.temperature, hidden_loss_weight=options.hidden_loss_weight)
@@ -116,13 +116,14 @@ def _taught(
     return _saved(kept, student, checkpoint.tokenizer)
 
 
-def _features(rows: Sequence[Row], checkpoint: Checkpoint, max_length: int) -> datasets.Dataset:
-    tokenizer = checkpoint.tokenizer
+def _features(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
     texts = [tuple(row.values()) for row in rows]
     firsts = [text[0] for text in texts]
     seconds = [text[1] for text in texts] if len(texts[0]) > 1 else None
     tell_cut(
-        [len(ids) for ids in tokenizer(firsts, seconds, verbose=False)["input_ids"]], max_length, checkpoint.max_length
+        [len(ids) for ids in tokenizer(firsts, seconds, verbose=False)["input_ids"]],
+        max_length,
+        tokenizer.model_max_length,
     )
     cut = tokenizer(firsts, seconds, truncation=True, max_length=max_length)
     return datasets.Dataset.from_dict({name: cut[name] for name in tokenizer.model_input_names if name in cut})

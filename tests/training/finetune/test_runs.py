@@ -360,6 +360,22 @@ def test_a_length_that_the_checkpoint_does_not_take_is_refused(
     assert f"--max-length {length} is not from 5, which two texts of a token need, to 64" in told
 
 
+def test_no_length_is_advised_that_the_checkpoint_does_not_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.checkpoint import open_checkpoint
+    from training.finetune.cut import tell_cut
+
+    toy.make_checkpoint(tmp_path / "short", max_position_embeddings=40)  # its tokenizer says 64
+    most = open_checkpoint(str(tmp_path / "short")).tokenizer.model_max_length
+    tell_cut([10, 39], 20, most)
+    tell_cut([10, 41], 20, most)
+    assert [line.rpartition("end")[2] for line in capsys.readouterr().err.splitlines() if "end" in line] == [
+        "; --max-length 39 cuts none.",
+        ".",
+    ]
+
+
 def test_what_is_read_is_not_written_over(
     tmp_path: Path, refused: Callable[..., str], command: Callable[[str], list[object]], checkpoint: Path
 ) -> None:
