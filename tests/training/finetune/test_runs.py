@@ -269,16 +269,32 @@ def test_the_best_step_has_the_best_figure_and_of_equals_the_lowest_loss(
     assert (state.best_global_step, step) == (best, last)
 
 
-@pytest.mark.parametrize("step", [30, None])
+def test_a_run_that_is_killed_after_its_last_step_learns_no_more(
+    tmp_path: Path,
+    training: Callable[..., str],
+    command: Callable[[str], list[object]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from training.finetune import command as finetune
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    steps = ("--max-steps", 25)  # the last one is within an epoch
+    training(*command("whole"), *steps)
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "draw_loss", killed)
+        assert main([*map(str, command("killed")), *map(str, steps)]) == 130
+    assert "step 26" not in training(*command("killed"), *steps)
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+
+
 def test_a_killed_run_ends_early_where_one_does_that_was_not_killed(
     tmp_path: Path,
     training: Callable[..., str],
     command: Callable[[str], list[object]],
     monkeypatch: pytest.MonkeyPatch,
-    step: int | None,
 ) -> None:
-    """It is killed at a step, or after the last one, which is within an epoch."""
-    from training.finetune import command as finetune
     from training.running import Progress
 
     chance = random.Random(0)
@@ -289,23 +305,16 @@ def test_a_killed_run_ends_early_where_one_does_that_was_not_killed(
     assert "step 120" not in whole
 
     def killed(*arguments: Any, **_: object) -> None:
-        if step is None or arguments[2].global_step == step + 5:
+        if arguments[2].global_step == 35:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune if step is None else Progress, "draw_loss" if step is None else "on_step_begin", killed)
+        patch.setattr(Progress, "on_step_begin", killed)
         assert main([*map(str, command("killed")), *map(str, given)]) == 130
-    training(*command("killed"), *given)
-    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
-    steps = [
-        re.search(r"at the best of .*: \d+ of 120", (tmp_path / name / "README.md").read_text())
-        for name in ("whole", "killed")
-    ]
-    assert steps[0] is not None
-    assert steps[1] is not None
-    assert steps[0][0] == steps[1][0]
-    first, second = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("whole", "killed"))
+    after = training(*command("killed"), *given)
+    first, second = (re.findall(r"step (\d+) of 120: held out", told)[-1] for told in (whole, after))
     assert first == second
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
 
 
 UNREADABLE: dict[str, tuple[str, str]] = {
