@@ -38,12 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         tell(f"error: {error.filename or 'a file'} cannot be read or written: {error.strerror or error}")
         return 1
-    except Stopped as stop:
+    except (Stopped, KeyboardInterrupt) as stop:
         tell(str(stop) or "Stopped.")
-        return 128 + signal.SIGTERM
-    except KeyboardInterrupt as stop:
-        tell(str(stop) or "Stopped.")
-        return 128 + signal.SIGINT
+        return 128 + (signal.SIGTERM if isinstance(stop, Stopped) else signal.SIGINT)
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] in ("app", "model_export", "training"):
             raise

@@ -10,7 +10,7 @@ import torch
 import transformers
 from huggingface_hub import ModelCardData
 
-from training.markdown import table
+from training.markdown import code, plain, table
 
 
 def write_card(folder: Path, front: ModelCardData, sections: Sequence[str], figures: Any) -> None:
@@ -22,15 +22,16 @@ def write_card(folder: Path, front: ModelCardData, sections: Sequence[str], figu
         sections: Markdown, behind the name of the model.
         figures: As JSON has them.
     """
-    parts = [f"---\n{front.to_yaml()}\n---", f"# {front.model_name}", *sections]
+    parts = [f"---\n{front.to_yaml()}\n---", f"# {plain(str(front.model_name))}", *sections]
     (folder / "README.md").write_text("\n\n".join(parts) + "\n")
     (folder / "evaluation.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def how_it_was_made(options: Mapping[str, Any], names: Sequence[str], output: Path, task: str) -> str:
     """Return the options of these names, the versions, and the command that exports the result."""
-    rows = [[f"`--{name.replace('_', '-')}`", _shown(options[name])] for name in names]
-    command = f"python -m model_export export --checkpoint {shlex.quote(str(output))} --output models/{output.name} --task {task}"
+    rows = [[code(f"--{name.replace('_', '-')}"), _shown(options[name])] for name in names]
+    paths = f"--checkpoint {shlex.quote(str(output))} --output {shlex.quote(f'models/{output.name}')}"
+    command = f"python -m model_export export {paths} --task {task}"
     return (
         f"## How it was made\n\n![Loss by step](loss.png)\n\n{table(['option', 'value'], rows)}\n\n"
         f"transformers {transformers.__version__}, torch {torch.__version__}. To serve it:\n\n    {command}"
@@ -43,4 +44,8 @@ def base_model(checkpoint: str | None) -> str | None:
 
 
 def _shown(value: Any) -> str:
-    return "by default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, list):
+        return " ".join(map(_shown, value))
+    if value is None or isinstance(value, bool):
+        return {None: "by default", True: "yes", False: "no"}[value]
+    return f"{value:g}" if isinstance(value, int | float) else code(value)

@@ -1,6 +1,7 @@
 """The checkpoint that a command starts from: what it is, and whether its tokenizer fits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ _LONGEST: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder or a name on the hub, with its configuration and its tokenizer."""
+    """A folder or a name on the hub, with its configuration and its tokenizer, whose `model_max_length` is `max_length`."""
 
     name: str
     config: PretrainedConfig
@@ -34,6 +35,22 @@ class Checkpoint:
         offset = (self.config.pad_token_id or 0) + 1 if follows else 0
         return int(min(positions - offset, self.tokenizer.model_max_length))
 
+    def length(self, wanted: int | None, usual: int | None = None) -> int:
+        """Return how many tokens of a text it gets: as many as are wanted, else as usual, or all that it takes.
+
+        Raises:
+            TrainingError: it takes fewer than are wanted, or these have no room for two texts.
+        """
+        least = self.tokenizer.num_special_tokens_to_add(pair=True) + 2
+        if wanted is None:
+            return min(usual or self.max_length, self.max_length)
+        if not least <= wanted <= self.max_length:
+            raise TrainingError(
+                f"--max-length {wanted} is not from {least}, which two texts of a token need, to {self.max_length}, the most "
+                f"that {self.name} takes."
+            )
+        return wanted
+
 
 def open_checkpoint(name: str) -> Checkpoint:
     """Read the configuration and the tokenizer of a checkpoint.
@@ -45,20 +62,53 @@ def open_checkpoint(name: str) -> Checkpoint:
         raise TrainingError(f"{name} is no folder of a checkpoint.")
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # transformers, its tokenizers and the hub all raise their own
+        raise TrainingError(f"{name} cannot be read, as a folder or from the hub: {_first_sentence(error)}") from None
+    try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise TrainingError(f"{name} cannot be read, as a folder or from the hub: {first}") from None
+    except Exception as error:
+        raise TrainingError(
+            f"the tokenizer of {name} cannot be read: {_first_sentence(error)} It needs tokenizer.json, or vocab.txt, or vocab.json "
+            "with merges.txt."
+        ) from None
     if config.model_type not in FAMILIES:
         raise TrainingError(f"{name} is of the family {config.model_type}; known are {', '.join(FAMILIES)}.")
     if not tokenizer.is_fast:
         raise TrainingError(f"{name} has no fast tokenizer (tokenizer.json), which tells where in the text a token is.")
+    if set(tokenizer.get_vocab()) <= {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}:
+        files = " or ".join(sorted(tokenizer.vocab_files_names.values()))
+        raise TrainingError(f"{name} has no vocabulary: {files} is missing. Save its tokenizer there, too.")
     if len(tokenizer) > config.vocab_size:
         raise TrainingError(
             f"the tokenizer of {name} does not fit: it has {len(tokenizer):,} tokens, and the network embeddings for "
             f"{config.vocab_size:,}."
         )
-    return Checkpoint(name, config, tokenizer)
+    checkpoint = Checkpoint(name, config, tokenizer)
+    tokenizer.model_max_length = checkpoint.max_length
+    return checkpoint
+
+
+@contextmanager
+def reading_weights(name: str) -> Iterator[None]:
+    """Say which checkpoint it is whose weights cannot be read.
+
+    Raises:
+        TrainingError: the block could not read them.
+    """
+    try:
+        yield
+    except TrainingError:
+        raise
+    except Exception as error:  # transformers, torch and safetensors all raise their own
+        raise TrainingError(
+            f"the weights of {name} cannot be read: {_first_sentence(error)} Download them again; of a pytorch_model.bin, "
+            "tensors alone are read."
+        ) from None
+
+
+def _first_sentence(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].partition(". ")[0].strip(" .") + "."
 
 
 def check_language(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:

@@ -11,8 +11,8 @@ class TrainingError(Exception):
     """A command cannot begin or go on. The message says why and what to do."""
 
 
-class Stopped(KeyboardInterrupt):
-    """SIGTERM: what Ctrl-C is without a terminal."""
+class Stopped(SystemExit):
+    """SIGTERM: what Ctrl-C is without a terminal. The message says how to go on."""
 
 
 def few(names: Sequence[object]) -> str:

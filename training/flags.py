@@ -44,9 +44,11 @@ class Schedule:
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add where the result goes."""
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the result")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="write the result to this folder")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace a result that is there, and what was begun with other options"
+        "--overwrite",
+        action="store_true",
+        help="replace an output that exists, and drop a run that began with other options",
     )
 
 
@@ -59,46 +61,55 @@ def add_schedule(
         type=above_0,
         default=epochs,
         metavar="N",
-        help="times over all of it [default: %(default)g]",
+        help="learn from all of it N times [default: %(default)g]",
     )
-    parser.add_argument("--max-steps", type=at_least_1, metavar="N", help="end after so many steps")
+    parser.add_argument(
+        "--max-steps", type=at_least_1, metavar="N", help="stop after N steps, whatever --num-train-epochs says"
+    )
     parser.add_argument(
         "--batch-size",
         type=at_least_1,
         default=batch_size,
         metavar="N",
-        help="sequences of a step [default: %(default)s]",
+        help="examples of a step [default: %(default)s]",
     )
     parser.add_argument(
         "--gradient-accumulation-steps",
         type=at_least_1,
         default=1,
         metavar="N",
-        help="parts of a step, for less memory; --batch-size is that of the whole step [default: %(default)s]",
+        help="compute a step in N parts, which takes less memory; --batch-size counts the whole step [default: %(default)s]",
     )
     parser.add_argument(
-        "--learning-rate", type=above_0, default=learning_rate, metavar="RATE", help="its peak [default: %(default)s]"
+        "--learning-rate",
+        type=above_0,
+        default=learning_rate,
+        metavar="RATE",
+        help="highest learning rate [default: %(default)s]",
     )
     parser.add_argument(
         "--warmup-ratio",
         type=fraction,
         default=warmup_ratio,
         metavar="SHARE",
-        help="steps in which the rate rises to its peak, before it falls to 0 [default: %(default)s]",
+        help="share of the steps in which the learning rate rises; then it falls to 0 [default: %(default)s]",
     )
     parser.add_argument(
-        "--weight-decay", type=at_least_0, default=0.01, metavar="X", help="of AdamW [default: %(default)s]"
+        "--weight-decay",
+        type=at_least_0,
+        default=0.01,
+        metavar="X",
+        help="weight decay of AdamW [default: %(default)s]",
     )
     parser.add_argument(
-        "--bf16", action="store_true", help="multiply in bfloat16: faster where the processor or the GPU has it"
+        "--bf16", action="store_true", help="compute in bfloat16, which is faster on processors and GPUs that have it"
     )
     add_seed(parser)
     parser.add_argument(
         "--save-steps",
         type=at_least_1,
         metavar="N",
-        help="evaluate, and keep what was learnt, every so many steps: a kill loses no more "
-        "[default: an epoch, and at most 500 steps]",
+        help="evaluate and save every N steps; a kill loses at most these [default: an epoch, at most 500]",
     )
 
 
@@ -109,25 +120,36 @@ def add_seed(parser: argparse._ActionsContainer) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="the same seed gives the same weights on a machine [default: 0]",
+        help="seed of all chance: the same seed gives the same weights on the same machine [default: 0]",
     )
 
 
 def add_reading(parser: argparse._ActionsContainer) -> None:
     """Add how files of rows are read, and which columns have what."""
-    parser.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the files [default: utf-8]")
-    parser.add_argument("--delimiter", metavar="CHARACTER", help="between the cells of a CSV [default: a comma]")
-    parser.add_argument("--skip-bad-rows", action="store_true", help="leave out what stops the command otherwise")
+    parser.add_argument("--encoding", default="utf-8", metavar="NAME", help="encoding of the files [default: utf-8]")
     parser.add_argument(
-        "--text-column", nargs="+", metavar="NAME", help="a text, or two [default: text, and text_pair if it is there]"
+        "--delimiter", metavar="CHARACTER", help="character between the cells of a .csv [default: a comma]"
+    )
+    parser.add_argument(
+        "--skip-bad-rows",
+        action="store_true",
+        help="leave bad rows out, and list them; otherwise they stop the command",
+    )
+    parser.add_argument(
+        "--text-column",
+        nargs="+",
+        metavar="NAME",
+        help="column of the text, or two of a pair [default: text, and text_pair if there is one]",
     )
     parser.add_argument(
         "--label-column",
         nargs="+",
         metavar="NAME",
-        help="the label; several, of 0 and 1 each, are as many labels [default: label]",
+        help="column of the label, or one column of 0 and 1 for each label [default: label]",
     )
-    parser.add_argument("--label-delimiter", metavar="TEXT", help="between the labels of a cell that has several")
+    parser.add_argument(
+        "--label-delimiter", metavar="TEXT", help="text between the labels of a cell, if it has several"
+    )
 
 
 def whole(text: str) -> int:

@@ -21,15 +21,17 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.utils import is_torch_bf16_gpu_available
 from transformers.utils.logging import disable_progress_bar
 
-from training.errors import TrainingError, tell
+from training.errors import Stopped, TrainingError, tell
 from training.flags import Schedule
 
 TELL_EVERY_S: Final = 30.0
 """How often there is a line, where there is no terminal."""
 _MOST_STEPS: Final = 500
 """Between two checkpoints."""
+_STATE: Final = "trainer_state.json"
 _LOGGED: Final = 200
 """Points of the loss curve."""
 
@@ -49,6 +51,9 @@ def training_arguments(checkpoints: Path, schedule: Schedule, *, examples: int, 
     batch, parts = schedule.batch_size, schedule.gradient_accumulation_steps
     if batch % parts:
         raise TrainingError("--batch-size must be a multiple of --gradient-accumulation-steps.")
+    has_gpu = torch.accelerator.is_available()
+    if schedule.bf16 and has_gpu and not is_torch_bf16_gpu_available():
+        raise TrainingError("the GPU has no bfloat16: do without --bf16.")
     per_epoch = max(1, math.ceil(examples / batch))
     steps = schedule.max_steps or math.ceil(per_epoch * schedule.num_train_epochs)
     every = min(schedule.save_steps or min(per_epoch, _MOST_STEPS), steps)
@@ -62,6 +67,7 @@ def training_arguments(checkpoints: Path, schedule: Schedule, *, examples: int, 
         warmup_steps=math.ceil(steps * schedule.warmup_ratio),
         weight_decay=schedule.weight_decay,
         bf16=schedule.bf16,
+        use_cpu=not has_gpu,  # else it refuses bf16
         seed=schedule.seed,
         eval_strategy="steps",
         eval_steps=every,
@@ -112,6 +118,7 @@ def train(trainer: Trainer) -> list[dict[str, float]]:
     Raises:
         TrainingError: it cannot go on.
         KeyboardInterrupt: it was stopped; the message says how to go on.
+        Stopped: it was stopped, as well.
     """
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress())
@@ -119,9 +126,16 @@ def train(trainer: Trainer) -> list[dict[str, float]]:
     last = _last_checkpoint(checkpoints)
     if last is not None:
         tell(f"Going on from step {_step(last):,} of {trainer.args.max_steps:,}.")
+        state = TrainerState.load_from_json(str(last / _STATE))
+        if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+            # It was killed after its last step; the library would do one more.
+            trainer.state = state
+            best = checkpoints / f"checkpoint-{state.best_global_step or _step(last)}"
+            trainer._load_from_checkpoint(str(best))  # noqa: SLF001 - nothing public reads weights alone
+            return state.log_history
     try:
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, Stopped) as stop:
         last = _last_checkpoint(checkpoints)
         then = "begins anew: there was no checkpoint yet" if last is None else f"goes on from step {_step(last):,}"
         raise type(stop)(
@@ -140,7 +154,7 @@ def _last_checkpoint(folder: Path) -> Path | None:
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
         try:
             # The Trainer writes it last.
-            json.loads((checkpoint / "trainer_state.json").read_text())
+            json.loads((checkpoint / _STATE).read_text())
         except (OSError, ValueError):
             shutil.rmtree(checkpoint)
         else:
@@ -150,6 +164,31 @@ def _last_checkpoint(folder: Path) -> Path | None:
 
 def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
+
+
+class BestStep(TrainerCallback):
+    """The step that is kept: the best by a figure, and of equals the one of the lowest loss. Steps without a better one end a run.
+
+    So a figure that does not move yet ends no run whose loss still falls. All is read from the log, which goes on after a kill.
+    """
+
+    def __init__(self, figure: str, patience: int) -> None:
+        """Name them.
+
+        Args:
+            figure: More of it is better.
+            patience: Evaluations without a better one that end a run; 0 for as many as there are.
+        """
+        self._figure = f"eval_{figure}"
+        self._patience = patience
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any) -> None:
+        evaluated = [entry for entry in state.log_history if self._figure in entry]
+        best = max(evaluated, key=lambda entry: (entry[self._figure], -entry["eval_loss"]))
+        # The Trainer keeps it unless it finds a better figure.
+        state.best_metric, state.best_global_step = best[self._figure], int(best["step"])
+        if 0 < self._patience < len(evaluated) - evaluated.index(best):
+            control.should_training_stop = True
 
 
 class Progress(TrainerCallback):

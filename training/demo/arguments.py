@@ -24,14 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="the packages that have the texts and the weights to start from; those that are not there are downloaded",
+        help="folder of the packages that have the texts and the first weights; missing ones are downloaded to it",
     )
     parser.add_argument(
         "--vocab-size",
         type=at_least_1,
         default=16384,
         metavar="N",
-        help="of the start's tokens, so many are kept: the first [default: %(default)s]",
+        help="keep the first N tokens of the vocabulary to start from [default: %(default)s]",
     )
     training = parser.add_argument_group("training")
     training.add_argument(
@@ -39,6 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=at_least_1,
         default=96,
         metavar="TOKENS",
-        help="of what is learnt from; longer texts are cut [default: %(default)s]",
+        help="tokens of an example; longer texts are cut [default: %(default)s]",
     )
     add_schedule(training, epochs=1, learning_rate=2e-4, batch_size=32, warmup_ratio=0.05)

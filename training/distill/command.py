@@ -10,8 +10,8 @@ from typing import Final
 import datasets
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from training.bundle import export
-from training.checkpoint import Checkpoint, check_language, open_checkpoint
+from training.bundle import check_export, export
+from training.checkpoint import Checkpoint, check_language, open_checkpoint, reading_weights
 from training.distill.arguments import Options
 from training.distill.choice import TEACHER, choose
 from training.distill.evaluation import MEASURES, Row
@@ -43,7 +43,10 @@ def run(options: Options) -> None:
         TrainingError: the texts, the teacher or the options do not do.
     """
     checkpoint = open_checkpoint(options.teacher)
-    teacher = open_teacher(checkpoint)
+    if options.export is not None:
+        check_export(options.export, checkpoint.config, checkpoint.tokenizer)
+    with reading_weights(checkpoint.name):
+        teacher = open_teacher(checkpoint)
     shapes = _shapes(options, teacher.network)
     evaluation, rows = evaluation_rows(options, teacher, read_unlabelled(options, teacher.task))
     check_language(checkpoint.tokenizer, [" ".join(row.values()) for row in rows])
@@ -101,7 +104,7 @@ def _taught(
     tell(f"Student {shape}:")
     begin(options.seed)
     student = make_student(teacher.network, shape)
-    max_length = min(options.max_length or checkpoint.max_length, checkpoint.max_length)
+    max_length = checkpoint.length(options.max_length)
     features = _features(rows, checkpoint.tokenizer, max_length).train_test_split(
         max(1, round(len(rows) * _WATCHED)), seed=options.seed
     )
@@ -130,7 +133,11 @@ def _features(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_lengt
     texts = [tuple(row.values()) for row in rows]
     firsts = [text[0] for text in texts]
     seconds = [text[1] for text in texts] if len(texts[0]) > 1 else None
-    tell_cut([len(ids) for ids in tokenizer(firsts, seconds, verbose=False)["input_ids"]], max_length)
+    tell_cut(
+        [len(ids) for ids in tokenizer(firsts, seconds, verbose=False)["input_ids"]],
+        max_length,
+        tokenizer.model_max_length,
+    )
     cut = tokenizer(firsts, seconds, truncation=True, max_length=max_length)
     return datasets.Dataset.from_dict({name: cut[name] for name in tokenizer.model_input_names if name in cut})
 

@@ -39,44 +39,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="FILE",
-        help="labelled rows: .csv, .tsv, .jsonl, .json (also SQuAD's), .parquet, or a folder of the datasets library",
+        help="labelled rows: a .csv, .tsv, .jsonl, .json (also SQuAD's) or .parquet, or a folder of the datasets library",
     )
-    parser.add_argument("--checkpoint", required=True, metavar="DIR_OR_HUB_ID", help="what to start from")
-    add_output(parser)
-    parser.add_argument("--export", type=Path, metavar="models/NAME", help="export the result to a bundle, too")
     parser.add_argument(
-        "--variants", metavar="NAME,...", help="of the bundle, as of python -m model_export export [default: its own]"
+        "--checkpoint",
+        required=True,
+        metavar="DIR_OR_HUB_ID",
+        help="checkpoint to start from: a folder, or OWNER/NAME on the hub",
+    )
+    add_output(parser)
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="models/NAME",
+        help="then export the result to this bundle, which is replaced if it exists",
+    )
+    parser.add_argument(
+        "--variants",
+        metavar="NAME,...",
+        help="variants of the bundle, as python -m model_export export --help lists them [default: as there]",
     )
 
     rows = parser.add_argument_group("rows")
+    rows.add_argument("--eval-data", type=Path, metavar="FILE", help="rows to evaluate on [default: a share of --data]")
     rows.add_argument(
-        "--eval-data", type=Path, metavar="FILE", help="rows that are held out [default: a share of --data]"
-    )
-    rows.add_argument(
-        "--eval-share", type=fraction, default=0.1, metavar="SHARE", help="that is held out [default: %(default)s]"
+        "--eval-share",
+        type=fraction,
+        default=0.1,
+        metavar="SHARE",
+        help="share of --data to evaluate on, which is not learnt from [default: %(default)s]",
     )
     rows.add_argument(
         "--save-eval-data",
         type=Path,
         metavar="FILE",
-        help="write the rows that are held out, as JSON lines for distill",
+        help="write the rows to evaluate on to this file, as JSON lines; distill --eval-data reads it",
     )
     add_reading(rows)
 
     task = parser.add_argument_group("task")
-    task.add_argument("--task", choices=get_args(Task), help="what to learn [default: by the columns]")
-    task.add_argument("--problem-type", choices=get_args(ProblemType), help="[default: by the labels]")
+    task.add_argument("--task", choices=get_args(Task), help="what to learn [default: what the columns say]")
+    task.add_argument(
+        "--problem-type", choices=get_args(ProblemType), help="what the labels are [default: what they look like]"
+    )
     task.add_argument(
         "--max-length",
         type=at_least_1,
         metavar="TOKENS",
-        help="a longer text is cut [default: the checkpoint's; answer: 384]",
+        help="tokens of a text; longer texts are cut, and long contexts of answers parted [default: the checkpoint's most; answer: at most 384]",
     )
     task.add_argument(
         "--doc-stride",
         type=at_least_1,
         metavar="TOKENS",
-        help="answer: what two windows of a long context have in common [default: 128, or half a window]",
+        help="answer: tokens that two neighbouring parts of a long context share [default: 128, or half a part]",
     )
     task.add_argument(
         "--max-answer-length",
@@ -98,11 +114,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=whole,
         default=3,
         metavar="N",
-        help="evaluations without a better one that end it; 0 goes on to the end. The best one is kept [default: 3]",
+        help="stop after N evaluations without a better one; 0 never stops early. The best step is kept [default: 3]",
     )
     training.add_argument(
         "--calibrate",
         action="store_true",
-        help="divide the logits by the temperature of the report: the same labels, truer scores",
+        help="divide the logits by the temperature of the report: labels stay, scores become truer",
     )
     add_schedule(training, epochs=4, learning_rate=5e-5, batch_size=32, warmup_ratio=0.1)

@@ -10,11 +10,23 @@ from transformers import TrainerState
 from training.card import base_model, how_it_was_made, write_card
 from training.finetune.arguments import Options
 from training.finetune.kind import Kind, Report
-from training.markdown import table
+from training.markdown import code, table
 
 _OPTIONS: Final = (
-    *("seed", "learning_rate", "batch_size", "warmup_ratio", "weight_decay", "class_weights", "bf16"),
-    *("num_train_epochs", "max_steps", "early_stopping_patience", "max_length"),
+    *(
+        "checkpoint",
+        "data",
+        "eval_data",
+        "eval_share",
+        "encoding",
+        "delimiter",
+        "skip_bad_rows",
+        "text_column",
+        "label_column",
+    ),
+    *("label_delimiter", "task", "problem_type", "max_length", "doc_stride", "class_weights", "calibrate", "seed"),
+    *("num_train_epochs", "max_steps", "save_steps", "early_stopping_patience", "batch_size"),
+    *("gradient_accumulation_steps", "learning_rate", "warmup_ratio", "weight_decay", "bf16"),
 )
 
 
@@ -32,7 +44,7 @@ def write_report(folder: Path, options: Options, *, kind: Kind, report: Report, 
         ],
     )
     made_of = (
-        f"{Path(options.checkpoint).name}, fine-tuned on {len(kind.train):,} rows of {options.data.name}; the figures are of "
+        f"{code(Path(options.checkpoint).name)}, fine-tuned on {len(kind.train):,} rows of {code(options.data.name)}; the figures are of "
         f"{len(kind.held_out):,} rows that were held out, at the best of the evaluated steps: {state.best_global_step:,} of "
         f"{state.max_steps:,}."
     )

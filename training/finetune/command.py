@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from transformers import EarlyStoppingCallback
-
-from training.bundle import export
-from training.checkpoint import Checkpoint, check_language, open_checkpoint
-from training.errors import tell
+from training.bundle import check_export, export
+from training.checkpoint import Checkpoint, check_language, open_checkpoint, reading_weights
+from training.errors import Stopped, TrainingError, tell
 from training.figures import draw_loss
 from training.finetune.answers import Answers
 from training.finetune.arguments import Options, Task
@@ -19,8 +17,8 @@ from training.finetune.classification import Classification
 from training.finetune.entities import TOKENS, Entities
 from training.finetune.kind import Kind
 from training.rows import Rows, read_rows, source_files
-from training.running import LengthGroupedTrainer, begin, train, training_arguments
-from training.work_folder import WorkFolder, fingerprint
+from training.running import BestStep, LengthGroupedTrainer, begin, train, training_arguments
+from training.work_folder import WorkFolder, check_apart, fingerprint
 
 KINDS: Final[Mapping[Task, type[Kind]]] = {"classify": Classification, "entities": Entities, "answer": Answers}
 _ANSWER_LENGTH: Final = 384
@@ -35,34 +33,57 @@ def run(options: Options) -> None:
     Raises:
         TrainingError: the rows, the checkpoint or the options do not do.
     """
+    _check_paths(options)
     rows = read_rows(options.data, options)
     evaluation = None
     if options.eval_data is not None:
         evaluation = read_rows(options.eval_data, options).train
+    task = options.task or _task(rows)
     with WorkFolder(options.output, _identity(options), overwrite=options.overwrite) as folder:
-        checkpoint = open_checkpoint(options.checkpoint)
-        kind = KINDS[options.task or _task(rows)](options, rows, evaluation, _known_labels(checkpoint))
-        _train(options, checkpoint, kind, folder)
-    print(f"{options.output} has the checkpoint, and README.md says how good it is.")
+        if not folder.is_finished:
+            checkpoint = open_checkpoint(options.checkpoint)
+            if options.export is not None:
+                check_export(options.export, checkpoint.config, checkpoint.tokenizer, options.variants)
+            kind = KINDS[task](options, rows, evaluation, _known_labels(checkpoint))
+            _train(options, checkpoint, kind, folder)
+        print(f"{options.output} has the checkpoint, and README.md says how good it is.", flush=True)
+        if options.export is not None:
+            variants = [] if options.variants is None else ["--variants", options.variants]
+            try:
+                export(options.output, options.export, task, variants)
+            except (KeyboardInterrupt, Stopped) as stop:
+                raise type(stop)("Stopped in the export. The same command goes on with it.") from None
+
+
+def _check_paths(options: Options) -> None:
+    """Check that nothing that is read is written over.
+
+    Raises:
+        TrainingError: it would be.
+    """
+    data = [path for path in (options.data, options.eval_data) if path is not None]
+    check_apart("--output", options.output, [*data, Path(options.checkpoint)])
+    if options.save_eval_data is not None:
+        check_apart("--save-eval-data", options.save_eval_data, [*data, options.output])
     if options.export is not None:
-        variants = [] if options.variants is None else ["--variants", options.variants]
-        export(options.output, options.export, kind.task, variants)
+        check_apart("--export", options.export, [*data, Path(options.checkpoint), options.output])
+    elif options.variants is not None:
+        raise TrainingError("--variants are of the bundle that --export writes: give both.")
 
 
 def _train(options: Options, checkpoint: Checkpoint, kind: Kind, folder: WorkFolder) -> None:
     tokenizer = checkpoint.tokenizer
-    longest = min(checkpoint.max_length, _ANSWER_LENGTH) if kind.task == "answer" else checkpoint.max_length
-    max_length = min(options.max_length or longest, checkpoint.max_length)
+    max_length = checkpoint.length(options.max_length, _ANSWER_LENGTH if kind.task == "answer" else None)
     check_language(tokenizer, kind.train["context" if kind.task == "answer" else "text"])
     tell(f"{len(kind.train):,} rows to learn from, {len(kind.held_out):,} held out.")
     if options.save_eval_data is not None:
         with options.save_eval_data.open("w") as file:
             file.writelines(f"{json.dumps(kind.written(row), ensure_ascii=False)}\n" for row in kind.held_out)
     begin(options.seed)
-    model = kind.model(checkpoint.name)
+    with reading_weights(checkpoint.name):
+        model = kind.model(checkpoint.name)
     model.accepts_loss_kwargs = False  # its loss is the mean of a batch, of which a step may have several
     learnt, held_out = (kind.features(rows, tokenizer, max_length) for rows in (kind.train, kind.held_out))
-    stops = [EarlyStoppingCallback(options.early_stopping_patience)] if options.early_stopping_patience else []
     trainer = LengthGroupedTrainer(
         model,
         training_arguments(
@@ -78,7 +99,7 @@ def _train(options: Options, checkpoint: Checkpoint, kind: Kind, folder: WorkFol
         eval_dataset=held_out,
         compute_loss_func=kind.loss(),
         compute_metrics=kind.metrics,
-        callbacks=stops,
+        callbacks=[BestStep(kind.best_metric, options.early_stopping_patience)],
     )
     history = train(trainer)
     folder.result.mkdir()

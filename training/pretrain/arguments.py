@@ -36,28 +36,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FILE_OR_FOLDER",
-        help="running text; an empty line is between two documents, and a line has one sentence or several",
+        help="running text: a line has one sentence or several, and an empty line ends a document",
     )
-    texts.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the files [default: utf-8]")
+    texts.add_argument("--encoding", default="utf-8", metavar="NAME", help="encoding of the files [default: utf-8]")
     texts.add_argument(
         "--eval-share",
         type=fraction,
         default=0.05,
         metavar="SHARE",
-        help="of the documents that is held out [default: %(default)s]",
+        help="share of the documents to evaluate on, which is not learnt from [default: %(default)s]",
     )
 
-    network = parser.add_argument_group("network", "of a checkpoint, or a new one")
-    network.add_argument("--checkpoint", metavar="DIR_OR_HUB_ID", help="a BERT to go on from, with its vocabulary")
-    network.add_argument("--vocab", type=Path, metavar="FILE", help="a vocab.txt [default: learnt from the texts]")
+    network = parser.add_argument_group("network", "that of --checkpoint, or a new one with these options")
+    network.add_argument("--checkpoint", metavar="DIR_OR_HUB_ID", help="BERT to go on from, with its vocabulary")
     network.add_argument(
-        "--vocab-size", type=at_least_1, metavar="N", help="of the vocabulary that is learnt [default: 30522]"
+        "--vocab", type=Path, metavar="FILE", help="vocabulary, a vocab.txt [default: one learnt from the texts]"
     )
-    network.add_argument("--cased", action="store_true", help="tell upper case and accents from lower case and none")
-    network.add_argument("--num-hidden-layers", type=at_least_1, metavar="N", help="[default: 12]")
-    network.add_argument("--hidden-size", type=at_least_1, metavar="N", help="[default: 768]")
-    network.add_argument("--num-attention-heads", type=at_least_1, metavar="N", help="[default: 12]")
-    network.add_argument("--intermediate-size", type=at_least_1, metavar="N", help="[default: 4 times --hidden-size]")
+    network.add_argument(
+        "--vocab-size", type=at_least_1, metavar="N", help="tokens of the vocabulary to learn [default: 30522]"
+    )
+    network.add_argument(
+        "--cased",
+        action="store_true",
+        help="keep upper case and accents; otherwise texts are read in lower case, without accents",
+    )
+    network.add_argument("--num-hidden-layers", type=at_least_1, metavar="N", help="layers [default: 12]")
+    network.add_argument("--hidden-size", type=at_least_1, metavar="N", help="width of a layer [default: 768]")
+    network.add_argument(
+        "--num-attention-heads", type=at_least_1, metavar="N", help="attention heads of a layer [default: 12]"
+    )
+    network.add_argument(
+        "--intermediate-size",
+        type=at_least_1,
+        metavar="N",
+        help="width between the two products of a layer [default: 4 times --hidden-size]",
+    )
 
     training = parser.add_argument_group("training")
     training.add_argument(
@@ -65,6 +78,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=at_least_1,
         default=512,
         metavar="TOKENS",
-        help="of the last tenth of the steps; those before have 128 at most [default: %(default)s]",
+        help="tokens of an example in the last tenth of the steps; before, at most 128 [default: %(default)s]",
     )
     add_schedule(training, epochs=40, learning_rate=1e-4, batch_size=256, warmup_ratio=0.01)

@@ -8,12 +8,23 @@ from typing import Any, Final
 from huggingface_hub import EvalResult, ModelCardData
 
 from training.card import base_model, how_it_was_made, write_card
-from training.markdown import table
+from training.markdown import code, table
 from training.pretrain.arguments import Options
 
 _OPTIONS: Final = (
-    *("max_length", "num_train_epochs", "max_steps", "batch_size", "learning_rate", "warmup_ratio", "weight_decay"),
-    *("bf16", "seed"),
+    *(
+        "texts",
+        "encoding",
+        "eval_share",
+        "checkpoint",
+        "vocab",
+        "vocab_size",
+        "cased",
+        "num_hidden_layers",
+        "hidden_size",
+    ),
+    *("num_attention_heads", "intermediate_size", "max_length", "seed", "num_train_epochs", "max_steps", "batch_size"),
+    *("gradient_accumulation_steps", "learning_rate", "warmup_ratio", "weight_decay", "bf16"),
 )
 
 
@@ -31,7 +42,7 @@ def write_report(folder: Path, options: Options, figures: Mapping[str, Any]) -> 
             for key, value in first.items()
         ],
     )
-    began = "random weights" if options.checkpoint is None else Path(options.checkpoint).name
+    began = "random weights" if options.checkpoint is None else code(Path(options.checkpoint).name)
     made_of = (
         f"A BERT that learnt masked words and next sentences from {figures['tokens']:,} tokens of {figures['documents']:,} "
         f"documents, in {figures['steps']:,} steps from {began} on. The figures are of documents that were held out; the unigram "

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -17,9 +18,10 @@ from training.pretrain.network import check_checkpoint, check_options, make_netw
 from training.pretrain.phases import SHORT, Phases
 from training.pretrain.preparation import Prepared, prepare
 from training.pretrain.trainer import PretrainingTrainer
+from training.rows import source_files
 from training.running import begin, train, training_arguments
 from training.texts import text_files
-from training.work_folder import WorkFolder, fingerprint
+from training.work_folder import WorkFolder, check_apart, fingerprint
 
 _IRRELEVANT: Final = ("output", "overwrite", "texts", "vocab")
 """Options that do not make a model what it is; of the files, it is what they hold."""
@@ -37,8 +39,11 @@ def run(options: Options) -> None:
     checkpoint = None if options.checkpoint is None else open_checkpoint(options.checkpoint)
     if checkpoint is not None:
         check_checkpoint(checkpoint, options)
+    read = [*options.texts, *(Path(path) for path in (options.checkpoint, options.vocab) if path is not None)]
+    check_apart("--output", options.output, read)
     with WorkFolder(options.output, _identity(options), overwrite=options.overwrite) as folder:
-        _train(options, prepare(folder.scratch / "corpus", options, checkpoint), folder)
+        if not folder.is_finished:
+            _train(options, prepare(folder.scratch / "corpus", options, checkpoint), folder)
     print(f"{options.output} has the checkpoint, and README.md says how good it is.")
 
 
@@ -83,7 +88,11 @@ def _train(options: Options, prepared: Prepared, folder: WorkFolder) -> None:
     history = train(trainer)
     rows = {}
     for length, examples in held_out.items():
-        found = trainer.evaluate(examples)
+        if length == first:  # the last step evaluated them
+            found = next(entry for entry in reversed(history) if "eval_loss" in entry)
+        else:
+            tell(f"Held-out documents in sequences of {length} tokens:")
+            found = trainer.evaluate(examples)
         rows[length] = {name: found[f"eval_{name}"] for name in MEASURES} | baselines[length]
     folder.result.mkdir()
     tokenizer.save_pretrained(folder.result)
@@ -117,4 +126,5 @@ def _identity(options: Options) -> dict[str, object]:
     """Return what makes the result what it is."""
     given = {name: value for name, value in dataclasses.asdict(options).items() if name not in _IRRELEVANT}
     vocab = None if options.vocab is None else fingerprint([options.vocab])
-    return {**given, "texts": fingerprint(text_files(options.texts)), "vocab": vocab}
+    start = None if options.checkpoint is None else fingerprint(source_files([Path(options.checkpoint)]))
+    return {**given, "texts": fingerprint(text_files(options.texts)), "vocab": vocab, "from": start}

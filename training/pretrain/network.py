@@ -7,7 +7,7 @@ import transformers
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig
 
-from training.checkpoint import Checkpoint
+from training.checkpoint import Checkpoint, reading_weights
 from training.errors import TrainingError, few, tell
 from training.pretrain.arguments import Options
 from training.pretrain.masking import IGNORED
@@ -84,10 +84,7 @@ def check_checkpoint(checkpoint: Checkpoint, options: Options) -> None:
             f"{checkpoint.name} is of the family {checkpoint.config.model_type}; this goes on only with bert, which learns "
             "next sentences, too."
         )
-    if options.max_length > checkpoint.max_length:
-        raise TrainingError(
-            f"--max-length {options.max_length} is more than the {checkpoint.max_length} tokens of {checkpoint.name}."
-        )
+    checkpoint.length(options.max_length)
 
 
 def make_network(options: Options, tokenizer: Any) -> BertForPreTraining:
@@ -103,7 +100,10 @@ def make_network(options: Options, tokenizer: Any) -> BertForPreTraining:
                 **sizes,
             )
         )
-    model, found = BertForPreTraining.from_pretrained(options.checkpoint, dtype=torch.float32, output_loading_info=True)
+    with reading_weights(options.checkpoint):
+        model, found = BertForPreTraining.from_pretrained(
+            options.checkpoint, dtype=torch.float32, output_loading_info=True
+        )
     if new := sorted(found["missing_keys"]):
         tell(f"{options.checkpoint} has no {few(new)}: they begin with random weights.")
     return model

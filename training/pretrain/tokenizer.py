@@ -1,7 +1,9 @@
 """The WordPiece tokenizer: from a vocabulary that is given, or that is learnt from the texts."""
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +15,8 @@ from training.errors import TrainingError, few
 SPECIAL: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CHARACTERS: Final = 4
 """Characters, each alone and as `##`, have half of the vocabulary at most: one entry in four each way."""
+_KNOWN: Final = 0.98
+"""Of the texts, which the characters in the vocabulary must make; rare ones may be unknown."""
 
 
 def given_tokenizer(vocab: Path, *, cased: bool, max_length: int) -> BertTokenizerFast:
@@ -52,12 +56,16 @@ def learn_tokenizer(lines: Iterable[Iterable[str]], size: int, *, cased: bool, m
     for document in lines:
         seen.update(learning.normalizer.normalize_str("\n".join(document)))
     ordered = sorted((c for c in seen if not c.isspace()), key=lambda c: (-seen[c], c))
+    met = list(accumulate(seen[c] for c in ordered))
+    least = max(2 * len(SPECIAL), _CHARACTERS * (bisect_left(met, _KNOWN * met[-1]) + 1)) if met else 0
+    if size < least:
+        raise TrainingError(
+            f"--vocab-size {size} has no room for the texts' {len(ordered):,} different characters: give at least {least:,}."
+        )
     characters = sorted(ordered[: size // _CHARACTERS])
     # The library numbers `##x` in the order of a hash table, which differs from run to run, and merges by number what is equally
     # frequent. What counts as special has its number before.
     numbered = [*SPECIAL, *characters, *(f"##{c}" for c in characters)]
-    if len(numbered) >= size:
-        raise TrainingError(f"--vocab-size {size} has no room for {len(characters)} characters: give more.")
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=2,

@@ -20,7 +20,10 @@ class Options(Output):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument(
-        "--checkpoint", required=True, metavar="DIR_OR_HUB_ID", help="a folder, or OWNER/NAME on the hub"
+        "--checkpoint",
+        required=True,
+        metavar="DIR_OR_HUB_ID",
+        help="checkpoint to prune: a folder, or OWNER/NAME on the hub",
     )
     parser.add_argument(
         "--corpus",
@@ -28,14 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FILE_OR_FOLDER",
-        help="texts like those that the model will get, one a line; of both texts of a pair, if it gets pairs",
+        help="texts like those that the model will get, one a line; for pairs, both texts",
     )
-    parser.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the corpus [default: %(default)s]")
+    parser.add_argument(
+        "--encoding", default="utf-8", metavar="NAME", help="encoding of the corpus [default: %(default)s]"
+    )
     parser.add_argument(
         "--min-count",
         type=at_least_1,
         default=1,
         metavar="N",
-        help="also drop tokens that the corpus uses less than N times; texts with them get other answers [default: 1]",
+        help="keep tokens that the corpus uses at least N times; above 1, texts with rarer ones get other answers [default: 1]",
     )
     add_output(parser)

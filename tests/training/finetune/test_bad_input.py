@@ -132,7 +132,8 @@ def test_a_checkpoint_must_be_there_and_fit_its_tokenizer(
 ) -> None:
     data = toy.write_csv(tmp_path / "rows.csv", GOOD)
     given = ("--data", data, "--output", tmp_path / "output")
-    assert "cannot be read" in refused("finetune", "--checkpoint", tmp_path, *given)
+    (tmp_path / "empty").mkdir()
+    assert "cannot be read" in refused("finetune", "--checkpoint", tmp_path / "empty", *given)
     assert "is no folder" in refused("finetune", "--checkpoint", tmp_path / "none", *given)
     small = toy.make_checkpoint(tmp_path / "small", vocab_size=50)
     assert "has 96 tokens, and the network embeddings for 50" in refused("finetune", "--checkpoint", small, *given)

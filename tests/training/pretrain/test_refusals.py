@@ -25,7 +25,16 @@ Refused = Callable[..., str]
         (b"a", ("--hidden-size", "100"), "--hidden-size 100 is no multiple of --num-attention-heads 12"),
         (b"a", ("--max-length", "7"), "--max-length must be 8 or more"),
         (b"a", ("--checkpoint", "x", "--hidden-size", "64"), "--hidden-size is for a new network"),
-        (b"ab\n\nab\n\nab\n\nab", ("--vocab-size", "8"), "--vocab-size 8 has no room for 2 characters"),
+        (
+            b"ab\n\nab\n\nab\n\nab",
+            ("--vocab-size", "8"),
+            "--vocab-size 8 has no room for the texts' 2 different characters: give at least 10.",
+        ),
+        (
+            b"\n\n".join([b"the quick brown fox jumps over a lazy dog"] * 9),
+            ("--vocab-size", "60"),
+            "--vocab-size 60 has no room for the texts' 26 different characters: give at least 104.",
+        ),
         ("a\n\na\n\na\n\n\u200b\n\n\u200b\n\na".encode(), (), "too few documents have a text that has tokens"),
     ],
 )
@@ -56,10 +65,16 @@ def test_vocabularies(tmp_path: Path, refused: Refused, tokens: list[str], reaso
     ("checkpoint", "options", "reason"),
     [
         ("roberta-fill-mask", (), "is of the family roberta; this goes on only with bert"),
-        ("bert-fill-mask", ("--max-length", "4096"), "--max-length 4096 is more than the"),
+        ("bert-fill-mask", ("--max-length", "4096"), "--max-length 4096 is not from 5, which two texts"),
     ],
 )
 def test_checkpoints(tmp_path: Path, refused: Refused, checkpoint: str, options: tuple[str, ...], reason: str) -> None:
     texts = write_texts(tmp_path / "texts.txt")
     given = ("--texts", texts, "--output", tmp_path / "out", "--checkpoint", CHECKPOINTS / checkpoint)
     assert reason in refused("pretrain", *given, *options)
+
+
+def test_an_output_among_the_texts(tmp_path: Path, refused: Refused) -> None:
+    write_texts(tmp_path / "texts.txt")
+    told = refused("pretrain", "--texts", tmp_path, "--output", tmp_path / "out", *TINY)
+    assert "or one is in the other: name another --output." in told
