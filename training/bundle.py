@@ -13,7 +13,7 @@ from model_export.checkpoint.tokenizer import read_tokenizer
 from model_export.errors import ExportError
 from model_export.export import VARIANTS
 from model_export.output.place import check_output
-from training.errors import TrainingError
+from training.errors import Stopped, TrainingError
 
 
 def check_export(
@@ -49,10 +49,15 @@ def export(checkpoint: Path, bundle: Path, task: str, options: Sequence[str] = (
 
     Raises:
         TrainingError: the export failed; it has said why.
-        KeyboardInterrupt: it was stopped.
+        KeyboardInterrupt: it was stopped; the message says how to go on.
+        Stopped: so it was.
     """
-    status = main(["export", "--checkpoint", str(checkpoint), "--output", str(bundle), "--task", task, *options])
+    going_on = "Stopped in the export. The same command goes on with it."
+    try:
+        status = main(["export", "--checkpoint", str(checkpoint), "--output", str(bundle), "--task", task, *options])
+    except Stopped:
+        raise Stopped(going_on) from None
     if status == 128 + signal.SIGINT:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(going_on)
     if status != 0:
         raise TrainingError(f"the export of {checkpoint} failed.")

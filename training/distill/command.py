@@ -14,18 +14,18 @@ from training.bundle import check_export, export
 from training.checkpoint import Checkpoint, check_language, open_checkpoint, reading_weights
 from training.distill.arguments import Options
 from training.distill.choice import TEACHER, choose
-from training.distill.evaluation import MEASURES, Row
+from training.distill.evaluation import MEASURES, Evaluation, Row
 from training.distill.lesson import Lesson
 from training.distill.measure import measure
-from training.distill.report import write_report
+from training.distill.report import compared, read_report, write_report
 from training.distill.student import Shape, check_shape, make_student
 from training.distill.teacher import Teacher, open_teacher
 from training.distill.texts import evaluation_rows, read_unlabelled
-from training.errors import tell
+from training.errors import TrainingError, tell
 from training.finetune.cut import tell_cut
 from training.rows import source_files
 from training.running import LengthGroupedTrainer, begin, train, training_arguments
-from training.work_folder import WorkFolder, fingerprint
+from training.work_folder import WorkFolder, check_apart, fingerprint
 
 _WATCHED: Final = 0.05
 """Share of the texts that are not learnt from, but tell which step is the best."""
@@ -42,6 +42,7 @@ def run(options: Options) -> None:
     Raises:
         TrainingError: the texts, the teacher or the options do not do.
     """
+    _check_paths(options)
     checkpoint = open_checkpoint(options.teacher)
     if options.export is not None:
         check_export(options.export, checkpoint.config, checkpoint.tokenizer)
@@ -53,30 +54,60 @@ def run(options: Options) -> None:
     what = "texts" if len(rows[0]) == 1 else "pairs of texts"
     tell(f"{len(rows):,} {what} to learn from, {len(evaluation.rows):,} to evaluate on.")
     with WorkFolder(options.output, _identity(options), overwrite=options.overwrite) as folder:
-        ask = functools.partial(
-            measure, task=teacher.task, form=teacher.form, evaluation=evaluation, scratch=folder.scratch
-        )
-        models = {TEACHER: _saved(folder.scratch / TEACHER, teacher.network, checkpoint.tokenizer)}
-        # The teacher first: what cannot be served or asked is told before a student is taught.
-        measured = ask(models)
-        students = {
-            str(shape): _taught(options, checkpoint, teacher, shape, rows=rows, folder=folder) for shape in shapes
-        }
-        measured += ask(students)
-        chosen = choose(measured, options.max_loss)
-        shutil.copytree((models | students)[chosen.model], folder.result)
-        compared = write_report(folder.result, options, teacher, measured, chosen, evaluated=len(evaluation.rows))
-        folder.finish()
-    print(f"{compared}\n\n{options.output} has {chosen.name}; its README.md has this table.")
-    if chosen.model == TEACHER:
-        print(
-            f"No student holds: the {MEASURES[teacher.form]} of each is more than {options.max_loss:g} below the teacher's. "
-            f"{options.output} has the teacher itself."
-        )
+        if not folder.is_finished:
+            _distill(options, checkpoint, teacher, shapes, rows=rows, evaluation=evaluation, folder=folder)
+        measured, chosen = read_report(options.output)
+        if {one.model for one in measured} != {TEACHER, *map(str, shapes)} or chosen != choose(
+            measured, options.max_loss
+        ):
+            raise TrainingError(f"{options.output} is of other students: name another --output, or --overwrite it.")
+        print(f"{compared(options, teacher, measured, chosen)}\n")
+        print(f"{options.output} has {chosen.name}; its README.md has this table.", flush=True)
+        if chosen.model == TEACHER:
+            print(
+                f"No student holds: the {MEASURES[teacher.form]} of each is more than {options.max_loss:g} below the teacher's. "
+                f"{options.output} has the teacher itself.",
+                flush=True,
+            )
+        if options.export is not None:
+            variant = ["--variants", f"cpu-{chosen.precision}", "--keep-inaccurate"]
+            export(options.output, options.export, teacher.task, variant)
+
+
+def _check_paths(options: Options) -> None:
+    """Check that nothing that is read is written over.
+
+    Raises:
+        TrainingError: it would be.
+    """
+    data = [*options.texts, *([] if options.eval_data is None else [options.eval_data]), Path(options.teacher)]
+    check_apart("--output", options.output, data)
     if options.export is not None:
-        export(
-            options.output, options.export, teacher.task, ["--variants", f"cpu-{chosen.precision}", "--keep-inaccurate"]
-        )
+        check_apart("--export", options.export, [*data, options.output])
+
+
+def _distill(
+    options: Options,
+    checkpoint: Checkpoint,
+    teacher: Teacher,
+    shapes: Sequence[Shape],
+    *,
+    rows: Sequence[Row],
+    evaluation: Evaluation,
+    folder: WorkFolder,
+) -> None:
+    ask = functools.partial(
+        measure, task=teacher.task, form=teacher.form, evaluation=evaluation, scratch=folder.scratch
+    )
+    models = {TEACHER: _saved(folder.scratch / TEACHER, teacher.network, checkpoint.tokenizer)}
+    # The teacher first: what cannot be served or asked is told before a student is taught.
+    measured = ask(models)
+    students = {str(shape): _taught(options, checkpoint, teacher, shape, rows=rows, folder=folder) for shape in shapes}
+    measured += ask(students)
+    chosen = choose(measured, options.max_loss)
+    shutil.copytree((models | students)[chosen.model], folder.result)
+    write_report(folder.result, options, teacher, measured, chosen, evaluated=len(evaluation.rows))
+    folder.finish()
 
 
 def _shapes(options: Options, teacher: PreTrainedModel) -> list[Shape]:

@@ -1,6 +1,7 @@
 """What was measured, as a table and a picture, in the README of the student."""
 
 import dataclasses
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,16 +18,20 @@ from training.figures import draw_trade_off
 from training.markdown import table
 
 
-def write_report(
-    folder: Path, options: Options, teacher: Teacher, measured: Sequence[Measured], chosen: Measured, *, evaluated: int
-) -> str:
-    """Write `README.md`, `evaluation.json` and `trade_off.png` into the folder of the checkpoint, and return the table."""
+def read_report(folder: Path) -> tuple[list[Measured], Measured]:
+    """Return what the report in a folder says was measured, and which of it was taken."""
+    rows = json.loads((folder / "evaluation.json").read_text())
+    taken = [row.pop("is_taken") for row in rows]
+    measured = [Measured(**row) for row in rows]
+    return measured, measured[taken.index(True)]
+
+
+def compared(options: Options, teacher: Teacher, measured: Sequence[Measured], chosen: Measured) -> str:
+    """Return the table of what was measured."""
     [reference] = [one for one in measured if one.model == TEACHER and one.precision == "fp32"]
-    measure = MEASURES[teacher.form]
-    unit = measure if options.eval_data else f"{measure} with the teacher"
     rows = [
         [
-            f"**{one.name}**" if one is chosen else one.name,
+            f"**{one.name}**" if one == chosen else one.name,
             f"{one.parameters / 1e6:.3g} M",
             f"{one.size_bytes / 1e6:.3g} MB",
             f"{one.rows_per_s:,.0f}",
@@ -35,7 +40,19 @@ def write_report(
         ]
         for one in measured
     ]
-    compared = table(["model", "parameters", "size", "texts/s", unit, "to the teacher"], rows)
+    return table(["model", "parameters", "size", "texts/s", _unit(options, teacher), "to the teacher"], rows)
+
+
+def _unit(options: Options, teacher: Teacher) -> str:
+    measure = MEASURES[teacher.form]
+    return measure if options.eval_data else f"{measure} with the teacher"
+
+
+def write_report(
+    folder: Path, options: Options, teacher: Teacher, measured: Sequence[Measured], chosen: Measured, *, evaluated: int
+) -> None:
+    """Write `README.md`, `evaluation.json` and `trade_off.png` into the folder of the checkpoint."""
+    measure = MEASURES[teacher.form]
     labelled = f"the labels of {options.eval_data.name}" if options.eval_data else "its teacher's own answers"
     asked = (
         "the best student"
@@ -52,8 +69,12 @@ def write_report(
         f"To serve it:\n\n    python -m model_export export --checkpoint {shlex.quote(str(options.output))} {bundle}"
     )
     front = ModelCardData(library_name="transformers", model_name=options.output.name)
-    sections = [made_of, compared, "![Speed and quality of each model](trade_off.png)", served]
-    write_card(folder, front, sections, [dataclasses.asdict(one) for one in measured])
+    sections = [
+        made_of,
+        compared(options, teacher, measured, chosen),
+        "![Speed and quality of each model](trade_off.png)",
+        served,
+    ]
+    write_card(folder, front, sections, [dataclasses.asdict(one) | {"is_taken": one == chosen} for one in measured])
     points = [(one.name, one.rows_per_s, one.quality, one.size_bytes) for one in measured]
-    draw_trade_off(points, unit, folder / "trade_off.png")
-    return compared
+    draw_trade_off(points, _unit(options, teacher), folder / "trade_off.png")

@@ -24,7 +24,17 @@ _OPTIONS: Final = (
         "text_column",
         "label_column",
     ),
-    *("label_delimiter", "task", "problem_type", "max_length", "doc_stride", "class_weights", "calibrate", "seed"),
+    *(
+        "label_delimiter",
+        "task",
+        "problem_type",
+        "max_length",
+        "doc_stride",
+        "max_answer_length",
+        "class_weights",
+        "calibrate",
+        "seed",
+    ),
     *("num_train_epochs", "max_steps", "save_steps", "early_stopping_patience", "batch_size"),
     *("gradient_accumulation_steps", "learning_rate", "warmup_ratio", "weight_decay", "bf16"),
 )

@@ -103,7 +103,11 @@ class Classification(Kind):
 
     def features(self, rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
         texts, pairs = list(rows[TEXT]), list(rows[PAIR]) if any(rows[PAIR]) else None
-        tell_cut([len(ids) for ids in tokenizer(texts, pairs, verbose=False)["input_ids"]], max_length)
+        tell_cut(
+            [len(ids) for ids in tokenizer(texts, pairs, verbose=False)["input_ids"]],
+            max_length,
+            tokenizer.model_max_length,
+        )
         cut = tokenizer(texts, pairs, truncation=True, max_length=max_length)
         columns = {name: cut[name] for name in tokenizer.model_input_names if name in cut}
         return datasets.Dataset.from_dict({**columns, "labels": [self.labels.target(value) for value in rows[LABEL]]})

@@ -8,7 +8,7 @@ from typing import Final
 
 from training.bundle import check_export, export
 from training.checkpoint import Checkpoint, check_language, open_checkpoint, reading_weights
-from training.errors import Stopped, TrainingError, tell
+from training.errors import TrainingError, tell
 from training.figures import draw_loss
 from training.finetune.answers import Answers
 from training.finetune.arguments import Options, Task
@@ -49,10 +49,7 @@ def run(options: Options) -> None:
         print(f"{options.output} has the checkpoint, and README.md says how good it is.", flush=True)
         if options.export is not None:
             variants = [] if options.variants is None else ["--variants", options.variants]
-            try:
-                export(options.output, options.export, task, variants)
-            except (KeyboardInterrupt, Stopped) as stop:
-                raise type(stop)("Stopped in the export. The same command goes on with it.") from None
+            export(options.output, options.export, task, variants)
 
 
 def _check_paths(options: Options) -> None:

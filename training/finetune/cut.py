@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from training.errors import share, tell
 
 
-def tell_cut(lengths: Sequence[int], max_length: int, most: int = 512) -> None:
+def tell_cut(lengths: Sequence[int], max_length: int, most: int) -> None:
     """Print how many texts are cut, and what length would cut none.
 
     Args:

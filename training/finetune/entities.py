@@ -105,7 +105,9 @@ class Entities(Kind):
 
     def features(self, rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
         texts = list(rows["text"])
-        tell_cut([len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]], max_length)
+        tell_cut(
+            [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]], max_length, tokenizer.model_max_length
+        )
         cut = tokenizer(texts, truncation=True, max_length=max_length, return_offsets_mapping=True)
         numbers = {name: i for i, name in enumerate(self.names)}
         labels, split_spans = [], 0

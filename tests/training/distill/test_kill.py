@@ -16,6 +16,38 @@ pytestmark = pytest.mark.torch
 WITHIN_S = 120.0
 
 
+def test_after_a_stop_in_the_export_it_alone_is_left(
+    tmp_path: Path, training: Callable[..., str], refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.__main__ import main
+    from training.distill import command
+
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(row["text"] for row in toy.reviews(100)))
+    bundle = tmp_path / "models" / "student"
+    given = ("--teacher", CHECKPOINTS / "bert-single-label", "--texts", texts, "--max-steps", 1, "--export", bundle)
+    student = ("distill", *given, "--hidden-size", 16, "--output", tmp_path / "student")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "export", stop)
+        assert main(list(map(str, student))) == 130
+    assert "is of other students" in refused(*student, "--num-hidden-layers", 2)
+    assert "Student" not in training(*student)
+    assert (bundle / "manifest.json").exists()
+    assert "is there; name another --output" in refused(*student)
+
+
+def test_what_is_read_is_not_written_over(tmp_path: Path, refused: Callable[..., str]) -> None:
+    texts = toy.write_jsonl(tmp_path / "texts.jsonl", toy.reviews(100))
+    given = ("distill", "--teacher", CHECKPOINTS / "bert-single-label", "--texts", texts)
+    assert f"--output {texts} and" in refused(*given, "--output", texts)
+    output = tmp_path / "student"
+    assert f"--export {output} and" in refused(*given, "--output", output, "--export", output)
+
+
 def test_a_kill_between_two_students_changes_no_weight(
     tmp_path: Path, training: Callable[..., str], refused: Callable[..., str]
 ) -> None:

@@ -125,17 +125,19 @@ def test_no_answer_is_right_where_the_labels_say_so(tmp_path: Path) -> None:
 
 def test_the_report_names_the_measure_and_how_to_serve_what_is_taken(tmp_path: Path) -> None:
     from tests.training.distill.test_texts import options
-    from training.distill.report import write_report
+    from training.distill.report import compared, write_report
 
     opened = teacher(tmp_path / "teacher", "bert-regression")
     models = [measured(name, precision, 100, 0.9) for name in ("teacher", "1x16") for precision in ("fp32", "int8")]
     models.append(measured("1x8", "int8", 50, 0.89999))
     for given, heading in (((), "Pearson correlation with the teacher"), (("--eval-data", "x"), "Pearson correlation")):
         asked = options("--texts", "x", "--max-loss", "1%", *given)
-        compared = write_report(tmp_path, asked, opened, models, models[-1], evaluated=10)
-        assert compared.splitlines()[0] == f"| model | parameters | size | texts/s | {heading} | to the teacher |"
-        assert "| **1x8, int8** | 1e-06 M | 5e-05 MB | 1 | 0.900 | +0.000 |" in compared
+        write_report(tmp_path, asked, opened, models, models[-1], evaluated=10)
+        table = compared(asked, opened, models, models[-1])
+        assert table.splitlines()[0] == f"| model | parameters | size | texts/s | {heading} | to the teacher |"
+        assert "| **1x8, int8** | 1e-06 M | 5e-05 MB | 1 | 0.900 | +0.000 |" in table
         readme = (tmp_path / "README.md").read_text()
+        assert table in readme
         assert "the smallest whose Pearson correlation is at most 0.01 below the teacher's in fp32" in readme
         assert "of the Pearson correlation, more is better" in readme
         assert "--task classify --variants cpu-int8" in readme
