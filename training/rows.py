@@ -167,6 +167,8 @@ def _read_folder(path: Path) -> dict[str, datasets.Dataset]:
         else:
             with tempfile.TemporaryDirectory() as cache:
                 found = datasets.load_dataset(str(path), cache_dir=cache, keep_in_memory=True)
+    except IndexError:
+        raise TrainingError(f"{path} has a part without rows, which datasets cannot read: remove that part.") from None
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise TrainingError(f"{path} is no folder of datasets: {' '.join(str(error).split())}") from None
     parts = {_TRAIN: found} if isinstance(found, datasets.Dataset) else found

@@ -55,7 +55,8 @@ def load_model(
 
 def output_layer(model: PreTrainedModel) -> torch.nn.Linear:
     """Return the last layer of the head, whose outputs are the logits."""
-    return [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
+    # Not the last of the network: XLM-RoBERTa has its encoder behind its head.
+    return [module for module in model.classifier.modules() if isinstance(module, torch.nn.Linear)][-1]
 
 
 @dataclass(slots=True)

@@ -156,6 +156,13 @@ def test_a_folder_to_hold_out_gives_the_part_that_is_for_that(
     assert "40 rows to learn from, 20 held out." in told
 
 
+def test_a_folder_with_an_empty_part_is_refused(tmp_path: Path, finetune_refused: Refused) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_list(GOOD)
+    datasets.DatasetDict({"train": rows, "validation": rows.select([])}).save_to_disk(tmp_path / "folder")
+    assert "has a part without rows" in finetune_refused(tmp_path / "folder")
+
+
 @pytest.mark.parametrize("form", ["parquet", "folder"])
 def test_labels_have_their_names_and_none_is_no_label(tmp_path: Path, form: str) -> None:
     datasets = pytest.importorskip("datasets")

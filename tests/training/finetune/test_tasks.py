@@ -152,9 +152,9 @@ def test_questions_are_answered_and_served(tmp_path: Path, toy_checkpoint: Path,
         "--doc-stride",
         8,
         "--num-train-epochs",
-        12,
+        24,
         "--learning-rate",
-        1e-3,
+        5e-4,
         "--early-stopping-patience",
         0,
         "--export",
@@ -236,6 +236,21 @@ def test_a_head_goes_on_if_it_is_for_the_same_labels(
     assert torch.allclose(heads["same"], heads["first"], atol=1e-4)
     assert not torch.allclose(heads["other"], heads["first"], atol=1e-2)
     assert ["is for other labels: a new one is learnt" in one for one in told.values()] == [False, False, True]
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "electra", "camembert", "xlm-roberta"])
+def test_the_output_layer_of_every_family_is_found(name: str) -> None:
+    from training.finetune.kind import load_model, output_layer
+
+    transformers = pytest.importorskip("transformers")
+    checkpoint = str(next(CHECKPOINTS.glob(f"{name}-*label*"), CHECKPOINTS / f"{name}-regression"))
+    names = [f"label {i}" for i in range(transformers.AutoConfig.from_pretrained(checkpoint).num_labels)]
+    auto = transformers.AutoModelForSequenceClassification
+    model, other = (load_model(auto, checkpoint, names, None, are_known=known) for known in (True, False))
+    assert output_layer(model).out_features == len(names)
+    old, new = model.state_dict(), other.state_dict()
+    [changed] = {key.rpartition(".")[0] for key in old if (old[key] != new[key]).any()}
+    assert model.get_submodule(changed) is output_layer(model)
 
 
 @pytest.mark.parametrize("form", ["one", "several"])
