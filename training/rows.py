@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import datasets
-import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from training.errors import TrainingError
 from training.flags import Reading
@@ -20,6 +20,7 @@ FILES: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 _LONGEST_CELL: Final = 1 << 24
 _HELD_OUT: Final = ("validation", "test", "dev")
 """Names of the part that is held out, where a folder has several; the first that is there is taken."""
+_TRAIN: Final = "train"
 _MAKERS: Final = ("dataset_dict.json", "dataset_info.json")
 """What `save_to_disk` leaves in a folder."""
 
@@ -37,13 +38,29 @@ def read_rows(path: Path, reading: Reading) -> Rows:
     Raises:
         TrainingError: it is not there, of no known kind, in another encoding, or broken; the message names the line.
     """
+    parts = _read_parts(path, reading)
+    if _TRAIN not in parts:
+        raise TrainingError(f"{path} has no rows in a part named {_TRAIN}; it has {', '.join(parts)}.")
+    return Rows(parts[_TRAIN], next((parts[name] for name in _HELD_OUT if name in parts), None))
+
+
+def read_held_out(path: Path, reading: Reading) -> datasets.Dataset:
+    """Read what is given to be held out: of a folder, the part for that, if it has one; errors as of `read_rows`."""
+    parts = _read_parts(path, reading)
+    names = (*_HELD_OUT, _TRAIN)
+    if (name := next((name for name in names if name in parts), None)) is None:
+        raise TrainingError(f"{path} has no rows in a part named {' or '.join(names)}; it has {', '.join(parts)}.")
+    return parts[name]
+
+
+def _read_parts(path: Path, reading: Reading) -> dict[str, datasets.Dataset]:
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file():
         raise TrainingError(f"{path} is not there.")
     check_encoding(reading.encoding)
-    if reading.delimiter is not None and len(reading.delimiter) != 1:
-        raise TrainingError("--delimiter is one character.")
+    if reading.delimiter is not None and (len(reading.delimiter) != 1 or reading.delimiter in '"\r\n'):
+        raise TrainingError("--delimiter is one character, and neither a quote nor the end of a line.")
     try:
         rows = _read_file(path, reading.encoding, reading.delimiter)
     except UnicodeError:
@@ -56,7 +73,7 @@ def read_rows(path: Path, reading: Reading) -> Rows:
         raise TrainingError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not len(rows):
         raise TrainingError(f"{path} has no rows.")
-    return Rows(rows, None)
+    return {_TRAIN: rows}
 
 
 def _read_file(path: Path, encoding: str, delimiter: str | None) -> datasets.Dataset:
@@ -70,7 +87,8 @@ def _read_file(path: Path, encoding: str, delimiter: str | None) -> datasets.Dat
         case ".json":
             return _from_rows(_json_rows(path, encoding))
         case ".parquet":
-            return datasets.Dataset.from_pandas(pd.read_parquet(path), preserve_index=False)
+            # Not by pandas, which loses the names of labels, and makes fractions of numbers where a cell is empty.
+            return _with_names(datasets.Dataset(datasets.table.InMemoryTable(pq.read_table(path, partitioning=None))))
     raise TrainingError(f"{path} ends in none of {', '.join(FILES)}.")
 
 
@@ -142,25 +160,23 @@ def _questions(articles: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _read_folder(path: Path) -> Rows:
+def _read_folder(path: Path) -> dict[str, datasets.Dataset]:
     try:
         if any((path / name).exists() for name in _MAKERS):
             found = datasets.load_from_disk(str(path))
         else:
             with tempfile.TemporaryDirectory() as cache:
                 found = datasets.load_dataset(str(path), cache_dir=cache, keep_in_memory=True)
+    except IndexError:
+        raise TrainingError(f"{path} has a part without rows, which datasets cannot read: remove that part.") from None
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise TrainingError(f"{path} is no folder of datasets: {' '.join(str(error).split())}") from None
-    if isinstance(found, datasets.Dataset):
-        return Rows(_with_names(found), None)
-    if "train" not in found:
-        raise TrainingError(f"{path} has no part named train; it has {', '.join(found)}.")
-    held_out = next((name for name in _HELD_OUT if name in found), None)
-    return Rows(_with_names(found["train"]), None if held_out is None else _with_names(found[held_out]))
+    parts = {_TRAIN: found} if isinstance(found, datasets.Dataset) else found
+    return {name: _with_names(rows) for name, rows in parts.items() if len(rows)}
 
 
 def _with_names(rows: datasets.Dataset) -> datasets.Dataset:
-    """Give labels their names, where the dataset has them by number."""
+    """Give labels their names, where the dataset has them by number; -1 is no label."""
     for column, feature in dict(rows.features).items():
         inner = getattr(feature, "feature", feature)
         if isinstance(inner, datasets.ClassLabel):
@@ -174,7 +190,7 @@ def _name_of(labels: datasets.ClassLabel) -> Any:
     names: Mapping[int, str] = dict(enumerate(labels.names))
 
     def name(value: Any) -> Any:
-        return [name(one) for one in value] if isinstance(value, list) else names.get(value, value)
+        return [name(one) for one in value] if isinstance(value, list) else names.get(value)
 
     return name
 

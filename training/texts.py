@@ -1,6 +1,5 @@
 """Raw text: folders and files of it, as documents of lines."""
 
-import codecs
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -52,13 +51,13 @@ def read_lines(files: Sequence[Path], encoding: str) -> Iterator[str]:
 
 
 def check_encoding(name: str) -> None:
-    """Check that there is an encoding of this name.
+    """Check that there is an encoding of texts of this name.
 
     Raises:
         TrainingError: there is none.
     """
     try:
-        codecs.lookup(name)
+        "".encode(name)
     except LookupError:
         raise TrainingError(f"there is no encoding {name!r}; utf-8, latin-1 and cp1252 are some.") from None
 

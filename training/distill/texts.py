@@ -15,7 +15,7 @@ from training.finetune.arguments import Task
 from training.finetune.bad_rows import require_columns, without_bad_rows
 from training.finetune.command import KINDS
 from training.finetune.entities import TOKENS
-from training.rows import FILES, read_rows
+from training.rows import FILES, read_held_out, read_rows
 from training.texts import SUFFIXES, read_texts, text_files
 
 _LEAST: Final = 20
@@ -108,8 +108,7 @@ def _fault_of(row: dict[str, Any]) -> str | None:
 
 
 def _labelled(options: Options, path: Path, teacher: Teacher) -> Evaluation:
-    given = read_rows(path, options)
-    rows = KINDS[teacher.task].read(options, given.train if given.held_out is None else given.held_out, path)
+    rows = KINDS[teacher.task].read(options, read_held_out(path, options), path)
     match teacher.task:
         case "classify":
             texts = [_pair(row["text"], row["text_pair"]) for row in rows]

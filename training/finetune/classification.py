@@ -1,6 +1,6 @@
 """Classification of texts and of pairs of texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,18 +26,22 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from training.errors import TrainingError
+from training.errors import TrainingError, few
 from training.figures import draw_calibration, draw_confusion
-from training.finetune.arguments import ProblemType
-from training.finetune.bad_rows import require_columns, without_bad_rows
+from training.finetune.arguments import Options, ProblemType
+from training.finetune.bad_rows import parse_rows, require_columns
 from training.finetune.calibration import expected_calibration_error, reliability, temperature
 from training.finetune.cut import tell_cut
-from training.finetune.kind import Kind, Loss, Report, label_options
-from training.finetune.labels import read_labels
+from training.finetune.kind import Kind, Loss, Report, load_model, output_layer
+from training.finetune.labels import Label, find_problem, is_number, read_labels
 from training.flags import Reading
 from training.markdown import table
 
 TEXT, PAIR, LABEL = "text", "text_pair", "label"
+_MARKS: Final = {
+    **dict.fromkeys(("1", "1.0", "true", "yes"), True),
+    **dict.fromkeys(("0", "0.0", "false", "no"), False),
+}
 _BEST: Final[Mapping[ProblemType, str]] = {
     "single_label_classification": "f1_macro",
     "multi_label_classification": "f1_micro",
@@ -59,26 +63,33 @@ class Classification(Kind):
         labels = reading.label_column or [LABEL]
         require_columns(rows, texts, source, "--text-column")
         require_columns(rows, labels, source, "--label-column")
-        pairs = rows[texts[1]] if len(texts) > 1 else [""] * len(rows)
-        given = [_label(row, labels, reading.label_delimiter) for row in rows.select_columns(labels)]
-        wanted = datasets.Dataset.from_dict({TEXT: list(rows[texts[0]]), PAIR: list(pairs), LABEL: given})
+        if reading.label_delimiter == "":
+            raise TrainingError("--label-delimiter is at least one character.")
+        is_regression = isinstance(reading, Options) and reading.problem_type == "regression"
 
-        def fault_of(row: dict[str, Any]) -> str | None:
-            if not isinstance(row[TEXT], str) or not isinstance(row[PAIR], str):
-                return "have a text that is none"
-            if not row[TEXT].strip() or (len(texts) > 1 and not row[PAIR].strip()):
-                return "have an empty text"
-            return "have no label" if row[LABEL] is None or row[LABEL] == "" else None
+        def parse(row: dict[str, Any]) -> dict[str, Any]:
+            cells = [row[name] for name in texts]
+            if not all(isinstance(cell, str) for cell in cells):
+                raise ValueError("have a text that is none")
+            if not all(cell.strip() for cell in cells):
+                raise ValueError("have an empty text")
+            label = _label(row, labels, reading.label_delimiter)
+            if is_regression and not is_number(label):
+                raise ValueError("have a label that is no number")
+            return {TEXT: cells[0], PAIR: cells[1] if len(cells) > 1 else "", LABEL: label}
 
-        return without_bad_rows(wanted, fault_of, source, skip=reading.skip_bad_rows)
+        return parse_rows(rows.select_columns(list({*texts, *labels})), parse, source, skip=reading.skip_bad_rows)
 
     @staticmethod
     def written(row: dict[str, Any]) -> dict[str, Any]:
         return row if row[PAIR] else {TEXT: row[TEXT], LABEL: row[LABEL]}
 
+    def find_problem(self, parts: Sequence[datasets.Dataset]) -> None:
+        self._problem = find_problem([value for part in parts for value in part[LABEL]], self.options.problem_type)
+
     def find_labels(self, parts: Sequence[datasets.Dataset], known: Sequence[str]) -> None:
         options = self.options
-        self.labels = read_labels([value for part in parts for value in part[LABEL]], options.problem_type, known)
+        self.labels = read_labels([value for part in parts for value in part[LABEL]], self._problem, known)
         self._is_single = self.labels.problem == "single_label_classification"
         self.best_metric = _BEST[self.labels.problem]
         if options.class_weights == "balanced" and self.labels.problem == "regression":
@@ -89,17 +100,15 @@ class Classification(Kind):
     def subjects(self, rows: datasets.Dataset) -> list[str]:
         return ["\n".join(pair) for pair in zip(rows[TEXT], rows[PAIR], strict=True)]
 
-    def strata(self, rows: datasets.Dataset) -> list[str] | None:
-        return list(map(str, rows[LABEL])) if self._is_single else None
+    def labels_of(self, rows: datasets.Dataset) -> list[Collection[str]]:
+        if self._problem == "regression":
+            return super().labels_of(rows)
+        return [[value] if isinstance(value, str) else value for value in rows[LABEL]]
 
     def model(self, checkpoint: str) -> PreTrainedModel:
-        return AutoModelForSequenceClassification.from_pretrained(
-            checkpoint,
-            **label_options(self.labels.names),
-            problem_type=self.labels.problem,
-            ignore_mismatched_sizes=True,
-            dtype=torch.float32,
-        )
+        labels = self.labels
+        auto = AutoModelForSequenceClassification
+        return load_model(auto, checkpoint, labels.names, labels.problem, are_known=labels.are_known)
 
     def features(self, rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
         texts, pairs = list(rows[TEXT]), list(rows[PAIR]) if any(rows[PAIR]) else None
@@ -128,17 +137,16 @@ class Classification(Kind):
                 best = logits.argmax(-1)
                 return {
                     "accuracy": accuracy_score(targets, best),
-                    "f1_macro": f1_score(targets, best, average="macro", zero_division=0),
+                    "f1_macro": f1_score(targets, best, labels=_evaluated(targets), average="macro", zero_division=0),
                 }
             case "multi_label_classification":
                 chosen = logits > 0
+                each = [f1_score(targets[:, i], chosen[:, i], zero_division=0) for i in _evaluated(targets)]
                 return {
                     "exact": accuracy_score(targets, chosen),
                     # Column by column: of one label alone the library would count the rows without it.
                     "f1_micro": f1_score(targets.ravel(), chosen.ravel(), zero_division=0),
-                    "f1_macro": float(
-                        np.mean([f1_score(*pair, zero_division=0) for pair in zip(targets.T, chosen.T, strict=True)])
-                    ),
+                    "f1_macro": sum(each) / max(len(each), 1),
                 }
             case "regression":
                 scores = logits.squeeze(-1)
@@ -162,7 +170,7 @@ class Classification(Kind):
         return report
 
     def _add_labels(self, report: Report, chosen: Any, targets: Any) -> None:
-        numbers = range(len(self.labels.names))
+        names, numbers = self.labels.names, _evaluated(targets)
         if self._is_single:
             columns = precision_recall_fscore_support(targets, chosen, labels=numbers, average=None, zero_division=0)
         else:
@@ -172,12 +180,14 @@ class Classification(Kind):
             ]
             columns = [[figures[0] for figures in one] for one in zip(*each, strict=True)]
         by_label = {
-            name: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "rows": int(rows)}
-            for name, precision, recall, f1, rows in zip(self.labels.names, *columns, strict=True)
+            names[i]: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "rows": int(rows)}
+            for i, precision, recall, f1, rows in zip(numbers, *columns, strict=True)
         }
         report.figures["labels"] = by_label
-        rows = [[name, *figures.values()] for name, figures in by_label.items()]
-        report.sections.append("## By label\n\n" + table(["label", "precision", "recall", "F1", "rows"], rows))
+        section = table(["label", "precision", "recall", "F1", "rows"], [[k, *v.values()] for k, v in by_label.items()])
+        if others := [name for name in names if name not in by_label]:
+            section += f"\n\nNo held-out row has these labels, which `f1_macro` leaves out: {few(others)}."
+        report.sections.append(f"## By label\n\n{section}")
 
     def _add_confusion(self, report: Report, best: Any, targets: Any, folder: Path) -> None:
         counts = confusion_matrix(targets, best, labels=range(len(self.labels.names)))
@@ -211,15 +221,34 @@ class Classification(Kind):
         )
 
 
-def _label(row: dict[str, Any], columns: list[str], delimiter: str | None) -> Any:
+def _label(row: dict[str, Any], columns: list[str], delimiter: str | None) -> Label:
+    """Return the label of a row as text, or its labels.
+
+    Raises:
+        ValueError: with the end of a sentence that says what is wrong with the row.
+    """
     if len(columns) > 1:
-        return [name for name in columns if str(row[name]).strip().lower() in ("1", "1.0", "true", "yes")]
+        marks = {name: _MARKS.get(str(row[name]).strip().lower()) for name in columns}
+        if None in marks.values():
+            raise ValueError("have a label that is neither 0 nor 1")
+        return [name for name, is_marked in marks.items() if is_marked]
     value = row[columns[0]]
-    if isinstance(value, list):
-        return list(map(str, value))
-    if not isinstance(value, str):
-        return value
-    return value.strip() if delimiter is None else [name.strip() for name in value.split(delimiter) if name.strip()]
+    if isinstance(value, str) and delimiter is not None:
+        value = [name for name in value.split(delimiter) if name.strip()]
+    return [_name(one) for one in value] if isinstance(value, list) else _name(value)
+
+
+def _name(value: Any) -> str:
+    """Return a label as a CSV has it; errors as of `_label`."""
+    name = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    if isinstance(value, dict | list | None) or name.lower() in ("", "nan"):
+        raise ValueError("have no label")
+    return name
+
+
+def _evaluated(targets: Any) -> list[int]:
+    """Return the numbers of the labels that rows have, [rows] or [rows, labels] of 0 and 1."""
+    return list(map(int, np.unique(targets) if targets.ndim == 1 else np.flatnonzero(targets.any(0))))
 
 
 class _Balanced:
@@ -250,8 +279,7 @@ class _Balanced:
 
 
 def _divide_logits(model: PreTrainedModel, divisor: float) -> None:
-    """Divide the last linear layer of the head, whose outputs are the logits."""
-    last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
+    last = output_layer(model)
     with torch.no_grad():
         last.weight /= divisor
         last.bias /= divisor

@@ -16,7 +16,7 @@ from training.finetune.card import write_report
 from training.finetune.classification import Classification
 from training.finetune.entities import TOKENS, Entities
 from training.finetune.kind import Kind
-from training.rows import Rows, read_rows, source_files
+from training.rows import Rows, read_held_out, read_rows, source_files
 from training.running import BestStep, LengthGroupedTrainer, begin, train, training_arguments
 from training.work_folder import WorkFolder, check_apart, fingerprint
 
@@ -35,9 +35,7 @@ def run(options: Options) -> None:
     """
     _check_paths(options)
     rows = read_rows(options.data, options)
-    evaluation = None
-    if options.eval_data is not None:
-        evaluation = read_rows(options.eval_data, options).train
+    evaluation = None if options.eval_data is None else read_held_out(options.eval_data, options)
     task = options.task or _task(rows)
     with WorkFolder(options.output, _identity(options), overwrite=options.overwrite) as folder:
         if not folder.is_finished:

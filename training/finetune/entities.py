@@ -1,13 +1,11 @@
 """Entities: spans of characters, each with a type."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import datasets
-import torch
 from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
 from transformers import (
     AutoModelForTokenClassification,
@@ -17,10 +15,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from training.errors import TrainingError, few, share, tell
-from training.finetune.bad_rows import require_columns, without_bad_rows
+from training.errors import TrainingError, share, tell
+from training.finetune.bad_rows import parse_rows, require_columns
 from training.finetune.cut import tell_cut
-from training.finetune.kind import Kind, Report, label_options
+from training.finetune.kind import Kind, Report, load_model
 from training.flags import Reading
 from training.markdown import table
 
@@ -59,20 +57,12 @@ class Entities(Kind):
         label = (reading.label_column or [first(TAGS if tokens else SPANS) or SPANS[0]])[0]
         require_columns(rows, [text], source, "--text-column")
         require_columns(rows, [label], source, "--label-column")
-        parse = _from_tags if tokens else _from_spans
 
-        def fault_of(row: dict[str, Any]) -> str | None:
-            try:
-                parse(row[text], row[label])
-            except ValueError as error:
-                return str(error)
-            return None
+        def parse(row: dict[str, Any]) -> dict[str, Any]:
+            found, spans = (_from_tags if tokens else _from_spans)(row[text], row[label])
+            return {"text": found, "spans": [span._asdict() for span in spans]}
 
-        rows = without_bad_rows(rows, fault_of, source, skip=reading.skip_bad_rows)
-        found = [parse(row[text], row[label]) for row in rows]
-        return datasets.Dataset.from_dict(
-            {"text": [text for text, _ in found], "spans": [[span._asdict() for span in spans] for _, spans in found]}
-        )
+        return parse_rows(rows, parse, source, skip=reading.skip_bad_rows)
 
     @staticmethod
     def written(row: dict[str, Any]) -> dict[str, Any]:
@@ -80,28 +70,23 @@ class Entities(Kind):
         return {"text": row["text"], "entities": spans}
 
     def find_labels(self, parts: Sequence[datasets.Dataset], known: Sequence[str]) -> None:
-        counts = Counter(span["type"] for part in parts for spans in part["spans"] for span in spans)
-        if not counts:
+        types = {name for part in parts for names in self.labels_of(part) for name in names}
+        if not types:
             raise TrainingError("no row has an entity: there is nothing to find.")
-        if once := [name for name, count in counts.items() if count == 1]:
-            raise TrainingError(
-                f"{len(once)} of {len(counts)} types of entities occur only once ({few(once)}), and cannot be both learnt "
-                "and evaluated. Merge or remove them."
-            )
-        names = [_OUTSIDE, *(f"{prefix}-{name}" for name in sorted(counts) for prefix in "BI")]
-        self.names = tuple(known) if set(known) == set(names) else tuple(names)
+        names = [_OUTSIDE, *(f"{prefix}-{name}" for name in sorted(types) for prefix in "BI")]
+        self._are_known = set(known) == set(names)
+        self.names = tuple(known if self._are_known else names)
+        self._missed: list[list[str]] = []
 
     def subjects(self, rows: datasets.Dataset) -> list[str]:
         return list(rows["text"])
 
+    def labels_of(self, rows: datasets.Dataset) -> list[Collection[str]]:
+        return [{span["type"] for span in spans} for spans in rows["spans"]]
+
     def model(self, checkpoint: str) -> PreTrainedModel:
-        return AutoModelForTokenClassification.from_pretrained(
-            checkpoint,
-            **label_options(self.names),
-            problem_type=None,
-            ignore_mismatched_sizes=True,
-            dtype=torch.float32,
-        )
+        auto = AutoModelForTokenClassification
+        return load_model(auto, checkpoint, self.names, None, are_known=self._are_known)
 
     def features(self, rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
         texts = list(rows["text"])
@@ -110,15 +95,22 @@ class Entities(Kind):
         )
         cut = tokenizer(texts, truncation=True, max_length=max_length, return_offsets_mapping=True)
         numbers = {name: i for i, name in enumerate(self.names)}
-        labels, split_spans = [], 0
+        labels, missed, split_spans = [], [], 0
         for i, spans in enumerate(rows["spans"]):
             own = [one is not None for one in cut.sequence_ids(i)]
-            named, inexact = _labels(cut["offset_mapping"][i], own, [Span(**span) for span in spans])
+            named, without_token, inexact = _labels(cut["offset_mapping"][i], own, [Span(**span) for span in spans])
             split_spans += inexact
+            missed.append(without_token)
             labels.append([_IGNORED if name is None else numbers[name] for name in named])
+        total = sum(map(len, rows["spans"]))
         if split_spans:
-            total = sum(map(len, rows["spans"]))
             tell(f"{share(split_spans, total)} entities begin or end within a token; the whole token counts as theirs.")
+        is_held_out = rows is self.held_out
+        if any(missed):
+            told = "count as not found" if is_held_out else "are not learnt"
+            tell(f"{share(sum(map(len, missed)), total)} entities lie behind the cut and {told}.")
+        if is_held_out:
+            self._missed = missed
         columns = {name: cut[name] for name in tokenizer.model_input_names if name in cut}
         return datasets.Dataset.from_dict({**columns, "labels": labels})
 
@@ -159,9 +151,13 @@ class Entities(Kind):
         best = prediction.predictions.argmax(-1)
         is_own = prediction.label_ids != _IGNORED
         names = self.names
+        wanted = [[names[i] for i in row[own]] for row, own in zip(prediction.label_ids, is_own, strict=True)]
+        found = [[names[i] for i in row[own]] for row, own in zip(best, is_own, strict=True)]
+        # An entity without a token is as one that was not found.
+        missed = [[f"B-{name}" for name in types] for types in self._missed]
         return (
-            [[names[i] for i in row[own]] for row, own in zip(prediction.label_ids, is_own, strict=True)],
-            [[names[i] for i in row[own]] for row, own in zip(best, is_own, strict=True)],
+            [row + types for row, types in zip(wanted, missed, strict=True)],
+            [row + [_OUTSIDE] * len(types) for row, types in zip(found, missed, strict=True)],
         )
 
 
@@ -203,10 +199,8 @@ def _from_spans(text: Any, spans: Any) -> tuple[str, list[Span]]:
     if not isinstance(text, str) or not text.strip():
         raise ValueError("have an empty text")
     try:
-        found = sorted(
-            Span(int(span["start"]), int(span["end"]), str(span.get("label") or span["type"])) for span in spans or []
-        )
-    except (TypeError, KeyError, ValueError, AttributeError):
+        found = sorted(map(_span, spans or []))
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
         raise ValueError("have entities without start, end and label") from None
     if any(not 0 <= span.start < span.end <= len(text) for span in found):
         raise ValueError("have entities outside of the text")
@@ -215,18 +209,28 @@ def _from_spans(text: Any, spans: Any) -> tuple[str, list[Span]]:
     return text, found
 
 
+def _span(given: Any) -> Span:
+    if (name := given.get("label") or given["type"]) is None:
+        raise ValueError
+    return Span(int(given["start"]), int(given["end"]), str(name))
+
+
 def _labels(
     offsets: Sequence[tuple[int, int]], is_own: Sequence[bool], spans: Sequence[Span]
-) -> tuple[list[str | None], int]:
-    """Return the label of each token, None for those that are not the text's, and how many spans cut a token in two."""
+) -> tuple[list[str | None], list[str], int]:
+    """Return the label of each token, None if it is not the text's, the types of spans without one, and how many spans cut one."""
     labels: list[str | None] = [_OUTSIDE if own else None for own in is_own]
+    missed: list[str] = []
     inexact = 0
     for span in spans:
         inside = [i for i, (start, end) in enumerate(offsets) if is_own[i] and start < span.end and end > span.start]
         for i in inside:
             labels[i] = f"{'B' if i == inside[0] else 'I'}-{span.type}"
-        inexact += bool(inside) and (offsets[inside[0]][0] < span.start or offsets[inside[-1]][1] > span.end)
-    return labels, inexact
+        if not inside:
+            missed.append(span.type)
+        else:
+            inexact += offsets[inside[0]][0] < span.start or offsets[inside[-1]][1] > span.end
+    return labels, missed, inexact
 
 
 def _plain(value: Any) -> Any:

@@ -1,15 +1,20 @@
 """What the kinds of tasks have in common: rows become features, predictions become figures."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
+import torch
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
-from training.finetune.arguments import Options, Task
+from training.errors import few, share, tell
+from training.finetune.arguments import Options, ProblemType, Task
+from training.finetune.bad_rows import without_labels
+from training.finetune.labels import is_number
 from training.finetune.split import split
 from training.flags import Reading
 from training.rows import Rows
@@ -17,10 +22,41 @@ from training.rows import Rows
 Loss = Callable[..., Any]
 
 
-def label_options(names: Sequence[str]) -> dict[str, Any]:
-    """Return the options of a head that has these labels."""
-    numbers = {name: i for i, name in enumerate(names)}
-    return {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": numbers}
+def load_model(
+    auto: Any, checkpoint: str, names: Sequence[str], problem: ProblemType | None, *, are_known: bool
+) -> PreTrainedModel:
+    """Return the checkpoint with a head for labels: its own if that is for the same, or a new one.
+
+    Args:
+        auto: The class of transformers that loads a network with the head.
+        checkpoint: A folder or a name on the hub.
+        names: The labels, by number.
+        problem: What they are; None if each token has one.
+        are_known: Whether they are the labels of the checkpoint's head.
+    """
+    model, loading = auto.from_pretrained(
+        checkpoint,
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+        problem_type=problem,
+        ignore_mismatched_sizes=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    output = output_layer(model)
+    [name] = (name for name, module in model.named_modules() if module is output)
+    if not are_known and f"{name}.weight" not in loading["missing_keys"]:
+        tell(f"The head of {checkpoint} is for other labels: a new one is learnt.")
+        torch.nn.init.normal_(output.weight, std=model.config.initializer_range)
+        torch.nn.init.zeros_(output.bias)
+    return model
+
+
+def output_layer(model: PreTrainedModel) -> torch.nn.Linear:
+    """Return the last layer of the head, whose outputs are the logits."""
+    # Not the last of the network: XLM-RoBERTa has its encoder behind its head.
+    return [module for module in model.classifier.modules() if isinstance(module, torch.nn.Linear)][-1]
 
 
 @dataclass(slots=True)
@@ -59,11 +95,18 @@ class Kind(ABC):
         self.options = options
         train = self.read(options, rows.train, options.data)
         apart = evaluation if evaluation is not None else rows.held_out
-        held_out = None if apart is None else self.read(options, apart, options.eval_data or options.data)
-        self.find_labels([train] if held_out is None else [train, held_out], known)
-        if held_out is None:
-            train, held_out = split(train, self.subjects(train), self.strata(train), options.eval_share, options.seed)
+        if apart is None:
+            self.find_problem([train])
+            train = self._without_single(train)
+            self.find_labels([train], known)
+            train, held_out = split(train, self.subjects(train), self._strata(train), options.eval_share, options.seed)
+        else:
+            held_out = self.read(options, apart, options.eval_data or options.data)
+            self.find_problem([train, held_out])
+            held_out = self._without_unlearnt(train, held_out)
+            self.find_labels([train, held_out], known)
         self.train, self.held_out = train, held_out
+        self._tell_sides()
 
     @staticmethod
     @abstractmethod
@@ -79,6 +122,9 @@ class Kind(ABC):
     def written(row: dict[str, Any]) -> dict[str, Any]:
         """Return a row that was read, as JSON lines have it; it can be read again without an option."""
 
+    def find_problem(self, parts: Sequence[datasets.Dataset]) -> None:  # noqa: B027 - only labels have several
+        """Find out what the labels of all the rows are; errors as of the class."""
+
     @abstractmethod
     def find_labels(self, parts: Sequence[datasets.Dataset], known: Sequence[str]) -> None:
         """Find out what there is to learn in all the rows; errors as of the class."""
@@ -87,9 +133,50 @@ class Kind(ABC):
     def subjects(self, rows: datasets.Dataset) -> list[str]:
         """Return what each row is about: rows with the same are either learnt from or held out."""
 
-    def strata(self, rows: datasets.Dataset) -> list[str] | None:
-        """Return the label of each row, if it has one, whose share is to be the same in both parts."""
-        return None
+    def labels_of(self, rows: datasets.Dataset) -> list[Collection[str]]:
+        """Return the labels of each row that need other rows with the same; none if there are no such labels."""
+        return [()] * len(rows)
+
+    def _without_single(self, rows: datasets.Dataset) -> datasets.Dataset:
+        """Leave out labels of one text alone, until there is none."""
+        while True:
+            labels = self.labels_of(rows)
+            pairs = {(text, name) for text, names in zip(self.subjects(rows), labels, strict=True) for name in names}
+            single = [name for name, count in Counter(name for _, name in pairs).items() if count == 1]
+            if not single:
+                return rows
+            fault = "are of one text alone, and cannot be both learnt and evaluated"
+            if all(map(is_number, single)):
+                fault += " unless they are numbers to predict, --problem-type regression"
+            rows = without_labels(rows, labels, single, fault, skip=self.options.skip_bad_rows)
+
+    def _without_unlearnt(self, train: datasets.Dataset, held_out: datasets.Dataset) -> datasets.Dataset:
+        labels = self.labels_of(held_out)
+        unlearnt = _all(labels) - _all(self.labels_of(train))
+        fault = "occur only in the held-out rows, and cannot be learnt"
+        return without_labels(held_out, labels, unlearnt, fault, skip=self.options.skip_bad_rows)
+
+    def _strata(self, rows: datasets.Dataset) -> list[str]:
+        """Return the rarest label of each row: those that are not are evaluated anyway."""
+        labels = self.labels_of(rows)
+        counts = Counter(name for names in labels for name in names)
+        return [min(names, key=lambda name: (counts[name], name), default="") for names in labels]
+
+    def _tell_sides(self) -> None:
+        """Print which labels and texts are not on the side where they should be."""
+        learnt, evaluated = (_all(self.labels_of(rows)) for rows in (self.train, self.held_out))
+        for only, told in (
+            (learnt - evaluated, "are not evaluated, as no held-out row has them"),
+            (evaluated - learnt, "are not learnt, as only held-out rows have them"),
+        ):
+            if only:
+                tell(f"{len(only):,} of {len(learnt | evaluated):,} labels {told}: {few(sorted(only))}.")
+        texts = set(self.subjects(self.train))
+        if both := sum(text in texts for text in self.subjects(self.held_out)):
+            tell(
+                f"{share(both, len(self.held_out))} held-out rows have a text that is learnt from, too: the figures are better "
+                "than those of new texts."
+            )
 
     @abstractmethod
     def model(self, checkpoint: str) -> PreTrainedModel:
@@ -114,3 +201,7 @@ class Kind(ABC):
     @abstractmethod
     def report(self, prediction: EvalPrediction, model: PreTrainedModel, folder: Path) -> Report:
         """Write the figures' pictures into the folder, and return what they show."""
+
+
+def _all(labels: Sequence[Collection[str]]) -> set[str]:
+    return set().union(*labels)

@@ -74,7 +74,7 @@ def test_several_labels_are_learnt(
             data, extra = toy.write_jsonl(tmp_path / "rows.jsonl", [{"text": t, "label": n} for t, n in named]), ()
     output = tmp_path / "several"
     # With only rows of a label or two, the figures stay as they are for the first epochs.
-    weights = ("--class-weights", "balanced", "--early-stopping-patience", 0)
+    weights = ("--class-weights", "balanced", "--early-stopping-patience", 0, "--learning-rate", 1e-3)
     training("finetune", "--data", data, "--checkpoint", toy_checkpoint, "--output", output, *LEARN, *extra, *weights)
     assert figures(output)["f1_micro"] > 0.9
     assert set(json.loads((output / "config.json").read_text())["label2id"]) == {"good", "bad"}
@@ -150,9 +150,9 @@ def test_questions_are_answered_and_served(tmp_path: Path, toy_checkpoint: Path,
     data.write_text(json.dumps(articles))
     given = (
         "--num-train-epochs",
-        12,
+        24,
         "--learning-rate",
-        1e-3,
+        5e-4,
         "--early-stopping-patience",
         0,
         "--export",
@@ -256,6 +256,63 @@ def test_tags_of_every_scheme_are_read(tmp_path: Path, tags: list[str], types: l
     rows = datasets.Dataset.from_list([{"tokens": ["anna", "bela", "in", "ulm"], "ner_tags": tags}])
     [row] = Entities.read(Reading("utf-8", None, False, None, None, None), rows, tmp_path)
     assert [f"{row['text'][span['start'] : span['end']]} {span['type']}" for span in row["spans"]] == types
+
+
+@pytest.mark.parametrize("task", ["classify", "entities"])
+def test_a_head_goes_on_if_it_is_for_the_same_labels(
+    tmp_path: Path, toy_checkpoint: Path, training: Callable[..., str], task: str
+) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
+    rows, old, new = {
+        "classify": (toy.reviews(40), "positive", "pleased"),
+        "entities": (toy.sentences(40), "B-PER", "B-MAN"),
+    }[task]
+    data = toy.write_jsonl(tmp_path / "rows.jsonl", rows)
+    others = tmp_path / "others.jsonl"
+    others.write_text(data.read_text().replace(old, new))
+    told: dict[str, str] = {}
+    heads: dict[str, Any] = {}
+    for name, start, source in (("first", toy_checkpoint, data), ("same", "first", data), ("other", "first", others)):
+        given = ("--data", source, "--checkpoint", tmp_path / start, "--output", tmp_path / name)
+        told[name] = training("finetune", *given, "--max-steps", 1, "--learning-rate", 1e-6, "--seed", len(told))
+        heads[name] = load_file(tmp_path / name / "model.safetensors")["classifier.weight"]
+    assert torch.allclose(heads["same"], heads["first"], atol=1e-4)
+    assert not torch.allclose(heads["other"], heads["first"], atol=1e-2)
+    assert ["is for other labels: a new one is learnt" in one for one in told.values()] == [False, False, True]
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "electra", "camembert", "xlm-roberta"])
+def test_the_output_layer_of_every_family_is_found(name: str) -> None:
+    from training.finetune.kind import load_model, output_layer
+
+    transformers = pytest.importorskip("transformers")
+    checkpoint = str(next(CHECKPOINTS.glob(f"{name}-*label*"), CHECKPOINTS / f"{name}-regression"))
+    names = [f"label {i}" for i in range(transformers.AutoConfig.from_pretrained(checkpoint).num_labels)]
+    auto = transformers.AutoModelForSequenceClassification
+    model, other = (load_model(auto, checkpoint, names, None, are_known=known) for known in (True, False))
+    assert output_layer(model).out_features == len(names)
+    old, new = model.state_dict(), other.state_dict()
+    [changed] = {key.rpartition(".")[0] for key in old if (old[key] != new[key]).any()}
+    assert model.get_submodule(changed) is output_layer(model)
+
+
+@pytest.mark.parametrize("form", ["one", "several"])
+def test_labels_without_held_out_rows_are_told_and_pull_no_figure(
+    tmp_path: Path, toy_checkpoint: Path, training: Callable[..., str], form: str
+) -> None:
+    rows: list[dict[str, Any]] = [*toy.reviews(40), *({"text": f"so {word}", "label": "mixed"} for word in toy.FILL)]
+    if form == "several":
+        rows = [{"text": row["text"], "label": [row["label"]]} for row in rows]
+    data, output = toy.write_jsonl(tmp_path / "rows.jsonl", rows), tmp_path / "output"
+    given = ("--eval-data", toy.write_jsonl(tmp_path / "held-out.jsonl", rows[:40]), "--max-steps", 1)
+    told = training("finetune", "--data", data, "--checkpoint", toy_checkpoint, "--output", output, *given)
+    assert "1 of 3 labels are not evaluated, as no held-out row has them: mixed." in told
+    assert "which `f1_macro` leaves out: mixed." in (output / "README.md").read_text()
+    by_label = figures(output)["labels"]
+    assert by_label.keys() == {"negative", "positive"}
+    assert figures(output)["f1_macro"] == pytest.approx(sum(row["f1"] for row in by_label.values()) / 2)
 
 
 @pytest.mark.parametrize("start", ["bert-entities", "bert-nli", "distilbert-one-label"])
