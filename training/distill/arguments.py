@@ -44,10 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="what to learn from, without labels: lines of text, folders of them, or rows as of finetune",
+        help="texts to learn from, without labels: lines of text, or rows as finetune reads them, in files or folders",
     )
     add_output(parser)
-    parser.add_argument("--export", type=Path, metavar="models/NAME", help="export the student to a bundle, too")
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="models/NAME",
+        help="then export the result to this bundle, which is replaced if it exists",
+    )
 
     students = parser.add_argument_group("students")
     students.add_argument(
@@ -55,14 +60,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=at_least_1,
         metavar="N",
-        help="layers of a student, and of more students; it starts from as many of the teacher's [default: half of them]",
+        help="layers of the student, which starts from as many of the teacher's; several numbers make several students "
+        "[default: half of the teacher's]",
     )
     students.add_argument(
         "--hidden-size",
         nargs="+",
         type=at_least_1,
         metavar="N",
-        help="its width, a multiple of the teacher's size of a head; each is tried with each number of layers "
+        help="width of the student, a multiple of the size of the teacher's heads; each is tried with each number of layers "
         "[default: the teacher's]",
     )
     students.add_argument(
@@ -70,8 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=fraction,
         metavar="SHARE",
         help="take the smallest model, in fp32 or int8, whose accuracy, F1 or correlation is below the teacher's by at most "
-        "so much, as 1%% "
-        "[default: the best student]",
+        "so much, such as 1%% [default: the best student]",
     )
 
     rows = parser.add_argument_group("evaluation")
@@ -79,29 +84,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--eval-data",
         type=Path,
         metavar="FILE",
-        help="labelled rows as of finetune [default: a share of --texts, and what the teacher says of them]",
+        help="labelled rows to evaluate on [default: a share of --texts, and what the teacher answers to them]",
     )
     rows.add_argument(
-        "--eval-share", type=fraction, default=0.1, metavar="SHARE", help="that is held out [default: %(default)s]"
+        "--eval-share",
+        type=fraction,
+        default=0.1,
+        metavar="SHARE",
+        help="share of --texts to evaluate on, which is not learnt from [default: %(default)s]",
     )
     add_reading(rows)
 
     training = parser.add_argument_group("training")
     training.add_argument(
-        "--max-length", type=at_least_1, metavar="TOKENS", help="a longer text is cut [default: the teacher's]"
+        "--max-length",
+        type=at_least_1,
+        metavar="TOKENS",
+        help="tokens of a text; longer texts are cut [default: the teacher's most]",
     )
     training.add_argument(
         "--temperature",
         type=above_0,
         default=2.0,
         metavar="X",
-        help="by which the logits are divided: above 1, unlikely labels count more [default: %(default)s]",
+        help="divide the logits by X in the loss: above 1, unlikely labels count more [default: %(default)s]",
     )
     training.add_argument(
         "--hidden-loss-weight",
         type=at_least_0,
         default=1.0,
         metavar="X",
-        help="of the difference of hidden states, beside that of the labels [default: %(default)s]",
+        help="weight of the hidden states in the loss; that of the labels is 1 [default: %(default)s]",
     )
     add_schedule(training, epochs=6, learning_rate=1e-4, batch_size=32, warmup_ratio=0.1)
