@@ -1,6 +1,7 @@
 """What the tests of training share."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,18 @@ from training.__main__ import main
 
 # So small a network is learnt by one thread; those of several workers would wait for each other, each at a core's full speed.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def as_in_a_process_of_its_own() -> None:
+    """Learn in this process to the same bits as in one that is started: by one thread, though torch may be imported already.
+
+    And let Ctrl-C stop what is started, which a shell's background jobs ignore.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
