@@ -30,12 +30,16 @@ def write_card(folder: Path, front: ModelCardData, sections: Sequence[str], figu
 def how_it_was_made(options: Mapping[str, Any], names: Sequence[str], output: Path, task: str) -> str:
     """Return the options of these names, the versions, and the command that exports the result."""
     rows = [[code(f"--{name.replace('_', '-')}"), _shown(options[name])] for name in names]
-    paths = f"--checkpoint {shlex.quote(str(output))} --output {shlex.quote(f'models/{output.name}')}"
-    command = f"python -m model_export export {paths} --task {task}"
     return (
         f"## How it was made\n\n![Loss by step](loss.png)\n\n{table(['option', 'value'], rows)}\n\n"
-        f"transformers {transformers.__version__}, torch {torch.__version__}. To serve it:\n\n    {command}"
+        f"transformers {transformers.__version__}, torch {torch.__version__}. {how_to_serve(output, task)}"
     )
+
+
+def how_to_serve(output: Path, task: str, options: str = "") -> str:
+    """Return the sentence and the command that export the result, with more options of the command."""
+    paths = f"--checkpoint {shlex.quote(str(output))} --output {shlex.quote(f'models/{output.name}')}"
+    return f"To serve it:\n\n    python -m model_export export {paths} --task {task} {options}".rstrip()
 
 
 def base_model(checkpoint: str | None) -> str | None:

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Subset
 
 from training.checkpoint import open_checkpoint
 from training.demo import sources
@@ -95,8 +94,8 @@ def _train(options: Options, start: Path, files: list[Path], package: Path, fold
         remove_unused_columns=False,
         label_names=["labels", "next_sentence_label"],  # with which the Trainer asks for figures
     )
-    chosen = Subset(pairs, range(arguments.max_steps * options.batch_size))
-    by_length = ByLength(chosen, batch_size=options.batch_size, seed=options.seed)
+    count = arguments.max_steps * options.batch_size
+    by_length = ByLength(pairs, count, batch_size=options.batch_size, seed=options.seed)
     rated = tokens_of(learnt, tokenizer, options.max_length)
     trainer = PretrainingTrainer(
         model,

@@ -22,7 +22,7 @@ from training.distill.student import Shape, check_shape, make_student
 from training.distill.teacher import Teacher, open_teacher
 from training.distill.texts import evaluation_rows, read_unlabelled
 from training.errors import TrainingError, tell
-from training.finetune.cut import tell_cut
+from training.finetune.cut import encode
 from training.rows import source_files
 from training.running import LengthGroupedTrainer, begin, train, training_arguments
 from training.work_folder import WorkFolder, check_apart, fingerprint
@@ -164,12 +164,7 @@ def _features(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_lengt
     texts = [tuple(row.values()) for row in rows]
     firsts = [text[0] for text in texts]
     seconds = [text[1] for text in texts] if len(texts[0]) > 1 else None
-    tell_cut(
-        [len(ids) for ids in tokenizer(firsts, seconds, verbose=False)["input_ids"]],
-        max_length,
-        tokenizer.model_max_length,
-    )
-    cut = tokenizer(firsts, seconds, truncation=True, max_length=max_length)
+    cut = encode(tokenizer, firsts, seconds, max_length)
     return datasets.Dataset.from_dict({name: cut[name] for name in tokenizer.model_input_names if name in cut})
 
 

@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from training.card import write_card
+from training.card import how_to_serve, write_card
 from training.distill.arguments import Options
 from training.distill.choice import TEACHER
 from training.distill.evaluation import MEASURES
@@ -64,16 +63,13 @@ def write_report(
         f"by {labelled}, in the bundles that are served; of the {measure}, more is better. Texts a second are those of "
         "`python -m app predict` on this machine's CPU."
     )
-    bundle = f"--output models/{options.output.name} --task {teacher.task} --variants cpu-{chosen.precision} --keep-inaccurate"
-    served = (
-        f"To serve it:\n\n    python -m model_export export --checkpoint {shlex.quote(str(options.output))} {bundle}"
-    )
+    variant = f"--variants cpu-{chosen.precision} --keep-inaccurate"
     front = ModelCardData(library_name="transformers", model_name=options.output.name)
     sections = [
         made_of,
         compared(options, teacher, measured, chosen),
         "![Speed and quality of each model](trade_off.png)",
-        served,
+        how_to_serve(options.output, teacher.task, variant),
     ]
     write_card(folder, front, sections, [dataclasses.asdict(one) | {"is_taken": one == chosen} for one in measured])
     points = [(one.name, one.rows_per_s, one.quality, one.size_bytes) for one in measured]

@@ -1,6 +1,5 @@
 """What a student learns from, and what it is evaluated on."""
 
-import math
 import random
 from pathlib import Path
 from typing import Any, Final
@@ -12,9 +11,10 @@ from training.distill.evaluation import Answer, Evaluation, Form, Row
 from training.distill.teacher import Teacher
 from training.errors import TrainingError, few
 from training.finetune.arguments import Task
-from training.finetune.bad_rows import require_columns, without_bad_rows
+from training.finetune.bad_rows import fault_of_texts, require_columns, without_bad_rows
 from training.finetune.command import KINDS
 from training.finetune.entities import TOKENS
+from training.finetune.labels import is_number
 from training.rows import FILES, read_held_out, read_rows
 from training.texts import SUFFIXES, read_texts, text_files
 
@@ -86,7 +86,12 @@ def _rows(options: Options, path: Path, task: Task) -> list[Row]:
     require_columns(rows, names, path, "--text-column")
     own = ["question", "context"] if task == "answer" else ["text", "text_pair"]
     wanted = {name: [_text(cell, task) for cell in rows[column]] for name, column in zip(own, names, strict=False)}
-    good = without_bad_rows(datasets.Dataset.from_dict(wanted), _fault_of, path, skip=options.skip_bad_rows)
+    good = without_bad_rows(
+        datasets.Dataset.from_dict(wanted),
+        lambda row: fault_of_texts(list(row.values())),
+        path,
+        skip=options.skip_bad_rows,
+    )
     return [dict(row) for row in good]
 
 
@@ -99,12 +104,6 @@ def _text_columns(rows: datasets.Dataset, task: Task) -> list[str]:
 def _text(cell: Any, task: Task) -> Any:
     """Return a cell; tokens as the text that finetune makes of them."""
     return " ".join(map(str, cell)) if task == "entities" and isinstance(cell, list) else cell
-
-
-def _fault_of(row: dict[str, Any]) -> str | None:
-    if not all(isinstance(cell, str) for cell in row.values()):
-        return "have a text that is none"
-    return None if all(cell.strip() for cell in row.values()) else "have an empty text"
 
 
 def _labelled(options: Options, path: Path, teacher: Teacher) -> Evaluation:
@@ -129,14 +128,10 @@ def _pair(text: str, second: str) -> Row:
 
 def _right(label: Any, form: Form, path: Path) -> Answer:
     if form == "number":
-        try:
-            number = float(label)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
+        if not is_number(label):
             raise TrainingError(f"the teacher predicts a number, and a label of {path} is none: {label!r}.")
-        return number
-    names = set(label) if isinstance(label, list) else {str(label)}
+        return float(label)
+    names = set(label) if isinstance(label, list) else {label}
     if form == "label" and len(names) != 1:
         raise TrainingError(f"the teacher answers with one label, and a row of {path} has {len(names)}: {label!r}.")
     return names

@@ -47,6 +47,13 @@ def without_bad_rows(
     return rows.select(good)
 
 
+def fault_of_texts(cells: Sequence[Any]) -> str | None:
+    """Return what is wrong with the texts of a row, as the end of a sentence."""
+    if not all(isinstance(cell, str) for cell in cells):
+        return "have a text that is none"
+    return None if all(cell.strip() for cell in cells) else "have an empty text"
+
+
 def parse_rows(
     rows: datasets.Dataset, parse: Callable[[dict[str, Any]], dict[str, Any]], source: Path, *, skip: bool
 ) -> datasets.Dataset:

@@ -29,9 +29,9 @@ from transformers import (
 from training.errors import TrainingError, few
 from training.figures import draw_calibration, draw_confusion
 from training.finetune.arguments import Options, ProblemType
-from training.finetune.bad_rows import parse_rows, require_columns
+from training.finetune.bad_rows import fault_of_texts, parse_rows, require_columns
 from training.finetune.calibration import expected_calibration_error, reliability, temperature
-from training.finetune.cut import tell_cut
+from training.finetune.cut import encode
 from training.finetune.kind import Kind, Loss, Report, load_model, output_layer
 from training.finetune.labels import Label, find_problem, is_number, read_labels
 from training.flags import Reading
@@ -69,10 +69,8 @@ class Classification(Kind):
 
         def parse(row: dict[str, Any]) -> dict[str, Any]:
             cells = [row[name] for name in texts]
-            if not all(isinstance(cell, str) for cell in cells):
-                raise ValueError("have a text that is none")
-            if not all(cell.strip() for cell in cells):
-                raise ValueError("have an empty text")
+            if fault := fault_of_texts(cells):
+                raise ValueError(fault)
             label = _label(row, labels, reading.label_delimiter)
             if is_regression and not is_number(label):
                 raise ValueError("have a label that is no number")
@@ -112,12 +110,7 @@ class Classification(Kind):
 
     def features(self, rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
         texts, pairs = list(rows[TEXT]), list(rows[PAIR]) if any(rows[PAIR]) else None
-        tell_cut(
-            [len(ids) for ids in tokenizer(texts, pairs, verbose=False)["input_ids"]],
-            max_length,
-            tokenizer.model_max_length,
-        )
-        cut = tokenizer(texts, pairs, truncation=True, max_length=max_length)
+        cut = encode(tokenizer, texts, pairs, max_length)
         columns = {name: cut[name] for name in tokenizer.model_input_names if name in cut}
         return datasets.Dataset.from_dict({**columns, "labels": [self.labels.target(value) for value in rows[LABEL]]})
 

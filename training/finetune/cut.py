@@ -1,19 +1,35 @@
-"""Texts that are longer than what a model takes."""
+"""Texts as tokens, which are cut where they are longer than what a model takes."""
 
 from collections.abc import Sequence
+from typing import Any
+
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from training.errors import share, tell
 
 
-def tell_cut(lengths: Sequence[int], max_length: int, most: int) -> None:
-    """Print how many texts are cut, and what length would cut none.
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    max_length: int,
+    **options: Any,
+) -> BatchEncoding:
+    """Return texts or pairs as tokens; how many are cut is printed, and what length would cut none.
 
     Args:
-        lengths: Tokens of each text.
+        tokenizer: Its `model_max_length` is the most that the checkpoint takes.
+        texts: The texts, or the first of each pair.
+        pairs: The second of each pair.
         max_length: The tokens that are kept.
-        most: That the checkpoint takes.
+        options: Of the tokenizer.
     """
-    if cut := sum(length > max_length for length in lengths):
-        longest = max(lengths)
-        remedy = f"; --max-length {longest} cuts none" if longest <= most else ""
-        tell(f"{share(cut, len(lengths))} texts have more than {max_length} tokens and lose their end{remedy}.")
+    whole = tokenizer(texts, pairs, verbose=False, **options)
+    lengths = [len(ids) for ids in whole["input_ids"]]
+    cut = sum(length > max_length for length in lengths)
+    if not cut:
+        return whole
+    longest = max(lengths)
+    remedy = f"; --max-length {longest} cuts none" if longest <= tokenizer.model_max_length else ""
+    tell(f"{share(cut, len(lengths))} texts have more than {max_length} tokens and lose their end{remedy}.")
+    return tokenizer(texts, pairs, truncation=True, max_length=max_length, **options)

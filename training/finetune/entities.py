@@ -17,7 +17,7 @@ from transformers import (
 
 from training.errors import TrainingError, share, tell
 from training.finetune.bad_rows import parse_rows, require_columns
-from training.finetune.cut import tell_cut
+from training.finetune.cut import encode
 from training.finetune.kind import Kind, Report, load_model
 from training.flags import Reading
 from training.markdown import table
@@ -90,10 +90,7 @@ class Entities(Kind):
 
     def features(self, rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
         texts = list(rows["text"])
-        tell_cut(
-            [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]], max_length, tokenizer.model_max_length
-        )
-        cut = tokenizer(texts, truncation=True, max_length=max_length, return_offsets_mapping=True)
+        cut = encode(tokenizer, texts, None, max_length, return_offsets_mapping=True)
         numbers = {name: i for i, name in enumerate(self.names)}
         labels, missed, split_spans = [], [], 0
         for i, spans in enumerate(rows["spans"]):

@@ -3,7 +3,7 @@
 from typing import Final
 
 import numpy as np
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from training.pretrain.examples import Example
 
@@ -12,14 +12,14 @@ _BATCHES: Final = 32
 
 
 class ByLength(Dataset[Example]):
-    """The same examples in another order, which depends on the seed alone."""
+    """The first examples of a dataset in another order, which depends on the seed alone."""
 
-    def __init__(self, examples: Subset[Example], *, batch_size: int, seed: int) -> None:
-        self._examples, self._batch_size, self._seed = examples, batch_size, seed
+    def __init__(self, examples: Dataset[Example], count: int, *, batch_size: int, seed: int) -> None:
+        self._examples, self._count, self._batch_size, self._seed = examples, count, batch_size, seed
         self._number, self._group = -1, list[Example]()
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return self._count
 
     def __getitem__(self, index: int) -> Example:
         number, at = divmod(index, _BATCHES * self._batch_size)
@@ -29,7 +29,7 @@ class ByLength(Dataset[Example]):
 
     def _sorted(self, number: int) -> list[Example]:
         size = _BATCHES * self._batch_size
-        examples = [self._examples[i] for i in range(number * size, min((number + 1) * size, len(self)))]
+        examples = [self._examples[i] for i in range(number * size, min((number + 1) * size, self._count))]
         examples.sort(key=lambda example: len(example["input_ids"]))
         begins = np.arange(0, len(examples), self._batch_size)
         order = np.random.default_rng((self._seed, number)).permutation(begins)

@@ -5,7 +5,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Subset
 
 from training.pretrain.by_length import ByLength
 from training.pretrain.corpus import Corpus
@@ -21,8 +20,7 @@ _BATCH: Final = 32
 def held_out_examples(corpus: Corpus, tokenizer: Any, *, max_length: int, seed: int) -> ByLength:
     """Return the examples that are evaluated, with the same masks each time."""
     examples = Examples(corpus, tokenizer, max_length=max_length, seed=seed)
-    chosen = Subset(examples, range(min(examples.per_epoch, _MOST)))
-    return ByLength(chosen, batch_size=_BATCH, seed=seed)
+    return ByLength(examples, min(examples.per_epoch, _MOST), batch_size=_BATCH, seed=seed)
 
 
 def metrics(prediction: Any) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import math
 from typing import Any, Final
 
-from torch.utils.data import ConcatDataset, Dataset, Subset
+from torch.utils.data import ConcatDataset, Dataset
 
 from training.pretrain.arguments import Options
 from training.pretrain.by_length import ByLength
@@ -31,12 +31,12 @@ class Phases:
         first, *last = sources
         short = round(self.steps * shares[first])
         counts = {first: short, **dict.fromkeys(last, self.steps - short)}
-        parts = {
-            length: Subset(sources[length], range(steps * options.batch_size))
-            for length, steps in counts.items()
-            if steps
-        }
+        batch = options.batch_size
         self.examples: Dataset[Example] = ConcatDataset(
-            [ByLength(part, batch_size=options.batch_size, seed=options.seed) for part in parts.values()]
+            [
+                ByLength(sources[length], steps * batch, batch_size=batch, seed=options.seed)
+                for length, steps in counts.items()
+                if steps
+            ]
         )
         """Of all steps, in their order."""

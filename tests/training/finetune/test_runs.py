@@ -373,12 +373,15 @@ def test_no_length_is_advised_that_the_checkpoint_does_not_take(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from training.checkpoint import open_checkpoint
-    from training.finetune.cut import tell_cut
+    from training.finetune.cut import encode
 
-    toy.make_checkpoint(tmp_path / "short", max_position_embeddings=40)  # its tokenizer says 64
-    most = open_checkpoint(str(tmp_path / "short")).tokenizer.model_max_length
-    tell_cut([10, 39], 20, most)
-    tell_cut([10, 41], 20, most)
+    short = toy.make_checkpoint(tmp_path / "short", max_position_embeddings=40)
+    written = short / "tokenizer_config.json"
+    written.write_text(json.dumps({**json.loads(written.read_text()), "model_max_length": 64}))
+    tokenizer = open_checkpoint(str(short)).tokenizer
+    for longest in (39, 41):
+        texts = ["the " * (count - 2) for count in (10, longest)]  # with two special tokens
+        assert [len(ids) for ids in encode(tokenizer, texts, None, 20)["input_ids"]] == [10, 20]
     assert [line.rpartition("end")[2] for line in capsys.readouterr().err.splitlines() if "end" in line] == [
         "; --max-length 39 cuts none.",
         ".",

@@ -17,12 +17,10 @@ def examples() -> list[dict[str, Any]]:
 
 
 def batched(examples: list[dict[str, Any]], seed: int = 0) -> list[dict[str, Any]]:
-    from torch.utils.data import Subset
-
     from training.pretrain.by_length import ByLength
 
-    chosen: Any = Subset(examples, range(len(examples)))
-    return list(ByLength(chosen, batch_size=BATCH, seed=seed))
+    source: Any = examples
+    return list(ByLength(source, len(examples), batch_size=BATCH, seed=seed))
 
 
 def number(example: dict[str, Any]) -> int:
