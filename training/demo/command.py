@@ -1,12 +1,10 @@
 """Make the demo checkpoint: masked words, next sentences and sentiment are learnt in the same steps."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from training.checkpoint import open_checkpoint
 from training.demo import sources
@@ -23,6 +21,7 @@ from training.flags import Output, Schedule
 from training.pretrain.arguments import Options as PretrainOptions
 from training.pretrain.by_length import ByLength
 from training.pretrain.corpus import Corpus, open_corpus
+from training.pretrain.documents import FEWEST, read_documents
 from training.pretrain.examples import Examples
 from training.pretrain.held_out import held_out_examples, metrics
 from training.pretrain.preparation import prepare
@@ -79,9 +78,9 @@ def _train(options: Options, start: Path, files: list[Path], package: Path, fold
         cased=False,
         max_length=options.max_length,
     )
-    prepared = prepare(folder.scratch / "corpus", pretraining, open_checkpoint(str(start)))
-    tokenizer = prepared.tokenizer
-    pairs = Examples(prepared.train, tokenizer, max_length=options.max_length, seed=options.seed)
+    tokenizer = prepare(folder.scratch / "corpus", pretraining, open_checkpoint(str(start))).tokenizer
+    train_on, held_out = _by_source(folder.scratch / "corpus", files)
+    pairs = Examples(train_on, tokenizer, max_length=options.max_length, seed=options.seed)
     learnt, evaluated = split(package)
     begin(options.seed)
     model = DemoBert.from_pretrained(start)
@@ -102,19 +101,20 @@ def _train(options: Options, start: Path, files: list[Path], package: Path, fold
         arguments,
         data_collator=collator,
         train_dataset=Together(by_length, rated, options.seed),
-        eval_dataset=held_out_examples(prepared.held_out, tokenizer, max_length=options.max_length, seed=options.seed),
+        eval_dataset=held_out_examples(held_out, tokenizer, max_length=options.max_length, seed=options.seed),
         compute_metrics=metrics,
     )
     history = train(trainer)
     by_kind = sentiment_by_kind(model, evaluated, tokens_of(evaluated, tokenizer, options.max_length), collator)
-    parts = _held_out_by_source(folder.scratch / "corpus", files)
     figures = {
         "sentiment": by_kind,
-        "words": words_by_source(trainer, parts, tokenizer, max_length=options.max_length, seed=options.seed),
+        "words": words_by_source(
+            trainer, _parts(held_out, files), tokenizer, max_length=options.max_length, seed=options.seed
+        ),
         "filled": filled(model, tokenizer),
         "steps": trainer.state.max_steps,
         "rated": len(learnt),
-        "tokens": prepared.train.count,
+        "tokens": train_on.count,
     }
     folder.result.mkdir()
     model.save_demo(folder.result)
@@ -124,17 +124,15 @@ def _train(options: Options, start: Path, files: list[Path], package: Path, fold
     folder.finish()
 
 
-def _held_out_by_source(folder: Path, files: list[Path]) -> Mapping[str, Corpus]:
-    """Return the held-out documents of each file, of those that have enough for pairs."""
+def _by_source(folder: Path, files: list[Path]) -> tuple[Corpus, Corpus]:
+    """Return what is learnt from and what is held out. The file of a document is its source: style alone must not tell a next sentence."""
     corpus, held_out = open_corpus(folder), np.load(folder / "held_out.npy")
-    parts: dict[str, Corpus] = {}
-    begin_at = 0
-    for file in files:
-        end = begin_at + file.read_text().count("\n\n") + 1
-        chosen: NDArray[Any] = np.zeros_like(held_out)
-        chosen[begin_at:end] = held_out[begin_at:end]
-        part = corpus.part(chosen)
-        if len(part.first) > 1:
-            parts[file.stem] = part
-        begin_at = end
-    return parts
+    counts = [sum(1 for _ in read_documents([file], "utf-8")) for file in files]
+    corpus = replace(corpus, source=np.repeat(np.arange(len(files)), counts))
+    return corpus.part(~held_out), corpus.part(held_out)
+
+
+def _parts(corpus: Corpus, files: list[Path]) -> dict[str, Corpus]:
+    """Return the documents of each file, of those that have enough for pairs."""
+    parts = {file.stem: corpus.part(corpus.source == i) for i, file in enumerate(files)}
+    return {name: part for name, part in parts.items() if len(part.first) >= FEWEST}

@@ -28,6 +28,8 @@ class Corpus:
     """[documents], the first sentence of each."""
     last: NDArray[np.int64]
     """[documents], the one behind its last."""
+    source: NDArray[np.int64]
+    """[documents], ascending: a B that is not next is of the source of A, where that has other documents."""
 
     @property
     def count(self) -> int:
@@ -37,7 +39,7 @@ class Corpus:
     def part(self, chosen: NDArray[np.bool_]) -> "Corpus":
         """Return some of the documents: [documents], true for one that is in it. Those without a sentence are not."""
         chosen = chosen & (self.last > self.first)
-        return Corpus(self.tokens, self.sentences, self.first[chosen], self.last[chosen])
+        return Corpus(self.tokens, self.sentences, self.first[chosen], self.last[chosen], self.source[chosen])
 
     def frequencies(self, vocabulary: int) -> NDArray[np.int64]:
         """Return how often each token is in these documents: [tokens of the vocabulary]."""
@@ -54,7 +56,7 @@ class Corpus:
 
 
 def open_corpus(folder: Path) -> Corpus:
-    """Return what `write_corpus` wrote."""
+    """Return what `write_corpus` wrote, as one source."""
     documents = np.load(folder / "documents.npy")
     tokens = np.load(folder / "kind.npy")
     return Corpus(
@@ -62,6 +64,7 @@ def open_corpus(folder: Path) -> Corpus:
         np.load(folder / "sentences.npy"),
         documents[:-1],
         documents[1:],
+        np.zeros(len(documents) - 1, np.int64),
     )
 
 

@@ -58,13 +58,21 @@ def tokens_of(
     first = _tokens(corpus, pair.begin, pair.split)
     if pair.end > pair.begin:
         return _cut(first, _tokens(corpus, pair.split, pair.end), length, chance)
-    other = int(chance.integers(len(corpus.first) - 1))
-    other += other >= pair.document
+    other = _other(corpus, pair.document, chance)
     begin, last = int(corpus.first[other]), int(corpus.last[other])
     at = int(chance.integers(begin, last))
     wanted = corpus.sentences[at] + max(1, pair.length - len(first))
     end = at + 1 + int(np.searchsorted(corpus.sentences[at + 1 : last], wanted))
     return _cut(first, _tokens(corpus, at, end), length, chance)
+
+
+def _other(corpus: Corpus, document: int, chance: np.random.Generator) -> int:
+    source = corpus.source[document]
+    begin, end = np.searchsorted(corpus.source, source), np.searchsorted(corpus.source, source, "right")
+    if end - begin < 2:  # noqa: PLR2004 - itself
+        begin, end = 0, len(corpus.source)
+    other = int(chance.integers(begin, end - 1))
+    return other + (other >= document)
 
 
 def _tokens(corpus: Corpus, begin: int, end: int) -> NDArray[Any]:

@@ -52,4 +52,4 @@ def make_corpus(documents: int = 50, sentences: int = 12, sizes: tuple[int, int]
     starts = np.concatenate([[0], np.cumsum(lengths)])
     tokens = np.repeat(5 + np.arange(documents).repeat(sentences), lengths).astype(np.uint16)
     first = np.arange(documents) * sentences
-    return Corpus(tokens, starts, first, first + sentences)
+    return Corpus(tokens, starts, first, first + sentences, np.zeros(documents, np.int64))

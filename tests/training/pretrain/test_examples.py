@@ -1,5 +1,6 @@
 """Pairs: half of them random, never of one document, as long as asked; the same from the same seed."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,16 @@ def test_a_b_that_is_not_next_is_of_another_document() -> None:
         labels.append(is_random)
     # A last sentence of a document has none behind it.
     assert np.mean(labels) == pytest.approx(0.55, abs=0.06)
+
+
+def test_a_b_that_is_not_next_is_of_the_same_source_unless_that_has_no_other_document() -> None:
+    source = np.array([0, *[1] * 24, *[2] * 25])
+    examples = examples_of(replace(make_corpus(documents=50), source=source))
+    seen = set()
+    for i in range(examples.per_epoch * 3):
+        a, b = (int(part[0]) - 5 for part in parts(examples[i]))
+        seen.add((source[a], source[b]))
+    assert seen == {(0, 0), (0, 1), (0, 2), (1, 1), (2, 2)}
 
 
 def test_examples_are_full_but_for_a_tenth_and_the_ends_of_documents() -> None:
