@@ -69,7 +69,7 @@ def tokens_of(
 def _other(corpus: Corpus, document: int, chance: np.random.Generator) -> int:
     source = corpus.source[document]
     begin, end = np.searchsorted(corpus.source, source), np.searchsorted(corpus.source, source, "right")
-    if end - begin < 2:  # noqa: PLR2004 - itself
+    if end - begin < 2:
         begin, end = 0, len(corpus.source)
     other = int(chance.integers(begin, end - 1))
     return other + (other >= document)
