@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 
 from training.checkpoint import open_checkpoint
 from training.demo import sources
@@ -103,6 +104,10 @@ def _train(options: Options, start: Path, files: list[Path], package: Path, fold
         train_dataset=Together(by_length, rated, options.seed),
         eval_dataset=held_out_examples(held_out, tokenizer, max_length=options.max_length, seed=options.seed),
         compute_metrics=metrics,
+        optimizer_cls_and_kwargs=(
+            torch.optim.AdamW,
+            {"params": model.by_rate(options.learning_rate), "weight_decay": options.weight_decay, "fused": True},
+        ),
     )
     history = train(trainer)
     by_kind = sentiment_by_kind(model, evaluated, tokens_of(evaluated, tokenizer, options.max_length), collator)
@@ -125,7 +130,7 @@ def _train(options: Options, start: Path, files: list[Path], package: Path, fold
 
 
 def _by_source(folder: Path, files: list[Path]) -> tuple[Corpus, Corpus]:
-    """Return what is learnt from and what is held out. The file of a document is its source: style alone must not tell a next sentence."""
+    """Return what is learnt from and what is held out. The file of a document is its source."""
     corpus, held_out = open_corpus(folder), np.load(folder / "held_out.npy")
     counts = [sum(1 for _ in read_documents([file], "utf-8")) for file in files]
     corpus = replace(corpus, source=np.repeat(np.arange(len(files)), counts))

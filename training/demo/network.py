@@ -16,6 +16,10 @@ _WEIGHT: Final = 0.7
 """Of the loss of sentiment, beside those of words and sentences."""
 
 
+_HEADS: Final = 4
+"""So many times as fast."""
+
+
 class DemoBert(BertForPreTraining):
     """BERT as it is pretrained, with a classifier on its pooler, of the names that transformers has for them."""
 
@@ -28,10 +32,20 @@ class DemoBert(BertForPreTraining):
     def forward(self, **inputs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the loss of a batch of both kinds, or of pairs alone."""
         rated = {name.removeprefix(SENTIMENT): inputs.pop(name) for name in list(inputs) if name.startswith(SENTIMENT)}
+        # Without dropout: pairs are seen about once, and are learnt faster so. Rated sentences come again.
+        self.bert.eval()
         outputs = super().forward(**inputs)
+        self.bert.train(self.training)
         if rated:
             outputs["loss"] = outputs["loss"] + _WEIGHT * cross_entropy(self.sentiment(**rated), rated["labels"])
         return outputs
+
+    def by_rate(self, rate: float) -> list[dict[str, Any]]:
+        """Return the weights with their learning rates, as an optimizer takes them: the heads begin at random, and learn faster."""
+        begun = ("bert.embeddings.", "bert.encoder.")
+        body = [weight for name, weight in self.named_parameters() if name.startswith(begun)]
+        heads = [weight for name, weight in self.named_parameters() if not name.startswith(begun)]
+        return [{"params": body, "lr": rate}, {"params": heads, "lr": rate * _HEADS}]
 
     def sentiment(self, input_ids: Any, attention_mask: Any, **_: Any) -> Any:
         """Return the logits of texts: [texts, labels]."""

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from training.demo.network import SENTIMENT
 from training.pretrain.examples import Collator, Example
 
-EACH: Final = 2
+EACH: Final = 3
 """So many pairs come with a rated sentence."""
 
 
@@ -22,7 +22,7 @@ class Rated(NamedTuple):
 
 
 class Together(Dataset[tuple[Example, Rated | None]]):
-    """A pair, and for every second one a rated sentence, which come in another order each time round."""
+    """A pair, and for every third one a rated sentence, which come in another order each time round."""
 
     def __init__(self, pairs: Dataset[Example], rated: Sequence[Rated], seed: int) -> None:
         self._pairs, self._rated, self._seed = pairs, rated, seed

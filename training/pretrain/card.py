@@ -47,7 +47,7 @@ def write_report(folder: Path, options: Options, figures: Mapping[str, Any]) -> 
         f"A BERT that learnt masked words and next sentences from {figures['tokens']:,} tokens of {figures['documents']:,} "
         f"documents, in {figures['steps']:,} steps from {began} on. The figures are of documents that were held out; the unigram "
         "entropy is the masked-word loss of a guess by the frequency of the words alone, and the next-sentence baseline the "
-        "accuracy of the same guess each time."
+        "accuracy of the same guess each time (0 where no held-out document has two sentences)."
     )
     measured = table(
         ["tokens", *(measure.replace("_", " ") for measure in first)],

@@ -68,6 +68,8 @@ def _train(options: Options, prepared: Prepared, folder: WorkFolder) -> None:
         f"Who knows frequencies alone has a masked-word loss of {entropy:.3f}, and a next-sentence accuracy of "
         f"{baselines[first]['next_sentence_baseline']:.3f}."
     )
+    if not baselines[first]["next_sentence_baseline"]:
+        tell("No held-out document has two sentences that fit: how well next sentences are told stays unknown.")
     begin(options.seed)
     model = make_network(options, tokenizer)
     trainer = PretrainingTrainer(

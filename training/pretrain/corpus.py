@@ -29,7 +29,7 @@ class Corpus:
     last: NDArray[np.int64]
     """[documents], the one behind its last."""
     source: NDArray[np.int64]
-    """[documents], ascending: a B that is not next is of the source of A, where that has other documents."""
+    """[documents], ascending: half of the random second texts are of the source of the first."""
 
     @property
     def count(self) -> int:

@@ -47,6 +47,8 @@ class Examples(Dataset[Example]):
         chance = np.random.default_rng((self._seed, self._max_length, index))
         first, second = tokens_of(self._corpus, pair, self._room, chance)
         whole = np.concatenate([[self._begin], first, [self._between], second, [self._between]]).astype(np.int64)
+        if not len(second):
+            whole = whole[:-1]
         ids, labels = self._masking.mask(whole, chance)
         types = np.zeros_like(ids)
         types[len(first) + 2 :] = 1
@@ -55,7 +57,7 @@ class Examples(Dataset[Example]):
             "token_type_ids": types,
             "attention_mask": np.ones_like(ids),
             "labels": labels,
-            "next_sentence_label": np.array(int(pair.end == pair.begin)),
+            "next_sentence_label": np.array(pair.label),
         }
 
     @property

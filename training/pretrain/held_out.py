@@ -10,6 +10,7 @@ from training.pretrain.by_length import ByLength
 from training.pretrain.corpus import Corpus
 from training.pretrain.examples import Example, Examples
 from training.pretrain.masking import IGNORED
+from training.pretrain.packing import FOLLOWS, RANDOM
 
 MEASURES: Final = ("masked_word_loss", "masked_word_accuracy", "perplexity", "next_sentence_accuracy")
 _MOST: Final = 2048
@@ -25,17 +26,17 @@ def held_out_examples(corpus: Corpus, tokenizer: Any, *, max_length: int, seed: 
 
 def metrics(prediction: Any) -> dict[str, float]:
     """Return the figures of an evaluation, from what the network returns by sequence."""
-    losses, right, words, right_next = prediction.predictions
+    losses, right, words, right_next, labelled = prediction.predictions
     count = max(words.sum(), 1)
     loss = float(losses.sum() / count)
-    found = (loss, float(right.sum() / count), float(np.exp(loss)), float(right_next.mean()))
+    found = (loss, float(right.sum() / count), float(np.exp(loss)), float(right_next.sum() / max(labelled.sum(), 1)))
     return dict(zip(MEASURES, found, strict=True))
 
 
 def next_sentence_baseline(examples: Iterable[Example]) -> float:
-    """Return the next-sentence accuracy of the same guess each time: more than half where documents are short."""
-    is_random = float(np.mean([example["next_sentence_label"] for example in examples]))
-    return max(is_random, 1 - is_random)
+    """Return the next-sentence accuracy of the same guess each time: about a half."""
+    labels = np.array([example["next_sentence_label"] for example in examples])
+    return float(max((labels == FOLLOWS).sum(), (labels == RANDOM).sum()) / max((labels != IGNORED).sum(), 1))
 
 
 def unigram_entropy(examples: Iterable[Example], frequencies: NDArray[np.int64]) -> float:

@@ -37,16 +37,19 @@ class BertForPreTraining(transformers.BertForPreTraining):
         scores = self.cls.predictions(outputs.last_hidden_state[masked]).float()
         losses = cross_entropy(scores, words, reduction="none")
         next_scores = self.cls.seq_relationship(outputs.pooler_output).float()
+        next_loss = cross_entropy(next_scores, next_sentence_label, ignore_index=IGNORED, reduction="sum")
+        labelled = next_sentence_label != IGNORED
         row = masked.nonzero()[:, 0]
         sums = torch.zeros(2, len(labels), device=losses.device)
         sums.index_add_(1, row, torch.stack([losses.detach(), (scores.argmax(-1) == words).float()]))
         return {
-            # A batch without a masked word has a loss of 0 for them.
-            "loss": losses.sum() / max(len(words), 1) + cross_entropy(next_scores, next_sentence_label),
+            # A batch without a masked word has a loss of 0 for them, and so for next sentences.
+            "loss": losses.sum() / max(len(words), 1) + next_loss / labelled.sum().clamp(min=1),
             "word_losses": sums[0],
             "right_words": sums[1],
             "words": masked.sum(1),
             "right_next": next_scores.argmax(-1) == next_sentence_label,
+            "labelled": labelled,
         }
 
 

@@ -9,10 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.pretrain.corpus import Corpus
+from training.pretrain.masking import IGNORED
 
 _SHORT: Final = 0.1
 """Of the pairs, so many have a random length: texts that are served are short, too."""
 _NEXT: Final = 0.5
+_SAME_SOURCE: Final = 0.5
+FOLLOWS: Final = 0
+RANDOM: Final = 1
+"""As transformers has them."""
 
 
 class Pair(NamedTuple):
@@ -24,16 +29,19 @@ class Pair(NamedTuple):
     split: int
     """The sentence behind A."""
     end: int
-    """The sentence behind B, if B is what follows; else `begin`."""
+    """The sentence behind B, if B is what follows."""
     length: int
     """Tokens of both, about."""
+    label: int
+    """Of the next sentence: `FOLLOWS`, `RANDOM`, or `IGNORED` where nothing follows that fits: A stands alone."""
 
 
 def pack(corpus: Corpus, length: int, seed: str) -> NDArray[np.int32]:
     """Pack all sentences of a corpus, once: [pairs, fields of Pair], in random order.
 
     Sentences of a document are taken until they have `length` tokens, and cut between two of them into A and B. B is
-    replaced in half of the cases, and where there is one sentence only; what followed A is then packed anew.
+    replaced in half of the cases; what followed A is then packed anew. One sentence alone gets no B, unlike that of BERT's
+    authors: its B would always be a random one, which teaches that short documents end, and texts that are served stand alone.
     """
     chance = random.Random(seed)  # noqa: S311
     starts = memoryview(np.ascontiguousarray(corpus.sentences).data)
@@ -43,10 +51,12 @@ def pack(corpus: Corpus, length: int, seed: str) -> NDArray[np.int32]:
         while at < last:
             wanted = chance.randint(2, length) if chance.random() < _SHORT else length
             end = bisect_left(starts, starts[at] + wanted, at + 1, last)
-            split = at + 1 if end == at + 1 else chance.randint(at + 1, end - 1)
-            is_next = end > at + 1 and chance.random() < _NEXT
-            rows.extend((document, at, split, end if is_next else at, wanted))
-            at = end if is_next else split
+            if end == at + 1:
+                split, label = end, IGNORED
+            else:
+                split, label = chance.randint(at + 1, end - 1), FOLLOWS if chance.random() < _NEXT else RANDOM
+            rows.extend((document, at, split, end, wanted, label))
+            at = end if label == FOLLOWS else split
     pairs = np.frombuffer(rows, np.int32).reshape(-1, len(Pair._fields))
     return np.random.default_rng(chance.getrandbits(64)).permutation(pairs)
 
@@ -54,9 +64,11 @@ def pack(corpus: Corpus, length: int, seed: str) -> NDArray[np.int32]:
 def tokens_of(
     corpus: Corpus, pair: Pair, length: int, chance: np.random.Generator
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the tokens of A and of B, which together are no longer than `length`; a B that is not next is drawn here."""
+    """Return the tokens of A and of B, which together are no longer than `length`; a random B is drawn here."""
     first = _tokens(corpus, pair.begin, pair.split)
-    if pair.end > pair.begin:
+    if pair.label == IGNORED:
+        return _cut(first, first[:0], length, chance)
+    if pair.label == FOLLOWS:
         return _cut(first, _tokens(corpus, pair.split, pair.end), length, chance)
     other = _other(corpus, pair.document, chance)
     begin, last = int(corpus.first[other]), int(corpus.last[other])
@@ -67,10 +79,13 @@ def tokens_of(
 
 
 def _other(corpus: Corpus, document: int, chance: np.random.Generator) -> int:
-    source = corpus.source[document]
-    begin, end = np.searchsorted(corpus.source, source), np.searchsorted(corpus.source, source, "right")
-    if end - begin < 2:
-        begin, end = 0, len(corpus.source)
+    """Draw another document: half of the time one of the same source, which style does not tell apart."""
+    begin, end = 0, len(corpus.source)
+    if chance.random() < _SAME_SOURCE:
+        source = corpus.source[document]
+        first, last = np.searchsorted(corpus.source, source), np.searchsorted(corpus.source, source, "right")
+        if last - first > 1:
+            begin, end = first, last
     other = int(chance.integers(begin, end - 1))
     return other + (other >= document)
 

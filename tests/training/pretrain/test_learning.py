@@ -90,3 +90,14 @@ def test_a_step_in_parts_learns_what_a_whole_one_does(
         [row] = figures(tmp_path / f"{parts}").values()
         losses.append(row["masked_word_loss"])
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_texts_of_one_sentence_each_are_learnt_from_and_no_next_sentence_is(
+    tmp_path: Path, training: Callable[..., str]
+) -> None:
+    texts = write_texts(tmp_path / "texts.txt", sentences=1)
+    given = ("--texts", texts, "--output", tmp_path / "bert", "--vocab-size", 200, "--max-steps", 4, *TINY, *LEARN)
+    assert "how well next sentences are told stays unknown" in training("pretrain", *given)
+    [row] = figures(tmp_path / "bert").values()
+    assert row["next_sentence_accuracy"] == row["next_sentence_baseline"] == 0
+    assert row["masked_word_loss"] > 0
