@@ -53,13 +53,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def add_schedule(
-    parser: argparse._ActionsContainer,
-    *,
-    epochs: float,
-    learning_rate: float,
-    batch_size: int,
-    warmup_ratio: float,
-    max_steps: int | None = None,
+    parser: argparse._ActionsContainer, *, epochs: float, learning_rate: float, batch_size: int, warmup_ratio: float
 ) -> None:
     """Add how long and how fast to learn, with the defaults of a command."""
     parser.add_argument(
@@ -70,11 +64,7 @@ def add_schedule(
         help="learn from all of it N times [default: %(default)g]",
     )
     parser.add_argument(
-        "--max-steps",
-        type=at_least_1,
-        default=max_steps,
-        metavar="N",
-        help=f"stop after N steps, whatever --num-train-epochs says [default: {max_steps or 'its epochs'}]",
+        "--max-steps", type=at_least_1, metavar="N", help="stop after N steps, whatever --num-train-epochs says"
     )
     parser.add_argument(
         "--batch-size",

@@ -41,4 +41,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TOKENS",
         help="tokens of an example; longer texts are cut [default: %(default)s]",
     )
-    add_schedule(training, epochs=1, max_steps=12000, learning_rate=4e-4, batch_size=16, warmup_ratio=0.05)
+    add_schedule(training, epochs=1, learning_rate=4e-4, batch_size=16, warmup_ratio=0.05)

@@ -14,10 +14,8 @@ SENTIMENT: Final = "rated_"
 """Before the names of what the third head gets."""
 _WEIGHT: Final = 0.7
 """Of the loss of sentiment, beside those of words and sentences."""
-
-
 _HEADS: Final = 4
-"""So many times as fast."""
+"""The learning rate of the heads, in that of the encoder."""
 
 
 class DemoBert(BertForPreTraining):
