@@ -12,6 +12,7 @@ EXPORT_VENV ?= .venv-export
 # The export environment can serve on a CPU as it is; onnxruntime-gpu must not be installed over onnxruntime.
 SERVE_VENV := $(if $(filter cpu,$(EXTRA)),$(EXPORT_VENV),.venv-gpu)
 DEMO := model_export/demo_checkpoint
+DEMO_MODELS := $(patsubst %,models/%/manifest.json,sentiment masked-token next-sentence)
 DEMO_VARIANTS_cpu := cpu-fp32
 DEMO_VARIANTS_gpu := cpu-fp32,cuda-fp16,cuda-fp32
 EXPORT_DEMO = $(EXPORT_VENV)/bin/python -m model_export export --checkpoint $(DEMO) --variants $(DEMO_VARIANTS_$(EXTRA))
@@ -23,14 +24,14 @@ help:
 
 ## make serve       install, export the demo models if they are not there, serve them on port 8000 (EXTRA=gpu for a GPU)
 .PHONY: serve
-serve: $(SERVE_VENV)/installed $(EXPORT_VENV)/installed models/sentiment/manifest.json models/masked-token/manifest.json
+serve: $(SERVE_VENV)/installed $(EXPORT_VENV)/installed $(DEMO_MODELS)
 	$(SERVE_VENV)/bin/python -m app $(ARGS)
 
-models/sentiment/manifest.json: | $(EXPORT_VENV)/installed
-	$(EXPORT_DEMO) --task classify --output models/sentiment
-
-models/masked-token/manifest.json: | $(EXPORT_VENV)/installed
-	$(EXPORT_DEMO) --task fill-mask --output models/masked-token
+models/sentiment/manifest.json: TASK := classify
+models/masked-token/manifest.json: TASK := fill-mask
+models/next-sentence/manifest.json: TASK := next-sentence
+$(DEMO_MODELS): | $(EXPORT_VENV)/installed
+	$(EXPORT_DEMO) --task $(TASK) --output $(@D)
 
 ## make export      export a checkpoint of yours: CHECKPOINT=folder-or-hub-id NAME=my-model (ARGS="--task classify" where it has several heads)
 .PHONY: export

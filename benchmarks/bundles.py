@@ -101,7 +101,7 @@ class Bundles:
         checkpoint = self.checkpoint(name)
         if form == "checkpoint":
             return checkpoint
-        path = self.cache / "peers" / f"{name}-{form}"
+        path = self.cache / "peers" / f"{name}-{form}-{_hash(checkpoint / 'model.safetensors')[:8]}"
         if form.startswith("padded-"):
             precision = form.removeprefix("padded-")
             return self._made(
@@ -148,7 +148,11 @@ class Bundles:
         return done.stdout
 
     def _export_hash(self) -> str:
-        digest = hashlib.sha256(" ".join(self.precisions).encode())
-        for source in sorted((ROOT / "model_export").rglob("*.py")):
-            digest.update(source.read_bytes())
-        return digest.hexdigest()
+        """Return what the code of the export, the demo checkpoint and the precisions make."""
+        files = sorted(path for path in (ROOT / "model_export").rglob("*") if path.suffix in (".py", ".safetensors"))
+        return hashlib.sha256(" ".join((*self.precisions, *map(_hash, files))).encode()).hexdigest()
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

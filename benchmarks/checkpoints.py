@@ -51,7 +51,7 @@ def checkpoint(name: str, cache: Path) -> Path:
 
 def _make(size: Size, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+    for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(DEMO / file, folder)
     save_file(_weights(size), folder / "model.safetensors")
     config = {

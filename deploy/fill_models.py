@@ -43,8 +43,8 @@ from model_export.errors import ExportError, system_message
 
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DEMO_CHECKPOINT = "model_export/demo_checkpoint"
-DEMO_TASKS = {"sentiment": "classify", "masked-token": "fill-mask"}
-"""The demo checkpoint has two heads: one model each."""
+DEMO_TASKS = {"sentiment": "classify", "masked-token": "fill-mask", "next-sentence": "next-sentence"}
+"""The demo checkpoint has three heads: one model each."""
 
 
 @dataclass(frozen=True, slots=True)

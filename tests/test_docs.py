@@ -144,15 +144,16 @@ def same(shown: Any, real: Any) -> bool:
 def test_the_readme_shows_what_its_commands_answer(served: str) -> None:
     commands = [block for block in blocks("README.md", "bash") if block.startswith("curl")]
     shown = blocks("README.md", "json")
-    assert len(commands) == len(shown) == 2
+    assert len(commands) == len(shown) == 3
     for command, answer in zip(commands, shown, strict=True):
         assert same(json.loads(answer), run(command, served))
 
 
 def test_the_readme_shows_good_answers() -> None:
-    sentiment, masked = (json.loads(block) for block in blocks("README.md", "json"))
+    sentiment, masked, pair = (json.loads(block) for block in blocks("README.md", "json"))
     assert [prediction[0]["label"] for prediction in sentiment["predictions"]] == ["POSITIVE", "NEGATIVE"]
     assert {candidate["token_str"] for candidate in masked["predictions"][0][0]} <= {"beer", "tea", "drink", "wine"}
+    assert pair["predictions"][0]["is_next"]
 
 
 def test_the_examples_of_the_http_page_are_answered(served: str) -> None:

@@ -96,6 +96,8 @@ check_answers() {
     expect "a good review" '"label":"POSITIVE"' post /v1/classify '{"model": "sentiment", "inputs": "I love this product"}'
     expect "a bad review" "$NEGATIVE" post /v1/classify '{"model": "sentiment", "inputs": "This is a bad product"}'
     expect "a masked word" '"token_str":"hospital"' post /v1/fill-mask '{"model": "masked-token", "inputs": "A doctor works in a [MASK]."}'
+    expect "a next sentence" '"is_next":true' post /v1/next-sentence '{"inputs": {"text": "The dog barked at the door.", "text_pair": "He let it out into the garden."}}'
+    expect "one that is none" '"is_next":false' post /v1/next-sentence '{"inputs": {"text": "The dog barked at the door.", "text_pair": "The treaty was signed in 1648."}}'
     expect "a row of a file" '"label":"POSITIVE"' predict_rows <<<'I love this product'
     say "answers are right, also for the rows of a file"
 }

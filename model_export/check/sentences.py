@@ -11,7 +11,6 @@ from typing import Final
 
 from model_export.tasks import InputKind
 
-SENTENCES: Final = 460
 _SEED: Final = 20220604
 _PAIR_EVERY: Final = 10
 
@@ -146,35 +145,35 @@ _SHORT: Final = (
 )
 
 
-def generated_texts(inputs: InputKind) -> Sequence[tuple[str, str | None]]:
-    """Return texts of a kind, no two the same, each with its second text if it has one.
+def generated_texts(inputs: InputKind, count: int) -> Sequence[tuple[str, str | None]]:
+    """Return so many texts of a kind (pairs: one less), no two the same, each with its second text if it has one.
 
     A tenth of `text-or-pair` has one. A `question` comes with a text of up to four sentences that holds the answer.
     """
     match inputs:
         case "text-or-pair" | "masked-text":
-            return _sentences()
+            return _sentences(count)
         case "text":
-            return [(text, None) for text, _ in _sentences()]
+            return [(text, None) for text, _ in _sentences(count)]
         case "pair":
-            return list(pairwise(text for text, _ in _sentences()))
+            return list(pairwise(text for text, _ in _sentences(count)))
         case "question":
-            return _questions()
+            return _questions(count)
 
 
-def _sentences() -> list[tuple[str, str | None]]:
+def _sentences(count: int) -> list[tuple[str, str | None]]:
     generator = random.Random(_SEED)  # noqa: S311  # the same sentences in each export
     texts: dict[str, None] = {}
-    while len(texts) < SENTENCES + SENTENCES // _PAIR_EVERY:
+    while len(texts) < count + count // _PAIR_EVERY:
         texts[_sentence(generator)] = None
-    singles, partners = list(texts)[:SENTENCES], list(texts)[SENTENCES:]
+    singles, partners = list(texts)[:count], list(texts)[count:]
     return [(text, None if i % _PAIR_EVERY else partners[i // _PAIR_EVERY]) for i, text in enumerate(singles)]
 
 
-def _questions() -> list[tuple[str, str]]:
+def _questions(count: int) -> list[tuple[str, str]]:
     generator = random.Random(_SEED)  # noqa: S311
     texts: dict[tuple[str, str], None] = {}
-    while len(texts) < SENTENCES:
+    while len(texts) < count:
         subject, predicate = _parts(generator)
         context = [_sentence(generator) for _ in range(generator.randrange(4))]
         context.insert(generator.randrange(len(context) + 1), f"{subject[0].upper()}{subject[1:]} {predicate}.")

@@ -131,7 +131,7 @@ def test_the_order_is_that_of_health() -> None:
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({}, "sentiment,masked-token"),
+        ({}, "sentiment,masked-token,next-sentence"),
         ({"MODEL_NAME": "reviews"}, "reviews"),
         ({"MODEL_NAME": "reviews", "BERT_DEFAULT_MODELS": "classify=topics"}, "classify=topics"),
     ],
@@ -141,7 +141,7 @@ def test_what_the_export_makes_answers_requests_that_name_no_model(environment: 
     while match := VARIABLE.search(text):
         text = text.replace(match[0], environment.get(match[1]) or match[2] or "")
     assert text == expected
-    assert set(DEMO_TASKS) == {"sentiment", "masked-token"}
+    assert set(DEMO_TASKS) == {"sentiment", "masked-token", "next-sentence"}
 
 
 @pytest.mark.parametrize("name", ["prometheus", "grafana"])

@@ -172,7 +172,11 @@ def test_a_second_export_waits_for_the_first(filled: Path) -> None:
 
 def test_without_a_name_the_demo_models_are_served() -> None:
     models = models_to_fill({"MODEL_NAME": "", "MODEL_VERSION": "", "CHECKPOINT": ""})
-    assert {(model.name, model.task) for model in models} == {("sentiment", "classify"), ("masked-token", "fill-mask")}
+    assert {model.name: model.task for model in models} == {
+        "sentiment": "classify",
+        "masked-token": "fill-mask",
+        "next-sentence": "next-sentence",
+    }
     assert {(model.version, model.checkpoint) for model in models} == {("1", DEMO_CHECKPOINT)}
     assert (ROOT / DEMO_CHECKPOINT).is_dir()
 

@@ -72,12 +72,11 @@ class Oracle:
 
 @cache
 def oracles() -> tuple[Oracle, ...]:
-    """Return every oracle: the small checkpoints, and the demo with both its heads."""
+    """Return every oracle: the small checkpoints, and the demo with each of its heads."""
     folders = sorted(path.parent for path in CHECKPOINTS.glob("*/answers.json"))
     small = [Oracle(folder.name, folder, _read(folder / "answers.json")) for folder in folders]
     demo = [
-        Oracle(f"demo-{task}", DEMO_CHECKPOINT, _read(FIXTURES / "demo" / f"{task}.json"))
-        for task in ("classify", "fill-mask")
+        Oracle(f"demo-{path.stem}", DEMO_CHECKPOINT, _read(path)) for path in sorted((FIXTURES / "demo").glob("*.json"))
     ]
     return (*small, *demo)
 

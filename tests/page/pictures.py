@@ -14,7 +14,7 @@ from tests.page.browser import address, running_chromium
 from tests.page.terminal import as_page, run_until
 from tests.support import DEMO_CHECKPOINT, ServerProcess, serving
 
-MODELS: Final = {"sentiment": "classify", "masked-token": "fill-mask"}
+MODELS: Final = {"sentiment": "classify", "masked-token": "fill-mask", "next-sentence": "next-sentence"}
 """The models that `make serve` serves, and the task of each."""
 SHOWN_URL: Final = "http://localhost:8000"
 """Where the docs have the server, which is at a free port."""

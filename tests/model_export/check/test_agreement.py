@@ -1,10 +1,12 @@
 """Best answers that int8 changes: how they are counted, and how many are refused."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 
 from app.bundle.manifest import Agreement
-from app.bundle.sequences import FloatArray
+from app.bundle.sequences import FloatArray, TokenSequence
 from model_export.check.agreement import Comparison, check_agreement, choices, observe
 from model_export.check.runnable_graph import RunnableGraph
 from model_export.check.sequences import checked_sequence
@@ -40,6 +42,24 @@ def test_single_label_changes_when_it_moves_by_more_than_a_twentieth_of_the_rang
     comparison = Comparison(TASKS["classify"], [checked_sequence([7], [0], None)] * 3, expected, {})
     assert comparison.agreement(Moved(0.4)) == Agreement(answers=3, changed=0)
     assert comparison.agreement(Moved(0.6)) == Agreement(answers=3, changed=3)
+
+
+def test_where_too_many_answers_change_more_sentences_decide() -> None:
+    class Constant(RunnableGraph):
+        def __init__(self) -> None:
+            pass
+
+        def answers(self, sequences: Sequence[TokenSequence]) -> list[FloatArray]:
+            return [np.array([1, 0], np.float32)] * len(sequences)
+
+    def comparison(changed: int, observe_more: Callable[[], Comparison] | None = None) -> Comparison:
+        answers = [np.array([i >= changed, i < changed], np.float32) for i in range(400)]
+        return Comparison(TASKS["classify"], [checked_sequence([7], [0], None)] * 400, answers, {}, observe_more)
+
+    few, many = comparison(3), comparison(9)
+    assert comparison(4, lambda: many).agreement(Constant()).changed == 4
+    assert comparison(5, lambda: few).agreement(Constant()).changed == 3
+    assert comparison(5, lambda: many).agreement(Constant()).changed == 9
 
 
 def test_best_answers_of_each_kind_of_result() -> None:
