@@ -52,7 +52,7 @@ class TaskSpec:
 
 
 # A mask's two best words are often nearly as likely and as good as each other, and so are the nearest sentences. For
-# embeddings, 6% changed with the demo checkpoint, each to the second nearest, whose cosine was lower by at most 0.009, and
+# embeddings, 6% changed with an earlier demo checkpoint, each to the second nearest, whose cosine was lower by at most 0.009, and
 # 8.5% with the random checkpoints of the tests. Of the answers to questions 2.7% changed with the random checkpoints,
 # which are not fine-tuned to be certain, and of the tokens' labels 0.9%.
 _TABLE: Final = (

@@ -22,7 +22,7 @@ Run = Callable[[Sequence[TokenSequence]], list[SequenceResult]]
 TOLERANCE_FACTOR: Final = 1.5
 BF16_TOLERANCE: Final = 0.04
 """Most that an answer in bf16 may differ, of the largest answer, if that is over 1. It keeps three binary digits less than fp16, whose
-tolerance at the export is an eighth of it. BERT-base was off by 0.007 (of 0.66), the demo checkpoint by 0.011 of the largest."""
+tolerance at the export is an eighth of it. BERT-base was off by 0.007 (of 0.66), an earlier demo checkpoint by 0.011 of the largest."""
 
 
 def replay_golden(bundle: Bundle, variant_name: str, run: Run, *others: Run, alone: bool = True) -> None:
