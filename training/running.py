@@ -132,7 +132,7 @@ def train(trainer: Trainer) -> list[dict[str, float]]:
             trainer.state = state
             best = checkpoints / f"checkpoint-{state.best_global_step or _step(last)}"
             trainer._load_from_checkpoint(str(best))  # noqa: SLF001 - nothing public reads weights alone
-            return state.log_history
+            return [*state.log_history]
     try:
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
     except (KeyboardInterrupt, Stopped) as stop:
@@ -145,8 +145,7 @@ def train(trainer: Trainer) -> list[dict[str, float]]:
         raise TrainingError(
             "the GPU's memory is too small: give --gradient-accumulation-steps, or a smaller --max-length."
         ) from None
-    history: list[dict[str, float]] = trainer.state.log_history
-    return history
+    return [*trainer.state.log_history]  # a copy: later evaluations are no part of the run
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
