@@ -30,7 +30,7 @@ serve: $(SERVE_VENV)/installed $(EXPORT_VENV)/installed $(DEMO_MODELS)
 models/sentiment/manifest.json: TASK := classify
 models/masked-token/manifest.json: TASK := fill-mask
 models/next-sentence/manifest.json: TASK := next-sentence
-$(DEMO_MODELS): | $(EXPORT_VENV)/installed
+$(DEMO_MODELS): $(DEMO)/model.safetensors | $(EXPORT_VENV)/installed
 	$(EXPORT_DEMO) --task $(TASK) --output $(@D)
 
 ## make export      export a checkpoint of yours: CHECKPOINT=folder-or-hub-id NAME=my-model (ARGS="--task classify" where it has several heads)

@@ -149,7 +149,9 @@ class Bundles:
 
     def _export_hash(self) -> str:
         """Return what the code of the export, the demo checkpoint and the precisions make."""
-        files = sorted(path for path in (ROOT / "model_export").rglob("*") if path.suffix in (".py", ".safetensors"))
+        files = sorted(
+            path for path in (ROOT / "model_export").rglob("*") if path.suffix in (".py", ".json", ".safetensors")
+        )
         return hashlib.sha256(" ".join((*self.precisions, *map(_hash, files))).encode()).hexdigest()
 
 

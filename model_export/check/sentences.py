@@ -1,7 +1,6 @@
 """Generated sentences, similar to real input, to count how often a precision changes the answer.
 
-They are put together from phrases, have 1 to 40 words and many topics and moods, and are the same in each export. On real
-sentences the changes are similar: docs/performance.md.
+They are put together from phrases, have 1 to 40 words and many topics and moods, and are the same in each export.
 """
 
 import random

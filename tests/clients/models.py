@@ -21,7 +21,7 @@ SERVED: Final = (
 )
 """Fixtures; each is served by its own name."""
 DEMO: Final = ("classify", "fill-mask")
-"""The tasks of the demo, which is served as `demo-TASK`."""
+"""Tasks of the demo, which is served as `demo-TASK`."""
 
 
 def main(folder: Path) -> None:

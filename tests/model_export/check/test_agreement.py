@@ -44,7 +44,7 @@ def test_single_label_changes_when_it_moves_by_more_than_a_twentieth_of_the_rang
     assert comparison.agreement(Moved(0.6)) == Agreement(answers=3, changed=3)
 
 
-def test_where_too_many_answers_change_more_sentences_decide() -> None:
+def test_where_a_few_too_many_labels_change_more_sentences_decide() -> None:
     class Constant(RunnableGraph):
         def __init__(self) -> None:
             pass
@@ -57,6 +57,7 @@ def test_where_too_many_answers_change_more_sentences_decide() -> None:
         return Comparison(TASKS["classify"], [checked_sequence([7], [0], None)] * 400, answers, {}, observe_more)
 
     few, many = comparison(3), comparison(9)
+    assert comparison(9, lambda: few).agreement(Constant()).changed == 9
     assert comparison(4, lambda: many).agreement(Constant()).changed == 4
     assert comparison(5, lambda: few).agreement(Constant()).changed == 3
     assert comparison(5, lambda: many).agreement(Constant()).changed == 9

@@ -24,7 +24,7 @@ from model_export.verify import verify_bundle
 from tests.model_export.support import CHECKPOINTS, NAMES, loaded, network_of, sequences_for, task_of
 from tests.support import DEMO_CHECKPOINT
 
-DEMO_TASKS = ("classify", "fill-mask", "embed")
+DEMO_TASKS = ("classify", "fill-mask", "next-sentence", "embed")
 
 
 def quantized(folder: Path, task: str, path: Path, ranges: Mapping[str, FloatArray]) -> RunnableGraph:
