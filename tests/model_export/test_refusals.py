@@ -152,10 +152,17 @@ def test_head_of_the_same_name(copy_of: Copy, tmp_path: Path, name: str, task: s
     assert f". Choose --task {own} or --task embed, or " in message
 
 
-@pytest.mark.parametrize("task", ["entities", "answer", "next-sentence"])
+@pytest.mark.parametrize("task", ["entities", "answer"])
 def test_head_that_is_none_of_several(tmp_path: Path, task: str) -> None:
     """The demo checkpoint has a classifier, of texts."""
     message = refusal(ROOT / "model_export" / "demo_checkpoint", tmp_path / "out", task=task)
+    assert "head: its config names BertForPreTraining, BertForSequenceClassification. " in message
+    assert "Choose --task classify or --task fill-mask or --task next-sentence or --task embed, or fine-tune" in message
+
+
+def test_a_masked_token_head_beside_a_classifier_is_none_for_next_sentences(copy_of: Copy, tmp_path: Path) -> None:
+    folder = copy_of("bert-fill-mask", architectures=["BertForMaskedLM", "BertForSequenceClassification"])
+    message = refusal(folder, tmp_path / "out", task="next-sentence")
     assert "head: its config names BertForMaskedLM, BertForSequenceClassification. " in message
     assert "Choose --task classify or --task fill-mask or --task embed, or fine-tune" in message
 
