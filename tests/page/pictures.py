@@ -9,13 +9,12 @@ from typing import Final, Literal
 from playwright.sync_api import Browser
 
 from benchmarks.texts import read_texts
+from deploy.fill_models import DEMO_TASKS
 from model_export.export import ExportOptions, export
 from tests.page.browser import address, running_chromium
 from tests.page.terminal import as_page, run_until
 from tests.support import DEMO_CHECKPOINT, ServerProcess, serving
 
-MODELS: Final = {"sentiment": "classify", "masked-token": "fill-mask", "next-sentence": "next-sentence"}
-"""The models that `make serve` serves, and the task of each."""
 SHOWN_URL: Final = "http://localhost:8000"
 """Where the docs have the server, which is at a free port."""
 SCHEMES: Final[tuple[tuple[str, Literal["light", "dark"]], ...]] = (("", "light"), ("-dark", "dark"))
@@ -31,7 +30,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         models = Path(temporary) / "models"
-        for name, task in MODELS.items():
+        for name, task in DEMO_TASKS.items():
             export(ExportOptions(str(DEMO_CHECKPOINT), models / name, task, ("cpu-fp32",)), lambda _: None)
         with (Path(temporary) / "reviews.csv").open("w", newline="") as stream:
             csv.writer(stream).writerows([["id", "text"], *enumerate(read_texts("reviews") * 5)])
