@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
-from training.errors import TrainingError
+from training.errors import Stopped, TrainingError
 
 _OPTIONS: Final = "options.json"
 
@@ -62,9 +62,12 @@ class WorkFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         is_begun = any(self.checkpoints.glob("*/*")) or any(self.scratch.glob("*"))
-        if (error is None) if self.is_finished else not is_begun:
-            shutil.rmtree(self._part, ignore_errors=True)  # there is nothing to go on with
+        goes_on = (error is not None) if self.is_finished else is_begun
+        if not goes_on:
+            shutil.rmtree(self._part, ignore_errors=True)
         self._release()
+        if goes_on and isinstance(error, KeyboardInterrupt | Stopped) and not str(error):
+            raise type(error)("Stopped. The same command goes on.") from None
 
     def finish(self) -> None:
         """Make the result the output. A command that is killed from here on finds it finished."""

@@ -19,7 +19,7 @@ import pytest
 from tests.support import ROOT, eventually
 from tests.training import toy
 from training.__main__ import main
-from training.errors import TrainingError
+from training.errors import Stopped, TrainingError
 
 pytestmark = pytest.mark.torch
 
@@ -171,6 +171,25 @@ def test_a_lock_whose_file_was_removed_is_none(tmp_path: Path, monkeypatch: pyte
         WorkFolder(tmp_path / "output", {}, overwrite=False),
     ):
         pass
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Stopped])
+def test_a_stop_beside_the_steps_says_that_the_command_goes_on_if_something_is_there(
+    tmp_path: Path, stop: type[BaseException]
+) -> None:
+    from training.work_folder import WorkFolder
+
+    def run(*made: str) -> None:
+        with WorkFolder(tmp_path / "output", {}, overwrite=False) as folder:
+            for name in made:
+                (folder.scratch / name).touch()
+            raise stop
+
+    with pytest.raises(stop, match=r"^$"):
+        run()
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(stop, match="The same command goes on"):
+        run("corpus")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
