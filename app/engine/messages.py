@@ -193,3 +193,9 @@ class Timeline:
     def become(self, other: "Timeline") -> None:
         """Take over the times of another process."""
         self.admitted_at, self.started_at, self.runs = other.admitted_at, other.started_at, other.runs
+
+    def add(self, later: "Timeline") -> None:
+        """Take the batches of more sequences of the request, which ran later."""
+        if self.admitted_at is None:
+            self.admitted_at, self.started_at = later.admitted_at, later.started_at
+        self.runs += later.runs

@@ -27,7 +27,9 @@ from app.http.finished import Finished
 from app.http.large_work import LargeWork
 from app.http.outcome import outcome
 from app.http.problems import explain
+from app.http.rounds import run_in_time
 from app.tasks.base import Prepared
+from app.tasks.rounds import PreparedRounds, Results, Round
 from app.telemetry.metrics import Metrics
 from app.telemetry.record import RequestRecord
 from app.telemetry.tracing import RequestTrace, Tracer
@@ -38,6 +40,8 @@ INLINE_BYTES: Final = 65536
 INLINE_WEIGHT: Final = 256
 READ_AGAIN: Final = 4
 """How often a request is read whose model is replaced, again and again, before it is answered."""
+TOKENS_A_WEIGHT: Final = 64
+"""Tokens of a round whose results are read, and whose successor is made, in one unit of weight."""
 MAX_WEIGHT: Final = 1 << 20
 """Most weight of an answer: about 4 s of a core, and 0.5 GB while it is made."""
 
@@ -197,11 +201,15 @@ class InferenceEndpoint:
                     f"The answer would be {weight / MAX_WEIGHT:.1f} times as much work as one may be. {handler.lighter}"
                 )
             if weight <= INLINE_WEIGHT:
-                results = await self._infer(model.key, prepared, timeline, caller, receive)
+                results = await self._disconnects.unless_gone(
+                    self._infer(model.key, prepared, timeline, caller, record), receive
+                )
                 answer = call.write(handler.answer(model, request, prepared, results), record)
                 return answer if isinstance(answer, Raw) else to_json(answer)
             with self._large.reserved(weight, caller):
-                results = await self._infer(model.key, prepared, timeline, caller, receive)
+                results = await self._disconnects.unless_gone(
+                    self._infer(model.key, prepared, timeline, caller, record), receive
+                )
                 predict = partial(handler.answer, model, request, prepared, results)
                 return await self._disconnects.unless_gone(
                     self._large.write(partial(_write_large, call, predict, record), weight, caller), receive
@@ -210,9 +218,36 @@ class InferenceEndpoint:
             inflight.dec()
 
     def _infer(
-        self, model: str, prepared: Prepared, timeline: Timeline | None, caller: Caller | None, receive: Receive
+        self, model: str, prepared: Prepared, timeline: Timeline | None, caller: Caller | None, record: RequestRecord
     ) -> Awaitable[list[SequenceResult]]:
-        return self._disconnects.unless_gone(self._engine.infer(model, prepared.sequences, timeline, caller), receive)
+        """Return the results of the prepared sequences; of rounds, whose predictions are then there, none."""
+        if isinstance(prepared, PreparedRounds):
+            return self._in_rounds(model, prepared, timeline, caller, record)
+        return self._engine.infer(model, prepared.sequences, timeline, caller)
+
+    async def _in_rounds(
+        self,
+        model: str,
+        prepared: PreparedRounds,
+        timeline: Timeline | None,
+        caller: Caller | None,
+        record: RequestRecord,
+    ) -> list[SequenceResult]:
+        async def more(results: Results) -> Round | None:
+            weight = prepared.tokens // TOKENS_A_WEIGHT  # rounds have about as many tokens
+            if weight <= INLINE_WEIGHT:
+                return prepared.more(results)
+            return await self._large.write(partial(prepared.more, results), weight, caller)
+
+        await run_in_time(
+            prepared,
+            lambda sequences, own: self._engine.infer(model, sequences, own, caller),
+            more,
+            timeline=timeline,
+            record=record,
+            timeout_s=self._limits.timeout_s,
+        )
+        return []
 
     def _most_tokens(self, model: str) -> int | None:
         """Return how many tokens a model answers within the timeout if nothing else runs, None while it is not loaded."""

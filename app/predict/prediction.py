@@ -24,6 +24,7 @@ from app.predict.rows import BadRow, Row
 from app.tasks.base import Model, Prepared
 from app.tasks.catalog import Handler
 from app.tasks.inputs import as_list
+from app.tasks.rounds import PreparedRounds, run_rounds
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class Predictor:
             EngineLost: the device failed for good.
         """
         try:
-            results = await engine.infer(self._model.key, part.prepared.sequences)
+            results = await self._infer(part.prepared, engine)
             return await asyncio.to_thread(self._answer, part, results)
         except EngineLost:
             raise
@@ -127,7 +128,17 @@ class Predictor:
             outcomes += await self.predict(await asyncio.to_thread(self.prepare, rows), engine)
         return outcomes
 
-    def _answer(self, part: Part, results: list[SequenceResult]) -> list[Outcome]:
+    async def _infer(self, prepared: Prepared, engine: LocalEngine) -> Sequence[SequenceResult]:
+        if not isinstance(prepared, PreparedRounds):
+            return await engine.infer(self._model.key, prepared.sequences)
+        await run_rounds(
+            prepared,
+            lambda following: engine.infer(self._model.key, following.sequences),
+            lambda results: asyncio.to_thread(prepared.more, results),
+        )
+        return []
+
+    def _answer(self, part: Part, results: Sequence[SequenceResult]) -> list[Outcome]:
         predictions = self._handler.answer(self._model, part.request, part.prepared, results)
         return [Predicted(row, one) for row, one in zip(part.rows, predictions, strict=True)]
 

@@ -252,8 +252,13 @@ def grouped(tagged: Sequence[Tagged], join: Join, ignored: Collection[str]) -> l
             "end": group[-1].token.end,
         }
         for group in groups
-        if (name := group[0].label.split("-", 1)[-1]) not in ignored
+        if (name := group_of(group[0].label)) not in ignored
     ]
+
+
+def group_of(label: str) -> str:
+    """Return the group of an entity whose first token has this label: PER for B-PER."""
+    return label.split("-", 1)[-1]
 
 
 def _tag_name(label: str) -> str:
@@ -286,7 +291,12 @@ def _cut(tokenizer: Tokenizer, request: EntitiesRequest) -> PreparedWindows:
                 f"inputs[{i}] has more than {tokenizer.max_length} tokens, the most this model takes. Shorten it, or set "
                 "parameters.stride to have it read in windows."
             )
-    return prepared_windows([[_part(text, text.texts[0])] for text in texts], sum(text.was_truncated for text in texts))
+    return prepared_windows([[whole_window(text)] for text in texts], sum(text.was_truncated for text in texts))
+
+
+def whole_window(text: Located) -> Window:
+    """Return a text as one window."""
+    return _part(text, text.texts[0])
 
 
 def _part(text: Located, part: range) -> Window:

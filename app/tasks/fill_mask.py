@@ -69,10 +69,10 @@ class FillMaskHandler(TaskHandler[FillMaskRequest, Prepared, MaskScores]):
     lighter = "Lower parameters.top_k, or send fewer inputs or masks."
 
     def example(self, model: Model) -> dict[str, Any]:
-        return {"model": model.name, "inputs": f"He drank a cup of {_mask_of(model).text}."}
+        return {"model": model.name, "inputs": f"He drank a cup of {mask_of(model).text}."}
 
     def prepare(self, model: Model, request: FillMaskRequest) -> Prepared:
-        mask = _mask_of(model)
+        mask = mask_of(model)
         targets = self._targets(model, request)
         vocabulary = model.manifest.architecture.vocab_size
         top_k = min(request.parameters.top_k, vocabulary if targets is None else len(targets))
@@ -81,7 +81,7 @@ class FillMaskHandler(TaskHandler[FillMaskRequest, Prepared, MaskScores]):
         for i, encoded in enumerate(model.tokenizer.encode(request.listed, truncation=False)):
             masks = np.flatnonzero(encoded.input_ids == mask.id).astype(np.int32)
             if not len(masks):
-                raise ValidationFailed(f"inputs[{i}] has no mask token; write {mask.text} in place of a word.")
+                raise without_mask(f"inputs[{i}]", mask)
             if len(masks) * vocabulary > MAX_SCORES:
                 raise ValidationFailed(
                     f"inputs[{i}] has {len(masks)} masks; at most {MAX_SCORES // vocabulary} of a text are filled with this model's "
@@ -158,7 +158,13 @@ def _written(sequences: Sequence[TokenSequence]) -> int:
     return sum(len(sequence.masks) * sequence.top_k * max(LEAST, len(sequence)) for sequence in sequences)
 
 
-def _mask_of(model: Model) -> SpecialToken:
+def without_mask(place: str, mask: SpecialToken) -> ValidationFailed:
+    """Return the error for an input that has nothing to fill."""
+    return ValidationFailed(f"{place} has no mask token; write {mask.text} in place of a word.")
+
+
+def mask_of(model: Model) -> SpecialToken:
+    """Return the mask token of a model that was exported for fill-mask."""
     mask = model.manifest.special_tokens.mask
     assert mask is not None  # the export refuses a checkpoint for fill-mask that has none
     return mask

@@ -66,7 +66,7 @@ def form_for(model: Model, names: Collection[str]) -> tuple[TaskHandler[Any, Any
         ValidationFailed: it does none with these.
     """
     handlers = sorted(
-        (handler for handler in TASKS.values() if handler.serves(model.manifest)),
+        (handler for handler in TASKS.values() if handler.task in FORMS and handler.serves(model.manifest)),
         key=lambda handler: handler.task != model.task,
     )
     for handler in handlers:
