@@ -67,11 +67,11 @@ $(VENVS:=/installed):
 $(VENVS:=/installed): %/installed: %/bin/python
 $(VENVS:=/bin/python): ;
 
-# Only `make test-torch` sees what is installed for training: the other tests show that nothing else needs it. Of sentence-transformers
+# Only `make test-torch` sees what is installed for training: the other tests show that nothing else needs it. Of these packages
 # the rest is there.
 $(TORCH)/installed: $(TRAIN_VENV)/installed
 	rm -rf $(TORCH)
-	$(TRAIN_VENV)/bin/python -m pip install --quiet --target $(TORCH) --no-deps sentence-transformers==6.2.0
+	$(TRAIN_VENV)/bin/python -m pip install --quiet --target $(TORCH) --no-deps sentence-transformers==6.2.0 captum==0.8.0
 	@touch $@
 
 # A folder of its own, with only what OpenVINO itself is: 180 MB that the other tests do without.

@@ -10,7 +10,7 @@ from typing import Final
 
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.messages import Timeline
-from app.errors import DeadlineExceeded, Overloaded, RateLimited
+from app.errors import DeadlineExceeded, Overloaded, RateLimited, ValidationFailed
 from app.tasks.rounds import PreparedRounds, Results, Round, run_rounds
 from app.telemetry.record import RequestRecord
 
@@ -50,7 +50,7 @@ async def run_in_time(
         try:
             async with asyncio.timeout_at(begun_at + share * timeout_s):
                 results = await infer(following.sequences, own)
-        except (TimeoutError, DeadlineExceeded, Overloaded, RateLimited) as error:
+        except (TimeoutError, DeadlineExceeded, Overloaded, RateLimited, ValidationFailed) as error:
             if not following.is_needed:
                 return None
             if isinstance(error, TimeoutError):

@@ -55,10 +55,19 @@ def test_predictions_are_those_of_the_reference(server: ServerProcess, name: str
     assert [best["score"] for best in found] == pytest.approx(expected, abs=TOLERANCE, rel=TOLERANCE)
 
 
+def test_explanations_are_of_the_best_labels(server: ServerProcess) -> None:
+    [(text, [best])] = stored("bert-single-label", top_k=1)[:1]
+    body = {"instances": [text]}
+    answer = ask("v1", lambda client: client.explain(server.url, "bert-single-label", body))
+    [explanation] = answer["explanations"]
+    assert explanation["target"] == best["label"]
+    assert explanation["score"] == pytest.approx(best["score"], abs=TOLERANCE, rel=TOLERANCE)
+
+
 def test_an_error_is_the_client_s_own(server: ServerProcess) -> None:
     with pytest.raises(httpx.HTTPStatusError, match="instances: is missing; rename inputs to that, '422"):
         ask("v1", lambda client: client.infer(server.url, {"inputs": ["a"]}, model_name="bert-embed"))
-    with pytest.raises(httpx.HTTPStatusError, match="explains no prediction"):
+    with pytest.raises(httpx.HTTPStatusError, match="That model does embed, not explain"):
         ask("v1", lambda client: client.explain(server.url, "bert-embed", {"instances": ["a"]}))
     with pytest.raises(httpx.HTTPStatusError, match="There is no such model"):
         ask("v2", lambda client: client.infer(server.url, {"inputs": []}, model_name="nobody"))

@@ -125,5 +125,5 @@ def test_each_status_has_examples_of_its_own_errors(description: Any) -> None:
 
 def test_openapi_begins_with_the_tasks_that_are_served(description: Any) -> None:
     paths = list(description["paths"])
-    assert paths[:2] == ["/v1/classify", "/v1/fill-mask"]
+    assert paths[:3] == ["/v1/classify", "/v1/explain", "/v1/fill-mask"]
     assert set(paths[: len(TASKS)]) == {f"/v1/{task}" for task in TASKS}

@@ -30,10 +30,15 @@ CHECKPOINTS: dict[str, str] = {
     "rerank": "roberta-rerank",
     "nli": "bert-nli",
 }
-ALSO: dict[str, str] = {"similarity": "embed", "zero-shot": "nli"}
+ALSO: dict[str, str] = {"similarity": "embed", "zero-shot": "nli", "explain": "classify"}
 """Tasks that a model of another one does, too."""
-DEFAULTS = ("--default-models", "classify=classify")
-"""`nli` classifies, too."""
+EXAMPLES: dict[str, set[str]] = {
+    "classify": {"classify", "rerank", "nli"},
+    "explain": {"classify", "entities", "fill-mask", "next-sentence", "nli", "rerank"},
+}
+"""The models that have an example of a task, where there are several."""
+DEFAULTS = ("--default-models", "classify=classify,explain=classify")
+"""`nli` classifies, too, and nearly all can be explained."""
 TEXTS = [one for one in CLASSIFY if isinstance(one, str)]
 TEXT = "The cat sat on the mat in Paris."
 LONG = " ".join([TEXT] * 20)
@@ -63,6 +68,8 @@ ASKED: list[tuple[str, Any, dict[str, Any]]] = [
     ("rerank", [RANKED, {"query": LONG, "texts": [LONG, TEXT, ""]}], {"top_n": 2, "return_documents": True}),
     ("zero-shot", TEXTS, {"candidate_labels": ["travel", "cats", "food"]}),
     ("zero-shot", LONG, {"candidate_labels": ["travel", "cats"], "multi_label": True}),
+    ("explain", [TEXT, {"text": TEXT, "text_pair": "Really?"}, LONG], {}),
+    ("explain", [TEXT, LONG], {"method": "shapley", "max_runs": 300, "perturbation": "remove"}),
 ]
 
 
@@ -121,7 +128,7 @@ def test_the_example_of_every_task_works_as_described(server: ServerProcess, tas
     content = description["paths"][f"/v1/{task}"]["post"]["requestBody"]["content"]["application/json"]
     examples = content["examples"]
     name = ALSO.get(task, task)
-    assert examples.keys() == ({"classify", "rerank", "nli"} if task == "classify" else {name})
+    assert examples.keys() == EXAMPLES.get(task, {name})
     example = examples[name]
     request, answer = resolve(description, content["schema"]), answer_of(description, f"/v1/{task}", "post", 200)
     replies = [server.post(f"/v1/{task}", example["value"])]

@@ -6,13 +6,11 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.bundle.manifest import Task
-from app.errors import NotFound
 from app.http.api import Api, Call, Inference, Received, Route, Utility
 from app.http.parsing import parse
 from app.tasks import TASKS
 from app.tasks.base import Model
 from app.tasks.inputs import MAX_INPUTS
-from app.telemetry.record import RequestRecord
 
 
 class PredictRequest(BaseModel):
@@ -35,7 +33,7 @@ class KServeApi(Api):
         return [
             Utility("GET", "/", "Whether the process responds", lambda _: {"status": "alive"}, is_open=True),
             Inference(f"{path}:predict", "A prediction for each instance", self._predict, PredictRequest),
-            Utility("POST", f"{path}:explain", "Always 404: this server explains no prediction", _explain),
+            Inference(f"{path}:explain", "An explanation for each instance", self._explain, PredictRequest, "explain"),
         ]
 
     def _predict(self, received: Received) -> Call:
@@ -46,12 +44,19 @@ class KServeApi(Api):
             ValidationError: the body has no instances, or such as the model does not take.
         """
         request = parse(PredictRequest, received.body)
-        catalog = self.served.catalog
-        model = catalog.get(received.path["model"])
-        parameters = request.parameters or {}
-        handler = TASKS[_task(model, request.instances[0], parameters)]
-        native = handler.request.model_validate({"inputs": request.instances, "parameters": parameters})
-        return Call(handler, catalog.for_task(handler, model.name), native, _write)
+        model = self.served.catalog.get(received.path["model"])
+        task = _task(model, request.instances[0], request.parameters or {})
+        return self._call(task, model.name, request, "predictions")
+
+    def _explain(self, received: Received) -> Call:
+        """Read instances, of the form that the native route explains. Raises what `_predict` does."""
+        return self._call("explain", received.path["model"], parse(PredictRequest, received.body), "explanations")
+
+    def _call(self, task: Task, model: str, request: PredictRequest, key: str) -> Call:
+        """Return the call of a task, whose answer stands under a key."""
+        handler = TASKS[task]
+        native = handler.request.model_validate({"inputs": request.instances, "parameters": request.parameters or {}})
+        return Call(handler, self.served.catalog.for_task(handler, model), native, lambda answer, _: {key: answer})
 
 
 def _task(model: Model, first: object, parameters: Collection[str]) -> Task:
@@ -65,14 +70,6 @@ def _task(model: Model, first: object, parameters: Collection[str]) -> Task:
         return "similarity"
     # One that ranks texts also gives texts and pairs their score.
     return "classify" if model.task == "rerank" else model.task
-
-
-def _explain(_: Received) -> object:
-    raise NotFound("This server explains no prediction. Post to :predict.")
-
-
-def _write(predictions: list[Any], _: RequestRecord) -> object:
-    return {"predictions": predictions}
 
 
 API: Final = KServeApi

@@ -44,7 +44,7 @@ class ExplainParameters(Truncation):
         1000, ge=2, le=MAX_RUNS, description="Most sequences that the model runs for an input. Each has its length."
     )
     standard_error: float = Field(
-        0.01, gt=0, allow_inf_nan=False, description="For shapley: stop when that of every word is this or less."
+        0.02, gt=0, allow_inf_nan=False, description="For shapley: stop when that of every word is this or less."
     )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="For shapley: chooses the orders of words.")
 

@@ -31,6 +31,7 @@ TASK_BUNDLES = {
     "answer": "bert-answer",
     "embed": "bert-embed",
     "similarity": "bert-embed",
+    "explain": "bert-nli",
 }
 
 

@@ -1,6 +1,7 @@
 """The words of a text, and which tokens are theirs."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def split(text: str) -> list[str]:
     ("text", "expected"),
     [
         ("I don't like it.", ["I", "don't", "like", "it", "."]),
-        ("it’s well-known", ["it’s", "well-known"]),
+        ("it\u2019s well-known", ["it\u2019s", "well-known"]),
         ("'quoted' - and rock 'n' roll", ["'", "quoted", "'", "-", "and", "rock", "'", "n", "'", "roll"]),
         ("3.5 or 1,000 at 10:30.", ["3.5", "or", "1,000", "at", "10:30", "."]),
         ("good,bad", ["good", ",", "bad"]),
@@ -83,6 +84,6 @@ def test_the_words_of_each_tokenizer_cover_the_text(bundle_of: BundleOf, checkpo
     [tokens] = located.texts
     found = words_of(text, tokens, located.offsets[tokens.start : tokens.stop])
     assert [position for word in found for position in word.tokens] == list(tokens)
-    assert all(one.end <= other.start for one, other in zip(found, found[1:], strict=False))
+    assert all(one.end <= other.start for one, other in pairwise(found))
     assert "".join(text[one.start : one.end] for one in found) == text.replace(" ", "")
     assert [text[one.start : one.end] for one in found][:3] == ["The", "cat's", "in"]

@@ -55,9 +55,13 @@ def test_a_request_that_the_model_does_not_take_is_refused(
     assert says in reply.error
 
 
-def test_an_explanation_is_refused(shared_server: ServerProcess) -> None:
-    reply = shared_server.post("/v1/models/sentiment:explain", {"instances": [TEXT]})
-    assert (reply.status, reply.error) == (404, "This server explains no prediction. Post to :predict.")
+def test_explanations_are_those_of_the_native_route(shared_server: ServerProcess) -> None:
+    parameters = {"method": "shapley", "max_runs": 100}
+    native = {"model": "sentiment", "inputs": [TEXT, "good"], "parameters": parameters}
+    expected = shared_server.post("/v1/explain", native).json["predictions"]
+    body = {"instances": [TEXT, "good"], "parameters": parameters}
+    assert shared_server.post("/v1/models/sentiment:explain", body).json == {"explanations": expected}
+    assert shared_server.post("/v1/models/nobody:explain", body).status == 404
 
 
 def test_a_model_says_that_it_is_ready(shared_server: ServerProcess) -> None:
