@@ -21,12 +21,14 @@ SCHEMES: Final[tuple[tuple[str, Literal["light", "dark"]], ...]] = (("", "light"
 COMMAND: Final = (
     "python -m app predict --model models/sentiment --input reviews.csv --column text --output scored.jsonl"
 )
+EXPLAINED: Final = "A dull story, saved by a great actor."
+"""The text whose explanation is shown."""
 SHOWN_AT: Final = r"6\d% \|[^\r]* left"
 """What the progress bar shows in the picture."""
 
 
 def main(folder: Path) -> None:
-    """Ask the demo's masked-token model, and predict a file with its classifier, in both colour schemes."""
+    """Ask the demo's masked-token model, explain a label of its classifier, and predict a file, in both colour schemes."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         models = Path(temporary) / "models"
@@ -38,10 +40,23 @@ def main(folder: Path) -> None:
         with serving(models) as server, running_chromium() as browser:
             for suffix, scheme in SCHEMES:
                 take(browser, server, folder / f"page{suffix}.png", scheme)
+                explain(browser, server, folder / f"explain{suffix}.png", scheme)
                 page = browser.new_page()
                 page.set_content(as_page(screen, scheme))
                 page.locator("pre").screenshot(path=folder / f"predict{suffix}.png")
                 page.close()
+
+
+def explain(browser: Browser, server: ServerProcess, path: Path, scheme: Literal["light", "dark"]) -> None:
+    """Write a picture of an explanation."""
+    page = browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme=scheme)
+    page.goto(address(server.url, "sentiment", "explain"))
+    page.get_by_label("Text", exact=True).fill(EXPLAINED)
+    page.get_by_label("Method").select_option("shapley")
+    page.get_by_role("button", name="Run").press("Enter")
+    page.locator("#json").wait_for()
+    page.locator("#result").screenshot(path=path)
+    page.close()
 
 
 def take(browser: Browser, server: ServerProcess, path: Path, scheme: Literal["light", "dark"]) -> None:

@@ -99,10 +99,10 @@ def test_the_keyboard_is_enough(server: ServerProcess, visit: Visit) -> None:
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowUp")
     stops = []
-    for _ in range(4):
+    for _ in range(5):
         page.keyboard.press("Tab")
         stops.append(focused(page))
-    assert stops == ["Insert [MASK]", "Text", "Words for each mask", "Run"]
+    assert stops == ["fill-mask", "Insert [MASK]", "Text", "Words for each mask", "Run"]
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Control+Enter")
     expect(page.locator("#answer .row")).to_have_count(5)

@@ -45,6 +45,8 @@ def test_every_model_answers_its_example_in_each_of_its_tasks(server: ServerProc
                 asked["inputs"] = asked["inputs"][0]
             elif task == "answer":
                 asked["parameters"] = {"top_k": 3}
+            elif task == "explain":
+                asked["parameters"] = {"method": "occlusion"}
             shown = run(page)
             assert shown == server.post(f"/v1/{task}", asked).json
             expect(page.locator("#status")).to_contain_text(f"{shown['usage']['tokens']} tokens")
@@ -163,6 +165,66 @@ def test_the_next_sentence_has_both_probabilities(server: ServerProcess, visit: 
     page = visit(address(server.url, "sequels", "next-sentence"))
     [one] = run(page)["predictions"]
     assert [number for _, number in rows(page)] == [percent(one["score"]), percent(1 - one["score"])]
+
+
+def weighed(page: Page) -> list[tuple[str, str]]:
+    """Return the coloured parts of the text, with what each does to the score."""
+    return page.locator("#answer .text span").evaluate_all("all => all.map(one => [one.textContent, one.className])")
+
+
+def test_an_explanation_colours_the_words_and_lists_them(server: ServerProcess, visit: Visit) -> None:
+    page = visit(address(server.url, "sentiment", "explain"))
+    text = f"The cat sat on the mat. {EMOJI}"
+    field(page, "Text").fill(text)
+    [found] = run(page)["predictions"]
+    words = found["contributions"]
+    largest = max(abs(one["contribution"]) for one in words)
+    expected = [one for one in words if abs(one["contribution"]) >= 0.05 * largest]
+    assert [word for word, _ in weighed(page)] == [one["word"] for one in expected]
+    assert [kind for _, kind in weighed(page)] == ["adds" if one["contribution"] > 0 else "takes" for one in expected]
+    assert page.locator("#answer .text").evaluate("one => one.textContent") == text
+    best = max(words, key=lambda one: abs(one["contribution"]))
+    assert rows(page)[0] == (best["word"], f"{best['contribution']:+.4f}".replace("-", "\u2212"))
+    expect(page.locator("#answer")).to_contain_text(f"The score of {found['target']} is {found['score']:.4f}")
+    expect(page.locator("#answer")).to_contain_text(f"The model ran {found['runs']} times")
+
+
+def test_what_adds_and_what_takes_differ_without_colours(server: ServerProcess, visit: Visit) -> None:
+    page = visit(address(server.url, "sentiment", "explain"))
+    run(page)
+    page.emulate_media(forced_colors="active")
+    lines = [
+        page.locator(f"#answer .legend .{kind}").evaluate("one => getComputedStyle(one).borderBottomStyle")
+        for kind in ("adds", "takes")
+    ]
+    assert lines == ["solid", "dashed"]
+    assert page.locator("#answer .legend").inner_text().split() == [
+        *page.locator("#answer .legend .adds").inner_text().split(), "adds", "to", "it",
+        *page.locator("#answer .legend .takes").inner_text().split(), "takes", "from", "it",
+    ]  # fmt: skip
+
+
+def test_a_pair_is_explained_with_both_texts_and_each_words_error(server: ServerProcess, visit: Visit) -> None:
+    page = visit(address(server.url, "sentiment", "explain"))
+    field(page, "Text").fill("The cat sat on the mat.")
+    field(page, "Second text").fill("It was warm there.")
+    page.get_by_label("Method").select_option("shapley")
+    shown = run(page)
+    assert page.locator("#answer .text").all_inner_texts() == ["The cat sat on the mat.", "It was warm there."]
+    errors = {one["word"]: one["standard_error"] for one in shown["predictions"][0]["contributions"]}
+    word, value = rows(page)[0]
+    assert value.endswith(f" \u00b1 {errors[word]:.4f}")
+
+
+def test_an_answer_leads_to_its_explanation(server: ServerProcess, visit: Visit) -> None:
+    page = visit(address(server.url, "sentiment", "classify"))
+    field(page, "Text").fill("The cat sat.")
+    field(page, "Second text").fill("It was warm.")
+    [[best, *_]] = run(page)["predictions"]
+    page.get_by_role("button", name="Which words made this?").click()
+    expect(page.locator("#answer")).to_contain_text(f"The score of {best['label']} is {best['score']:.4f}")
+    assert page.locator("#answer .text").all_inner_texts() == ["The cat sat.", "It was warm."]
+    assert page.url.endswith("#model=sentiment&task=explain")
 
 
 @pytest.mark.parametrize("clipboard", ["navigator.clipboard", "undefined"], ids=["secure", "plain HTTP"])
