@@ -16,18 +16,26 @@ _PATTERN: Final = Path("/proc/sys/kernel/core_pattern")
 def leave_no_core() -> None:
     """Have this process, and those that it starts, leave no core. The hard limit stays as it is: `prlimit` can ask for a core."""
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    is_limited = True
     try:
         resource.setrlimit(resource.RLIMIT_CORE, (_NO_CORE, most or _NO_CORE))
     except (OSError, ValueError):  # nobody but root can raise a hard limit of 0
-        if _goes_to_a_program():
-            log.warning(
-                "a crash would hand texts to the program that takes core dumps, which a limit of 0 does not prevent: "
-                "set the hard limit of core files to 1"
-            )
+        is_limited = False
+    pattern = _core_pattern()
+    if pattern.startswith("@"):
+        log.warning(
+            "core_pattern of this host is a socket, which gets cores at any limit, with the texts in them: "
+            "have the program behind it refuse those of this service"
+        )
+    elif pattern.startswith("|") and not is_limited:
+        log.warning(
+            "core_pattern of this host is a program, which gets cores at a hard limit of 0, with the texts in them: "
+            "set the hard limit of core files to 1"
+        )
 
 
-def _goes_to_a_program() -> bool:
+def _core_pattern() -> str:
     try:
-        return _PATTERN.read_text().startswith(("|", "@"))
+        return _PATTERN.read_text()
     except OSError:
-        return False
+        return ""

@@ -43,18 +43,34 @@ def test_the_hard_limit_stays_so_that_prlimit_can_ask_for_a_core(monkeypatch: py
     assert limits[-1] == (1, most)
 
 
-@pytest.mark.parametrize(("pattern", "warnings"), [("|/usr/share/apport/apport %p", 1), ("core.%p", 0), (None, 0)])
-def test_a_hard_limit_of_0_is_warned_of_where_a_program_takes_cores(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, pattern: str | None, warnings: int
+@pytest.mark.parametrize(
+    ("pattern", "most", "says"),
+    [
+        ("|/usr/share/apport/apport %p", 0, "set the hard limit"),
+        ("|/usr/share/apport/apport %p", 1, None),
+        ("@/run/cores.socket", 0, "refuse those"),
+        ("@/run/cores.socket", 1, "refuse those"),
+        ("core.%p", 0, None),
+        (None, 0, None),
+    ],
+)
+def test_a_host_that_gets_cores_nevertheless_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    pattern: str | None,
+    most: int,
+    says: str | None,
 ) -> None:
-    def not_allowed(_: int, both: tuple[int, int]) -> None:
-        assert both == (1, 1)
-        raise ValueError("not allowed to raise maximum limit")
+    def set_limit(_: int, both: tuple[int, int]) -> None:
+        if both > (most, most):
+            raise ValueError("not allowed to raise maximum limit")
 
     if pattern is not None:
         (tmp_path / "core_pattern").write_text(pattern)
     monkeypatch.setattr(core_dumps, "_PATTERN", tmp_path / "core_pattern")
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (0, 0))
-    monkeypatch.setattr(resource, "setrlimit", not_allowed)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (0, most))
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
     leave_no_core()
-    assert [record.levelname for record in caplog.records] == ["WARNING"] * warnings
+    assert [says in record.getMessage() for record in caplog.records if says] == [True] * bool(says)
+    assert len(caplog.records) == bool(says)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from app.telemetry.unquoted import unquoted
 
 TEXT = "Donaudampfschifffahrt"
+NOTHING: dict[str, str] = {}
 
 
 class Form(BaseModel):
@@ -35,14 +36,14 @@ def panic(text: str) -> None:
 
 def as_another(text: str) -> None:
     try:
-        {}[text]
+        NOTHING[text]
     except KeyError as error:
         raise LookupError(text) from error
 
 
 def while_handling(text: str) -> None:
     try:
-        {}[text]
+        NOTHING[text]
     except KeyError:
         int(text)
 
@@ -63,7 +64,7 @@ def in_a_circle(text: str) -> None:
     ("raises", "kinds"),
     [
         (int, ["ValueError"]),
-        ({}.__getitem__, ["KeyError"]),
+        (NOTHING.__getitem__, ["KeyError"]),
         (lambda text: f"{text}é".encode("ascii"), ["UnicodeEncodeError"]),
         (lambda text: Form(number=text), ["pydantic_core._pydantic_core.ValidationError"]),
         (panic, [f"{__name__}.Panic"]),
@@ -95,7 +96,7 @@ def test_an_error_of_the_system_is_logged_as_the_system_calls_it() -> None:
 def test_a_cause_that_was_hidden_stays_so() -> None:
     def hides(text: str) -> None:
         try:
-            {}[text]
+            NOTHING[text]
         except KeyError:
             raise ValueError from None
 
