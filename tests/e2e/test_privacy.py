@@ -36,7 +36,7 @@ from tests.support import END_WITHIN_S, HAPPEN_WITHIN_S, ROOT, Reply, ServerProc
 WORD, ACCENTED = "Qvxzkjwphd", "żółwiątkoß"
 TEXT = f"{WORD} went home. {ACCENTED}"
 """Both words stand for what a caller writes: whatever quotes a part of the text has the beginning or the end of it."""
-KEY = "the key"
+KEY, ADMIN_KEY = "the key", "the other key"
 
 IDS: dict[str, Any] = {"ids": [5, 6]}
 BODIES: dict[str, tuple[str, Any]] = {
@@ -82,6 +82,14 @@ HEADERS = {
 """Each with a text, on every request."""
 
 
+PARAMETERS = sorted({
+    name
+    for handler in TASKS.values()
+    for name in handler.request.model_fields["parameters"].annotation.model_fields  # type: ignore[union-attr]
+})  # fmt: skip
+"""Of all tasks."""
+
+
 def forms(word: str) -> Iterator[bytes]:
     """Yield how a word may stand in a file or on a wire, in lower case."""
     utf8 = word.encode()
@@ -122,7 +130,7 @@ def files_below(*folders: Path) -> Places:
 
 
 def open_files(pids: Collection[int]) -> Places:
-    """Return the files that processes have open or mapped for writing, also those that no folder has."""
+    """Return the files that processes have open, also those that no folder has."""
     found = {}
     for pid in pids:
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
@@ -230,14 +238,6 @@ def bad_bodies(good: Any) -> Iterator[tuple[Any, dict[str, str]]]:
     yield encoded.ljust(70_000) + b"x", {}  # read in a thread
 
 
-PARAMETERS = sorted({
-    name
-    for handler in TASKS.values()
-    for one in [handler.request.model_fields["parameters"].annotation]
-    for name in getattr(one, "model_fields", {})
-})  # fmt: skip
-
-
 def by_hand() -> Iterator[bytes]:
     """Yield what no client sends."""
     body = json.dumps({"model": "classify", "inputs": TEXT}).encode()
@@ -266,8 +266,9 @@ def ask_everything(world: World) -> None:
                 world.ask(method, filled, bad, **headers)
     for path in (f"/{quote(TEXT)}", f"/v1/{quote(TEXT)}", f"/v1/models/{quote(TEXT)}", "/metrics", "/docs", "/livez"):
         world.ask("GET", path)
-    for method, path in (("GET", ""), ("POST", f"/{quote(TEXT)}/load"), ("POST", f"/{quote(TEXT)}/unload")):
-        world.ask(method, f"/admin/models{path}", TEXT.encode() if method == "POST" else None)
+    for path in ("load", "unload", quote(TEXT)):
+        for key in (KEY, ADMIN_KEY):
+            world.ask("POST", f"/admin/models/{quote(TEXT)}/{path}", TEXT.encode(), Authorization=f"Bearer {key}")
     for data in by_hand():
         with wire(world.server.url) as line:
             line.send(data)
@@ -354,7 +355,7 @@ def left(request: pytest.FixtureRequest, models_of: ModelsOf, tmp_path_factory: 
         "BERT_TUNING_CACHE_DIR": str(folders["cache"]),
         "BERT_LOG_LEVEL": "debug",
         "BERT_API_KEY": KEY,
-        "BERT_ADMIN_KEY": KEY + "s",
+        "BERT_ADMIN_KEY": ADMIN_KEY,
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_METRICS_EXPORTER": "otlp",
         "OTEL_METRIC_EXPORT_INTERVAL": "100",
@@ -377,7 +378,7 @@ def left(request: pytest.FixtureRequest, models_of: ModelsOf, tmp_path_factory: 
             }
             during = files_below(own, models, Path("/dev/shm"))
             lose_the_engine(world)
-            records, log = list(records_of(server)), server.log_path.read_bytes()
+            records, log = server.records, server.log_path.read_bytes()
     finally:
         device.release()
         collector.close()
@@ -397,11 +398,6 @@ def left(request: pytest.FixtureRequest, models_of: ModelsOf, tmp_path_factory: 
         engine=world.engine,
         memory=world.texts_are_in_memory,
     )
-
-
-def records_of(server: ServerProcess) -> Iterator[dict[str, Any]]:
-    for line in server.log.splitlines():
-        yield json.loads(line)
 
 
 def test_every_route_was_asked_well_and_badly(left: Left) -> None:
@@ -591,24 +587,27 @@ def test_the_search_finds_a_text_in_each_place(tmp_path: Path, leave: Callable[[
     assert len(with_text(leave(tmp_path))) == 1
 
 
-@pytest.mark.parametrize("word", [WORD, ACCENTED])
-@pytest.mark.parametrize(
-    "write",
-    [
-        str.encode,
-        json.dumps,
-        repr,
-        ascii,
-        quote,
-        *(lambda text, codec=codec: text.encode(codec) for codec in ("utf-16", "utf-16-be", "utf-32")),
-        lambda text: repr(text.encode()),
-        lambda text: text.encode().hex(),
-        *(lambda text, size=size: base64.b64encode(b"." * size + text.encode()) for size in range(3)),
-    ],
-    ids=str,
-)
-def test_the_search_finds_a_text_in_each_form(word: str, write: Callable[[str], Any]) -> None:
-    written = write(f"before {word} after")
+WRITTEN: dict[str, Callable[[str], str | bytes]] = {
+    "UTF-8": str.encode,
+    "UTF-16": lambda text: text.encode("utf-16"),
+    "UTF-16, big end first": lambda text: text.encode("utf-16-be"),
+    "UTF-32": lambda text: text.encode("utf-32"),
+    "JSON": json.dumps,
+    "as Python writes texts": repr,
+    "as Python writes texts in ASCII": ascii,
+    "as Python writes bytes": lambda text: repr(text.encode()),
+    "percents": quote,
+    "hexadecimal": lambda text: text.encode().hex(),
+    "base64": lambda text: base64.b64encode(text.encode()),
+    "base64 of what begins one byte before": lambda text: base64.b64encode(b"." + text.encode()),
+    "base64 of what begins two bytes before": lambda text: base64.b64encode(b".." + text.encode()),
+}
+
+
+@pytest.mark.parametrize("word", [WORD, ACCENTED], ids=["a word", "with accents"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_the_search_finds_a_text_in_each_form(word: str, name: str) -> None:
+    written = WRITTEN[name](f"before {word} after")
     content = written if isinstance(written, bytes) else written.encode()
     assert with_text({"here": content})
     assert not with_text({"here": content[: len(content) // 2]})
