@@ -507,9 +507,11 @@ def test_a_prediction_that_is_killed_leaves_texts_in_its_output_alone(prediction
         process.stdin.write(f"{TEXT}\n".encode() * 1000)
         process.stdin.flush()
         progress = prediction.folder / "out.jsonl.progress"
-        eventually(lambda: progress.exists() and json.loads(progress.read_text())["position"]["rows"])
-        process.kill()
-        process.wait()
+        try:
+            eventually(lambda: progress.exists() and json.loads(progress.read_text())["position"]["rows"])
+        finally:
+            process.kill()
+            process.wait()
         assert with_text({"stderr": process.stdout.read()}) == []
     assert names_with_text(prediction.folder) == {"out.jsonl.part"}
 
