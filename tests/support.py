@@ -169,8 +169,9 @@ def starting(
     wait: bool = True,
     until: str = r"listening on ([^ ,]+)",
     python: Path = Path(sys.executable),
+    cwd: Path = ROOT,
 ) -> Iterator[ServerProcess]:
-    """Serve as `serving` does, by another module or in another environment, or from when the log has its URL.
+    """Serve as `serving` does, by another module, in another environment or folder, or from when the log has its URL.
 
     A batch has `BATCH_TOKENS`, if nothing else is asked for: `--batch-tokens 0` measures, as servers do by default.
     """
@@ -179,7 +180,7 @@ def starting(
         with log_path.open("wb") as log:
             process = subprocess.Popen(
                 [str(python), "-m", module, "--models", str(models), "--port", "0", *arguments],
-                cwd=ROOT,
+                cwd=cwd,
                 env=_environment({"BERT_BATCH_TOKENS": BATCH_TOKENS, **environment}),
                 stdout=log,
                 stderr=log,

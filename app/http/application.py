@@ -101,7 +101,7 @@ async def _http_error(
     return _response(request, fault, *render_for(api, fault, request.scope["request_id"]))
 
 
-async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the server logs it
+async def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the dispatcher logs it
     return await _service_error(request, Internal())
 
 

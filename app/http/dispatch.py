@@ -83,8 +83,8 @@ class Dispatcher:
 
         try:
             await self._application(scope, receive, send_with_id)
-        except Exception:  # the application has answered it, and the server logs it
-            raise
+        except Exception as error:  # the application has answered it
+            internal(error, request_id)
         except BaseException as error:
             fault = internal(error, request_id)
             scope[TOLD_AS], scope[ERROR_TYPE] = NOT_ROUTED, fault.error_type

@@ -23,6 +23,7 @@ from app.predict.results import OutputFormat
 from app.predict.rows import SUFFIXES as INPUT_SUFFIXES
 from app.predict.rows import InputFormat
 from app.predict.run import Options, Run, run
+from app.processes.core_dumps import leave_no_core
 from app.processes.signals import stop_on_signals
 from app.settings import Settings
 from app.tasks import TASKS
@@ -62,6 +63,7 @@ def predict(arguments: Sequence[str]) -> int:
     if settings is None:
         return Status.WRONG_USE
     configure(settings.log_level, "text")
+    leave_no_core()
     try:
         # Outside of the event loop, which would keep a signal from ending what waits for a pipe. Nothing can be lost yet.
         with Run(_options(given), settings) as one:

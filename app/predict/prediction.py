@@ -25,6 +25,7 @@ from app.tasks.base import Model, Prepared
 from app.tasks.catalog import Handler
 from app.tasks.inputs import as_list
 from app.tasks.rounds import PreparedRounds, run_rounds
+from app.telemetry.unquoted import unquoted
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +181,7 @@ class Predictor:
             error = explain(error, form=self._handler.request)
         if isinstance(error, ServiceError):
             return _bad(row, _PLACE.sub(self._column, error.message))
-        log.error("row %d failed alone", row.number, exc_info=error)
+        log.error("row %d failed alone", row.number, exc_info=unquoted(error))
         return _bad(row, "could not be predicted; the log has the cause")
 
     def _column(self, found: re.Match[str]) -> str:

@@ -4,6 +4,7 @@ import logging
 import os
 
 from app.bundle.files import find_bundles
+from app.processes.core_dumps import leave_no_core
 from app.processes.exit_status import ExitStatus, run
 from app.processes.garbage_collection import freeze_imports
 from app.processes.models.ahead import Ahead
@@ -22,6 +23,7 @@ def launch(settings: Settings) -> int:
     """Serve until a signal; return the exit status."""
     write_in_background()
     configure(settings.log_level, settings.log_format)
+    leave_no_core()
     # Those that look like a setting have ended the start in `__main__`; these may be another program's.
     if unknown := unknown_variables(os.environ):
         log.warning("not a setting of this server, and ignored: %s", ", ".join(unknown))

@@ -10,8 +10,10 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -158,6 +160,73 @@ def nginx(folder: Path, recipe: str) -> list[str]:
 def haproxy(folder: Path, recipe: str) -> list[str]:
     (folder / "haproxy.cfg").write_text(recipe)
     return [find_program("haproxy"), "-db", "-f", str(folder / "haproxy.cfg")]
+
+
+@contextmanager
+def holding() -> Iterator[tuple[str, threading.Event, threading.Event]]:
+    """Yield the address of an instance that reads a request and answers only when it is told to, and whether it has read one."""
+    is_read, may_answer = threading.Event(), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            is_read.set()
+            may_answer.wait()
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}", is_read, may_answer
+        finally:
+            may_answer.set()
+            server.shutdown()
+            thread.join()
+
+
+def of_proxy(folder: Path) -> Iterator[bytes]:
+    """Yield the log, and all files of nginx that are in a folder, also those that are there no more."""
+    yield from (path.read_bytes() for path in folder.iterdir() if path.is_file())
+    [main] = (folder / "pid").read_text().split()
+    for pid in [main, *Path(f"/proc/{main}/task/{main}/children").read_text().split()]:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            if str(descriptor.readlink()).startswith(str(folder)):
+                yield descriptor.read_bytes()
+
+
+@pytest.mark.parametrize("buffer", ["4m", "16k"])
+def test_a_text_is_in_no_file_and_no_log_of_nginx(tmp_path: Path, buffer: str) -> None:
+    """Unless a body may be larger than what the recipe keeps in memory."""
+    text = b"Donaudampfschifffahrt "
+    with holding() as (address, is_read, may_answer), reserved() as port:
+        recipe = (RECIPES / "nginx.conf").read_text().replace("listen 8080", f"listen 127.0.0.1:{port}")
+        for one in ("127.0.0.1:8001", "127.0.0.1:8002"):
+            recipe = recipe.replace(one, address)
+        assert "client_body_buffer_size 4m" in recipe
+        command = nginx(tmp_path, recipe.replace("client_body_buffer_size 4m", f"client_body_buffer_size {buffer}"))
+        configuration = (tmp_path / "nginx.conf").read_text()
+        assert "access_log off" in configuration
+        logging = configuration.replace("access_log off", f"access_log {tmp_path}/access").replace(
+            "stderr", "stderr info"
+        )
+        (tmp_path / "nginx.conf").write_text(logging)
+        with running(command, port, tmp_path / "log"), ThreadPoolExecutor(1) as threads:
+            connection = Connection(f"http://127.0.0.1:{port}")
+            asked = threads.submit(connection.ask, "POST", "/v1/classify", text * 100_000)
+            assert is_read.wait(20)
+            is_written = any(text in content for content in of_proxy(tmp_path))
+            may_answer.set()
+            assert asked.result().status == 200
+            connection.close()
+            eventually(lambda: "POST /v1/classify" in (tmp_path / "access").read_text())
+            assert not any(text in content for content in of_proxy(tmp_path))
+    assert is_written is (buffer != "4m")
 
 
 PROXIES = {"nginx": (nginx, "nginx.conf", "unix:"), "haproxy": (haproxy, "haproxy.cfg", "unix@")}

@@ -38,7 +38,12 @@ class Device:
         (self.faults / "poison").write_text(str(token_id))
 
     def cure(self) -> None:
-        (self.faults / "poison").unlink(missing_ok=True)
+        for fault in ("poison", "quoted"):
+            (self.faults / fault).unlink(missing_ok=True)
+
+    def quote(self, word: str) -> None:
+        """Fail on every request with this word, by an error that quotes it, until it is cured."""
+        (self.faults / "quoted").write_text(word)
 
     def lose(self) -> None:
         """Fail for good with the next batch."""

@@ -2,7 +2,8 @@
 
 Told by files in the folder that the environment variable FAULTS names: `hold` stops the device until it is gone, and is
 answered by `held`; `lost` loses it, `poison` holds the id of a token that it fails on, `room` the most sequences that its
-memory takes, `slow` how many seconds a batch takes longer.
+memory takes, `slow` how many seconds a batch takes longer, `quoted` a word: a request that has it fails before it is tokenized, by an
+error that quotes it.
 With `predict` a chunk is small, and what is predicted counts at once.
 The environment variable STUCK_S is how long a batch may run at least, LINGER_S how long a connection
 stays open before it is closed.
@@ -23,6 +24,7 @@ from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.protocols import Runner
 from app.errors import EngineLost, OutOfDeviceMemory
 from app.runtime.choice import open_runner
+from app.tasks import TASKS
 
 FAULTS = Path(os.environ["FAULTS"])
 
@@ -64,6 +66,18 @@ class FaultyRunner:
 def open_faulty(*arguments: Any, **options: Any) -> Runner:
     return FaultyRunner(open_runner(*arguments, **options))
 
+
+def quoting(prepare: Callable[..., Any]) -> Callable[..., Any]:
+    def prepare_or_quote(handler: Any, model: Any, request: Any) -> Any:
+        if (FAULTS / "quoted").exists() and (FAULTS / "quoted").read_text() in str(request):
+            raise KeyError(repr(request)) from ValueError(str(request))
+        return prepare(handler, model, request)
+
+    return prepare_or_quote
+
+
+for kind in {type(handler) for handler in TASKS.values()}:
+    kind.prepare = quoting(kind.prepare)  # type: ignore[method-assign]
 
 app.processes.models.ahead.open_runner = open_faulty  # type: ignore[assignment, attr-defined]
 app.engine.threads.STUCK_S = float(os.environ.get("STUCK_S", app.engine.threads.STUCK_S))  # type: ignore[misc]

@@ -318,6 +318,22 @@ def test_a_link_opens_a_model_and_a_task_and_never_has_the_text(server: ServerPr
     expect(other.locator("#status")).to_contain_text("not served here")
 
 
+def test_the_browser_keeps_no_text(server: ServerProcess, visit: Visit) -> None:
+    page = visit(address(server.url, "vectors", "embed"))
+    field(page, "Text").fill("a secret")
+    run(page)
+    kept = page.evaluate(
+        """async () => JSON.stringify([
+            {...localStorage}, {...sessionStorage}, document.cookie, location.href, history.state, document.title,
+            await indexedDB.databases(), "caches" in self ? await caches.keys() : [],
+        ])"""
+    )
+    assert "vectors" in kept  # of the address
+    assert "secret" not in kept
+    page.reload()
+    expect(field(page, "Text")).not_to_have_value("a secret")
+
+
 def test_what_was_written_is_there_after_a_look_at_another_task(server: ServerProcess, visit: Visit) -> None:
     page = visit(address(server.url, "vectors", "embed"))
     field(page, "Text").fill("My own text.")
