@@ -32,7 +32,8 @@ interval is far from 0 is a reason to look closer: at the sentences, the trainin
 - Templates are not your traffic. Put sentences into them that are like those of your callers.
 - A word carries more than one meaning. A name tells of class, age and religion too, it is frequent or rare in the training text,
   and it may be several tokens. A place has a news history. A sentence of another dialect has other words, in another order.
-- An interval covers the choice of frames and words from more like these, and nothing else. With few of them it is too narrow.
+- An interval covers the choice of frames and words from more like these, and nothing else. With few of them it is too narrow,
+  and with one word a group it says nothing about other words.
 - A gap is no error rate. Whether the model is right equally often for each group takes labelled texts by or about these groups.
 - A gap does not say what harm a decision on the score does, or whether the model may be used, by law or otherwise.
 """
