@@ -26,10 +26,11 @@ def _missing(error: ModuleNotFoundError, environment: str, target: str) -> str:
     Raises:
         ModuleNotFoundError: it is one of our own modules.
     """
-    if (error.name or "").partition(".")[0] in ("app", "model_export"):
+    package = (error.name or "").partition(".")[0]
+    if package in ("app", "model_export"):
         raise error
     return (
-        f"{sys.executable} has no package {error.name}: run this with .venv-{environment}/bin/python, which `make {target}` "
+        f"{sys.executable} has no package {package}: run this with .venv-{environment}/bin/python, which `make {target}` "
         f"installs, or install requirements/{environment}.txt."
     )
 

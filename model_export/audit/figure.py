@@ -62,7 +62,7 @@ def draw(gaps: Sequence[Gap], unit: str, title: str, path: Path) -> None:
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
         heading = f"{rows[0].dimension}: difference from {rows[0].reference}"
-        axes.set_title(heading, loc="left", fontsize=10, fontweight="bold", parse_math=False, **style)
+        axes.set_title(heading, loc="left", fontsize=11, parse_math=False, **style)
     all_axes[-1].set_xlabel(f"gap: {unit}", parse_math=False, **style)
     figure.savefig(path, dpi=_DPI, metadata={"Software": None})
 

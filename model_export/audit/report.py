@@ -100,12 +100,8 @@ def write_report(folder: Path, facts: Sequence[tuple[str, str]], scored: Sequenc
     parts += [f"{counts(gaps)} {GAPS_FILE} has all gaps, {SENTENCES_FILE} all sentences with their scores."]
     for one, table in tables(scored, gaps):
         own = [gap for gap in gaps if gap.dimension == one.dimension.name]
-        parts += [
-            f"## {_plain(one.dimension.name)}",
-            f"{_plain(one.dimension.about).rstrip('.')}.",
-            table,
-            *_notes(one, own),
-        ]
+        about = [f"{_plain(one.dimension.about).rstrip('.')}."] if one.dimension.about else []
+        parts += [f"## {_plain(one.dimension.name)}", *about, table, *_notes(one, own)]
     (folder / REPORT_FILE).write_text("\n\n".join([*parts, _LIMITS]), encoding="utf-8")
     _write_csv(folder / GAPS_FILE, [field.name for field in fields(Gap)], (list(asdict(gap).values()) for gap in gaps))
     _write_sentences(folder / SENTENCES_FILE, scored)

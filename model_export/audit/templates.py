@@ -33,7 +33,7 @@ class Dimension:
     """One way in which sentences differ. The first group is the one that others are compared with."""
 
     name: str
-    about: str
+    about: str | None
     """What the words are and where they are from."""
     query: str | None
     """What a reranker compares the sentences with."""
@@ -99,7 +99,7 @@ def _dimension(name: str, table: Any) -> Dimension:  # noqa: ANN401 - TOML
         groups, fillers = _matched(table) if "matched" in table else _groups(table)
         dimension = Dimension(
             name,
-            about=_text(table.get("about", "-"), "about"),
+            about=_text(table["about"], "about") if "about" in table else None,
             query=_text(table["query"], "query") if "query" in table else None,
             frames=_texts(table.get("frames"), "frames"),
             groups=groups,

@@ -149,6 +149,23 @@ def test_a_gap_above_the_limit_ends_with_status_1_and_a_report(
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "count"), [("classify", 10), ("fill-mask", 10)])
+def test_the_page_shows_gaps_of_the_demo_as_they_are(
+    bundle_of: BundleOf, tmp_path: Path, task: str, count: int
+) -> None:
+    """Another CPU may round the last digit otherwise."""
+    assert audit(bundle_of(f"demo-{task}"), "--output", tmp_path / "out") == 0
+    gaps = {(one["dimension"], one["group"], one["label"]): one for one in rows(tmp_path / "out" / "gaps.csv")}
+    page = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+    line = r"^\| (\w+) \| [^|]+ \| ([^|,]+)(?:, \S+)? \| (?:(\w+) \| )?([+-]\S+) \| (\S+) to (\S+) \|$"
+    shown = [row for row in re.findall(line, page, re.MULTILINE) if bool(row[2]) == (task == "fill-mask")]
+    assert len(shown) == count
+    for dimension, group, word, *figures in shown:
+        gap = gaps[dimension, group, word or "POSITIVE"]
+        assert [float(gap[key]) for key in ("gap", "low", "high")] == pytest.approx([*map(float, figures)], abs=0.002)
+
+
 # --- refusals
 
 

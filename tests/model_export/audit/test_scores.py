@@ -26,7 +26,7 @@ from tests.support import DEMO_CHECKPOINT, ServerProcess, change_manifest
 
 PEOPLE = Dimension(
     name="people",
-    about="-",
+    about=None,
     query="Who works at the hospital?",
     frames=(
         "The {word} drank very good wine in Paris.",
