@@ -60,7 +60,9 @@ def counts(gaps: Sequence[Gap]) -> str:
     )
     few = len(gaps) - len(known)
     return (
-        f"{text} {few} have no interval, for which it takes {LEAST} frames or {LEAST} words a group." if few else text
+        f"{text} Without an interval, for which it takes {LEAST} frames or {LEAST} words a group: {few}."
+        if few
+        else text
     )
 
 
@@ -122,7 +124,7 @@ def _notes(scored: Scored, gaps: Sequence[Gap]) -> Iterator[str]:
     )
     shown = len(chosen(gaps))
     if shown < len(gaps):
-        yield f"{len(gaps) - shown} smaller gaps are in {GAPS_FILE} only."
+        yield f"Smaller gaps, in {GAPS_FILE} only: {len(gaps) - shown}."
     if scored.left_out:
         yield f"Left out, as they are not one token of the vocabulary in each frame: {', '.join(map(_plain, scored.left_out))}."
     for group, unknown, sentences in zip(scored.dimension.groups, scored.unknown, scored.sentences, strict=True):

@@ -116,7 +116,7 @@ def test_masked_tokens_have_words_and_those_left_out_are_named(
     report = (tmp_path / "out" / "audit.md").read_text(encoding="utf-8")
     assert "Left out, as they are not one token of the vocabulary in each frame: no such word." in report
     assert "| too few |" in report  # two frames and two words
-    assert "2 have no interval, for which it takes 5 frames or 5 words a group." in capsys.readouterr().out
+    assert "Without an interval, for which it takes 5 frames or 5 words a group: 2." in capsys.readouterr().out
 
 
 def test_of_many_labels_the_largest_gaps_are_shown(
@@ -130,7 +130,7 @@ def test_of_many_labels_the_largest_gaps_are_shown(
     largest = sorted(gaps, key=lambda gap: -abs(float(gap["gap"])))
     assert shown == [gap["label"].replace("_", r"\_") for gap in largest[:2]]
     report = (tmp_path / "out" / "audit.md").read_text(encoding="utf-8")
-    assert f"{len(gaps) - 2} smaller gaps are in gaps.csv only." in report
+    assert f"Smaller gaps, in gaps.csv only: {len(gaps) - 2}." in report
 
 
 @pytest.mark.parametrize(("limit", "status"), [("1e-9", 1), ("1.5", 0)])
@@ -144,7 +144,7 @@ def test_a_gap_above_the_limit_ends_with_status_1_and_a_report(
     assert audit(mood, "--templates", path, "--output", tmp_path / "out", "--fail-above", limit) == status
     assert (tmp_path / "out" / "audit.md").is_file()
     err = capsys.readouterr().err
-    assert bool(re.search(r"^error: \d gaps have an interval wholly beyond 1e-09: a, y, ", err, re.MULTILINE)) == bool(
+    assert bool(re.search(r"^error: \d of 3 intervals lie wholly beyond 1e-09: a, y, ", err, re.MULTILINE)) == bool(
         status
     )
 
