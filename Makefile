@@ -8,6 +8,7 @@ OPENVINO := .openvino
 BENCH_VENV := .venv-bench
 BENCH_TORCH_VENV := .venv-bench-torch
 CUDA_VENV := .venv-cuda-test
+AUDIT_VENV := .venv-audit
 EXPORT_VENV ?= .venv-export
 # The export environment can serve on a CPU as it is; onnxruntime-gpu must not be installed over onnxruntime.
 SERVE_VENV := $(if $(filter cpu,$(EXTRA)),$(EXPORT_VENV),.venv-gpu)
@@ -39,6 +40,12 @@ export: $(EXPORT_VENV)/installed
 	@[ -n "$(CHECKPOINT)" ] && [ -n "$(NAME)" ] || { echo 'Say what to export and its name: make export CHECKPOINT=folder-or-hub-id NAME=my-model' >&2; exit 2; }
 	$(EXPORT_VENV)/bin/python -m model_export export --checkpoint "$(patsubst ~/%,$(HOME)/%,$(CHECKPOINT))" --output "models/$(NAME)" $(ARGS)
 
+## make audit       how scores of models/NAME change with names, pronouns, places and dialect: NAME=sentiment (ARGS="--templates mine.toml")
+.PHONY: audit
+audit: $(AUDIT_VENV)/installed
+	@[ -n "$(NAME)" ] || { echo 'Say which of models/ to audit: make audit NAME=sentiment' >&2; exit 2; }
+	$(AUDIT_VENV)/bin/python -m model_export audit "models/$(NAME)" $(ARGS)
+
 IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 # $(call install,FLAGS): install the first prerequisite. An environment of an older Python, or without pip, is made again.
 define install
@@ -52,8 +59,9 @@ $(@D)/bin/python -m pip install --disable-pip-version-check $(1) -r $<
 @touch $@
 endef
 
-VENVS := $(EXPORT_VENV) .venv-gpu $(VENV) $(CUDA_VENV) $(TRAIN_VENV)
+VENVS := $(EXPORT_VENV) $(AUDIT_VENV) .venv-gpu $(VENV) $(CUDA_VENV) $(TRAIN_VENV)
 $(EXPORT_VENV)/installed: requirements/export.txt
+$(AUDIT_VENV)/installed: requirements/audit.txt
 .venv-gpu/installed: requirements/gpu.txt
 $(VENV)/installed: requirements/dev.txt
 $(CUDA_VENV)/installed: requirements/cuda-test.txt

@@ -1,4 +1,4 @@
-"""`python -m model_export`: export a checkpoint to a bundle, or verify a bundle."""
+"""`python -m model_export`: export a checkpoint to a bundle, verify a bundle, or audit one."""
 
 import signal
 import sys
@@ -19,10 +19,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+
+def _missing(error: ModuleNotFoundError, environment: str, target: str) -> str:
+    """Return what to do about a package that is not installed.
+
+    Raises:
+        ModuleNotFoundError: it is one of our own modules.
+    """
+    package = (error.name or "").partition(".")[0]
+    if package in ("app", "model_export"):
+        raise error
+    return (
+        f"{sys.executable} has no package {package}: run this with .venv-{environment}/bin/python, which `make {target}` "
+        f"installs, or install requirements/{environment}.txt."
+    )
+
+
 try:
     from app.bundle import BundleError
     from app.bundle.files import load_bundle
     from app.bundle.manifest import Pooling
+    from model_export.audit.templates import DEFAULT_TEMPLATES
     from model_export.check.tolerances import TOLERANCE
     from model_export.checkpoint.tokenizer_choice import TokenizerChoice
     from model_export.errors import ExportError, system_message
@@ -31,12 +48,7 @@ try:
     from model_export.tasks import TASKS
     from model_export.verify import verify_bundle
 except ModuleNotFoundError as missing:
-    if (missing.name or "").partition(".")[0] in ("app", "model_export"):
-        raise
-    sys.exit(
-        f"error: {sys.executable} has no package {missing.name}: run this with .venv-export/bin/python, which `make export` "
-        "installs, or install requirements/export.txt."
-    )
+    sys.exit(f"error: {_missing(missing, 'export', 'export')}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "export":
             _export(options)
+        elif options.command == "audit":
+            return _audit(options)
         else:
             _verify(options.bundle)
     except (ExportError, BundleError, OSError) as error:
@@ -89,6 +103,20 @@ def _verify(folder: Path) -> None:
     print_bundle(f"Verified {folder}", bundle.manifest, measured, time.perf_counter() - started_at)
 
 
+def _audit(options: argparse.Namespace) -> int:
+    """Audit a bundle. Return 1 if a gap is above the limit that was asked for, else 0."""
+    try:
+        from model_export.audit.command import AuditOptions, audit  # noqa: PLC0415  # only this needs matplotlib
+    except ModuleNotFoundError as missing:
+        raise ExportError(_missing(missing, "audit", f"audit NAME={options.bundle.name}")) from missing
+    with progress() as step:
+        text, above = audit(AuditOptions(**{name: getattr(options, name) for name in AuditOptions.__slots__}), step)
+    print(f"\n{text}")  # noqa: T201
+    if above is not None:
+        print(f"error: {above}", file=sys.stderr)  # noqa: T201
+    return 0 if above is None else 1
+
+
 def _import_transformers() -> None:
     """Import transformers without torch: if torch is installed, importing it takes seconds."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -109,14 +137,14 @@ def _variants(text: str) -> list[str]:
     return names
 
 
-def _tolerance(text: str) -> float:
+def _above_zero(text: str) -> float:
     try:
-        tolerance = float(text)
+        number = float(text)
     except ValueError:
-        tolerance = math.nan
-    if not 0 < tolerance < math.inf:
+        number = math.nan
+    if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return tolerance
+    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -167,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     tolerances = f"{TOLERANCE['fp32']:g} in fp32 for answers up to 10, {TOLERANCE['fp16']:g} of the largest answer in fp16, {TOLERANCE['int8']:g} in int8"
     command.add_argument(
         "--tolerance",
-        type=_tolerance,
+        type=_above_zero,
         metavar="DIFFERENCE",
         help=f"largest allowed difference from the reference (default: {tolerances})",
     )
@@ -180,6 +208,29 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("verify", help="check the files and the answers of a bundle")
     command.add_argument("bundle", type=Path, metavar="models/NAME")
+
+    command = commands.add_parser("audit", help="measure how scores change with names, pronouns, places and dialect")
+    command.add_argument("bundle", type=Path, metavar="models/NAME")
+    command.add_argument(
+        "--templates",
+        type=Path,
+        default=DEFAULT_TEMPLATES,
+        metavar="FILE",
+        help=f"the sentences and words, in TOML (default: {DEFAULT_TEMPLATES}; copy and edit it)",
+    )
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="where the report goes; an older one is replaced (default: audit-NAME)",
+    )
+    command.add_argument("--variant", metavar="NAME", help="a variant for CPUs (default: cpu-fp32 where there is one)")
+    command.add_argument(
+        "--fail-above",
+        type=_above_zero,
+        metavar="GAP",
+        help="end with status 1 if an interval lies wholly beyond this, in either direction",
+    )
     return parser
 
 

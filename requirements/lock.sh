@@ -20,9 +20,10 @@ compile() {
         --custom-compile-command requirements/lock.sh --output-file "$output" "$@" >/dev/null
 }
 
-compile requirements/dev.txt --extra cpu --extra otel --extra export --extra test --extra check --extra lock "$@"
+compile requirements/dev.txt --extra cpu --extra otel --extra export --extra audit --extra test --extra check --extra lock "$@"
 compile requirements/cpu.txt --extra cpu --extra otel --constraints requirements/dev.txt "$@"
 compile requirements/export.txt --extra cpu --extra export --constraints requirements/dev.txt "$@"
+compile requirements/audit.txt --extra cpu --extra export --extra audit --constraints requirements/dev.txt "$@"
 # Nor is what torch brings along: it is installed before.
 compile requirements/train.txt --extra cpu --extra export --extra train --constraints requirements/dev.txt \
     --override <(echo "torch==2.13.0; sys_platform == 'none'") --no-emit-package torch "$@"

@@ -14,8 +14,9 @@ EXTRAS = {
     "cpu": ("cpu", "otel"),
     "gpu": ("gpu", "otel"),
     "export": ("cpu", "export"),
+    "audit": ("cpu", "export", "audit"),
     "train": ("cpu", "export", "train"),
-    "dev": ("cpu", "otel", "export", "test", "check", "lock"),
+    "dev": ("cpu", "otel", "export", "audit", "test", "check", "lock"),
     "cuda-test": ("cuda-test", "otel", "export", "test"),
 }
 CUDA = re.compile(r"nvidia|cuda|torch|triton|onnxruntime-gpu", re.IGNORECASE)

@@ -98,7 +98,7 @@ def test_output_is_looked_at_before_anything_is_read(tmp_path: Path, monkeypatch
     message, steps = refusal(tmp_path / "nowhere", output)
     assert message == (
         f"--output {output} cannot be written: {tmp_path}: Read-only file system. "
-        "Let the user that runs the export write there, or choose another folder."
+        "Let the user that runs this command write there, or choose another folder."
     )
     assert steps == []
     assert list(tmp_path.iterdir()) == []

@@ -417,7 +417,7 @@ def test_output_that_holds_something_else(copy_of: Copy, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["a b", ".hidden", "ünïcode"])
 def test_output_that_is_no_name(copy_of: Copy, tmp_path: Path, name: str) -> None:
-    assert "does not end in a valid model name" in refusal(copy_of("bert-single-label"), tmp_path / name)
+    assert "does not end in a valid name of a bundle" in refusal(copy_of("bert-single-label"), tmp_path / name)
 
 
 def test_scores_that_half_precision_changes(copy_of: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,7 +238,7 @@ def test_a_result_that_a_kill_kept_from_its_place_is_put_there(tmp_path: Path, m
 EXPORTS: dict[str, tuple[tuple[object, ...], str]] = {
     "an unknown variant": (("--export", "models/a", "--variants", "cpu-fp33"), "--variants has cpu-fp33: choose from"),
     "variants of nothing": (("--variants", "cpu-fp32"), "--variants are of the bundle that --export writes"),
-    "no name of a bundle": (("--export", "models/a b"), "--export models/a b does not end in a valid model name"),
+    "no name of a bundle": (("--export", "models/a b"), "--export models/a b does not end in a valid name of a bundle"),
     "a folder that is no bundle": (("--export", ROOT / "docs"), "is not empty and is not a bundle"),
     "nowhere to write": (("--export", "/proc/none/a"), "--export /proc/none/a cannot be written"),
 }
