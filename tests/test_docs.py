@@ -163,6 +163,43 @@ def test_the_examples_of_the_http_page_are_answered(served: str) -> None:
         assert "predictions" in run(command, served)
 
 
+def test_the_page_of_explanations_shows_what_its_command_answers(served: str) -> None:
+    [command, timed], [shown] = blocks("docs/explain.md", "bash"), blocks("docs/explain.md", "json")
+    assert same(json.loads(shown), run(command, served))
+    inputs = json.loads(timed.split("-d '")[1].rstrip().removesuffix("'"))["inputs"]
+    assert len(re.findall(r"\w+", inputs)) == 20
+    began = time.perf_counter()
+    [explanation] = httpx.post(f"{served}/v1/explain", json={"model": "sentiment", "inputs": inputs}).json()[
+        "predictions"
+    ]
+    assert time.perf_counter() - began < 1.0  # it takes 60 ms on two cores
+    rows = [row for row in table_rows("docs/explain.md") if row[:2] == ("21", "`occlusion`")]
+    assert [(row[2], explanation["stopped"]) for row in rows] == [(str(explanation["runs"]), "complete")]
+
+
+def test_the_page_of_explanations_shows_how_masks_and_removal_differ(served: str) -> None:
+    page = (ROOT / "docs/explain.md").read_text()
+    shown = re.findall(r"^  \| (\S+) \| ([+-][\d.]+) \| ([+-][\d.]+) \|$", page, re.MULTILINE)
+    both = [
+        httpx.post(
+            f"{served}/v1/explain",
+            json={
+                "model": "sentiment",
+                "inputs": "It isn't bad.",
+                "parameters": {"method": "shapley", "perturbation": one},
+            },
+        ).json()["predictions"][0]
+        for one in ("mask", "remove")
+    ]
+    words = zip(*(one["contributions"] for one in both), strict=True)
+    assert shown == [
+        (mask["word"], f"{mask['contribution']:+.3f}", f"{less['contribution']:+.3f}") for mask, less in words
+    ]
+    assert [f"{one['baseline_score']:.3f}" for one in both] == ["0.912", "0.636"]
+    assert "masks alone score 0.912 and nothing at all scores 0.636" in page
+    assert all(f"{one['score']:.3f}" == "0.996" for one in both)
+
+
 def test_the_page_of_predict_shows_what_its_command_writes(served: str, checkout: Checkout) -> None:
     [command], [shown] = blocks("docs/predict.md", "bash"), blocks("docs/predict.md", "json")
     assert command.replace("python", ".venv-export/bin/python", 1) in blocks("README.md", "bash")
