@@ -1,8 +1,13 @@
 """The error that stops an export, and what its messages are made of."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
+
+from app.bundle import BundleError
+from app.bundle.panics import panics_as_errors
 
 _LONGEST: Final = 240
 _LONGEST_VALUE: Final = 60
@@ -44,3 +49,22 @@ def system_message(error: OSError) -> str:
     if error.strerror is None:
         return one_line(error)
     return f"{error.filename or 'A file of the export'} cannot be read or written: {error.strerror}."
+
+
+@contextmanager
+def of_one_model(folder: Path) -> Iterator[None]:
+    """Run what reads the files of a bundle: what only fails because they do not fit each other is said so.
+
+    Raises:
+        BundleError, ExportError: as raised within.
+        ExportError: anything else failed.
+    """
+    try:
+        with panics_as_errors():
+            yield
+    except (BundleError, ExportError):
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"The files of {folder} are not of one model, or damaged ({one_line(error)}). Export the model again."
+        ) from error

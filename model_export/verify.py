@@ -4,16 +4,14 @@ from collections.abc import Callable, Sequence
 
 import tokenizers
 
-from app.bundle import BundleError
 from app.bundle.files import Bundle
 from app.bundle.manifest import GoldenCase, Parity
 from app.bundle.onnx_contents import check_contents
-from app.bundle.panics import panics_as_errors
 from model_export.check.golden import golden_batch, golden_difference
 from model_export.check.runnable_graph import RunnableGraph
 from model_export.check.sequences import random_sequences
 from model_export.check.tolerances import check, difference_from_alone
-from model_export.errors import ExportError, one_line
+from model_export.errors import ExportError, of_one_model
 from model_export.tasks import TASKS
 
 
@@ -32,15 +30,8 @@ def verify_bundle(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, 
         ExportError: a variant does not give the golden answers, or its answers depend on the rest of the batch, or the files are
             not of one model.
     """
-    try:
-        with panics_as_errors():
-            return _verify(bundle, progress)
-    except (BundleError, ExportError):
-        raise
-    except Exception as error:
-        raise ExportError(
-            f"The files of {bundle.folder} are not of one model, or damaged ({one_line(error)}). Export the model again."
-        ) from error
+    with of_one_model(bundle.folder):
+        return _verify(bundle, progress)
 
 
 def _verify(bundle: Bundle, progress: Callable[[str], None]) -> dict[str, Parity]:

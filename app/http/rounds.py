@@ -11,7 +11,7 @@ from typing import Final
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.messages import Timeline
 from app.errors import DeadlineExceeded, Overloaded, RateLimited, ValidationFailed
-from app.tasks.rounds import PreparedRounds, Results, Round, run_rounds
+from app.tasks.rounds import PreparedRounds, Results, Round, run_rounds, too_many_runs
 from app.telemetry.record import RequestRecord
 
 EXACT_WITHIN: Final = 0.8
@@ -39,6 +39,7 @@ async def run_in_time(
 
     Raises:
         DeadlineExceeded: those that are needed took longer.
+        ValidationFailed: one of these could not be answered in time even alone, or its results show that an input cannot be.
         ServiceError: as the engine raises it for one of these.
     """
     begun_at = asyncio.get_running_loop().time()
@@ -57,6 +58,8 @@ async def run_in_time(
                 raise DeadlineExceeded(
                     f"No answer within {timeout_s:g} s. Send fewer inputs at once, or retry when there is less load."
                 ) from None
+            if isinstance(error, ValidationFailed):  # which speaks of the sequences as if the caller had sent them
+                raise too_many_runs(len(following.sequences), following.tokens) from None
             raise
         record.sequences += len(following.sequences)
         record.tokens += following.tokens

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from app.bundle.sequences import SequenceResult, TokenSequence
+from app.errors import ValidationFailed
 from app.tasks.base import Prepared
+from app.work import go_on
 
 
 class Round(NamedTuple):
@@ -48,6 +50,7 @@ class PreparedRounds(Prepared):
         for number, count in waiting:
             own = None if results is None else results[begin : begin + count]
             begin += count
+            go_on()
             try:
                 following = self.inputs[number].send(own)
             except StopIteration as end:
@@ -60,14 +63,36 @@ class PreparedRounds(Prepared):
 
 
 def prepare_rounds(inputs: list[Rounds], truncated: int) -> PreparedRounds:
-    """Begin the rounds of the inputs of a request."""
-    first = [next(one).sequences for one in inputs]
+    """Begin the rounds of the inputs of a request.
+
+    Raises:
+        ValidationFailed: an input cannot be answered, or all of them not in time.
+    """
+    first: list[list[TokenSequence]] = []
+    runs = tokens = 0
+    for one in inputs:
+        begun = next(one)
+        first.append(begun.sequences)
+        runs += len(begun.sequences)
+        tokens += begun.tokens
+        try:
+            go_on(begun.tokens)
+        except ValidationFailed:  # which says that the caller's texts are so long
+            raise too_many_runs(runs, tokens) from None
     return PreparedRounds(
         [sequence for some in first for sequence in some],
         truncated,
         inputs,
         predictions=[None] * len(inputs),
         waiting=[(number, len(some)) for number, some in enumerate(first)],
+    )
+
+
+def too_many_runs(runs: int, tokens: int) -> ValidationFailed:
+    """Return the error for inputs that would need so many runs, of so many tokens, that they could not be answered in time."""
+    return ValidationFailed(
+        f"The inputs need {runs} runs of the model, of {tokens} tokens, which is more than it does within the time that a request may "
+        "take here (BERT_REQUEST_TIMEOUT_S). Send fewer or shorter inputs at once."
     )
 
 

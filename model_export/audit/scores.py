@@ -8,16 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from app.bundle import BundleError
 from app.bundle.files import Bundle
 from app.bundle.manifest import Manifest, Variant
 from app.bundle.onnx_contents import check_contents
-from app.bundle.panics import panics_as_errors
 from app.bundle.sequences import TokenSequence
 from model_export.audit.templates import Dimension
 from model_export.check.runnable_graph import RunnableGraph
 from model_export.check.sequences import checked_sequence
-from model_export.errors import ExportError, one_line, shown
+from model_export.errors import ExportError, of_one_model, shown
 
 AUDITED: Final = ("classify", "rerank", "fill-mask")
 """The tasks whose bundles are audited."""
@@ -180,22 +178,15 @@ def score_all(
         BundleError: a file is missing or changed.
         ExportError: the bundle cannot be audited, or no dimension is for it.
     """
-    try:
-        with panics_as_errors():
-            progress("Loading the model")
-            model = Model(bundle, variant)
-            scored = []
-            for dimension in dimensions:
-                progress(f"Scoring the sentences of {dimension.name}")
-                one = model.scored(dimension)
-                if one is not None:
-                    scored.append(one)
-    except (BundleError, ExportError):
-        raise
-    except Exception as error:
-        raise ExportError(
-            f"The files of {bundle.folder} are not of one model, or damaged ({one_line(error)}). Export the model again."
-        ) from error
+    with of_one_model(bundle.folder):
+        progress("Loading the model")
+        model = Model(bundle, variant)
+        scored = []
+        for dimension in dimensions:
+            progress(f"Scoring the sentences of {dimension.name}")
+            one = model.scored(dimension)
+            if one is not None:
+                scored.append(one)
     if not scored:
         needed = {"fill-mask": "a frame with {mask} and a target that is one token", "rerank": "a query and a frame"}
         raise ExportError(

@@ -16,7 +16,6 @@ from app.tasks.explain.subjects import FirstSubject, LabelSubject, Span, SpanSub
 from app.tasks.rounds import Round, Rounds
 from app.tasks.windows import prepared_windows
 from app.text.located import Located
-from app.work import go_on
 
 
 def explanation(
@@ -101,9 +100,7 @@ def _rounds(parameters: ExplainParameters, subject: Subject, perturbed: Perturbe
     coalitions = next(method)
     is_first = True
     while True:
-        following = Round(perturbed.sequences(coalitions, subject), is_needed=is_first)
-        go_on(following.tokens if is_first else 0)
-        results = yield following
+        results = yield Round(perturbed.sequences(coalitions, subject), is_needed=is_first)
         if is_first and results is not None:
             subject.choose(results[0])
         is_first = False
