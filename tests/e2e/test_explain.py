@@ -318,7 +318,7 @@ def test_an_explanation_whose_first_round_is_late_is_an_error(serve_faulty: Serv
 def test_more_runs_than_there_is_time_for_are_refused_before_they_run(
     serve_faulty: ServeFaulty, device: Device, count: int
 ) -> None:
-    device.slow_down(0.05)  # for 64 tokens, as the start measures
+    device.slow_down(0.1)  # for 64 tokens, as the start measures
     with serve_faulty("--request-timeout-s", "1", "--batch-tokens", "64") as server:
         reply = server.post("/v1/explain", {"inputs": ["the cat sat on the mat " * 9] * count})
         assert reply.status == 422
