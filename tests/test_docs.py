@@ -172,7 +172,7 @@ def test_the_page_of_explanations_shows_what_its_command_answers(served: str) ->
     [explanation] = httpx.post(f"{served}/v1/explain", json={"model": "sentiment", "inputs": inputs}).json()[
         "predictions"
     ]
-    assert time.perf_counter() - began < 1.0  # it takes 60 ms on two cores
+    assert time.perf_counter() - began < 1.0  # it takes 65 ms on two cores
     rows = [row for row in table_rows("docs/explain.md") if row[:2] == ("21", "`occlusion`")]
     assert [(row[2], explanation["stopped"]) for row in rows] == [(str(explanation["runs"]), "complete")]
 

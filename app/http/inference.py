@@ -246,6 +246,7 @@ class InferenceEndpoint:
             timeline=timeline,
             record=record,
             timeout_s=self._limits.timeout_s,
+            most_tokens=None if record.model is None else self._most_tokens(record.model),
         )
         return []
 

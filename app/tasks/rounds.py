@@ -68,31 +68,24 @@ def prepare_rounds(inputs: list[Rounds], truncated: int) -> PreparedRounds:
     Raises:
         ValidationFailed: an input cannot be answered, or all of them not in time.
     """
-    first: list[list[TokenSequence]] = []
-    runs = tokens = 0
-    for one in inputs:
+    sequences: list[TokenSequence] = []
+    waiting = []
+    for number, one in enumerate(inputs):
         begun = next(one)
-        first.append(begun.sequences)
-        runs += len(begun.sequences)
-        tokens += begun.tokens
+        sequences += begun.sequences
+        waiting.append((number, len(begun.sequences)))
         try:
             go_on(begun.tokens)
         except ValidationFailed:  # which says that the caller's texts are so long
-            raise too_many_runs(runs, tokens) from None
-    return PreparedRounds(
-        [sequence for some in first for sequence in some],
-        truncated,
-        inputs,
-        predictions=[None] * len(inputs),
-        waiting=[(number, len(some)) for number, some in enumerate(first)],
-    )
+            raise too_many_runs(Round(sequences)) from None
+    return PreparedRounds(sequences, truncated, inputs, predictions=[None] * len(inputs), waiting=waiting)
 
 
-def too_many_runs(runs: int, tokens: int) -> ValidationFailed:
-    """Return the error for inputs that would need so many runs, of so many tokens, that they could not be answered in time."""
+def too_many_runs(following: Round) -> ValidationFailed:
+    """Return the error for inputs whose next round could not be answered in time."""
     return ValidationFailed(
-        f"The inputs need {runs} runs of the model, of {tokens} tokens, which is more than it does within the time that a request may "
-        "take here (BERT_REQUEST_TIMEOUT_S). Send fewer or shorter inputs at once."
+        f"The inputs need {len(following.sequences)} runs of the model, of {following.tokens} tokens in all, which is more than it does "
+        "within the time that a request may take here (BERT_REQUEST_TIMEOUT_S). Send fewer or shorter inputs at once."
     )
 
 

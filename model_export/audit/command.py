@@ -76,7 +76,12 @@ def audit(options: AuditOptions, progress: Callable[[str], None]) -> tuple[str, 
     limit = options.fail_above
     above = [] if limit is None else [gap for gap in gaps if gap.is_beyond(limit)]
     names = few([f"{gap.dimension}, {gap.group}, {gap.label} ({gap.gap:+.3f})" for gap in above])
-    return text, f"{len(above)} of {len(gaps)} intervals lie wholly beyond {limit:g}: {names}." if above else None
+    return (
+        text,
+        f"{len(above)} of {len(gaps)} gaps are beyond {limit:g} with all of their interval, or have none: {names}."
+        if above
+        else None,
+    )
 
 
 def _is_audit(folder: Path) -> bool:

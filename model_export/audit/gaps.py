@@ -35,8 +35,9 @@ class Gap:
         return not isnan(self.low)
 
     def is_beyond(self, size: float) -> bool:
-        """Return whether the interval lies wholly above `size`, or wholly below -`size`."""
-        return self.has_interval and (self.low > size or self.high < -size)
+        """Return whether the interval lies wholly above `size`, or wholly below -`size`; without one, whether the gap does."""
+        low, high = (self.low, self.high) if self.has_interval else (self.gap, self.gap)
+        return low > size or high < -size
 
 
 def gaps_of(scored: Scored) -> list[Gap]:

@@ -55,8 +55,9 @@ def counts(gaps: Sequence[Gap]) -> str:
     known = [gap for gap in gaps if gap.has_interval]
     apart = sum(gap.is_beyond(0) for gap in known)
     text = (
-        f"{len(gaps)} comparisons; {apart} of {len(known)} intervals do not contain 0. If there were no gap at all, about "
-        f"{(1 - SHARE) * len(known):.2g} would not either, by chance."
+        f"{len(gaps)} comparisons; {apart} of {len(known)} intervals do not contain 0. If there were no gap at all, "
+        f"{(1 - SHARE) * len(known):.2g} or more would not either, by chance: more where sentences are few, and together where they "
+        "share a reference."
     )
     few = len(gaps) - len(known)
     return (
@@ -71,7 +72,7 @@ def tables(scored: Sequence[Scored], gaps: Sequence[Gap]) -> Iterator[tuple[Scor
     for one in scored:
         own = [gap for gap in gaps if gap.dimension == one.dimension.name]
         reference = one.dimension.groups[0]
-        mean = "probability" if one.is_of_masks else "score"
+        mean = "geometric mean of the probability" if one.is_of_masks else "mean score"
         label = "word" if one.is_of_masks else "label"
         heading = [
             "group",
@@ -119,8 +120,8 @@ def _row(gap: Gap, *, is_of_masks: bool) -> list[str]:
 def _notes(scored: Scored, gaps: Sequence[Gap]) -> Iterator[str]:
     largest = max(gaps, key=lambda gap: abs(gap.largest))
     yield (
-        f"The two sentences that are furthest apart, by {largest.largest:+.3f} for {_plain(largest.label)}: "
-        f"{_code(largest.reference_sentence)} and {_code(largest.group_sentence)}"
+        f"The two sentences that are furthest apart: for {_plain(largest.label)}, {_code(largest.group_sentence)} is "
+        f"{abs(largest.largest):.3f} {'below' if largest.largest < 0 else 'above'} {_code(largest.reference_sentence)}"
     )
     shown = len(chosen(gaps))
     if shown < len(gaps):

@@ -129,9 +129,9 @@ def _groups(table: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[tuple[Fill
     for name, words in groups.items():
         if not isinstance(words, list) or not words:
             raise _WrongError(f"groups: {shown(name)} must be a list of words, and not empty.")
-    return tuple(groups), tuple(
-        tuple(_filler(word, f"groups: {shown(name)}") for word in groups[name]) for name in groups
-    )
+    fillers = tuple(tuple(_filler(word, f"groups: {shown(name)}") for word in groups[name]) for name in groups)
+    _check_once([filler for group in fillers for filler in group], "groups")
+    return tuple(groups), fillers
 
 
 def _matched(table: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[tuple[Filler, ...], ...]]:
@@ -144,7 +144,17 @@ def _matched(table: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[tuple[Fil
             raise _WrongError(
                 f"matched: row {number} must be a list of {len(names)} texts, one for each of the groups."
             )
-    return names, tuple(tuple(_filler(row[i], "matched") for row in rows) for i in range(len(names)))
+    fillers = tuple(tuple(_filler(row[i], "matched") for row in rows) for i in range(len(names)))
+    for group in fillers:
+        _check_once(group, "matched")
+    return names, fillers
+
+
+def _check_once(fillers: Sequence[Filler], place: str) -> None:
+    """Refuse words that are there twice: they would count as two in an interval, and between groups make no difference."""
+    twice = next((filler for i, filler in enumerate(fillers) if filler in fillers[:i]), None)
+    if twice is not None:
+        raise _WrongError(f"{place}: {shown(' / '.join(twice.values()))} is there twice.")
 
 
 def _check_names(names: Sequence[str]) -> None:

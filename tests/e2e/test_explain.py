@@ -213,6 +213,8 @@ def test_a_span_is_explained_by_the_probability_of_its_group(server: ServerProce
     best = explained(server, "entities", TEXT, start=token["start"], end=token["end"])
     assert best["target"] == max(groups, key=lambda group: groups[group])
     assert sum(groups.values()) <= 1 + CLOSE
+    part = explained(server, "entities", TEXT, start=token["end"] - 1, end=len(TEXT) - 1)
+    assert (part["start"], part["end"]) == (token["start"], token["end"])  # of whole tokens
     assert max(groups.values()) >= token["score"] - CLOSE
 
 
@@ -255,8 +257,8 @@ def test_a_text_that_is_too_long_is_explained_as_far_as_it_is_read(server: Serve
 @pytest.mark.parametrize(
     ("model", "inputs", "parameters", "expected"),
     [
-        ("classify", TEXT, {"target": "blue"}, "parameters.target: this model has no such label"),
-        ("entities", TEXT, {"target": "blue"}, "parameters.target: this model has no such group"),
+        ("classify", TEXT, {"target": "blue"}, "parameters.target: this model has no such label. It has: négatif, neutral, positive."),
+        ("entities", TEXT, {"target": "blue"}, "parameters.target: this model has no such group of labels. It has: O, PER, LOC"),
         ("fill-mask", "The [MASK].", {"target": "not one token"}, "parameters.target: is not a single token"),
         ("fill-mask", "The [MASK].", {"mask_index": 1}, "parameters.mask_index: inputs[0] has 1 masks"),
         ("fill-mask", "The cat.", {}, "inputs[0] has no mask token; write [MASK]"),
@@ -266,8 +268,10 @@ def test_a_text_that_is_too_long_is_explained_as_far_as_it_is_read(server: Serve
         ("next-sentence", {"text": "a", "text_pair": "b"}, {"target": "a"}, "parameters.target: is for classify and fill-mask and"),
         ("classify", TEXT, {"start": 0, "end": 3}, "parameters.end: is for entities, and this model does classify"),
         ("entities", TEXT, {"start": 0}, "parameters.start and parameters.end: send both"),
-        ("entities", TEXT, {"start": 500, "end": 510}, "parameters.start and parameters.end: the model reads no token"),
+        ("entities", TEXT, {"start": 500, "end": 510}, "parameters.start and parameters.end: the model reads no token of inputs[0] there"),
         ("entities", TEXT, {"perturbation": "remove"}, "parameters.perturbation: an entity whose words are removed"),
+        ("rerank", "Where?", {}, "inputs[0]: this model ranks texts by a query"),
+        ("rerank", {"text": "a", "text_pair": "b"}, {"function_to_apply": "softmax"}, "Send sigmoid or none"),
         ("classify", TEXT, {"seed": 1}, "parameters.seed: is for shapley"),
         ("classify", TEXT, {"max_runs": 10}, "parameters.max_runs: inputs[0] has 9 words, for which occlusion takes 11 runs"),
         ("classify", TEXT, {"max_runs": 17, "method": "shapley"}, "for which shapley takes 18 runs or more"),

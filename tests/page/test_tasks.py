@@ -178,13 +178,15 @@ def test_an_explanation_colours_the_words_and_lists_them(server: ServerProcess, 
     field(page, "Text").fill(text)
     [found] = run(page)["predictions"]
     words = found["contributions"]
-    largest = max(abs(one["contribution"]) for one in words)
+    largest = max(abs(found["remainder"]), *(abs(one["contribution"]) for one in words))
     expected = [one for one in words if abs(one["contribution"]) >= 0.05 * largest]
     assert [word for word, _ in weighed(page)] == [one["word"] for one in expected]
     assert [kind for _, kind in weighed(page)] == ["adds" if one["contribution"] > 0 else "takes" for one in expected]
     assert page.locator("#answer .text").evaluate("one => one.textContent") == text
     best = max(words, key=lambda one: abs(one["contribution"]))
-    assert rows(page)[0] == (best["word"], f"{best['contribution']:+.4f}".replace("-", "\u2212"))
+    shown = [("no single word", found["remainder"])] if abs(found["remainder"]) > 0.05 * largest else []
+    shown.append((best["word"], best["contribution"]))
+    assert rows(page)[: len(shown)] == [(name, f"{value:+.4f}".replace("-", "\u2212")) for name, value in shown]
     expect(page.locator("#answer")).to_contain_text(f"The score of {found['target']} is {found['score']:.4f}")
     expect(page.locator("#answer")).to_contain_text(f"The model ran {found['runs']} times")
 
@@ -225,6 +227,16 @@ def test_an_answer_leads_to_its_explanation(server: ServerProcess, visit: Visit)
     expect(page.locator("#answer")).to_contain_text(f"The score of {best['label']} is {best['score']:.4f}")
     assert page.locator("#answer .text").all_inner_texts() == ["The cat sat.", "It was warm."]
     assert page.url.endswith("#model=sentiment&task=explain")
+    expect(page.get_by_role("button", name="Run")).to_be_focused()
+
+
+def test_a_second_text_is_asked_for_only_where_there_may_be_one(server: ServerProcess, visit: Visit) -> None:
+    page = visit(address(server.url, "masked", "explain"))
+    expect(field(page, "Text")).to_be_visible()
+    expect(page.get_by_label("Second text")).to_have_count(0)
+    run(page)
+    choose(page, server.url, "sentiment", "explain")
+    expect(page.get_by_label("Second text")).to_be_visible()
 
 
 @pytest.mark.parametrize("clipboard", ["navigator.clipboard", "undefined"], ids=["secure", "plain HTTP"])

@@ -99,6 +99,8 @@ def _check(model: Model, parameters: ExplainParameters) -> None:
             )
         if name in _OF_SHAPLEY and parameters.method != "shapley":
             raise ValidationFailed(f"parameters.{name}: is for shapley. Send that as parameters.method, too.")
+    if parameters.function_to_apply == "softmax" and model.task == "rerank":
+        raise ValidationFailed("parameters.function_to_apply: a ranked text has one number. Send sigmoid or none.")
     if (parameters.start is None) != (parameters.end is None):
         raise ValidationFailed("parameters.start and parameters.end: send both of them, or none.")
     if parameters.perturbation == "remove" and model.task == "entities":
@@ -110,6 +112,10 @@ def _check(model: Model, parameters: ExplainParameters) -> None:
 
 
 def _check_texts(model: Model, texts: tuple[str, ...], place: str) -> None:
+    if len(texts) == 1 and model.task == "rerank":
+        raise ValidationFailed(
+            f"{place}: this model ranks texts by a query. Send the query as text, and a text as text_pair."
+        )
     if len(texts) == 1 and model.task == "next-sentence":
         raise ValidationFailed(f"{place}: this model reads pairs. Send text and text_pair.")
     if len(texts) == 2 and model.task in ("fill-mask", "entities"):

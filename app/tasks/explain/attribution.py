@@ -18,6 +18,9 @@ Stopped = Literal["complete", "standard_error", "max_runs", "time"]
 """Why no more runs were made: there are no others, the numbers are exact enough, or runs or time are spent."""
 ROUND_RUNS: Final = 256
 """Runs of a round of `shapley`, if that is a pair of orders or more. All subsets of words are run if they are so few."""
+ENOUGH: Final = 0.1
+"""The share of the largest contribution that standard errors may be, unless a caller asks for another: scores may be
+probabilities near 0, or logits."""
 LEAST_PAIRS: Final = 5
 """Pairs of orders of which a standard error is trusted."""
 
@@ -53,7 +56,7 @@ def occlusion(words: int) -> Attributing:
     )
 
 
-def shapley(words: int, *, max_runs: int, standard_error: float, seed: int) -> Attributing:
+def shapley(words: int, *, max_runs: int, standard_error: float | None, seed: int) -> Attributing:
     """Return the Shapley values of the words: what each adds, on average over all orders in which they could come.
 
     If all subsets are few, they are run, and the values are exact. Else orders are sampled, each with its reverse, which cancels
@@ -65,7 +68,7 @@ def shapley(words: int, *, max_runs: int, standard_error: float, seed: int) -> A
     Args:
         words: How many there are, one or more.
         max_runs: Most runs; `least_runs` or more.
-        standard_error: That of every word is to be this or less.
+        standard_error: That of every word is to be this or less; None for `ENOUGH` of the largest contribution.
         seed: Of the orders.
     """
     if 2**words <= min(max_runs, ROUND_RUNS):
@@ -89,7 +92,8 @@ def shapley(words: int, *, max_runs: int, standard_error: float, seed: int) -> A
             edges, scores = scores[:2], scores[2:]
         samples = np.vstack([samples, _pair_averages(orders, scores.reshape(-1, words - 1), edges)])
         runs += len(coalitions)
-        if len(samples) >= LEAST_PAIRS and _standard_errors(samples).max() <= standard_error:
+        enough = ENOUGH * np.abs(samples.mean(axis=0)).max() if standard_error is None else standard_error
+        if len(samples) >= LEAST_PAIRS and _standard_errors(samples).max() <= enough:
             stopped = "standard_error"
             break
     assert edges is not None

@@ -78,7 +78,7 @@ def _subject(
         return (found["start"], found["end"]), found["entity_group"]
 
     span = None if parameters.start is None or parameters.end is None else (parameters.start, parameters.end)
-    return SpanSubject(manifest, parameters.target, span, located, best)
+    return SpanSubject(manifest, parameters.target, span, located, place=place, best=best)
 
 
 def _rounds(parameters: ExplainParameters, subject: Subject, perturbed: Perturbed, words: list[LocatedWord]) -> Rounds:

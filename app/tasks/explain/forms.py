@@ -43,8 +43,11 @@ class ExplainParameters(Truncation):
     max_runs: int = Field(
         1000, ge=2, le=MAX_RUNS, description="Most sequences that the model runs for an input. Each has its length."
     )
-    standard_error: float = Field(
-        0.02, gt=0, allow_inf_nan=False, description="For shapley: stop when that of every word is this or less."
+    standard_error: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="For shapley: stop when that of every word is this or less. Default: a tenth of the largest contribution.",
     )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="For shapley: chooses the orders of words.")
 

@@ -16,6 +16,8 @@ from app.tasks.fill_mask import mask_of, without_mask
 from app.tasks.scores import FUNCTIONS, Function
 from app.text.located import Located
 
+SHOWN_NAMES: Final = 20
+"""Labels that an error lists."""
 Span = tuple[int, int]
 """The first character and the one after the last."""
 
@@ -131,15 +133,20 @@ class SpanSubject(Subject):
         target: str | None,
         span: Span | None,
         located: Located,
+        *,
+        place: str,
         best: Callable[[FloatArray], tuple[Span, str]],
     ) -> None:
         """Take the group and the span, None for what is best; `best` returns the best span of a result, and its group.
+
+        `place` is what a caller calls the input.
 
         Raises:
             ValidationFailed: the model has no such group, or nothing is there.
         """
         self._groups: Final = [group_of(label) for label in manifest.labels]
         self._located: Final = located
+        self._place: Final = place
         self._best: Final = best
         self._positions: list[int] = []
         self.target = target
@@ -150,14 +157,15 @@ class SpanSubject(Subject):
 
     def _take(self, span: Span) -> None:
         [tokens] = self._located.texts
-        self.span = span
+        offsets = self._located.offsets
         self._positions = [
-            position
-            for position in tokens
-            if self._located.offsets[position, 0] < span[1] and self._located.offsets[position, 1] > span[0]
+            position for position in tokens if offsets[position, 0] < span[1] and offsets[position, 1] > span[0]
         ]
         if not self._positions:
-            raise ValidationFailed("parameters.start and parameters.end: the model reads no token there.")
+            raise ValidationFailed(
+                f"parameters.start and parameters.end: the model reads no token of {self._place} there."
+            )
+        self.span = int(offsets[self._positions[0], 0]), int(offsets[self._positions[-1], 1])  # whole tokens
 
     def choose(self, whole: SequenceResult) -> None:
         if self.span is None:
@@ -185,4 +193,10 @@ def _numbers(result: SequenceResult) -> FloatArray:
 
 def _check(target: str, names: Sequence[str], kind: str) -> None:
     if target not in names:
-        raise ValidationFailed(f"parameters.target: this model has no such {kind}. GET /v1/models has its labels.")
+        known = list(dict.fromkeys(names))
+        more = (
+            f", and {len(known) - SHOWN_NAMES} more; GET /v1/models has all labels" if len(known) > SHOWN_NAMES else ""
+        )
+        raise ValidationFailed(
+            f"parameters.target: this model has no such {kind}. It has: {', '.join(known[:SHOWN_NAMES])}{more}."
+        )

@@ -58,7 +58,11 @@ class Engine:
 
 
 def run(
-    engine: Engine, *inputs: Rounds, timeline: Timeline | None = None, timeout_s: float = 60.0
+    engine: Engine,
+    *inputs: Rounds,
+    timeline: Timeline | None = None,
+    timeout_s: float = 60.0,
+    most_tokens: int | None = None,
 ) -> tuple[list[Any], RequestRecord]:
     prepared = prepare_rounds(list(inputs), truncated=0)
     record = RequestRecord("id", "native", "explain")
@@ -66,7 +70,11 @@ def run(
     async def more(results: Results) -> Round | None:
         return prepared.more(results)
 
-    asyncio.run(run_in_time(prepared, engine.infer, more, timeline=timeline, record=record, timeout_s=timeout_s))
+    asyncio.run(
+        run_in_time(
+            prepared, engine.infer, more, timeline=timeline, record=record, timeout_s=timeout_s, most_tokens=most_tokens
+        )
+    )
     return prepared.predictions, record
 
 
@@ -90,10 +98,19 @@ def test_a_round_that_is_not_needed_may_be_refused(error: ServiceError) -> None:
 @pytest.mark.parametrize("error", REFUSALS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_round_that_is_needed_fails_the_request(error: ServiceError, number: int) -> None:
-    # One that could not be answered in time is told of in runs: the caller has sent fewer inputs.
-    says = f"need {(2, 9)[number - 1]} runs" if isinstance(error, ValidationFailed) else error.message
+    # What the engine says of its sequences is told of as runs: the caller has sent fewer inputs.
+    counted = isinstance(error, ValidationFailed | Overloaded) and not isinstance(error, RateLimited)
+    says = f"need {(2, 9)[number - 1]} runs" if counted else error.message
     with pytest.raises(type(error), match=says):
         run(Engine(number, error), asking((2, True), (9, True)))
+
+
+def test_a_needed_round_of_more_tokens_than_there_is_time_for_does_not_begin() -> None:
+    engine = Engine()
+    with pytest.raises(ValidationFailed, match=r"need 9 runs of the model, of 27 tokens in all"):
+        run(engine, asking((2, True), (9, True)), most_tokens=27)
+    assert engine.rounds == [2]
+    run(engine, asking((2, True), (9, True), (100, False)), most_tokens=34)
 
 
 def test_any_other_error_fails_the_request() -> None:

@@ -42,7 +42,8 @@ def test_a_gap_is_the_mean_of_the_group_minus_that_of_the_reference() -> None:
     assert (gap.reference_mean, gap.group_mean) == pytest.approx((0.25, 0.7))
     assert (gap.reference_sentences, gap.group_sentences) == (4, 6)
     assert not gap.has_interval
-    assert not gap.is_beyond(0)
+    assert gap.is_beyond(0.4)  # a limit counts also where there are too few sentences to know more
+    assert not gap.is_beyond(0.5)
 
 
 def test_the_sentences_that_are_furthest_apart_have_one_frame() -> None:

@@ -95,6 +95,10 @@ def test_no_verb_of_the_default_pronouns_shows_the_number() -> None:
         (('targets = ["nurse"]', ""), "has a mask, and there are no targets"),
         (('targets = ["nurse"]', "targets = []"), "[pronouns] targets must be a list of texts, and not empty."),
         (('"nurse"', '"nurse", "nurse"'), "[pronouns] targets: 'nurse' is there twice."),
+        (
+            ('subject = "élodie et zoé", possessive = "leur"', 'subject = "he", possessive = "his"'),
+            "groups: 'he / his' is there twice.",
+        ),
         (("he = [{", "# he = [{"), "groups: there must be two or more"),
         (
             ('he = [{ subject = "he", possessive = "his" }]', "he = []"),
