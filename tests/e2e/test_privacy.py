@@ -72,7 +72,7 @@ BODIES: dict[str, tuple[str, Any]] = {
     },
 }
 """A request for each route of a dialect that takes a body, and its model. Those of tasks are the examples of `/openapi.json`."""
-REFUSED = (":explain", "/embed_all", "/embed_sparse")
+REFUSED = ("/embed_all", "/embed_sparse")
 """Whatever their body: no model of this server can do that."""
 HEADERS = {
     name: TEXT.encode()
