@@ -247,6 +247,7 @@ class InferenceEndpoint:
             record=record,
             timeout_s=self._limits.timeout_s,
             most_tokens=None if record.model is None else self._most_tokens(record.model),
+            is_stopping=lambda: self._readiness.is_draining,
         )
         return []
 

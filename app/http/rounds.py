@@ -1,7 +1,7 @@
 """Runs what a request needs in rounds, within the time that a request may take.
 
 Each round is admitted, takes turns and counts as a request of so many sequences does. A round that only makes an answer more exact
-is left out when the engine refuses it, or time is nearly over.
+is left out when the engine refuses it, time is nearly over, or the service stops.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ async def run_in_time(
     record: RequestRecord,
     timeout_s: float,
     most_tokens: int | None = None,
+    is_stopping: Callable[[], bool] = bool,
 ) -> None:
     """Run all rounds, after which the predictions are there.
 
@@ -39,6 +40,7 @@ async def run_in_time(
         record: Gets how many sequences and tokens ran.
         timeout_s: How long all rounds may take, seconds.
         most_tokens: How many tokens the model answers in that time; None if that is not known.
+        is_stopping: Returns whether the service is.
 
     Raises:
         DeadlineExceeded: those that are needed took longer.
@@ -52,6 +54,8 @@ async def run_in_time(
     async def run(following: Round) -> Results:
         if following.is_needed and most_tokens is not None and following.tokens > SHARE * most_tokens:
             raise too_many_runs(following)
+        if not following.is_needed and is_stopping():
+            return None
         own = None if timeline is None else Timeline()
         share = 1.0 if following.is_needed else SHARE
         record.sequences += len(following.sequences)

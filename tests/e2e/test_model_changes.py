@@ -458,7 +458,7 @@ def test_a_model_of_another_task_takes_the_place_of_one(
         reply = server.post("/v1/classify", ONE | {"model": "a"})
         assert (reply.status, "That model does fill-mask" in reply.error) == (404, True)
         card = server.ask("GET", "/v1/models/a").json  # which the page at / asks for
-        assert (card["tasks"], card["mask_token"], card["labels"]) == (["fill-mask"], "[MASK]", [])
+        assert (card["tasks"], card["mask_token"], card["labels"]) == (["fill-mask", "explain"], "[MASK]", [])
         paths = server.ask("GET", "/openapi.json").json["paths"]
         assert paths["/v1/fill-mask"]["post"]["description"].endswith("Models: a.")
         assert paths["/v1/classify"]["post"]["description"].endswith("Models: none here.")

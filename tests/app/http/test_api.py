@@ -49,8 +49,10 @@ class Echo(Api):
         return 599 if error.status == 500 else error.status, {"oh": error.error_type, "id": request_id}
 
 
-async def nothing(scope: Any, receive: Any, send: Any) -> None:
-    raise AssertionError("an API's route went to the application")
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """Answer what is no API's route."""
+    await send({"type": "http.response.start", "status": 299, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def ask(
@@ -61,7 +63,7 @@ def ask(
     )
     finished = Finished(Metrics(), None, Callers(""))
     endpoints = [UtilityEndpoint(api, route, large=LargeWork(30, 30), finished=finished) for route in api.routes]
-    dispatcher = Dispatcher(nothing, endpoints, finished)
+    dispatcher = Dispatcher(application, endpoints, finished)
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -87,8 +89,7 @@ def test_a_route_reads_the_variable_parts_of_its_path(size: int) -> None:
 
 @pytest.mark.parametrize("path", ["/echo/a/b/of/2", "/echo//of/2", "/echo/a/of/2/"])
 def test_a_variable_part_is_one_part(path: str) -> None:
-    with pytest.raises(AssertionError, match="went to the application"):
-        ask("POST", path)
+    assert ask("POST", path)[0] == 299
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Rounds within the time of a request, and what happens to those that the engine does not run."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ def run(
     timeline: Timeline | None = None,
     timeout_s: float = 60.0,
     most_tokens: int | None = None,
+    is_stopping: Callable[[], bool] = bool,
 ) -> tuple[list[Any], RequestRecord]:
     prepared = prepare_rounds(list(inputs), truncated=0)
     record = RequestRecord("id", "native", "explain")
@@ -72,7 +74,14 @@ def run(
 
     asyncio.run(
         run_in_time(
-            prepared, engine.infer, more, timeline=timeline, record=record, timeout_s=timeout_s, most_tokens=most_tokens
+            prepared,
+            engine.infer,
+            more,
+            timeline=timeline,
+            record=record,
+            timeout_s=timeout_s,
+            most_tokens=most_tokens,
+            is_stopping=is_stopping,
         )
     )
     return prepared.predictions, record
@@ -111,6 +120,11 @@ def test_a_needed_round_of_more_tokens_than_there_is_time_for_does_not_begin() -
         run(engine, asking((2, True), (9, True)), most_tokens=27)
     assert engine.rounds == [2]
     run(engine, asking((2, True), (9, True), (100, False)), most_tokens=34)
+
+
+def test_when_the_service_stops_only_rounds_that_are_needed_run() -> None:
+    predictions, _ = run(Engine(), asking((2, True), (3, True), (9, False)), is_stopping=lambda: True)
+    assert predictions == [[2, 3, None]]
 
 
 def test_any_other_error_fails_the_request() -> None:
