@@ -133,7 +133,7 @@ def test_any_other_error_fails_the_request() -> None:
 
 
 def test_a_round_that_is_not_needed_ends_before_the_time_of_the_request() -> None:
-    predictions, _ = run(Engine(2), asking((2, True), (9, False)), timeout_s=0.02)
+    predictions, _ = run(Engine(2), asking((2, True), (9, False)), timeout_s=0.2)
     assert predictions == [[2, None]]
 
 
