@@ -114,9 +114,8 @@ def ask_short_of_memory(running: Running, *, normal: Sequence[str], large: Seque
     before = _ask(running, normal)
     status, predictions = _ask(running, large)
     same_after = _ask(running, normal) == before
-    failed = running.log.read_text(errors="replace").count(
-        FAILED
-    )  # later, as the server's log is written beside its answers
+    # After one more answer, as the server's log is written beside them.
+    failed = running.log.read_text(errors="replace").count(FAILED)
     row: Row = {
         "texts": len(large),
         "status": status,
