@@ -14,7 +14,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -71,8 +72,13 @@ class Command:
 
 
 def run(command: Command, arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for; return 1 if a part failed or an answer was wrong."""
-    signal.signal(signal.SIGTERM, _exit)
+    """Run what the command line asks for; return 1 if a part failed or an answer was wrong.
+
+    SIGTERM, SIGINT and SIGHUP end the part that runs. What it has measured is written, and told to be a part of it.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup has a process ignore SIGHUP
+            signal.signal(number, _exit)
     options = _options(command, arguments)
     if options.report:
         for path in options.results.glob(f"{command.name}-*.json"):
@@ -93,19 +99,34 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> int:
     path = options.results / f"{command.name}-{name}.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"parts": {}}
     results["device"] = device
-    ok = True
+    status = 0
     for part in options.parts:
         say(f"part: {part}")
-        measured = _measure(form.parts[part], bench, options.part_within_s or form.part_within_s)
-        results["parts"].pop(part, None)
-        for results["parts"][part] in measured:
-            results["parts"][part] |= {"form": options.form, "rounds": bench.rounds}
-            path.write_text(json.dumps(results, indent=1) + "\n")
-        ended = results["parts"][part]
-        ok &= "failed" not in ended and all(row.get("passed", True) for row in ended["rows"])
+        measured: dict[str, Any] = {"form": options.form, "rounds": bench.rounds}
+        within_s = options.part_within_s or form.part_within_s
+        try:
+            with closing(_measure(measured, form.parts[part], bench, within_s)) as more:
+                for _ in more:
+                    results["parts"].pop(part, None)
+                    results["parts"][part] = measured
+                    _write_json(results, path)
+        except SystemExit as stopped:
+            status = int(stopped.code or 0)
+            measured["failed"] = f"stopped by {signal.Signals(status - 128).name}"
+            break
+        if "failed" in measured or not all(row.get("passed", True) for row in measured["rows"]):
+            status = 1
+    _write_json(results, path)
     _write(results, path)
     _write_all(options.results)
-    return 0 if ok else 1
+    return status
+
+
+def _write_json(results: Mapping[str, Any], path: Path) -> None:
+    """Write the results whole: a process that is killed meanwhile leaves those that were there."""
+    whole = path.with_suffix(".partial")
+    whole.write_text(json.dumps(results, indent=1) + "\n")
+    whole.replace(path)
 
 
 def _write(results: Mapping[str, Any], path: Path) -> None:
@@ -163,11 +184,11 @@ def _options(command: Command, arguments: Sequence[str] | None) -> argparse.Name
     return options
 
 
-def _measure(part: Part, bench: Bench, within_s: float) -> Iterator[dict[str, Any]]:
-    """Yield what was measured so far whenever there is more, last with how the part ended."""
+def _measure(measured: dict[str, Any], part: Part, bench: Bench, within_s: float) -> Generator[None]:
+    """Fill in what is measured, and yield whenever there is more, last when it tells how the part ended."""
     rows: list[Row] = []
     started_at = time.monotonic()
-    measured: dict[str, Any] = {
+    measured |= {
         "about": (part.measure.func.__doc__ or "").partition("\n\n")[0],
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
@@ -180,7 +201,7 @@ def _measure(part: Part, bench: Bench, within_s: float) -> Iterator[dict[str, An
             measured[kind] = value
         measured["load_average_after"] = round(os.getloadavg()[0], 2)
         measured["seconds"] = round(time.monotonic() - started_at, 1)
-        yield measured
+        yield
 
 
 def _messages(part: Part, bench: Bench, within_s: float) -> Iterator[Message]:
@@ -218,6 +239,9 @@ def _messages(part: Part, bench: Bench, within_s: float) -> Iterator[Message]:
 
 def _run_part(part: Part, bench: Bench, sender: Connection) -> None:
     signal.signal(signal.SIGTERM, _exit)
+    # A terminal sends these to every process. The one that reads the rows ends this one.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     try:
         for row in part.measure(bench):
             sender.send(("row", row))
@@ -230,6 +254,6 @@ def _run_part(part: Part, bench: Bench, sender: Connection) -> None:
         sender.send(("done", None))
 
 
-def _exit(*_: object) -> None:
+def _exit(number: int, _: object) -> None:
     """End as after an error, so that servers that run are ended on the way out."""
-    sys.exit(128 + signal.SIGTERM)
+    sys.exit(128 + number)

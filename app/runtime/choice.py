@@ -11,10 +11,10 @@ from app.bundle.files import Bundle, Skipping, skipping_none
 from app.bundle.manifest import Precision, Target, Variant
 from app.bundle.session import PROVIDERS
 from app.errors import BundleError, StartupError
+from app.runtime.failures import DeviceUnavailable
 from app.runtime.kept_weights import KeptWeights
 from app.runtime.nvml import count_gpus
 from app.runtime.runner import OrtRunner
-from app.runtime.session import DeviceUnavailable
 
 log = logging.getLogger(__name__)
 

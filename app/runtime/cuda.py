@@ -17,6 +17,10 @@ _TO_DEVICE: Final = 1
 _TO_HOST: Final = 2
 _STREAM_NON_BLOCKING: Final = 1
 _EVENT_DISABLE_TIMING: Final = 2
+_CAPABILITY_MAJOR: Final = 75
+_CAPABILITY_MINOR: Final = 76
+_PROPERTIES_BYTES: Final = 1 << 13
+"""More than any version's `cudaDeviceProp` takes. It begins with the name."""
 
 
 class CudaError(RuntimeError):
@@ -44,6 +48,17 @@ class Cuda:
         stream = ctypes.c_void_p()
         self._call("cudaStreamCreateWithFlags", ctypes.byref(stream), ctypes.c_uint(_STREAM_NON_BLOCKING))
         self.stream: Final = stream.value or 0
+
+    @property
+    def card(self) -> str:
+        """The name and the compute capability of the device."""
+        properties = ctypes.create_string_buffer(_PROPERTIES_BYTES)
+        self._call("cudaGetDeviceProperties", properties, ctypes.c_int(0))
+        numbers = [ctypes.c_int(0), ctypes.c_int(0)]
+        for number, attribute in zip(numbers, (_CAPABILITY_MAJOR, _CAPABILITY_MINOR), strict=True):
+            self._call("cudaDeviceGetAttribute", ctypes.byref(number), ctypes.c_int(attribute), ctypes.c_int(0))
+        major, minor = (number.value for number in numbers)
+        return f"{properties.value.decode(errors='replace')} of compute capability {major}.{minor}"
 
     def allocate_host(self, size: int) -> Bytes:
         """Return page-locked memory of this many bytes. It stays allocated until `free_host`."""

@@ -97,6 +97,11 @@ class DeviceExecution:
         self._buffers: Final = StagingBuffers(memory)
         self._binding: Final = session.io_binding()
 
+    @property
+    def card(self) -> str:
+        """The name and the compute capability of the device."""
+        return self._memory.card
+
     def launch(self, feeds: Feeds, outputs: Sequence[str], options: RunOptions = None, *, threads: int = 0) -> Finish:
         """Put a batch on the stream: its inputs' copy, its kernels and its outputs' copies.
 

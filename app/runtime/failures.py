@@ -16,9 +16,12 @@ OUT_OF_MEMORY: Final = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "bad_alloc",  # on a CPU
 )
-NO_CODE: Final = (
-    "no kernel image is available"  # CUDA failure 209, of the first run on a GPU that the build does not know
-)
+NO_CODE: Final = "no kernel image is available"
+"""CUDA failure 209, of the first run on a GPU that the build has no code for."""
+
+
+class DeviceUnavailable(StartupError):
+    """ONNX Runtime cannot use the device here; the message says what is missing."""
 
 
 def classified(error: Exception, target: Target) -> Exception:
@@ -27,10 +30,7 @@ def classified(error: Exception, target: Target) -> Exception:
     if is_out_of_memory(error):
         return OutOfDeviceMemory(message)
     if NO_CODE in message:
-        return StartupError(
-            f"onnxruntime-gpu {ort.__version__} has no code for this GPU ({first_line(error)}). "
-            "Use another card or version, or set BERT_DEVICE=cpu."
-        )
+        return DeviceUnavailable(f"onnxruntime-gpu {ort.__version__} has no code for this GPU")
     if target == "cuda" and any(sign in message for sign in LOST_DEVICE):
         return EngineLost("The device failed and the engine is being replaced. Retry in a few seconds.")
     return error

@@ -6,6 +6,7 @@ the device works.
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +22,8 @@ from app.bundle.onnx_contents import check_contents
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.bundle.session import PROVIDERS
 from app.errors import EngineLost, NotFinite, OutOfDeviceMemory, StartupError
-from app.runtime.execution import Execution, RunOptions
-from app.runtime.failures import classified, first_line
+from app.runtime.execution import DeviceExecution, Execution, RunOptions
+from app.runtime.failures import DeviceUnavailable, classified, first_line
 from app.runtime.kept_weights import KeptWeights
 from app.runtime.options import run_options
 from app.runtime.session import open_in_bf16, open_kept, open_on_cpu, open_on_cuda, require_provider
@@ -59,6 +60,7 @@ class OrtRunner:
         Raises:
             BundleError: the graph is missing, damaged or not for this runtime.
             OutOfDeviceMemory: the weights do not fit into the memory of this process.
+            DeviceUnavailable: CUDA does not work here, or ONNX Runtime has no code for the GPU.
             StartupError: the weights are over the limit of the GPU's memory.
         """
         self.variant = variant
@@ -97,12 +99,30 @@ class OrtRunner:
         head = head_of(self._execution.outputs)
         assert head is not None  # or there would be no session
         self._head: Final[Head] = head
+        if isinstance(self._execution, DeviceExecution):
+            self._require_code(self._execution)
         if self.nodes_on_cpu:
             log.warning(
                 "model %s is slower than it could be: ONNX Runtime runs %d of its nodes on the CPU, the first %s. Report "
                 "this with the variant, %s, and the version of onnxruntime-gpu, %s",
                 *(bundle.name, len(self.nodes_on_cpu), self.nodes_on_cpu[0], variant.name, ort.__version__),
             )
+
+    def _require_code(self, execution: DeviceExecution) -> None:
+        """Run one token: a card that ONNX Runtime has no code for fails at the first kernel.
+
+        Raises:
+            DeviceUnavailable: this is such a card.
+        """
+        none = np.empty(0, np.int32)
+        one = TokenSequence(np.zeros(1, np.int32), np.zeros(1, np.int32), none)
+        try:
+            with suppress(NotFinite):  # the golden answers tell more
+                self.run([one])
+        except DeviceUnavailable as error:
+            raise DeviceUnavailable(
+                f"{error}, {execution.card}; docs/deploy.md lists the cards that it has code for"
+            ) from error
 
     @property
     def variant_name(self) -> str:
@@ -132,7 +152,6 @@ class OrtRunner:
         Raises:
             EngineLost: the device failed for good.
             OutOfDeviceMemory: the batch is too large for what is left of the device's memory.
-            StartupError: ONNX Runtime has no code for the GPU, which shows at the first run.
             NotFinite: the model answers with NaN or infinity.
         """
         return self.launch(batch, threads)()

@@ -24,7 +24,7 @@ from app.bundle.session import PROVIDERS
 from app.errors import BundleError, OutOfDeviceMemory, StartupError
 from app.runtime.cuda import Cuda
 from app.runtime.execution import DeviceExecution, Execution, HostExecution
-from app.runtime.failures import first_line, is_out_of_memory
+from app.runtime.failures import DeviceUnavailable, first_line, is_out_of_memory
 from app.runtime.kept_weights import KeptWeights
 from app.runtime.options import CUDA_OPTIONS, session_options
 from app.runtime.shared_weights import FILES, laid_out
@@ -52,10 +52,6 @@ def needs_openvino() -> bool:
 
 def _is_arm() -> bool:
     return platform.machine() in ("aarch64", "arm64")
-
-
-class DeviceUnavailable(Exception):
-    """ONNX Runtime cannot use the device here; the message says what is missing."""
 
 
 def require_provider(target: Target) -> None:

@@ -13,6 +13,7 @@ class HostMemory(Cuda):
 
     name = "cpu"
     stream = 77  # type: ignore[misc] # a constant here, as there is none
+    card = "Host of compute capability 0.0"
 
     def __init__(self, limit: int = 1 << 30) -> None:
         self.limit = limit

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -12,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks import harness
 from benchmarks.bench import Bench
 from benchmarks.harness import Command, Form, Part, run
 from benchmarks.machine import NotRun
 from benchmarks.report import Row
+from tests.support import ROOT, eventually
 
 
 def measured(bench: Bench, *, value: float) -> Iterator[Row]:
@@ -68,9 +72,10 @@ COMMAND = Command("try", "Try it.", {"short": FORM, "full": Form(FORM.parts, 60,
 def process_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """`run` changes the process that it is the command of."""
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     yield
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def run_parts(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -136,6 +141,32 @@ def test_a_part_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     status, parts = run_parts(tmp_path, "--parts", "hanging", "--part-within-s", "0.5")
     assert status == 1
     assert parts["hanging"]["failed"] == "it was not done after 0.5 s"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_what_is_stopped_keeps_its_rows_and_says_so(tmp_path: Path, number: signal.Signals) -> None:
+    code = "import sys; from tests.benchmarks.test_harness import COMMAND, run; sys.exit(run(COMMAND))"
+    command = (sys.executable, "-c", code, "--results", str(tmp_path), "--cache", str(tmp_path / "cache"))
+    with subprocess.Popen([*command, "--parts", "hanging,good"], cwd=ROOT, start_new_session=True) as process:
+        eventually(lambda: list(tmp_path.glob("try-*.json")))
+        os.killpg(process.pid, number)  # as a terminal does it, and `timeout` and a service manager
+        assert process.wait(20) == 128 + number
+    [path] = tmp_path.glob("try-*.json")
+    parts = json.loads(path.read_text())["parts"]
+    assert list(parts) == ["hanging"]
+    assert parts["hanging"]["rows"] == [{"value": 1.0}]
+    assert parts["hanging"]["failed"] == f"stopped by {number.name}"
+    assert f"stopped by {number.name}" in path.with_suffix(".md").read_text()
+
+
+def test_what_is_stopped_before_its_first_row_leaves_the_earlier_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, before = run_parts(tmp_path, "--parts", "good")
+    monkeypatch.setattr(harness, "describe_machine", lambda: signal.raise_signal(signal.SIGTERM))
+    status, parts = run_parts(tmp_path, "--parts", "good")
+    assert status == 128 + signal.SIGTERM
+    assert parts == before
 
 
 def test_a_wrong_answer_fails_the_command(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ stands in is NVIDIA's part: runtime, cuBLAS and kernels. So the tests tell which
 memory and in what order, and what the service makes of it; not how fast a card is, nor whether its kernels are right.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +15,15 @@ import pytest
 
 from model_export.export import GPU_VARIANTS
 from tests.conftest import BundleOf
+from tests.support import ROOT
 
 GpuBundleOf = Callable[[str], Path]
+
+
+def capabilities(code: str) -> list[str]:
+    """Return the compute capabilities that docs/deploy.md says `yes` or `no` of: whether the wheel has code for them."""
+    rows = re.findall(rf"^\| ([0-9., ]+) \| [^|]+ \| {code} \|$", (ROOT / "docs/deploy.md").read_text(), re.MULTILINE)
+    return [one for row in rows for one in row.split(", ")]
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cuda.conftest import Gpu, GpuBundleOf
+from tests.cuda.conftest import Gpu, GpuBundleOf, capabilities
 from tests.support import eventually, run_app, serving
 
 pytestmark = pytest.mark.cuda
 
-ILLEGAL_ADDRESS, NO_KERNEL_IMAGE = 700, 209
+ILLEGAL_ADDRESS = 700
 ENGINE_LOST, CANNOT_START = 70, 1
 ON_CUDA = ("--device", "cuda", "--batch-tokens", "2048")
 QUESTION = {"inputs": ["The cat sat on the mat.", "It is late."]}
@@ -73,12 +73,21 @@ def test_a_device_that_is_too_small_ends_the_start_in_one_line(models: Path) -> 
     assert "memory" in complaint
 
 
-def test_a_card_that_the_build_does_not_know_is_named(models: Path, gpu: Gpu) -> None:
-    gpu.fail(NO_KERNEL_IMAGE)
-    ended = run_app("--models", str(models), "--port", "0", *ON_CUDA, **gpu.environment)
+@pytest.mark.parametrize("capability", capabilities("no"))
+def test_a_card_that_the_build_has_no_code_for_is_named(models: Path, capability: str) -> None:
+    ended = run_app("--models", str(models), "--port", "0", *ON_CUDA, SIMULATED_CUDA_CAPABILITY=capability)
     assert ended.returncode == CANNOT_START, ended.stderr
     [complaint] = complaints(ended.stderr)
-    assert "no kernel image" in complaint
+    assert f"has no code for this GPU, Simulated GPU of compute capability {capability}; docs/deploy.md" in complaint
+
+
+def test_auto_serves_from_the_cpu_beside_a_card_that_the_build_has_no_code_for(models: Path) -> None:
+    with serving(models, "--device", "auto", SIMULATED_CUDA_CAPABILITY="10.0") as server:
+        assert server.post("/v1/classify", QUESTION).status == 200
+        assert server.metric("bert_model_info", provider="CPUExecutionProvider") == 1
+        [complaint] = complaints(server.log)
+    assert "does not run on CUDA, although this machine has 1 GPU" in complaint
+    assert "of compute capability 10.0" in complaint
 
 
 def test_cuda_without_a_driver_ends_the_start(models: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.bundle.manifest import Precision
-from tests.cuda.conftest import GpuBundleOf
+from tests.cuda.conftest import GpuBundleOf, capabilities
 from tests.oracle.answers import Oracle, each_oracle
 from tests.support import ROOT
 
@@ -71,8 +71,7 @@ def test_everything_runs_on_the_gpu(
     assert not [kernel for kernel in asked.kernels if padded.search(kernel)], "nothing is padded"
 
 
-# Turing, two Amperes, Ada, Hopper, Blackwell: all that the wheel has code for.
-@pytest.mark.parametrize("capability", ["7.5", "8.0", "8.6", "8.9", "9.0", "12.0"])
+@pytest.mark.parametrize("capability", capabilities("yes"))
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_no_card_pads(precision: Precision, capability: str, gpu_bundle_of: GpuBundleOf, tmp_path: Path) -> None:
     asked = replay(gpu_bundle_of("bert-single-label"), precision, tmp_path, capability)

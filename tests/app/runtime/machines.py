@@ -66,7 +66,7 @@ class Gpu:
         self.monkeypatch.setattr(choice, "count_gpus", lambda: gpus)
 
     def install(self, **broken: Exception) -> None:
-        """Put onnxruntime-gpu there; of its steps, `libraries` or `session` may fail."""
+        """Put onnxruntime-gpu there; of its steps, `libraries`, `session` or `run` may fail."""
 
         def step(name: str) -> None:
             if name in broken:
@@ -80,6 +80,10 @@ class Gpu:
         class Session:
             def __init__(self, session: Any, providers: list[str]) -> None:
                 self.session, self.get_providers = session, lambda: providers
+
+            def run_with_iobinding(self, *arguments: Any) -> None:
+                step("run")
+                self.session.run_with_iobinding(*arguments)
 
             def __getattr__(self, name: str) -> Any:
                 return getattr(self.session, name)

@@ -150,6 +150,10 @@ MISSING: dict[str, Any] = {
         r"libcublas\.so\.13.*install the gpu extra",
     ),
     "fallback": ({}, "fell back to the CPU"),
+    "code": (
+        {"run": RuntimeError("CUDA error cudaErrorNoKernelImageForDevice:no kernel image is available for execution")},
+        r"has no code for this GPU, Host of compute capability 0\.0; docs/deploy\.md lists the cards",
+    ),
 }
 
 

@@ -46,6 +46,47 @@ struct Event {
 
 constexpr double kLaunch = 3e-6;  // seconds
 
+// What the compiler made of one source file for several cards, as it lies in a library (`fatbinary_section.h`, and read off).
+struct FatBinary {
+  struct Entry {
+    uint16_t kind, version;  // 1: PTX, 2: machine code
+    uint32_t header;
+    uint64_t size;
+    uint32_t unused[3];
+    uint32_t architecture;  // 90 of sm_90 and of sm_90a
+    uint32_t names[2];
+    uint64_t flags;
+  };
+  struct Header {
+    uint32_t magic;
+    uint16_t version, size;
+    uint64_t entries;
+  };
+  static constexpr uint64_t kOfOneCard = 1 << 20;  // the `a` of sm_90a: for this compute capability alone
+
+  const char* content;
+
+  // A card runs the code of its generation, if it is not newer than it; the driver compiles PTX that is not newer.
+  bool is_for(int major, int minor) const {
+    const auto* whole = reinterpret_cast<const Header*>(content);
+    const char* entry = content + whole->size;
+    for (const char* end = entry + whole->entries; entry < end;) {
+      const auto* one = reinterpret_cast<const Entry*>(entry);
+      const int capability = 10 * major + minor, architecture = int(one->architecture);
+      const bool is_exact = one->flags & kOfOneCard;
+      const bool runs = is_exact ? architecture == capability : architecture / 10 == major && architecture <= capability;
+      if (one->kind == 1 ? architecture <= capability : runs) return true;
+      entry += one->header + one->size;
+    }
+    return false;
+  }
+};
+
+struct Kernel {
+  std::string name;  // demangled
+  FatBinary code;
+};
+
 struct Configuration {
   dim3 grid, block;
   size_t shared;
@@ -68,7 +109,7 @@ struct Device {
   uintptr_t streams_made = 0;
   cudaStream_t capturing = nullptr;
   Works captured;
-  std::unordered_map<const void*, std::string> kernels;  // by the host's stub: its demangled name
+  std::unordered_map<const void*, Kernel> kernels;  // by the host's stub
   bool computes = true;
   const double flops = std::atof(setting("SIMULATED_CUDA_TFLOPS", "0")) * 1e12;
   Clock::time_point busy_until;
@@ -171,9 +212,11 @@ cudaError_t launch(const void* stub, dim3 grid, void** arguments, cudaStream_t s
   Lock lock(gpu().mutex);
   const auto found = gpu().kernels.find(stub);
   if (found == gpu().kernels.end()) device::give_up("a kernel that was never registered", __func__);
-  note("kernel " + found->second);
+  const auto& [name, code] = found->second;
+  if (!code.is_for(gpu().major, gpu().minor)) return status(cudaErrorNoKernelImageForDevice);
+  note("kernel " + name);
   take_time(kLaunch);
-  auto work = kernel(found->second, grid, arguments);  // also to see that there is such a kernel
+  auto work = kernel(name, grid, arguments);  // also to see that there is such a kernel
   if (gpu().computes) device::enqueue(stream, std::move(work));
   return cudaSuccess;
 }
@@ -443,20 +486,23 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
 
 // Kernels
 
-void** __cudaRegisterFatBinary(void*) {
-  static void* handle = nullptr;
-  return &handle;
+void** __cudaRegisterFatBinary(void* wrapper) {
+  struct Wrapper {
+    int magic, version;
+    void* content;
+  };
+  return &static_cast<Wrapper*>(wrapper)->content;
 }
 
 void __cudaRegisterFatBinaryEnd(void**) {}
 
 void __cudaUnregisterFatBinary(void**) {}
 
-void __cudaRegisterFunction(void**, const char* stub, char*, const char* name, int, void*, void*, void*, void*, int*) {
+void __cudaRegisterFunction(void** handle, const char* stub, char*, const char* name, int, void*, void*, void*, void*, int*) {
   int error = 0;
   char* demangled = abi::__cxa_demangle(name, nullptr, nullptr, &error);
   Lock lock(gpu().mutex);
-  gpu().kernels[stub] = error ? name : demangled;
+  gpu().kernels[stub] = {error ? name : demangled, {static_cast<const char*>(*handle)}};
   std::free(demangled);
 }
 
