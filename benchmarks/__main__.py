@@ -44,7 +44,7 @@ def _form(
 ) -> Form:
     """Return a form with as many requests and texts, and seconds."""
     engine = partial(offline, models=("base",), lengths=(), texts="reviews", most_texts=texts)
-    budgets = partial(engine, budgets=(1, 64, 128, 256, 512, 1024), threads=(1,), side=1024, pass_s=0)
+    budgets = partial(engine, budgets=(1, 64, 128, 256, 512, 1024), threads=(1,), side=1024, pass_s=0, hold_s=0)
     parts = {
         "offline": Part(budgets, ("base",)),
         "base": Part(base, ("base",)),

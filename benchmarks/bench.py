@@ -1,6 +1,5 @@
 """What every part is given."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ class Bench:
 
     @property
     def cores(self) -> int:
-        return len(os.sched_getaffinity(0))
+        return usable_cpus()
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -44,6 +43,6 @@ class Bench:
             self.bundle(model),
             device=self.device,
             precision=precision,
-            threads=[threads or usable_cpus()],
+            threads=[threads or self.cores],
             gpu_memory_bytes=gpu_memory_bytes,
         )

@@ -13,11 +13,17 @@ from app.bundle.manifest import Precision, Target, Task
 from benchmarks.report import say
 
 ROOT: Final = Path(__file__).parent.parent
-MODELS: Final[Mapping[str, tuple[str, Task]]] = MappingProxyType(
+SMALL: Final = ROOT / "tests/fixtures/checkpoints"
+"""Checkpoints of every task and family, with random weights, of which each has one head."""
+HEAD_SIZES: Final = ("heads-of-26", "heads-of-100", "heads-of-160")
+MODELS: Final[Mapping[str, tuple[str, Task | Literal["auto"]]]] = MappingProxyType(
     {
+        **{path.name: (path.name, "auto") for path in sorted(SMALL.iterdir())},
+        **{name: (name, "classify") for name in HEAD_SIZES},
         "demo": ("demo", "classify"),
         "demo-masked": ("demo", "fill-mask"),
         "demo-embed": ("demo", "embed"),
+        "demo-next": ("demo", "next-sentence"),
         "tiny": ("tiny", "classify"),
         "base": ("base", "classify"),
         "minilm": ("minilm", "classify"),

@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from typing import Final
 
+from benchmarks.bundles import HEAD_SIZES, SMALL
 from benchmarks.harness import Command, Form, Part, run
 from benchmarks.parts.cuda_graphs import cuda_graphs
 from benchmarks.parts.memory import memory
@@ -16,9 +17,10 @@ from benchmarks.parts.parity import parity
 from benchmarks.parts.serving import served
 
 DEMO: Final = ("demo", "demo-masked", "demo-embed")
+_RIGHT: Final = (*DEMO, "demo-next", *HEAD_SIZES, *(path.name for path in sorted(SMALL.iterdir())), "base", "large")
 FULL: Final = Form(
     {
-        "parity": Part(partial(parity, models=(*DEMO, "base", "large")), (*DEMO, "base", "large")),
+        "parity": Part(partial(parity, models=_RIGHT), _RIGHT),
         "offline": Part(partial(offline), ("base", "large")),
         "serving": Part(partial(served), ("base",)),
         "memory": Part(partial(memory), ("base",)),
@@ -29,7 +31,9 @@ FULL: Final = Form(
     rounds=3,
     devices=("cuda",),
 )
-_OFFLINE: Final = partial(offline, models=("tiny",), lengths=(32, 128), budgets=(128, 256), side=256, pass_s=0.02)
+_OFFLINE: Final = partial(
+    offline, models=("tiny",), lengths=(32, 128), budgets=(128, 256), side=256, pass_s=0.02, hold_s=0.05
+)
 _SERVED: Final = partial(
     served, model="tiny", front_ends=(1, 2), batched_connections=4, closed_s=0.1, open_s=0.1, idle_requests=20
 )

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.bundle.cpus import instruction_sets
+from app.bundle.cpus import instruction_sets, usable_cpus
 from app.bundle.manifest import Target
 
 # The products of a BERT-base layer, [inputs, outputs]: query, key and value; attention output; feed-forward.
@@ -47,7 +47,7 @@ def describe_machine() -> dict[str, Any]:
     """Return what a reader must know of the machine to judge the figures."""
     return {
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cpus(),
         "gemm_gflops": round(gemm_gflops(), 1),
         "load_average": round(os.getloadavg()[0], 2),
         "versions": versions(_PACKAGES) | {"Python": platform.python_version()},
@@ -61,7 +61,7 @@ def describe_device(device: Target) -> dict[str, Any]:
         NotRun: there is no GPU, or no way to ask for it.
     """
     if device == "cpu":
-        return {"name": _cpu(), "instruction_sets": [*instruction_sets()], "cores": len(os.sched_getaffinity(0))}
+        return {"name": _cpu(), "instruction_sets": [*instruction_sets()], "cores": usable_cpus()}
     nvml, handle = _open_gpu()
     return {
         "name": nvml.nvmlDeviceGetName(handle),

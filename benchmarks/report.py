@@ -124,15 +124,16 @@ def _summary(part: Mapping[str, Any]) -> Row:
 
 
 def _of_offline(row: Row, results: Mapping[str, Any]) -> Row:
-    """Return how much of the engine's own rate on the same texts is served, where both were measured."""
+    """Return how much of the engine's own rate on the same texts is served, where both were measured: of the held one, if any."""
     if not row.get("tokens_per_s") or "budget" in row:
         return {}
     alone = [
-        other["tokens_per_s"]
+        other
         for other in results["parts"].get("offline", {"rows": ()})["rows"]
         if "tokens_per_s" in other and all(other[name] == row.get(name) for name in ("model", "precision", "texts"))
     ]
-    return {"of_offline": row["tokens_per_s"] / max(alone)} if alone else {}
+    rates = [other["tokens_per_s"] for other in [one for one in alone if "held_s" in one] or alone]
+    return {"of_offline": row["tokens_per_s"] / max(rates)} if rates else {}
 
 
 def _table(rows: Sequence[Row]) -> list[str]:

@@ -10,7 +10,7 @@ from app.bundle.files import Bundle
 from app.engine.golden import replay_golden
 from app.engine.messages import Measured, Speed
 from app.engine.protocols import Runner
-from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S, measure_speed, useful_threads
+from app.engine.tuning import measure_speed, useful_threads
 from app.engine.warmup import run_every_shape
 
 MAX_BUDGET_TOKENS: Final = 65536
@@ -61,12 +61,8 @@ def prepare(
     else:
         if len(runner.threads) > 1:
             runner.keep_threads(useful_threads(bundle, runner))
-        speed = measure_speed(
-            bundle,
-            runs[0],
-            limit_tokens=budget_tokens or MAX_BUDGET_TOKENS,
-            search_for_s=SEARCH_DEVICE_FOR_S if runner.launches_ahead else SEARCH_FOR_S,
-        )
+        limit_tokens = budget_tokens or MAX_BUDGET_TOKENS
+        speed = measure_speed(bundle, runs[0], limit_tokens=limit_tokens, on_gpu=runner.launches_ahead)
     if budget_tokens is not None:
         speed = replace(speed, budget_tokens=budget_tokens)
     if runner.launches_ahead:

@@ -26,6 +26,8 @@ FIRST_BUDGET_TOKENS: Final = 128
 SEARCH_FOR_S: Final = 0.3
 SEARCH_DEVICE_FOR_S: Final = 5.0
 """The same for a GPU, whose libraries load their kernels at the first batch of a size, which may take as long as all the rest."""
+EIGHTHS: Final = range(9, 16)
+"""Of a power of two: the sizes between it and the next."""
 MEASURE_FOR_S: Final = 0.6
 """How long the sizes that were tried are timed again, seconds."""
 MOST_ROUNDS: Final = 10
@@ -70,7 +72,7 @@ def measure_speed(
     run: Run,
     *,
     limit_tokens: int,
-    search_for_s: float = SEARCH_FOR_S,
+    on_gpu: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Speed:
     """Find the smallest batch budget that reaches 95% of the best rate.
@@ -78,56 +80,99 @@ def measure_speed(
     A larger batch is worth its longer wait only while it is faster per token. Sizes double until that stops: on a CPU within
     a few hundred tokens, on a GPU much later.
 
+    A GPU multiplies matrices by tiles, a wave of as many as its multiprocessors take at once. A batch that begins another wave
+    takes as long as one that fills it, so between two powers of two the rate rises and falls, and sizes there are tried, too.
+
     Args:
         bundle: Its golden cases, repeated, are the batches.
         run: Runs a batch.
         limit_tokens: The largest budget to try.
-        search_for_s: Seconds after which no larger size is tried.
+        on_gpu: Whether a GPU runs it.
         clock: Seconds.
     """
-    sequences = golden_sequences(bundle)
-    batches: dict[int, list[TokenSequence]] = {}
-    seconds: dict[int, float] = {}
+    give_up_at = clock() + (SEARCH_DEVICE_FOR_S if on_gpu else SEARCH_FOR_S)
+    sizes = _Sizes(bundle, run, clock)
 
-    def measure(size: int) -> None:
-        per_token = _timed(run, batches[size], clock) / sum(map(len, batches[size]))
-        seconds[size] = min(seconds.get(size, per_token), per_token)
+    def has_tried(size: int) -> bool:
+        return size <= limit_tokens and clock() < give_up_at and sizes.has_tried(size)
 
     budget = min(FIRST_BUDGET_TOKENS, limit_tokens)
-    give_up_at = clock() + search_for_s
-    while budget <= limit_tokens and clock() < give_up_at:
-        batches[budget] = _batch_of(sequences, budget)
-        try:
-            measure(budget)
-            measure(budget)  # in the first run of a size, libraries also set up their kernels
-        except OutOfDeviceMemory:
-            if not seconds:
-                raise
-            log.warning("model %s: a batch of %d tokens does not fit into the device's memory", bundle.name, budget)
-            break
-        sizes = list(seconds)
-        has_levelled = len(sizes) > 2 and min(seconds.values()) > GOOD_ENOUGH * min(
-            seconds[size] for size in sizes[:-2]
-        )
-        if has_levelled:
-            break
+    while has_tried(budget) and not sizes.have_levelled:
         budget *= 2
+    if on_gpu:
+        power = sizes.smallest_good
+        starts = [start for start in (power // 4, power // 2, power) if start >= FIRST_BUDGET_TOKENS]
+        for size in (start * eighths // 8 for start in starts for eighths in EIGHTHS):
+            if not has_tried(size):
+                break
     # Again in turns, and the shortest time of each counts: other load of the machine must not choose the budget.
     give_up_at = clock() + MEASURE_FOR_S
-    shortest, shortest_s = min(sequences, key=len), math.inf
+    shortest, shortest_s = min(golden_sequences(bundle), key=len), math.inf
     for _ in range(MOST_ROUNDS):
-        for size in seconds:
-            measure(size)
+        for size in sizes.seconds:
+            sizes.measure(size)
         shortest_s = min(shortest_s, _timed(run, [shortest], clock))
         if clock() > give_up_at:
             break
-    best = min(seconds.values())
-    chosen = min(size for size, per_token in seconds.items() if GOOD_ENOUGH * per_token <= best)
-    tokens = {size: sum(map(len, batch)) for size, batch in batches.items()}
-    by_tokens = {tokens[size]: per_token * tokens[size] for size, per_token in seconds.items()}
+    chosen = sizes.smallest_good
+    by_tokens = sizes.seconds_by_tokens()
     if len(shortest) < min(by_tokens):
         by_tokens[len(shortest)] = shortest_s
-    return Speed(chosen, seconds[chosen], sorted(by_tokens.items()))
+    return Speed(chosen, sizes.seconds[chosen], sorted(by_tokens.items()))
+
+
+class _Sizes:
+    """The sizes of a batch that were tried, and how long each took."""
+
+    def __init__(self, bundle: Bundle, run: Run, clock: Callable[[], float]) -> None:
+        self._name: Final = bundle.name
+        self._sequences: Final = golden_sequences(bundle)
+        self._run: Final = run
+        self._clock: Final = clock
+        self._batches: Final[dict[int, list[TokenSequence]]] = {}
+        self.seconds: Final[dict[int, float]] = {}
+        """For a token, the shortest so far, by size."""
+
+    def has_tried(self, size: int) -> bool:
+        """Try a size; return whether it fits into the memory.
+
+        Raises:
+            OutOfDeviceMemory: it does not, and is the first.
+        """
+        try:
+            self.measure(size)
+            self.measure(size)  # in the first run of a size, libraries also set up their kernels
+        except OutOfDeviceMemory:
+            if not self.seconds:
+                raise
+            log.warning("model %s: a batch of %d tokens does not fit into the device's memory", self._name, size)
+            return False
+        return True
+
+    def measure(self, size: int) -> None:
+        """Time a size."""
+        batch = self._batches.setdefault(size, _batch_of(self._sequences, size))
+        per_token = _timed(self._run, batch, self._clock) / sum(map(len, batch))
+        self.seconds[size] = min(self.seconds.get(size, per_token), per_token)
+
+    @property
+    def have_levelled(self) -> bool:
+        """Whether the last two sizes are hardly faster than those before them."""
+        sizes = list(self.seconds)
+        return len(sizes) > 2 and min(self.seconds.values()) > GOOD_ENOUGH * min(
+            self.seconds[size] for size in sizes[:-2]
+        )
+
+    @property
+    def smallest_good(self) -> int:
+        """The smallest size whose rate is good enough."""
+        best = min(self.seconds.values())
+        return min(size for size, per_token in self.seconds.items() if GOOD_ENOUGH * per_token <= best)
+
+    def seconds_by_tokens(self) -> dict[int, float]:
+        """Return how long a batch takes, by the tokens that are in it: as many as its size, or a few less."""
+        tokens = {size: sum(map(len, self._batches[size])) for size in self.seconds}
+        return {tokens[size]: per_token * tokens[size] for size, per_token in self.seconds.items()}
 
 
 def timed_batch(bundle: Bundle, speed: Speed) -> tuple[list[TokenSequence], float]:

@@ -17,11 +17,12 @@ from benchmarks.machine import NotRun
 PRODUCTS: Final = 8
 """Of one run, so that what a run costs besides is lost in them."""
 ROUNDS: Final = 5
+"""The fewest."""
 _TYPES: Final = {"fp16": np.float16, "fp32": np.float32}
 
 
-def matrix_rate(bundles: Bundles, *, device: Target, precision: Precision, side: int) -> float:
-    """Return the most floating-point operations per second; nothing is copied from or to the host meanwhile.
+def matrix_rate(bundles: Bundles, *, device: Target, precision: Precision, side: int, hold_s: float) -> float:
+    """Return the floating-point operations per second over some seconds; nothing is copied from or to the host meanwhile.
 
     Raises:
         NotRun: the session fell back to another device.
@@ -45,9 +46,10 @@ def matrix_rate(bundles: Bundles, *, device: Target, precision: Precision, side:
     for name, values in (("x", x), ("w", w)):
         binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(values.astype(kind), device, 0))
     binding.bind_ortvalue_output("y", ort.OrtValue.ortvalue_from_shape_and_type([side, side], kind, device, 0))
-    durations = []
-    for _ in range(2 + ROUNDS):
-        started_at = time.perf_counter()
+    for _ in range(2):
         session.run_with_iobinding(binding)
-        durations.append(time.perf_counter() - started_at)
-    return PRODUCTS * 2 * side**3 / min(durations[2:])
+    runs, started_at = 0, time.perf_counter()
+    while runs < ROUNDS or time.perf_counter() - started_at < hold_s:
+        session.run_with_iobinding(binding)
+        runs += 1
+    return runs * PRODUCTS * 2 * side**3 / (time.perf_counter() - started_at)

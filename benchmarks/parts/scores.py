@@ -13,6 +13,7 @@ from app.tasks.classify import default_function
 from app.tasks.scores import FUNCTIONS
 
 MOST_DIFFERENCE: Final = 2e-3
+"""Of a classifier's score in fp16, as the export promises, and of an embedding's direction."""
 SURE: Final = 0.01
 """Where the best score leads by more than this, it has to be the best in every precision."""
 
@@ -30,9 +31,15 @@ class Comparison:
     difference: float
     flips: int
 
-    @property
-    def is_good(self) -> bool:
-        return self.difference <= MOST_DIFFERENCE and self.flips == 0
+    def is_good(self, most: float) -> bool:
+        """Return whether no difference is over `most`, and no sure answer is another."""
+        return self.difference <= most and self.flips == 0
+
+
+def most_difference(manifest: Manifest, tolerance: float) -> float:
+    """Return how far scores may be off: where the export promises nothing, as of regressions and tokens, by its `tolerance`."""
+    is_promised = manifest.task in ("classify", "next-sentence", "embed") and manifest.problem_type != "regression"
+    return MOST_DIFFERENCE if is_promised else max(MOST_DIFFERENCE, tolerance)
 
 
 def compare(manifest: Manifest, exact: Sequence[SequenceResult], measured: Sequence[SequenceResult]) -> Comparison:

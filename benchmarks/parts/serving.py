@@ -31,8 +31,8 @@ def served(
     model: str = "base",
     front_ends: Sequence[int] = (1, 2, 4, 8, 12),
     batched_connections: int = 64,
-    closed_s: float = 5,
-    open_s: float = 5,
+    closed_s: float = 10,
+    open_s: float = 10,
     idle_requests: int = 500,
 ) -> Iterator[Row]:
     """Measure the server with each number of front ends that the machine has cores for: single texts and requests of 32.

@@ -39,6 +39,7 @@ class PackedMultiHeadAttention(OpRun):
         token_offset: Array,
         cu_seqlens: Array,
         num_heads: int | None = None,
+        scale: float | None = None,
     ) -> Result:
         assert num_heads is not None
         tokens, hidden = query.shape
@@ -53,11 +54,10 @@ class PackedMultiHeadAttention(OpRun):
             if bias is not None:
                 padded[part, positions] += _wide(bias[part * hidden : (part + 1) * hidden])
         q, k, v = padded.reshape(3, rows, columns, num_heads, -1).transpose(0, 1, 3, 2, 4)
+        scale = scale or float(q.shape[-1]) ** -0.5
         out = np.full((rows, columns, hidden), np.nan, np.float32)
         for row, length in enumerate(np.diff(cu_seqlens)):
-            weights = softmax(
-                q[row, :, :length] @ k[row, :, :length].transpose(0, 2, 1) / np.sqrt(np.float32(q.shape[-1]))
-            )
+            weights = softmax(q[row, :, :length] @ k[row, :, :length].transpose(0, 2, 1) * np.float32(scale))
             out[row, :length] = (weights @ v[row, :, :length]).transpose(1, 0, 2).reshape(length, hidden)
         return (out.reshape(-1, hidden)[positions].astype(query.dtype),)
 

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from app.bundle.manifest import Precision
+from model_export.export import GPU_VARIANTS
+from tests.conftest import BundleOf
 from tests.cuda.conftest import GpuBundleOf, capabilities
+from tests.model_export.support import narrowed
 from tests.oracle.answers import Oracle, each_oracle
 from tests.support import ROOT
 
@@ -19,6 +22,7 @@ pytestmark = pytest.mark.cuda
 
 FLASH = "flash::flash_fwd_kernel<"
 MEMORY_EFFICIENT = "attention_kernel_batched_impl<"
+PADDED = re.compile("Transpose|Padding|TokenOffset")
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,7 @@ def test_everything_runs_on_the_gpu(
         assert not asked.count(MEMORY_EFFICIENT)
     else:
         assert asked.count(MEMORY_EFFICIENT)
-    padded = re.compile("Transpose|Padding|TokenOffset")
-    assert not [kernel for kernel in asked.kernels if padded.search(kernel)], "nothing is padded"
+    assert not [kernel for kernel in asked.kernels if PADDED.search(kernel)], "nothing is padded"
 
 
 @pytest.mark.parametrize("capability", capabilities("yes"))
@@ -78,4 +81,18 @@ def test_no_card_pads(precision: Precision, capability: str, gpu_bundle_of: GpuB
     has_flash = precision == "fp16" and capability != "7.5"
     assert asked.count(FLASH if has_flash else MEMORY_EFFICIENT)
     assert not asked.count("Transpose")
+    assert asked.nodes_on_cpu == []
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+@pytest.mark.parametrize("name", ["bert-entities", "bert-embed"])
+@pytest.mark.parametrize(("hidden", "heads"), [(32, 16), (30, 3)])
+def test_no_head_size_pads(
+    name: str, hidden: int, heads: int, precision: Precision, bundle_of: BundleOf, tmp_path: Path
+) -> None:
+    """Heads of 2 and of 10, and a mean over a hidden size that is not a multiple of 8."""
+    folder = narrowed(name, tmp_path / f"{name}-{hidden}-{heads}", hidden=hidden, heads=heads)
+    asked = replay(bundle_of(folder, variants=GPU_VARIANTS), precision, tmp_path)
+    assert asked.count(FLASH if precision == "fp16" else MEMORY_EFFICIENT)
+    assert not [kernel for kernel in asked.kernels if PADDED.search(kernel)]
     assert asked.nodes_on_cpu == []

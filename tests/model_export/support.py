@@ -1,5 +1,7 @@
 """What the tests of the export share."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,23 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], None]) -> None
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path, metadata={"format": "pt"})
+
+
+def narrowed(name: str, folder: Path, *, hidden: int, heads: int) -> Path:
+    """Write a small checkpoint with other heads and another hidden size: the first columns of its weights."""
+    shutil.copytree(CHECKPOINTS / name, folder)
+    config = json.loads((folder / "config.json").read_text())
+    widths = {config["hidden_size"]: slice(hidden)}
+    whole = slice(None)
+
+    def cut(tensors: dict[str, Any]) -> None:
+        for tensor, values in tensors.items():
+            tensors[tensor] = values[tuple(widths.get(size, whole) for size in values.shape)].copy()
+
+    edit_tensors(folder, cut)
+    config |= {"hidden_size": hidden, "num_attention_heads": heads}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 def answered_cases(bundle: Bundle) -> tuple[list[TokenSequence], list[FloatArray]]:

@@ -26,7 +26,6 @@ from app.engine.messages import Loaded, Serving, Speed, Timeline
 from app.engine.preparation import prepare
 from app.engine.protocols import EngineClient
 from app.engine.threads import stuck_after_s
-from app.engine.tuning import SEARCH_DEVICE_FOR_S, SEARCH_FOR_S
 from app.errors import (
     BundleError,
     DeadlineExceeded,
@@ -631,14 +630,14 @@ def test_every_error_of_an_engine_crosses_the_socket(with_engine: WithEngine) ->
     with_engine(test)
 
 
-@pytest.mark.parametrize(("launches_ahead", "within_s"), [(True, SEARCH_DEVICE_FOR_S), (False, SEARCH_FOR_S)])
-def test_the_search_for_the_budget_has_time_for_the_device(
-    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, launches_ahead: bool, within_s: float
+@pytest.mark.parametrize("launches_ahead", [True, False])
+def test_the_budget_of_a_gpu_is_searched_as_that_of_a_gpu(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, launches_ahead: bool
 ) -> None:
-    asked: list[float] = []
+    asked: list[bool] = []
 
-    def measure(*_: Any, search_for_s: float, **__: Any) -> Speed:
-        asked.append(search_for_s)
+    def measure(*_: Any, on_gpu: bool, **__: Any) -> Speed:
+        asked.append(on_gpu)
         return Speed(64, 1e-5, [(1, 1e-5)])
 
     monkeypatch.setattr("app.engine.preparation.measure_speed", measure)
@@ -655,7 +654,7 @@ def test_the_search_for_the_budget_has_time_for_the_device(
         return loaded
 
     assert asyncio.run(load()).speed.budget_tokens == 64
-    assert asked == [within_s]
+    assert asked == [launches_ahead]
 
 
 @pytest.mark.parametrize(("threads", "measures"), [([], False), ([2], True)])

@@ -1,5 +1,6 @@
 """The search for threads and for the batch budget, with runners and clocks of the tests' own."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -9,7 +10,6 @@ from app.bundle.sequences import SequenceResult, TokenSequence
 from app.engine.golden import golden_sequences
 from app.engine.tuning import (
     FIRST_BUDGET_TOKENS,
-    SEARCH_DEVICE_FOR_S,
     SEARCH_FOR_S,
     measure_speed,
     useful_threads,
@@ -96,10 +96,22 @@ def test_a_device_that_loads_its_kernels_first_is_given_time(bundle: Bundle) -> 
     hasty, patient = Device(seconds), Device(seconds)
     chosen = measure_speed(bundle, hasty.run, limit_tokens=16384, clock=hasty.clock).budget_tokens
     seen.clear()
-    better = measure_speed(
-        bundle, patient.run, limit_tokens=16384, search_for_s=SEARCH_DEVICE_FOR_S, clock=patient.clock
-    ).budget_tokens
+    better = measure_speed(bundle, patient.run, limit_tokens=16384, on_gpu=True, clock=patient.clock).budget_tokens
     assert (chosen, better) == (256, 16384)
+
+
+@pytest.mark.parametrize(("on_gpu", "budget"), [(True, 5632), (False, 16384)])
+def test_a_gpu_gets_whole_waves_of_tiles(bundle: Bundle, on_gpu: bool, budget: int) -> None:
+    """As on an H100: 132 multiprocessors each take a tile of 128 tokens and 256 of 768 columns, and wait for the last of them."""
+
+    def seconds(tokens: int) -> float:
+        tiles = math.ceil(tokens / 128) * 768 / 256
+        return math.ceil(tiles / 132) * 1e-4
+
+    device = Device(seconds)
+    speed = measure_speed(bundle, device.run, limit_tokens=65536, on_gpu=on_gpu, clock=device.clock)
+    assert speed.budget_tokens == budget
+    assert max(device.sizes) <= 65536
 
 
 def test_batches_are_made_of_golden_cases(bundle: Bundle) -> None:

@@ -1,15 +1,18 @@
 """What a graph declares and which operators it is made of."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
 from app.bundle.manifest import Precision, Target
+from model_export.check.reference import reference_answers
+from model_export.check.tolerances import largest_difference
 from model_export.graph.build import build_graph
 from model_export.graph.builder import Graph
-from tests.model_export.support import CHECKPOINTS, network_of, task_of
+from tests.model_export.support import CHECKPOINTS, narrowed, network_of, sequences_for, task_of, written
 
 CPU = {"group_start", "group_end", "group_shape"}
 CUDA = {"token_offset", "cu_seqlens"}
@@ -96,6 +99,33 @@ def test_attention_on_cuda_copies_nothing(precision: Precision) -> None:
     for node in nodes:
         if node.op_type == "PackedMultiHeadAttention":
             assert list(node.input[3:]) == ["", "token_offset", "cu_seqlens"]
+
+
+ODD_HEADS = [(32, 16), (30, 3), (26, 1)]
+"""Hidden sizes and heads: heads of 2, 10 and 26."""
+
+
+@pytest.mark.parametrize("name", ["bert-entities", "bert-embed"])
+@pytest.mark.parametrize(("hidden", "heads"), ODD_HEADS)
+def test_heads_on_cuda_are_padded_to_what_its_kernels_take_and_answers_stay(
+    name: str, hidden: int, heads: int, tmp_path: Path
+) -> None:
+    """Of other heads, attention would copy the whole batch, padded to its longest sequence."""
+    folder = narrowed(name, tmp_path / name, hidden=hidden, heads=heads)
+    network = network_of(folder, task_of(name))
+    graph = build_graph(network, target="cuda", precision="fp32")
+    made_by = {node.output[0]: node for node in graph.nodes}
+    widths = []
+    for node in graph.nodes:
+        if node.op_type == "PackedMultiHeadAttention":
+            product = made_by[node.input[1]]
+            widths.append(graph.initializers[product.input[1]].shape[1] if product.op_type == "MatMul" else hidden)
+            assert widths[-1] % (8 * helper.get_node_attr_value(node, "num_heads")) == 0
+    assert len(widths) == 2 + (name == "bert-embed")
+    sequences = sequences_for(folder, network, 30)
+    answers = written(network, tmp_path / "graph.onnx", "cuda").answers(sequences)
+    # Rounding was at most 1.9e-6 when this was written.
+    assert largest_difference(answers, reference_answers(network, sequences)) < 1e-5
 
 
 def test_cpu_layer_has_six_products_and_attends_to_the_whole_batch_or_group_by_group() -> None:
