@@ -24,6 +24,7 @@ from benchmarks.bench import Bench
 from benchmarks.bundles import HEAD_SIZES, MODELS, SMALL, Bundles
 from benchmarks.checkpoints import DEMO, checkpoint
 from benchmarks.gpu_check import COMMAND
+from benchmarks.machine import describe_device, describe_machine
 from benchmarks.parts.cuda_graphs import captured
 from benchmarks.parts.memory import random_batch
 from benchmarks.parts.offline import HELD, flops_per_sequence, run_all
@@ -221,6 +222,12 @@ def test_every_form_ends_in_minutes_and_exports_first() -> None:
             assert set(part.models) <= set(MODELS)
             used = part.measure.keywords.get("models", part.measure.keywords.get("model", ()))
             assert set([used] if isinstance(used, str) else used) <= set(part.models)
+
+
+def test_front_ends_and_generators_are_counted_by_the_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.bundle.cpus.cpu_quota", lambda: 0.5)
+    assert Bench("cpu", Bundles(Path(sys.executable), tmp_path, "cpu")).cores == 1
+    assert describe_machine()["cores"] == describe_device("cpu")["cores"] == 1
 
 
 def test_it_needs_nothing_that_the_gpu_environment_lacks() -> None:

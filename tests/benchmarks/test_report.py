@@ -76,6 +76,16 @@ def on_processor(name: str, sets: list[str], rows: list[dict[str, Any]]) -> dict
     return results(base=rows) | {"device": {"name": name, "cores": 2, "instruction_sets": sets}}
 
 
+def test_what_is_served_is_held_against_what_was_held() -> None:
+    """A burst is faster than what a card keeps up."""
+    burst = {"model": "base", "precision": "fp16", "texts": "mix", "budget": "1024", "tokens_per_s": 1000.0}
+    held = burst | {"kind": "the engine alone, held", "held_s": 10, "tokens_per_s": 800.0}
+    served = {"model": "base", "precision": "fp16", "texts": "mix", "tokens_per_s": 720.0}
+    table = render(results(offline=[burst, held], serving=[served])).partition("## serving")[2]
+    assert "| of offline |" in table
+    assert table.rstrip().endswith("| 0.9 |")
+
+
 def test_processors_stand_side_by_side_with_the_best_setting_of_each_server() -> None:
     old = [
         row("mosec", "a", 1.0),
