@@ -101,6 +101,7 @@ def measure_speed(
             measure(budget)
             measure(budget)  # in the first run of a size, libraries also set up their kernels
         except OutOfDeviceMemory:
+            seconds.pop(budget, None)  # the second run has another place for its inputs
             if not seconds:
                 raise
             log.warning("model %s: a batch of %d tokens does not fit into the device's memory", bundle.name, budget)
