@@ -101,6 +101,12 @@ class MaskHead:
         return results
 
 
+def joined(parts: Sequence[SequenceResult]) -> MaskScores:
+    """Return the scores of a sequence's masks that were computed part by part."""
+    scores = [part for part in parts if isinstance(part, MaskScores)]
+    return MaskScores(np.concatenate([one.tokens for one in scores]), np.concatenate([one.scores for one in scores]))
+
+
 _BY_OUTPUT: Final[Mapping[str, Head]] = MappingProxyType(
     {
         "logits": SequenceHead("logits"),

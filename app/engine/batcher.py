@@ -332,7 +332,12 @@ class Batcher(Generic[P, R]):
                 continue
             [(job, i)] = part
             log.error("a sequence of %d tokens failed alone", job.tokens[i], exc_info=failed)
-            self.queue.fail(job, Internal(f"inputs[{i}] could not be run. The log of the service has the cause."))
+            why = (
+                "does not fit into the device's memory, even alone. Send a shorter text, or retry when the device has more left."
+                if isinstance(failed, OutOfDeviceMemory)
+                else "could not be run. The log of the service has the cause."
+            )
+            self.queue.fail(job, Internal(f"inputs[{i}] {why}"))
 
     async def _run_payloads(self, payloads: list[P], threads: int) -> list[R]:
         results = await self._run(payloads, threads)

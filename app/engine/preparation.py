@@ -1,5 +1,6 @@
 """What happens to a model between being opened and serving. Runs in the engine's thread."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,8 +11,11 @@ from app.bundle.files import Bundle
 from app.engine.golden import replay_golden
 from app.engine.messages import Measured, Speed
 from app.engine.protocols import Runner
-from app.engine.tuning import measure_speed, useful_threads
+from app.engine.tuning import FIRST_BUDGET_TOKENS, measure_speed, useful_threads
 from app.engine.warmup import run_every_shape
+from app.errors import OutOfDeviceMemory
+
+log = logging.getLogger(__name__)
 
 MAX_BUDGET_TOKENS: Final = 65536
 
@@ -48,7 +52,7 @@ def prepare(
     Raises:
         BundleError: a file is damaged, or the answers are not the golden ones.
         StartupError: the requested device does not work.
-        OutOfDeviceMemory: a batch of the budget does not fit.
+        OutOfDeviceMemory: a batch of the budget does not fit; one that is chosen here is halved as long as that helps.
     """
     started_at = time.perf_counter()
     runner = open_runner(bundle)
@@ -65,6 +69,17 @@ def prepare(
         speed = measure_speed(bundle, runs[0], limit_tokens=limit_tokens, on_gpu=runner.launches_ahead)
     if budget_tokens is not None:
         speed = replace(speed, budget_tokens=budget_tokens)
-    if runner.launches_ahead:
-        run_every_shape(bundle, runner.run, runner.trim, speed.budget_tokens)
+    while runner.launches_ahead:
+        try:
+            run_every_shape(bundle, runner.run, runner.trim, speed.budget_tokens)
+            break
+        except OutOfDeviceMemory:
+            if budget_tokens is not None or speed.budget_tokens <= FIRST_BUDGET_TOKENS:
+                raise
+        # The batch that was measured has texts of other lengths than the one that takes the most memory.
+        log.warning(
+            "model %s: the largest batch of %d tokens does not fit into the device's memory. It serves with half of that",
+            *(bundle.name, speed.budget_tokens),
+        )
+        speed = replace(speed, budget_tokens=speed.budget_tokens // 2)
     return Prepared(runner, speed, time.perf_counter() - started_at)

@@ -65,9 +65,10 @@ class Threads:
         begun = threading.Event()
         self._running[begun] = stuck_s
         if runner.launches_ahead:
-            launched = self._main.submit(_launch, runner, batch, threads, begun)
             # In a thread of its own, so that the next batch is on its way to the device before this one is back.
-            results = loop.run_in_executor(self._waiter, _finish, launched)
+            results = loop.run_in_executor(
+                self._waiter, _finish, self._main.submit(_launch, runner, batch, threads, begun)
+            )
         else:
             results = loop.run_in_executor(self._lanes, _run, runner, batch, threads, begun)
         if len(self._running) == 1 or not runner.launches_ahead:
@@ -76,6 +77,7 @@ class Threads:
             return await results
         finally:
             del self._running[begun]
+            del results  # it has what is raised, which has this frame: the runner would wait for the garbage collector
 
     def run_on(self, seconds: float) -> bool:
         """Count so many seconds for the batches that run; return whether one has run for longer than its `stuck_s`."""
@@ -126,4 +128,7 @@ def _run(runner: Runner, batch: Sequence[TokenSequence], threads: int, begun: th
 
 
 def _finish(launched: "Future[Callable[[], list[SequenceResult]]]") -> list[SequenceResult]:
-    return launched.result()()
+    try:
+        return launched.result()()
+    finally:
+        del launched  # as above

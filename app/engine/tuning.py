@@ -90,26 +90,22 @@ def measure_speed(
         on_gpu: Whether a GPU runs it.
         clock: Seconds.
     """
-    give_up_at = clock() + (SEARCH_DEVICE_FOR_S if on_gpu else SEARCH_FOR_S)
-    sizes = _Sizes(bundle, run, clock)
-
-    def has_tried(size: int) -> bool:
-        return size <= limit_tokens and clock() < give_up_at and sizes.has_tried(size)
-
+    search_for_s = SEARCH_DEVICE_FOR_S if on_gpu else SEARCH_FOR_S
+    sizes = _Sizes(bundle, run, clock, limit_tokens=limit_tokens, give_up_at=clock() + search_for_s)
     budget = min(FIRST_BUDGET_TOKENS, limit_tokens)
-    while has_tried(budget) and not sizes.have_levelled:
+    while sizes.has_tried(budget) and not sizes.have_levelled:
         budget *= 2
     if on_gpu:
         power = sizes.smallest_good
         starts = [start for start in (power // 4, power // 2, power) if start >= FIRST_BUDGET_TOKENS]
         for size in (start * eighths // 8 for start in starts for eighths in EIGHTHS):
-            if not has_tried(size):
+            if not sizes.has_tried(size):
                 break
     # Again in turns, and the shortest time of each counts: other load of the machine must not choose the budget.
     give_up_at = clock() + MEASURE_FOR_S
     shortest, shortest_s = min(golden_sequences(bundle), key=len), math.inf
     for _ in range(MOST_ROUNDS):
-        for size in sizes.seconds:
+        for size in list(sizes.seconds):
             sizes.measure(size)
         shortest_s = min(shortest_s, _timed(run, [shortest], clock))
         if clock() > give_up_at:
@@ -124,7 +120,11 @@ def measure_speed(
 class _Sizes:
     """The sizes of a batch that were tried, and how long each took."""
 
-    def __init__(self, bundle: Bundle, run: Run, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, bundle: Bundle, run: Run, clock: Callable[[], float], *, limit_tokens: int, give_up_at: float
+    ) -> None:
+        self._limit_tokens: Final = limit_tokens
+        self._give_up_at: Final = give_up_at
         self._name: Final = bundle.name
         self._sequences: Final = golden_sequences(bundle)
         self._run: Final = run
@@ -134,26 +134,30 @@ class _Sizes:
         """For a token, the shortest so far, by size."""
 
     def has_tried(self, size: int) -> bool:
-        """Try a size; return whether it fits into the memory.
+        """Try a size; return whether a larger one can be tried, as there is time and memory."""
+        if size > self._limit_tokens or self._clock() >= self._give_up_at:
+            return False
+        return self.measure(size) and self.measure(
+            size
+        )  # in the first run of a size, libraries also set up their kernels
+
+    def measure(self, size: int) -> bool:
+        """Time a size; return whether it fits into the memory. One that did may not: its inputs have another place each time.
 
         Raises:
-            OutOfDeviceMemory: it does not, and is the first.
+            OutOfDeviceMemory: it does not, and no other does.
         """
+        batch = self._batches.setdefault(size, _batch_of(self._sequences, size))
         try:
-            self.measure(size)
-            self.measure(size)  # in the first run of a size, libraries also set up their kernels
+            per_token = _timed(self._run, batch, self._clock) / sum(map(len, batch))
         except OutOfDeviceMemory:
+            self.seconds.pop(size, None)
             if not self.seconds:
                 raise
             log.warning("model %s: a batch of %d tokens does not fit into the device's memory", self._name, size)
             return False
-        return True
-
-    def measure(self, size: int) -> None:
-        """Time a size."""
-        batch = self._batches.setdefault(size, _batch_of(self._sequences, size))
-        per_token = _timed(self._run, batch, self._clock) / sum(map(len, batch))
         self.seconds[size] = min(self.seconds.get(size, per_token), per_token)
+        return True
 
     @property
     def have_levelled(self) -> bool:

@@ -7,6 +7,7 @@ the device works.
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,14 +17,14 @@ import onnxruntime as ort
 
 from app.bundle.files import Bundle
 from app.bundle.graph_inputs import pack
-from app.bundle.heads import Head, head_of
+from app.bundle.heads import Head, head_of, joined
 from app.bundle.manifest import Variant
 from app.bundle.onnx_contents import check_contents
 from app.bundle.sequences import SequenceResult, TokenSequence
 from app.bundle.session import PROVIDERS
 from app.errors import EngineLost, NotFinite, OutOfDeviceMemory, StartupError
 from app.runtime.execution import DeviceExecution, Execution, RunOptions
-from app.runtime.failures import DeviceUnavailable, classified, first_line
+from app.runtime.failures import DeviceUnavailable, classified, first_line, is_out_of_memory
 from app.runtime.kept_weights import KeptWeights
 from app.runtime.options import run_options
 from app.runtime.session import open_in_bf16, open_kept, open_on_cpu, open_on_cuda, require_provider
@@ -183,6 +184,12 @@ class OrtRunner:
         try:
             finish = self._execution.launch(feeds, outputs, options, threads=threads)
         except Exception as error:
+            if len(batch) == 1 and len(batch[0].masks) > 1 and is_out_of_memory(error):
+                masks = len(batch[0].masks)
+                log.warning(
+                    "the scores of %d masks did not fit into memory; those of the halves follow: %s", masks, error
+                )
+                return self._launch_halves(batch[0], options, threads)
             raise classified(error, self.variant.target) from error
 
         def results() -> list[SequenceResult]:
@@ -195,6 +202,17 @@ class OrtRunner:
             return self._head.split(dict(zip(outputs, values, strict=True)), batch, starts)
 
         return results
+
+    def _launch_halves(
+        self, sequence: TokenSequence, options: RunOptions, threads: int
+    ) -> Callable[[], list[SequenceResult]]:
+        """Run a sequence once for each half of its masks, none of whose scores depends on another mask.
+
+        The first run is over before the second begins: only two batches at once have a place for their inputs.
+        """
+        halves = [replace(sequence, masks=masks) for masks in np.array_split(sequence.masks, 2)]
+        scores = [one for half in halves for one in self._launch([half], options, threads)()]
+        return lambda: [joined(scores)]
 
     def _refuse_unknown(self, batch: Sequence[TokenSequence], input_ids: npt.NDArray[np.generic]) -> None:
         """Refuse what kernels read beyond their tables with: negative ids count from the end, and CUDA checks no id at all.

@@ -22,9 +22,9 @@ from app.bundle.heads import head_of
 from app.bundle.manifest import Architecture, Target
 from app.bundle.session import PROVIDERS
 from app.errors import BundleError, OutOfDeviceMemory, StartupError
-from app.runtime.cuda import Cuda
+from app.runtime.cuda import Cuda, CudaError
 from app.runtime.execution import DeviceExecution, Execution, HostExecution
-from app.runtime.failures import DeviceUnavailable, first_line, is_out_of_memory
+from app.runtime.failures import DeviceUnavailable, classified, first_line, is_out_of_memory
 from app.runtime.kept_weights import KeptWeights
 from app.runtime.options import CUDA_OPTIONS, session_options
 from app.runtime.shared_weights import FILES, laid_out
@@ -190,6 +190,8 @@ def open_on_cuda(path: Path, *, threads: int, memory_limit_bytes: int = 0) -> tu
     Raises:
         BundleError: it is not for this runtime.
         DeviceUnavailable: a part of CUDA is missing here.
+        EngineLost: the device failed for good.
+        OutOfDeviceMemory: its weights do not fit into what is left of the device's memory.
     """
     with _logging_what_is_printed() as printed:
         try:
@@ -208,7 +210,11 @@ def open_on_cuda(path: Path, *, threads: int, memory_limit_bytes: int = 0) -> tu
         if session.get_providers()[0] != PROVIDERS["cuda"]:
             raise DeviceUnavailable(_missing_library() or "ONNX Runtime fell back to the CPU and does not say why")
     _check_ends(path, _names(session.get_inputs()), _names(session.get_outputs()), "cuda")
-    return DeviceExecution(session, cuda), _large_nodes_on_cpu(session)
+    try:
+        execution = DeviceExecution(session, cuda)
+    except CudaError as error:
+        raise classified(error, "cuda") from error
+    return execution, _large_nodes_on_cpu(session)
 
 
 def _session(path: Path, options: Any, provider: str, provider_options: dict[str, str] | None = None) -> Any:  # noqa: ANN401
@@ -263,6 +269,8 @@ def _why_no_session(path: Path, error: Exception) -> Exception:
     """Return the error for a failed session on CUDA: the graph or the device is at fault."""
     if UNREADABLE in str(error):
         return _unloadable(path, error)
+    if is_out_of_memory(error):
+        return OutOfDeviceMemory(first_line(error))
     # If a library is missing, ONNX Runtime falls back to the CPU, which does not know the graph's attention.
     missing = _missing_library()
     if missing is None and isinstance(error, InvalidGraph | NoKernel):

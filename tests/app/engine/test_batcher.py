@@ -466,7 +466,7 @@ def test_a_sequence_that_fits_nowhere_fails_alone() -> None:
         bench.runner.heavy = {5}
         requests = [bench.submit(1) for _ in range(16)]
         await bench.run_out()
-        with pytest.raises(Internal, match=r"inputs\[0\]"):
+        with pytest.raises(Internal, match=r"inputs\[0\] does not fit into the device's memory, even alone"):
             await requests.pop(5)
         await asyncio.gather(*requests)
         # In halves the way to one of 16 takes four steps of two runs.

@@ -137,6 +137,18 @@ def test_a_batch_that_does_not_fit_ends_the_search(bundle: Bundle) -> None:
     assert measure_speed(bundle, device.run, limit_tokens=65536, clock=device.clock).budget_tokens == 1024
 
 
+def test_a_batch_that_fits_only_once_is_not_chosen(bundle: Bundle) -> None:
+    """A second one finds no memory for its inputs, beside those of the first."""
+
+    def seconds(tokens: int) -> float:
+        if tokens > 512 and device.sizes.count(tokens) > 1:
+            raise OutOfDeviceMemory("Failed to allocate memory")
+        return 1e-3
+
+    device = Device(seconds)
+    assert measure_speed(bundle, device.run, limit_tokens=65536, clock=device.clock).budget_tokens == 512
+
+
 def test_memory_that_is_too_small_for_anything_stops_the_start(bundle: Bundle) -> None:
     def seconds(tokens: int) -> float:
         raise OutOfDeviceMemory("Failed to allocate memory")

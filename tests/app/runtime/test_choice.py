@@ -4,14 +4,14 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
 from app.bundle.files import Bundle, load_bundle
 from app.bundle.manifest import Target
-from app.errors import BundleError, StartupError
+from app.errors import BundleError, OutOfDeviceMemory, StartupError
 from app.runtime import choice, session
 from app.runtime.choice import Device, Wanted, choose_precisions, choose_variant, open_runner
 from app.runtime.cuda import CudaError
@@ -176,6 +176,23 @@ def test_cuda_is_never_replaced_silently(
     [told] = caplog.records
     assert told.levelname == "WARNING"
     assert re.search(rf"does not run on CUDA, although this machine has 1 GPU: .*{message}.*=cpu", told.getMessage())
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+@pytest.mark.parametrize("step", ["session", "inputs"])
+def test_a_model_that_finds_no_memory_on_the_gpu_does_not_run_on_the_cpu(
+    both: Bundle, gpu: Gpu, device: Device, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = CudaError("CUDA failure 2: out of memory")
+
+    def no_room(*_: object) -> NoReturn:
+        raise full
+
+    gpu.see(1)
+    gpu.install(**({"session": full} if step == "session" else {}))
+    monkeypatch.setattr("app.runtime.execution.StagingBuffers", no_room)
+    with pytest.raises(OutOfDeviceMemory, match="CUDA failure 2: out of memory"):
+        open_runner(both, device=device, precision="auto", threads=[1])
 
 
 PRINTED = "Failed to load libcublasLt.so.13: no such file\nPlease follow https://onnxruntime.ai to install CUDA.\n"

@@ -11,8 +11,9 @@ import onnxruntime as ort
 import pytest
 
 from app.bundle.files import Bundle, load_bundle
+from app.bundle.graph_inputs import Feeds
 from app.bundle.manifest import Target
-from app.bundle.sequences import MaskScores, SequenceResult, TokenSequence
+from app.bundle.sequences import MaskScores, SequenceResult, TokenArray, TokenSequence
 from app.engine.golden import golden_sequences, of_length
 from app.errors import EngineLost, OutOfDeviceMemory, StartupError
 from app.runtime import options
@@ -223,3 +224,32 @@ def test_masks_whose_scores_take_much_memory_run_apart(bundle_of: BundleOf, monk
     with pytest.raises(OutOfDeviceMemory, match="scores of all masks"):
         runner.run(with_masks)
     assert len(runner.run(with_masks[:1])) == 1
+
+
+@pytest.mark.parametrize("targets", [None, np.array([7, 9, 11], np.int32)])
+def test_a_text_whose_masks_do_not_fit_together_is_answered_as_with_more_memory(
+    bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch, targets: TokenArray | None
+) -> None:
+    bundle = load_bundle(bundle_of("bert-fill-mask"))
+    runner = load(bundle)
+    text = of_length(golden_sequences(bundle)[0], 12)
+    one = TokenSequence(text.input_ids, text.token_type_ids, np.arange(7, dtype=np.int32), 3, targets)
+    [expected] = runner.run([one])
+    launch, ran = runner._execution.launch, []
+
+    def with_room_for(room: int) -> None:
+        def launched(feeds: Feeds, *rest: Any, **more: Any) -> Any:
+            ran.append(len(feeds["mask_index"]))
+            if ran[-1] > room:
+                raise RuntimeError("Failed to allocate memory for requested buffer")
+            return launch(feeds, *rest, **more)
+
+        monkeypatch.setattr(runner._execution, "launch", launched)
+
+    with_room_for(2)
+    [result] = runner.run([one])
+    assert same(result, expected)
+    assert ran == [7, 4, 2, 2, 3, 2, 1]
+    with_room_for(0)
+    with pytest.raises(OutOfDeviceMemory):
+        runner.run([one])
