@@ -118,6 +118,12 @@ class ServerProcess:
         return self.process.wait(STOP_WITHIN_S)
 
 
+def is_ended_by(number: int, server: ServerProcess) -> bool:
+    """Send a signal again; return whether the server has ended."""
+    server.process.send_signal(number)
+    return server.process.poll() is not None
+
+
 def is_alive(server: ServerProcess) -> bool:
     try:
         return server.ask("GET", "/livez").status == 200

@@ -1,5 +1,6 @@
 """`--workers 2`: two front ends and an engine, and what is left when one of them dies."""
 
+import json
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import pytest
 
 from tests.conftest import ModelsOf
 from tests.e2e.processes import WITHIN_S, all_ready, children, classify, connections, engine_of, metric, until, workers
-from tests.support import ServerProcess, serving, starting
+from tests.support import ServerProcess, is_ended_by, serving, starting
 
 TEXTS = ["a", "the cat sat on the mat", "Hello, world!", "one two three four five six seven eight nine ten"]
 
@@ -219,7 +220,9 @@ def test_sigterm_loses_nothing_and_leaves_nothing(doomed: ServerProcess) -> None
     pids = workers(doomed)
     with sixteen_requests_waiting(doomed, TEXTS * 30):
         doomed.process.send_signal(signal.SIGTERM)
-        until(lambda: doomed.log.count("SIGTERM") == 3)
+        until(
+            lambda: doomed.log.count("finishing what was accepted") == 3
+        )  # the supervisor's line, and the front ends'
         # What comes now is refused at once, as with one process, and not left waiting for nobody.
         until(lambda: not takes_connections(doomed))
     assert doomed.process.wait(WITHIN_S) == 0
@@ -240,7 +243,7 @@ def test_ctrl_c_reaches_every_process_and_loses_nothing(doomed: ServerProcess) -
     pids = workers(doomed)
     with sixteen_requests_waiting(doomed, TEXTS):
         doomed.process.send_signal(signal.SIGINT)
-        until(lambda: doomed.log.count("SIGTERM: finishing") == 2)  # the supervisor has told the front ends
+        until(lambda: doomed.log.count("the service stops: finishing") == 2)  # the supervisor has told the front ends
         for pid in pids:
             os.kill(pid, signal.SIGINT)  # as the terminal does, whenever it comes
     assert doomed.process.wait(WITHIN_S) == 0
@@ -248,13 +251,37 @@ def test_ctrl_c_reaches_every_process_and_loses_nothing(doomed: ServerProcess) -
 
 
 def test_signals_to_every_process_lose_nothing(doomed: ServerProcess) -> None:
-    """systemd sends SIGTERM to all of them at once, and the supervisor sends it again; SIGHUP is a closed terminal's."""
+    """A service manager sends SIGTERM to all of them, whenever each of them comes to it; SIGHUP is a closed terminal's."""
     pids = workers(doomed)
     with sixteen_requests_waiting(doomed, TEXTS):
         for pid in (*pids, doomed.process.pid):
             os.kill(pid, signal.SIGHUP)
             os.kill(pid, signal.SIGTERM)
         until(lambda: "SIGTERM: finishing" in doomed.log)
+    assert doomed.process.wait(WITHIN_S) == 0
+    assert "again" not in doomed.log
+
+
+def test_a_signal_to_the_others_ends_nobody_before_the_supervisor_does(doomed: ServerProcess) -> None:
+    """The supervisor may be the last that gets to handle what all were sent: nobody is started anew meanwhile."""
+    pids = workers(doomed)
+    doomed.process.send_signal(signal.SIGSTOP)
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    assert [classify(doomed, TEXTS).status_code for _ in range(8)] == [200] * 8
+    doomed.process.send_signal(signal.SIGTERM)
+    doomed.process.send_signal(signal.SIGCONT)
+    assert doomed.process.wait(WITHIN_S) == 0
+    assert [line for line in doomed.log.splitlines() if json.loads(line)["level"] not in ("debug", "info")] == []
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_signal_that_is_passed_on_is_one_stop(doomed: ServerProcess) -> None:
+    """`timeout` sends it to its child and to the group, and make passes on what its children have got, too."""
+    with sixteen_requests_waiting(doomed, TEXTS):
+        for _ in range(3):
+            doomed.process.send_signal(signal.SIGTERM)
+            until(lambda: "SIGTERM: finishing" in doomed.log)
     assert doomed.process.wait(WITHIN_S) == 0
     assert "again" not in doomed.log
 
@@ -268,7 +295,7 @@ def test_a_second_signal_ends_at_once(doomed: ServerProcess, number: signal.Sign
         until(lambda: metric(doomed, "bert_inflight_requests") == 1)
         doomed.process.send_signal(number)
         until(lambda: f"{number.name}: finishing" in doomed.log)
-        doomed.process.send_signal(number)
+        until(lambda: is_ended_by(number, doomed))  # soon after the first, it is still the same stop
         assert doomed.process.wait(WITHIN_S) == 128 + number
         with pytest.raises(httpx.TransportError):
             waiting.result()

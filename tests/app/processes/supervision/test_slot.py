@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 from app.engine.messages import Serving
+from app.processes.signals import FINISH
 from app.processes.supervision.reports import ModelsServed, Report, SupervisorLink
 from app.processes.supervision.slot import SlotState, WorkerSlot
 from app.processes.supervision.spawn import spawn
@@ -34,8 +35,8 @@ def end_amid_a_report(pipe: Connection) -> None:
     os.write(pipe.fileno(), struct.pack("!i", 1000) + b"a part")
 
 
-def ignore_sigterm(pipe: Connection) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def ignore_finish(pipe: Connection) -> None:
+    signal.signal(FINISH, signal.SIG_IGN)
     SupervisorLink(pipe, None, None, None, was_lost=False).report(ModelsServed(Serving()))  # type: ignore[arg-type]
     signal.pause()
 
@@ -90,7 +91,7 @@ def test_a_process_that_does_not_finish_in_time_is_killed(
 ) -> None:
     async def test() -> None:
         is_deaf = asyncio.Event()
-        slot = slot_of(ignore_sigterm, lambda _: is_deaf.set(), finish_within_s)
+        slot = slot_of(ignore_finish, lambda _: is_deaf.set(), finish_within_s)
         slot.start(0)
         await is_deaf.wait()
         slot.stop(within_s)

@@ -6,14 +6,16 @@ from multiprocessing.connection import Connection
 
 from app.processes.supervision.spawn import spawn
 
+SENT_TO_ALL = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
 
 def tell(pipe: Connection) -> None:
-    pipe.send(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+    pipe.send(signal.pthread_sigmask(signal.SIG_BLOCK, []))
 
 
-def test_ctrl_c_is_blocked_in_a_child_alone() -> None:
+def test_what_is_sent_to_every_process_is_blocked_in_a_child_alone() -> None:
     ours, theirs = Pipe()
     process = spawn("child", tell, theirs)
-    assert ours.recv() is True
+    assert ours.recv() >= SENT_TO_ALL
     process.join()
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & SENT_TO_ALL

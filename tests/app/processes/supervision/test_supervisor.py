@@ -14,6 +14,7 @@ from app.engine.messages import Serving
 from app.errors import StartupError
 from app.http.listening.ports import Ports
 from app.processes.exit_status import ExitStatus
+from app.processes.signals import FINISH
 from app.processes.supervision.board import BEAT_EVERY_S
 from app.processes.supervision.reports import FrontEndReady, ModelsServed
 from app.processes.supervision.slot import RESTARTS, RestartLimit, SlotState, WorkerSlot
@@ -23,7 +24,7 @@ from tests.app.loaded import loaded
 
 
 async def sleep(*_: object) -> ExitStatus:
-    """Run until SIGTERM: the main coroutine of a process."""
+    """Run until killed: the main coroutine of a process."""
     await asyncio.Event().wait()
     return ExitStatus.STOPPED
 
@@ -34,10 +35,7 @@ class Process:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.exitcode: int | None = None
-        self.signals: list[str] = []
-
-    def terminate(self) -> None:
-        self.signals.append("SIGTERM")
+        self.signals: list[object] = []
 
     def kill(self) -> None:
         self.signals.append("SIGKILL")
@@ -172,12 +170,16 @@ def test_a_process_that_hangs_is_killed_and_counts_as_lost(caplog: pytest.LogCap
     assert "engine ended with status -9, killed by SIGKILL as it had hung; starting another" in caplog.text
 
 
-def test_a_process_that_hangs_while_the_service_stops_is_killed_and_has_no_successor() -> None:
+def test_a_process_that_hangs_while_the_service_stops_is_killed_and_has_no_successor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def test(supervisor: Any, let_pass: Callable[[float], None]) -> None:
         front_end = supervisor._front_ends[0]
+        sent = front_end.process.signals
+        monkeypatch.setattr("os.kill", lambda pid, number: sent.append((pid, number)))
         front_end.stop()
         let_pass(SILENCE_S)
-        assert front_end.process.signals == ["SIGTERM", "SIGKILL"]
+        assert sent == [(front_end.process.pid, FINISH), "SIGKILL"]
         assert front_end.is_stopped
 
     watched(test)
