@@ -14,11 +14,12 @@ from benchmarks.report import say
 
 ROOT: Final = Path(__file__).parent.parent
 SMALL: Final = ROOT / "tests/fixtures/checkpoints"
-"""Checkpoints of every task and family, with random weights, of which each has one head."""
+SMALL_MODELS: Final = tuple(sorted(path.parent.name for path in SMALL.glob("*/config.json")))
+"""Checkpoints of every task and family, with random weights, each for one task."""
 HEAD_SIZES: Final = ("heads-of-26", "heads-of-100", "heads-of-160")
 MODELS: Final[Mapping[str, tuple[str, Task | Literal["auto"]]]] = MappingProxyType(
     {
-        **{path.name: (path.name, "auto") for path in sorted(SMALL.iterdir())},
+        **{name: (name, "auto") for name in SMALL_MODELS},
         **{name: (name, "classify") for name in HEAD_SIZES},
         "demo": ("demo", "classify"),
         "demo-masked": ("demo", "fill-mask"),

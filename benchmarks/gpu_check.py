@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from typing import Final
 
-from benchmarks.bundles import HEAD_SIZES, SMALL
+from benchmarks.bundles import HEAD_SIZES, SMALL_MODELS
 from benchmarks.harness import Command, Form, Part, run
 from benchmarks.parts.cuda_graphs import cuda_graphs
 from benchmarks.parts.memory import memory
@@ -17,7 +17,7 @@ from benchmarks.parts.parity import parity
 from benchmarks.parts.serving import served
 
 DEMO: Final = ("demo", "demo-masked", "demo-embed")
-_RIGHT: Final = (*DEMO, "demo-next", *HEAD_SIZES, *(path.name for path in sorted(SMALL.iterdir())), "base", "large")
+_RIGHT: Final = (*DEMO, "demo-next", *HEAD_SIZES, *SMALL_MODELS, "base", "large")
 FULL: Final = Form(
     {
         "parity": Part(partial(parity, models=_RIGHT), _RIGHT),

@@ -30,6 +30,9 @@ from benchmarks.report import Row, device_title, render, render_all, say
 
 HERE: Final = Path(__file__).parent
 STOP_WITHIN_S: Final = 20.0
+STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+UNFINISHED: Final = "it was not finished"
+"""What stands in the results while a part runs, and stays if this process is killed."""
 
 Message = tuple[str, Any]
 """From a part: `row` and a row, or how it ended: `done`, `not_run` or `failed`, and why."""
@@ -76,7 +79,7 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> int:
 
     SIGTERM, SIGINT and SIGHUP end the part that runs. What it has measured is written, and told to be a part of it.
     """
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup has a process ignore SIGHUP
             signal.signal(number, _exit)
     options = _options(command, arguments)
@@ -113,6 +116,7 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> int:
         except SystemExit as stopped:
             status = int(stopped.code or 0)
             measured["failed"] = f"stopped by {signal.Signals(status - 128).name}"
+            say(f"part: {part}: {measured['failed']}")
             break
         if "failed" in measured or not all(row.get("passed", True) for row in measured["rows"]):
             status = 1
@@ -193,12 +197,15 @@ def _measure(measured: dict[str, Any], part: Part, bench: Bench, within_s: float
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
         "rows": rows,
+        "failed": UNFINISHED,
     }
     for kind, value in _messages(part, bench, within_s):
         if kind == "row":
             rows.append(value)
-        elif kind != "done":
-            measured[kind] = value
+        else:
+            del measured["failed"]
+            if kind != "done":
+                measured[kind] = value
         measured["load_average_after"] = round(os.getloadavg()[0], 2)
         measured["seconds"] = round(time.monotonic() - started_at, 1)
         yield
@@ -255,5 +262,7 @@ def _run_part(part: Part, bench: Bench, sender: Connection) -> None:
 
 
 def _exit(number: int, _: object) -> None:
-    """End as after an error, so that servers that run are ended on the way out."""
+    """End as after an error, so that servers that run are ended on the way out, which another signal does not cut short."""
+    for one in STOPPING:
+        signal.signal(one, signal.SIG_IGN)
     sys.exit(128 + number)

@@ -118,10 +118,10 @@ class ServerProcess:
         return self.process.wait(STOP_WITHIN_S)
 
 
-def is_ended_by(number: int, server: ServerProcess) -> bool:
-    """Send a signal again; return whether the server has ended."""
-    server.process.send_signal(number)
-    return server.process.poll() is not None
+def is_ended_by(number: int, process: "subprocess.Popen[bytes]") -> bool:
+    """Send a signal again; return whether the process has ended."""
+    process.send_signal(number)
+    return process.poll() is not None
 
 
 def is_alive(server: ServerProcess) -> bool:

@@ -93,13 +93,13 @@ def measure_speed(
     search_for_s = SEARCH_DEVICE_FOR_S if on_gpu else SEARCH_FOR_S
     sizes = _Sizes(bundle, run, clock, limit_tokens=limit_tokens, give_up_at=clock() + search_for_s)
     budget = min(FIRST_BUDGET_TOKENS, limit_tokens)
-    while sizes.has_tried(budget) and not sizes.have_levelled:
+    while sizes.try_size(budget) and not sizes.have_levelled:
         budget *= 2
     if on_gpu:
         power = sizes.smallest_good
         starts = [start for start in (power // 4, power // 2, power) if start >= FIRST_BUDGET_TOKENS]
         for size in (start * eighths // 8 for start in starts for eighths in EIGHTHS):
-            if not sizes.has_tried(size):
+            if not sizes.try_size(size):
                 break
     # Again in turns, and the shortest time of each counts: other load of the machine must not choose the budget.
     give_up_at = clock() + MEASURE_FOR_S
@@ -133,13 +133,12 @@ class _Sizes:
         self.seconds: Final[dict[int, float]] = {}
         """For a token, the shortest so far, by size."""
 
-    def has_tried(self, size: int) -> bool:
+    def try_size(self, size: int) -> bool:
         """Try a size; return whether a larger one can be tried, as there is time and memory."""
         if size > self._limit_tokens or self._clock() >= self._give_up_at:
             return False
-        return self.measure(size) and self.measure(
-            size
-        )  # in the first run of a size, libraries also set up their kernels
+        # In the first run of a size, libraries also set up their kernels.
+        return self.measure(size) and self.measure(size)
 
     def measure(self, size: int) -> bool:
         """Time a size; return whether it fits into the memory. One that did may not: its inputs have another place each time.

@@ -113,6 +113,7 @@ def open_runner(
 
     Raises:
         BundleError: the bundle has no variant for the device and precision, or its graph is damaged.
+        OutOfDeviceMemory: the weights do not fit into what is left of the device's memory.
         StartupError: CUDA is requested and does not work here, or both builds of ONNX Runtime are installed.
     """
     _check_installation()
@@ -123,7 +124,7 @@ def open_runner(
         except DeviceUnavailable as missing:
             if device == "cuda":
                 raise StartupError(
-                    f"BERT_DEVICE is cuda, but CUDA cannot be used: {missing}. Mend that, or set BERT_DEVICE=cpu."
+                    f"BERT_DEVICE is cuda, but CUDA cannot be used: {missing}. BERT_DEVICE=cpu serves from the CPU."
                 ) from missing
             _warn_of_cpu(bundle, f"{missing}.")
         except _NoVariant as missing:

@@ -122,7 +122,7 @@ class OrtRunner:
                 self.run([one])
         except DeviceUnavailable as error:
             raise DeviceUnavailable(
-                f"{error}, {execution.card}; docs/deploy.md lists the cards that it has code for"
+                f"{error}, {execution.card}; docs/deploy.md lists the cards that can be used instead"
             ) from error
 
     @property

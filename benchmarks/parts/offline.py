@@ -111,19 +111,21 @@ class Alone:
             if isinstance(self.of, int) and self.of > min(budget, self.bundle.manifest.max_length):
                 continue
             row = {"kind": "the engine alone", "budget": str(budget)}
-            try:
-                row |= self._figures(budget, self.rounds, pass_s)
-            except OutOfDeviceMemory as error:
-                yield {**row, "reason": str(error)[:200]}
-                continue
+            row |= self._figures(budget, self.rounds, pass_s)
             yield row
-            best = max(best, row, key=itemgetter("tokens_per_s"))
+            if "reason" not in row:
+                best = max(best, row, key=itemgetter("tokens_per_s"))
         if hold_s and "budget" in best:
-            yield {**best, **self._figures(int(best["budget"]), 1, hold_s), "kind": HELD, "held_s": hold_s}
+            row = {"kind": HELD, "budget": best["budget"]}
+            yield row | self._figures(int(best["budget"]), 1, hold_s) | {"held_s": hold_s}
 
     def _figures(self, budget: int, rounds: int, pass_s: float) -> Row:
+        """Return the rates of batches up to a budget, or why they do not fit."""
         batches = _batches(self.bundle, self.of, budget)
-        duration_s = _duration_s(self.runner, batches, rounds, pass_s)
+        try:
+            duration_s = _duration_s(self.runner, batches, rounds, pass_s)
+        except OutOfDeviceMemory as error:
+            return {"reason": str(error)[:200]}
         per_s = sum(map(len, batches)) / duration_s
         flops = flops_per_sequence(self.bundle.manifest.architecture, batches)
         return {

@@ -21,7 +21,7 @@ from app.errors import OutOfDeviceMemory
 from app.runtime.choice import open_runner
 from benchmarks.batches import sequence
 from benchmarks.bench import Bench
-from benchmarks.bundles import HEAD_SIZES, MODELS, SMALL, Bundles
+from benchmarks.bundles import HEAD_SIZES, MODELS, SMALL_MODELS, Bundles
 from benchmarks.checkpoints import DEMO, checkpoint
 from benchmarks.gpu_check import COMMAND
 from benchmarks.machine import describe_device, describe_machine
@@ -95,7 +95,7 @@ def test_answers_are_compared(smoke: Results) -> None:
 
 def test_parity_covers_every_task_family_and_kind_of_head(bundle_of: BundleOf, tmp_path: Path) -> None:
     """In fp32 on a CPU, where all answers are the source's. On the simulated GPU `tests/cuda` asks more of them."""
-    models = [*HEAD_SIZES, *(path.name for path in SMALL.iterdir())]
+    models = [*HEAD_SIZES, *SMALL_MODELS]
 
     class Exported(Bundles):
         def folder(self, name: str) -> Path:

@@ -19,7 +19,7 @@ from benchmarks.bench import Bench
 from benchmarks.harness import Command, Form, Part, run
 from benchmarks.machine import NotRun
 from benchmarks.report import Row
-from tests.support import ROOT, eventually
+from tests.support import ROOT, eventually, is_ended_by
 
 
 def measured(bench: Bench, *, value: float) -> Iterator[Row]:
@@ -46,6 +46,13 @@ def hanging(_: Bench) -> Iterator[Row]:
     threading.Event().wait()
 
 
+def deaf(_: Bench) -> Iterator[Row]:
+    """Never end, whatever comes, as in a call that does not return."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield {"value": 1.0}
+    threading.Event().wait()
+
+
 def impossible(_: Bench) -> Iterator[Row]:
     """Need what is not there."""
     raise NotRun("needs another machine")
@@ -59,6 +66,7 @@ FORM = Form(
         "failing": Part(partial(failing), ()),
         "dying": Part(partial(dying), ()),
         "hanging": Part(partial(hanging), ()),
+        "deaf": Part(partial(deaf), ()),
         "impossible": Part(partial(impossible), ()),
         "unexported": Part(partial(measured, value=1.0), ("demo",)),
     },
@@ -148,15 +156,29 @@ def test_what_is_stopped_keeps_its_rows_and_says_so(tmp_path: Path, number: sign
     code = "import sys; from tests.benchmarks.test_harness import COMMAND, run; sys.exit(run(COMMAND))"
     command = (sys.executable, "-c", code, "--results", str(tmp_path), "--cache", str(tmp_path / "cache"))
     with subprocess.Popen([*command, "--parts", "hanging,good"], cwd=ROOT, start_new_session=True) as process:
-        eventually(lambda: list(tmp_path.glob("try-*.json")))
+        [path] = eventually(lambda: list(tmp_path.glob("try-*.json")))
+        [hanging] = json.loads(path.read_text())["parts"].values()
+        assert hanging["failed"] == "it was not finished", "which stays if the command is killed"
         os.killpg(process.pid, number)  # as a terminal does it, and `timeout` and a service manager
         assert process.wait(20) == 128 + number
-    [path] = tmp_path.glob("try-*.json")
     parts = json.loads(path.read_text())["parts"]
     assert list(parts) == ["hanging"]
     assert parts["hanging"]["rows"] == [{"value": 1.0}]
     assert parts["hanging"]["failed"] == f"stopped by {number.name}"
     assert f"stopped by {number.name}" in path.with_suffix(".md").read_text()
+
+
+def test_a_part_that_does_not_heed_the_stop_is_killed_whatever_signals_follow(tmp_path: Path) -> None:
+    code = (
+        "import sys; from tests.benchmarks.test_harness import *; harness.STOP_WITHIN_S = 0.5; sys.exit(run(COMMAND))"
+    )
+    command = (sys.executable, "-c", code, "--results", str(tmp_path), "--cache", str(tmp_path / "cache"))
+    with subprocess.Popen([*command, "--parts", "deaf"], cwd=ROOT) as process:
+        [path] = eventually(lambda: list(tmp_path.glob("try-*.json")))
+        eventually(lambda: is_ended_by(signal.SIGTERM, process))
+        assert process.returncode == 128 + signal.SIGTERM
+    [deaf] = json.loads(path.read_text())["parts"].values()
+    assert deaf["failed"] == "stopped by SIGTERM"
 
 
 def test_what_is_stopped_before_its_first_row_leaves_the_earlier_rows(

@@ -192,7 +192,7 @@ def test_a_second_signal_ends_at_once(serve_faulty: ServeFaulty, device: Device,
         eventually(lambda: server.metric("bert_inflight_requests") == 1)
         server.process.send_signal(number)
         eventually(lambda: f"{number.name}: finishing" in server.log)
-        eventually(lambda: is_ended_by(number, server))  # soon after the first, it is still the same stop
+        eventually(lambda: is_ended_by(number, server.process))  # soon after the first, it is still the same stop
         assert server.process.returncode == 128 + number
         with pytest.raises(OSError, match=r"closed connection|reset"):
             waiting.result()

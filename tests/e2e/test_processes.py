@@ -295,7 +295,7 @@ def test_a_second_signal_ends_at_once(doomed: ServerProcess, number: signal.Sign
         until(lambda: metric(doomed, "bert_inflight_requests") == 1)
         doomed.process.send_signal(number)
         until(lambda: f"{number.name}: finishing" in doomed.log)
-        until(lambda: is_ended_by(number, doomed))  # soon after the first, it is still the same stop
+        until(lambda: is_ended_by(number, doomed.process))  # soon after the first, it is still the same stop
         assert doomed.process.wait(WITHIN_S) == 128 + number
         with pytest.raises(httpx.TransportError):
             waiting.result()

@@ -152,7 +152,7 @@ MISSING: dict[str, Any] = {
     "fallback": ({}, "fell back to the CPU"),
     "code": (
         {"run": RuntimeError("CUDA error cudaErrorNoKernelImageForDevice:no kernel image is available for execution")},
-        r"has no code for this GPU, Host of compute capability 0\.0; docs/deploy\.md lists the cards",
+        r"has no code for this GPU, Host of compute capability 0\.0; docs/deploy\.md lists the cards that can be used",
     ),
 }
 
