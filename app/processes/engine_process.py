@@ -1,7 +1,6 @@
 """The engine's process: loads the models, batches and runs what front ends ask for."""
 
 import asyncio
-import signal
 from pathlib import Path
 
 from app.bundle.files import find_bundles
@@ -19,7 +18,7 @@ from app.processes.models.small_files import SmallFiles
 from app.processes.models.succession import as_before, to_serve
 from app.processes.remote_front_ends import RemoteFrontEnds
 from app.processes.reread.again import Again
-from app.processes.signals import reread_when_told
+from app.processes.signals import FINISH, reread_when_told
 from app.processes.supervision.reports import HasReread, ModelsServed, SupervisorLink
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -50,7 +49,7 @@ async def serve_engine(
         if not stopped.done():
             stopped.set_result(None)
 
-    loop.add_signal_handler(signal.SIGTERM, stop)
+    loop.add_signal_handler(FINISH, stop)
     supervisor.when_gone(stop)
     metrics = Metrics(memory=supervisor.memory)
     if supervisor.was_lost:

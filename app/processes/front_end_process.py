@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from app.processes.models.small_files import folder_of
 from app.processes.reread.certificates import open_certificates
 from app.processes.reread.changes import until_right
 from app.processes.reread.keys import open_admin_key, open_callers_keys
-from app.processes.signals import reread_when_told
+from app.processes.signals import FINISH, reread_when_told
 from app.processes.supervision.reports import FrontEndReady, SupervisorLink
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -54,7 +53,7 @@ async def serve_front_end(
     # The engine says which models it has: the folder may have others by now.
     front_end = FrontEnd(settings, [], engine, metrics, bad)
     front_end.administration = engine
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, front_end.server.stop, "SIGTERM")
+    asyncio.get_running_loop().add_signal_handler(FINISH, front_end.server.stop, "the service stops")
     reread_when_told(front_end.looks)
     supervisor.when_gone(partial(front_end.server.stop, "the supervisor has died", logging.ERROR))
     async with asyncio.TaskGroup() as tasks:
@@ -71,14 +70,16 @@ async def _files_are_right(settings: Settings, supervisor: SupervisorLink) -> bo
     """Wait until keys and certificates can be read; return False if this process is to end instead."""
     opens = (open_callers_keys, open_admin_key, open_certificates)
     waiting = asyncio.create_task(until_right(lambda: [open_one(settings) for open_one in opens]))
+    told_to_end = asyncio.Event()
 
     def end() -> None:
+        told_to_end.set()  # all may be right by now
         waiting.cancel()
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+    asyncio.get_running_loop().add_signal_handler(FINISH, end)
     supervisor.when_gone(end)
     await asyncio.wait((waiting,))
-    return not waiting.cancelled()
+    return not told_to_end.is_set()
 
 
 async def _stay_connected(front_end: FrontEnd, engine: RemoteEngine, supervisor: SupervisorLink) -> ExitStatus:

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import math
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -14,6 +16,12 @@ log = logging.getLogger(__name__)
 RELOAD: Final = signal.SIGUSR1
 """What a supervisor sends to its children, which are to read anew what has changed: they have SIGHUP blocked, which a terminal
 sends to them, too. This one is blocked until they handle it."""
+FINISH: Final = signal.SIGUSR2
+"""What a supervisor sends to a child that is to finish what it accepted: children have SIGTERM blocked, which a service manager or
+`timeout` sends to them, too. It ends a child that does not handle it yet, and has accepted nothing."""
+ONE_STOP_S: Final = 0.5
+"""A signal that comes again within this time is still the same stop. `timeout` sends its signal to its child and then to the group,
+and what starts a service, as make does, passes on a signal that the service has got, too."""
 TERMINAL: Final = Path("/dev/tty")
 
 
@@ -23,8 +31,8 @@ def stop_on_signals(
     """Handle on this event loop the signals that stop a service.
 
     SIGTERM, SIGINT and SIGHUP of a terminal that is closed finish what was accepted. Any other SIGHUP reads anew what has
-    changed. SIGTERM a second time, and SIGINT once one of them has come, do not wait for that. SIGHUP often comes along with
-    another one, so it never hastens.
+    changed. `ONE_STOP_S` later, SIGTERM a second time, and SIGINT once one of them has come, do not wait for that. SIGHUP often
+    comes along with another one, so it never hastens.
 
     Args:
         stop: Called with the name of a signal that finishes what was accepted.
@@ -32,7 +40,7 @@ def stop_on_signals(
         rereads: Each is called to read anew what may have changed. None if SIGHUP always stops.
     """
     loop = asyncio.get_running_loop()
-    came: set[int] = set()
+    came: dict[int, float] = {}  # when each came first
     had_terminal = _has_terminal()
 
     def on_signal(number: int) -> None:
@@ -43,13 +51,13 @@ def stop_on_signals(
                 for reread in rereads:
                     reread()
             return
-        if number in came & {signal.SIGTERM} or (came and number == signal.SIGINT):
+        first = min(came.values(), default=math.inf) if number == signal.SIGINT else came.get(number, math.inf)
+        if number != signal.SIGHUP and time.monotonic() - first >= ONE_STOP_S:
             log.warning("%s again: stopping without what was accepted", name)
             stop_now(number)
-            return
-        # Counts from the next iteration on: timeout(1) sends a signal to its child and then to the group, which is one stop.
-        loop.call_soon(came.add, number)
-        stop(name)
+        elif number not in came:
+            came[number] = time.monotonic()
+            stop(name)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # nohup has a process ignore SIGHUP.

@@ -15,7 +15,18 @@ import httpx
 import pytest
 
 from tests.conftest import ModelsOf
-from tests.e2e.processes import WITHIN_S, all_ready, children, classify, connections, engine_of, metric, until, workers
+from tests.e2e.processes import (
+    WITHIN_S,
+    all_ready,
+    children,
+    classify,
+    connections,
+    engine_of,
+    metric,
+    send_to_all,
+    until,
+    workers,
+)
 from tests.support import ServerProcess, serving, starting
 
 TEXTS = ["a", "the cat sat on the mat", "Hello, world!", "one two three four five six seven eight nine ten"]
@@ -219,7 +230,7 @@ def test_sigterm_loses_nothing_and_leaves_nothing(doomed: ServerProcess) -> None
     pids = workers(doomed)
     with sixteen_requests_waiting(doomed, TEXTS * 30):
         doomed.process.send_signal(signal.SIGTERM)
-        until(lambda: doomed.log.count("SIGTERM") == 3)
+        until(lambda: doomed.log.count("finishing what was accepted") == 3)  # the supervisor has told the front ends
         # What comes now is refused at once, as with one process, and not left waiting for nobody.
         until(lambda: not takes_connections(doomed))
     assert doomed.process.wait(WITHIN_S) == 0
@@ -240,7 +251,7 @@ def test_ctrl_c_reaches_every_process_and_loses_nothing(doomed: ServerProcess) -
     pids = workers(doomed)
     with sixteen_requests_waiting(doomed, TEXTS):
         doomed.process.send_signal(signal.SIGINT)
-        until(lambda: doomed.log.count("SIGTERM: finishing") == 2)  # the supervisor has told the front ends
+        until(lambda: doomed.log.count("finishing what was accepted") == 3)  # the supervisor has told the front ends
         for pid in pids:
             os.kill(pid, signal.SIGINT)  # as the terminal does, whenever it comes
     assert doomed.process.wait(WITHIN_S) == 0
@@ -248,15 +259,29 @@ def test_ctrl_c_reaches_every_process_and_loses_nothing(doomed: ServerProcess) -
 
 
 def test_signals_to_every_process_lose_nothing(doomed: ServerProcess) -> None:
-    """systemd sends SIGTERM to all of them at once, and the supervisor sends it again; SIGHUP is a closed terminal's."""
-    pids = workers(doomed)
+    """As systemd and `timeout` send SIGTERM; SIGHUP is a closed terminal's."""
+    pids = children(doomed.process.pid)
     with sixteen_requests_waiting(doomed, TEXTS):
-        for pid in (*pids, doomed.process.pid):
-            os.kill(pid, signal.SIGHUP)
-            os.kill(pid, signal.SIGTERM)
-        until(lambda: "SIGTERM: finishing" in doomed.log)
+        send_to_all(doomed, signal.SIGHUP, signal.SIGTERM)
+        until(lambda: doomed.log.count("finishing what was accepted") == 3)
     assert doomed.process.wait(WITHIN_S) == 0
-    assert "again" not in doomed.log
+    until(lambda: not [pid for pid in pids if Path(f"/proc/{pid}").exists()])
+    assert {record["level"] for record in doomed.records} == {"info"}
+    assert doomed.log.count("SIGTERM") == 1  # the supervisor alone handles it
+
+
+def test_sighup_to_every_process_ends_none(doomed: ServerProcess) -> None:
+    before = children(doomed.process.pid)
+    send_to_all(doomed, signal.SIGHUP)
+    until(lambda: "SIGHUP: reading anew" in doomed.log)
+    engine = engine_of(doomed)
+    os.kill(engine, signal.SIGKILL)
+    until(lambda: engine not in workers(doomed) and len(workers(doomed)) == 3)
+    until(lambda: all_ready(doomed))
+    # multiprocessing's own process, too, which has to be there before another child is.
+    assert len(before.keys() & children(doomed.process.pid).keys()) == len(before) - 1
+    assert doomed.stop() == 0
+    assert "resource_tracker" not in doomed.log
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -268,8 +293,7 @@ def test_a_second_signal_ends_at_once(doomed: ServerProcess, number: signal.Sign
         until(lambda: metric(doomed, "bert_inflight_requests") == 1)
         doomed.process.send_signal(number)
         until(lambda: f"{number.name}: finishing" in doomed.log)
-        doomed.process.send_signal(number)
-        assert doomed.process.wait(WITHIN_S) == 128 + number
+        assert doomed.stop_now(number) == 128 + number
         with pytest.raises(httpx.TransportError):
             waiting.result()
     assert f"{number.name} again" in doomed.log

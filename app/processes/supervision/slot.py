@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Final
 
+from app.processes.signals import FINISH
 from app.processes.supervision.reports import Report, when_readable
 
 log = logging.getLogger(__name__)
@@ -133,6 +135,11 @@ class WorkerSlot:
         if not self.ended.done():
             self.ended.set_result(None)
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process, if it runs."""
+        if self.has_process and self.process.pid is not None:
+            os.kill(self.process.pid, number)
+
     def stop(self, within_s: float | None = None) -> None:
         """Have the process finish what it accepted and end, sooner than usual if asked for; no successor is to be started."""
         if self.state is SlotState.RUNNING:
@@ -140,7 +147,7 @@ class WorkerSlot:
         self.state = SlotState.STOPPED
 
     def _finish(self, within_s: float) -> None:
-        self.process.terminate()
+        self.send(FINISH)
         self._deadline = asyncio.get_running_loop().call_later(within_s, self._kill_late)
 
     def _kill_late(self) -> None:

@@ -10,11 +10,11 @@ from typing import Final
 
 from app.processes.signals import RELOAD
 
-_BLOCKED: Final = (signal.SIGINT, signal.SIGHUP, RELOAD)
+_BLOCKED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, RELOAD)
 
 
 def spawn(name: str, main: Callable[..., None], *arguments: object) -> SpawnProcess:
-    """Start a process that runs `main` with these arguments, with SIGINT, SIGHUP and `RELOAD` blocked.
+    """Start a process that runs `main` with these arguments, with SIGINT, SIGTERM, SIGHUP and `RELOAD` blocked.
 
     Args:
         name: Of the process.
@@ -26,18 +26,19 @@ def spawn(name: str, main: Callable[..., None], *arguments: object) -> SpawnProc
     """
     # Forking a process with threads, as ONNX Runtime's and tokenizers' are, is not safe.
     process = multiprocessing.get_context("spawn").Process(target=main, args=arguments, name=name)
-    # It unblocks SIGINT in this process when it starts, so it starts before the signals are blocked.
-    resource_tracker.ensure_running()
-    with _signals_blocked():
+    with _signals_blocked():  # the tracker's process inherits it, too: SIGHUP would end it
+        resource_tracker.ensure_running()
+    with _signals_blocked():  # again, as the start of the tracker unblocks SIGINT and SIGTERM
         process.start()
     return process
 
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Block what a terminal sends to every process, for Ctrl-C and when it is closed: the supervisor alone handles it.
+    """Block what may be sent to every process: the supervisor alone handles it.
 
-    And what the supervisor may send before a child handles it. A child inherits that.
+    A terminal sends it for Ctrl-C and when it is closed, a service manager and `timeout` to stop the service. Block, too, what the
+    supervisor may send before a child handles it. A child inherits that.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
     try:

@@ -143,8 +143,7 @@ class Supervisor:
         if self._is_serving:
             self._manager.rereading()
         for slot in self._slots:
-            if slot.has_process and slot.process.pid is not None:
-                os.kill(slot.process.pid, RELOAD)
+            slot.send(RELOAD)
 
     def _stop_now(self, number: int) -> None:
         self._cut_short = ExitStatus(128 + number)

@@ -23,7 +23,7 @@ from tests.app.loaded import loaded
 
 
 async def sleep(*_: object) -> ExitStatus:
-    """Run until SIGTERM: the main coroutine of a process."""
+    """Run until it is told to finish: the main coroutine of a process."""
     await asyncio.Event().wait()
     return ExitStatus.STOPPED
 
@@ -31,13 +31,11 @@ async def sleep(*_: object) -> ExitStatus:
 class Process:
     """A process that was not started. It ends when a test says so."""
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    pid = None
+
+    def __init__(self) -> None:
         self.exitcode: int | None = None
         self.signals: list[str] = []
-
-    def terminate(self) -> None:
-        self.signals.append("SIGTERM")
 
     def kill(self) -> None:
         self.signals.append("SIGKILL")
@@ -45,7 +43,7 @@ class Process:
 
 def running(slot: WorkerSlot, number: int) -> WorkerSlot:
     """Put a running process into a slot."""
-    slot.process = Process(1000 + number)  # type: ignore[assignment]
+    slot.process = Process()  # type: ignore[assignment]
     slot.number, slot.state = number, SlotState.RUNNING
     return slot
 
@@ -177,7 +175,7 @@ def test_a_process_that_hangs_while_the_service_stops_is_killed_and_has_no_succe
         front_end = supervisor._front_ends[0]
         front_end.stop()
         let_pass(SILENCE_S)
-        assert front_end.process.signals == ["SIGTERM", "SIGKILL"]
+        assert front_end.process.signals == ["SIGKILL"]
         assert front_end.is_stopped
 
     watched(test)
