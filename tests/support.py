@@ -117,6 +117,11 @@ class ServerProcess:
         self.process.send_signal(number)
         return self.process.wait(STOP_WITHIN_S)
 
+    def stop_now(self, number: int) -> int:
+        """Send a signal again and again, as only one that comes a while after the first hastens a stop; return the exit status."""
+        eventually(lambda: is_ended_by(number, self.process), STOP_WITHIN_S)
+        return self.process.returncode
+
 
 def is_ended_by(number: int, process: "subprocess.Popen[bytes]") -> bool:
     """Send a signal again; return whether the process has ended."""

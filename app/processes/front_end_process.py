@@ -70,7 +70,6 @@ async def _files_are_right(settings: Settings, supervisor: SupervisorLink) -> bo
     """Wait until keys and certificates can be read; return False if this process is to end instead."""
     opens = (open_callers_keys, open_admin_key, open_certificates)
     waiting = asyncio.create_task(until_right(lambda: [open_one(settings) for open_one in opens]))
-
     told_to_end = asyncio.Event()
 
     def end() -> None:

@@ -1,5 +1,6 @@
 """What a test sees of a server with several processes, and asks of it."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,13 @@ def children(pid: int) -> dict[int, str]:
         with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
             found[int(child)] = Path(f"/proc/{child}/cmdline").read_text()
     return found
+
+
+def send_to_all(server: ServerProcess, *numbers: int) -> None:
+    """Send signals to every process of a server, as to its process group; the supervisor is the last to get them."""
+    for pid in (*children(server.process.pid), server.process.pid):
+        for number in numbers:
+            os.kill(pid, number)
 
 
 def open_sockets(pid: int) -> Iterator[str]:

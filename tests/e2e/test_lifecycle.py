@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.e2e.conftest import Device, ServeFaulty
+from tests.e2e.processes import send_to_all
 from tests.e2e.wire import head, wire
 from tests.support import (
     HAPPEN_WITHIN_S,
@@ -28,13 +29,13 @@ from tests.support import (
     ServerProcess,
     eventually,
     is_alive,
-    is_ended_by,
     serving,
 )
 
 GOOD = {"inputs": "The cat sat on the mat."}
 CALLERS = 32
 FILES = 100
+PROBLEMS = ("warning", "error", "critical")
 
 
 @pytest.fixture(autouse=True)
@@ -116,11 +117,11 @@ def test_a_stop_under_load_loses_nothing(serve_faulty: ServeFaulty, device: Devi
         device.release()
         assert [reply.result().status for reply in waiting] == [200] * CALLERS
         assert server.process.wait(HAPPEN_WITHIN_S) == 0
-        assert not [record for record in server.records if record["level"] in ("error", "critical")]
+        assert not [record for record in server.records if record["level"] in PROBLEMS]
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_stop_during_traffic_loses_nothing(serve_faulty: ServeFaulty, workers: str) -> None:
+@pytest.mark.parametrize(("workers", "to_all"), [("1", False), ("2", False), ("2", True)])
+def test_a_stop_during_traffic_loses_nothing(serve_faulty: ServeFaulty, workers: str, *, to_all: bool) -> None:
     """Callers that keep their connections, and ask again as soon as they are answered, until they are told to stop."""
     answered: Counter[int] = Counter()
 
@@ -140,9 +141,15 @@ def test_a_stop_during_traffic_loses_nothing(serve_faulty: ServeFaulty, workers:
     with ThreadPoolExecutor(CALLERS) as threads, serve_faulty("--workers", workers, LINGER_S="60") as server:
         callers = [threads.submit(call, number) for number in range(CALLERS)]
         eventually(lambda: len(answered) == CALLERS)
-        server.process.send_signal(signal.SIGTERM)
+        if to_all:
+            send_to_all(server, signal.SIGTERM)
+        else:
+            server.process.send_signal(signal.SIGTERM)
         assert {status for caller in callers for status in caller.result()} == {200}
         assert server.process.wait(HAPPEN_WITHIN_S) == 0
+        assert not [record for record in server.records if record["level"] in PROBLEMS]
+        # The process that was started handles it alone.
+        assert sum("SIGTERM" in record["message"] for record in server.records) == 1
 
 
 def test_a_stop_waits_for_a_body_that_is_arriving(serve_faulty: ServeFaulty) -> None:
@@ -184,6 +191,15 @@ def test_a_stop_does_not_wait_for_a_loading_model(serve_faulty: ServeFaulty, dev
         assert "killed" not in server.log
 
 
+def test_sigterm_to_every_process_ends_a_start(serve_faulty: ServeFaulty, device: Device) -> None:
+    device.hold()
+    with serve_faulty("--workers", "2", wait=False) as server:
+        eventually(lambda: device.is_held and is_alive(server))
+        send_to_all(server, signal.SIGTERM)
+        assert server.process.wait(HAPPEN_WITHIN_S) == 0
+        assert not [record for record in server.records if record["level"] in PROBLEMS]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_at_once(serve_faulty: ServeFaulty, device: Device, number: signal.Signals) -> None:
     with ThreadPoolExecutor(1) as threads, serve_faulty() as server:
@@ -192,8 +208,7 @@ def test_a_second_signal_ends_at_once(serve_faulty: ServeFaulty, device: Device,
         eventually(lambda: server.metric("bert_inflight_requests") == 1)
         server.process.send_signal(number)
         eventually(lambda: f"{number.name}: finishing" in server.log)
-        eventually(lambda: is_ended_by(number, server.process))  # soon after the first, it is still the same stop
-        assert server.process.returncode == 128 + number
+        assert server.stop_now(number) == 128 + number
         with pytest.raises(OSError, match=r"closed connection|reset"):
             waiting.result()
 

@@ -138,8 +138,7 @@ class WorkerSlot:
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process, if it runs."""
         # Once it has ended, whoever asked first has its status, and the number may be that of another process.
-        if self.has_process and self.process.exitcode is None:
-            assert self.process.pid is not None
+        if self.has_process and self.process.exitcode is None and self.process.pid is not None:
             os.kill(self.process.pid, number)
 
     def stop(self, within_s: float | None = None) -> None:

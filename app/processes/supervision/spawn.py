@@ -26,18 +26,19 @@ def spawn(name: str, main: Callable[..., None], *arguments: object) -> SpawnProc
     """
     # Forking a process with threads, as ONNX Runtime's and tokenizers' are, is not safe.
     process = multiprocessing.get_context("spawn").Process(target=main, args=arguments, name=name)
-    with _signals_blocked():
-        resource_tracker.ensure_running()  # it ignores SIGINT and SIGTERM alone, and a SIGHUP would end it
-    with _signals_blocked():  # again, as that has unblocked them
+    with _signals_blocked():  # the tracker's process inherits it, too: SIGHUP would end it
+        resource_tracker.ensure_running()
+    with _signals_blocked():  # again, as the start of the tracker unblocks SIGINT and SIGTERM
         process.start()
     return process
 
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Block what may be sent to every process, as the supervisor alone handles it, and `RELOAD`. A child inherits that.
+    """Block what may be sent to every process: the supervisor alone handles it.
 
-    A terminal sends it for Ctrl-C and when it is closed; a service manager and `timeout` send it to stop the service.
+    A terminal sends it for Ctrl-C and when it is closed, a service manager and `timeout` to stop the service. Block, too, what the
+    supervisor may send before a child handles it. A child inherits that.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
     try:

@@ -35,8 +35,12 @@ def end_amid_a_report(pipe: Connection) -> None:
     os.write(pipe.fileno(), struct.pack("!i", 1000) + b"a part")
 
 
-def ignore_finish(pipe: Connection) -> None:
+def be_deaf(pipe: Connection) -> None:
     signal.signal(FINISH, signal.SIG_IGN)
+    report_and_wait(pipe)
+
+
+def report_and_wait(pipe: Connection) -> None:
     SupervisorLink(pipe, None, None, None, was_lost=False).report(ModelsServed(Serving()))  # type: ignore[arg-type]
     signal.pause()
 
@@ -91,7 +95,7 @@ def test_a_process_that_does_not_finish_in_time_is_killed(
 ) -> None:
     async def test() -> None:
         is_deaf = asyncio.Event()
-        slot = slot_of(ignore_finish, lambda _: is_deaf.set(), finish_within_s)
+        slot = slot_of(be_deaf, lambda _: is_deaf.set(), finish_within_s)
         slot.start(0)
         await is_deaf.wait()
         slot.stop(within_s)
@@ -101,6 +105,38 @@ def test_a_process_that_does_not_finish_in_time_is_killed(
 
     within(test)
     assert "child did not end in time: killed" in caplog.text
+
+
+def test_a_process_that_does_not_serve_yet_ends_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """It has accepted nothing. SIGTERM, which the supervisor gets as well, ends none."""
+
+    async def test() -> None:
+        is_there = asyncio.Event()
+        slot = slot_of(report_and_wait, lambda _: is_there.set(), 600.0)
+        slot.start(0)
+        await is_there.wait()
+        slot.send(signal.SIGTERM)
+        slot.stop()
+        await slot.ended
+        assert slot.process.exitcode == -FINISH
+
+    within(test)
+    assert not caplog.messages
+
+
+def test_a_process_that_has_ended_gets_no_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may have given its number to another one."""
+    sent: list[object] = []
+
+    async def test() -> None:
+        slot = slot_of(end)
+        slot.start(0)
+        await slot.ended
+        monkeypatch.setattr(os, "kill", lambda *signal: sent.append(signal))
+        slot.stop()
+
+    within(test)
+    assert not sent
 
 
 def test_a_process_that_ends_leaves_no_file_open() -> None:

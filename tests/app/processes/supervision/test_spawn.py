@@ -4,18 +4,19 @@ import signal
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
+import pytest
+
 from app.processes.supervision.spawn import spawn
 
-SENT_TO_ALL = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+def tell(pipe: Connection, number: int) -> None:
+    pipe.send(number in signal.pthread_sigmask(signal.SIG_BLOCK, []))
 
 
-def tell(pipe: Connection) -> None:
-    pipe.send(signal.pthread_sigmask(signal.SIG_BLOCK, []))
-
-
-def test_what_is_sent_to_every_process_is_blocked_in_a_child_alone() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_is_sent_to_every_process_is_blocked_in_a_child_alone(number: int) -> None:
     ours, theirs = Pipe()
-    process = spawn("child", tell, theirs)
-    assert ours.recv() >= SENT_TO_ALL
+    process = spawn("child", tell, theirs, number)
+    assert ours.recv() is True
     process.join()
-    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & SENT_TO_ALL
+    assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
