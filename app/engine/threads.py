@@ -131,4 +131,4 @@ def _finish(launched: "Future[Callable[[], list[SequenceResult]]]") -> list[Sequ
     try:
         return launched.result()()
     finally:
-        del launched  # as above
+        del launched  # it has what is raised, which has this frame, as in `run`
