@@ -81,15 +81,6 @@ def test_a_card_that_the_build_has_no_code_for_is_named(models: Path, capability
     assert f"has no code for this GPU, Simulated GPU of compute capability {capability}; docs/deploy.md" in complaint
 
 
-def test_auto_serves_from_the_cpu_beside_a_card_that_the_build_has_no_code_for(models: Path) -> None:
-    with serving(models, "--device", "auto", SIMULATED_CUDA_CAPABILITY="10.0") as server:
-        assert server.post("/v1/classify", QUESTION).status == 200
-        assert server.metric("bert_model_info", provider="CPUExecutionProvider") == 1
-        [complaint] = complaints(server.log)
-    assert "does not run on CUDA, although this machine has 1 GPU" in complaint
-    assert "of compute capability 10.0" in complaint
-
-
 def test_cuda_without_a_driver_ends_the_start(models: Path) -> None:
     ended = run_app("--models", str(models), "--port", "0", *ON_CUDA, LD_LIBRARY_PATH="")
     assert ended.returncode == CANNOT_START, ended.stderr
@@ -98,13 +89,22 @@ def test_cuda_without_a_driver_ends_the_start(models: Path) -> None:
     assert "BERT_DEVICE=cpu" in complaint
 
 
-def test_auto_without_a_driver_serves_from_the_cpu_and_says_so(models: Path) -> None:
-    with serving(models, "--device", "auto", LD_LIBRARY_PATH="") as server:
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"LD_LIBRARY_PATH": ""}, ["libcuda.so.1"]),
+        ({"SIMULATED_CUDA_CAPABILITY": "10.0"}, ["although this machine has 1 GPU", "of compute capability 10.0"]),
+    ],
+    ids=["no driver", "a card that the build has no code for"],
+)
+def test_auto_serves_from_the_cpu_where_cuda_cannot_be_used_and_says_so(
+    models: Path, environment: dict[str, str], told: list[str]
+) -> None:
+    with serving(models, "--device", "auto", **environment) as server:
         assert server.post("/v1/classify", QUESTION).status == 200
         assert server.metric("bert_model_info", provider="CPUExecutionProvider") == 1
         [complaint] = complaints(server.log)
-    assert "does not run on CUDA" in complaint
-    assert "libcuda.so.1" in complaint
+    assert all(part in complaint for part in ("does not run on CUDA", *told)), complaint
 
 
 def test_auto_takes_the_gpu(models: Path) -> None:
